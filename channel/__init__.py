@@ -1,0 +1,1 @@
+"""Online: one request's way from query to candidates."""

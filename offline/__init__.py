@@ -1,0 +1,1 @@
+"""Batch builders: logs in, one immutable snapshot and trained Triton models out."""

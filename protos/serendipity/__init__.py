@@ -1,0 +1,1 @@
+"""A serendipity recall channel: contract, client, online channel and offline builders."""

@@ -1,0 +1,153 @@
+"""The snapshot on disk: names, encodings, checksums.
+
+snapshots/<version>/ holds one immutable snapshot; snapshots/current is a link to the wanted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from google.protobuf import json_format
+
+from serendipity.v1 import records_pb2
+
+LAYOUT_VERSION = 1
+"""Layout this code writes. It reads this one and the one before, and refuses later ones."""
+
+MANIFEST = "manifest.json"
+USERS = "users.lmdb"
+INTERESTS = "interests.lmdb"
+INTEREST_PATHS = "interest_paths.lmdb"
+INTEREST_NODES = "interest_nodes.lmdb"
+INTEREST_VECTORS = "interest_vectors.npy"
+"""[num_nodes, D] float32, row = node id."""
+ITEMS = "items.lmdb"
+ITEM_IDS = "item_ids.json"
+"""JSON list of item ids by row."""
+ITEM_VECTORS = "item_vectors.npy"
+"""[num_items, d] float32, rows sorted by top-level category, then category path, then item id."""
+ITEM_INDEX = "items.faiss"
+"""IVF index; only where the manifest's vector index is of kind "ivf"."""
+NOVEL_CATEGORIES = "novel_categories.lmdb"
+
+CURRENT = "current"
+
+DEFAULT_USER = b"\x00default"
+"""Key, in users.lmdb, interests.lmdb and interest_paths.lmdb, of the record that cold users get.
+A user id cannot collide with it: ids are non-empty UTF-8 without NUL."""
+
+
+class SnapshotError(Exception):
+    """A snapshot cannot be read: names the file, what was found and what was expected."""
+
+
+def user_key(user_id: str) -> bytes:
+    """Encode a user id as an LMDB key (at most 511 bytes; longer ids are hashed)."""
+    return _key(user_id)
+
+
+def item_key(item_id: str) -> bytes:
+    """Encode an item id as an LMDB key (at most 511 bytes; longer ids are hashed)."""
+    return _key(item_id)
+
+
+def node_key(node_id: int) -> bytes:
+    """Encode an interest node id as an LMDB key."""
+    return struct.pack(">I", node_id)
+
+
+def write_manifest(directory: Path, manifest: records_pb2.Manifest) -> None:
+    """Write manifest.json beside and move it into place."""
+    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, sort_keys=True)
+    write_atomically(directory / MANIFEST, text.encode())
+
+
+def read_manifest(directory: Path) -> records_pb2.Manifest:
+    """Read manifest.json and check the layout version.
+
+    Raises SnapshotError when the file is missing, is not a manifest, or is of a layout this code does not read.
+    """
+    path = directory / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SnapshotError(f"{path}: cannot be read ({error}); expected a snapshot's manifest") from error
+    try:
+        found = json.loads(text).get("layout_version", 0)
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise SnapshotError(f"{path}: not a JSON object ({error})") from error
+    # The version first: a later layout may hold fields this code cannot parse.
+    if found not in (LAYOUT_VERSION, LAYOUT_VERSION - 1) or found == 0:
+        raise SnapshotError(
+            f"{path}: layout_version: found {found}, expected {LAYOUT_VERSION}"
+            + (f" or {LAYOUT_VERSION - 1}" if LAYOUT_VERSION > 1 else "")
+        )
+    try:
+        return json_format.Parse(text, records_pb2.Manifest())
+    except json_format.ParseError as error:
+        raise SnapshotError(f"{path}: not a manifest ({error})") from error
+
+
+def file_checksums(directory: Path) -> dict[str, str]:
+    """SHA-256 (hex) of every file of a snapshot but the manifest, by path relative to it."""
+    return {
+        str(path.relative_to(directory)): sha256(path)
+        for path in sorted(directory.rglob("*"))
+        # LMDB makes lock.mdb beside data.mdb when a reader without lock=False opens it.
+        if path.is_file() and path.name not in (MANIFEST, "lock.mdb")
+    }
+
+
+def verify_files(directory: Path) -> records_pb2.Manifest:
+    """Check every file against the manifest's checksums and return the manifest.
+
+    Raises SnapshotError naming the first file that is missing, unexpected or different.
+    """
+    manifest = read_manifest(directory)
+    expected = dict(manifest.checksums)
+    for name, digest in sorted(expected.items()):
+        path = directory / name
+        if not path.is_file():
+            raise SnapshotError(f"{path}: missing; the manifest lists it")
+        found = sha256(path)
+        if found != digest:
+            raise SnapshotError(f"{path}: SHA-256: found {found}, expected {digest}")
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of one file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_of(parts: Iterable[bytes]) -> str:
+    """SHA-256 over several byte strings, each preceded by its length, hex."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(struct.pack(">Q", len(part)) + part)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers see the old one or the new one, and a crash leaves one of them."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _key(identifier: str) -> bytes:
+    encoded = identifier.encode()
+    if len(encoded) <= 511:
+        return encoded
+    # \x01 keeps hashed keys apart from short ids, which never start with a control character in practice
+    # and are compared whole if they do.
+    return b"\x01" + hashlib.sha256(encoded).digest()

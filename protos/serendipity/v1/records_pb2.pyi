@@ -1,0 +1,298 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from serendipity.v1 import channel_pb2 as _channel_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SeedKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SEED_KIND_UNSPECIFIED: _ClassVar[SeedKind]
+    SEED_KIND_SEARCH: _ClassVar[SeedKind]
+    SEED_KIND_CATEGORY: _ClassVar[SeedKind]
+    SEED_KIND_PROFILE: _ClassVar[SeedKind]
+    SEED_KIND_POPULATION: _ClassVar[SeedKind]
+
+class Relation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RELATION_UNSPECIFIED: _ClassVar[Relation]
+    RELATION_HYPONYM: _ClassVar[Relation]
+    RELATION_CO_HYPONYM: _ClassVar[Relation]
+SEED_KIND_UNSPECIFIED: SeedKind
+SEED_KIND_SEARCH: SeedKind
+SEED_KIND_CATEGORY: SeedKind
+SEED_KIND_PROFILE: SeedKind
+SEED_KIND_POPULATION: SeedKind
+RELATION_UNSPECIFIED: Relation
+RELATION_HYPONYM: Relation
+RELATION_CO_HYPONYM: Relation
+
+class UserRecord(_message.Message):
+    __slots__ = ("click_items", "click_categories", "click_times", "profile", "user_vector", "long_categories", "long_counts", "long_last_times")
+    CLICK_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    CLICK_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_TIMES_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
+    LONG_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    LONG_COUNTS_FIELD_NUMBER: _ClassVar[int]
+    LONG_LAST_TIMES_FIELD_NUMBER: _ClassVar[int]
+    click_items: _containers.RepeatedScalarFieldContainer[int]
+    click_categories: _containers.RepeatedScalarFieldContainer[int]
+    click_times: _containers.RepeatedScalarFieldContainer[int]
+    profile: _containers.RepeatedScalarFieldContainer[int]
+    user_vector: bytes
+    long_categories: _containers.RepeatedScalarFieldContainer[int]
+    long_counts: _containers.RepeatedScalarFieldContainer[int]
+    long_last_times: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, click_items: _Optional[_Iterable[int]] = ..., click_categories: _Optional[_Iterable[int]] = ..., click_times: _Optional[_Iterable[int]] = ..., profile: _Optional[_Iterable[int]] = ..., user_vector: _Optional[bytes] = ..., long_categories: _Optional[_Iterable[int]] = ..., long_counts: _Optional[_Iterable[int]] = ..., long_last_times: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class InterestsRecord(_message.Message):
+    __slots__ = ("node_ids", "weights", "generated_at", "expires_at", "taxonomy_hash")
+    NODE_IDS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
+    node_ids: _containers.RepeatedScalarFieldContainer[int]
+    weights: _containers.RepeatedScalarFieldContainer[int]
+    generated_at: int
+    expires_at: int
+    taxonomy_hash: int
+    def __init__(self, node_ids: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ..., generated_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ...) -> None: ...
+
+class InterestPathsRecord(_message.Message):
+    __slots__ = ("paths", "reasoner")
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    REASONER_FIELD_NUMBER: _ClassVar[int]
+    paths: _containers.RepeatedCompositeFieldContainer[InterestPath]
+    reasoner: str
+    def __init__(self, paths: _Optional[_Iterable[_Union[InterestPath, _Mapping]]] = ..., reasoner: _Optional[str] = ...) -> None: ...
+
+class InterestPath(_message.Message):
+    __slots__ = ("seed_kind", "seed", "core_demand", "latent_interest", "relation", "score")
+    SEED_KIND_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    CORE_DEMAND_FIELD_NUMBER: _ClassVar[int]
+    LATENT_INTEREST_FIELD_NUMBER: _ClassVar[int]
+    RELATION_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    seed_kind: SeedKind
+    seed: str
+    core_demand: str
+    latent_interest: str
+    relation: Relation
+    score: float
+    def __init__(self, seed_kind: _Optional[_Union[SeedKind, str]] = ..., seed: _Optional[str] = ..., core_demand: _Optional[str] = ..., latent_interest: _Optional[str] = ..., relation: _Optional[_Union[Relation, str]] = ..., score: _Optional[float] = ...) -> None: ...
+
+class InterestNode(_message.Message):
+    __slots__ = ("node_id", "name", "path", "starts", "ends")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
+    node_id: int
+    name: str
+    path: _containers.RepeatedScalarFieldContainer[str]
+    starts: _containers.RepeatedScalarFieldContainer[int]
+    ends: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., starts: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class ItemRecord(_message.Message):
+    __slots__ = ("row", "category", "title", "path", "brand", "available")
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    TITLE_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    BRAND_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    row: int
+    category: int
+    title: str
+    path: _containers.RepeatedScalarFieldContainer[str]
+    brand: str
+    available: bool
+    def __init__(self, row: _Optional[int] = ..., category: _Optional[int] = ..., title: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., brand: _Optional[str] = ..., available: _Optional[bool] = ...) -> None: ...
+
+class NovelCategoriesRecord(_message.Message):
+    __slots__ = ("categories", "scores", "generated_at", "group_model_id")
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
+    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    categories: _containers.RepeatedScalarFieldContainer[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    generated_at: int
+    group_model_id: str
+    def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ...) -> None: ...
+
+class Manifest(_message.Message):
+    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration")
+    class ChecksumsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class QualityEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    LAYOUT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    CLICK_TYPES_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOWER_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
+    TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_ID_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    BUILD_CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    layout_version: int
+    version: str
+    created_at: _timestamp_pb2.Timestamp
+    events_until: _timestamp_pb2.Timestamp
+    dataset: str
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    category_offsets: _containers.RepeatedScalarFieldContainer[int]
+    novelty_level: int
+    click_types: _containers.RepeatedScalarFieldContainer[_channel_pb2.EventType]
+    counts: Counts
+    vector_index: VectorIndex
+    tower: TowerSpec
+    calibration: Calibration
+    checksums: _containers.ScalarMap[str, str]
+    taxonomy_hash: str
+    vocabulary_id: str
+    quality: _containers.ScalarMap[str, float]
+    build_configuration: str
+    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ...) -> None: ...
+
+class Counts(_message.Message):
+    __slots__ = ("items", "users", "interest_nodes", "users_with_interests")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    INTEREST_NODES_FIELD_NUMBER: _ClassVar[int]
+    USERS_WITH_INTERESTS_FIELD_NUMBER: _ClassVar[int]
+    items: int
+    users: int
+    interest_nodes: int
+    users_with_interests: int
+    def __init__(self, items: _Optional[int] = ..., users: _Optional[int] = ..., interest_nodes: _Optional[int] = ..., users_with_interests: _Optional[int] = ...) -> None: ...
+
+class VectorIndex(_message.Message):
+    __slots__ = ("dim", "kind", "num_lists", "num_probes", "recall_at_100")
+    DIM_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NUM_LISTS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROBES_FIELD_NUMBER: _ClassVar[int]
+    RECALL_AT_100_FIELD_NUMBER: _ClassVar[int]
+    dim: int
+    kind: str
+    num_lists: int
+    num_probes: int
+    recall_at_100: float
+    def __init__(self, dim: _Optional[int] = ..., kind: _Optional[str] = ..., num_lists: _Optional[int] = ..., num_probes: _Optional[int] = ..., recall_at_100: _Optional[float] = ...) -> None: ...
+
+class TowerSpec(_message.Message):
+    __slots__ = ("model_name", "fingerprint", "history_length", "max_interests", "interest_dim", "profile_fields", "text_encoder", "max_long_categories")
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_INTERESTS_FIELD_NUMBER: _ClassVar[int]
+    INTEREST_DIM_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    TEXT_ENCODER_FIELD_NUMBER: _ClassVar[int]
+    MAX_LONG_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    model_name: str
+    fingerprint: str
+    history_length: int
+    max_interests: int
+    interest_dim: int
+    profile_fields: _containers.RepeatedCompositeFieldContainer[ProfileField]
+    text_encoder: str
+    max_long_categories: int
+    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., history_length: _Optional[int] = ..., max_interests: _Optional[int] = ..., interest_dim: _Optional[int] = ..., profile_fields: _Optional[_Iterable[_Union[ProfileField, _Mapping]]] = ..., text_encoder: _Optional[str] = ..., max_long_categories: _Optional[int] = ...) -> None: ...
+
+class ProfileField(_message.Message):
+    __slots__ = ("name", "values")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Calibration(_message.Message):
+    __slots__ = ("id", "horizon_days", "calibrators")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_DAYS_FIELD_NUMBER: _ClassVar[int]
+    CALIBRATORS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    horizon_days: float
+    calibrators: _containers.RepeatedCompositeFieldContainer[Calibrator]
+    def __init__(self, id: _Optional[str] = ..., horizon_days: _Optional[float] = ..., calibrators: _Optional[_Iterable[_Union[Calibrator, _Mapping]]] = ...) -> None: ...
+
+class Calibrator(_message.Message):
+    __slots__ = ("source", "fallback", "raw", "probability", "num_candidates", "num_positives")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    NUM_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    NUM_POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    source: _channel_pb2.Source
+    fallback: bool
+    raw: _containers.RepeatedScalarFieldContainer[float]
+    probability: _containers.RepeatedScalarFieldContainer[float]
+    num_candidates: int
+    num_positives: int
+    def __init__(self, source: _Optional[_Union[_channel_pb2.Source, str]] = ..., fallback: _Optional[bool] = ..., raw: _Optional[_Iterable[float]] = ..., probability: _Optional[_Iterable[float]] = ..., num_candidates: _Optional[int] = ..., num_positives: _Optional[int] = ...) -> None: ...
+
+class ServingRecord(_message.Message):
+    __slots__ = ("time", "user_id", "experiment_tag", "novelty_policy", "response")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_TAG_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_POLICY_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    user_id: str
+    experiment_tag: str
+    novelty_policy: _channel_pb2.NoveltyPolicy
+    response: _channel_pb2.RecallResponse
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[str] = ..., experiment_tag: _Optional[str] = ..., novelty_policy: _Optional[_Union[_channel_pb2.NoveltyPolicy, str]] = ..., response: _Optional[_Union[_channel_pb2.RecallResponse, _Mapping]] = ...) -> None: ...
+
+class UserFeedbackRecord(_message.Message):
+    __slots__ = ("clicks", "exposures")
+    CLICKS_FIELD_NUMBER: _ClassVar[int]
+    EXPOSURES_FIELD_NUMBER: _ClassVar[int]
+    clicks: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
+    exposures: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
+    def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ...) -> None: ...
+
+class FeedbackLogRecord(_message.Message):
+    __slots__ = ("event", "recorded_at")
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    RECORDED_AT_FIELD_NUMBER: _ClassVar[int]
+    event: _channel_pb2.FeedbackEvent
+    recorded_at: _timestamp_pb2.Timestamp
+    def __init__(self, event: _Optional[_Union[_channel_pb2.FeedbackEvent, _Mapping]] = ..., recorded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""What people run around the channel: the command line, Triton, the demo, benchmarks."""
