@@ -34,19 +34,13 @@ def stale() -> list[str]:
         fresh = Path(directory)
         generate(fresh)
         names = sorted(str(p.relative_to(fresh)) for p in fresh.rglob("*_pb2*"))
-        return [
-            n
-            for n in names
-            if not (_ROOT / n).is_file() or (_ROOT / n).read_bytes() != (fresh / n).read_bytes()
-        ]
+        return [n for n in names if not (_ROOT / n).is_file() or (_ROOT / n).read_bytes() != (fresh / n).read_bytes()]
 
 
 def main() -> None:
     """Generate, or with --check fail when something is stale."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; fail when generated code is stale"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when generated code is stale")
     if parser.parse_args().check:
         if names := stale():
             sys.exit(f"stale generated code: {', '.join(names)}; run `make protos`")

@@ -96,9 +96,7 @@ class FeatureAssembler:
             max_long_categories=spec.max_long_categories,
             max_interests=spec.max_interests,
             interest_dim=spec.interest_dim,
-            profile_fields={
-                f.name: {value: i + 1 for i, value in enumerate(f.values)} for f in spec.profile_fields
-            },
+            profile_fields={f.name: {value: i + 1 for i, value in enumerate(f.values)} for f in spec.profile_fields},
         )
 
     def encode_profile(self, attributes: Mapping[str, str]) -> NDArray[np.int32]:

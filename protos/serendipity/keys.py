@@ -30,9 +30,7 @@ def novel_category_key(group_model_id: str, group_id: int, categories: Sequence[
     return struct.pack(">B", len(model)) + model + struct.pack(">I", group_id) + digest.digest()
 
 
-def back_off_keys(
-    group_model_id: str, group_id: int, latest_distinct: Sequence[str]
-) -> Iterator[tuple[int, bytes]]:
+def back_off_keys(group_model_id: str, group_id: int, latest_distinct: Sequence[str]) -> Iterator[tuple[int, bytes]]:
     """Yield (m, key) from the most to the least specific; latest_distinct is newest first."""
     for m in BACK_OFF:
         if m <= len(latest_distinct):

@@ -87,9 +87,7 @@ def is_novel(item_categories: NDArray[np.int32], clicked: NDArray[np.bool_]) -> 
     return ~clicked[item_categories]
 
 
-def unexpectedness(
-    item_vectors: NDArray[np.float32], recent_vectors: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def unexpectedness(item_vectors: NDArray[np.float32], recent_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Measure how far items lie from what the user usually takes: (1 − cos(item, centre)) / 2.
 
     item_vectors: [n, d]; recent_vectors: [m, d], vectors of the user's recent items. Returns [n] in 0 … 1;
