@@ -1,0 +1,70 @@
+"""The house: what stands at the top, who may import whom, and that every field of the contract is explained."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serendipity.tools import protos
+
+ROOT = Path(__file__).resolve().parent.parent
+FORBIDDEN = {"channel": "serendipity.offline", "offline": "serendipity.channel"}
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize("half", FORBIDDEN)
+def test_the_two_halves_never_import_each_other(half: str) -> None:
+    offenders = {
+        str(path.relative_to(ROOT)): name
+        for path in (ROOT / half).rglob("*.py")
+        for name in _imports(path)
+        if name.startswith((FORBIDDEN[half], "serendipity.tools"))
+    }
+    assert offenders == {}
+
+
+def test_the_shared_definitions_import_neither_half() -> None:
+    for path in (ROOT / "protos" / "serendipity").glob("*.py"):
+        assert not [n for n in _imports(path) if n.startswith(("serendipity.channel", "serendipity.offline"))], path
+
+
+def test_the_client_needs_only_the_base_install() -> None:
+    code = (
+        "import sys, importlib.abc\n"
+        "class Refuse(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in {'numpy', 'torch', 'lmdb', 'faiss', 'pydantic', 'structlog', 'rich'}:\n"
+        "            raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "import serendipity.channel.client\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_generated_code_is_fresh() -> None:
+    assert protos.stale() == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "protos").rglob("*.proto")), ids=lambda p: p.name)
+def test_every_field_method_and_value_of_the_contract_is_commented(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    declarations = [
+        (i, line.strip())
+        for i, line in enumerate(lines)
+        if line.strip().endswith(";") and not line.strip().startswith(("syntax", "package", "import", "//"))
+    ]
+    assert declarations
+    assert [line for i, line in declarations if not lines[i - 1].strip().startswith("//")] == []
