@@ -42,7 +42,7 @@ class TowerInputs:
     long_categories: [B, C] int32, category numbers, most clicked first, 0 = none.
     long_counts: [B, C] int32, clicks in the category.
     long_ages: [B, C] int32, seconds since the last click in the category.
-    profile: [B, P] int32, value number of each profile field, 0 = unknown.
+    profile: [B, P] int32, value number of each profile field, 0 = unknown; P is at least 1.
     interests: [B, K, D] float32, text embeddings of the latent interests; rows past the user's are zero.
     """
 
@@ -88,6 +88,11 @@ class FeatureAssembler:
     interest_dim: int
     profile_fields: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
+    @property
+    def profile_width(self) -> int:
+        """P: one column per profile field, and one column of zeros where there are none (Triton has no dimension 0)."""
+        return max(1, len(self.profile_fields))
+
     @classmethod
     def from_spec(cls, spec: records_pb2.TowerSpec) -> FeatureAssembler:
         """Build from the manifest's tower spec."""
@@ -101,10 +106,10 @@ class FeatureAssembler:
 
     def encode_profile(self, attributes: Mapping[str, str]) -> NDArray[np.int32]:
         """Turn attribute values into value numbers, [P]; unknown names are ignored, unknown values are 0."""
-        return np.array(
-            [values.get(attributes.get(name, ""), 0) for name, values in self.profile_fields.items()],
-            np.int32,
-        )
+        profile = np.zeros(self.profile_width, np.int32)
+        for column, (name, values) in enumerate(self.profile_fields.items()):
+            profile[column] = values.get(attributes.get(name, ""), 0)
+        return profile
 
     def assemble(
         self,
@@ -116,8 +121,8 @@ class FeatureAssembler:
     ) -> TowerInputs:
         """Lay one user out as a batch of one.
 
-        clicks and long_history hold only events before `now` (Unix seconds); profile: [P] value numbers;
-        interests: [k, D], cut at K.
+        clicks and long_history hold only events before `now` (Unix seconds); profile: [P] value numbers, fewer
+        where the last fields are unknown; interests: [k, D], cut at K.
         """
         inputs = TowerInputs(
             history_items=np.zeros((1, self.history_length), np.int32),
@@ -125,12 +130,13 @@ class FeatureAssembler:
             long_categories=np.zeros((1, self.max_long_categories), np.int32),
             long_counts=np.zeros((1, self.max_long_categories), np.int32),
             long_ages=np.zeros((1, self.max_long_categories), np.int32),
-            profile=profile.reshape(1, -1).astype(np.int32),
+            profile=np.zeros((1, self.profile_width), np.int32),
             interests=np.zeros((1, self.max_interests, self.interest_dim), np.float32),
         )
         n = min(len(clicks), self.history_length)
         inputs.history_items[0, :n] = clicks.items[:n]
         inputs.history_ages[0, :n] = _ages(clicks.times[:n], now)
+        inputs.profile[0, : len(profile)] = profile
         n = min(len(long_history.categories), self.max_long_categories)
         inputs.long_categories[0, :n] = long_history.categories[:n]
         inputs.long_counts[0, :n] = long_history.counts[:n]

@@ -90,3 +90,12 @@ def test_laying_later_clicks_over_a_long_history_equals_counting_them_all(
     assert whole.categories.tolist() == parts.categories.tolist()
     assert whole.counts.tolist() == parts.counts.tolist()
     assert whole.last_times.tolist() == parts.last_times.tolist()
+
+
+def test_without_profile_fields_the_profile_is_one_column_of_zeros() -> None:
+    bare = FeatureAssembler(history_length=3, max_long_categories=2, max_interests=2, interest_dim=4)
+    inputs = bare.assemble(
+        Clicks.empty(), LongHistory.empty(), np.empty(0, np.int32), np.empty((0, 4), np.float32), now=100
+    )
+    assert bare.profile_width == 1
+    assert inputs.profile.tolist() == [[0]] == [bare.encode_profile({"age": "old"}).tolist()]
