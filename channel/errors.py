@@ -1,0 +1,93 @@
+"""Every error of the channel, in one tree.
+
+ChannelError
+├── InvalidQuery              the caller's request is refused (the edge answers INVALID_ARGUMENT)
+├── SnapshotUnavailable       no snapshot is loaded, or a new one was refused and the old one kept
+├── StoreError
+│   ├── RecordCorrupt         one record cannot be read; the store as a whole can
+│   └── StoreUnavailable      the store cannot be read
+├── PublicationRefused        a snapshot is not made the wanted one; the present one stays
+├── StateUnavailable          feedback or availability of this host cannot be read or written
+│   ├── StateOverloaded       too many calls wait for the disk; the caller may try again
+│   └── StateFull             the environment has reached its map size
+└── TowerError                no user vectors (the pipeline falls back to the stored one)
+    ├── TowerTimeout          no answer inside the time given
+    ├── TowerUnavailable      not reachable, not loaded, overloaded, or held back by the circuit breaker
+    └── TowerAnswerInvalid    an answer of the wrong shape, or with numbers that are not finite
+
+Errors of libraries (LMDB, protobuf, FAISS, tritonclient, torch) are turned into these where the library
+is called, and the cause is chained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ChannelError(Exception):
+    """Base of all errors of the channel."""
+
+
+@dataclass(frozen=True)
+class FieldViolation:
+    """What is wrong with one field of a request. field: path in proto naming; description: found and expected."""
+
+    field: str
+    description: str
+
+
+class InvalidQuery(ChannelError):
+    """A request that cannot be answered as it stands; `violations` names every field at fault."""
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
+
+
+class SnapshotUnavailable(ChannelError):
+    """No snapshot can be served: names the directory, what was found and what was expected."""
+
+
+class StoreError(ChannelError):
+    """A store of the snapshot failed."""
+
+
+class RecordCorrupt(StoreError):
+    """One stored record is unreadable: names the file, the key, what was found and what was expected."""
+
+
+class StoreUnavailable(StoreError):
+    """A store cannot be opened or read."""
+
+
+class PublicationRefused(ChannelError):
+    """A snapshot cannot be published or rolled back to: names the version, what was found and what was expected."""
+
+
+class StateUnavailable(ChannelError):
+    """The mutable state of this host (feedback, availability) cannot be read, or was not written."""
+
+
+class StateOverloaded(StateUnavailable):
+    """More calls wait for the disk than the store holds."""
+
+
+class StateFull(StateUnavailable):
+    """A store of the host's state has reached its map size."""
+
+
+class TowerError(ChannelError):
+    """The user tower gave no usable answer."""
+
+
+class TowerTimeout(TowerError):
+    """The user tower did not answer inside the time given."""
+
+
+class TowerUnavailable(TowerError):
+    """The user tower could not be asked."""
+
+
+class TowerAnswerInvalid(TowerError):
+    """The user tower's answer is of the wrong shape, or holds numbers that are not finite."""

@@ -1,0 +1,68 @@
+"""Settings of the pipeline, from arguments or from the environment (prefix SERENDIPITY_)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ChannelSettings(BaseSettings):
+    """Everything that may be tuned in a request's way. SERENDIPITY_SERVED_HORIZON_HOURS=12 sets that field."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SERENDIPITY_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    default_deadline_ms: float = Field(default=50.0, gt=0)
+    """Time for a request whose caller set no deadline, milliseconds."""
+
+    max_deadline_ms: float = Field(default=2_000.0, gt=0)
+    """Longest time a request may take however generous its caller is, milliseconds: a hung part must not hold it."""
+
+    clock: Literal["wall", "snapshot"] = "wall"
+    """What "now" is: the wall clock, or the moment up to which the snapshot holds events. The second is for
+    replays and for data sets of the past, whose ages would otherwise all be years."""
+
+    triton_url: str = "127.0.0.1:8001"
+    """Triton's gRPC address, host:port."""
+
+    tower_share: float = Field(default=0.6, gt=0, lt=1)
+    """Part of the time left that the user tower may take; the rest is for the search, which a fallback needs too."""
+
+    breaker_failures: int = Field(default=5, ge=1)
+    """Failed calls of the user tower in a row after which it is not called for a while."""
+
+    breaker_open_ms: float = Field(default=1_000.0, gt=0)
+    """How long it is not called then, milliseconds; one call tries again after that."""
+
+    search_threads: int = Field(default=2, ge=1)
+    """Threads that read stores and search vectors."""
+
+    gpu: bool = False
+    """Search openly on a GPU (needs faiss-gpu); a process without one refuses to start rather than run slowly."""
+
+    over_fetch: float = Field(default=2.0, ge=1.0)
+    """Candidates asked of each source per candidate wanted, so that filters and caps leave enough."""
+
+    interests_used: int = Field(default=10, ge=0)
+    """Latent interests searched by at most; never more than the tower is fed."""
+
+    interest_hard_age_days: float = Field(default=30.0, gt=0)
+    """Age at which cached interests are no longer used at all, days. They turn stale before (`expires_at`)."""
+
+    served_horizon_hours: float = Field(default=24.0, ge=0)
+    """Items exposed to the user within so many hours are not recalled again; 0 switches that off."""
+
+    soft_novelty_weight: float = Field(default=0.5, ge=0, le=1)
+    """Factor on the score of items that are not novel, under NOVELTY_POLICY_SOFT."""
+
+    category_share: float = Field(default=0.3, gt=0, le=1)
+    """Largest share of an answer from one top-level category. It gives way before the answer goes short."""
+
+    conversion_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of the answer kept for U2I where the request sets no quotas."""
+
+    serendipity_share: float = Field(default=0.25, ge=0, le=1)
+    """Share of the answer kept for I2I where the request sets no quotas. What neither share holds goes by score."""
