@@ -1,0 +1,1 @@
+"""Latent interests: a user's history → core demands → interest nodes of the catalogue's taxonomy."""

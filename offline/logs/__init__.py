@@ -1,0 +1,1 @@
+"""Host logs → catalogue and user histories, in DuckDB SQL."""

@@ -1,0 +1,183 @@
+"""Host files → catalogue, clicks, searches, exposures and users, all by number and sorted.
+
+catalogue.parquet  an item a row, sorted by (top-level category name, path, item id), those without one last
+clicks.parquet     user, item, category, time, value; sorted by (user, time, item id)
+searches.parquet   user, query, time              exposures.parquet  user, item, time
+users.parquet      user (number), user_id, attributes; sorted by user_id
+rejected.parquet   every refused row with its reason, file and position
+logs.json          counts, configuration, events_until; written last
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from serendipity.layout import write_atomically
+from serendipity.offline.logs.errors import RejectionError
+from serendipity.offline.logs.host_files import load_events, load_items, load_users
+from serendipity.offline.logs.schema import LogsConfig
+
+SUMMARY = "logs.json"
+
+
+@dataclass(frozen=True)
+class LogsSummary:
+    """What the logs hold.
+
+    counts: rows by table, and host_<file> for rows read; rejected: "<file>/<reason>" → rows; events_until: Unix
+    seconds, every event in the logs lies before it; click_types: events that count as clicks; novelty_level: level
+    of the category path that is top-level.
+    """
+
+    counts: dict[str, int]
+    rejected: dict[str, int]
+    events_until: int
+    click_types: tuple[str, ...]
+    novelty_level: int
+
+    @classmethod
+    def read(cls, logs: Path) -> LogsSummary:
+        """Read logs.json below a logs directory."""
+        found = json.loads((logs / SUMMARY).read_text(encoding="utf-8"))
+        found["click_types"] = tuple(found["click_types"])
+        return cls(**found)
+
+
+def build_logs(host: Path, logs: Path, config: LogsConfig, now: int | None = None) -> LogsSummary:
+    """Read a host's files and write the logs directory.
+
+    now: Unix seconds by which timestamps in the future are told; the clock by default. Raises LogsError when a file
+    or column is missing or of another type, RejectionError when more than config.max_rejected of a file's rows are
+    rejected; rejected.parquet is written all the same, and nothing else is.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    spill = logs / ".spill"
+    try:
+        with duckdb.connect(config={"temp_directory": str(spill)}) as connection:
+            load_items(connection, host)
+            load_users(connection, host)
+            load_events(connection, host, int(time.time()) if now is None else now, config.until)
+            read, rejected = _count(connection)
+            _write(connection, logs / "rejected.parquet", _REJECTED)
+            _check(read, rejected, config.max_rejected, logs / "rejected.parquet")
+            return _build(connection, logs, config, read, rejected)
+    finally:
+        shutil.rmtree(spill, ignore_errors=True)
+
+
+def _build(
+    connection: duckdb.DuckDBPyConnection,
+    logs: Path,
+    config: LogsConfig,
+    read: dict[str, int],
+    rejected: dict[str, int],
+) -> LogsSummary:
+    connection.execute(_CATALOGUE, {"level": config.novelty_level + 1})
+    connection.execute(_USERS)
+    connection.execute(_CLICKS, {"click_types": list(config.click_types)})
+    tables = {
+        "catalogue": "SELECT * FROM catalogue ORDER BY row",
+        "users": 'SELECT * FROM users ORDER BY "user"',
+        "clicks": 'SELECT * FROM clicks ORDER BY "user", time, item_id',
+        "searches": _SEARCHES,
+        "exposures": _EXPOSURES,
+    }
+    counts = {f"host_{name}": number for name, number in read.items()}
+    for name, query in tables.items():
+        counts[name] = _write(connection, logs / f"{name}.parquet", query)
+    latest = connection.execute("SELECT max(time) FROM host_events WHERE reason IS NULL").fetchone()
+    until = config.until
+    if until is None:
+        until = int(latest[0]) + 1 if latest and latest[0] is not None else 0
+    summary = LogsSummary(counts, rejected, until, config.click_types, config.novelty_level)
+    write_atomically(logs / SUMMARY, json.dumps(summary.__dict__, indent=2, sort_keys=True).encode())
+    return summary
+
+
+def _count(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, int], dict[str, int]]:
+    read: dict[str, int] = {}
+    rejected: dict[str, int] = {}
+    for name in ("items", "users", "events"):
+        groups = connection.execute(f"SELECT reason, count(*) FROM host_{name} GROUP BY 1 ORDER BY 1").fetchall()
+        read[name] = sum(number for _, number in groups)
+        rejected |= {f"{name}/{reason}": number for reason, number in groups if reason is not None}
+    return read, rejected
+
+
+def _check(read: dict[str, int], rejected: dict[str, int], max_rejected: float, aside: Path) -> None:
+    for name, total in read.items():
+        counts = {reason: number for reason, number in rejected.items() if reason.startswith(f"{name}/")}
+        number = sum(counts.values())
+        if number > max_rejected * total:
+            listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda c: -c[1]))
+            raise RejectionError(
+                f"{name}: {number:,} of {total:,} rows rejected ({number / total:.2%}), at most {max_rejected:.2%} "
+                f"may be: {listed}. The rows lie in {aside}",
+                counts,
+            )
+
+
+def _write(connection: duckdb.DuckDBPyConnection, path: Path, query: str) -> int:
+    beside = path.with_name(f".{path.name}.partial")
+    target = str(beside).replace("'", "''")
+    written = connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)").fetchone()
+    beside.replace(path)
+    return int(written[0]) if written else 0
+
+
+_REJECTED = """
+SELECT source, source_row, reason, to_json(struct_pack(item_id, title, path, brand, tags)) AS content
+FROM host_items WHERE reason IS NOT NULL
+UNION ALL
+SELECT source, source_row, reason, to_json(struct_pack(user_id, attributes))
+FROM host_users WHERE reason IS NOT NULL
+UNION ALL
+SELECT source, source_row, reason, to_json(struct_pack(user_id, item_id, event, time, query, value))
+FROM host_events WHERE reason IS NOT NULL
+ORDER BY source, source_row
+"""
+
+_CATALOGUE = """
+CREATE TEMP TABLE catalogue AS
+SELECT row_number() OVER (ORDER BY category NULLS LAST, path, item_id) - 1 AS row, item_id, title, path, brand, tags,
+       price, available, category,
+       CASE WHEN category IS NULL THEN 0 ELSE dense_rank() OVER (ORDER BY category NULLS LAST) END::INTEGER
+           AS category_number
+FROM (SELECT *, path[$level] AS category FROM host_items WHERE reason IS NULL)
+"""
+
+_USERS = """
+CREATE TEMP TABLE users AS
+SELECT (row_number() OVER (ORDER BY user_id) - 1)::INTEGER AS "user", user_id,
+       coalesce(attributes, MAP {}::MAP(VARCHAR, VARCHAR)) AS attributes
+FROM (
+    SELECT user_id FROM host_users WHERE reason IS NULL
+    UNION
+    SELECT user_id FROM host_events WHERE reason IS NULL
+) LEFT JOIN (SELECT user_id, attributes FROM host_users WHERE reason IS NULL) USING (user_id)
+"""
+
+# The same item at the same second is one click, whatever number of events report it: serendipity.novelty.latest.
+_CLICKS = """
+CREATE TEMP TABLE clicks AS
+SELECT "user", row + 1 AS item, category_number AS category, time, max(value) AS value, item_id
+FROM host_events JOIN users USING (user_id) JOIN catalogue USING (item_id)
+WHERE host_events.reason IS NULL AND list_contains($click_types, event)
+GROUP BY ALL
+"""
+
+_SEARCHES = """
+SELECT "user", query, time FROM host_events JOIN users USING (user_id)
+WHERE reason IS NULL AND event = 'search' ORDER BY "user", time, query
+"""
+
+_EXPOSURES = """
+SELECT "user", row + 1 AS item, time FROM host_events JOIN users USING (user_id) JOIN catalogue USING (item_id)
+WHERE reason IS NULL AND event = 'exposure' ORDER BY "user", time, item
+"""
