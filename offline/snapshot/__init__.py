@@ -1,0 +1,1 @@
+"""One verified, immutable snapshot out of everything the builders made."""

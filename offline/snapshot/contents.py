@@ -1,0 +1,354 @@
+"""What a snapshot is written from, and the checks it has to pass before a byte is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.novelty import CLICK_WINDOW
+from serendipity.v1 import channel_pb2, records_pb2
+
+MAX_INTERESTS_BYTES = 120
+"""Bytes a hot interests record may take when it holds at most 16 interests."""
+
+MAX_LONG_CATEGORIES = 400
+"""Categories of long-term interest a user's record holds at most."""
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
+_TAXONOMY_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class ContentsError(ValueError):
+    """The contents cannot become a snapshot: names the field, what was found and what was expected."""
+
+
+class CatalogueColumns(Protocol):
+    """The catalogue as columns by item row (sorted by top-level category, then path, then item id)."""
+
+    @property
+    def item_ids(self) -> Sequence[str]:
+        """[n] ids."""
+
+    @property
+    def titles(self) -> Sequence[str]:
+        """[n] titles."""
+
+    @property
+    def paths(self) -> Sequence[tuple[str, ...]]:
+        """[n] category paths, top first."""
+
+    @property
+    def brands(self) -> Sequence[str]:
+        """[n] brands; empty if unknown."""
+
+    @property
+    def available(self) -> NDArray[np.bool_]:
+        """[n] bool; False: not to be recalled."""
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """[c] top-level names, sorted."""
+
+    @property
+    def item_categories(self) -> NDArray[np.int32]:
+        """[n] int32, index + 1 in `categories`, 0 for none."""
+
+    @property
+    def category_offsets(self) -> NDArray[np.int64]:
+        """[c + 1] row offsets of the categories."""
+
+    @property
+    def novelty_level(self) -> int:
+        """Level of the path that is top-level, from 0."""
+
+
+@dataclass(frozen=True)
+class SnapshotContents:
+    """Everything a snapshot holds.
+
+    catalogue: n items by row. item_vectors: [n, d] float32 by row.
+    users: user id → record; each record is read once, in key order, so a mapping may compute them on demand.
+    default_user, default_interests, default_interest_paths: what users get who are not in the snapshot.
+    interests, interest_paths: user id → records, of the same users, a path per interest.
+    nodes: interest nodes by node id (node_id = position). node_vectors: [len(nodes), D] float32.
+    tower: the tower that made item_vectors; calibration: of that tower's scores.
+    events_until: Unix seconds. taxonomy_hash: 64 hex digits. vocabulary_id: of the interest nodes.
+    novel_categories: novel-category key → record. build_configuration: JSON.
+    """
+
+    catalogue: CatalogueColumns
+    item_vectors: NDArray[np.float32]
+    users: Mapping[str, records_pb2.UserRecord]
+    default_user: records_pb2.UserRecord
+    interests: Mapping[str, records_pb2.InterestsRecord]
+    default_interests: records_pb2.InterestsRecord
+    interest_paths: Mapping[str, records_pb2.InterestPathsRecord]
+    default_interest_paths: records_pb2.InterestPathsRecord
+    nodes: Sequence[records_pb2.InterestNode]
+    node_vectors: NDArray[np.float32]
+    tower: records_pb2.TowerSpec
+    calibration: records_pb2.Calibration
+    events_until: int
+    dataset: str
+    taxonomy_hash: str
+    vocabulary_id: str
+    click_types: Sequence[channel_pb2.EventType] = (channel_pb2.EVENT_TYPE_CLICK,)
+    novel_categories: Mapping[bytes, records_pb2.NovelCategoriesRecord] = field(default_factory=dict)
+    build_configuration: str = "{}"
+
+    @property
+    def num_items(self) -> int:
+        """Items in the catalogue."""
+        return len(self.catalogue.item_ids)
+
+    @property
+    def dim(self) -> int:
+        """Dimension of item and user vectors."""
+        return int(self.item_vectors.shape[1])
+
+
+def check_contents(contents: SnapshotContents) -> None:
+    """Check catalogue, vectors, nodes, tower and calibration; users' records are checked as they are written.
+
+    Raises ContentsError naming the field.
+    """
+    _check_catalogue(contents.catalogue)
+    check_vectors("item_vectors", contents.item_vectors, rows=contents.num_items)
+    check_vectors("node_vectors", contents.node_vectors, rows=len(contents.nodes), dim=contents.tower.interest_dim)
+    for i, node in enumerate(contents.nodes):
+        _check_node(f"nodes[{i}]", node, i, contents.num_items)
+    _check_tower(contents.tower)
+    check_calibration(contents.calibration)
+    _require(
+        _TAXONOMY_HASH.fullmatch(contents.taxonomy_hash) is not None,
+        "taxonomy_hash",
+        repr(contents.taxonomy_hash),
+        "64 hex digits",
+    )
+    _require(contents.events_until > 0, "events_until", contents.events_until, "Unix seconds above 0")
+    known = contents.users.keys()
+    for name, of_users in (("interests", contents.interests), ("interest_paths", contents.interest_paths)):
+        strangers = sorted(of_users.keys() - known)
+        _require(not strangers, name, f"user {strangers[0]!r}" if strangers else "", "only users that are in `users`")
+    pathless = sorted(contents.interests.keys() ^ contents.interest_paths.keys())
+    _require(
+        not pathless,
+        "interest_paths",
+        f"user {pathless[0]!r} in one of the two" if pathless else "",
+        "the users of `interests`",
+    )
+
+
+def check_vectors(name: str, vectors: NDArray[np.float32], *, rows: int, dim: int | None = None) -> None:
+    """Check shape, type and finiteness of a matrix of vectors.
+
+    Raises ContentsError naming the first row that is not finite.
+    """
+    expected = f"[{rows}, {'d' if dim is None else dim}]"
+    _require(vectors.ndim == 2, f"{name}.shape", list(vectors.shape), expected)
+    _require(len(vectors) == rows and dim in (None, vectors.shape[1]), f"{name}.shape", list(vectors.shape), expected)
+    _require(vectors.shape[1] > 0, f"{name}.shape", list(vectors.shape), expected)
+    _require(vectors.dtype == np.float32, f"{name}.dtype", vectors.dtype, "float32")
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        raise ContentsError(f"{name}[{int(np.argmin(finite))}]: found a value that is not finite, expected finite ones")
+
+
+def check_calibration(calibration: records_pb2.Calibration) -> None:
+    """Check that every calibrator is a monotone map into 0 … 1 and that no source has two of a kind.
+
+    Raises ContentsError.
+    """
+    _require(bool(calibration.id), "calibration.id", "''", "an id")
+    seen: set[tuple[int, bool]] = set()
+    for i, calibrator in enumerate(calibration.calibrators):
+        name = f"calibration.calibrators[{i}]"
+        kind = (int(calibrator.source), calibrator.fallback)
+        _require(kind not in seen, name, f"a second one for source {kind[0]}, fallback {kind[1]}", "one of a kind")
+        seen.add(kind)
+        raw = np.asarray(calibrator.raw, np.float64)
+        probability = np.asarray(calibrator.probability, np.float64)
+        _require(len(raw) == len(probability) > 0, name, f"{len(raw)} raw, {len(probability)} probability", "as many")
+        _require(bool(np.isfinite(raw).all() and (np.diff(raw) > 0).all()), f"{name}.raw", raw, "ascending, finite")
+        ascending = np.isfinite(probability).all() and (np.diff(probability) >= 0).all()
+        _require(bool(ascending), f"{name}.probability", probability, "ascending, finite")
+        _require(probability[0] >= 0 and probability[-1] <= 1, f"{name}.probability", probability, "within 0 … 1")
+
+
+def check_user(name: str, record: records_pb2.UserRecord, contents: SnapshotContents) -> None:
+    """Check one user's record against the catalogue and the tower.
+
+    Raises ContentsError naming the user and the field.
+    """
+    num_categories = len(contents.catalogue.categories)
+    clicks = len(record.click_items)
+    _require(clicks <= CLICK_WINDOW, f"{name}.click_items", f"{clicks} clicks", f"at most {CLICK_WINDOW}")
+    _require(
+        clicks == len(record.click_categories) == len(record.click_times),
+        f"{name}.click_*",
+        f"{clicks}, {len(record.click_categories)}, {len(record.click_times)}",
+        "columns of one length",
+    )
+    _require(
+        max(record.click_items, default=0) <= contents.num_items,
+        f"{name}.click_items",
+        max(record.click_items, default=0),
+        f"row + 1, at most {contents.num_items}",
+    )
+    _require(
+        max(record.click_categories, default=0) <= num_categories,
+        f"{name}.click_categories",
+        max(record.click_categories, default=0),
+        f"category numbers, at most {num_categories}",
+    )
+    times = list(record.click_times)
+    _require(times == sorted(times, reverse=True), f"{name}.click_times", "not descending", "newest first")
+    # A tower without profile fields is fed one column of zeros.
+    bounds = [len(spec.values) for spec in contents.tower.profile_fields] or [0]
+    _require(
+        len(record.profile) <= len(bounds), f"{name}.profile", list(record.profile), f"at most {len(bounds)} values"
+    )
+    for i, (value, bound) in enumerate(zip(record.profile, bounds, strict=False)):
+        _require(value <= bound, f"{name}.profile[{i}]", value, f"at most {bound}")
+    vector = np.frombuffer(record.user_vector, "<f2") if len(record.user_vector) % 2 == 0 else None
+    _require(
+        vector is not None and len(vector) == contents.dim,
+        f"{name}.user_vector",
+        f"{len(record.user_vector)} bytes",
+        f"{2 * contents.dim} (float16, {contents.dim} dimensions)",
+    )
+    _require(vector is not None and bool(np.isfinite(vector).all()), f"{name}.user_vector", "not finite", "finite")
+    long = len(record.long_categories)
+    _require(long <= MAX_LONG_CATEGORIES, f"{name}.long_categories", long, f"at most {MAX_LONG_CATEGORIES}")
+    _require(
+        long == len(record.long_counts) == len(record.long_last_times),
+        f"{name}.long_*",
+        f"{long}, {len(record.long_counts)}, {len(record.long_last_times)}",
+        "columns of one length",
+    )
+    _require(
+        min(record.long_categories, default=1) > 0 and max(record.long_categories, default=1) <= num_categories,
+        f"{name}.long_categories",
+        list(record.long_categories),
+        f"category numbers, 1 to {num_categories}",
+    )
+
+
+def check_interests(name: str, record: records_pb2.InterestsRecord, contents: SnapshotContents) -> None:
+    """Check one user's interests against the nodes and the taxonomy.
+
+    Raises ContentsError naming the user and the field.
+    """
+    count = len(record.node_ids)
+    _require(count == len(record.weights), f"{name}.weights", f"{len(record.weights)} weights", f"{count}")
+    _require(len(set(record.node_ids)) == count, f"{name}.node_ids", "a node twice", "each node once")
+    _require(
+        max(record.node_ids, default=-1) < len(contents.nodes),
+        f"{name}.node_ids",
+        max(record.node_ids, default=-1),
+        f"below {len(contents.nodes)}",
+    )
+    _require(max(record.weights, default=0) <= 1000, f"{name}.weights", max(record.weights, default=0), "0 … 1000")
+    _require(
+        record.taxonomy_hash == taxonomy_number(contents.taxonomy_hash),
+        f"{name}.taxonomy_hash",
+        f"{record.taxonomy_hash:016x}",
+        contents.taxonomy_hash[:16],
+    )
+    _require(
+        record.expires_at >= record.generated_at,
+        f"{name}.expires_at",
+        record.expires_at,
+        f"at least generated_at, {record.generated_at}",
+    )
+    size = record.ByteSize()
+    _require(
+        count > 16 or size <= MAX_INTERESTS_BYTES,
+        name,
+        f"{size} bytes for {count} interests",
+        f"at most {MAX_INTERESTS_BYTES} bytes for 16 interests",
+    )
+
+
+def check_interest_paths(
+    name: str, paths: records_pb2.InterestPathsRecord, interests: records_pb2.InterestsRecord
+) -> None:
+    """Check that there is a path per interest.
+
+    Raises ContentsError naming the user.
+    """
+    _require(
+        len(paths.paths) == len(interests.node_ids),
+        f"{name}.paths",
+        f"{len(paths.paths)} paths",
+        f"{len(interests.node_ids)}, one per interest",
+    )
+
+
+def check_identifier(name: str, identifier: str) -> None:
+    """Check that an id can be a key: not empty, no NUL (which the default user's key starts with).
+
+    Raises ContentsError.
+    """
+    _require(bool(identifier) and "\x00" not in identifier, name, repr(identifier), "a non-empty id without NUL")
+
+
+def taxonomy_number(taxonomy_hash: str) -> int:
+    """First 8 bytes of the taxonomy hash as the number that interests records carry."""
+    return int(taxonomy_hash[:16], 16)
+
+
+def _check_catalogue(catalogue: CatalogueColumns) -> None:
+    n = len(catalogue.item_ids)
+    _require(n > 0, "catalogue.item_ids", "no items", "at least one")
+    for name in ("titles", "paths", "brands", "available", "item_categories"):
+        found = len(getattr(catalogue, name))
+        _require(found == n, f"catalogue.{name}", f"{found} entries", f"{n}, one per item")
+    for i, item_id in enumerate(catalogue.item_ids):
+        check_identifier(f"catalogue.item_ids[{i}]", item_id)
+    _require(len(set(catalogue.item_ids)) == n, "catalogue.item_ids", "an id twice", "each id once")
+    offsets = np.asarray(catalogue.category_offsets)
+    c = len(catalogue.categories)
+    _require(list(catalogue.categories) == sorted(set(catalogue.categories)), "catalogue.categories", "not sorted or "
+             "not distinct", "sorted, distinct names")  # fmt: skip
+    _require(len(offsets) == c + 1, "catalogue.category_offsets", f"{len(offsets)} offsets", f"{c + 1}")
+    ascending = offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] <= n
+    _require(bool(ascending), "catalogue.category_offsets", offsets.tolist(), f"ascending from 0 to at most {n}")
+    expected = np.zeros(n, np.int64)
+    expected[: offsets[-1]] = np.repeat(np.arange(1, c + 1), np.diff(offsets))
+    wrong = np.flatnonzero(np.asarray(catalogue.item_categories) != expected)
+    if len(wrong):
+        row = int(wrong[0])
+        raise ContentsError(
+            f"catalogue.item_categories[{row}]: found {int(catalogue.item_categories[row])}, "
+            f"expected {int(expected[row])} by category_offsets"
+        )
+    _require(catalogue.novelty_level >= 0, "catalogue.novelty_level", catalogue.novelty_level, "at least 0")
+
+
+def _check_node(name: str, node: records_pb2.InterestNode, position: int, num_items: int) -> None:
+    _require(node.node_id == position, f"{name}.node_id", node.node_id, position)
+    _require(len(node.starts) == len(node.ends), f"{name}.ends", f"{len(node.ends)} ends", f"{len(node.starts)}")
+    for start, end in zip(node.starts, node.ends, strict=True):
+        _require(
+            start < end <= num_items, f"{name}.starts, .ends", f"[{start}, {end})", f"row ranges within {num_items}"
+        )
+
+
+def _check_tower(tower: records_pb2.TowerSpec) -> None:
+    _require(_FINGERPRINT.fullmatch(tower.fingerprint) is not None, "tower.fingerprint", repr(tower.fingerprint),
+             "16 hex digits")  # fmt: skip
+    _require(tower.model_name == f"user_tower_{tower.fingerprint}", "tower.model_name", repr(tower.model_name),
+             f"user_tower_{tower.fingerprint}")  # fmt: skip
+    for name in ("history_length", "interest_dim"):
+        _require(getattr(tower, name) > 0, f"tower.{name}", getattr(tower, name), "above 0")
+
+
+def _require(holds: bool, field_name: str, found: object, expected: object) -> None:
+    if not holds:
+        raise ContentsError(f"{field_name}: found {found}, expected {expected}")

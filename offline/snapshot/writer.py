@@ -1,0 +1,218 @@
+"""Writes a snapshot beside and moves it into place: a reader sees all of it or nothing."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import faiss
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+
+from serendipity import layout
+from serendipity.offline.snapshot.contents import (
+    SnapshotContents,
+    check_contents,
+    check_identifier,
+    check_interest_paths,
+    check_interests,
+    check_user,
+)
+from serendipity.offline.snapshot.index import BuiltIndex, IndexConfig, build_index
+from serendipity.offline.snapshot.stores import StoreSize, sync_file, write_store
+from serendipity.v1 import records_pb2
+
+_log = logging.getLogger(__name__)
+
+_LOCK = ".writer.lock"
+_BUILDING = ".building"
+
+
+def write_snapshot(
+    contents: SnapshotContents, root: Path, *, created_at: int, index: IndexConfig | None = None
+) -> Path:
+    """Write `contents` as `root`/<version> and return that directory.
+
+    The version is the UTC time of created_at (Unix seconds) and 8 hex digits of the content's hash. Everything is
+    written into a directory beside, synced, and renamed; `root`/current is not touched. One writer works in a root
+    at a time. The same contents at the same second give the same version, which is left as it is.
+    Raises ContentsError, before anything appears in `root`, when the contents do not fit together.
+    """
+    check_contents(contents)
+    root.mkdir(parents=True, exist_ok=True)
+    with _exclusive(root):
+        beside = root / _BUILDING
+        # We hold the lock, so what lies here was left by a writer that was killed.
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir()
+        try:
+            manifest = _write_files(contents, beside, created_at, index)
+            place = root / manifest.version
+            if place.exists():
+                layout.verify_files(place)
+                shutil.rmtree(beside)
+                return place
+            beside.rename(place)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        sync_file(root)
+    return place
+
+
+def _write_files(
+    contents: SnapshotContents, directory: Path, created_at: int, config: IndexConfig | None
+) -> records_pb2.Manifest:
+    sizes = {
+        layout.USERS: write_store(directory / layout.USERS, _users(contents)),
+        layout.INTERESTS: write_store(directory / layout.INTERESTS, _interests(contents)),
+        layout.INTEREST_PATHS: write_store(directory / layout.INTEREST_PATHS, _interest_paths(contents)),
+        layout.INTEREST_NODES: write_store(
+            directory / layout.INTEREST_NODES,
+            ((layout.node_key(node.node_id), node.SerializeToString()) for node in contents.nodes),
+        ),
+        layout.ITEMS: write_store(directory / layout.ITEMS, _items(contents)),
+        layout.NOVEL_CATEGORIES: write_store(
+            directory / layout.NOVEL_CATEGORIES,
+            ((key, record.SerializeToString()) for key, record in sorted(contents.novel_categories.items())),
+        ),
+    }
+    _write_array(directory / layout.INTEREST_VECTORS, contents.node_vectors)
+    _write_array(directory / layout.ITEM_VECTORS, contents.item_vectors)
+    item_ids = json.dumps(list(contents.catalogue.item_ids), ensure_ascii=False)
+    layout.write_atomically(directory / layout.ITEM_IDS, item_ids.encode())
+    built = build_index(contents.item_vectors, _sample_queries(contents, config or IndexConfig()), config)
+    if built.index is not None:
+        faiss.write_index(built.index, str(directory / layout.ITEM_INDEX))
+        sync_file(directory / layout.ITEM_INDEX)
+    manifest = _manifest(contents, directory, created_at, built)
+    layout.write_manifest(directory, manifest)
+    for folder in (*(path for path in directory.iterdir() if path.is_dir()), directory):
+        sync_file(folder)
+    _log_sizes(manifest.version, sizes)
+    return manifest
+
+
+def _manifest(contents: SnapshotContents, directory: Path, created_at: int, built: BuiltIndex) -> records_pb2.Manifest:
+    manifest = records_pb2.Manifest(
+        layout_version=layout.LAYOUT_VERSION,
+        created_at=Timestamp(seconds=created_at),
+        events_until=Timestamp(seconds=contents.events_until),
+        dataset=contents.dataset,
+        categories=contents.catalogue.categories,
+        category_offsets=[int(offset) for offset in contents.catalogue.category_offsets],
+        novelty_level=contents.catalogue.novelty_level,
+        click_types=contents.click_types,
+        counts=records_pb2.Counts(
+            items=contents.num_items,
+            users=len(contents.users),
+            interest_nodes=len(contents.nodes),
+            users_with_interests=len(contents.interests),
+        ),
+        vector_index=built.description,
+        tower=contents.tower,
+        calibration=contents.calibration,
+        checksums=layout.file_checksums(directory),
+        taxonomy_hash=contents.taxonomy_hash,
+        vocabulary_id=contents.vocabulary_id,
+        build_configuration=contents.build_configuration,
+    )
+    stamp = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%SZ")
+    manifest.version = f"{stamp}-{_content_hash(manifest)[:8]}"
+    return manifest
+
+
+def _content_hash(manifest: records_pb2.Manifest) -> str:
+    content = records_pb2.Manifest()
+    content.CopyFrom(manifest)
+    content.ClearField("created_at")
+    return layout.hash_of([content.SerializeToString(deterministic=True)])
+
+
+def _users(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
+    check_user("default_user", contents.default_user, contents)
+    yield layout.DEFAULT_USER, contents.default_user.SerializeToString()
+    for key, user_id in _keys("users", contents.users):
+        record = contents.users[user_id]
+        check_user(f"users[{user_id!r}]", record, contents)
+        yield key, record.SerializeToString()
+
+
+def _interests(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
+    check_interests("default_interests", contents.default_interests, contents)
+    yield layout.DEFAULT_USER, contents.default_interests.SerializeToString()
+    for key, user_id in _keys("interests", contents.interests):
+        record = contents.interests[user_id]
+        check_interests(f"interests[{user_id!r}]", record, contents)
+        yield key, record.SerializeToString()
+
+
+def _interest_paths(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
+    default = contents.default_interest_paths
+    check_interest_paths("default_interest_paths", default, contents.default_interests)
+    yield layout.DEFAULT_USER, default.SerializeToString()
+    for key, user_id in _keys("interest_paths", contents.interest_paths):
+        record = contents.interest_paths[user_id]
+        check_interest_paths(f"interest_paths[{user_id!r}]", record, contents.interests[user_id])
+        yield key, record.SerializeToString()
+
+
+def _items(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
+    catalogue = contents.catalogue
+    for key, row in sorted((layout.item_key(item_id), row) for row, item_id in enumerate(catalogue.item_ids)):
+        record = records_pb2.ItemRecord(
+            row=row,
+            category=int(catalogue.item_categories[row]),
+            title=catalogue.titles[row],
+            path=catalogue.paths[row],
+            brand=catalogue.brands[row],
+            available=bool(catalogue.available[row]),
+        )
+        yield key, record.SerializeToString()
+
+
+def _keys(name: str, of_users: Mapping[str, object]) -> Iterator[tuple[bytes, str]]:
+    for user_id in of_users:
+        check_identifier(name, user_id)
+    yield from sorted((layout.user_key(user_id), user_id) for user_id in of_users)
+
+
+def _sample_queries(contents: SnapshotContents, config: IndexConfig) -> NDArray[np.float32]:
+    # Users' own vectors are what is asked in service; recall on item vectors would flatter the index.
+    if contents.num_items < config.exact_below or not contents.users:
+        return np.empty((0, contents.dim), np.float32)
+    ids = sorted(contents.users)
+    rng = np.random.default_rng(config.seed)
+    chosen = rng.choice(len(ids), min(len(ids), config.num_queries), replace=False)
+    return np.stack([np.frombuffer(contents.users[ids[i]].user_vector, "<f2").astype(np.float32) for i in chosen])
+
+
+def _write_array(path: Path, array: NDArray[np.float32]) -> None:
+    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    sync_file(path)
+
+
+@contextmanager
+def _exclusive(root: Path) -> Iterator[None]:
+    with (root / _LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _log_sizes(version: str, sizes: Mapping[str, StoreSize]) -> None:
+    for name, size in sizes.items():
+        _log.info(
+            "%s/%s: %d entries, %.0f bytes a value, %.1f MB",
+            version,
+            name,
+            size.entries,
+            size.mean_value_bytes,
+            size.file_bytes / 1e6,
+        )

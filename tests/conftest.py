@@ -1,0 +1,13 @@
+"""Fixtures that several parts' tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.fixtures.small_world import SmallWorld, make_small_world
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
+    """One small world for the whole run; tests must not change its files."""
+    return make_small_world(tmp_path_factory.mktemp("small-world"))
