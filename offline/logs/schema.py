@@ -15,7 +15,7 @@ from serendipity.v1 import channel_pb2
 
 EventName = Literal["click", "search", "exposure", "order", "view", "favourite"]
 
-EVENT_TYPES: dict[str, channel_pb2.EventType.ValueType] = {
+EVENT_TYPES: dict[str, channel_pb2.EventType] = {
     "click": channel_pb2.EVENT_TYPE_CLICK,
     "search": channel_pb2.EVENT_TYPE_SEARCH,
     "exposure": channel_pb2.EVENT_TYPE_EXPOSURE,

@@ -19,13 +19,17 @@ def read_columns(path: Path, columns: str) -> dict[str, NDArray[Any]]:
             found = connection.execute(f"SELECT {columns} FROM read_parquet(?)", [str(path)]).fetchnumpy()
         except duckdb.Error as error:
             raise LogsError(f"{path}: cannot be read ({error}); expected a table of the logs builder") from error
-    return {name: np.ma.getdata(values) for name, values in found.items()}
+    # Columns that may hold NULL arrive masked; ours never do.
+    return {name: values.data if isinstance(values, np.ma.MaskedArray) else values for name, values in found.items()}
 
 
 def read_rows(path: Path, columns: str) -> list[tuple[Any, ...]]:
     """Read columns of a Parquet file (SQL select list) as rows. Raises LogsError when it cannot be read."""
     with duckdb.connect() as connection:
         try:
-            return connection.execute(f"SELECT {columns} FROM read_parquet(?)", [str(path)]).fetchall()
+            rows: list[tuple[Any, ...]] = connection.execute(
+                f"SELECT {columns} FROM read_parquet(?)", [str(path)]
+            ).fetchall()
         except duckdb.Error as error:
             raise LogsError(f"{path}: cannot be read ({error}); expected a table of the logs builder") from error
+    return rows
