@@ -1,0 +1,171 @@
+"""The tables of the feedback store, inside one LMDB environment shared by all processes of a host.
+
+    log    sequence number (8 bytes, big-endian) → FeedbackLogRecord, append-only
+    seen   BLAKE2b-128 of the event id → sequence number of its log record
+    users  user id → UserFeedbackRecord, what novelty and "already served" are judged by
+    meta   b"next_sequence" → the next sequence number (the log may have expired down to nothing)
+
+Whatever changes together changes in one transaction, so a process that dies leaves all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Collection, MutableSequence
+from pathlib import Path
+
+import lmdb
+
+from serendipity.layout import user_key
+from serendipity.novelty import CLICK_WINDOW
+from serendipity.v1 import channel_pb2, records_pb2
+
+EXPOSURE_WINDOW = 2_000
+"""Exposures kept per user."""
+
+_NEXT_SEQUENCE = b"next_sequence"
+
+
+class FeedbackTables:
+    """The opened environment. Raises lmdb.Error, here and in all methods."""
+
+    def __init__(self, path: Path, map_bytes: int) -> None:
+        # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a transaction
+        # that has ended is on disk).
+        self.env = lmdb.open(str(path), map_size=map_bytes, max_dbs=4, max_readers=512, readahead=False)
+        # Readers that were killed would otherwise pin old pages for ever.
+        self.env.reader_check()
+        self.log = self.env.open_db(b"log")
+        self.seen = self.env.open_db(b"seen")
+        self.users = self.env.open_db(b"users")
+        self.meta = self.env.open_db(b"meta")
+
+    def user(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
+        """Read a user's record."""
+        with self.env.begin(db=self.users) as txn:
+            value = txn.get(user_key(user_id))
+            return None if value is None else records_pb2.UserFeedbackRecord.FromString(bytes(value))
+
+    def log_page(self, start: int, size: int) -> list[tuple[int, records_pb2.FeedbackLogRecord]]:
+        """Read up to `size` log records from a sequence number on."""
+        page: list[tuple[int, records_pb2.FeedbackLogRecord]] = []
+        with self.env.begin(db=self.log) as txn, txn.cursor() as cursor:
+            found = cursor.set_range(_sequence_key(start))
+            while found and len(page) < size:
+                key, value = cursor.item()
+                page.append((_sequence(key), records_pb2.FeedbackLogRecord.FromString(bytes(value))))
+                found = cursor.next()
+        return page
+
+    def expire_log(self, before: float, limit: int) -> int:
+        """Remove up to `limit` of the oldest log records recorded before a time, and their ids."""
+        removed = 0
+        with self.env.begin(write=True) as txn, txn.cursor(self.log) as cursor:
+            found = cursor.first()
+            while found and removed < limit:
+                record = records_pb2.FeedbackLogRecord.FromString(bytes(cursor.value()))
+                if record.recorded_at.seconds >= before:
+                    break
+                txn.delete(_event_key(record.event.event_id), db=self.seen)
+                cursor.delete()
+                found = bool(cursor.key())
+                removed += 1
+        return removed
+
+    def expire_users(self, before: float, start: bytes, limit: int) -> tuple[int, bytes]:
+        """Visit up to `limit` users from a key on and remove those without an event since `before`.
+
+        Returns how many were removed and the key to go on from, empty at the end.
+        """
+        removed = 0
+        with self.env.begin(write=True) as txn, txn.cursor(self.users) as cursor:
+            found = cursor.set_range(start)
+            for _ in range(limit):
+                if not found:
+                    break
+                record = records_pb2.UserFeedbackRecord.FromString(bytes(cursor.value()))
+                newest = [events[0].time.seconds for events in (record.clicks, record.exposures) if events]
+                if max(newest, default=0) < before:
+                    cursor.delete()
+                    found = bool(cursor.key())
+                    removed += 1
+                else:
+                    found = cursor.next()
+            return removed, bytes(cursor.key()) if found else b""
+
+
+class FeedbackTransaction:
+    """Events entering all tables in one write transaction; a user's record is read and written once.
+
+    now: Unix seconds, becomes recorded_at. `finish` must be called before the transaction ends.
+    """
+
+    def __init__(self, tables: FeedbackTables, txn: lmdb.Transaction, now: float) -> None:
+        self._tables = tables
+        self._txn = txn
+        self._now = now
+        self._users: dict[bytes, records_pb2.UserFeedbackRecord] = {}
+        found = txn.get(_NEXT_SEQUENCE, db=tables.meta)
+        self._sequence = _sequence(found) if found else 0
+
+    def add(self, event: channel_pb2.FeedbackEvent, click_types: Collection[int]) -> bool:
+        """Add an event; False if its id is known already."""
+        key = _sequence_key(self._sequence)
+        if not self._txn.put(_event_key(event.event_id), key, overwrite=False, db=self._tables.seen):
+            return False
+        record = records_pb2.FeedbackLogRecord(event=event)
+        record.recorded_at.FromNanoseconds(int(self._now * 1e9))
+        self._txn.put(key, record.SerializeToString(), append=True, db=self._tables.log)
+        self._sequence += 1
+        self._remember(event, click_types)
+        return True
+
+    def finish(self) -> None:
+        """Write the users' records and the next sequence number."""
+        for key, record in self._users.items():
+            self._txn.put(key, record.SerializeToString(), db=self._tables.users)
+        self._txn.put(_NEXT_SEQUENCE, _sequence_key(self._sequence), db=self._tables.meta)
+
+    def _remember(self, event: channel_pb2.FeedbackEvent, click_types: Collection[int]) -> None:
+        is_exposure = event.type == channel_pb2.EVENT_TYPE_EXPOSURE
+        is_click = event.type in click_types
+        if not is_exposure and not is_click:
+            return
+        key = user_key(event.user_id)
+        record = self._users.get(key)
+        if record is None:
+            value = self._txn.get(key, db=self._tables.users)
+            record = records_pb2.UserFeedbackRecord.FromString(bytes(value or b""))
+            self._users[key] = record
+        # Without the user, who is the key, and the recall_id, which is in the log: every request reads this record.
+        kept = channel_pb2.FeedbackEvent(
+            event_id=event.event_id, item_id=event.item_id, type=event.type, time=event.time
+        )
+        if is_click:
+            _insert(record.clicks, kept, CLICK_WINDOW)
+        if is_exposure:
+            _insert(record.exposures, kept, EXPOSURE_WINDOW)
+
+
+def _insert(events: MutableSequence[channel_pb2.FeedbackEvent], event: channel_pb2.FeedbackEvent, window: int) -> None:
+    """Insert keeping newest first; of the same time, the one recorded later comes first."""
+    time_of = (event.time.seconds, event.time.nanos)
+    position = 0
+    while position < len(events) and (events[position].time.seconds, events[position].time.nanos) > time_of:
+        position += 1
+    if position < window:
+        events.insert(position, event)
+        del events[window:]
+
+
+def _event_key(event_id: str) -> bytes:
+    return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
+
+
+def _sequence_key(sequence: int) -> bytes:
+    return struct.pack(">Q", sequence)
+
+
+def _sequence(key: bytes | memoryview) -> int:
+    return int(struct.unpack(">Q", key)[0])
