@@ -1,0 +1,168 @@
+"""Trained towers out of PyTorch: an exported program for Triton's Python backend, ONNX for its ONNX Runtime backend."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from serendipity import features, layout
+
+FINGERPRINT_DIGITS = 16
+ONNX_FINGERPRINT = "serendipity.fingerprint"
+"""Key, in an ONNX file's metadata, of the fingerprint of the exported program from the same training."""
+
+_OPSET = 18
+
+
+class ExportError(Exception):
+    """An exported tower differs from the module it came from, or cannot be read."""
+
+
+def fingerprint(program: Path) -> str:
+    """Name a training: the first 16 hex digits of the SHA-256 of its exported program (user_tower.pt2)."""
+    return layout.sha256(program)[:FINGERPRINT_DIGITS]
+
+
+def export_program(module: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path) -> str:
+    """Write `module` with torch.export, the number of users (dimension 0) left open, and return its fingerprint.
+
+    example_inputs: one batch in the order of serendipity.features.INPUT_NAMES, which is the order of forward's
+    arguments; every dimension but the first is fixed to its size. The module is exported in evaluation mode on
+    the CPU. Raises ExportError when the number of inputs is wrong, or when the program that was written answers
+    differently from the module at another batch size.
+    """
+    inputs = _batch_of_two(example_inputs)
+    with _evaluating(module), torch.no_grad():
+        program = torch.export.export(module, inputs, dynamic_shapes=_dynamic_shapes())
+        beside = _beside(path)
+        torch.export.save(program, beside)
+        for users in (1, 3):
+            rows = tuple(torch.cat([tensor, tensor])[:users] for tensor in inputs)
+            _compare(beside, load_program(beside)(*rows), module(*rows), tolerance=1e-6)
+    beside.replace(path)
+    return fingerprint(path)
+
+
+def load_program(path: Path) -> nn.Module:
+    """Read an exported program as a module: tensors in the order of INPUT_NAMES → [B, 1 + K, d] float32."""
+    try:
+        return torch.export.load(path).module()
+    except Exception as error:  # torch raises whatever its deserializer meets
+        raise ExportError(f"{path}: not an exported program ({error})") from error
+
+
+def export_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path, fingerprint: str = "") -> None:
+    """Write `module` as ONNX (opset 18) with the tensor names of serendipity.features and an open batch dimension.
+
+    example_inputs: as for export_program. fingerprint: of the exported program from the same training, kept in the
+    file's metadata, so that placing it on Triton can tell that both belong together.
+    """
+    inputs = _batch_of_two(example_inputs)
+    with _evaluating(module), torch.no_grad(), _quiet_exporter():
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            dynamic_shapes=_dynamic_shapes(),
+            input_names=list(features.INPUT_NAMES),
+            output_names=[features.OUTPUT_NAME],
+            opset_version=_OPSET,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError(f"{path}: torch.onnx.export returned no program")
+    proto = program.model_proto
+    if fingerprint:
+        proto.metadata_props.add(key=ONNX_FINGERPRINT, value=fingerprint)
+    beside = _beside(path)
+    onnx.save(proto, str(beside))
+    beside.replace(path)
+
+
+def check_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path, tolerance: float = 1e-4) -> float:
+    """Compare ONNX Runtime's answers with the module's at batch sizes 1, 2 and 5; return the largest difference.
+
+    Raises ExportError when it exceeds `tolerance` (absolute), or when names or shapes differ.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = tuple(entry.name for entry in session.get_inputs())
+    if names != features.INPUT_NAMES:
+        raise ExportError(f"{path}: inputs: found {', '.join(names)}, expected {', '.join(features.INPUT_NAMES)}")
+    inputs = _batch_of_two(example_inputs)
+    difference = 0.0
+    with _evaluating(module), torch.no_grad():
+        for users in (1, 2, 5):
+            rows = [torch.cat([tensor] * 3)[:users] for tensor in inputs]
+            feed = {n: r.numpy() for n, r in zip(names, rows, strict=True)}
+            (found,) = session.run([features.OUTPUT_NAME], feed)
+            difference = max(difference, _compare(path, torch.from_numpy(np.asarray(found)), module(*rows), tolerance))
+    return difference
+
+
+def _compare(path: Path, found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> float:
+    if found.shape != expected.shape:
+        raise ExportError(f"{path}: output shape: found {list(found.shape)}, expected {list(expected.shape)}")
+    difference = float((found - expected).abs().max())
+    if not difference <= tolerance:  # also when it is not a number
+        raise ExportError(f"{path}: differs from the module by {difference:g}, expected at most {tolerance:g}")
+    return difference
+
+
+def _batch_of_two(example_inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Two users or more: torch.export takes a dimension of size 1 for a constant."""
+    if len(example_inputs) != len(features.INPUT_NAMES):
+        raise ExportError(
+            f"example_inputs: found {len(example_inputs)} tensors, expected {len(features.INPUT_NAMES)}: "
+            f"{', '.join(features.INPUT_NAMES)}"
+        )
+    inputs = tuple(tensor.detach().cpu() for tensor in example_inputs)
+    return inputs if len(inputs[0]) > 1 else tuple(torch.cat([tensor, tensor]) for tensor in inputs)
+
+
+def _dynamic_shapes() -> tuple[dict[int, torch.export.Dim], ...]:
+    batch = torch.export.Dim("batch", min=1, max=65536)
+    return tuple({0: batch} for _ in features.INPUT_NAMES)
+
+
+def _beside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # torch.export.save looks at the ending.
+    return path.with_name(f".{os.getpid()}.{path.name}")
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(training)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's deprecations of its own internals out of a build's output."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

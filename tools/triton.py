@@ -1,0 +1,320 @@
+"""Run tritonserver on a model repository: an installed one, or the one packaged in nvidia-pytriton.
+
+    serendip triton --models var/complete-journey/models --grpc-port 8001
+
+Listens on the loopback address unless told otherwise. Models are loaded and unloaded only on request (EXPLICIT
+control); at the start every model of the repository is loaded, so that a restart serves what was served before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import tritonclient.grpc as triton_grpc
+
+from serendipity.tools.triton_program import TritonError, TritonProgram, find_program
+
+_LOOPBACK = "127.0.0.1"
+_LOG_LINES = 20
+
+
+class TritonServer:
+    """A running tritonserver; a context manager that stops it.
+
+    grpc_port, http_port, metrics_port: where it listens; url: host:port of gRPC; pid; log_path: its output.
+    """
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], address: str, ports: tuple[int, int, int], log_path: Path, scratch: Path
+    ) -> None:
+        self._process = process
+        self._scratch = scratch
+        self.grpc_port, self.http_port, self.metrics_port = ports
+        self.url = f"{_reachable(address)}:{self.grpc_port}"
+        self.log_path = log_path
+        atexit.register(self.stop)
+
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver."""
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        """Tell whether the process is alive."""
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Raise TritonError with the last lines of its log when the server has died."""
+        if not self.is_running():
+            raise TritonError(
+                f"tritonserver (pid {self.pid}) ended with status {self._process.returncode}; {self.last_lines()}"
+            )
+
+    def listens(self) -> bool:
+        """Tell whether HTTP and metrics ports accept connections."""
+        host = self.url.rpartition(":")[0]
+        for port in (self.http_port, self.metrics_port):
+            with socket.socket() as connection:
+                if connection.connect_ex((host, port)) != 0:
+                    return False
+        return True
+
+    def last_lines(self) -> str:
+        """The end of the log, for messages."""
+        text = self.log_path.read_text(encoding="utf-8", errors="replace")
+        lines = text.splitlines()[-_LOG_LINES:]
+        return f"last lines of {self.log_path}:\n    " + "\n    ".join(lines or ["(empty)"])
+
+    def wait(self) -> int:
+        """Wait until the process ends and return its exit status."""
+        return self._process.wait()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End the server: SIGTERM, then, after `timeout` seconds, SIGKILL to it and its Python stubs."""
+        atexit.unregister(self.stop)
+        if self.is_running():
+            self._process.terminate()
+            try:
+                self._process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        self._process.wait()
+        # The server leads a process group of its own; after a crash its stubs may still be in it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for region in Path("/dev/shm").glob(f"{_shm_prefix(self._scratch)}*"):
+            region.unlink(missing_ok=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def __enter__(self) -> TritonServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def launch(
+    repository: Path,
+    *,
+    grpc_port: int = 0,
+    http_port: int = 0,
+    metrics_port: int = 0,
+    address: str = _LOOPBACK,
+    log_path: Path | None = None,
+    start_timeout: float = 60.0,
+    program: TritonProgram | None = None,
+    arguments: Sequence[str] = (),
+) -> TritonServer:
+    """Start tritonserver on `repository` with EXPLICIT model control, nothing loaded, and wait until it is ready.
+
+    Ports that are 0 are chosen free. log_path: where its output goes, appended (default: a temporary file, kept).
+    start_timeout: seconds until it must be ready. arguments: further options of tritonserver, as they are.
+
+    Raises TritonError when it cannot be found, dies or is not ready in time, with the last lines of its log.
+    """
+    if not repository.is_dir():
+        raise TritonError(f"{repository}: not a directory; expected a Triton model repository")
+    program = program or find_program()
+    wanted = (grpc_port, http_port, metrics_port)
+    if log_path is None:
+        handle, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
+        os.close(handle)
+        log_path = Path(name)
+    for attempts_left in (2, 1, 0):
+        ports = _choose_ports(wanted, address)
+        server = _start(program, repository, address, ports, log_path, arguments)
+        try:
+            _wait_until_ready(server, time.monotonic() + start_timeout)
+        except TritonError:
+            server.stop()
+            # Another process may take a port between our choosing it and the server binding it.
+            if attempts_left and 0 in wanted and not all(_is_free(address, port) for port in ports):
+                continue
+            raise
+        except BaseException:
+            server.stop()
+            raise
+        return server
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _start(
+    program: TritonProgram,
+    repository: Path,
+    address: str,
+    ports: tuple[int, int, int],
+    log_path: Path,
+    arguments: Sequence[str],
+) -> TritonServer:
+    scratch = Path(tempfile.mkdtemp(prefix="tritonserver-"))
+    command = [
+        str(program.executable),
+        f"--model-repository={repository.resolve()}",
+        "--model-control-mode=explicit",
+        f"--grpc-address={address}",
+        f"--grpc-port={ports[0]}",
+        f"--http-address={address}",
+        f"--http-port={ports[1]}",
+        f"--metrics-address={address}",
+        f"--metrics-port={ports[2]}",
+        "--exit-timeout-secs=5",
+        # Regions of our own name can be removed when the server is killed.
+        f"--backend-config=python,shm-region-prefix-name={_shm_prefix(scratch)}",
+    ]
+    if program.backends is not None:
+        # The package keeps the stubs apart from the backend; the backend wants its own directory to hold one.
+        backend = scratch / "backends" / "python"
+        backend.mkdir(parents=True)
+        for name, path in program.backends.items():
+            (backend / name).symlink_to(path)
+        command.append(f"--backend-directory={backend.parent}")
+    try:
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **program.environment},
+                start_new_session=True,
+            )
+    except OSError as error:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise TritonError(f"{program.executable}: cannot be started ({error})") from error
+    return TritonServer(process, address, ports, log_path, scratch)
+
+
+def _wait_until_ready(server: TritonServer, deadline: float) -> None:
+    # gRPC waits a second between attempts by default; a local server is up within one.
+    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
+    client = triton_grpc.InferenceServerClient(server.url, channel_args=options)
+    try:
+        while True:
+            server.check()
+            try:
+                # gRPC is up first; a failure of the other two ends the server.
+                if client.is_server_ready(client_timeout=1.0) and server.listens():
+                    return
+            except triton_grpc.InferenceServerException:
+                pass  # not listening yet
+            if time.monotonic() > deadline:
+                raise TritonError(f"tritonserver (pid {server.pid}) was not ready in time; {server.last_lines()}")
+            time.sleep(0.05)
+    finally:
+        client.close()
+
+
+def _choose_ports(wanted: tuple[int, int, int], address: str) -> tuple[int, int, int]:
+    """Replace zeros by free ports, all different. Raises TritonError when a port that was asked for is taken."""
+    with contextlib.ExitStack() as held:
+        chosen = []
+        for port in wanted:
+            if port and not _is_free(address, port):
+                raise TritonError(f"port {port} on {address} is taken; choose another, or 0 for a free one")
+            if port == 0:
+                listener = held.enter_context(socket.socket())
+                listener.bind((address, 0))
+                port = int(listener.getsockname()[1])
+            chosen.append(port)
+        return chosen[0], chosen[1], chosen[2]
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket() as listener:
+        # As the server does: connections of a server that just ended must not keep its port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((address, port))
+        except OSError:
+            return False
+        return True
+
+
+def _reachable(address: str) -> str:
+    return _LOOPBACK if address in ("0.0.0.0", "") else address
+
+
+def _shm_prefix(scratch: Path) -> str:
+    return f"{scratch.name}_"
+
+
+def model_names(repository: Path) -> list[str]:
+    """Models of a repository: its directories with a config.pbtxt, hidden ones (being placed) apart."""
+    return sorted(p.parent.name for p in repository.glob("*/config.pbtxt") if not p.parent.name.startswith("."))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip triton`."""
+    parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="model repository")
+    parser.add_argument("--load", action="append", metavar="MODEL", help="load this model (repeatable; default: all)")
+    parser.add_argument("--address", default=_LOOPBACK, help="address to listen on")
+    parser.add_argument("--grpc-port", type=int, default=8001, help="0: a free one")
+    parser.add_argument("--http-port", type=int, default=8000, help="0: a free one")
+    parser.add_argument("--metrics-port", type=int, default=8002, help="0: a free one")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="the server's output (default: a temporary file)")
+    parser.add_argument("--start-timeout", type=float, default=60.0, metavar="SECONDS", help="until it must be ready")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run tritonserver until it ends or this process is told to (SIGINT, SIGTERM); a model that fails is reported."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        with launch(
+            args.models,
+            grpc_port=args.grpc_port,
+            http_port=args.http_port,
+            metrics_port=args.metrics_port,
+            address=args.address,
+            log_path=args.log,
+            start_timeout=args.start_timeout,
+        ) as server:
+            print(
+                f"tritonserver (pid {server.pid}): gRPC {server.url}, HTTP port {server.http_port}, "
+                f"metrics port {server.metrics_port}, log {server.log_path}",
+                flush=True,
+            )
+            _load(server, model_names(args.models) if args.load is None else args.load)
+            server.wait()
+            server.check()
+    except KeyboardInterrupt:
+        return 0
+    except TritonError as error:
+        print(f"serendip triton: {error}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0
+
+
+def _load(server: TritonServer, names: Sequence[str]) -> None:
+    """Load models one by one; one that fails leaves the others serving."""
+    client = triton_grpc.InferenceServerClient(server.url)
+    try:
+        for name in names:
+            try:
+                client.load_model(name)
+                print(f"loaded {name}", flush=True)
+            except triton_grpc.InferenceServerException as error:
+                server.check()
+                print(f"serendip triton: {name}: not loaded: {error.message()}", file=sys.stderr, flush=True)
+    finally:
+        client.close()
