@@ -66,7 +66,6 @@ def build_index(
     )
     num_lists = min(config.num_lists or 2 ** round(np.log2(4 * np.sqrt(n))), n)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, num_lists, faiss.METRIC_INNER_PRODUCT)
-    index.own_fields = True
     index.cp.seed = config.seed
     index.cp.max_points_per_centroid = config.train_points_per_list
     index.cp.min_points_per_centroid = 1

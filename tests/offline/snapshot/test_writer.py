@@ -1,0 +1,262 @@
+"""Writing a snapshot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import lmdb
+import numpy as np
+import pytest
+
+from serendipity import layout
+from serendipity.offline.snapshot.contents import MAX_INTERESTS_BYTES, ContentsError, SnapshotContents
+from serendipity.offline.snapshot.index import IndexConfig
+from serendipity.offline.snapshot.stores import store_size
+from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.v1 import channel_pb2, records_pb2
+from tests.fixtures.small_world import NOW, NUM_ITEMS, NUM_USERS, SmallWorld, make_small_world
+
+
+def _store(directory: Path, name: str) -> dict[bytes, bytes]:
+    with (
+        lmdb.open(str(directory / name), readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
+        return dict(transaction.cursor())
+
+
+def test_every_record_is_read_back_under_its_key(small_world: SmallWorld) -> None:
+    contents, directory = small_world.contents, small_world.snapshot_dir
+    users = _store(directory, layout.USERS)
+    assert users.pop(layout.DEFAULT_USER) == contents.default_user.SerializeToString()
+    assert users == {layout.user_key(u): r.SerializeToString() for u, r in contents.users.items()}
+    interests = _store(directory, layout.INTERESTS)
+    assert interests.pop(layout.DEFAULT_USER) == contents.default_interests.SerializeToString()
+    assert interests == {layout.user_key(u): r.SerializeToString() for u, r in contents.interests.items()}
+    paths = _store(directory, layout.INTEREST_PATHS)
+    assert paths.pop(layout.DEFAULT_USER) == contents.default_interest_paths.SerializeToString()
+    assert paths == {layout.user_key(u): r.SerializeToString() for u, r in contents.interest_paths.items()}
+    nodes = _store(directory, layout.INTEREST_NODES)
+    assert nodes == {layout.node_key(i): n.SerializeToString() for i, n in enumerate(contents.nodes)}
+    for row, item_id in enumerate(small_world.item_ids):
+        record = records_pb2.ItemRecord.FromString(_store(directory, layout.ITEMS)[layout.item_key(item_id)])
+        assert (record.row, record.category) == (row, contents.catalogue.item_categories[row])
+        assert (record.title, tuple(record.path)) == (contents.catalogue.titles[row], contents.catalogue.paths[row])
+        assert record.available == contents.catalogue.available[row]
+    assert np.array_equal(np.load(directory / layout.ITEM_VECTORS), contents.item_vectors)
+    assert np.array_equal(np.load(directory / layout.INTEREST_VECTORS), contents.node_vectors)
+    assert json.loads((directory / layout.ITEM_IDS).read_text()) == small_world.item_ids
+
+
+def test_the_manifest_describes_what_was_written(small_world: SmallWorld) -> None:
+    manifest = layout.verify_files(small_world.snapshot_dir)
+    assert manifest.version == small_world.snapshot_dir.name
+    assert manifest.version.startswith("20231114T221320Z-")
+    assert manifest.created_at.seconds == NOW
+    assert (manifest.counts.items, manifest.counts.users) == (NUM_ITEMS, NUM_USERS)
+    assert list(manifest.categories) == small_world.contents.catalogue.categories
+    assert list(manifest.category_offsets) == small_world.contents.catalogue.category_offsets.tolist()
+    assert manifest.tower == small_world.tower
+    assert list(manifest.click_types) == [channel_pb2.EVENT_TYPE_CLICK]
+    assert manifest.vector_index.kind == "flat"
+    assert not (small_world.snapshot_dir / layout.ITEM_INDEX).exists()
+    files = {str(p.relative_to(small_world.snapshot_dir)) for p in small_world.snapshot_dir.rglob("*") if p.is_file()}
+    assert files == {*manifest.checksums, layout.MANIFEST}
+
+
+def test_the_same_contents_give_the_same_bytes_and_version(small_world: SmallWorld, tmp_path: Path) -> None:
+    again = make_small_world(tmp_path)
+    assert again.version == small_world.version
+    assert layout.file_checksums(again.snapshot_dir) == layout.file_checksums(small_world.snapshot_dir)
+    assert write_snapshot(again.contents, again.snapshots_root, created_at=NOW) == again.snapshot_dir
+
+
+def test_other_contents_or_another_time_give_another_version(small_world: SmallWorld, tmp_path: Path) -> None:
+    later = write_snapshot(small_world.contents, tmp_path, created_at=NOW + 1)
+    moved = dataclasses.replace(
+        small_world.contents, item_vectors=small_world.contents.item_vectors + np.float32(0.001)
+    )
+    other = write_snapshot(moved, tmp_path, created_at=NOW)
+    assert len({small_world.version, later.name, other.name}) == 3
+    assert later.name.split("-")[1] == small_world.version.split("-")[1]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+@pytest.mark.parametrize("name", ["users.lmdb/data.mdb", "item_vectors.npy", "item_ids.json"])
+def test_a_damaged_file_is_named(small_world: SmallWorld, tmp_path: Path, name: str, damage: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(small_world.snapshot_dir, copy)
+    file = copy / name
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif damage == "truncate":
+        file.write_bytes(content[:-1])
+    else:
+        file.unlink()
+    with pytest.raises(layout.SnapshotError, match=name):
+        layout.verify_files(copy)
+
+
+def test_large_catalogues_are_written_with_an_index(small_world: SmallWorld, tmp_path: Path) -> None:
+    config = IndexConfig(exact_below=100, num_lists=32, min_recall=0.9)
+    directory = write_snapshot(small_world.contents, tmp_path, created_at=NOW, index=config)
+    described = layout.verify_files(directory).vector_index
+    assert (described.kind, described.num_lists) == ("ivf", 32)
+    assert 0.9 <= described.recall_at_100 <= 1.0
+    index = faiss.read_index(str(directory / layout.ITEM_INDEX))
+    assert (index.ntotal, index.nprobe) == (NUM_ITEMS, described.num_probes)
+
+
+def test_a_hot_record_of_sixteen_interests_stays_within_its_budget(small_world: SmallWorld, tmp_path: Path) -> None:
+    node = small_world.contents.nodes[0]
+    nodes = [records_pb2.InterestNode(node_id=i, name=node.name, path=node.path) for i in range(20_000)]
+    interests = {
+        user_id: records_pb2.InterestsRecord(
+            node_ids=range(19_984 - 16 * i, 20_000 - 16 * i),
+            weights=[1000] * 16,
+            generated_at=NOW,
+            expires_at=NOW + 8 * 86_400,
+            taxonomy_hash=small_world.contents.default_interests.taxonomy_hash,
+        )
+        for i, user_id in enumerate(small_world.user_ids)
+    }
+    paths = {u: records_pb2.InterestPathsRecord(paths=[records_pb2.InterestPath()] * 16) for u in interests}
+    contents = dataclasses.replace(
+        small_world.contents,
+        nodes=nodes,
+        node_vectors=np.zeros((len(nodes), small_world.tower.interest_dim), np.float32),
+        interests=interests,
+        interest_paths=paths,
+    )
+    directory = write_snapshot(contents, tmp_path, created_at=NOW)
+    size = store_size(directory / layout.INTERESTS)
+    assert size.entries == NUM_USERS + 1
+    assert 80 < size.mean_value_bytes <= MAX_INTERESTS_BYTES
+
+
+def _user(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
+    def change(world: SmallWorld) -> dict[str, Any]:
+        record = records_pb2.UserRecord()
+        record.CopyFrom(world.contents.users["user-01"])
+        for name, value in changes.items():
+            if isinstance(value, bytes):
+                setattr(record, name, value)
+            else:
+                record.ClearField(name)
+                getattr(record, name).extend(value)
+        return {"users": {**world.contents.users, "user-01": record}}
+
+    return change
+
+
+def _interests_of(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
+    def change(world: SmallWorld) -> dict[str, Any]:
+        record = records_pb2.InterestsRecord(
+            node_ids=[1], weights=[500], generated_at=NOW, expires_at=NOW,
+            taxonomy_hash=world.contents.default_interests.taxonomy_hash,
+        )  # fmt: skip
+        record.MergeFrom(records_pb2.InterestsRecord(**changes))
+        return {"interests": {**world.contents.interests, "user-01": record}}
+
+    return change
+
+
+def _vectors(row: int, value: float) -> Callable[[SmallWorld], dict[str, Any]]:
+    def change(world: SmallWorld) -> dict[str, Any]:
+        vectors = world.contents.item_vectors.copy()
+        vectors[row, 3] = value
+        return {"item_vectors": vectors}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_vectors(7, np.nan), r"item_vectors\[7\]: found a value that is not finite"),
+        (_vectors(399, np.inf), r"item_vectors\[399\]: found a value that is not finite"),
+        (lambda w: {"item_vectors": w.contents.item_vectors[:-1]}, r"item_vectors.shape: found \[399, 16\], expected"),
+        (lambda w: {"node_vectors": w.contents.node_vectors[:, :-1]}, r"node_vectors.shape: found \[48, 23\]"),
+        (lambda w: {"item_vectors": w.contents.item_vectors.astype(np.float64)}, r"item_vectors.dtype: found float64"),
+        (lambda w: {"taxonomy_hash": "abc"}, "taxonomy_hash: found 'abc', expected 64 hex digits"),
+        (lambda w: {"nodes": [*w.contents.nodes[:-1], w.contents.nodes[0]]}, r"nodes\[47\].node_id: found 0"),
+        (lambda w: {"users": {**w.contents.users, "": w.contents.default_user}}, "users: found '', expected a"),
+        (
+            lambda w: {"interests": {**w.contents.interests, "stranger": w.contents.default_interests}},
+            "interests: found user 'stranger', expected only users that are in `users`",
+        ),
+        (_user(click_items=[401], click_categories=[1], click_times=[1]), r"users\['user-01'\].click_items: found 401"),
+        (_user(click_items=[1, 2], click_categories=[1], click_times=[2, 1]), r"click_\*: found 2, 1, 2, expected"),
+        (_user(click_items=[1, 2], click_categories=[1, 1], click_times=[1, 2]), "click_times: found not descending"),
+        (_user(click_categories=[13] * 1, click_items=[1], click_times=[1]), "click_categories: found 13, expected"),
+        (_user(click_items=[1] * 201), "click_items: found 201 clicks, expected at most 200"),
+        (_user(profile=[4, 0]), r"profile\[0\]: found 4, expected at most 3"),
+        (_user(user_vector=b"\0" * 30), r"user_vector: found 30 bytes, expected 32"),
+        (_user(user_vector=b"\x00\x7c" * 16), "user_vector: found not finite"),
+        (_user(long_categories=[13], long_counts=[1], long_last_times=[1]), r"long_categories: found \[13\], expected"),
+        (_interests_of(node_ids=[48], weights=[1]), r"interests\['user-01'\].node_ids: found 48, expected below 48"),
+        (_interests_of(weights=[1]), r"interests\['user-01'\].weights: found 2 weights, expected 1"),
+        (_interests_of(node_ids=[2], weights=[1001]), "weights: found 1001, expected 0 … 1000"),
+        (_interests_of(node_ids=[1], weights=[1]), "node_ids: found a node twice"),
+        (_interests_of(taxonomy_hash=1), "taxonomy_hash: found 0000000000000001"),
+    ],
+)  # fmt: skip
+def test_contents_that_do_not_fit_together_are_refused_by_name(
+    small_world: SmallWorld, tmp_path: Path, change: Callable[[SmallWorld], dict[str, Any]], message: str
+) -> None:
+    contents = dataclasses.replace(small_world.contents, **change(small_world))
+    with pytest.raises(ContentsError, match=message):
+        write_snapshot(contents, tmp_path / "root", created_at=NOW)
+    assert _visible(tmp_path / "root") == []
+
+
+def test_an_uncovered_row_of_the_catalogue_is_refused(small_world: SmallWorld, tmp_path: Path) -> None:
+    catalogue = small_world.contents.catalogue
+    numbers = np.array(catalogue.item_categories)
+    numbers[5] = 2
+    contents: SnapshotContents = dataclasses.replace(
+        small_world.contents,
+        catalogue=dataclasses.replace(catalogue, item_categories=numbers),  # type: ignore[type-var]
+    )
+    with pytest.raises(ContentsError, match=r"catalogue.item_categories\[5\]: found 2, expected 1"):
+        write_snapshot(contents, tmp_path, created_at=NOW)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from serendipity.offline.snapshot import writer
+from tests.fixtures.small_world import make_small_world
+
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+setattr(writer, sys.argv[3], die)
+make_small_world(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("moment", ["_write_array", "_manifest", "_log_sizes"])
+def test_a_writer_that_is_killed_leaves_no_snapshot_and_the_next_one_succeeds(tmp_path: Path, moment: str) -> None:
+    repository = Path(__file__).parents[3]
+    process = subprocess.run([sys.executable, "-c", _KILLED, repository, tmp_path, moment], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert _visible(tmp_path / "snapshots") == []
+    world = make_small_world(tmp_path)
+    assert _visible(tmp_path / "snapshots") == [world.version]
+    layout.verify_files(world.snapshot_dir)
+    assert not (tmp_path / "snapshots" / ".building").exists()
+
+
+def _visible(root: Path) -> list[str]:
+    return sorted(path.name for path in root.glob("[!.]*")) if root.exists() else []
