@@ -15,22 +15,13 @@ import onnxruntime
 import torch
 from torch import nn
 
-from serendipity import features, layout
-
-FINGERPRINT_DIGITS = 16
-ONNX_FINGERPRINT = "serendipity.fingerprint"
-"""Key, in an ONNX file's metadata, of the fingerprint of the exported program from the same training."""
+from serendipity import features
 
 _OPSET = 18
 
 
 class ExportError(Exception):
     """An exported tower differs from the module it came from, or cannot be read."""
-
-
-def fingerprint(program: Path) -> str:
-    """Name a training: the first 16 hex digits of the SHA-256 of its exported program (user_tower.pt2)."""
-    return layout.sha256(program)[:FINGERPRINT_DIGITS]
 
 
 def export_program(module: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path) -> str:
@@ -50,7 +41,7 @@ def export_program(module: nn.Module, example_inputs: Sequence[torch.Tensor], pa
             rows = tuple(torch.cat([tensor, tensor])[:users] for tensor in inputs)
             _compare(beside, load_program(beside)(*rows), module(*rows), tolerance=1e-6)
     beside.replace(path)
-    return fingerprint(path)
+    return features.tower_fingerprint(path)
 
 
 def load_program(path: Path) -> nn.Module:
@@ -83,7 +74,7 @@ def export_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path:
         raise ExportError(f"{path}: torch.onnx.export returned no program")
     proto = program.model_proto
     if fingerprint:
-        proto.metadata_props.add(key=ONNX_FINGERPRINT, value=fingerprint)
+        proto.metadata_props.add(key=features.ONNX_FINGERPRINT, value=fingerprint)
     beside = _beside(path)
     onnx.save(proto, str(beside))
     beside.replace(path)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity import layout
 from serendipity.novelty import Clicks
 from serendipity.v1 import records_pb2
 
@@ -70,6 +72,12 @@ INPUT_NAMES = (
 
 OUTPUT_NAME = "user_vectors"
 """[B, 1 + K, d] float32: row 0 is the user alone (null interest, U2I), row k the user with interest k (I2I)."""
+
+TOWER_MODEL_PREFIX = "user_tower_"
+"""A training's Triton model is named by this and its fingerprint."""
+
+ONNX_FINGERPRINT = "serendipity.fingerprint"
+"""Key, in the metadata of a tower's ONNX file, of the fingerprint of the exported program from the same training."""
 
 _MAX_AGE = np.iinfo(np.int32).max
 
@@ -144,6 +152,11 @@ class FeatureAssembler:
         n = min(len(interests), self.max_interests)
         inputs.interests[0, :n] = interests[:n]
         return inputs
+
+
+def tower_fingerprint(program: Path) -> str:
+    """Name a training: the first 16 hex digits of the SHA-256 of its exported program (user_tower.pt2)."""
+    return layout.sha256(program)[:16]
 
 
 def with_clicks(long_history: LongHistory, later: Clicks) -> LongHistory:

@@ -1,0 +1,193 @@
+"""Place a snapshot's models on Triton, load and check them, then publish the snapshot that pins them.
+
+    serendip deploy --snapshot var/complete-journey/snapshots/VERSION --triton 127.0.0.1:8001 --admin 127.0.0.1:9091
+
+A failure at any step leaves the snapshot that is published now, and the model it pins, as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import grpc
+import numpy as np
+import tritonclient.grpc as triton_grpc
+
+from serendipity import features, layout
+from serendipity.tools import placement
+from serendipity.v1 import admin_pb2, admin_pb2_grpc, records_pb2
+
+
+class DeployError(Exception):
+    """A model on Triton is not what the snapshot pins: names the model, what was found and what was expected."""
+
+
+def deploy(
+    snapshot_dir: Path,
+    models_dir: Path,
+    url: str,
+    publish: Callable[[str], None],
+    *,
+    towers_dir: Path | None = None,
+    backend: placement.Backend = "python",
+    timeout: float = 120.0,
+) -> str:
+    """Place, load, check and publish; return the snapshot's version.
+
+    snapshot_dir: snapshots/<version>. models_dir: Triton's model repository, as this machine sees it. url: Triton's
+    gRPC host:port. publish: makes a version the wanted one; called only when the model it pins answers.
+    towers_dir: the training; None where the model is in the repository already. timeout: seconds per call to Triton.
+
+    Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
+    """
+    manifest = layout.read_manifest(snapshot_dir)
+    spec = manifest.tower
+    if towers_dir is not None:
+        trained = placement.read_spec(towers_dir)
+        if trained.fingerprint != spec.fingerprint:
+            raise DeployError(
+                f"{towers_dir}: fingerprint: found {trained.fingerprint}, "
+                f"expected {spec.fingerprint}, which {snapshot_dir / layout.MANIFEST} pins"
+            )
+        placement.place_user_tower(towers_dir, models_dir, backend)
+    load_and_check(url, spec, manifest.vector_index.dim, timeout)
+    publish(manifest.version)
+    return manifest.version
+
+
+def load_and_check(url: str, spec: records_pb2.TowerSpec, dim: int, timeout: float = 120.0) -> None:
+    """Load the tower that `spec` names, and see that it is the one and answers.
+
+    Loads it (EXPLICIT model control), waits until it is ready, compares the fingerprint its configuration reports,
+    and sends one user of zeros: the answer must be [1, 1 + K, dim] finite float32. Raises DeployError.
+    """
+    name = spec.model_name
+    client = triton_grpc.InferenceServerClient(url)
+    try:
+        client.load_model(name, client_timeout=timeout)
+        if not client.is_model_ready(name, client_timeout=timeout):
+            raise DeployError(f"{name}: not ready on Triton at {url} after it was loaded")
+        parameters = client.get_model_config(name, client_timeout=timeout).config.parameters
+        found = parameters["fingerprint"].string_value if "fingerprint" in parameters else "none"
+        if found != spec.fingerprint:
+            raise DeployError(f"{name} on Triton at {url}: fingerprint: found {found}, expected {spec.fingerprint}")
+        answer = client.infer(name, _zero_inputs(spec), client_timeout=timeout).as_numpy(features.OUTPUT_NAME)
+    except triton_grpc.InferenceServerException as error:
+        raise DeployError(f"{name}: Triton at {url} refused it: {error.message()}") from error
+    finally:
+        client.close()
+    expected = (1, 1 + spec.max_interests, dim)
+    if answer is None or answer.shape != expected:
+        found = "no output" if answer is None else f"shape {answer.shape}"
+        raise DeployError(f"{name} on Triton at {url}: {features.OUTPUT_NAME}: found {found}, expected {expected}")
+    if not np.isfinite(answer).all():
+        raise DeployError(f"{name} on Triton at {url}: the vectors of a user without history are not finite")
+
+
+def load_text_encoder(url: str, timeout: float = 120.0) -> None:
+    """Load the text encoder and see that it is ready. Raises DeployError."""
+    client = triton_grpc.InferenceServerClient(url)
+    try:
+        client.load_model(placement.TEXT_ENCODER, client_timeout=timeout)
+        if not client.is_model_ready(placement.TEXT_ENCODER, client_timeout=timeout):
+            raise DeployError(f"{placement.TEXT_ENCODER}: not ready on Triton at {url} after it was loaded")
+    except triton_grpc.InferenceServerException as error:
+        raise DeployError(f"{placement.TEXT_ENCODER}: Triton at {url} refused it: {error.message()}") from error
+    finally:
+        client.close()
+
+
+def pinned_models(snapshots_root: Path) -> set[str]:
+    """Models that the retained snapshots pin.
+
+    Raises SnapshotError when a manifest cannot be read: then nobody knows what it pins.
+    """
+    snapshots = (path for path in snapshots_root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return {layout.read_manifest(path).tower.model_name for path in snapshots}
+
+
+def unload_unused(url: str, pinned: Collection[str], timeout: float = 120.0) -> list[str]:
+    """Unload the user towers that no retained snapshot pins, and return their names. Raises DeployError."""
+    client = triton_grpc.InferenceServerClient(url)
+    try:
+        index = client.get_model_repository_index(client_timeout=timeout).models
+        loaded = {model.name for model in index if model.state == "READY"}
+        unused = sorted(name for name in loaded - set(pinned) if name.startswith(features.TOWER_MODEL_PREFIX))
+        for name in unused:
+            client.unload_model(name, client_timeout=timeout)
+    except triton_grpc.InferenceServerException as error:
+        raise DeployError(f"Triton at {url}: {error.message()}") from error
+    finally:
+        client.close()
+    return unused
+
+
+def publish_over(address: str, timeout: float = 60.0) -> Callable[[str], None]:
+    """Give a function that publishes a version through the admin service at `address` (host:port)."""
+
+    def publish(version: str) -> None:
+        with grpc.insecure_channel(address) as channel:
+            stub = admin_pb2_grpc.SerendipityAdminStub(channel)  # type: ignore[no-untyped-call]
+            try:
+                stub.PublishSnapshot(admin_pb2.PublishSnapshotRequest(version=version), timeout=timeout)
+            except grpc.RpcError as error:
+                raise DeployError(f"{version}: the admin service at {address} refused it: {error.details()}") from error
+
+    return publish
+
+
+def _zero_inputs(spec: records_pb2.TowerSpec) -> list[triton_grpc.InferInput]:
+    inputs = []
+    for name, sizes in placement.input_sizes(spec).items():
+        dtype, datatype = (np.float32, "FP32") if name == "interests" else (np.int32, "INT32")
+        tensor = triton_grpc.InferInput(name, [1, *sizes], datatype)
+        tensor.set_data_from_numpy(np.zeros((1, *sizes), dtype))
+        inputs.append(tensor)
+    return inputs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip deploy`."""
+    parser.add_argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshots/VERSION to publish")
+    parser.add_argument("--towers", type=Path, metavar="DIR", help="its training (default: towers/ of the same build)")
+    parser.add_argument("--models", type=Path, metavar="DIR", help="model repository (default: models/ of the build)")
+    parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
+    parser.add_argument("--backend", choices=placement.BACKENDS, default="python", help="Triton backend of the tower")
+    parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
+    parser.add_argument("--admin", default="127.0.0.1:9091", metavar="HOST:PORT", help="the channel's admin address")
+    parser.add_argument("--unload-unused", action="store_true", help="then unload towers no retained snapshot pins")
+    parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="per call to Triton")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Deploy, saying what is done; returns 1 when a step fails."""
+    build = args.snapshot.resolve().parent.parent
+    models = args.models or build / "models"
+    try:
+        if args.text_encoder:
+            print(f"placed {placement.place_text_encoder(args.text_encoder, models)}")
+            load_text_encoder(args.triton, args.timeout)
+        version = deploy(
+            args.snapshot,
+            models,
+            args.triton,
+            publish_over(args.admin),
+            towers_dir=args.towers or build / "towers",
+            backend=args.backend,
+            timeout=args.timeout,
+        )
+    except (DeployError, placement.PlacementError, layout.SnapshotError) as error:
+        print(f"serendip deploy: {error}\nWhat was published before stays.", file=sys.stderr)
+        return 1
+    print(f"published {version}")
+    if args.unload_unused:
+        try:
+            for name in unload_unused(args.triton, pinned_models(args.snapshot.resolve().parent), args.timeout):
+                print(f"unloaded {name}")
+        except (DeployError, layout.SnapshotError) as error:
+            print(f"serendip deploy: {version} is published, but unused towers stay loaded: {error}", file=sys.stderr)
+            return 1
+    return 0

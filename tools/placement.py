@@ -1,0 +1,199 @@
+"""Trained models into a Triton deployment repository: configuration, code and weights of one model in one directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+
+import serendipity
+from serendipity import features, layout
+from serendipity.v1 import records_pb2
+
+MODEL_REPOSITORY = Path(serendipity.__file__).resolve().parent / "model_repo"
+"""The models' configuration and code, without weights."""
+
+Backend = Literal["python", "onnxruntime"]
+BACKENDS: tuple[Backend, ...] = ("python", "onnxruntime")
+
+PROGRAM = "user_tower.pt2"
+ONNX = "user_tower.onnx"
+SPEC = "tower.json"
+TEXT_ENCODER = "text_encoder"
+
+
+class PlacementError(Exception):
+    """A model cannot be placed: names the file, what was found and what was expected."""
+
+
+def read_spec(towers_dir: Path) -> records_pb2.TowerSpec:
+    """Read a tower's spec (tower.json) and check that its fingerprint is that of the weights beside it.
+
+    Raises PlacementError.
+    """
+    path = towers_dir / SPEC
+    try:
+        spec = json_format.Parse(path.read_text(encoding="utf-8"), records_pb2.TowerSpec())
+    except (OSError, json_format.ParseError) as error:
+        raise PlacementError(f"{path}: not a tower's spec ({error})") from error
+    program = _existing(towers_dir / PROGRAM, "the exported tower")
+    found = features.tower_fingerprint(program)
+    if found != spec.fingerprint:
+        raise PlacementError(f"{program}: fingerprint: found {found}, expected {spec.fingerprint} as in {path}")
+    if spec.model_name != features.TOWER_MODEL_PREFIX + found:
+        raise PlacementError(
+            f"{path}: model_name: found {spec.model_name}, expected {features.TOWER_MODEL_PREFIX}{found}"
+        )
+    return spec
+
+
+def place_user_tower(towers_dir: Path, models_dir: Path, backend: Backend = "python") -> str:
+    """Place a trained tower below `models_dir` and return the model's name, user_tower_<fingerprint>.
+
+    towers_dir: tower.json, user_tower.pt2, item_vectors.npy, and user_tower.onnx for the onnxruntime backend.
+    Readers of `models_dir` see the whole model or none; a model that lies there already, unchanged, is left alone.
+    Raises PlacementError.
+    """
+    spec = read_spec(towers_dir)
+    vectors = _existing(towers_dir / "item_vectors.npy", "the item vectors of the same training")
+    dim = int(np.load(vectors, mmap_mode="r").shape[1])
+    if backend == "python":
+        source, weights, name = MODEL_REPOSITORY / "user_tower", towers_dir / PROGRAM, PROGRAM
+    else:
+        source, weights, name = MODEL_REPOSITORY / "user_tower_onnx", towers_dir / ONNX, "model.onnx"
+        _check_onnx_fingerprint(_existing(weights, "the tower as ONNX"), spec.fingerprint)
+    configuration = tower_configuration((source / "config.pbtxt").read_text(encoding="utf-8"), spec, dim)
+
+    def fill(model: Path) -> None:
+        version = _copy_code(source, model, configuration)
+        shutil.copyfile(weights, version / name)
+
+    _install(models_dir, spec.model_name, fill)
+    return spec.model_name
+
+
+def place_text_encoder(encoder_dir: Path, models_dir: Path) -> str:
+    """Place a transformers text encoder (sentence encoder or CLIP text model) and return the model's name.
+
+    Raises PlacementError when `encoder_dir` holds none.
+    """
+    path = _existing(encoder_dir / "config.json", "the configuration of a transformers text encoder")
+    try:
+        model_configuration = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise PlacementError(f"{path}: not JSON ({error})") from error
+    is_clip = "clip" in model_configuration.get("model_type", "")
+    keys = ("projection_dim", "hidden_size") if is_clip else ("hidden_size",)
+    places = (model_configuration, model_configuration.get("text_config", {}))
+    dim = next((place[key] for key in keys for place in places if key in place), None)
+    if not isinstance(dim, int):
+        raise PlacementError(f"{path}: found none of {', '.join(keys)}, expected the dimension of its embeddings")
+    source = MODEL_REPOSITORY / TEXT_ENCODER
+    config = _parse((source / "config.pbtxt").read_text(encoding="utf-8"))
+    config.name = TEXT_ENCODER
+    config.output[0].dims[:] = [dim]
+
+    def fill(model: Path) -> None:
+        version = _copy_code(source, model, text_format.MessageToString(config))
+        shutil.copytree(encoder_dir, version / "encoder", ignore=shutil.ignore_patterns(".*"))
+
+    _install(models_dir, TEXT_ENCODER, fill)
+    return TEXT_ENCODER
+
+
+def tower_configuration(template: str, spec: records_pb2.TowerSpec, dim: int) -> str:
+    """Fill in a tower's config.pbtxt: name, sizes, fingerprint and warm-up requests. dim: d, of the user vectors.
+
+    Sizes are written out, although -1 would serve, because then Triton refuses a request that does not fit before
+    it is queued, and because a warm-up request has to have some.
+    """
+    sizes = input_sizes(spec)
+    config = _parse(template)
+    config.name = spec.model_name
+    for tensor in config.input:
+        tensor.dims[:] = sizes[tensor.name]
+    config.output[0].dims[:] = [1 + spec.max_interests, dim]
+    config.parameters["fingerprint"].string_value = spec.fingerprint
+    for name, users in (("one user", 1), ("a full batch", config.max_batch_size)):
+        warm_up = config.model_warmup.add(name=name, batch_size=users)
+        for tensor in config.input:
+            value = warm_up.inputs[tensor.name]
+            value.data_type, value.zero_data = tensor.data_type, True
+            value.dims[:] = tensor.dims
+    return str(text_format.MessageToString(config))
+
+
+def input_sizes(spec: records_pb2.TowerSpec) -> dict[str, list[int]]:
+    """Sizes of the tower's inputs by name, without the batch dimension."""
+    long_history = [spec.max_long_categories]
+    return {
+        "history_items": [spec.history_length],
+        "history_ages": [spec.history_length],
+        "long_categories": long_history,
+        "long_counts": long_history,
+        "long_ages": long_history,
+        "profile": [max(1, len(spec.profile_fields))],
+        "interests": [spec.max_interests, spec.interest_dim],
+    }
+
+
+def _check_onnx_fingerprint(path: Path, expected: str) -> None:
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise PlacementError("the package onnx is missing; install it with `pip install onnx`") from error
+    properties = {entry.key: entry.value for entry in onnx.load(str(path), load_external_data=False).metadata_props}
+    found = properties.get(features.ONNX_FINGERPRINT, "none")
+    if found != expected:
+        raise PlacementError(f"{path}: metadata {features.ONNX_FINGERPRINT}: found {found}, expected {expected}")
+
+
+def _parse(template: str) -> model_config_pb2.ModelConfig:
+    return text_format.Parse(template, model_config_pb2.ModelConfig())
+
+
+def _copy_code(source: Path, model: Path, configuration: str) -> Path:
+    """Write config.pbtxt and version 1's code below `model`, and return the version's directory."""
+    version = model / "1"
+    version.mkdir(parents=True)
+    (model / "config.pbtxt").write_text(configuration, encoding="utf-8")
+    for code in source.glob("1/*.py"):
+        shutil.copyfile(code, version / code.name)
+    return version
+
+
+def _install(models_dir: Path, name: str, fill: Callable[[Path], None]) -> None:
+    """Fill a directory beside and move it into place as `name`, unless the same lies there already."""
+    models_dir.mkdir(parents=True, exist_ok=True)
+    target = models_dir / name
+    with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=models_dir) as scratch:
+        model = Path(scratch) / "new"
+        model.mkdir()
+        fill(model)
+        if target.is_dir():
+            if _digests(target) == _digests(model):
+                return
+            # A directory that is not empty cannot be replaced in one step; Triton has loaded what it serves.
+            target.rename(Path(scratch) / "old")
+        model.rename(target)
+
+
+def _digests(model: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(model)): layout.sha256(path)
+        for path in model.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def _existing(path: Path, meaning: str) -> Path:
+    if not path.is_file():
+        raise PlacementError(f"{path}: missing; expected {meaning}")
+    return path
