@@ -162,9 +162,10 @@ def check_vectors(name: str, vectors: NDArray[np.float32], *, rows: int, dim: in
 def check_calibration(calibration: records_pb2.Calibration) -> None:
     """Check that every calibrator is a monotone map into 0 … 1 and that no source has two of a kind.
 
-    Raises ContentsError.
+    No calibrators at all mean an uncalibrated snapshot, which has no id either. Raises ContentsError.
     """
-    _require(bool(calibration.id), "calibration.id", "''", "an id")
+    _require(bool(calibration.id) == bool(calibration.calibrators), "calibration.id", repr(calibration.id),
+             "an id where there are calibrators")  # fmt: skip
     seen: set[tuple[int, bool]] = set()
     for i, calibrator in enumerate(calibration.calibrators):
         name = f"calibration.calibrators[{i}]"
