@@ -1,0 +1,1 @@
+"""Measurement: held-out targets, the papers' metrics, baselines, significance, reports."""

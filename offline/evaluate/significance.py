@@ -1,0 +1,44 @@
+"""How sure a difference is: paired bootstrap over users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two means with its percentile bootstrap interval; level: e.g. 0.95."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+
+def bootstrap_ratio(
+    numerator: NDArray[np.float64],
+    denominator: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    samples: int = 2000,
+    level: float = 0.95,
+) -> Ratio:
+    """Estimate mean(numerator) / mean(denominator) over the same users, resampled together.
+
+    numerator, denominator: [n], one value per user in the same order. Users, not events, are resampled, since a
+    user's events are not independent. Raises ValueError when the lengths differ or there are no users.
+    """
+    if len(numerator) != len(denominator) or not len(numerator):
+        raise ValueError(
+            f"bootstrap_ratio: found {len(numerator)} and {len(denominator)} users, expected the same and at least one"
+        )
+    n = len(numerator)
+    weights = rng.multinomial(n, np.full(n, 1.0 / n), size=samples).astype(np.float64)
+    ratios = (weights @ numerator) / np.maximum(weights @ denominator, 1e-300)
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(ratios, [tail, 1.0 - tail])
+    value = float(numerator.mean() / max(float(denominator.mean()), 1e-300))
+    return Ratio(value, float(low), float(high), level)
