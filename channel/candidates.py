@@ -29,6 +29,11 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def num_items(self) -> int:
+        """How many distinct items there are."""
+        return len(np.unique(self.rows))
+
     @classmethod
     def empty(cls) -> Candidates:
         """Nothing found."""

@@ -10,6 +10,7 @@ ChannelError
 ├── StateUnavailable          feedback or availability of this host cannot be read or written
 │   ├── StateOverloaded       too many calls wait for the disk; the caller may try again
 │   └── StateFull             the environment has reached its map size
+├── DeadlinePassed            no time was left to answer at all (the edge answers DEADLINE_EXCEEDED)
 └── TowerError                no user vectors (the pipeline falls back to the stored one)
     ├── TowerTimeout          no answer inside the time given
     ├── TowerUnavailable      not reachable, not loaded, overloaded, or held back by the circuit breaker
@@ -75,6 +76,10 @@ class StateOverloaded(StateUnavailable):
 
 class StateFull(StateUnavailable):
     """A store of the host's state has reached its map size."""
+
+
+class DeadlinePassed(ChannelError):
+    """The deadline passed before anything could be answered."""
 
 
 class TowerError(ChannelError):

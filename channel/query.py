@@ -55,6 +55,10 @@ class Source(IntEnum):
     COLLABORATIVE = channel_pb2.SOURCE_COLLABORATIVE
 
 
+KNOWN_SOURCES = frozenset(int(source) for source in Source)
+"""Numbers of Source."""
+
+
 class WarningCode(IntEnum):
     """What was normalised; see WarningCode in channel.proto."""
 
@@ -227,7 +231,7 @@ def _enum_violations(request: channel_pb2.RecallRequest) -> Iterable[FieldViolat
     if request.novelty_policy not in (0, *NoveltyPolicy):
         yield FieldViolation("novelty_policy", f"found {request.novelty_policy}, expected a NoveltyPolicy")
     for i, quota in enumerate(request.source_quotas):
-        if quota.source not in tuple(Source):
+        if int(quota.source) not in KNOWN_SOURCES:
             known = ", ".join(source.name for source in Source)
             yield FieldViolation(f"source_quotas[{i}].source", f"found {quota.source}, expected one of {known}")
         if quota.min_count > quota.max_count:

@@ -31,6 +31,9 @@ class ChannelSettings(BaseSettings):
     tower_share: float = Field(default=0.6, gt=0, lt=1)
     """Part of the time left that the user tower may take; the rest is for the search, which a fallback needs too."""
 
+    sources_share: float = Field(default=0.85, gt=0, lt=1)
+    """Part of the time left after that which the search may take; the rest is for ranking and the way back."""
+
     breaker_failures: int = Field(default=5, ge=1)
     """Failed calls of the user tower in a row after which it is not called for a while."""
 

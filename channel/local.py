@@ -1,0 +1,75 @@
+"""The channel as a library: requests in, responses out, without a server.
+
+    with LocalChannel(Path("out/snapshots/current"), LocalTower(Path("out/towers/user_tower.pt2"))) as channel:
+        response = channel.recall(RecallRequest(user_id="42", count=20))
+
+The same pipeline as the service's, message for message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from serendipity.channel.deadline import Deadline
+from serendipity.channel.query import parse_query
+from serendipity.channel.recall import Channel
+from serendipity.channel.response import to_response
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot import SnapshotHolder, open_snapshot
+from serendipity.channel.state import UserState
+from serendipity.channel.tower import UserTower
+from serendipity.v1 import channel_pb2
+
+
+class LocalChannel:
+    """Answers requests one after another in the calling thread, which must not be running an event loop."""
+
+    def __init__(
+        self,
+        snapshot: Path,
+        tower: UserTower,
+        state: UserState | None = None,
+        settings: ChannelSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        deadline_seconds: float = 60.0,
+        verify: bool = True,
+    ) -> None:
+        """Open a snapshot directory. The tower is closed with the channel. clock: Unix seconds.
+
+        deadline_seconds: generous, so that a replay on a busy machine gives the same answers as on an idle one.
+        Raises SnapshotUnavailable.
+        """
+        self._deadline_seconds = deadline_seconds
+        settings = settings or ChannelSettings()
+        self._holder = SnapshotHolder(open_snapshot(snapshot, verify=verify, gpu=settings.gpu))
+        self._tower = tower
+        self.channel = Channel(self._holder, tower, state, settings, clock=clock)
+        self._runner = asyncio.Runner()
+
+    def recall(self, request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
+        """Answer one request. Raises InvalidQuery."""
+        return self.recall_batch([request])[0]
+
+    def recall_batch(self, requests: Sequence[channel_pb2.RecallRequest]) -> list[channel_pb2.RecallResponse]:
+        """Answer several requests, in their order, with one call of the tower. Raises InvalidQuery."""
+        queries = [parse_query(request, self.channel.now()) for request in requests]
+        deadline = Deadline.after(self._deadline_seconds)
+        recalled = self._runner.run(self.channel.recall_batch(queries, deadline))
+        return [to_response(answer, query.explain) for answer, query in zip(recalled, queries, strict=True)]
+
+    def close(self) -> None:
+        """Close the tower and the snapshot."""
+        self._runner.run(self._tower.close())
+        self._runner.close()
+        self.channel.close()
+        self._holder.close()
+
+    def __enter__(self) -> LocalChannel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,316 @@
+"""Read-only LMDB stores of a snapshot; records come out as plain columns.
+
+Environments are opened without a lock file (snapshots are immutable) and without read-ahead (access is
+random). Values are copied out inside the transaction: touching LMDB's buffers after a close is a crash.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from serendipity import layout
+from serendipity.channel.errors import RecordCorrupt, StoreUnavailable
+from serendipity.features import LongHistory
+from serendipity.novelty import Clicks
+from serendipity.v1 import channel_pb2, records_pb2
+
+_Record = TypeVar("_Record", bound=Message)
+
+_environments: dict[str, tuple[lmdb.Environment, int]] = {}
+"""Open environments and how often, by real path: LMDB refuses to open one twice in a process, and a snapshot
+that is rolled back to may still be draining."""
+_environments_lock = threading.Lock()
+
+
+class Store:
+    """One LMDB environment, opened read-only and shared inside the process."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the environment at `path`. Raises StoreUnavailable when there is none."""
+        self.path = path
+        self._key = os.path.realpath(path)
+        with _environments_lock:
+            environment, users = _environments.get(self._key, (None, 0))
+            if environment is None:
+                try:
+                    environment = lmdb.open(self._key, readonly=True, lock=False, readahead=False, max_dbs=0)
+                except lmdb.Error as error:
+                    raise StoreUnavailable(f"{path}: cannot be opened ({error}); expected an LMDB store") from error
+            _environments[self._key] = (environment, users + 1)
+            self._environment: lmdb.Environment | None = environment
+
+    def get(self, key: bytes) -> bytes | None:
+        """Read one value, None where there is none. Raises StoreUnavailable."""
+        if self._environment is None:
+            raise StoreUnavailable(f"{self.path}: is closed")
+        try:
+            with self._environment.begin() as transaction:
+                value: bytes | None = transaction.get(key)
+        except lmdb.BadValsizeError:
+            return None
+        except lmdb.Error as error:
+            raise StoreUnavailable(f"{self.path}: key {key!r} cannot be read ({error})") from error
+        return value
+
+    def values(self) -> Iterator[tuple[bytes, bytes]]:
+        """Read every key and value, in order of the keys. Raises StoreUnavailable."""
+        if self._environment is None:
+            raise StoreUnavailable(f"{self.path}: is closed")
+        try:
+            with self._environment.begin() as transaction:
+                yield from transaction.cursor()
+        except lmdb.Error as error:
+            raise StoreUnavailable(f"{self.path}: cannot be read ({error})") from error
+
+    def __len__(self) -> int:
+        if self._environment is None:
+            raise StoreUnavailable(f"{self.path}: is closed")
+        return int(self._environment.stat()["entries"])
+
+    def close(self) -> None:
+        """Let the environment go; the last user of it closes it."""
+        with _environments_lock:
+            if self._environment is None:
+                return
+            environment, users = _environments[self._key]
+            self._environment = None
+            if users > 1:
+                _environments[self._key] = (environment, users - 1)
+            else:
+                del _environments[self._key]
+                environment.close()
+
+    def _read(self, key: bytes, record: _Record) -> _Record | None:
+        value = self.get(key)
+        return None if value is None else self._parse(key, value, record)
+
+    def _parse(self, key: bytes, value: bytes, record: _Record) -> _Record:
+        try:
+            record.ParseFromString(value)
+        except DecodeError as error:
+            raise RecordCorrupt(
+                f"{self.path}: key {key!r}: {len(value)} bytes are no {record.DESCRIPTOR.name} ({error})"
+            ) from error
+        return record
+
+    def _corrupt(self, key: bytes, field: str, found: object, expected: object) -> RecordCorrupt:
+        return RecordCorrupt(f"{self.path}: key {key!r}: {field}: found {found}, expected {expected}")
+
+
+@dataclass(frozen=True)
+class StoredUser:
+    """A user as of the snapshot.
+
+    clicks: latest 200, newest first; long_history: every category ever clicked; profile: [P] int32 value numbers;
+    vector: [d] float32, U2I vector for when the tower is away, None where none is stored.
+    """
+
+    clicks: Clicks
+    long_history: LongHistory
+    profile: NDArray[np.int32]
+    vector: NDArray[np.float32] | None
+
+
+class UserStore(Store):
+    """users.lmdb."""
+
+    def __init__(self, path: Path, num_items: int, num_categories: int, profile_width: int, dim: int) -> None:
+        """The counts are the manifest's; a record that goes beyond them is corrupt."""
+        super().__init__(path)
+        self._num_items = num_items
+        self._num_categories = num_categories
+        self._profile_width = profile_width
+        self._dim = dim
+
+    def read(self, key: bytes) -> StoredUser | None:
+        """Read a user by key. Raises RecordCorrupt, StoreUnavailable."""
+        record = self._read(key, records_pb2.UserRecord())
+        if record is None:
+            return None
+        items, categories = np.array(record.click_items, np.int64), np.array(record.click_categories, np.int32)
+        long_categories = np.array(record.long_categories, np.int32)
+        lengths = (len(items), len(categories), len(record.click_times))
+        if len(set(lengths)) > 1:
+            raise self._corrupt(key, "click columns", f"lengths {lengths}", "equal lengths")
+        lengths = (len(long_categories), len(record.long_counts), len(record.long_last_times))
+        if len(set(lengths)) > 1:
+            raise self._corrupt(key, "long-history columns", f"lengths {lengths}", "equal lengths")
+        if items.max(initial=0) > self._num_items:
+            raise self._corrupt(key, "click_items", items.max(), f"at most {self._num_items}")
+        if max(categories.max(initial=0), long_categories.max(initial=0)) > self._num_categories:
+            raise self._corrupt(key, "categories", "a number too large", f"at most {self._num_categories}")
+        if len(record.profile) > self._profile_width:
+            raise self._corrupt(key, "profile", f"{len(record.profile)} values", f"at most {self._profile_width}")
+        profile = np.zeros(self._profile_width, np.int32)
+        profile[: len(record.profile)] = record.profile
+        return StoredUser(
+            clicks=Clicks(items, categories, np.array(record.click_times, np.int64)),
+            long_history=LongHistory(
+                long_categories, np.array(record.long_counts, np.int32), np.array(record.long_last_times, np.int64)
+            ),
+            profile=profile,
+            vector=self._vector(key, record.user_vector),
+        )
+
+    def _vector(self, key: bytes, stored: bytes) -> NDArray[np.float32] | None:
+        if not stored:
+            return None
+        if len(stored) != 2 * self._dim:
+            raise self._corrupt(key, "user_vector", f"{len(stored)} bytes", 2 * self._dim)
+        vector = np.frombuffer(stored, "<f2").astype(np.float32)
+        if not np.isfinite(vector).all():
+            raise self._corrupt(key, "user_vector", "numbers that are not finite", "finite ones")
+        return vector
+
+
+@dataclass(frozen=True)
+class StoredInterests:
+    """A user's latent interests, best first.
+
+    node_ids: [k] int64; weights: [k] float32, 0 to 1; generated_at, expires_at: Unix seconds; taxonomy_hash: first
+    8 bytes of the hash of the taxonomy they are grounded in.
+    """
+
+    node_ids: NDArray[np.int64]
+    weights: NDArray[np.float32]
+    generated_at: int
+    expires_at: int
+    taxonomy_hash: int
+
+
+class InterestStore(Store):
+    """interests.lmdb."""
+
+    def __init__(self, path: Path, num_nodes: int) -> None:
+        """num_nodes: interest nodes of the snapshot; a record that goes beyond them is corrupt."""
+        super().__init__(path)
+        self._num_nodes = num_nodes
+
+    def read(self, key: bytes) -> StoredInterests | None:
+        """Read a user's interests by key. Raises RecordCorrupt, StoreUnavailable."""
+        record = self._read(key, records_pb2.InterestsRecord())
+        if record is None:
+            return None
+        node_ids = np.array(record.node_ids, np.int64)
+        if len(node_ids) != len(record.weights):
+            raise self._corrupt(key, "weights", f"{len(record.weights)} weights", len(node_ids))
+        if node_ids.max(initial=-1) >= self._num_nodes:
+            raise self._corrupt(key, "node_ids", node_ids.max(), f"below {self._num_nodes}")
+        return StoredInterests(
+            node_ids=node_ids,
+            weights=np.array(record.weights, np.float32) / np.float32(1000),
+            generated_at=record.generated_at,
+            expires_at=record.expires_at,
+            taxonomy_hash=record.taxonomy_hash,
+        )
+
+
+class SeedKind(IntEnum):
+    """What kind of thing led to an interest; see SeedKind in records.proto."""
+
+    UNSPECIFIED = records_pb2.SEED_KIND_UNSPECIFIED
+    SEARCH = records_pb2.SEED_KIND_SEARCH
+    CATEGORY = records_pb2.SEED_KIND_CATEGORY
+    PROFILE = records_pb2.SEED_KIND_PROFILE
+    POPULATION = records_pb2.SEED_KIND_POPULATION
+
+
+@dataclass(frozen=True)
+class StoredPath:
+    """How an interest was reached: seed → core demand → latent interest. seed_kind: number of SeedKind."""
+
+    seed_kind: int
+    seed: str
+    core_demand: str
+    latent_interest: str
+
+
+class PathStore(Store):
+    """interest_paths.lmdb."""
+
+    def read(self, key: bytes) -> list[StoredPath]:
+        """Read the paths of a user's interests by key, in their order; none where nothing is stored."""
+        record = self._read(key, records_pb2.InterestPathsRecord())
+        if record is None:
+            return []
+        return [StoredPath(p.seed_kind, p.seed, p.core_demand, p.latent_interest) for p in record.paths]
+
+
+@dataclass(frozen=True)
+class StoredNode:
+    """An interest node and the item rows [starts[i], ends[i]) it is grounded in; starts, ends: [m] int64."""
+
+    name: str
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+class NodeStore(Store):
+    """interest_nodes.lmdb."""
+
+    def read(self, node_id: int) -> StoredNode | None:
+        """Read a node by id. Raises RecordCorrupt, StoreUnavailable."""
+        key = layout.node_key(node_id)
+        record = self._read(key, records_pb2.InterestNode())
+        if record is None:
+            return None
+        starts, ends = np.array(record.starts, np.int64), np.array(record.ends, np.int64)
+        if len(starts) != len(ends) or (ends < starts).any():
+            raise self._corrupt(key, "starts, ends", f"{starts.tolist()}, {ends.tolist()}", "ranges")
+        return StoredNode(record.name, starts, ends)
+
+
+@dataclass(frozen=True)
+class StoredItem:
+    """What is known of an item beyond its vector. row: in the item vectors; path: whole category path."""
+
+    row: int
+    title: str
+    path: tuple[str, ...]
+    brand: str
+    available: bool
+
+
+class ItemStore(Store):
+    """items.lmdb."""
+
+    def read(self, item_id: str) -> StoredItem | None:
+        """Read an item by id. Raises RecordCorrupt, StoreUnavailable."""
+        record = self._read(layout.item_key(item_id), records_pb2.ItemRecord())
+        if record is None:
+            return None
+        return StoredItem(record.row, record.title, tuple(record.path), record.brand, record.available)
+
+    def unavailable_rows(self) -> list[int]:
+        """Rows that must not be recalled, as of the snapshot. Reads every record."""
+        record = records_pb2.ItemRecord()
+        return [record.row for key, value in self.values() if not self._parse(key, value, record).available]
+
+
+def feedback_columns(
+    events: Iterable[channel_pb2.FeedbackEvent], rows: Mapping[str, int], since: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lay feedback events, newest first, out as columns: items [n] (row + 1, 0 outside the catalogue), times [n].
+
+    rows: item id → row; since: Unix seconds, events before it are left out.
+    """
+    items: list[int] = []
+    times: list[int] = []
+    for event in events:
+        seconds = event.time.seconds
+        if since is not None and seconds < since:
+            break
+        items.append(rows.get(event.item_id, -1) + 1)
+        times.append(seconds)
+    return np.array(items, np.int64), np.array(times, np.int64)
