@@ -1,0 +1,210 @@
+"""Which snapshot is wanted: publish, list and roll back on disk, for all workers that share the directory.
+
+    <snapshots>/<version>/           immutable snapshots
+    <snapshots>/current              link to the wanted one, replaced atomically; workers converge to it
+    <snapshots>/publications.json    what was published when, and what was wanted before
+    <snapshots>/.publish.lock        held (flock) while one of these changes
+
+The link is the truth. The history is written right after it, and a crash between the two is mended by the next call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from serendipity import layout
+from serendipity.channel.errors import PublicationRefused
+from serendipity.channel.verification import verify_once
+from serendipity.v1 import records_pb2
+
+HISTORY = "publications.json"
+_LOCK = ".publish.lock"
+_HISTORY_LENGTH = 1_000
+
+Check = Callable[[records_pb2.Manifest, Path | None], None]
+"""Asked before a snapshot becomes the wanted one: its manifest, and the directory of the one wanted so far, None
+without. Raises PublicationRefused to refuse it: its model is not ready, the quality gate does not let it pass."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One change of the wanted snapshot. previous: version wanted before, empty for none; at: RFC 3339, UTC."""
+
+    action: Literal["publish", "rollback"]
+    version: str
+    previous: str
+    at: str
+
+
+@dataclass(frozen=True)
+class ListedSnapshot:
+    """A snapshot on disk. manifest: None if it cannot be read, and `error` says why."""
+
+    version: str
+    current: bool
+    manifest: records_pb2.Manifest | None
+    error: str
+
+
+class Publications:
+    """The wanted snapshot of one directory.
+
+    snapshots: the directory; checks: asked before every publication, rollbacks included; clock: Unix seconds.
+    """
+
+    def __init__(
+        self, snapshots: Path, *, checks: Sequence[Check] = (), clock: Callable[[], float] = time.time
+    ) -> None:
+        self._snapshots = snapshots
+        self._checks = checks
+        self._clock = clock
+
+    def wanted(self) -> str:
+        """Version wanted; empty if none was ever published."""
+        try:
+            return (self._snapshots / layout.CURRENT).readlink().name
+        except OSError:
+            return ""
+
+    def directory(self, version: str) -> Path:
+        """Directory of a version."""
+        return self._snapshots / version
+
+    def listed(self) -> list[ListedSnapshot]:
+        """Read the manifests of the snapshots on disk, newest first; those that cannot be read come last."""
+        wanted = self.wanted()
+        found = []
+        for path in sorted(self._snapshots.iterdir()) if self._snapshots.is_dir() else ():
+            if path.is_symlink() or not path.is_dir() or path.name.startswith("."):
+                continue
+            try:
+                found.append(ListedSnapshot(path.name, path.name == wanted, layout.read_manifest(path), ""))
+            except layout.SnapshotError as error:
+                found.append(ListedSnapshot(path.name, path.name == wanted, None, str(error)))
+        found.sort(key=lambda s: (s.manifest.created_at.ToNanoseconds() if s.manifest else -1, s.version), reverse=True)
+        return found
+
+    def history(self) -> list[Publication]:
+        """Read what was published, oldest first, at most the latest 1,000.
+
+        Raises PublicationRefused when the history cannot be read.
+        """
+        path = self._snapshots / HISTORY
+        try:
+            return [Publication(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            raise PublicationRefused(f"{path}: cannot be read ({error}); expected a list of publications") from error
+
+    def publish(self, version: str) -> Publication:
+        """Verify a snapshot and make it the wanted one. Publishing the wanted one again only verifies it.
+
+        Raises PublicationRefused, and changes nothing, if it is missing, damaged, or a check refuses it.
+        """
+        with self._locked():
+            return self._make_wanted("publish", version, self._mended_history())
+
+    def rollback(self) -> Publication:
+        """Make the snapshot that was wanted before the present one the wanted one again, after the same checks.
+
+        Rolling back twice goes back by two publications. Raises PublicationRefused, and changes nothing, if there is
+        none before or it is refused.
+        """
+        with self._locked():
+            history = self._mended_history()
+            before = _stack(history)[:-1]
+            if not before:
+                raise PublicationRefused(f"{self._snapshots}: nothing was published before {self.wanted() or 'now'}")
+            return self._make_wanted("rollback", before[-1], history)
+
+    def _make_wanted(
+        self, action: Literal["publish", "rollback"], version: str, history: list[Publication]
+    ) -> Publication:
+        previous = self.wanted()
+        manifest = self._verified(version)
+        for check in self._checks:
+            check(manifest, self.directory(previous) if previous else None)
+        moment = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).isoformat(timespec="seconds")
+        publication = Publication(action, version, previous, moment)
+        if version == previous:
+            return publication
+        beside = self._snapshots / f".{layout.CURRENT}.{os.getpid()}"
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+        beside.symlink_to(version, target_is_directory=True)
+        beside.replace(self._snapshots / layout.CURRENT)
+        _synchronise(self._snapshots)
+        self._write_history([*history, publication])
+        return publication
+
+    def _verified(self, version: str) -> records_pb2.Manifest:
+        path = self._snapshots / version
+        if version in ("", ".", "..", layout.CURRENT) or version.startswith(".") or Path(version).name != version:
+            raise PublicationRefused(
+                f"version: found {version!r}, expected the name of a directory in {self._snapshots}"
+            )
+        if path.is_symlink() or not path.is_dir():
+            raise PublicationRefused(f"{path}: no such snapshot; `list` names those on disk")
+        try:
+            manifest = verify_once(path)
+        except (layout.SnapshotError, OSError) as error:
+            raise PublicationRefused(f"{version}: not published: {error}") from error
+        if manifest.version != version:
+            raise PublicationRefused(f"{path}: manifest's version: found {manifest.version!r}, expected {version!r}")
+        return manifest
+
+    def _mended_history(self) -> list[Publication]:
+        """Read the history, with the change added that a crash kept out of it."""
+        history = self.history()
+        stack, wanted = _stack(history), self.wanted()
+        if wanted and (not stack or stack[-1] != wanted):
+            rolled_back = len(stack) > 1 and stack[-2] == wanted
+            moment = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).isoformat(timespec="seconds")
+            history.append(
+                Publication("rollback" if rolled_back else "publish", wanted, stack[-1] if stack else "", moment)
+            )
+            self._write_history(history)
+        return history
+
+    def _write_history(self, history: list[Publication]) -> None:
+        entries = [asdict(publication) for publication in history[-_HISTORY_LENGTH:]]
+        layout.write_atomically(self._snapshots / HISTORY, json.dumps(entries, indent=1).encode())
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            file = (self._snapshots / _LOCK).open("a")
+        except OSError as error:
+            raise PublicationRefused(f"{self._snapshots}: cannot be written ({error})") from error
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _stack(history: Sequence[Publication]) -> list[str]:
+    """Versions wanted one after another without those rolled back: the last is wanted, the one before it is next."""
+    stack: list[str] = []
+    for publication in history:
+        if publication.action == "rollback" and stack:
+            stack.pop()
+        if not stack or stack[-1] != publication.version:
+            stack.append(publication.version)
+    return stack
+
+
+def _synchronise(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
