@@ -1,0 +1,130 @@
+"""What is held out: the items users turned to after a cut, and what was known of them at the cut.
+
+The protocol, everywhere: clicks before `cut` are training, targets are the distinct (user, item) pairs of
+[cut, until) that are new to the user, with user and item both seen in training. A target is novel when its
+category is not among the user's latest 200 clicks at the cut (frozen). Candidates are all items seen in
+training minus the user's own, for the novel figures those of novel categories. Figures are averaged over
+users with at least one target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from serendipity.novelty import CLICK_WINDOW, clicked_categories
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+
+Score = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""Users [b] (numbers) → scores [b, m] of the candidate rows."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of some users as compressed rows.
+
+    users: [n] int64 user numbers, ascending; offsets: [n + 1]; rows: item rows of users[i] at
+    [offsets[i], offsets[i + 1]), ascending.
+    """
+
+    users: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """[n] targets of each user."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def from_pairs(cls, users: NDArray[np.int64], rows: NDArray[np.int64]) -> Targets:
+        """Group (user, row) pairs, without duplicates, by user."""
+        order = np.lexsort((rows, users))
+        unique, counts = np.unique(users, return_counts=True)
+        return cls(unique.astype(np.int64), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows[order])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Targets after a cut and everything that restricts candidates.
+
+    cut, until: Unix seconds; candidates: [m] int64 rows seen in training; seen: [U, n] CSR of the training clicks
+    (1 for every distinct pair); clicked: [U, categories + 1] bool, novelty.clicked_categories of every user at the
+    cut; item_categories: [n] int32; targets: all, novel: those of novel categories.
+    """
+
+    cut: int
+    until: int
+    candidates: NDArray[np.int64]
+    seen: sparse.csr_matrix
+    clicked: NDArray[np.bool_]
+    item_categories: NDArray[np.int32]
+    targets: Targets
+    novel: Targets
+
+    @classmethod
+    def between(cls, histories: Histories, catalogue: Catalogue, cut: int, until: int) -> HeldOut:
+        """Hold out the clicks of [cut, until) against everything before the cut."""
+        num_users, num_items = len(histories), len(catalogue)
+        users, rows, times = histories.users.astype(np.int64), histories.items - 1, histories.times
+        known = rows >= 0
+        before = known & (times < cut)
+        after = known & (times >= cut) & (times < until)
+        trained = np.unique(users[before] * num_items + rows[before])
+        seen = sparse.csr_matrix(
+            (np.ones(len(trained), np.float32), (trained // num_items, trained % num_items)),
+            shape=(num_users, num_items),
+        )
+        item_seen = np.bincount(trained % num_items, minlength=num_items) > 0
+        pairs = np.unique(users[after] * num_items + rows[after])
+        pairs = pairs[~np.isin(pairs, trained, assume_unique=True)]
+        pairs = pairs[(np.diff(seen.indptr) > 0)[pairs // num_items] & item_seen[pairs % num_items]]
+        clicked = np.stack(
+            [
+                clicked_categories(histories.clicks_before(user, cut), len(catalogue.categories), CLICK_WINDOW)
+                for user in range(num_users)
+            ]
+        )
+        owner, row = pairs // num_items, pairs % num_items
+        novel = ~clicked[owner, catalogue.item_categories[row]]
+        return cls(
+            cut=cut,
+            until=until,
+            candidates=np.flatnonzero(item_seen).astype(np.int64),
+            seen=seen,
+            clicked=clicked,
+            item_categories=catalogue.item_categories,
+            targets=Targets.from_pairs(owner, row),
+            novel=Targets.from_pairs(owner[novel], row[novel]),
+        )
+
+    def top_k(
+        self, score: Score, users: NDArray[np.int64], k: int, *, novel: bool, batch: int = 256
+    ) -> NDArray[np.int64]:
+        """Rank the candidates of each user. Returns [len(users), k] item rows, best first, −1 where there are fewer."""
+        found = np.full((len(users), k), -1, np.int64)
+        place = np.full(len(self.item_categories), -1, np.int64)
+        place[self.candidates] = np.arange(len(self.candidates))
+        categories = self.item_categories[self.candidates]
+        width = min(k, len(self.candidates))
+        for start in range(0, len(users), batch):
+            some = users[start : start + batch]
+            scores = torch.from_numpy(np.array(score(some), np.float32))
+            own = self.seen[some]
+            owner = np.repeat(np.arange(len(some)), np.diff(own.indptr))
+            scores[torch.from_numpy(owner), torch.from_numpy(place[own.indices])] = -torch.inf
+            if novel:
+                scores.masked_fill_(torch.from_numpy(self.clicked[some][:, categories]), -torch.inf)
+            best, places = scores.topk(width, dim=1)
+            rows = self.candidates[places.numpy()]
+            found[start : start + len(some), :width] = np.where(torch.isneginf(best).numpy(), -1, rows)
+        return found
