@@ -118,13 +118,19 @@ class Channel:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _hydrate(self, lease: Lease, queries: Sequence[RecallQuery], deadline: Deadline) -> list[Hydrated]:
+        if deadline.expired:
+            raise DeadlinePassed(f"no time was left to read the records of {len(queries)} users")
+        if len(queries) == 1:
+            # A handful of reads of 5 µs each: a thread would cost more than it saves.
+            return [hydrate(lease, queries[0], self._state, self._settings)]
+
         def read() -> list[Hydrated]:
             return [hydrate(lease, query, self._state, self._settings) for query in queries]
 
         try:
             return await asyncio.wait_for(self._in_thread(lease, read), deadline.remaining)
         except TimeoutError as error:
-            raise DeadlinePassed(f"no time was left to read the records of {len(queries)} users") from error
+            raise DeadlinePassed(f"reading the records of {len(queries)} users took too long") from error
 
     async def _user_vectors(
         self, snapshot: Snapshot, users: Sequence[Hydrated], deadline: Deadline

@@ -31,6 +31,9 @@ class ChannelSettings(BaseSettings):
     tower_share: float = Field(default=0.6, gt=0, lt=1)
     """Part of the time left that the user tower may take; the rest is for the search, which a fallback needs too."""
 
+    tower_max_batch: int = Field(default=64, ge=1)
+    """Users in one call of the user tower at most: the model's max_batch_size. Larger batches are split."""
+
     sources_share: float = Field(default=0.85, gt=0, lt=1)
     """Part of the time left after that which the search may take; the rest is for ranking and the way back."""
 
