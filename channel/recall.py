@@ -21,7 +21,7 @@ from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import DeadlinePassed, TowerAnswerInvalid, TowerError
 from serendipity.channel.filters import apply_filters
 from serendipity.channel.hydrate import Hydrated, hydrate
-from serendipity.channel.query import NoveltyPolicy, RecallQuery
+from serendipity.channel.query import NoveltyPolicy, RecallQuery, SourceBounds
 from serendipity.channel.reasons import intern_reasons
 from serendipity.channel.recalled import Recalled, SourceOutcome, SourceState, StageTimes
 from serendipity.channel.scorer import score
@@ -83,11 +83,11 @@ class Channel:
         with self._holder.acquire() as lease:
             return lease.snapshot.versions.events_until + 1
 
-    def deadline(self, time_left: float | None) -> Deadline:
-        """Turn the time a caller has left, in seconds, into a deadline; None: it set none."""
-        if time_left is None:
-            return Deadline.after(self._settings.default_deadline_ms / 1_000)
-        return Deadline.after(min(time_left, self._settings.max_deadline_ms / 1_000))
+    def deadline(self, time_left: float | None, num_queries: int = 1) -> Deadline:
+        """Turn the time a caller has left, in seconds, into a deadline; None: it set none. A batch gets more."""
+        default = self._settings.default_deadline_ms / 1_000 * num_queries
+        most = max(self._settings.max_deadline_ms / 1_000, default)
+        return Deadline.after(default if time_left is None else min(time_left, most))
 
     async def recall(self, query: RecallQuery, deadline: Deadline) -> Recalled:
         """Answer one query; parts that are down or slow leave it poorer and marked degraded, never failed.
@@ -144,7 +144,6 @@ class Channel:
                 found, expected = vectors.shape[2], snapshot.vectors.dim
                 raise TowerAnswerInvalid(f"{snapshot.tower_model}: found {found} dimensions, expected {expected}")
         except TowerError as error:
-            _log.warning("user tower: %s: %s", type(error).__name__, error)
             return [_stored(user) for user in users], f"user tower: {error}"
         return [
             UserVectors(rows[0], rows[1 : 1 + len(user.interests)], fallback=False)
@@ -165,7 +164,10 @@ class Channel:
         snapshot, query = lease.snapshot, user.query
         begin = time.perf_counter()
         budget = deadline.share(self._settings.sources_share)
-        found = await asyncio.gather(*(self._find(source, lease, user, vectors, budget) for source in SOURCES))
+        bounds = source_bounds(query, self._settings)
+        found = await asyncio.gather(
+            *(self._find(source, lease, user, vectors, bounds.get(source.source), budget) for source in SOURCES)
+        )
         searched = time.perf_counter()
         candidates, filter_outcomes = apply_filters(
             Candidates.concatenate([part.candidates for part in found]), user, snapshot
@@ -180,7 +182,6 @@ class Channel:
             fallback=vectors is not None and vectors.fallback,
             known_weight=self._settings.soft_novelty_weight if query.novelty_policy is NoveltyPolicy.SOFT else 1.0,
         )
-        bounds = source_bounds(query, self._settings)
         cap = category_cap(query.count, self._settings.category_share)
         chosen = scored.take(select(scored, query.count, bounds, cap))
         reasons = intern_reasons(chosen, user.interests, snapshot.paths)
@@ -200,9 +201,18 @@ class Channel:
         return replace(recalled, times=replace(times, total=end - start, sources=searched - begin, rank=end - searched))
 
     async def _find(
-        self, source: CandidateSource, lease: Lease, user: Hydrated, vectors: UserVectors | None, budget: Deadline
+        self,
+        source: CandidateSource,
+        lease: Lease,
+        user: Hydrated,
+        vectors: UserVectors | None,
+        bounds: SourceBounds | None,
+        budget: Deadline,
     ) -> _Found:
         """Run one source and measure it; whatever happens to it is told, not raised."""
+        if bounds is not None and bounds.max_count == 0:
+            # Its finds would only hide those of others: an item goes to the source that scores it highest.
+            return _Found(Candidates.empty(), SourceOutcome(source.source, SourceState.EMPTY, 0, 0, 0, 0.0))
         blocked = len(user.excluded) + len(user.served)
         requested = min(ceil(user.query.count * self._settings.over_fetch) + blocked, max(1, len(user.ranges)))
         name = source.source.name.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from serendipity.channel.errors import TowerAnswerInvalid, TowerError, TowerTime
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.tower import check_user_vectors
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME, TowerInputs
+
+_log = logging.getLogger(__name__)
 
 _FIRST_TRY = 0.6
 """Part of the time left that the first of two attempts may take. A call waits over 50 ms in Triton's queue about once
@@ -83,20 +86,28 @@ class TritonTower:
             raise TowerUnavailable(f"{model_name} at {self._url}: held back after repeated failures")
         try:
             vectors = check_user_vectors(await self._infer(model_name, inputs, time_left), inputs, model_name)
-        except TowerTimeout:
+        except TowerTimeout as error:
             if time_left >= _TELLING:
-                self._breaker.fail()
+                self._fail(error)
             else:
                 self._breaker.abandon()
             raise
-        except (_Transient, TowerAnswerInvalid):
-            self._breaker.fail()
+        except (_Transient, TowerAnswerInvalid) as error:
+            self._fail(error)
             raise
         except BaseException:
             self._breaker.abandon()
             raise
+        if self._breaker.is_open:
+            _log.warning("%s: the user tower answers again", self._url)
         self._breaker.succeed()
         return vectors
+
+    def _fail(self, error: TowerError) -> None:
+        was_open = self._breaker.is_open
+        self._breaker.fail()
+        if self._breaker.is_open and not was_open:
+            _log.warning("%s: the user tower is left alone for a while: %s", self._url, error)
 
     async def _infer(self, model_name: str, inputs: TowerInputs, time_left: float) -> NDArray[np.float32] | None:
         if self._client is None:
