@@ -257,10 +257,17 @@ class StoredNode:
 
 
 class NodeStore(Store):
-    """interest_nodes.lmdb."""
+    """interest_nodes.lmdb; nodes are few and asked for all the time, so those once read are kept."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the store at `path`."""
+        super().__init__(path)
+        self._known: dict[int, StoredNode] = {}
 
     def read(self, node_id: int) -> StoredNode | None:
         """Read a node by id. Raises RecordCorrupt, StoreUnavailable."""
+        if known := self._known.get(node_id):
+            return known
         key = layout.node_key(node_id)
         record = self._read(key, records_pb2.InterestNode())
         if record is None:
@@ -268,7 +275,8 @@ class NodeStore(Store):
         starts, ends = np.array(record.starts, np.int64), np.array(record.ends, np.int64)
         if len(starts) != len(ends) or (ends < starts).any():
             raise self._corrupt(key, "starts, ends", f"{starts.tolist()}, {ends.tolist()}", "ranges")
-        return StoredNode(record.name, starts, ends)
+        node = self._known[node_id] = StoredNode(record.name, starts, ends)
+        return node
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,14 @@ from serendipity.channel.sources import UserVectors
 from serendipity.channel.vectors import Hits, ItemVectors
 
 
+_FAIR_SHARES = 4
+"""How many times its even share of what is requested one interest may find. It bounds the work for large answers;
+the cap per category would seldom let one interest have more."""
+
+_LEAST = 50
+"""Candidates per interest that are always asked for, if so many are requested."""
+
+
 class InterestSource:
     """Searches, per interest, the rows it is grounded in and openly among all rows the user may be shown."""
 
@@ -23,13 +31,16 @@ class InterestSource:
         While the stored user vector stands in for all interests an open search would repeat U2I's: only the grounded
         rows are searched then.
         """
+        if not len(user.interests):
+            return Candidates.empty()
+        k = min(requested, max(_LEAST, _FAIR_SHARES * requested // len(user.interests)))
         finds = [
             (i, hits)
             for i, ranges in enumerate(user.interests.ranges)
-            for hits in vectors.search_exactly(user_vectors.interests[i : i + 1], requested, ranges, user.unavailable)
+            for hits in vectors.search_exactly(user_vectors.interests[i : i + 1], k, ranges, user.unavailable)
         ]
         if not user_vectors.fallback:
-            opened = vectors.search_openly(user_vectors.interests, requested, user.ranges, user.unavailable)
+            opened = vectors.search_openly(user_vectors.interests, k, user.ranges, user.unavailable)
             finds += list(enumerate(opened))
         return self._merged(finds)
 
@@ -41,8 +52,6 @@ class InterestSource:
 
     def _merged(self, finds: list[tuple[int, Hits]]) -> Candidates:
         """Keep each pair of item and interest once; it may have been found both ways."""
-        if not finds:
-            return Candidates.empty()
         rows = np.concatenate([hits.rows for _, hits in finds])
         interests = np.concatenate([np.full(len(hits.rows), i, np.int16) for i, hits in finds])
         raw = np.concatenate([hits.scores for _, hits in finds])
