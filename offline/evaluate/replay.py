@@ -1,0 +1,273 @@
+"""Asks the channel for many users as of a moment, and keeps the answers as columns."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.offline.calibration import Outcomes
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.v1 import channel_pb2
+
+Recall = Callable[[channel_pb2.RecallRequest], channel_pb2.RecallResponse]
+"""The real pipeline, in the same process or over gRPC."""
+
+Advance = Callable[[int], None]
+"""Told how many users were answered since it was last called."""
+
+MAX_EXCLUDED = 10_000
+"""Items one request may exclude."""
+
+SOURCES = tuple(number for number in channel_pb2.Source.values() if number != channel_pb2.SOURCE_UNSPECIFIED)
+"""Numbers of the sources a candidate may come from."""
+
+STAGES = ("total", "hydrate", "user_tower", "sources", "rank")
+"""Stages whose times an answer carries."""
+
+
+class ReplayError(Exception):
+    """An answer cannot belong to what is replayed: names the user, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class SourceTotals:
+    """One source over all answers. states: SourceState name → answers."""
+
+    requested: int = 0
+    found: int = 0
+    returned: int = 0
+    states: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FilterTotals:
+    """One filter over all answers: candidates kept and removed."""
+
+    kept: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Answers to n users, at most K = `count` candidates each, best first.
+
+    users: [n] int64 user numbers. rows: [n, K] int64 item rows, −1 for none; scores, relevance, unexpectedness: [n, K]
+    float32; sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item.
+    fallback: [n] bool, answered with stored vectors; degraded: [n] bool; seconds: [n] float64 as the caller saw it;
+    stage_seconds: stage → [n].
+    """
+
+    count: int
+    users: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    relevance: NDArray[np.float32]
+    unexpectedness: NDArray[np.float32]
+    sources: NDArray[np.int8]
+    found_by: NDArray[np.bool_]
+    fallback: NDArray[np.bool_]
+    degraded: NDArray[np.bool_]
+    seconds: NDArray[np.float64]
+    stage_seconds: Mapping[str, NDArray[np.float64]]
+    source_totals: Mapping[str, SourceTotals]
+    filter_totals: Mapping[str, FilterTotals]
+    degraded_reasons: Mapping[str, int]
+    snapshots: tuple[str, ...]
+    calibrations: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def returned(self) -> NDArray[np.int64]:
+        """Candidates of each answer, [n]."""
+        counts: NDArray[np.int64] = (self.rows >= 0).sum(axis=1)
+        return counts
+
+    def rows_of(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Candidates of some of the users, in that order. Raises KeyError for a user who was not asked for."""
+        place = {user: i for i, user in enumerate(self.users.tolist())}
+        return self.rows[[place[user] for user in users.tolist()]]
+
+
+@dataclass(frozen=True)
+class ReplayRequests:
+    """How users are asked for.
+
+    count: candidates per user; exclude_own: leave out what the user clicked before the cut, since targets are new.
+    """
+
+    count: int = 100
+    novelty_policy: channel_pb2.NoveltyPolicy = channel_pb2.NOVELTY_POLICY_STRICT
+    exclude_own: bool = True
+
+
+def replay(
+    recall: Recall,
+    histories: Histories,
+    catalogue: Catalogue,
+    users: NDArray[np.int64],
+    cut: int,
+    requests: ReplayRequests,
+    *,
+    advance: Advance = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Replay:
+    """Ask `recall` for every user, one after another, without request events: novelty is frozen at the cut.
+
+    users: [n] user numbers, ascending; cut: Unix seconds the snapshot behind `recall` was built as of. Raises
+    ReplayError for an answer with an item that is not in the catalogue, or with more candidates than asked for.
+    """
+    n, count = len(users), requests.count
+    columns = _Columns(n, count)
+    row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
+    for i, user in enumerate(users.tolist()):
+        request = channel_pb2.RecallRequest(
+            user_id=histories.user_ids[user],
+            count=count,
+            novelty_policy=requests.novelty_policy,
+            exclude_item_ids=_own_items(histories, catalogue, user, cut) if requests.exclude_own else (),
+        )
+        start = clock()
+        response = recall(request)
+        columns.seconds[i] = clock() - start
+        columns.add(i, request.user_id, response, row_of)
+        advance(1)
+    return columns.replay(users)
+
+
+def outcomes(answers: Replay, histories: Histories, cut: int, until: int) -> Outcomes:
+    """Tell of every candidate whether the user clicked the item in [cut, until); what scores are calibrated on."""
+    clicked = click_keys(histories, cut, until)
+    keys = answers.users[:, None] * (1 << 32) + answers.rows
+    present = answers.rows >= 0
+    hit = np.isin(keys[present], clicked)
+    fallback = np.broadcast_to(answers.fallback[:, None], answers.rows.shape)
+    return Outcomes(answers.sources[present].astype(np.int32), fallback[present], answers.relevance[present], hit)
+
+
+def click_keys(histories: Histories, cut: int, until: int) -> NDArray[np.int64]:
+    """Distinct user · 2³² + row of every click in [cut, until)."""
+    chosen = (histories.times >= cut) & (histories.times < until) & (histories.items > 0)
+    keys: NDArray[np.int64] = np.unique(
+        histories.users[chosen].astype(np.int64) * (1 << 32) + histories.items[chosen] - 1
+    )
+    return keys
+
+
+class _Columns:
+    """The columns of a replay while they fill."""
+
+    def __init__(self, n: int, count: int) -> None:
+        self.count = count
+        self.rows = np.full((n, count), -1, np.int64)
+        self.scores = np.zeros((n, count), np.float32)
+        self.relevance = np.zeros((n, count), np.float32)
+        self.unexpectedness = np.zeros((n, count), np.float32)
+        self.sources = np.zeros((n, count), np.int8)
+        self.found_by = np.zeros((n, count, len(SOURCES)), np.bool_)
+        self.fallback = np.zeros(n, np.bool_)
+        self.degraded = np.zeros(n, np.bool_)
+        self.seconds = np.zeros(n)
+        self.stage_seconds = {stage: np.zeros(n) for stage in STAGES}
+        self.source_counts: dict[str, Counter[str]] = {}
+        self.source_states: dict[str, Counter[str]] = {}
+        self.filters: dict[str, Counter[str]] = {}
+        self.degraded_reasons: Counter[str] = Counter()
+        self.snapshots: set[str] = set()
+        self.calibrations: set[str] = set()
+
+    def add(self, i: int, user_id: str, response: channel_pb2.RecallResponse, row_of: Mapping[str, int]) -> None:
+        """Put the answer to user i into place i."""
+        k = len(response.item_ids)
+        if k > self.count:
+            raise ReplayError(f"user {user_id!r}: found {k} candidates, expected at most the {self.count} asked for")
+        try:
+            self.rows[i, :k] = [row_of[item_id] for item_id in response.item_ids]
+        except KeyError as error:
+            raise ReplayError(
+                f"user {user_id!r}: found item {error.args[0]!r}, expected items of the replayed catalogue "
+                f"(snapshot {response.versions.snapshot!r})"
+            ) from error
+        self.scores[i, :k] = response.scores
+        self.relevance[i, :k] = response.relevance
+        self.unexpectedness[i, :k] = response.unexpectedness
+        self.sources[i, :k] = response.sources
+        self.found_by[i, :k] = _found_by(response)
+        self.fallback[i] = not response.versions.user_tower.startswith("user_tower_")
+        self.degraded[i] = response.degraded
+        self.degraded_reasons.update(response.degraded_reasons)
+        self.snapshots.add(response.versions.snapshot)
+        self.calibrations.add(response.versions.calibration)
+        for stage, seconds in self.stage_seconds.items():
+            seconds[i] = getattr(response.timings, stage).ToTimedelta().total_seconds()
+        for status in response.source_statuses:
+            name = source_name(status.source)
+            counts = self.source_counts.setdefault(name, Counter())
+            counts.update(requested=status.requested, found=status.found, returned=status.returned)
+            state = channel_pb2.SourceState.Name(status.state).removeprefix("SOURCE_STATE_").lower()
+            self.source_states.setdefault(name, Counter())[state] += 1
+        for outcome in response.filter_counts:
+            self.filters.setdefault(outcome.filter, Counter()).update(kept=outcome.kept, removed=outcome.removed)
+
+    def replay(self, users: NDArray[np.int64]) -> Replay:
+        """Freeze the columns."""
+        return Replay(
+            count=self.count,
+            users=users,
+            rows=self.rows,
+            scores=self.scores,
+            relevance=self.relevance,
+            unexpectedness=self.unexpectedness,
+            sources=self.sources,
+            found_by=self.found_by,
+            fallback=self.fallback,
+            degraded=self.degraded,
+            seconds=self.seconds,
+            stage_seconds=self.stage_seconds,
+            source_totals={
+                name: SourceTotals(
+                    counts["requested"], counts["found"], counts["returned"], dict(self.source_states[name])
+                )
+                for name, counts in sorted(self.source_counts.items())
+            },
+            filter_totals={
+                name: FilterTotals(counts["kept"], counts["removed"]) for name, counts in self.filters.items()
+            },
+            degraded_reasons=dict(self.degraded_reasons),
+            snapshots=tuple(sorted(self.snapshots)),
+            calibrations=tuple(sorted(self.calibrations)),
+        )
+
+
+def source_name(source: int) -> str:
+    """Name of a source as in rank features and reports, e.g. "interest"."""
+    return channel_pb2.Source.Name(source).removeprefix("SOURCE_").lower()
+
+
+def _found_by(response: channel_pb2.RecallResponse) -> NDArray[np.bool_]:
+    """Read from the rank features which sources found each candidate; its own source always did."""
+    k = len(response.item_ids)
+    names = list(response.rank_features.names)
+    values = np.array(response.rank_features.values, np.float32).reshape(k, len(names)) if k and names else None
+    found = np.zeros((k, len(SOURCES)), np.bool_)
+    for column, source in enumerate(SOURCES):
+        found[:, column] = np.array(response.sources) == source
+        feature = f"{source_name(source)}_reciprocal_rank"
+        if values is not None and feature in names:
+            found[:, column] |= values[:, names.index(feature)] > 0
+    return found
+
+
+def _own_items(histories: Histories, catalogue: Catalogue, user: int, cut: int) -> Sequence[str]:
+    """Ids of what the user clicked before the cut, the latest first where there are too many to exclude."""
+    start = int(histories.offsets[user])
+    items = histories.items[start : start + histories.count_before(user, cut)][::-1]
+    distinct = dict.fromkeys(items[items > 0].tolist())
+    return [catalogue.item_ids[item - 1] for item in list(distinct)[:MAX_EXCLUDED]]
