@@ -34,7 +34,13 @@ def export_program(module: nn.Module, example_inputs: Sequence[torch.Tensor], pa
     """
     inputs = _batch_of_two(example_inputs)
     with _evaluating(module), torch.no_grad():
-        program = torch.export.export(module, inputs, dynamic_shapes=_dynamic_shapes())
+        try:
+            program = torch.export.export(module, inputs, dynamic_shapes=_dynamic_shapes())
+        except Exception as error:  # torch raises whatever tracing meets
+            raise ExportError(
+                f"{path}: the module cannot be exported with an open number of users "
+                f"(forward must use tensor.shape[0], never len(tensor)): {error}"
+            ) from error
         beside = _beside(path)
         torch.export.save(program, beside)
         for users in (1, 3):

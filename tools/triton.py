@@ -190,7 +190,8 @@ def _start(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **program.environment},
+                # Bytecode beside a model's code would change its directory, and the next load be a reload.
+                env={**os.environ, **program.environment, "PYTHONDONTWRITEBYTECODE": "1"},
                 start_new_session=True,
             )
     except OSError as error:

@@ -1,0 +1,36 @@
+"""Real servers for the integration tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from serendipity.tools import triton
+
+
+@dataclass(frozen=True)
+class RunningTriton:
+    """A tritonserver with EXPLICIT model control. models_dir: its repository; url: host:port of its gRPC endpoint."""
+
+    server: triton.TritonServer
+    models_dir: Path
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+
+@pytest.fixture(scope="session")
+def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningTriton]:
+    """One tritonserver for the whole run, its repository empty at first.
+
+    Tests place models of their own names into `models_dir` and load them; they neither stop the server nor unload
+    what they have not loaded.
+    """
+    models_dir = tmp_path_factory.mktemp("models")
+    log_path = tmp_path_factory.mktemp("triton") / "tritonserver.log"
+    with triton.launch(models_dir, log_path=log_path) as server:
+        yield RunningTriton(server, models_dir)

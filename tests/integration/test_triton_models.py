@@ -1,0 +1,264 @@
+"""The repository's models under the real tritonserver."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import tritonclient.grpc as triton_grpc
+from google.protobuf import json_format, text_format
+from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
+
+from serendipity import features
+from serendipity.tools import deploy, placement
+from serendipity.v1 import records_pb2
+from tests.fixtures import example_tower
+from tests.fixtures.example_tower import Sizes, Training, random_inputs, with_unknown_item, write_training
+from tests.integration.conftest import RunningTriton
+
+pytestmark = pytest.mark.integration
+
+SLOW = Sizes(hidden=512, depth=20)
+"""Some milliseconds a user: requests pile up behind one another."""
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return write_training(tmp_path_factory.mktemp("training") / "towers")
+
+
+@pytest.fixture(scope="module")
+def slow_training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return write_training(tmp_path_factory.mktemp("slow") / "towers", sizes=SLOW)
+
+
+@pytest.fixture
+def client(triton_server: RunningTriton) -> Iterator[Any]:
+    connection = triton_grpc.InferenceServerClient(triton_server.url)
+    yield connection
+    connection.close()
+
+
+def serve(triton_server: RunningTriton, training: Training) -> str:
+    """Place and load a training; return the model's name."""
+    name = placement.place_user_tower(training.directory, triton_server.models_dir)
+    deploy.load_and_check(triton_server.url, training.spec, training.sizes.dim)
+    return name
+
+
+def tensors(inputs: features.TowerInputs) -> list[Any]:
+    result = []
+    for name in features.INPUT_NAMES:
+        value = getattr(inputs, name)
+        tensor = triton_grpc.InferInput(name, list(value.shape), "FP32" if name == "interests" else "INT32")
+        tensor.set_data_from_numpy(value)
+        result.append(tensor)
+    return result
+
+
+def infer(client: Any, name: str, inputs: features.TowerInputs) -> NDArray[np.float32]:
+    vectors: NDArray[np.float32] = client.infer(name, tensors(inputs)).as_numpy(features.OUTPUT_NAME)
+    return vectors
+
+
+def infer_together(client: Any, name: str, batches: Sequence[features.TowerInputs], **options: Any) -> list[Any]:
+    """Send all at once; give each answer's vectors, or the exception it failed with."""
+    answers: list[Future[Any]] = [Future() for _ in batches]
+    for answer, inputs in zip(answers, batches, strict=True):
+        client.async_infer(
+            name,
+            tensors(inputs),
+            lambda result, error, answer=answer: answer.set_result(error or result.as_numpy(features.OUTPUT_NAME)),
+            **options,
+        )
+    return [answer.result(timeout=60) for answer in answers]
+
+
+@pytest.mark.parametrize("users", [1, 3, 64])
+def test_the_tower_answers_as_it_does_locally(
+    triton_server: RunningTriton, client: Any, training: Training, users: int
+) -> None:
+    name = serve(triton_server, training)
+    inputs = random_inputs(training.sizes, users, seed=users)
+    np.testing.assert_allclose(infer(client, name, inputs), training.user_vectors(inputs), atol=1e-5)
+
+
+def test_the_repository_runs_unchanged_once_weights_lie_in_it(
+    triton_server: RunningTriton, client: Any, training: Training
+) -> None:
+    shutil.copytree(placement.MODEL_REPOSITORY / "user_tower", triton_server.models_dir / "user_tower")
+    shutil.copy(training.directory / "user_tower.pt2", triton_server.models_dir / "user_tower" / "1")
+    client.load_model("user_tower")
+    inputs = random_inputs(training.sizes, 2)
+    np.testing.assert_allclose(infer(client, "user_tower", inputs), training.user_vectors(inputs), atol=1e-5)
+    # The open dimensions let any shape through to the model, which knows its own.
+    narrow = replace(inputs, profile=inputs.profile[:, :1].copy())
+    with pytest.raises(triton_grpc.InferenceServerException, match=r"input profile: found .*\[2, 1\], expected"):
+        infer(client, "user_tower", narrow)
+
+
+def test_a_tower_without_profile_fields_is_served(triton_server: RunningTriton, client: Any, tmp_path: Path) -> None:
+    training = write_training(tmp_path / "towers", sizes=Sizes(profile_fields=0))
+    name = serve(triton_server, training)
+    inputs = random_inputs(training.sizes, 2)
+    assert inputs.profile.shape == (2, 1)
+    np.testing.assert_allclose(infer(client, name, inputs), training.user_vectors(inputs), atol=1e-5)
+
+
+def test_requests_that_come_together_are_answered_in_one_pass_each_with_its_own(
+    triton_server: RunningTriton, client: Any, slow_training: Training
+) -> None:
+    name = serve(triton_server, slow_training)
+    before = client.get_inference_statistics(name).model_stats[0]
+    batches = [random_inputs(SLOW, users=1 + i % 2, seed=i) for i in range(16)]
+    answers = infer_together(client, name, batches)
+    after = client.get_inference_statistics(name).model_stats[0]
+    for inputs, answer in zip(batches, answers, strict=True):
+        np.testing.assert_allclose(answer, slow_training.user_vectors(inputs), atol=1e-5)
+    assert after.inference_count - before.inference_count == 24
+    assert after.execution_count - before.execution_count <= 8
+
+
+def test_an_unknown_item_fails_its_own_request_only(
+    triton_server: RunningTriton, client: Any, slow_training: Training
+) -> None:
+    name = serve(triton_server, slow_training)
+    batches = [random_inputs(SLOW, users=1, seed=i) for i in range(6)]
+    batches[3] = with_unknown_item(batches[3])
+    answers = infer_together(client, name, batches)
+    assert isinstance(answers[3], triton_grpc.InferenceServerException)
+    assert [answer.shape for i, answer in enumerate(answers) if i != 3] == [(1, 5, 5)] * 5
+
+
+def test_a_wrong_shape_is_refused_with_what_was_expected(
+    triton_server: RunningTriton, client: Any, training: Training
+) -> None:
+    name = serve(triton_server, training)
+    inputs = random_inputs(training.sizes, 1)
+    longer = replace(inputs, history_items=np.zeros((1, 11), np.int32))
+    with pytest.raises(triton_grpc.InferenceServerException, match=r"history_items.* Expected \[-1,10\], got \[1,11\]"):
+        infer(client, name, longer)
+
+
+def test_a_full_queue_refuses_at_once(triton_server: RunningTriton, client: Any, slow_training: Training) -> None:
+    name = serve(triton_server, slow_training)
+    override = model_config_pb2.ModelConfig()
+    path = triton_server.models_dir / name / "config.pbtxt"
+    original = path.read_text()
+    text_format.Parse(original, override)
+    override.max_batch_size = 1
+    del override.model_warmup[:]
+    override.dynamic_batching.default_queue_policy.max_queue_size = 2
+    path.write_text(text_format.MessageToString(override))
+    try:
+        client.load_model(name)
+        answers = infer_together(client, name, [random_inputs(SLOW, 1)] * 24)
+        refused = [str(answer) for answer in answers if isinstance(answer, triton_grpc.InferenceServerException)]
+        assert 0 < len(refused) < 24
+        assert all("Exceeds maximum queue size" in message for message in refused)
+        # A request that says how long it may wait is dropped once it has waited that long.
+        answers = infer_together(client, name, [random_inputs(SLOW, 1)] * 3, timeout=1_000)
+        assert any("Request timeout expired" in str(answer) for answer in answers)
+    finally:
+        path.write_text(original)
+
+
+def test_weights_of_another_training_are_refused_and_the_old_tower_keeps_serving(
+    triton_server: RunningTriton, client: Any, training: Training, tmp_path: Path
+) -> None:
+    name = serve(triton_server, training)
+    other = write_training(tmp_path / "towers", seed=1)
+    weights = triton_server.models_dir / name / "1" / "user_tower.pt2"
+    shutil.copy(other.directory / "user_tower.pt2", weights)
+    found, expected = other.spec.fingerprint, training.spec.fingerprint
+    with pytest.raises(deploy.DeployError, match=f"fingerprint: found {found}, expected {expected}"):
+        deploy.load_and_check(triton_server.url, training.spec, training.sizes.dim)
+    inputs = random_inputs(training.sizes, 1)
+    np.testing.assert_allclose(infer(client, name, inputs), training.user_vectors(inputs), atol=1e-5)
+    # Placing again repairs what lies there.
+    assert serve(triton_server, training) == name
+
+
+def test_a_model_that_reports_another_fingerprint_is_refused(triton_server: RunningTriton, training: Training) -> None:
+    serve(triton_server, training)
+    pinned = records_pb2.TowerSpec()
+    pinned.CopyFrom(training.spec)
+    pinned.fingerprint = "0" * 16
+    with pytest.raises(deploy.DeployError, match=f"found {training.spec.fingerprint}, expected {'0' * 16}"):
+        deploy.load_and_check(triton_server.url, pinned, training.sizes.dim)
+
+
+def test_a_tower_of_another_dimension_or_of_nan_is_refused(
+    triton_server: RunningTriton, training: Training, tmp_path: Path
+) -> None:
+    serve(triton_server, training)
+    with pytest.raises(deploy.DeployError, match=r"found shape \(1, 5, 5\), expected \(1, 5, 6\)"):
+        deploy.load_and_check(triton_server.url, training.spec, dim=6)
+    broken = write_training(tmp_path / "towers", seed=2)
+    torch.nn.init.constant_(broken.tower.null_interest, float("nan"))
+    with pytest.raises(deploy.DeployError, match="not finite"):
+        serve(triton_server, exported_again(broken))
+
+
+def exported_again(training: Training) -> Training:
+    """Export the tower as it is now, without the checks that export_program makes."""
+    path = training.directory / "user_tower.pt2"
+    example = example_tower.tensors(random_inputs(training.sizes, 2))
+    batch = torch.export.Dim("batch", max=64)
+    torch.export.save(torch.export.export(training.tower, example, dynamic_shapes=[{0: batch}] * len(example)), path)
+    training.spec.fingerprint = features.tower_fingerprint(path)
+    training.spec.model_name = f"user_tower_{training.spec.fingerprint}"
+    (training.directory / "tower.json").write_text(json_format.MessageToJson(training.spec))
+    return training
+
+
+def test_a_new_training_is_loaded_while_the_old_one_serves(
+    triton_server: RunningTriton, client: Any, training: Training, tmp_path: Path
+) -> None:
+    name = serve(triton_server, training)
+    newer = write_training(tmp_path / "towers", seed=3)
+    inputs = random_inputs(training.sizes, 1)
+    expected = training.user_vectors(inputs)
+    loaded = threading.Event()
+    answers: list[NDArray[np.float32]] = []
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        connection = triton_grpc.InferenceServerClient(triton_server.url)
+        while not loaded.is_set():
+            try:
+                answers.append(infer(connection, name, inputs))
+            except triton_grpc.InferenceServerException as error:
+                failures.append(error)
+        connection.close()
+
+    caller = threading.Thread(target=ask)
+    caller.start()
+    try:
+        newer_name = serve(triton_server, newer)
+    finally:
+        loaded.set()
+        caller.join()
+    assert failures == []
+    assert answers
+    for answer in answers:
+        np.testing.assert_allclose(answer, expected, atol=1e-5)
+    np.testing.assert_allclose(infer(client, newer_name, inputs), newer.user_vectors(inputs), atol=1e-5)
+    assert deploy.unload_unused(triton_server.url, {name, "user_tower"} | set(loaded_names(client)) - {newer_name}) == [
+        newer_name
+    ]
+    assert newer_name not in loaded_names(client)
+    assert name in loaded_names(client)
+
+
+def loaded_names(client: Any) -> list[str]:
+    return [model.name for model in client.get_model_repository_index().models if model.state == "READY"]
