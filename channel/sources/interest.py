@@ -11,7 +11,6 @@ from serendipity.channel.recalled import SourceState
 from serendipity.channel.sources import UserVectors
 from serendipity.channel.vectors import Hits, ItemVectors
 
-
 _FAIR_SHARES = 4
 """How many times its even share of what is requested one interest may find. It bounds the work for large answers;
 the cap per category would seldom let one interest have more."""
