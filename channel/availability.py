@@ -132,7 +132,8 @@ class AvailabilityStore:
 class AvailabilityReader:
     """A process's view of the overlay, refreshed in the background.
 
-    interval: seconds between looks at the generation; on_error: told when a look fails (the last view stays).
+    interval: seconds between looks at the generation; on_change: told the generation taken over;
+    on_error: told when a look fails (the last view stays).
     """
 
     def __init__(
@@ -140,10 +141,12 @@ class AvailabilityReader:
         store: AvailabilityStore,
         *,
         interval: float = 1.0,
+        on_change: Callable[[int], None] = lambda _: None,
         on_error: Callable[[StateUnavailable], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._interval = interval
+        self._on_change = on_change
         self._on_error = on_error
         self._refreshing = threading.Lock()
         self._overlay = AvailabilityOverlay()
@@ -164,6 +167,7 @@ class AvailabilityReader:
                 changes = self._store.changes_since(seen.generation)
                 kept = {} if changes.complete else seen.available
                 self._overlay = AvailabilityOverlay(changes.generation, {**kept, **changes.available})
+                self._on_change(changes.generation)
             return self._overlay
 
     def close(self) -> None:

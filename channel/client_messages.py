@@ -1,0 +1,222 @@
+"""The client's words: rows and plain types on the host's side, packed columns on the wire."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from serendipity.v1 import channel_pb2
+
+EventName = Literal["exposure", "click", "order", "view", "favourite", "search"]
+
+
+@dataclass(frozen=True)
+class RecentEvent:
+    """Something the user did in this session. time: Unix seconds or an aware datetime; None: now."""
+
+    item_id: str
+    type: EventName = "click"
+    time: float | datetime.datetime | None = None
+    query: str = ""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Something a user did with an item.
+
+    recall_id: the answer it came from, empty if from elsewhere; time: Unix seconds or an aware datetime, None: now;
+    event_id: unique, chosen by the host; empty: the client makes one.
+    """
+
+    user_id: str
+    item_id: str
+    type: EventName = "click"
+    recall_id: str = ""
+    time: float | datetime.datetime | None = None
+    event_id: str = ""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an item was found: seed → core demand → latent interest; `text` says it in a sentence."""
+
+    source: str
+    seed: str
+    core_demand: str
+    latent_interest: str
+    text: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One item. score: P(interaction) 0 to 1; reasons: of its own source first, empty unless explained."""
+
+    item_id: str
+    score: float
+    source: str
+    relevance: float
+    unexpectedness: float
+    category: str
+    reasons: tuple[Reason, ...]
+    features: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class RecallResult:
+    """An answer as rows, best first. message: the same as it came, with statuses, counts, versions and timings.
+
+    warnings: (code, field, message), codes in lower case as in channel.proto.
+    """
+
+    recall_id: str
+    candidates: tuple[Candidate, ...]
+    degraded: bool
+    degraded_reasons: tuple[str, ...]
+    warnings: tuple[tuple[str, str, str], ...]
+    snapshot: str
+    message: channel_pb2.RecallResponse
+
+
+@dataclass(frozen=True)
+class RejectedFeedback:
+    """A refused event: its position in the call, its id, and why."""
+
+    index: int
+    event_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FeedbackResult:
+    """What became of feedback. accepted: now on disk; duplicates: their ids were known already."""
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[RejectedFeedback, ...]
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What became of changed availability. unknown_item_ids: up to 100 that the snapshot lacks; stored as well."""
+
+    updated: int
+    unknown_item_ids: tuple[str, ...]
+    unknown_count: int
+
+
+def recall_request(
+    user_id: str,
+    *,
+    count: int = 50,
+    recent_events: Iterable[RecentEvent] = (),
+    profile: Mapping[str, str] | None = None,
+    exclude_item_ids: Iterable[str] = (),
+    allow_categories: Iterable[str] = (),
+    deny_categories: Iterable[str] = (),
+    novelty: Literal["strict", "soft", "off"] = "strict",
+    quotas: Mapping[str, tuple[int, int]] | None = None,
+    experiment_tag: str = "",
+    explain: bool = False,
+) -> channel_pb2.RecallRequest:
+    """Build a request, for `recall_batch`; arguments as in AsyncSerendipityClient.recall."""
+    return channel_pb2.RecallRequest(
+        user_id=user_id,
+        count=count,
+        recent_events=[
+            channel_pb2.Event(item_id=e.item_id, type=_event_type(e.type), time=_timestamp(e.time), query=e.query)
+            for e in recent_events
+        ],
+        profile=dict(profile or {}),
+        exclude_item_ids=exclude_item_ids,
+        allow_categories=allow_categories,
+        deny_categories=deny_categories,
+        novelty_policy=f"NOVELTY_POLICY_{novelty.upper()}",
+        source_quotas=[
+            channel_pb2.SourceQuota(source=f"SOURCE_{source.upper()}", min_count=least, max_count=most)
+            for source, (least, most) in (quotas or {}).items()
+        ],
+        experiment_tag=experiment_tag,
+        explain=explain,
+    )
+
+
+def to_feedback_event(feedback: Feedback, event_id: str) -> channel_pb2.FeedbackEvent:
+    """Build the event of one piece of feedback."""
+    return channel_pb2.FeedbackEvent(
+        event_id=event_id,
+        user_id=feedback.user_id,
+        recall_id=feedback.recall_id,
+        item_id=feedback.item_id,
+        type=_event_type(feedback.type),
+        time=_timestamp(feedback.time),
+    )
+
+
+def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
+    """Turn an answer's columns into rows."""
+    reasons = [
+        Reason(_source(r.source), r.seed, r.core_demand, r.latent_interest, r.text, r.weight) for r in response.reasons
+    ]
+    # The generated types take Warning for Python's own class of that name.
+    warnings: Any = response.warnings
+    names = list(response.rank_features.names)
+    values = list(response.rank_features.values)
+    width = len(names)
+    candidates = tuple(
+        Candidate(
+            item_id=response.item_ids[i],
+            score=response.scores[i],
+            source=_source(response.sources[i]),
+            relevance=response.relevance[i],
+            unexpectedness=response.unexpectedness[i],
+            category=response.categories[response.category_indexes[i]],
+            reasons=_reasons_of(response, reasons, i),
+            features=dict(zip(names, values[i * width : (i + 1) * width], strict=True)),
+        )
+        for i in range(len(response.item_ids))
+    )
+    return RecallResult(
+        recall_id=response.recall_id,
+        candidates=candidates,
+        degraded=response.degraded,
+        degraded_reasons=tuple(response.degraded_reasons),
+        warnings=tuple(
+            (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
+            for w in warnings
+        ),
+        snapshot=response.versions.snapshot,
+        message=response,
+    )
+
+
+def _reasons_of(response: channel_pb2.RecallResponse, reasons: list[Reason], row: int) -> tuple[Reason, ...]:
+    if not response.all_reason_offsets:
+        return ()
+    start, end = response.all_reason_offsets[row], response.all_reason_offsets[row + 1]
+    first = response.reason_indexes[row]
+    others = [index for index in response.all_reason_indexes[start:end] if index != first]
+    return tuple(reasons[index] for index in (first, *others))
+
+
+def _source(number: int) -> str:
+    # A service newer than this client may name sources that it does not know.
+    known = number in channel_pb2.Source.values()
+    return channel_pb2.Source.Name(number).removeprefix("SOURCE_").lower() if known else f"source-{number}"
+
+
+def _event_type(name: EventName) -> str:
+    return f"EVENT_TYPE_{name.upper()}"
+
+
+def _timestamp(time: float | datetime.datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    seconds = time.timestamp() if isinstance(time, datetime.datetime) else time
+    stamp = Timestamp()
+    stamp.FromNanoseconds(round(seconds * 1e9))
+    return stamp

@@ -1,0 +1,144 @@
+"""Settings of the service around the pipeline, from arguments or from the environment (prefix SERENDIPITY_)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServerSettings(BaseSettings):
+    """Where the service listens, what it reads and what it keeps. SERENDIPITY_WORKERS=4 sets that field."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SERENDIPITY_", frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
+
+    snapshots: Path
+    """Directory of the snapshots, with the link `current` to the wanted one."""
+
+    state: Path
+    """Directory for what this host keeps: feedback, availability, serving log, workers' states. On a local disk."""
+
+    address: str = "127.0.0.1:50051"
+    """Address of the channel, host:port; port 0 chooses a free one."""
+
+    admin_address: str = "127.0.0.1:50052"
+    """Address of the admin service, host:port; port 0 chooses a free one. Keep it on the loopback."""
+
+    workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
+    """Worker processes; one per core by default, since one process saturates one."""
+
+    metrics_port: int = Field(default=9464, ge=0, le=65_535)
+    """Prometheus port of worker 0; worker n has this port + n. 0: each chooses a free one (see endpoints.json)."""
+
+    metrics_host: str = "127.0.0.1"
+    """Address the metrics are served on."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line written. Calls and answers are logged at debug, refused calls at warning."""
+
+    log_format: Literal["json", "console"] = "json"
+    """JSON lines, or lines for a person."""
+
+    shard: int = Field(default=0, ge=0)
+    """Shard of users whose feedback this host owns."""
+
+    num_shards: int = Field(default=1, ge=1)
+    """Shards the users are split into; 1: this host owns all."""
+
+    user_tower_path: Path | None = None
+    """Exported user tower (user_tower.pt2) to run in each worker instead of on Triton: small set-ups; needs torch."""
+
+    batch_users: int = Field(default=32, ge=1, le=64)
+    """Users of a RecallBatch answered at once; other callers wait meanwhile."""
+
+    max_message_bytes: int = Field(default=32 << 20, ge=1 << 20)
+    """Largest message received or sent: 256 users × 1,000 candidates are some 25 MB."""
+
+    max_concurrent_calls: int = Field(default=512, ge=1)
+    """Calls one worker works on at a time; more are refused with RESOURCE_EXHAUSTED instead of all becoming late."""
+
+    keepalive_seconds: float = Field(default=30.0, gt=0)
+    """Time between pings on idle connections."""
+
+    max_connection_age_seconds: float = Field(default=300.0, gt=0)
+    """Age at which a connection is closed gracefully, so that clients spread over workers anew."""
+
+    snapshot_poll_seconds: float = Field(default=1.0, gt=0)
+    """Time between looks at the link `current`."""
+
+    snapshot_retry_seconds: float = Field(default=30.0, gt=0)
+    """Time after which a snapshot that was refused is tried again."""
+
+    availability_poll_seconds: float = Field(default=1.0, gt=0, le=4)
+    """Time between looks at changed availability; changes are promised within 5 s."""
+
+    drain_seconds: float = Field(default=10.0, ge=0)
+    """Time that calls in flight have to finish after SIGTERM."""
+
+    feedback_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
+    """Largest size of the feedback store (address space until it is used)."""
+
+    feedback_retention_days: float = Field(default=30.0, gt=0)
+    """How long feedback and its event ids are kept: longer than hosts repeat calls, and than snapshots are apart."""
+
+    availability_map_bytes: int = Field(default=4 << 30, ge=1 << 20)
+    """Largest size of the availability store."""
+
+    serving_log_queue: int = Field(default=2_000, ge=1)
+    """Answers that may wait for the serving log's writer; more are dropped and counted."""
+
+    serving_log_file_bytes: int = Field(default=64 << 20, ge=1 << 10)
+    """Size at which a serving-log file ends."""
+
+    serving_log_total_bytes: int = Field(default=8 << 30, ge=1 << 10)
+    """Size of all serving-log files of one worker; the oldest go first."""
+
+    serving_log_retention_days: float = Field(default=30.0, gt=0)
+    """Age at which a serving-log file goes."""
+
+    uvloop: bool = True
+    """Use uvloop's event loop in the workers (some 15 % more calls a second)."""
+
+    @model_validator(mode="after")
+    def _owns_a_shard(self) -> Self:
+        if self.shard >= self.num_shards:
+            raise ValueError(f"shard: found {self.shard}, expected less than num_shards, which is {self.num_shards}")
+        return self
+
+    @property
+    def feedback_path(self) -> Path:
+        """Directory of the feedback store."""
+        return self.state / "feedback"
+
+    @property
+    def availability_path(self) -> Path:
+        """Directory of the availability store."""
+        return self.state / "availability"
+
+    @property
+    def serving_log_path(self) -> Path:
+        """Directory of the serving log."""
+        return self.state / "serving_log"
+
+    @property
+    def workers_path(self) -> Path:
+        """Directory of the workers' states."""
+        return self.state / "workers"
+
+    @property
+    def endpoints_path(self) -> Path:
+        """File that says where the service listens, written once it does."""
+        return self.state / "endpoints.json"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split host:port; an IPv6 host stands in brackets. Raises ValueError."""
+    host, separator, port = address.rpartition(":")
+    if not separator or not host or not port.isdigit() or not int(port) <= 65_535:
+        raise ValueError(f"address: found {address!r}, expected host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
