@@ -1,0 +1,33 @@
+"""A real snapshot, the real exported tower, and channels over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from serendipity.channel.local import LocalChannel
+from serendipity.channel.local_tower import LocalTower
+from serendipity.channel.snapshot import Snapshot, open_snapshot
+from tests.fixtures.small_world import NOW, SmallWorld
+
+
+@pytest.fixture(scope="session")
+def snapshot(small_world: SmallWorld) -> Iterator[Snapshot]:
+    """The small world's snapshot, open."""
+    opened = open_snapshot(small_world.snapshot_dir)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def local_tower(small_world: SmallWorld) -> LocalTower:
+    """The small world's tower, in this process."""
+    return LocalTower(small_world.tower_path)
+
+
+@pytest.fixture(scope="session")
+def local_channel(small_world: SmallWorld) -> Iterator[LocalChannel]:
+    """A channel over the small world, as of the moment it was built."""
+    with LocalChannel(small_world.snapshot_dir, LocalTower(small_world.tower_path), clock=lambda: NOW) as channel:
+        yield channel
