@@ -189,7 +189,7 @@ def _digests(model: Path) -> dict[str, str]:
     return {
         str(path.relative_to(model)): layout.sha256(path)
         for path in model.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts  # Triton's, unless told otherwise
+        if path.is_file() and "__pycache__" not in path.parts  # the server's
     }
 
 

@@ -173,6 +173,8 @@ def _start(
         f"--metrics-address={address}",
         f"--metrics-port={ports[2]}",
         "--exit-timeout-secs=5",
+        # The configurations are complete. To complete one, Triton would start a second Python and import torch there.
+        "--disable-auto-complete-config",
         # Regions of our own name can be removed when the server is killed.
         f"--backend-config=python,shm-region-prefix-name={_shm_prefix(scratch)}",
     ]
@@ -190,8 +192,7 @@ def _start(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Bytecode beside a model's code would change its directory, and the next load be a reload.
-                env={**os.environ, **program.environment, "PYTHONDONTWRITEBYTECODE": "1"},
+                env={**os.environ, **program.environment},
                 start_new_session=True,
             )
     except OSError as error:

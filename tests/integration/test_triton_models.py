@@ -41,6 +41,18 @@ def slow_training(tmp_path_factory: pytest.TempPathFactory) -> Training:
     return write_training(tmp_path_factory.mktemp("slow") / "towers", sizes=SLOW)
 
 
+@pytest.fixture(scope="module")
+def served(triton_server: RunningTriton, training: Training) -> str:
+    """The name under which `training` is loaded."""
+    return serve(triton_server, training)
+
+
+@pytest.fixture(scope="module")
+def served_slow(triton_server: RunningTriton, slow_training: Training) -> str:
+    """The name under which `slow_training` is loaded."""
+    return serve(triton_server, slow_training)
+
+
 @pytest.fixture
 def client(triton_server: RunningTriton) -> Iterator[Any]:
     connection = triton_grpc.InferenceServerClient(triton_server.url)
@@ -85,11 +97,10 @@ def infer_together(client: Any, name: str, batches: Sequence[features.TowerInput
 
 @pytest.mark.parametrize("users", [1, 3, 64])
 def test_the_tower_answers_as_it_does_locally(
-    triton_server: RunningTriton, client: Any, training: Training, users: int
+    triton_server: RunningTriton, client: Any, training: Training, served: str, users: int
 ) -> None:
-    name = serve(triton_server, training)
     inputs = random_inputs(training.sizes, users, seed=users)
-    np.testing.assert_allclose(infer(client, name, inputs), training.user_vectors(inputs), atol=1e-5)
+    np.testing.assert_allclose(infer(client, served, inputs), training.user_vectors(inputs), atol=1e-5)
 
 
 def test_the_repository_runs_unchanged_once_weights_lie_in_it(
@@ -115,13 +126,12 @@ def test_a_tower_without_profile_fields_is_served(triton_server: RunningTriton, 
 
 
 def test_requests_that_come_together_are_answered_in_one_pass_each_with_its_own(
-    triton_server: RunningTriton, client: Any, slow_training: Training
+    triton_server: RunningTriton, client: Any, slow_training: Training, served_slow: str
 ) -> None:
-    name = serve(triton_server, slow_training)
-    before = client.get_inference_statistics(name).model_stats[0]
+    before = client.get_inference_statistics(served_slow).model_stats[0]
     batches = [random_inputs(SLOW, users=1 + i % 2, seed=i) for i in range(16)]
-    answers = infer_together(client, name, batches)
-    after = client.get_inference_statistics(name).model_stats[0]
+    answers = infer_together(client, served_slow, batches)
+    after = client.get_inference_statistics(served_slow).model_stats[0]
     for inputs, answer in zip(batches, answers, strict=True):
         np.testing.assert_allclose(answer, slow_training.user_vectors(inputs), atol=1e-5)
     assert after.inference_count - before.inference_count == 24
@@ -129,67 +139,67 @@ def test_requests_that_come_together_are_answered_in_one_pass_each_with_its_own(
 
 
 def test_an_unknown_item_fails_its_own_request_only(
-    triton_server: RunningTriton, client: Any, slow_training: Training
+    triton_server: RunningTriton, client: Any, slow_training: Training, served_slow: str
 ) -> None:
-    name = serve(triton_server, slow_training)
     batches = [random_inputs(SLOW, users=1, seed=i) for i in range(6)]
     batches[3] = with_unknown_item(batches[3])
-    answers = infer_together(client, name, batches)
+    answers = infer_together(client, served_slow, batches)
     assert isinstance(answers[3], triton_grpc.InferenceServerException)
     assert [answer.shape for i, answer in enumerate(answers) if i != 3] == [(1, 5, 5)] * 5
 
 
 def test_a_wrong_shape_is_refused_with_what_was_expected(
-    triton_server: RunningTriton, client: Any, training: Training
+    triton_server: RunningTriton, client: Any, training: Training, served: str
 ) -> None:
-    name = serve(triton_server, training)
     inputs = random_inputs(training.sizes, 1)
     longer = replace(inputs, history_items=np.zeros((1, 11), np.int32))
     with pytest.raises(triton_grpc.InferenceServerException, match=r"history_items.* Expected \[-1,10\], got \[1,11\]"):
-        infer(client, name, longer)
+        infer(client, served, longer)
 
 
-def test_a_full_queue_refuses_at_once(triton_server: RunningTriton, client: Any, slow_training: Training) -> None:
-    name = serve(triton_server, slow_training)
+def test_a_full_queue_refuses_at_once(
+    triton_server: RunningTriton, client: Any, slow_training: Training, served_slow: str
+) -> None:
     override = model_config_pb2.ModelConfig()
-    path = triton_server.models_dir / name / "config.pbtxt"
+    path = triton_server.models_dir / served_slow / "config.pbtxt"
     original = path.read_text()
     text_format.Parse(original, override)
     override.max_batch_size = 1
     del override.model_warmup[:]
-    override.dynamic_batching.default_queue_policy.max_queue_size = 2
+    policy = override.dynamic_batching.default_queue_policy
+    policy.max_queue_size, policy.default_timeout_microseconds = 2, 60_000_000
     path.write_text(text_format.MessageToString(override))
     try:
-        client.load_model(name)
-        answers = infer_together(client, name, [random_inputs(SLOW, 1)] * 24)
+        client.load_model(served_slow)
+        answers = infer_together(client, served_slow, [random_inputs(SLOW, 1)] * 24)
         refused = [str(answer) for answer in answers if isinstance(answer, triton_grpc.InferenceServerException)]
         assert 0 < len(refused) < 24
         assert all("Exceeds maximum queue size" in message for message in refused)
         # A request that says how long it may wait is dropped once it has waited that long.
-        answers = infer_together(client, name, [random_inputs(SLOW, 1)] * 3, timeout=1_000)
+        answers = infer_together(client, served_slow, [random_inputs(SLOW, 1)] * 3, timeout=1_000)
         assert any("Request timeout expired" in str(answer) for answer in answers)
     finally:
         path.write_text(original)
 
 
 def test_weights_of_another_training_are_refused_and_the_old_tower_keeps_serving(
-    triton_server: RunningTriton, client: Any, training: Training, tmp_path: Path
+    triton_server: RunningTriton, client: Any, training: Training, served: str, tmp_path: Path
 ) -> None:
-    name = serve(triton_server, training)
     other = write_training(tmp_path / "towers", seed=1)
-    weights = triton_server.models_dir / name / "1" / "user_tower.pt2"
+    weights = triton_server.models_dir / served / "1" / "user_tower.pt2"
     shutil.copy(other.directory / "user_tower.pt2", weights)
     found, expected = other.spec.fingerprint, training.spec.fingerprint
     with pytest.raises(deploy.DeployError, match=f"fingerprint: found {found}, expected {expected}"):
         deploy.load_and_check(triton_server.url, training.spec, training.sizes.dim)
     inputs = random_inputs(training.sizes, 1)
-    np.testing.assert_allclose(infer(client, name, inputs), training.user_vectors(inputs), atol=1e-5)
+    np.testing.assert_allclose(infer(client, served, inputs), training.user_vectors(inputs), atol=1e-5)
     # Placing again repairs what lies there.
-    assert serve(triton_server, training) == name
+    assert serve(triton_server, training) == served
 
 
-def test_a_model_that_reports_another_fingerprint_is_refused(triton_server: RunningTriton, training: Training) -> None:
-    serve(triton_server, training)
+def test_a_model_that_reports_another_fingerprint_is_refused(
+    triton_server: RunningTriton, training: Training, served: str
+) -> None:
     pinned = records_pb2.TowerSpec()
     pinned.CopyFrom(training.spec)
     pinned.fingerprint = "0" * 16
@@ -198,9 +208,8 @@ def test_a_model_that_reports_another_fingerprint_is_refused(triton_server: Runn
 
 
 def test_a_tower_of_another_dimension_or_of_nan_is_refused(
-    triton_server: RunningTriton, training: Training, tmp_path: Path
+    triton_server: RunningTriton, training: Training, served: str, tmp_path: Path
 ) -> None:
-    serve(triton_server, training)
     with pytest.raises(deploy.DeployError, match=r"found shape \(1, 5, 5\), expected \(1, 5, 6\)"):
         deploy.load_and_check(triton_server.url, training.spec, dim=6)
     broken = write_training(tmp_path / "towers", seed=2)
@@ -222,9 +231,8 @@ def exported_again(training: Training) -> Training:
 
 
 def test_a_new_training_is_loaded_while_the_old_one_serves(
-    triton_server: RunningTriton, client: Any, training: Training, tmp_path: Path
+    triton_server: RunningTriton, client: Any, training: Training, served: str, tmp_path: Path
 ) -> None:
-    name = serve(triton_server, training)
     newer = write_training(tmp_path / "towers", seed=3)
     inputs = random_inputs(training.sizes, 1)
     expected = training.user_vectors(inputs)
@@ -236,7 +244,7 @@ def test_a_new_training_is_loaded_while_the_old_one_serves(
         connection = triton_grpc.InferenceServerClient(triton_server.url)
         while not loaded.is_set():
             try:
-                answers.append(infer(connection, name, inputs))
+                answers.append(infer(connection, served, inputs))
             except triton_grpc.InferenceServerException as error:
                 failures.append(error)
         connection.close()
@@ -253,11 +261,11 @@ def test_a_new_training_is_loaded_while_the_old_one_serves(
     for answer in answers:
         np.testing.assert_allclose(answer, expected, atol=1e-5)
     np.testing.assert_allclose(infer(client, newer_name, inputs), newer.user_vectors(inputs), atol=1e-5)
-    assert deploy.unload_unused(triton_server.url, {name, "user_tower"} | set(loaded_names(client)) - {newer_name}) == [
-        newer_name
-    ]
+    assert deploy.unload_unused(
+        triton_server.url, {served, "user_tower"} | set(loaded_names(client)) - {newer_name}
+    ) == [newer_name]
     assert newer_name not in loaded_names(client)
-    assert name in loaded_names(client)
+    assert served in loaded_names(client)
 
 
 def loaded_names(client: Any) -> list[str]:
