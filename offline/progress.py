@@ -1,0 +1,80 @@
+"""How far a build is: one live display on a terminal, plain lines in a log, and a summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from serendipity.offline.steps import Numbers, Outcome
+
+
+class BuildDisplay:
+    """Shows a build on a console: bars where it is a terminal, a line per step elsewhere."""
+
+    def __init__(self, console: Console, num_steps: int) -> None:
+        self._console = console
+        self._num_steps = num_steps
+        self._done = 0
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self._whole = self.progress.add_task("build", total=num_steps)
+
+    def started(self, step: str) -> None:
+        """Show that a step begins."""
+        self.progress.update(self._whole, description=step)
+        if not self._console.is_terminal:
+            self._console.print(f"[{self._done + 1}/{self._num_steps}] {step} …", markup=False, highlight=False)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Show that a step is done."""
+        self._done += 1
+        self.progress.advance(self._whole)
+        for task in self.progress.task_ids:
+            if task != self._whole:
+                self.progress.remove_task(task)
+        state = f"{outcome.seconds:.1f} s" if outcome.ran else "up to date"
+        line = f"[{self._done}/{self._num_steps}] {outcome.step}: {state}  {describe(outcome.numbers)}"
+        self._console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def build_display(console: Console, num_steps: int) -> Iterator[BuildDisplay]:
+    """Show a build of `num_steps` steps while the block runs."""
+    display = BuildDisplay(console, num_steps)
+    with display.progress:
+        yield display
+
+
+def summary(outcomes: Sequence[Outcome]) -> Table:
+    """Lay out what became of every step."""
+    table = Table("step", "", "seconds", "key numbers", box=None, pad_edge=False)
+    table.columns[2].justify = "right"
+    for outcome in outcomes:
+        table.add_row(
+            outcome.step, "ran" if outcome.ran else "skipped", f"{outcome.seconds:.1f}", describe(outcome.numbers)
+        )
+    table.add_row("total", "", f"{sum(outcome.seconds for outcome in outcomes if outcome.ran):.1f}", "")
+    return table
+
+
+def describe(numbers: Numbers) -> str:
+    """Write key numbers on a line: integers with separators, others to four significant digits."""
+    return ", ".join(f"{name} {_number(value)}" for name, value in numbers.items())
+
+
+def _number(value: float | int | str) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else value

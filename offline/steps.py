@@ -1,0 +1,253 @@
+"""Runs steps in order, each at most once for the same content.
+
+A step makes one directory out of others. Its key is the content of its inputs, its configuration and the source of the
+code it runs; the key is stamped into the directory, last, when the step is done. A step whose directory carries the
+present key, and still holds what it was stamped with, is up to date, however old any file is.
+
+    <out>/<step>/            what the step made; .stamp.json in it tells by what
+    <out>/.<step>.<key>/     where it is being made: moved into place when it is whole, or continued by the next run
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.progress import Progress
+
+from serendipity.layout import hash_of, sha256, write_atomically
+
+STAMP = ".stamp.json"
+"""Written into a step's directory when everything else is in it."""
+
+_LOCK = ".build.lock"
+
+Numbers = Mapping[str, float | int | str]
+"""Key numbers of a step, for the summary."""
+
+
+class StepError(Exception):
+    """A step cannot run, or made nothing: names it, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a running step is given.
+
+    directory: where to write; it holds what a killed run of the very same step left if the step is resumable, and is
+    empty otherwise. previous: what the last finished run made, of whatever inputs; None if there is none.
+    progress: where bars may be shown.
+    """
+
+    directory: Path
+    previous: Path | None
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Step:
+    """One builder.
+
+    name: of the step and of its directory, which may lie deeper (validation/towers). inputs: files and directories
+    whose content it depends on; directories count without hidden files. configuration: what else it depends on, JSON.
+    code: modules and packages whose source it depends on. run: makes the directory, returns key numbers.
+    products: files and directories elsewhere that it also makes, told from the key numbers; if one is missing the step
+    runs again. resumable: `run` continues what lies in its directory.
+    """
+
+    name: str
+    inputs: Sequence[Path]
+    configuration: Mapping[str, Any]
+    code: Sequence[str]
+    run: Callable[[StepContext], Numbers]
+    products: Callable[[Numbers], Sequence[Path]] = field(default=lambda _: ())
+    resumable: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step. seconds: of this run if it ran, of the run that made it otherwise."""
+
+    step: str
+    ran: bool
+    seconds: float
+    numbers: Numbers
+
+
+class Display(Protocol):
+    """Shows how far a build is."""
+
+    @property
+    def progress(self) -> Progress:
+        """Where a step's own bars are shown."""
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """A step is done, or was up to date."""
+
+
+def run_steps(
+    steps: Sequence[Step], out: Path, display: Display, *, clock: Callable[[], float] = time.monotonic
+) -> list[Outcome]:
+    """Run every step that is not up to date, in order, and tell what became of each.
+
+    One build works in `out` at a time. A run that was killed at any point is continued by the next. clock: seconds.
+    Raises StepError when an input is missing, when another build is at work, and whatever a step raises.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with _exclusive(out):
+        hashes = ContentHashes()
+        return [_bring_up_to_date(step, out, hashes, display, clock) for step in steps]
+
+
+class ContentHashes:
+    """SHA-256 of files and directories by content, computed once per file while it stays as it is."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, int, int, int], str] = {}
+
+    def of(self, path: Path) -> str:
+        """Hash a file, or a directory: names and contents of everything in it that is not hidden.
+
+        Raises StepError when there is nothing at `path`.
+        """
+        if path.is_file():
+            return self._of_file(path)
+        if not path.is_dir():
+            raise StepError(f"{path}: missing; expected a file or a directory to build from")
+        parts = []
+        for file in sorted(_visible_files(path)):
+            parts += [str(file.relative_to(path)).encode(), self._of_file(file).encode()]
+        return hash_of(parts)
+
+    def _of_file(self, path: Path) -> str:
+        status = path.stat()
+        # Only spares hashing twice within one run; between runs content alone counts.
+        key = (str(path), status.st_ino, status.st_size, status.st_mtime_ns)
+        if key not in self._files:
+            self._files[key] = sha256(path)
+        return self._files[key]
+
+
+def step_key(step: Step, hashes: ContentHashes) -> str:
+    """Hash everything the step's result depends on."""
+    configuration = json.dumps(step.configuration, sort_keys=True, default=str)
+    parts = [step.name.encode(), configuration.encode(), code_hash(step.code).encode()]
+    return hash_of([*parts, *(hashes.of(path).encode() for path in step.inputs)])
+
+
+def code_hash(modules: Sequence[str]) -> str:
+    """Hash the source of modules and packages (with everything below them), without importing them."""
+    parts = []
+    for module in sorted(modules):
+        spec = find_spec(module)
+        if spec is None or spec.origin is None:
+            raise StepError(f"{module}: no such module; expected the source a step depends on")
+        origin = Path(spec.origin)
+        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+        for file in files:
+            parts += [module.encode(), file.name.encode(), file.read_bytes()]
+    return hash_of(parts)
+
+
+@dataclass(frozen=True)
+class _Stamp:
+    key: str
+    content: str
+    seconds: float
+    numbers: Numbers
+
+    @classmethod
+    def read(cls, directory: Path) -> _Stamp | None:
+        try:
+            return cls(**json.loads((directory / STAMP).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, directory: Path) -> None:
+        write_atomically(directory / STAMP, json.dumps(self.__dict__, indent=2, sort_keys=True).encode())
+
+
+def _bring_up_to_date(
+    step: Step, out: Path, hashes: ContentHashes, display: Display, clock: Callable[[], float]
+) -> Outcome:
+    place = out / step.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    key = step_key(step, hashes)
+    working = place.with_name(f".{place.name}.{key[:16]}")
+    current = partial(_is_current, step, key, hashes=hashes)
+    if not current(place) and current(working):
+        # The last run was killed after it was done and before it was in place.
+        _move_into_place(working, place)
+    _clear(place, keep=working)
+    if current(place):
+        stamp = _Stamp.read(place)
+        assert stamp is not None
+        outcome = Outcome(step.name, False, stamp.seconds, stamp.numbers)
+    else:
+        if not step.resumable:
+            shutil.rmtree(working, ignore_errors=True)
+        working.mkdir(exist_ok=True)
+        display.started(step.name)
+        start = clock()
+        numbers = dict(step.run(StepContext(working, place if place.exists() else None, display.progress)))
+        seconds = clock() - start
+        _Stamp(key, hashes.of(working), seconds, numbers).write(working)
+        _move_into_place(working, place)
+        outcome = Outcome(step.name, True, seconds, numbers)
+    display.finished(outcome)
+    return outcome
+
+
+def _is_current(step: Step, key: str, directory: Path, *, hashes: ContentHashes) -> bool:
+    stamp = _Stamp.read(directory)
+    return (
+        stamp is not None
+        and stamp.key == key
+        and all(path.exists() for path in step.products(stamp.numbers))
+        and stamp.content == hashes.of(directory)
+    )
+
+
+def _move_into_place(working: Path, place: Path) -> None:
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    # Killed here, the step is whole in `working`, and the next run begins by moving it.
+    working.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _clear(place: Path, *, keep: Path) -> None:
+    """Remove what killed runs of this step left, but for what a resumable step may continue."""
+    for left in place.parent.glob(f".{place.name}.*"):
+        if left != keep and left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _visible_files(directory: Path) -> Iterator[Path]:
+    for path in directory.rglob("*"):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(directory).parts):
+            yield path
+
+
+@contextmanager
+def _exclusive(out: Path) -> Iterator[None]:
+    with (out / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StepError(f"{out}: another build (or this one, still running) is at work there") from error
+        yield
