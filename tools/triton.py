@@ -48,6 +48,11 @@ class TritonServer:
         atexit.register(self.stop)
 
     @property
+    def shared_memory_prefix(self) -> str:
+        """Start of the names of its Python backend's regions in /dev/shm."""
+        return _shared_memory_prefix(self._scratch)
+
+    @property
     def pid(self) -> int:
         """Process id of tritonserver."""
         return self._process.pid
@@ -75,7 +80,8 @@ class TritonServer:
     def last_lines(self) -> str:
         """The end of the log, for messages."""
         text = self.log_path.read_text(encoding="utf-8", errors="replace")
-        lines = text.splitlines()[-_LOG_LINES:]
+        # The tables of options and models that it prints at the start would crowd out the reason.
+        lines = [line for line in text.splitlines() if line.strip() and line[0] not in "|+"][-_LOG_LINES:]
         return f"last lines of {self.log_path}:\n    " + "\n    ".join(lines or ["(empty)"])
 
     def wait(self) -> int:
@@ -95,7 +101,7 @@ class TritonServer:
         # The server leads a process group of its own; after a crash its stubs may still be in it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        for region in Path("/dev/shm").glob(f"{_shm_prefix(self._scratch)}*"):
+        for region in Path("/dev/shm").glob(f"{self.shared_memory_prefix}*"):
             region.unlink(missing_ok=True)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -131,12 +137,9 @@ def launch(
         raise TritonError(f"{repository}: not a directory; expected a Triton model repository")
     program = program or find_program()
     wanted = (grpc_port, http_port, metrics_port)
-    if log_path is None:
-        handle, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
-        os.close(handle)
-        log_path = Path(name)
     for attempts_left in (2, 1, 0):
         ports = _choose_ports(wanted, address)
+        log_path = log_path or _temporary_log()
         server = _start(program, repository, address, ports, log_path, arguments)
         try:
             _wait_until_ready(server, time.monotonic() + start_timeout)
@@ -176,7 +179,7 @@ def _start(
         # The configurations are complete. To complete one, Triton would start a second Python and import torch there.
         "--disable-auto-complete-config",
         # Regions of our own name can be removed when the server is killed.
-        f"--backend-config=python,shm-region-prefix-name={_shm_prefix(scratch)}",
+        f"--backend-config=python,shm-region-prefix-name={_shared_memory_prefix(scratch)}",
     ]
     if program.backends is not None:
         # The package keeps the stubs apart from the backend; the backend wants its own directory to hold one.
@@ -247,11 +250,17 @@ def _is_free(address: str, port: int) -> bool:
         return True
 
 
+def _temporary_log() -> Path:
+    handle, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
+    os.close(handle)
+    return Path(name)
+
+
 def _reachable(address: str) -> str:
     return _LOOPBACK if address in ("0.0.0.0", "") else address
 
 
-def _shm_prefix(scratch: Path) -> str:
+def _shared_memory_prefix(scratch: Path) -> str:
     return f"{scratch.name}_"
 
 

@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 
@@ -41,12 +42,12 @@ def find_program(which: Callable[[str], str | None] = shutil.which) -> TritonPro
     return packaged_program()
 
 
-def packaged_program() -> TritonProgram:
+def packaged_program(find_spec: Callable[[str], ModuleSpec | None] = importlib.util.find_spec) -> TritonProgram:
     """The tritonserver in nvidia-pytriton, with the Python backend's stub for the running Python.
 
     The package itself is not imported: it is installed without its dependencies.
     """
-    spec = importlib.util.find_spec("pytriton")
+    spec = find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         raise TritonError(
             "no tritonserver on PATH and no packaged one; install it with\n"
