@@ -1,0 +1,185 @@
+"""From what the builders made, as of a moment, to the contents of a snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.features import FeatureAssembler, LongHistory, TowerInputs
+from serendipity.novelty import Clicks
+from serendipity.offline.interests.reasoner import Interest
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.logs.histories import Histories
+from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, taxonomy_number
+from serendipity.v1 import records_pb2
+
+INTEREST_LIFE_DAYS = 7.0
+"""Days after which interests turn stale, ± LIFE_SPREAD by user, so that not all turn stale at once."""
+LIFE_SPREAD = 0.15
+
+UserTower = Callable[[TowerInputs], NDArray[np.float32]]
+"""Exported user tower: B users → [B, 1 + K, d] float32."""
+
+
+def known_users(histories: Histories, moment: int) -> list[int]:
+    """Numbers of the users of whom something is known before a moment: a click, a search or a profile."""
+    known = np.array([bool(profile) for profile in histories.profiles], np.bool_)
+    known[histories.users[histories.times < moment]] = True
+    searchers = np.repeat(np.arange(len(histories)), np.diff(histories.search_offsets))
+    known[searchers[histories.search_times < moment]] = True
+    users: list[int] = np.flatnonzero(known).tolist()
+    return users
+
+
+class UserRecords(Mapping[str, records_pb2.UserRecord]):
+    """Users' records as of a moment, made when asked for: they would fill the memory together."""
+
+    def __init__(
+        self,
+        histories: Histories,
+        users: Sequence[int],
+        moment: int,
+        assembler: FeatureAssembler,
+        vectors: NDArray[np.float16],
+    ) -> None:
+        """Take users (numbers) and their stored vectors, [len(users), d]."""
+        self._histories = histories
+        self._moment = moment
+        self._assembler = assembler
+        self._vectors = vectors
+        self._place = {histories.user_ids[user]: i for i, user in enumerate(users)}
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
+
+    def __getitem__(self, user_id: str) -> records_pb2.UserRecord:
+        place = self._place[user_id]
+        user = self._histories.user_numbers[user_id]
+        clicks = self._histories.clicks_before(user, self._moment)
+        long = self._histories.long_history_before(user, self._moment)
+        most = slice(MAX_LONG_CATEGORIES)
+        return records_pb2.UserRecord(
+            click_items=clicks.items.tolist(),
+            click_categories=clicks.categories.tolist(),
+            click_times=clicks.times.tolist(),
+            profile=self._assembler.encode_profile(self._histories.profiles[user]).tolist(),
+            user_vector=self._vectors[place].astype("<f2").tobytes(),
+            long_categories=long.categories[most].tolist(),
+            long_counts=long.counts[most].tolist(),
+            long_last_times=long.last_times[most].tolist(),
+        )
+
+
+def stored_vectors(
+    tower: UserTower,
+    histories: Histories,
+    users: Sequence[int],
+    moment: int,
+    assembler: FeatureAssembler,
+    *,
+    batch: int = 256,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float16]:
+    """Run the tower for every user alone: [len(users), d] float16, what serves while the tower is away.
+
+    Raises ValueError when a vector does not fit into float16.
+    """
+    parts: list[NDArray[np.float16]] = []
+    nothing = np.empty((0, assembler.interest_dim), np.float32)
+    for start in range(0, len(users), batch):
+        some = users[start : start + batch]
+        inputs = TowerInputs.stack(
+            [
+                assembler.assemble(
+                    histories.clicks_before(user, moment),
+                    histories.long_history_before(user, moment),
+                    assembler.encode_profile(histories.profiles[user]),
+                    nothing,
+                    moment,
+                )
+                for user in some
+            ]
+        )
+        parts.append(_half(tower(inputs)[:, 0]))
+        advance(len(some))
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float16)
+
+
+def cold_record(tower: UserTower, assembler: FeatureAssembler, moment: int) -> records_pb2.UserRecord:
+    """Make the record of a user nothing is known of."""
+    inputs = assembler.assemble(
+        Clicks.empty(),
+        LongHistory.empty(),
+        assembler.encode_profile({}),
+        np.empty((0, assembler.interest_dim), np.float32),
+        moment,
+    )
+    return records_pb2.UserRecord(
+        profile=assembler.encode_profile({}).tolist(), user_vector=_half(tower(inputs)[:, 0])[0].astype("<f2").tobytes()
+    )
+
+
+def interests_record(
+    user_id: str, interests: Sequence[Interest], taxonomy_hash: str, generated_at: int
+) -> records_pb2.InterestsRecord:
+    """Make the hot record of one user's interests: ids and weights in 1/1000. generated_at: Unix seconds."""
+    return records_pb2.InterestsRecord(
+        node_ids=[interest.node_id for interest in interests],
+        weights=[round(1000 * min(max(interest.weight, 0.0), 1.0)) for interest in interests],
+        generated_at=generated_at,
+        expires_at=expires_at(user_id, generated_at),
+        taxonomy_hash=taxonomy_number(taxonomy_hash),
+    )
+
+
+def interest_paths_record(interests: Sequence[Interest], reasoner: str) -> records_pb2.InterestPathsRecord:
+    """Make the record of how one user's interests were reached."""
+    paths = [
+        records_pb2.InterestPath(
+            seed_kind=interest.path.seed_kind,
+            seed=interest.path.seed,
+            core_demand=interest.path.core_demand,
+            latent_interest=interest.path.latent_interest,
+            relation=interest.path.relation,
+            score=interest.path.score,
+        )
+        for interest in interests
+    ]
+    return records_pb2.InterestPathsRecord(paths=paths, reasoner=reasoner)
+
+
+def expires_at(user_id: str, generated_at: int) -> int:
+    """Moment a user's interests turn stale: 7 days after they were generated, ± 15 % by hash of the user."""
+    digest = hashlib.blake2b(user_id.encode(), digest_size=8).digest()
+    spread = LIFE_SPREAD * (2 * int.from_bytes(digest, "big") / (2**64 - 1) - 1)
+    return generated_at + round(INTEREST_LIFE_DAYS * (1 + spread) * 86_400)
+
+
+def node_records(taxonomy: Taxonomy) -> list[records_pb2.InterestNode]:
+    """Make the records of the taxonomy's nodes, by id."""
+    return [
+        records_pb2.InterestNode(
+            node_id=node.node_id,
+            name=node.name,
+            path=node.path,
+            starts=[start for start, _ in node.ranges],
+            ends=[end for _, end in node.ranges],
+        )
+        for node in taxonomy.nodes
+    ]
+
+
+def _half(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        half = vectors.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise ValueError(
+            f"stored user vectors: found {float(np.abs(vectors).max()):g}, expected at most 65504, which float16 holds"
+        )
+    return half

@@ -1,0 +1,157 @@
+"""Records of users, interests and nodes as of a moment."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from serendipity.features import INPUT_NAMES, FeatureAssembler, LongHistory, TowerInputs
+from serendipity.novelty import Clicks
+from serendipity.offline.interests.reasoner import Interest, InterestPath
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.snapshot.assembly import (
+    UserRecords,
+    UserTower,
+    cold_record,
+    expires_at,
+    interest_paths_record,
+    interests_record,
+    known_users,
+    node_records,
+    stored_vectors,
+)
+from serendipity.offline.snapshot.contents import check_interest_paths, check_interests, check_user
+from serendipity.v1 import records_pb2
+from tests.fixtures.small_histories import make_small_histories
+from tests.fixtures.small_world import DAY, NOW, SmallWorld
+
+
+@pytest.fixture(scope="module")
+def tower(small_world: SmallWorld) -> UserTower:
+    program = torch.export.load(small_world.tower_path).module()
+
+    def run(inputs: TowerInputs) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return program(*(torch.from_numpy(getattr(inputs, name)) for name in INPUT_NAMES)).numpy()
+
+    return run
+
+
+def test_records_hold_what_was_known_at_the_moment_and_nothing_later(small_world: SmallWorld, tower: UserTower) -> None:
+    histories = make_small_histories(small_world)
+    assembler = FeatureAssembler.from_spec(small_world.tower)
+    users = known_users(histories, NOW)
+    assert [histories.user_ids[user] for user in users] == sorted(small_world.user_ids)
+    vectors = stored_vectors(tower, histories, users, NOW, assembler, batch=7)
+    records = UserRecords(histories, users, NOW, assembler, vectors)
+    assert len(records) == len(small_world.user_ids)
+    for user_id in small_world.user_ids:
+        record = records[user_id]
+        check_user(user_id, record, small_world.contents)
+        stored = small_world.contents.users[user_id]
+        assert sorted(zip(record.click_times, record.click_items, strict=True)) == sorted(
+            zip(stored.click_times, stored.click_items, strict=True)
+        )
+        assert max(record.click_times) < NOW
+
+
+def test_what_is_fed_from_a_record_is_what_is_fed_from_the_history(small_world: SmallWorld, tower: UserTower) -> None:
+    histories = make_small_histories(small_world)
+    assembler = FeatureAssembler.from_spec(small_world.tower)
+    users = known_users(histories, NOW)
+    records = UserRecords(histories, users, NOW, assembler, stored_vectors(tower, histories, users, NOW, assembler))
+    for user in users[:10]:
+        record = records[histories.user_ids[user]]
+        served = assembler.assemble(
+            Clicks(
+                np.array(record.click_items, np.int64),
+                np.array(record.click_categories, np.int32),
+                np.array(record.click_times, np.int64),
+            ),
+            LongHistory(
+                np.array(record.long_categories, np.int32),
+                np.array(record.long_counts, np.int32),
+                np.array(record.long_last_times, np.int64),
+            ),
+            np.array(record.profile, np.int32),
+            np.empty((0, assembler.interest_dim), np.float32),
+            NOW,
+        )
+        trained = assembler.assemble(
+            histories.clicks_before(user, NOW),
+            histories.long_history_before(user, NOW),
+            assembler.encode_profile(histories.profiles[user]),
+            np.empty((0, assembler.interest_dim), np.float32),
+            NOW,
+        )
+        for name in INPUT_NAMES:
+            assert np.array_equal(getattr(served, name), getattr(trained, name)), name
+        stored = np.frombuffer(record.user_vector, "<f2")
+        assert stored == pytest.approx(tower(served)[0, 0], rel=2e-3, abs=2e-3)
+
+
+def test_a_cold_user_has_a_record_without_history(small_world: SmallWorld, tower: UserTower) -> None:
+    record = cold_record(tower, FeatureAssembler.from_spec(small_world.tower), NOW)
+    check_user("cold", record, small_world.contents)
+    assert (len(record.click_items), len(record.long_categories), list(record.profile)) == (0, 0, [0, 0])
+
+
+def test_vectors_that_float16_cannot_hold_are_refused(small_world: SmallWorld) -> None:
+    def enormous(inputs: TowerInputs) -> NDArray[np.float32]:
+        return np.full((len(inputs), 1, 16), 1e6, np.float32)
+
+    with pytest.raises(ValueError, match="found 1e\\+06, expected at most 65504"):
+        cold_record(enormous, FeatureAssembler.from_spec(small_world.tower), NOW)
+
+
+def test_interests_become_a_hot_record_and_their_paths_another(small_world: SmallWorld) -> None:
+    path = InterestPath(
+        records_pb2.SEED_KIND_SEARCH, "running shoes", "sport", "sport-2", records_pb2.RELATION_HYPONYM, 0.25
+    )
+    interests = [Interest(3, 0.12345, path), Interest(0, 1.0, path)]
+    record = interests_record("user-01", interests, small_world.contents.taxonomy_hash, NOW)
+    paths = interest_paths_record(interests, "taxonomy")
+    check_interests("user-01", record, small_world.contents)
+    check_interest_paths("user-01", paths, record)
+    assert (list(record.node_ids), list(record.weights)) == ([3, 0], [123, 1000])
+    assert (paths.paths[0].seed, paths.paths[0].relation) == ("running shoes", records_pb2.RELATION_HYPONYM)
+    assert (paths.paths[0].score, paths.reasoner) == (0.25, "taxonomy")
+
+
+@given(st.text(min_size=1), st.integers(0, 2**40))
+def test_interests_live_seven_days_give_or_take_fifteen_per_cent(user_id: str, generated_at: int) -> None:
+    life = expires_at(user_id, generated_at) - generated_at
+    assert life + 1 >= 0.85 * 7 * DAY
+    assert life - 1 <= 1.15 * 7 * DAY
+
+
+def test_lives_are_spread_over_users() -> None:
+    lives = np.array([expires_at(f"user-{i}", 0) for i in range(2000)]) / DAY
+    assert lives.mean() == pytest.approx(7.0, abs=0.05)
+    assert np.histogram(lives, bins=10, range=(5.95, 8.05))[0].min() > 120
+
+
+def test_nodes_keep_their_ids_paths_and_rows(small_world: SmallWorld) -> None:
+    nodes = node_records(Taxonomy.from_catalogue(small_world.catalogue))
+    assert [node.node_id for node in nodes] == list(range(len(nodes)))
+    stored = {tuple(node.path): node for node in small_world.contents.nodes}
+    assert {tuple(node.path) for node in nodes} == set(stored)
+    for node in nodes:
+        expected = stored[tuple(node.path)]
+        assert (list(node.starts), list(node.ends)) == (list(expected.starts), list(expected.ends))
+        assert node.name == node.path[-1]
+
+
+def test_users_of_whom_nothing_is_known_yet_are_left_out(small_world: SmallWorld) -> None:
+    histories = make_small_histories(small_world)
+    cold = histories.user_numbers[small_world.cold_user_id]
+    assert cold not in known_users(histories, NOW)
+    profiles = [dict(profile) for profile in histories.profiles]
+    profiles[cold] = {"age": "1"}
+    assert cold in known_users(dataclasses.replace(histories, profiles=profiles), NOW)
