@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from serendipity.channel.errors import StoreError
 from serendipity.channel.hydrate import Hydrated
 from serendipity.channel.reasons import InternedReasons
 from serendipity.channel.recalled import FilterOutcome, Recalled, SourceOutcome, StageTimes
@@ -30,10 +32,11 @@ def compose(
     recent = user.clicks.items[user.clicks.items > 0] - 1
     vectors = snapshot.vectors.vectors
     surprise = unexpectedness(vectors[chosen.rows], vectors[recent])
+    item_ids = tuple(snapshot.item_ids[row] for row in chosen.rows.tolist())
     numbers, category_indexes = np.unique(chosen.categories, return_inverse=True)
     return Recalled(
         recall_id=recall_id,
-        item_ids=tuple(snapshot.item_ids[row] for row in chosen.rows.tolist()),
+        item_ids=item_ids,
         scores=chosen.scores,
         sources=chosen.sources,
         relevance=chosen.raw,
@@ -54,4 +57,17 @@ def compose(
         degraded_reasons=degraded_reasons,
         versions=replace(snapshot.versions, user_tower=user_tower),
         times=StageTimes(),
+        titles=_titles(item_ids, snapshot) if user.query.explain else (),
     )
+
+
+def _titles(item_ids: Sequence[str], snapshot: Snapshot) -> tuple[str, ...]:
+    """Read titles for a person; an item whose record cannot be read goes without rather than failing the answer."""
+    titles = []
+    for item_id in item_ids:
+        try:
+            stored = snapshot.items.read(item_id)
+        except StoreError:
+            stored = None
+        titles.append(stored.title if stored is not None else "")
+    return tuple(titles)

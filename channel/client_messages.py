@@ -54,7 +54,8 @@ class Reason:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One item. score: P(interaction) 0 to 1; reasons: of its own source first, empty unless explained."""
+    """One item. score: P(interaction) 0 to 1; reasons: of its own source first; both they and the title are empty
+    unless explained."""
 
     item_id: str
     score: float
@@ -64,6 +65,7 @@ class Candidate:
     category: str
     reasons: tuple[Reason, ...]
     features: Mapping[str, float]
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,7 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
             category=response.categories[response.category_indexes[i]],
             reasons=_reasons_of(response, reasons, i),
             features=dict(zip(names, values[i * width : (i + 1) * width], strict=True)),
+            title=response.titles[i] if response.titles else "",
         )
         for i in range(len(response.item_ids))
     )

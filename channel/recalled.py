@@ -85,7 +85,7 @@ class Recalled:
     category_indexes: [n] int32 into `categories`, the names that occur;
     reasons: each once; reason_indexes: [n] int32 into them, the reason of the source in `sources`;
     all_reason_indexes, all_reason_offsets: compressed rows, [n + 1] offsets;
-    features: [n, len(feature_names)] float32.
+    features: [n, len(feature_names)] float32; titles: n titles, none where the query asks for no explanation.
     """
 
     recall_id: str
@@ -108,6 +108,7 @@ class Recalled:
     degraded_reasons: tuple[str, ...]
     versions: Versions
     times: StageTimes
+    titles: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.item_ids)

@@ -24,6 +24,7 @@ def to_response(recalled: Recalled, explain: bool) -> channel_pb2.RecallResponse
         ),
         degraded=recalled.degraded,
         degraded_reasons=recalled.degraded_reasons,
+        titles=recalled.titles,
     )
     if explain:
         _add_reasons(response, recalled)

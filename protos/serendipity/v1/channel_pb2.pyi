@@ -142,7 +142,7 @@ class SourceQuota(_message.Message):
     def __init__(self, source: _Optional[_Union[Source, str]] = ..., min_count: _Optional[int] = ..., max_count: _Optional[int] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("recall_id", "item_ids", "scores", "sources", "relevance", "unexpectedness", "reason_indexes", "category_indexes", "categories", "reasons", "all_reason_indexes", "all_reason_offsets", "rank_features", "warnings", "source_statuses", "filter_counts", "degraded", "degraded_reasons", "versions", "timings")
+    __slots__ = ("recall_id", "item_ids", "scores", "sources", "relevance", "unexpectedness", "reason_indexes", "category_indexes", "categories", "reasons", "all_reason_indexes", "all_reason_offsets", "rank_features", "warnings", "source_statuses", "filter_counts", "degraded", "degraded_reasons", "versions", "timings", "titles")
     RECALL_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,7 @@ class RecallResponse(_message.Message):
     DEGRADED_REASONS_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    TITLES_FIELD_NUMBER: _ClassVar[int]
     recall_id: str
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
@@ -183,7 +184,8 @@ class RecallResponse(_message.Message):
     degraded_reasons: _containers.RepeatedScalarFieldContainer[str]
     versions: Versions
     timings: Timings
-    def __init__(self, recall_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[Source, str]]] = ..., relevance: _Optional[_Iterable[float]] = ..., unexpectedness: _Optional[_Iterable[float]] = ..., reason_indexes: _Optional[_Iterable[int]] = ..., category_indexes: _Optional[_Iterable[int]] = ..., categories: _Optional[_Iterable[str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., all_reason_indexes: _Optional[_Iterable[int]] = ..., all_reason_offsets: _Optional[_Iterable[int]] = ..., rank_features: _Optional[_Union[FeatureMatrix, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., source_statuses: _Optional[_Iterable[_Union[SourceStatus, _Mapping]]] = ..., filter_counts: _Optional[_Iterable[_Union[FilterCount, _Mapping]]] = ..., degraded: _Optional[bool] = ..., degraded_reasons: _Optional[_Iterable[str]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    titles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, recall_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[Source, str]]] = ..., relevance: _Optional[_Iterable[float]] = ..., unexpectedness: _Optional[_Iterable[float]] = ..., reason_indexes: _Optional[_Iterable[int]] = ..., category_indexes: _Optional[_Iterable[int]] = ..., categories: _Optional[_Iterable[str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., all_reason_indexes: _Optional[_Iterable[int]] = ..., all_reason_offsets: _Optional[_Iterable[int]] = ..., rank_features: _Optional[_Union[FeatureMatrix, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., source_statuses: _Optional[_Iterable[_Union[SourceStatus, _Mapping]]] = ..., filter_counts: _Optional[_Iterable[_Union[FilterCount, _Mapping]]] = ..., degraded: _Optional[bool] = ..., degraded_reasons: _Optional[_Iterable[str]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., titles: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FeatureMatrix(_message.Message):
     __slots__ = ("names", "num_rows", "values")

@@ -1,0 +1,39 @@
+"""Export the feedback log as events of the host schema, one JSON object a line, oldest first.
+
+serendip feedback export --build var/complete-journey > events.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from serendipity.channel.errors import ChannelError
+from serendipity.channel.feedback import FeedbackStore, host_events
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip feedback`."""
+    parser.add_argument("action", choices=("export",))
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--build", type=Path, metavar="DIR", help="build directory; state/feedback in it is read")
+    where.add_argument("--feedback", type=Path, metavar="DIR", help="the feedback store")
+    parser.add_argument("--start", type=int, default=0, metavar="SEQUENCE", help="first sequence number exported")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the log; returns 1 when there is none."""
+    path = args.feedback or args.build / "state" / "feedback"
+    if not path.is_dir():
+        print(f"serendip feedback: {path}: no feedback store there", file=sys.stderr)
+        return 1
+    try:
+        with FeedbackStore(path) as store:
+            for event in host_events(store.log(args.start)):
+                print(json.dumps(event, ensure_ascii=False))
+    except ChannelError as error:
+        print(f"serendip feedback: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,110 @@
+"""Ask a running channel for candidates and print them.
+
+serendip recall --user 718 --explain
+serendip recall --user 718 --count 20 --json | jq .item_ids
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+
+from google.protobuf import json_format
+from rich.console import Console
+from rich.table import Table
+
+from serendipity.channel.client import AsyncSerendipityClient
+from serendipity.channel.client_errors import ClientError
+from serendipity.channel.client_messages import Candidate, RecallResult, RecentEvent
+from serendipity.v1 import channel_pb2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip recall`."""
+    parser.add_argument("--user", required=True, metavar="ID", help="user to recall for")
+    parser.add_argument("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="the channel")
+    parser.add_argument("--count", type=int, default=10, help="candidates wanted")
+    parser.add_argument("--novelty", choices=("strict", "soft", "off"), default="strict", help="novelty policy")
+    parser.add_argument("--clicked", action="append", default=[], metavar="ITEM", help="clicked just now (repeatable)")
+    parser.add_argument("--exclude", action="append", default=[], metavar="ITEM", help="do not return (repeatable)")
+    parser.add_argument("--allow", action="append", default=[], metavar="CATEGORY", help="only these (repeatable)")
+    parser.add_argument("--deny", action="append", default=[], metavar="CATEGORY", help="not these (repeatable)")
+    parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="deadline of the call")
+    parser.add_argument("--explain", action="store_true", help="say why each item was found")
+    parser.add_argument("--json", action="store_true", help="print the response message as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Recall and print; returns 1 when the call fails."""
+    try:
+        result = asyncio.run(_recall(args))
+    except ClientError as error:
+        print(f"serendip recall: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json_format.MessageToJson(result.message, preserving_proto_field_name=True, ensure_ascii=False))
+    else:
+        print_result(Console(), args.user, result)
+    return 0
+
+
+def print_result(console: Console, user_id: str, result: RecallResult) -> None:
+    """Print an answer as a table a person can read, with where it came from underneath."""
+    message = result.message
+    explained = bool(message.reasons)
+    table = Table(title=f"user {user_id}: {len(result.candidates)} candidates", title_justify="left")
+    columns = ["#", "item", "category", "score", "found by", "unexpected"]
+    for column in [*columns, "why"] if explained else columns:
+        table.add_column(column, justify="right" if column in ("#", "score", "unexpected") else "left")
+    for rank, candidate in enumerate(result.candidates, 1):
+        table.add_row(str(rank), *_cells(candidate, explained))
+    console.print(table)
+    filled = ", ".join(
+        f"{_word(channel_pb2.Source.Name(s.source), 'SOURCE_')} {s.returned} of {s.found} found"
+        f" ({_word(channel_pb2.SourceState.Name(s.state), 'SOURCE_STATE_').upper()})"
+        for s in message.source_statuses
+    )
+    removed = ", ".join(f"{f.filter} {f.removed}" for f in message.filter_counts if f.removed)
+    timings = message.timings
+    milliseconds = {
+        name: getattr(timings, name).ToMicroseconds() / 1000
+        for name in ("total", "hydrate", "user_tower", "sources", "rank")
+    }
+    console.print(f"  sources: {filled}")
+    console.print(f"  removed: {removed or 'nothing'}")
+    console.print("  time: " + ", ".join(f"{name} {value:.1f} ms" for name, value in milliseconds.items()))
+    console.print(f"  snapshot {message.versions.snapshot}, {message.versions.user_tower}, recall {result.recall_id}")
+    for _, field, text in result.warnings:
+        console.print(f"  warning: {f'{field}: ' if field else ''}{text}")
+    if result.degraded:
+        console.print(f"  degraded: {'; '.join(result.degraded_reasons)}")
+
+
+def _cells(candidate: Candidate, explained: bool) -> list[str]:
+    cells = [
+        f"{candidate.title} [dim]{candidate.item_id}[/dim]" if candidate.title else candidate.item_id,
+        candidate.category,
+        f"{candidate.score:.4f}",
+        candidate.source,
+        f"{candidate.unexpectedness:.2f}",
+    ]
+    return [*cells, candidate.reasons[0].text if candidate.reasons else ""] if explained else cells
+
+
+def _word(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).lower()
+
+
+async def _recall(args: argparse.Namespace) -> RecallResult:
+    async with AsyncSerendipityClient(args.target, timeout=args.timeout) as client:
+        return await client.recall(
+            args.user,
+            count=args.count,
+            recent_events=[RecentEvent(item_id) for item_id in args.clicked],
+            exclude_item_ids=args.exclude,
+            allow_categories=args.allow,
+            deny_categories=args.deny,
+            novelty=args.novelty,
+            explain=args.explain,
+        )
