@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from serendipity.channel.calibration import Calibration, Knots
+from serendipity.channel.candidates import NO_INTEREST, Candidates
+from serendipity.channel.query import Source
+from serendipity.channel.scorer import FEATURE_NAMES, Scored, rank_features, score
+
+I2I, U2I = Source.INTEREST, Source.COLLABORATIVE
+
+
+def knots(raw: list[float], probability: list[float]) -> Knots:
+    return Knots(np.array(raw), np.array(probability))
+
+
+CALIBRATION = Calibration(
+    "test",
+    {
+        (I2I, False): knots([0, 1], [0.0, 0.5]),
+        (U2I, False): knots([0, 10], [0.0, 1.0]),
+        (U2I, True): knots([0, 10], [0.0, 0.1]),
+    },
+)
+
+
+def candidates(*finds: tuple[int, Source, float, int]) -> Candidates:
+    rows, sources, raw, interests = zip(*finds, strict=True) if finds else ((), (), (), ())
+    return Candidates(
+        np.array(rows, np.int64), np.array(sources, np.int8), np.array(raw, np.float32), np.array(interests, np.int16)
+    )
+
+
+def scored(found: Candidates, novel: list[bool] | None = None, **options: object) -> Scored:
+    return score(
+        found,
+        np.ones(len(found), np.int32),
+        np.array(novel if novel is not None else [True] * len(found)),
+        np.arange(100, dtype=np.int32)[::-1],
+        CALIBRATION,
+        **{"fallback": False, **options},  # type: ignore[arg-type]
+    )
+
+
+def test_an_item_of_several_sources_takes_the_highest_score() -> None:
+    result = scored(
+        candidates((7, I2I, 0.4, 0), (7, U2I, 5.0, NO_INTEREST), (8, I2I, 1.0, 1), (8, U2I, 1.0, NO_INTEREST))
+    )
+    assert result.rows.tolist() == [8, 7]
+    assert result.scores.tolist() == [0.5, 0.5]
+    assert result.sources.tolist() == [I2I, U2I]
+    assert result.raw.tolist() == [1.0, 5.0]
+    assert result.interests.tolist() == [1, NO_INTEREST]
+
+
+def test_of_several_interests_the_nearest_counts() -> None:
+    result = scored(candidates((7, I2I, 0.2, 0), (7, I2I, 0.9, 3), (7, I2I, 0.5, 1)))
+    assert (result.rows.tolist(), result.interests.tolist()) == ([7], [3])
+    assert result.source_ranks.tolist() == [[0, -1]]
+
+
+def test_ties_go_to_the_better_rank_then_to_the_smaller_id() -> None:
+    # Above the last knot all scores are equal; ids are ordered against rows here.
+    result = scored(candidates((1, I2I, 3.0, 0), (2, I2I, 2.0, 0), (3, I2I, 9.0, 0)))
+    assert len(set(result.scores.tolist())) == 1
+    assert result.rows.tolist() == [3, 1, 2]
+    result = scored(candidates((1, I2I, 1.0, 0), (2, U2I, 5.0, NO_INTEREST)))
+    assert result.rows.tolist() == [2, 1]
+
+
+def test_soft_novelty_weighs_what_is_known() -> None:
+    found = candidates((1, I2I, 1.0, 0), (2, I2I, 0.8, 0))
+    result = scored(found, novel=[False, True], known_weight=0.5)
+    assert result.rows.tolist() == [2, 1]
+    assert result.scores.tolist() == pytest.approx([0.4, 0.25])
+    assert result.novel.tolist() == [True, False]
+
+
+def test_stored_vectors_have_a_calibrator_of_their_own() -> None:
+    found = candidates((1, U2I, 10.0, NO_INTEREST))
+    assert scored(found).scores.tolist() == [1.0]
+    assert scored(found, fallback=True).scores.tolist() == pytest.approx([0.1])
+    # A source without one for stored vectors takes the tower's.
+    assert scored(candidates((1, I2I, 1.0, 0)), fallback=True).scores.tolist() == [0.5]
+
+
+def test_without_calibrators_scores_are_read_as_log_odds() -> None:
+    raw = np.array([-1e30, -2.0, 0.0, 2.0, 1e30], np.float32)
+    probabilities = Calibration().probabilities(I2I, False, raw)
+    assert probabilities.tolist() == pytest.approx([0.0, 0.11920292, 0.5, 0.88079708, 1.0])
+
+
+@given(npst.arrays(np.float32, st.integers(1, 30), elements=st.floats(-1e6, 1e6, width=32)), st.booleans())
+def test_calibration_keeps_the_order_and_gives_probabilities(raw: np.ndarray, calibrated: bool) -> None:
+    raw.sort()
+    probabilities = (CALIBRATION if calibrated else Calibration()).probabilities(U2I, False, raw)
+    assert (np.diff(probabilities) >= 0).all()
+    assert ((probabilities >= 0) & (probabilities <= 1)).all()
+
+
+def test_nothing_found_is_nothing_scored() -> None:
+    result = scored(candidates())
+    assert len(result) == 0
+    assert rank_features(result, np.empty(0, np.float32), np.empty(0, np.float32)).shape == (0, len(FEATURE_NAMES))
+
+
+def test_features_say_what_each_source_found() -> None:
+    result = scored(candidates((5, I2I, 1.0, 1), (6, I2I, 0.5, 0), (6, U2I, 2.0, NO_INTEREST)))
+    features = rank_features(result, np.array([0.25, 0.75], np.float32), np.array([0.9, 0.3], np.float32))
+    columns = {name: features[:, i].tolist() for i, name in enumerate(FEATURE_NAMES)}
+    assert result.rows.tolist() == [5, 6]
+    assert columns["relevance"] == [1.0, 0.5]
+    assert columns["unexpectedness"] == [0.25, 0.75]
+    assert columns["novel"] == [1.0, 1.0]
+    assert columns["interest_weight"] == pytest.approx([0.3, 0.9])
+    assert columns["interest_score"] == [0.5, 0.25]
+    assert columns["interest_reciprocal_rank"] == [1.0, 0.5]
+    assert columns["collaborative_score"] == pytest.approx([0.0, 0.2])
+    assert columns["collaborative_reciprocal_rank"] == [0.0, 1.0]
+
+
+finds = st.lists(
+    st.tuples(st.integers(0, 30), st.sampled_from(list(Source)), st.floats(-2, 12, width=32), st.integers(0, 5)),
+    max_size=80,
+    unique_by=lambda find: (find[0], find[1], find[3]),
+)
+
+
+@given(finds)
+def test_scoring_agrees_with_a_plain_reading(drawn: list[tuple[int, Source, float, int]]) -> None:
+    result = scored(candidates(*drawn))
+    assert sorted(result.rows.tolist()) == sorted({row for row, *_ in drawn})
+    assert (np.diff(result.scores) <= 0).all()
+    for row, found, source in zip(result.rows.tolist(), result.scores.tolist(), result.sources.tolist(), strict=True):
+        by_source = {
+            other: float(CALIBRATION.probabilities(other, False, np.array([raw], np.float32))[0])
+            for r, other, raw, _ in sorted(drawn, key=lambda find: find[2])
+            if r == row
+        }
+        assert found == pytest.approx(max(by_source.values()))
+        assert by_source[Source(source)] == pytest.approx(found)
