@@ -53,6 +53,9 @@ class ServerSettings(BaseSettings):
     user_tower_path: Path | None = None
     """Exported user tower (user_tower.pt2) to run in each worker instead of on Triton: small set-ups; needs torch."""
 
+    require_ready_model: bool = True
+    """Refuse to publish, or to roll back to, a snapshot whose user tower is not ready on Triton."""
+
     batch_users: int = Field(default=32, ge=1, le=64)
     """Users of a RecallBatch answered at once; other callers wait meanwhile."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import queue
 import threading
@@ -31,6 +32,7 @@ from serendipity.channel.response import to_response
 from serendipity.v1 import channel_pb2, records_pb2
 
 SUFFIX = ".log"
+_log = logging.getLogger(__name__)
 _MAX_BATCH = 256
 _IDLE_SECONDS = 1.0
 
@@ -139,9 +141,11 @@ class ServingLog:
                 for served in batch:
                     self._append(served.to_record())
                 self._flush()
-            except OSError:
-                # Records of the batch that reached the disk are counted as well: which did is not known. A torn one
-                # may stand at the end of this file, so the next record starts another.
+            except Exception:
+                # Whatever is wrong, with the disk or with one answer, the writer goes on. Records of the batch that
+                # reached the disk are counted as well: which did is not known. A torn one may stand at the end of
+                # this file, so the next record starts another.
+                _log.exception("serving log: up to %d answers lost", len(batch))
                 self._on_drop(len(batch))
                 self._close_file()
         self._close_file()

@@ -25,6 +25,7 @@ from serendipity import layout
 from serendipity.channel.admin import AdminServicer, create_admin_server
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.publication import Check, Publications
+from serendipity.channel.readiness import model_is_ready
 from serendipity.channel.server_settings import ServerSettings, split_address
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.telemetry import Telemetry, configure_logs
@@ -44,7 +45,7 @@ def serve(
 ) -> int:
     """Run the service until it is told to stop; returns the exit status, 0 after a clean drain.
 
-    checks: asked before any snapshot becomes the wanted one through the admin service.
+    checks: asked, after whether the model is ready, before the admin service makes any snapshot the wanted one.
     Raises StateUnavailable when another service uses the state directory, OSError when an address cannot be bound.
     """
     configure_logs(settings.log_level, settings.log_format)
@@ -60,7 +61,8 @@ async def _supervise(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     forget(settings.workers_path)
-    servicer = AdminServicer(Publications(settings.snapshots, checks=checks), settings, Telemetry())
+    publications = Publications(settings.snapshots, checks=[*_model_checks(settings, channel_settings), *checks])
+    servicer = AdminServicer(publications, settings, Telemetry())
     admin, health, admin_port = create_admin_server(servicer, settings)
     await admin.start()
     await health.set_serving(True)
@@ -133,6 +135,12 @@ async def _ended(process: SpawnProcess) -> None:
     finally:
         loop.remove_reader(process.sentinel)
     process.join()
+
+
+def _model_checks(settings: ServerSettings, channel_settings: ChannelSettings) -> list[Check]:
+    if settings.require_ready_model and settings.user_tower_path is None:
+        return [model_is_ready(channel_settings.triton_url)]
+    return []
 
 
 @contextlib.contextmanager
