@@ -58,6 +58,7 @@ def compose(
         versions=replace(snapshot.versions, user_tower=user_tower),
         times=StageTimes(),
         titles=_titles(item_ids, snapshot) if user.query.explain else (),
+        interests_age=max(0.0, user.query.now - user.interests.generated_at) if len(user.interests) else None,
     )
 
 

@@ -49,7 +49,8 @@ class Interests:
     """The latent interests searched by, best first; k of them.
 
     key: record they come from; positions: [k] int64 in that record; names: k; weights: [k] float32, 0 to 1;
-    vectors: [k, D] float32 text embeddings; ranges: per interest, the allowed item rows it is grounded in.
+    vectors: [k, D] float32 text embeddings; ranges: per interest, the allowed item rows it is grounded in;
+    generated_at: when the record was made, Unix seconds.
     """
 
     freshness: Freshness
@@ -59,6 +60,7 @@ class Interests:
     weights: NDArray[np.float32]
     vectors: NDArray[np.float32]
     ranges: tuple[RowRanges, ...]
+    generated_at: int = 0
 
     def __len__(self) -> int:
         return len(self.names)
@@ -239,7 +241,8 @@ def _grounded(
             ranges.append(within)
     kept = np.array(positions, np.int64)
     vectors = np.array(snapshot.interest_vectors[stored.node_ids[kept]])
-    return Interests(freshness, key, kept, tuple(names), stored.weights[kept], vectors, tuple(ranges))
+    weights = stored.weights[kept]
+    return Interests(freshness, key, kept, tuple(names), weights, vectors, tuple(ranges), stored.generated_at)
 
 
 def _tower_inputs(

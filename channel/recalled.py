@@ -85,7 +85,8 @@ class Recalled:
     category_indexes: [n] int32 into `categories`, the names that occur;
     reasons: each once; reason_indexes: [n] int32 into them, the reason of the source in `sources`;
     all_reason_indexes, all_reason_offsets: compressed rows, [n + 1] offsets;
-    features: [n, len(feature_names)] float32; titles: n titles, none where the query asks for no explanation.
+    features: [n, len(feature_names)] float32; titles: n titles, none where the query asks for no explanation;
+    interests_age: seconds since the interests searched by were generated, None without any.
     """
 
     recall_id: str
@@ -109,6 +110,7 @@ class Recalled:
     versions: Versions
     times: StageTimes
     titles: tuple[str, ...] = ()
+    interests_age: float | None = None
 
     def __len__(self) -> int:
         return len(self.item_ids)

@@ -40,6 +40,8 @@ _LATENCY_BUCKETS = (
     2.5,
     10.0,
 )
+_DAY = 86_400.0
+_AGE_BUCKETS = tuple(days * _DAY for days in (0.25, 0.5, 1, 2, 3, 5, 7, 8, 10, 14, 21, 30))
 _NOVEL = "novel"
 """Rank feature that is 1 for novel candidates."""
 
@@ -90,6 +92,12 @@ class Telemetry:
         self._short = Counter(
             "serendipity_short_answers", "Answers with fewer candidates than asked for.", registry=new
         )
+        self._interests_age = Histogram(
+            "serendipity_interests_age_seconds",
+            "Age of the cached interests an answer was searched by.",
+            buckets=_AGE_BUCKETS,
+            registry=new,
+        )
         self._degraded = Counter("serendipity_degraded_answers", "Answers marked degraded.", registry=new)
         self._removed = Counter(
             "serendipity_removed_candidates", "Candidates removed by a filter.", ["filter"], registry=new
@@ -136,6 +144,8 @@ class Telemetry:
             self._short.inc()
         if recalled.degraded:
             self._degraded.inc()
+        if recalled.interests_age is not None:
+            self._interests_age.observe(recalled.interests_age)
         for stage in ("total", "hydrate", "user_tower", "sources", "rank"):
             self._stage_seconds.labels(stage).observe(getattr(recalled.times, stage))
         for outcome in recalled.source_outcomes:

@@ -336,6 +336,7 @@ async def test_the_metrics_tell_what_was_answered(running: Service, small_world:
     assert sum(returned.values()) == 10.0
     assert scrape(text, "serendipity_degraded_answers_total")[""] == 1.0
     assert scrape(text, "serendipity_stage_seconds_count")['{stage="hydrate"}'] == 1.0
+    assert scrape(text, "serendipity_interests_age_seconds_count")[""] == 1.0
     assert '{filter="novelty"}' in scrape(text, "serendipity_removed_candidates_total")
     feedback = scrape(text, "serendipity_feedback_events_total")
     assert (feedback['{outcome="accepted"}'], feedback['{outcome="duplicate"}']) == (1.0, 1.0)
