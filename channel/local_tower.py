@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity import layout
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerTimeout, TowerUnavailable
 from serendipity.channel.tower import check_user_vectors
-from serendipity.features import INPUT_NAMES, TowerInputs
+from serendipity.features import INPUT_NAMES, TOWER_MODEL_PREFIX, TowerInputs, tower_fingerprint
 
 
 class LocalTower:
@@ -27,7 +26,7 @@ class LocalTower:
 
         self._torch: Any = torch
         try:
-            self.model_name = f"user_tower_{layout.sha256(path)[:16]}"
+            self.model_name = TOWER_MODEL_PREFIX + tower_fingerprint(path)
             self._program: Any = torch.export.load(path).module()
         except Exception as error:
             # torch raises whatever its zip reader, its schema or pickle raise.

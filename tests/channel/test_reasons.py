@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+
+from serendipity.channel.candidates import NO_INTEREST, Candidates
+from serendipity.channel.hydrate import Freshness, Interests
+from serendipity.channel.query import Source
+from serendipity.channel.reasons import InternedReasons, intern_reasons
+from serendipity.channel.scorer import Scored
+from serendipity.channel.stores import PathStore
+from serendipity.v1 import records_pb2
+
+I2I, U2I = Source.INTEREST, Source.COLLABORATIVE
+
+KINDS = {
+    records_pb2.SEED_KIND_SEARCH: "You searched for “cold brew”: behind that may be Drinks, which also leads to Tea.",
+    records_pb2.SEED_KIND_CATEGORY: "You choose cold brew: behind that may be Drinks, which also leads to Tea.",
+    records_pb2.SEED_KIND_PROFILE: "People like you (cold brew) look for Drinks, and find Tea.",
+    records_pb2.SEED_KIND_POPULATION: "Many people look for Drinks, and find Tea.",
+}
+
+
+def store(path: Path, *kinds: records_pb2.SeedKind) -> PathStore:
+    record = records_pb2.InterestPathsRecord(
+        paths=[
+            records_pb2.InterestPath(seed_kind=kind, seed="cold brew", core_demand="Drinks", latent_interest="Tea")
+            for kind in kinds
+        ]
+    )
+    with lmdb.open(str(path), lock=False) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"u", record.SerializeToString())
+    return PathStore(path)
+
+
+def interests(*positions: int) -> Interests:
+    n = len(positions)
+    return Interests(
+        freshness=Freshness.FRESH,
+        generated_at=None,
+        key=b"u",
+        positions=np.array(positions, np.int64),
+        names=tuple(f"name-{i}" for i in range(n)),
+        weights=np.linspace(1, 0.5, n, dtype=np.float32),
+        vectors=np.zeros((n, 2), np.float32),
+        ranges=(),
+    )
+
+
+def scored(rows: list[int], best: list[tuple[Source, int]], finds: list[tuple[int, Source, float, int]]) -> Scored:
+    n = len(rows)
+    columns = list(zip(*finds, strict=True)) if finds else [(), (), (), ()]
+    return Scored(
+        rows=np.array(rows, np.int64),
+        scores=np.zeros(n, np.float32),
+        sources=np.array([source for source, _ in best], np.int8),
+        raw=np.zeros(n, np.float32),
+        interests=np.array([interest for _, interest in best], np.int16),
+        categories=np.ones(n, np.int32),
+        novel=np.ones(n, np.bool_),
+        source_scores=np.zeros((n, 2), np.float32),
+        source_ranks=np.zeros((n, 2), np.int32),
+        finds=Candidates(
+            np.array(columns[0], np.int64),
+            np.array(columns[1], np.int8),
+            np.array(columns[2], np.float32),
+            np.array(columns[3], np.int16),
+        ),
+    )
+
+
+def of_item(reasons: InternedReasons, i: int) -> list[tuple[Source, float]]:
+    indexes = reasons.all_indexes[reasons.all_offsets[i] : reasons.all_offsets[i + 1]]
+    return [(reasons.reasons[index].source, round(reasons.reasons[index].weight, 2)) for index in indexes]
+
+
+def test_every_reason_is_listed_once_and_every_item_points_at_all_of_its_own(tmp_path: Path) -> None:
+    paths = store(tmp_path / "paths", *[records_pb2.SEED_KIND_SEARCH] * 3)
+    items = scored(
+        [9, 4],
+        [(I2I, 1), (U2I, NO_INTEREST)],
+        [(4, I2I, 0.5, 1), (9, I2I, 0.7, 1), (9, I2I, 0.3, 0), (4, U2I, 3.0, NO_INTEREST), (77, I2I, 9.0, 2)],
+    )
+    reasons = intern_reasons(items, interests(0, 1, 2), paths)
+    paths.close()
+    assert len(reasons.reasons) == 3
+    assert of_item(reasons, 0) == [(I2I, 0.75), (I2I, 1.0)]
+    assert of_item(reasons, 1) == [(I2I, 0.75), (U2I, 1.0)]
+    assert [reasons.reasons[i].source for i in reasons.indexes] == [I2I, U2I]
+    assert reasons.failure == ""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_seed_has_its_sentence(tmp_path: Path, kind: records_pb2.SeedKind) -> None:
+    paths = store(tmp_path / "paths", records_pb2.SEED_KIND_UNSPECIFIED, kind)
+    # Interest 0 was dropped as clicked: what is interest 0 now has position 1 in the record.
+    reasons = intern_reasons(scored([1], [(I2I, 0)], [(1, I2I, 1.0, 0)]), interests(1), paths)
+    paths.close()
+    (reason,) = reasons.reasons
+    assert reason.text == KINDS[kind]
+    assert (reason.seed, reason.core_demand, reason.latent_interest) == ("cold brew", "Drinks", "Tea")
+
+
+def test_paths_are_not_read_without_an_interest_among_the_items(tmp_path: Path) -> None:
+    paths = store(tmp_path / "paths")
+    paths.close()
+    reasons = intern_reasons(scored([1], [(U2I, NO_INTEREST)], [(1, U2I, 1.0, NO_INTEREST)]), interests(), paths)
+    assert [reason.source for reason in reasons.reasons] == [U2I]
+    assert reasons.failure == ""
+
+
+def test_nothing_returned_has_no_reasons(tmp_path: Path) -> None:
+    paths = store(tmp_path / "paths")
+    reasons = intern_reasons(scored([], [], []), interests(), paths)
+    paths.close()
+    assert reasons.reasons == ()
+    assert reasons.all_offsets.tolist() == [0]
