@@ -1,6 +1,6 @@
 """Place a snapshot's models on Triton, load and check them, then publish the snapshot that pins them.
 
-    serendip deploy --snapshot var/complete-journey/snapshots/VERSION --triton 127.0.0.1:8001 --admin 127.0.0.1:9091
+    serendip deploy --build var/complete-journey --triton 127.0.0.1:8001 [VERSION]
 
 A failure at any step leaves the snapshot that is published now, and the model it pins, as they are.
 """
@@ -17,6 +17,8 @@ import numpy as np
 import tritonclient.grpc as triton_grpc
 
 from serendipity import features, layout
+from serendipity.channel.errors import PublicationRefused
+from serendipity.channel.publication import Publications
 from serendipity.tools import placement
 from serendipity.v1 import admin_pb2, admin_pb2_grpc, records_pb2
 
@@ -139,6 +141,28 @@ def publish_over(address: str, timeout: float = 60.0) -> Callable[[str], None]:
     return publish
 
 
+def publish_on_disk(snapshots: Path, gate: bool = True) -> Callable[[str], None]:
+    """Give a function that publishes a version below `snapshots`; services that read them there follow."""
+
+    def publish(version: str) -> None:
+        checks = []
+        if gate:
+            from serendipity.tools.quality_gate import quality_gate
+
+            checks.append(quality_gate())
+        Publications(snapshots, checks=checks).publish(version)
+
+    return publish
+
+
+def newest(snapshots: Path) -> str:
+    """Version of the newest snapshot on disk. Raises DeployError when there is none."""
+    for listed in Publications(snapshots).listed():
+        if listed.manifest is not None:
+            return listed.version
+    raise DeployError(f"{snapshots}: holds no snapshot; build one with `serendip build`")
+
+
 def _zero_inputs(spec: records_pb2.TowerSpec) -> list[triton_grpc.InferInput]:
     inputs = []
     for name, sizes in placement.input_sizes(spec).items():
@@ -151,41 +175,46 @@ def _zero_inputs(spec: records_pb2.TowerSpec) -> list[triton_grpc.InferInput]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip deploy`."""
-    parser.add_argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshots/VERSION to publish")
-    parser.add_argument("--towers", type=Path, metavar="DIR", help="its training (default: towers/ of the same build)")
-    parser.add_argument("--models", type=Path, metavar="DIR", help="model repository (default: models/ of the build)")
+    parser.add_argument("version", nargs="?", help="snapshot to publish (default: the newest on disk)")
+    parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build directory: snapshots/, towers/")
+    parser.add_argument(
+        "--models", type=Path, metavar="DIR", help="Triton's repository (default: models/ of the build)"
+    )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
     parser.add_argument("--backend", choices=placement.BACKENDS, default="python", help="Triton backend of the tower")
     parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
-    parser.add_argument("--admin", default="127.0.0.1:9091", metavar="HOST:PORT", help="the channel's admin address")
+    parser.add_argument(
+        "--admin", metavar="HOST:PORT", help="publish over this admin service, not on this machine's disk"
+    )
+    parser.add_argument("--no-gate", action="store_true", help="publish on disk without the quality gate")
     parser.add_argument("--unload-unused", action="store_true", help="then unload towers no retained snapshot pins")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="per call to Triton")
 
 
 def run(args: argparse.Namespace) -> int:
     """Deploy, saying what is done; returns 1 when a step fails."""
-    build = args.snapshot.resolve().parent.parent
-    models = args.models or build / "models"
+    snapshots, models = args.build / "snapshots", args.models or args.build / "models"
     try:
+        version = args.version or newest(snapshots)
         if args.text_encoder:
             print(f"placed {placement.place_text_encoder(args.text_encoder, models)}")
             load_text_encoder(args.triton, args.timeout)
-        version = deploy(
-            args.snapshot,
+        deploy(
+            snapshots / version,
             models,
             args.triton,
-            publish_over(args.admin),
-            towers_dir=args.towers or build / "towers",
+            publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate),
+            towers_dir=args.build / "towers",
             backend=args.backend,
             timeout=args.timeout,
         )
-    except (DeployError, placement.PlacementError, layout.SnapshotError) as error:
+    except (DeployError, placement.PlacementError, layout.SnapshotError, PublicationRefused) as error:
         print(f"serendip deploy: {error}\nWhat was published before stays.", file=sys.stderr)
         return 1
     print(f"published {version}")
     if args.unload_unused:
         try:
-            for name in unload_unused(args.triton, pinned_models(args.snapshot.resolve().parent), args.timeout):
+            for name in unload_unused(args.triton, pinned_models(snapshots), args.timeout):
                 print(f"unloaded {name}")
         except (DeployError, layout.SnapshotError) as error:
             print(f"serendip deploy: {version} is published, but unused towers stay loaded: {error}", file=sys.stderr)

@@ -1,0 +1,138 @@
+"""Models placed in a deployment repository: whole, configured for their own sizes, and never of two trainings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from serendipity.features import INPUT_NAMES
+from serendipity.offline.export import export_onnx
+from serendipity.tools import placement
+from serendipity.tools.placement import PlacementError, place_text_encoder, place_user_tower
+from tests.fixtures.example_tower import Sizes, Training, random_inputs, tensors, write_training
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A training; tests that change its files take a copy."""
+    return write_training(tmp_path_factory.mktemp("training") / "towers")
+
+
+@pytest.fixture
+def towers(training: Training, tmp_path: Path) -> Path:
+    return shutil.copytree(training.directory, tmp_path / "towers")
+
+
+def read(path: Path) -> model_config_pb2.ModelConfig:
+    return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+
+
+def test_a_placed_tower_is_configured_for_its_own_sizes(training: Training, tmp_path: Path) -> None:
+    name = place_user_tower(training.directory, tmp_path)
+    assert name == f"user_tower_{training.spec.fingerprint}"
+    config = read(tmp_path / name / "config.pbtxt")
+    assert config.name == name
+    assert config.parameters["fingerprint"].string_value == training.spec.fingerprint
+    assert {tensor.name: list(tensor.dims) for tensor in config.input} == {
+        "history_items": [10], "history_ages": [10], "long_categories": [6], "long_counts": [6], "long_ages": [6],
+        "profile": [2], "interests": [4, 8],
+    }  # fmt: skip
+    assert list(config.output[0].dims) == [5, 5]
+    assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, config.max_batch_size]
+    for warm_up in config.model_warmup:
+        assert {key: list(value.dims) for key, value in warm_up.inputs.items()} == {
+            tensor.name: list(tensor.dims) for tensor in config.input
+        }
+    placed = {str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*") if path.is_file()}
+    assert placed == {"config.pbtxt", "1/model.py", "1/user_tower.pt2"}
+
+
+def test_sizes_without_profile_fields_keep_one_profile_column() -> None:
+    sizes = placement.input_sizes(Sizes(profile_fields=0).spec())
+    assert tuple(sizes) == INPUT_NAMES
+    assert sizes["profile"] == [1]
+
+
+def test_placing_again_changes_nothing_and_repairs_what_was_changed(training: Training, tmp_path: Path) -> None:
+    name = place_user_tower(training.directory, tmp_path)
+    inode = (tmp_path / name).stat().st_ino
+    assert place_user_tower(training.directory, tmp_path) == name
+    assert (tmp_path / name).stat().st_ino == inode
+    (tmp_path / name / "1" / "user_tower.pt2").write_bytes(b"cut off")
+    place_user_tower(training.directory, tmp_path)
+    assert placement.layout.sha256(tmp_path / name / "1" / "user_tower.pt2").startswith(training.spec.fingerprint)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_weights_that_are_not_those_of_the_spec_are_refused(towers: Path, tmp_path: Path) -> None:
+    with (towers / "user_tower.pt2").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(PlacementError, match=r"user_tower\.pt2: fingerprint: found [0-9a-f]{16}, expected"):
+        place_user_tower(towers, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_model_name_that_is_not_the_fingerprints_is_refused(towers: Path, tmp_path: Path) -> None:
+    spec = json.loads((towers / "tower.json").read_text())
+    (towers / "tower.json").write_text(json.dumps({**spec, "model_name": "user_tower"}))
+    with pytest.raises(PlacementError, match="model_name: found user_tower, expected user_tower_"):
+        place_user_tower(towers, tmp_path / "models")
+
+
+@pytest.mark.parametrize("missing", ["tower.json", "user_tower.pt2", "item_vectors.npy"])
+def test_a_missing_file_of_the_training_is_named(towers: Path, tmp_path: Path, missing: str) -> None:
+    (towers / missing).unlink()
+    with pytest.raises(PlacementError, match=missing):
+        place_user_tower(towers, tmp_path / "models")
+
+
+def test_a_failed_placement_leaves_nothing_behind(towers: Path, tmp_path: Path) -> None:
+    (towers / "user_tower.onnx").mkdir()
+    with pytest.raises(PlacementError, match=r"user_tower\.onnx: missing"):
+        place_user_tower(towers, tmp_path / "models", "onnxruntime")
+    assert not (tmp_path / "models").exists()
+
+
+def test_an_onnx_tower_is_placed_only_beside_the_training_it_was_exported_from(
+    training: Training, towers: Path, tmp_path: Path
+) -> None:
+    example = tensors(random_inputs(training.sizes, 2))
+    export_onnx(training.tower, example, towers / "user_tower.onnx", fingerprint="0" * 16)
+    with pytest.raises(PlacementError, match=f"found {'0' * 16}, expected {training.spec.fingerprint}"):
+        place_user_tower(towers, tmp_path / "models", "onnxruntime")
+    export_onnx(training.tower, example, towers / "user_tower.onnx", fingerprint=training.spec.fingerprint)
+    name = place_user_tower(towers, tmp_path / "models", "onnxruntime")
+    config = read(tmp_path / "models" / name / "config.pbtxt")
+    assert (config.name, config.backend) == (name, "onnxruntime")
+    assert [path.name for path in (tmp_path / "models" / name / "1").iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "dim"),
+    [
+        ({"model_type": "bert", "hidden_size": 384}, 384),
+        ({"model_type": "clip_text_model", "hidden_size": 16, "projection_dim": 12}, 12),
+        ({"model_type": "clip", "projection_dim": 512, "text_config": {"hidden_size": 16}}, 512),
+    ],
+)
+def test_a_placed_text_encoder_says_its_dimension(tmp_path: Path, configuration: dict[str, object], dim: int) -> None:
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text(json.dumps(configuration))
+    (encoder / "model.safetensors").write_bytes(b"weights")
+    (encoder / ".gitattributes").touch()
+    assert place_text_encoder(encoder, tmp_path / "models") == "text_encoder"
+    model = tmp_path / "models" / "text_encoder"
+    assert list(read(model / "config.pbtxt").output[0].dims) == [dim]
+    assert sorted(path.name for path in (model / "1" / "encoder").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_an_encoder_of_unknown_dimension_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(PlacementError, match="found none of hidden_size"):
+        place_text_encoder(tmp_path, tmp_path / "models")
