@@ -40,7 +40,6 @@ def interests(*positions: int) -> Interests:
     n = len(positions)
     return Interests(
         freshness=Freshness.FRESH,
-        generated_at=None,
         key=b"u",
         positions=np.array(positions, np.int64),
         names=tuple(f"name-{i}" for i in range(n)),

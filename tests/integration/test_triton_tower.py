@@ -1,0 +1,144 @@
+"""The pipeline over a real tritonserver: the answers are those of the same tower in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton_grpc
+from google.protobuf import json_format
+
+from serendipity import layout
+from serendipity.channel.deadline import Deadline
+from serendipity.channel.errors import TowerError, TowerTimeout, TowerUnavailable
+from serendipity.channel.hydrate import hydrate
+from serendipity.channel.local_tower import LocalTower
+from serendipity.channel.query import RecallQuery
+from serendipity.channel.recall import STORED_VECTORS, Channel
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot import SnapshotHolder, open_snapshot
+from serendipity.channel.state import EmptyUserState
+from serendipity.channel.triton import TritonTower
+from serendipity.features import TowerInputs
+from serendipity.tools import deploy, placement
+from tests.fixtures.small_world import DIM, NOW, SmallWorld
+from tests.integration.conftest import RunningTriton
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def served(triton_server: RunningTriton, small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name under which the small world's tower is loaded."""
+    towers = tmp_path_factory.mktemp("towers")
+    shutil.copy(small_world.tower_path, towers)
+    shutil.copy(small_world.snapshot_dir / layout.ITEM_VECTORS, towers)
+    (towers / "tower.json").write_text(json_format.MessageToJson(small_world.tower))
+    name = placement.place_user_tower(towers, triton_server.models_dir)
+    deploy.load_and_check(triton_server.url, small_world.tower, DIM)
+    return name
+
+
+@pytest.fixture(scope="module")
+def holder(small_world: SmallWorld) -> Iterator[SnapshotHolder]:
+    opened = SnapshotHolder(open_snapshot(small_world.snapshot_dir))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+async def tower(triton_server: RunningTriton) -> AsyncIterator[TritonTower]:
+    opened = TritonTower(triton_server.url)
+    yield opened
+    await opened.close()
+
+
+def query(user_id: str) -> RecallQuery:
+    return RecallQuery(user_id=user_id, count=20, now=NOW)
+
+
+def inputs_of(holder: SnapshotHolder, user_ids: list[str]) -> TowerInputs:
+    with holder.acquire() as lease:
+        users = [hydrate(lease, query(user_id), EmptyUserState(), ChannelSettings()) for user_id in user_ids]
+    return TowerInputs.stack([user.inputs for user in users])
+
+
+async def test_triton_gives_the_vectors_of_the_exported_tower(
+    small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower, served: str
+) -> None:
+    # More users than one batch of the model takes.
+    inputs = inputs_of(holder, [*small_world.user_ids, *small_world.user_ids[:20], "nobody"])
+    local = LocalTower(small_world.tower_path)
+    expected = await local.user_vectors(served, inputs, Deadline.after(60))
+    found = await tower.user_vectors(served, inputs, Deadline.after(60))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    await local.close()
+
+
+async def test_the_channel_answers_over_triton_as_it_does_in_process(
+    small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower, served: str
+) -> None:
+    local = LocalTower(small_world.tower_path)
+    over_triton, in_process = (Channel(holder, each, clock=lambda: NOW) for each in (tower, local))
+    for user_id in [*small_world.user_ids[:10], "nobody"]:
+        a, b = [await channel.recall(query(user_id), Deadline.after(60)) for channel in (over_triton, in_process)]
+        assert a.item_ids == b.item_ids
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+        assert a.versions.user_tower == served
+        assert not a.degraded
+    over_triton.close()
+    in_process.close()
+    await local.close()
+
+
+async def test_many_requests_at_once_are_answered_each_with_its_own_vectors(
+    small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower, served: str
+) -> None:
+    inputs = [inputs_of(holder, [user_id]) for user_id in small_world.user_ids]
+    together = await asyncio.gather(*(tower.user_vectors(served, each, Deadline.after(60)) for each in inputs))
+    for each, vectors in zip(inputs, together, strict=True):
+        alone = await tower.user_vectors(served, each, Deadline.after(60))
+        np.testing.assert_allclose(vectors, alone, atol=1e-5)
+
+
+async def test_a_model_that_is_not_loaded_is_unavailable(
+    small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower
+) -> None:
+    with pytest.raises(TowerUnavailable, match="user_tower_ffffffffffffffff"):
+        await tower.user_vectors(
+            "user_tower_ffffffffffffffff", inputs_of(holder, small_world.user_ids[:1]), Deadline.after(60)
+        )
+
+
+async def test_too_little_time_is_a_timeout_and_the_next_call_is_answered(
+    small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower, served: str
+) -> None:
+    inputs = inputs_of(holder, small_world.user_ids[:1])
+    with pytest.raises(TowerError) as caught:
+        await tower.user_vectors(served, inputs, Deadline.after(0.0002))
+    # Triton itself may be the one to notice that the time in its queue is over.
+    assert isinstance(caught.value, TowerTimeout | TowerUnavailable)
+    assert len(await tower.user_vectors(served, inputs, Deadline.after(60))) == 1
+
+
+async def test_an_unloaded_model_degrades_the_answer_until_it_is_back(
+    triton_server: RunningTriton, small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower, served: str
+) -> None:
+    channel = Channel(holder, tower, clock=lambda: NOW)
+    control = triton_grpc.InferenceServerClient(triton_server.url)
+    control.unload_model(served)
+    while control.is_model_ready(served):
+        await asyncio.sleep(0)
+    degraded = await channel.recall(query("user-00"), Deadline.after(60))
+    deploy.load_and_check(triton_server.url, small_world.tower, DIM)
+    control.close()
+    restored = await channel.recall(query("user-00"), Deadline.after(60))
+    channel.close()
+    assert degraded.versions.user_tower == STORED_VECTORS
+    assert len(degraded) == 20
+    assert degraded.degraded_reasons[0].startswith("user tower: ")
+    assert restored.versions.user_tower == served
+    assert not restored.degraded
