@@ -30,7 +30,7 @@ from serendipity.offline.interests.behaviour import Behaviour
 
 TERMS = ("entry rate", "own past", "age", "activity", "co-interest", "profile")
 
-DEFAULT_COEFFICIENTS: NDArray[np.float64] = np.array([-0.45, 0.81, 0.39, -0.29, 0.36, 0.53, 0.2])
+DEFAULT_COEFFICIENTS: NDArray[np.float64] = np.array([-0.69, 0.72, 0.44, -0.31, 0.35, 0.50, 0.59])
 """Intercept, then TERMS."""
 
 _PRIOR_SD = np.array([2.0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3])

@@ -189,7 +189,6 @@ class _Paths:
     def seeds(self, row: int, user: UserContext, categories: list[int]) -> list[_Seed]:
         """Find the seed of each interest of one user."""
         weights = self._coefficients
-        behaviour = self._behaviour
         # [seeds, interests]: what each category the user knows adds through co-interest.
         added = weights["co-interest"] * self._evidence[row][:, None] * self._model.co_interest[:, categories]
         strongest = added.argmax(axis=0)
