@@ -41,12 +41,12 @@ def export_program(module: nn.Module, example_inputs: Sequence[torch.Tensor], pa
                 f"{path}: the module cannot be exported with an open number of users "
                 f"(forward must use tensor.shape[0], never len(tensor)): {error}"
             ) from error
-        beside = _beside(path)
-        torch.export.save(program, beside)
-        for users in (1, 3):
-            rows = tuple(torch.cat([tensor, tensor])[:users] for tensor in inputs)
-            _compare(beside, load_program(beside)(*rows), module(*rows), tolerance=1e-6)
-    beside.replace(path)
+        with _replacing(path) as beside:
+            torch.export.save(program, beside)
+            written = load_program(beside)
+            for users in (1, 3):
+                rows = tuple(torch.cat([tensor, tensor])[:users] for tensor in inputs)
+                _compare(path, written(*rows), module(*rows), tolerance=1e-6)
     return features.tower_fingerprint(path)
 
 
@@ -81,9 +81,8 @@ def export_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path:
     proto = program.model_proto
     if fingerprint:
         proto.metadata_props.add(key=features.ONNX_FINGERPRINT, value=fingerprint)
-    beside = _beside(path)
-    onnx.save(proto, str(beside))
-    beside.replace(path)
+    with _replacing(path) as beside:
+        onnx.save(proto, str(beside))
 
 
 def check_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path, tolerance: float = 1e-4) -> float:
@@ -133,10 +132,17 @@ def _dynamic_shapes() -> tuple[dict[int, torch.export.Dim], ...]:
     return tuple({0: batch} for _ in features.INPUT_NAMES)
 
 
-def _beside(path: Path) -> Path:
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Give a file to write beside, and move it into place when nothing was raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # torch.export.save looks at the ending.
-    return path.with_name(f".{os.getpid()}.{path.name}")
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager

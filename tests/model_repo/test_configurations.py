@@ -1,0 +1,72 @@
+"""The model repository as it is checked in: complete configurations that agree with the shared definitions."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from serendipity.features import INPUT_NAMES, OUTPUT_NAME
+from serendipity.tools.placement import MODEL_REPOSITORY
+
+MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt"))
+TOWERS = ("user_tower", "user_tower_onnx")
+
+
+def read(name: str) -> model_config_pb2.ModelConfig:
+    return text_format.Parse((MODEL_REPOSITORY / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
+def test_every_model_has_a_configuration() -> None:
+    assert {"text_encoder", "user_tower", "user_tower_onnx"} <= set(MODELS)
+    assert sorted(path.name for path in MODEL_REPOSITORY.iterdir() if path.is_dir()) == MODELS
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_batches_bounds_its_queue_and_keeps_one_version(name: str) -> None:
+    config = read(name)
+    assert config.max_batch_size > 1
+    policy = config.dynamic_batching.default_queue_policy
+    assert 0 < policy.max_queue_size <= 1024
+    assert policy.timeout_action == model_config_pb2.ModelQueuePolicy.REJECT
+    assert policy.default_timeout_microseconds > 0
+    assert policy.allow_timeout_override
+    assert config.version_policy.latest.num_versions == 1
+    assert [group.count for group in config.instance_group] == [1]
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_the_towers_take_the_feature_assemblers_inputs(name: str) -> None:
+    config = read(name)
+    assert tuple(tensor.name for tensor in config.input) == INPUT_NAMES
+    floats = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_FP32}
+    integers = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_INT32}
+    assert floats == {"interests"}
+    assert floats | integers == set(INPUT_NAMES)
+    assert [tensor.name for tensor in config.output] == [OUTPUT_NAME]
+
+
+def test_both_towers_are_served_alike() -> None:
+    python, onnx = (read(name) for name in TOWERS)
+    assert (python.backend, onnx.backend) == ("python", "onnxruntime")
+    for field in ("input", "output", "dynamic_batching", "instance_group", "version_policy", "max_batch_size"):
+        assert getattr(python, field) == getattr(onnx, field), field
+
+
+@pytest.mark.parametrize("path", sorted(MODEL_REPOSITORY.glob("*/1/*.py")), ids=lambda p: p.parent.parent.name)
+def test_a_models_code_stands_alone(path: Path) -> None:
+    imported = {
+        (alias.name if isinstance(node, ast.Import) else node.module or "").split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    assert "serendipity" not in imported
+
+
+def test_no_weights_lie_in_the_repository() -> None:
+    kinds = {path.suffix for path in MODEL_REPOSITORY.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert kinds <= {".pbtxt", ".py"}
