@@ -14,7 +14,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -98,10 +98,11 @@ class Display(Protocol):
 
 
 def run_steps(
-    steps: Sequence[Step], out: Path, display: Display, *, clock: Callable[[], float] = time.monotonic
+    steps: Iterable[Step], out: Path, display: Display, *, clock: Callable[[], float] = time.monotonic
 ) -> list[Outcome]:
     """Run every step that is not up to date, in order, and tell what became of each.
 
+    steps: each is asked for when the one before is done, so it may be made of what that one found out.
     One build works in `out` at a time. A run that was killed at any point is continued by the next. clock: seconds.
     Raises StepError when an input is missing, when another build is at work, and whatever a step raises.
     """

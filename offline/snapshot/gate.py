@@ -80,15 +80,18 @@ def pass_gate(new: Canary, current: Canary | None, config: GateConfig | None = N
 
 
 def record_canary(directory: Path, canary: Canary) -> None:
-    """Write what was measured into a snapshot's manifest, once, before it is published.
+    """Write what was measured into a snapshot's manifest, before it is published.
 
     The manifest is outside its own checksums and its version, so the snapshot stays the same one.
-    Raises ValueError when it holds a measurement already that differs.
+    Raises ValueError when it is the wanted snapshot and holds another measurement: what is served is never edited.
     """
     manifest = layout.read_manifest(directory)
     quality = canary.to_quality()
-    if manifest.quality and dict(manifest.quality) != quality:
-        raise ValueError(f"{directory / layout.MANIFEST}: quality: found a measurement, expected none yet")
+    if dict(manifest.quality) == quality:
+        return
+    if (directory.parent / layout.CURRENT).resolve() == directory.resolve():
+        raise ValueError(f"{directory / layout.MANIFEST}: quality: cannot be changed, the snapshot is being served")
+    manifest.quality.clear()
     manifest.quality.update(quality)
     layout.write_manifest(directory, manifest)
 

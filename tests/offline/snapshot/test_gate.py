@@ -89,9 +89,13 @@ def test_what_was_measured_is_kept_in_the_manifest_and_the_snapshot_stays_whole(
     record_canary(directory, GOOD)
     assert read_canary(directory) == GOOD
     assert layout.verify_files(directory).version == small_world.version
-    record_canary(directory, GOOD)
-    with pytest.raises(ValueError, match="quality: found a measurement, expected none yet"):
-        record_canary(directory, dataclasses.replace(GOOD, fill=1.0))
+    better = dataclasses.replace(GOOD, fill=1.0, novel_recall=None)
+    record_canary(directory, better)
+    assert read_canary(directory) == better
+    (tmp_path / layout.CURRENT).symlink_to(small_world.version)
+    record_canary(directory, better)
+    with pytest.raises(ValueError, match="quality: cannot be changed, the snapshot is being served"):
+        record_canary(directory, GOOD)
 
 
 def test_the_canary_of_a_real_snapshot_passes(small_world: SmallWorld) -> None:

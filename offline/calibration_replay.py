@@ -1,0 +1,117 @@
+"""Replays held-out time through the real pipeline to learn what its scores are worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.offline.calibration import (
+    CalibrationConfig,
+    Outcomes,
+    Reliability,
+    calibrate,
+    fit_calibration,
+    reliability,
+)
+from serendipity.offline.evaluate.held_out import HeldOut, Targets
+from serendipity.offline.evaluate.metrics import hits, recall_at
+from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, outcomes, replay
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.v1 import records_pb2
+
+OpenRecall = Callable[[Path, Path | None], AbstractContextManager[Recall]]
+"""Opens the pipeline over a snapshot directory and an exported user tower; None for the tower: as if it were away.
+Its clock must be the snapshot's (now = events_until), or ages and interests would be those of another time."""
+
+NOVEL_RECALL_DEPTH = 20
+
+
+@dataclass(frozen=True)
+class CalibrationReplay:
+    """What a replay of held-out time gave.
+
+    reliability: of the curves on the very candidates they were fitted on, with the tower. novel_recall: Recall@20 on
+    novel targets under STRICT, mean over users; None if nobody had one.
+    """
+
+    calibration: records_pb2.Calibration
+    reliability: Reliability
+    novel_recall: float | None
+    users: int
+    candidates: int
+
+    def to_json(self) -> str:
+        """Lay out everything but the curves as JSON."""
+        content = {name: value for name, value in asdict(self).items() if name != "calibration"}
+        return json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+
+
+def replay_for_calibration(
+    open_recall: OpenRecall,
+    snapshot: Path,
+    tower: Path,
+    histories: Histories,
+    catalogue: Catalogue,
+    cut: int,
+    until: int,
+    *,
+    max_users: int,
+    count: int,
+    seed: int,
+    config: CalibrationConfig,
+    advance: Advance = lambda _: None,
+) -> CalibrationReplay:
+    """Replay [cut, until) with the tower and without it, and fit a calibrator for every source and path.
+
+    snapshot, tower: made of events before `cut` alone; histories: up to `until`. Users are those who clicked in the
+    period: P(interaction | recalled) is that of users who are there to be asked for.
+    """
+    users = active_users(histories, cut, until, max_users, seed)
+    requests = ReplayRequests(count=count, exclude_own=False)
+    answers = []
+    for program in (tower, None):
+        with open_recall(snapshot, program) as recall:
+            answers.append(replay(recall, histories, catalogue, users, cut, requests, advance=advance))
+    parts = [outcomes(part, histories, cut, until) for part in answers]
+    calibration = fit_calibration(Outcomes.concatenate(parts), (until - cut) / 86_400, config)
+    return CalibrationReplay(
+        calibration=calibration,
+        reliability=_reliability(parts[0], calibration),
+        novel_recall=_novel_recall(answers[0], HeldOut.between(histories, catalogue, cut, until)),
+        users=len(users),
+        candidates=sum(map(len, parts)),
+    )
+
+
+def active_users(histories: Histories, cut: int, until: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Sample at most `most` of the users with a click in [cut, until), ascending."""
+    inside = (histories.times >= cut) & (histories.times < until)
+    users: NDArray[np.int64] = np.unique(histories.users[inside]).astype(np.int64)
+    if len(users) <= most:
+        return users
+    sample: NDArray[np.int64] = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
+    return sample
+
+
+def _reliability(replayed: Outcomes, calibration: records_pb2.Calibration) -> Reliability:
+    predicted = np.zeros(len(replayed))
+    for calibrator in calibration.calibrators:
+        chosen = (replayed.sources == calibrator.source) & (replayed.fallback == calibrator.fallback)
+        predicted[chosen] = calibrate(calibrator, replayed.raw[chosen])
+    return reliability(predicted, replayed.hits)
+
+
+def _novel_recall(answers: Replay, held_out: HeldOut) -> float | None:
+    owners = np.repeat(held_out.novel.users, held_out.novel.counts)
+    asked = np.isin(owners, answers.users)
+    targets = Targets.from_pairs(owners[asked], held_out.novel.rows[asked])
+    if not len(targets):
+        return None
+    return float(recall_at(hits(answers.rows_of(targets.users), targets), targets, NOVEL_RECALL_DEPTH).mean())

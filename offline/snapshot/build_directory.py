@@ -1,0 +1,156 @@
+"""Reads what the builders wrote below a build directory into the contents of a snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import torch
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from serendipity.features import INPUT_NAMES, FeatureAssembler, TowerInputs, tower_fingerprint
+from serendipity.offline.export import load_program
+from serendipity.offline.interests.builder import InterestsSummary
+from serendipity.offline.interests.reasoner import Interest, InterestPath
+from serendipity.offline.interests.taxonomy import Taxonomy, read_paths
+from serendipity.offline.logs.builder import LogsSummary
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.offline.logs.schema import EVENT_TYPES
+from serendipity.offline.snapshot.assembly import (
+    UserRecords,
+    UserTower,
+    cold_record,
+    interest_paths_record,
+    interests_record,
+    known_users,
+    node_records,
+    stored_vectors,
+)
+from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
+from serendipity.v1 import records_pb2
+
+USER_TOWER = "user_tower.pt2"
+ITEM_VECTORS = "item_vectors.npy"
+TOWER_SPEC = "tower.json"
+INTEREST_VECTORS = "interest_vectors.npy"
+
+
+@dataclass(frozen=True)
+class BuildDirectories:
+    """Where the builders wrote: directories of logs, interests and towers that were made of one another."""
+
+    logs: Path
+    interests: Path
+    towers: Path
+
+
+def read_contents(
+    directories: BuildDirectories,
+    *,
+    calibration: records_pb2.Calibration,
+    dataset: str,
+    build_configuration: str,
+    advance: Callable[[int], None] = lambda _: None,
+) -> SnapshotContents:
+    """Read everything as of the end of the logs. advance: told of users as their stored vectors are made.
+
+    Raises ContentsError when interests or towers were made of other logs.
+    """
+    catalogue, histories = Catalogue.read(directories.logs), Histories.read(directories.logs)
+    logs = LogsSummary.read(directories.logs)
+    summary = InterestsSummary.read(directories.interests)
+    taxonomy = Taxonomy.from_catalogue(catalogue, read_paths(directories.interests / "nodes.parquet"))
+    if taxonomy.hash != summary.taxonomy_hash:
+        raise ContentsError(
+            f"{directories.interests}: taxonomy_hash: found {summary.taxonomy_hash}, expected {taxonomy.hash} "
+            f"of the catalogue in {directories.logs}"
+        )
+    spec = read_tower_spec(directories.towers)
+    assembler = FeatureAssembler.from_spec(spec)
+    tower = load_user_tower(directories.towers / USER_TOWER)
+    users = known_users(histories, logs.events_until)
+    vectors = stored_vectors(tower, histories, users, logs.events_until, assembler, advance=advance)
+    known = {histories.user_ids[user] for user in users}
+    found = read_interests(directories.interests)
+    of_nobody = found.pop(None, [])
+    of_users = {user_id: interests for user_id, interests in found.items() if user_id in known}
+    generated_at = summary.generated_at
+    return SnapshotContents(
+        catalogue=catalogue,
+        item_vectors=np.load(directories.towers / ITEM_VECTORS, allow_pickle=False),
+        users=UserRecords(histories, users, logs.events_until, assembler, vectors),
+        default_user=cold_record(tower, assembler, logs.events_until),
+        interests={
+            user_id: interests_record(user_id, interests, taxonomy.hash, generated_at)
+            for user_id, interests in of_users.items()
+        },
+        default_interests=interests_record("", of_nobody, taxonomy.hash, generated_at),
+        interest_paths={
+            user_id: interest_paths_record(interests, summary.reasoner) for user_id, interests in of_users.items()
+        },
+        default_interest_paths=interest_paths_record(of_nobody, summary.reasoner),
+        nodes=node_records(taxonomy),
+        node_vectors=np.load(directories.interests / INTEREST_VECTORS, allow_pickle=False),
+        tower=spec,
+        calibration=calibration,
+        events_until=logs.events_until,
+        dataset=dataset,
+        taxonomy_hash=taxonomy.hash,
+        vocabulary_id=taxonomy.hash[:16],
+        click_types=[EVENT_TYPES[name] for name in logs.click_types],
+        build_configuration=build_configuration,
+    )
+
+
+def read_tower_spec(towers: Path) -> records_pb2.TowerSpec:
+    """Read tower.json. Raises ContentsError when the tower beside it is not the one it describes."""
+    spec = json_format.Parse((towers / TOWER_SPEC).read_text(encoding="utf-8"), records_pb2.TowerSpec())
+    fingerprint = tower_fingerprint(towers / USER_TOWER)
+    if spec.fingerprint != fingerprint:
+        raise ContentsError(
+            f"{towers / TOWER_SPEC}: fingerprint: found {spec.fingerprint!r}, expected {fingerprint!r} of {USER_TOWER}"
+        )
+    return spec
+
+
+def load_user_tower(path: Path) -> UserTower:
+    """Load an exported user tower as a function of NumPy inputs: B users → [B, 1 + K, d] float32."""
+    program = load_program(path)
+
+    def run(inputs: TowerInputs) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            vectors: NDArray[np.float32] = program(
+                *(torch.from_numpy(getattr(inputs, name)) for name in INPUT_NAMES)
+            ).numpy()
+        return vectors
+
+    return run
+
+
+def read_interests(directory: Path) -> dict[str | None, list[Interest]]:
+    """Read every user's interests with their paths, best first; under None those of users nothing is known of.
+
+    Raises ContentsError when the two tables do not fit together.
+    """
+    tables = [str(directory / name) for name in ("interests.parquet", "paths.parquet")]
+    with duckdb.connect() as connection:
+        rows = connection.execute(
+            "SELECT i.user_id, p.seed_kinds IS NOT NULL, node_ids, weights, seed_kinds, seeds, core_demands, "
+            "latent_interests, relations, scores FROM read_parquet(?) AS i "
+            "LEFT JOIN read_parquet(?) AS p ON i.user_id IS NOT DISTINCT FROM p.user_id",
+            tables,
+        ).fetchall()
+    found: dict[str | None, list[Interest]] = {}
+    for user_id, has_paths, *columns in rows:
+        if not has_paths or len({len(column) for column in columns}) != 1:
+            raise ContentsError(f"{tables[1]}: user {user_id!r}: paths do not fit the interests, expected one for each")
+        found[user_id] = [
+            Interest(node_id, weight, InterestPath(kind, seed, demand, latent, relation, score))
+            for node_id, weight, kind, seed, demand, latent, relation, score in zip(*columns, strict=True)
+        ]
+    return found
