@@ -41,7 +41,7 @@ def bench_search(
     k: int,
     seed: int,
 ) -> list[SearchRow]:
-    """Search among `vectors` [n, d] for `queries` [q, d] inside so many random categories, by every method, on one thread.
+    """Search among `vectors` [n, d] for `queries` [q, d] in so many random categories, by every method, on one thread.
 
     Returns a row per method and number of categories.
     """
