@@ -21,10 +21,12 @@ from typing import Any, Literal, Self, TypeVar
 
 import grpc
 
-from serendipity.channel.client_errors import error_of
+from serendipity.channel.client_errors import ClientError, DeadlineExceeded, InvalidRequest, Unavailable, error_of
 from serendipity.channel.client_messages import (
+    Candidate,
     Feedback,
     FeedbackResult,
+    Reason,
     RecallResult,
     RecentEvent,
     RejectedFeedback,
@@ -35,6 +37,24 @@ from serendipity.channel.client_messages import (
 )
 from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
+
+__all__ = [
+    "AsyncSerendipityClient",
+    "Candidate",
+    "ClientError",
+    "DeadlineExceeded",
+    "Feedback",
+    "FeedbackResult",
+    "InvalidRequest",
+    "Reason",
+    "RecallResult",
+    "RecentEvent",
+    "RejectedFeedback",
+    "SerendipityClient",
+    "Unavailable",
+    "UpdateResult",
+    "recall_request",
+]
 
 _Answer = TypeVar("_Answer")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from typing import Any, Literal
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from serendipity.v1 import channel_pb2
+
+_SOURCES = {number: name.removeprefix("SOURCE_").lower() for name, number in channel_pb2.Source.items()}
 
 EventName = Literal["exposure", "click", "order", "view", "favourite", "search"]
 
@@ -166,22 +169,36 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
     ]
     # The generated types take Warning for Python's own class of that name.
     warnings: Any = response.warnings
+    categories = list(response.categories)
     names = list(response.rank_features.names)
     values = list(response.rank_features.values)
     width = len(names)
+    columns = zip(
+        response.item_ids,
+        response.scores,
+        map(_source, response.sources),
+        response.relevance,
+        response.unexpectedness,
+        response.category_indexes,
+        response.titles or itertools.repeat(""),
+        strict=False,
+    )
     candidates = tuple(
         Candidate(
-            item_id=response.item_ids[i],
-            score=response.scores[i],
-            source=_source(response.sources[i]),
-            relevance=response.relevance[i],
-            unexpectedness=response.unexpectedness[i],
-            category=response.categories[response.category_indexes[i]],
-            reasons=_reasons_of(response, reasons, i),
-            features=dict(zip(names, values[i * width : (i + 1) * width], strict=True)),
-            title=response.titles[i] if response.titles else "",
+            item_id=item_id,
+            score=score,
+            source=source,
+            relevance=relevance,
+            unexpectedness=unexpectedness,
+            category=categories[category],
+            reasons=reasons_of_row,
+            features=dict(zip(names, values[row * width : (row + 1) * width], strict=True)),
+            title=title,
         )
-        for i in range(len(response.item_ids))
+        for row, (
+            (item_id, score, source, relevance, unexpectedness, category, title),
+            reasons_of_row,
+        ) in enumerate(zip(columns, _reasons_by_row(response, reasons), strict=False))
     )
     return RecallResult(
         recall_id=response.recall_id,
@@ -197,19 +214,20 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
     )
 
 
-def _reasons_of(response: channel_pb2.RecallResponse, reasons: list[Reason], row: int) -> tuple[Reason, ...]:
+def _reasons_by_row(response: channel_pb2.RecallResponse, reasons: list[Reason]) -> Iterable[tuple[Reason, ...]]:
+    """Every candidate's reasons, that of its own source first; none at all unless they were asked for."""
     if not response.all_reason_offsets:
-        return ()
-    start, end = response.all_reason_offsets[row], response.all_reason_offsets[row + 1]
-    first = response.reason_indexes[row]
-    others = [index for index in response.all_reason_indexes[start:end] if index != first]
-    return tuple(reasons[index] for index in (first, *others))
+        return itertools.repeat(())
+    indexes, bounds = list(response.all_reason_indexes), list(response.all_reason_offsets)
+    return [
+        (reasons[own], *(reasons[index] for index in indexes[start:end] if index != own))
+        for own, (start, end) in zip(response.reason_indexes, itertools.pairwise(bounds), strict=True)
+    ]
 
 
 def _source(number: int) -> str:
     # A service newer than this client may name sources that it does not know.
-    known = number in channel_pb2.Source.values()
-    return channel_pb2.Source.Name(number).removeprefix("SOURCE_").lower() if known else f"source-{number}"
+    return _SOURCES.get(number, f"source-{number}")
 
 
 def _event_type(name: EventName) -> str:

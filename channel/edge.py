@@ -40,9 +40,9 @@ class Edge:
             try:
                 answer = await handle()
             except asyncio.CancelledError:
-                # The caller has gone, or its deadline has passed: nobody is left to tell.
-                call.code = "CANCELLED"
-                _log.debug("call cancelled", method=method)
+                # The caller's deadline has passed, or it has gone: nobody is left to tell.
+                call.code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0.0 else "CANCELLED"
+                _log.debug("call ended by its caller", method=method, code=call.code)
                 raise
             except ChannelError as error:
                 await self._abort(context, call, request_id, error)

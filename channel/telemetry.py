@@ -42,6 +42,7 @@ _LATENCY_BUCKETS = (
 )
 _DAY = 86_400.0
 _AGE_BUCKETS = tuple(days * _DAY for days in (0.25, 0.5, 1, 2, 3, 5, 7, 8, 10, 14, 21, 30))
+_STAGES = ("total", "hydrate", "user_tower", "sources", "rank")
 _NOVEL = "novel"
 """Rank feature that is 1 for novel candidates."""
 
@@ -74,6 +75,7 @@ class Telemetry:
         self._stage_seconds = Histogram(
             "serendipity_stage_seconds", "Time of a stage of Recall.", ["stage"], buckets=_LATENCY_BUCKETS, registry=new
         )
+        self._stages = {stage: self._stage_seconds.labels(stage) for stage in _STAGES}
         self._candidates = Counter(
             "serendipity_candidates",
             "Candidates by source: found by it, returned with it.",
@@ -146,8 +148,8 @@ class Telemetry:
             self._degraded.inc()
         if recalled.interests_age is not None:
             self._interests_age.observe(recalled.interests_age)
-        for stage in ("total", "hydrate", "user_tower", "sources", "rank"):
-            self._stage_seconds.labels(stage).observe(getattr(recalled.times, stage))
+        for stage in _STAGES:
+            self._stages[stage].observe(getattr(recalled.times, stage))
         for outcome in recalled.source_outcomes:
             source = outcome.source.name.lower()
             self._source_states.labels(source, outcome.state.name.lower()).inc()

@@ -1,4 +1,4 @@
-"""Logs are JSON with the ids bound on the request's way; settings are checked; unforeseen errors do not leak."""
+"""Logs are JSON with the ids bound on the request's way, metrics are served, settings are checked."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import grpc
 import pytest
-import structlog
 from pydantic import ValidationError
 
-from serendipity.channel.edge import Edge
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.readiness import model_is_ready
 from serendipity.channel.server_settings import ServerSettings, split_address
 from serendipity.channel.telemetry import Telemetry
-from serendipity.v1 import channel_pb2, channel_pb2_grpc, records_pb2
+from serendipity.v1 import records_pb2
 from tests.channel.service import NO_TRITON, scrape
-from tests.channel.test_client import serving
 
 _LOGGING = """
 import logging, structlog
@@ -44,34 +40,6 @@ def test_logs_of_ours_and_of_libraries_are_json_lines_with_the_request_id() -> N
     assert (theirs["event"], theirs["level"]) == ("triton is slow", "warning")
     assert "ZeroDivisionError" in broken["exception"]
     assert {line["request_id"] for line in (ours, theirs, broken)} == {"r-1"}
-
-
-class Broken(channel_pb2_grpc.SerendipityChannelServicer):
-    """Fails in a way nobody foresaw, behind the real edge."""
-
-    def __init__(self, telemetry: Telemetry) -> None:
-        self.edge = Edge(telemetry)
-
-    async def Recall(  # noqa: N802
-        self, request: channel_pb2.RecallRequest, context: grpc.aio.ServicerContext
-    ) -> channel_pb2.RecallResponse:
-        async def handle() -> channel_pb2.RecallResponse:
-            raise RuntimeError("the password is 1234")
-
-        return await self.edge.run("Recall", context, handle)
-
-
-async def test_an_unforeseen_error_is_told_by_its_request_id_only() -> None:
-    telemetry = Telemetry()
-    async with serving(Broken(telemetry)) as address, grpc.aio.insecure_channel(address) as channel:
-        stub = channel_pb2_grpc.SerendipityChannelStub(channel)  # type: ignore[no-untyped-call]
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.Recall(channel_pb2.RecallRequest(), metadata=(("x-request-id", "r-2"),))
-    assert caught.value.code() is grpc.StatusCode.INTERNAL
-    assert "r-2" in str(caught.value.details())
-    assert "password" not in str(caught.value.details())
-    assert telemetry.registry.get_sample_value("serendipity_requests_total", {"method": "Recall", "code": "INTERNAL"})
-    assert "request_id" not in structlog.contextvars.get_contextvars()
 
 
 def test_metrics_are_served_until_closed() -> None:
