@@ -35,13 +35,15 @@ def deploy(
     *,
     towers_dir: Path | None = None,
     backend: placement.Backend = "python",
+    instances: placement.Instances = placement.ONE_ON_CPU,
     timeout: float = 120.0,
 ) -> str:
     """Place, load, check and publish; return the snapshot's version.
 
     snapshot_dir: snapshots/<version>. models_dir: Triton's model repository, as this machine sees it. url: Triton's
     gRPC host:port. publish: makes a version the wanted one; called only when the model it pins answers.
-    towers_dir: the training; None where the model is in the repository already. timeout: seconds per call to Triton.
+    towers_dir: the training; None where the model is in the repository already. backend and instances: how Triton
+    runs it. timeout: seconds per call to Triton.
 
     Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
     """
@@ -54,7 +56,7 @@ def deploy(
                 f"{towers_dir}: fingerprint: found {trained.fingerprint}, "
                 f"expected {spec.fingerprint}, which {snapshot_dir / layout.MANIFEST} pins"
             )
-        placement.place_user_tower(towers_dir, models_dir, backend)
+        placement.place_user_tower(towers_dir, models_dir, backend, instances)
     load_and_check(url, spec, manifest.vector_index.dim, timeout)
     publish(manifest.version)
     return manifest.version
@@ -182,6 +184,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
     parser.add_argument("--backend", choices=placement.BACKENDS, default="python", help="Triton backend of the tower")
+    parser.add_argument("--instances", type=int, default=1, metavar="N", help="instances of each model")
+    parser.add_argument("--gpu", action="store_true", help="run them on Triton's GPUs, N on each")
     parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
     parser.add_argument(
         "--admin", metavar="HOST:PORT", help="publish over this admin service, not on this machine's disk"
@@ -195,9 +199,10 @@ def run(args: argparse.Namespace) -> int:
     """Deploy, saying what is done; returns 1 when a step fails."""
     snapshots, models = args.build / "snapshots", args.models or args.build / "models"
     try:
+        instances = placement.Instances(args.instances, args.gpu)
         version = args.version or newest(snapshots)
         if args.text_encoder:
-            print(f"placed {placement.place_text_encoder(args.text_encoder, models)}")
+            print(f"placed {placement.place_text_encoder(args.text_encoder, models, instances)}")
             load_text_encoder(args.triton, args.timeout)
         deploy(
             snapshots / version,
@@ -206,6 +211,7 @@ def run(args: argparse.Namespace) -> int:
             publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate),
             towers_dir=args.build / "towers",
             backend=args.backend,
+            instances=instances,
             timeout=args.timeout,
         )
     except (DeployError, placement.PlacementError, layout.SnapshotError, PublicationRefused) as error:

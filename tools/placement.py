@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,21 @@ class PlacementError(Exception):
     """A model cannot be placed: names the file, what was found and what was expected."""
 
 
+@dataclass(frozen=True)
+class Instances:
+    """How many instances of a model Triton runs. count: per GPU where gpu is true, else in all."""
+
+    count: int = 1
+    gpu: bool = False
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise PlacementError(f"instances: found {self.count}, expected at least 1")
+
+
+ONE_ON_CPU = Instances()
+
+
 def read_spec(towers_dir: Path) -> records_pb2.TowerSpec:
     """Read a tower's spec (tower.json) and check that its fingerprint is that of the weights beside it.
 
@@ -54,7 +70,9 @@ def read_spec(towers_dir: Path) -> records_pb2.TowerSpec:
     return spec
 
 
-def place_user_tower(towers_dir: Path, models_dir: Path, backend: Backend = "python") -> str:
+def place_user_tower(
+    towers_dir: Path, models_dir: Path, backend: Backend = "python", instances: Instances = ONE_ON_CPU
+) -> str:
     """Place a trained tower below `models_dir` and return the model's name, user_tower_<fingerprint>.
 
     towers_dir: tower.json, user_tower.pt2, item_vectors.npy, and user_tower.onnx for the onnxruntime backend.
@@ -69,7 +87,8 @@ def place_user_tower(towers_dir: Path, models_dir: Path, backend: Backend = "pyt
     else:
         source, weights, name = MODEL_REPOSITORY / "user_tower_onnx", towers_dir / ONNX, "model.onnx"
         _check_onnx_fingerprint(_existing(weights, "the tower as ONNX"), spec.fingerprint)
-    configuration = tower_configuration((source / "config.pbtxt").read_text(encoding="utf-8"), spec, dim)
+    template = (source / "config.pbtxt").read_text(encoding="utf-8")
+    configuration = tower_configuration(template, spec, dim, instances)
 
     def fill(model: Path) -> None:
         version = _copy_code(source, model, configuration)
@@ -79,7 +98,7 @@ def place_user_tower(towers_dir: Path, models_dir: Path, backend: Backend = "pyt
     return spec.model_name
 
 
-def place_text_encoder(encoder_dir: Path, models_dir: Path) -> str:
+def place_text_encoder(encoder_dir: Path, models_dir: Path, instances: Instances = ONE_ON_CPU) -> str:
     """Place a transformers text encoder (sentence encoder or CLIP text model) and return the model's name.
 
     Raises PlacementError when `encoder_dir` holds none.
@@ -99,6 +118,7 @@ def place_text_encoder(encoder_dir: Path, models_dir: Path) -> str:
     config = _parse((source / "config.pbtxt").read_text(encoding="utf-8"))
     config.name = TEXT_ENCODER
     config.output[0].dims[:] = [dim]
+    _set_instances(config, instances)
 
     def fill(model: Path) -> None:
         version = _copy_code(source, model, text_format.MessageToString(config))
@@ -108,7 +128,7 @@ def place_text_encoder(encoder_dir: Path, models_dir: Path) -> str:
     return TEXT_ENCODER
 
 
-def tower_configuration(template: str, spec: records_pb2.TowerSpec, dim: int) -> str:
+def tower_configuration(template: str, spec: records_pb2.TowerSpec, dim: int, instances: Instances = ONE_ON_CPU) -> str:
     """Fill in a tower's config.pbtxt: name, sizes, fingerprint and warm-up requests. dim: d, of the user vectors.
 
     Sizes are written out, although -1 would serve, because then Triton refuses a request that does not fit before
@@ -121,6 +141,7 @@ def tower_configuration(template: str, spec: records_pb2.TowerSpec, dim: int) ->
         tensor.dims[:] = sizes[tensor.name]
     config.output[0].dims[:] = [1 + spec.max_interests, dim]
     config.parameters["fingerprint"].string_value = spec.fingerprint
+    _set_instances(config, instances)
     for name, users in (("one user", 1), ("a full batch", config.max_batch_size)):
         warm_up = config.model_warmup.add(name=name, batch_size=users)
         for tensor in config.input:
@@ -153,6 +174,12 @@ def _check_onnx_fingerprint(path: Path, expected: str) -> None:
     found = properties.get(features.ONNX_FINGERPRINT, "none")
     if found != expected:
         raise PlacementError(f"{path}: metadata {features.ONNX_FINGERPRINT}: found {found}, expected {expected}")
+
+
+def _set_instances(config: model_config_pb2.ModelConfig, instances: Instances) -> None:
+    (group,) = config.instance_group
+    group.count = instances.count
+    group.kind = group.KIND_GPU if instances.gpu else group.KIND_CPU
 
 
 def _parse(template: str) -> model_config_pb2.ModelConfig:

@@ -52,6 +52,19 @@ def test_a_placed_tower_is_configured_for_its_own_sizes(training: Training, tmp_
     assert placed == {"config.pbtxt", "1/model.py", "1/user_tower.pt2"}
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_instances_are_configured_as_asked(training: Training, tmp_path: Path, gpu: bool) -> None:
+    name = place_user_tower(training.directory, tmp_path, instances=placement.Instances(3, gpu))
+    (group,) = read(tmp_path / name / "config.pbtxt").instance_group
+    assert group.count == 3
+    assert group.kind == (group.KIND_GPU if gpu else group.KIND_CPU)
+
+
+def test_no_instances_at_all_are_refused() -> None:
+    with pytest.raises(PlacementError, match="instances: found 0, expected at least 1"):
+        placement.Instances(0)
+
+
 def test_sizes_without_profile_fields_keep_one_profile_column() -> None:
     sizes = placement.input_sizes(Sizes(profile_fields=0).spec())
     assert tuple(sizes) == INPUT_NAMES
