@@ -114,8 +114,12 @@ def apply_filters(
     """Apply every filter in turn; counts are of distinct items. Scores that are not finite never get this far."""
     candidates = candidates.take(np.isfinite(candidates.raw))
     outcomes = []
+    left = candidates.num_items
     for rule in FILTERS:
         filtered = apply_filter(rule, candidates, user, snapshot)
-        outcomes.append(FilterOutcome(rule.name, filtered.kept.num_items, filtered.removed.num_items))
+        # A rule judges items: all finds of one are kept or removed together.
+        removed = filtered.removed.num_items if len(filtered.removed) else 0
+        left -= removed
+        outcomes.append(FilterOutcome(rule.name, left, removed))
         candidates = filtered.kept
     return candidates, tuple(outcomes)

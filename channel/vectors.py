@@ -15,6 +15,7 @@ So ranges are searched exactly, and the manifest asks for IVF only where a catal
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,11 @@ _faiss: Any = faiss
 
 _SAMPLING = 16
 """One score in so many is looked at to guess the k-th best."""
+
+_EXACT_BELOW = 100_000
+"""Allowed rows up to which IVF is not asked. Where few are allowed its lists hold next to none of them: of 300,000
+rows with 10 % allowed, 128 of 2,048 probes recall 0.12 to 0.57 in 3.0 ms (10 queries), the exact search 1 in 2.6 ms.
+With 60 % allowed IVF recalls 0.98 in 5.8 ms where the exact search takes 14.8 ms."""
 
 _GPU_MOST = 2_048
 """Neighbours a GPU index returns at most."""
@@ -89,12 +95,17 @@ class ItemVectors:
         ivf: Any = None,
         num_probes: int = 1,
         gpu: Any = None,
+        exact_below: int = _EXACT_BELOW,
     ) -> None:
-        """vectors: [n, d] float32; ivf: FAISS IVF index over the same rows; gpu: FAISS index on a GPU, likewise."""
+        """vectors: [n, d] float32; ivf: FAISS IVF index over the same rows; gpu: FAISS index on a GPU, likewise.
+
+        exact_below: allowed rows up to which a search is exact whatever index there is.
+        """
         self.vectors = vectors
         self._ivf = ivf
         self._num_probes = num_probes
         self._gpu = gpu
+        self._exact_below = exact_below
         # GPU indexes keep scratch memory of their own: not thread-safe, not even for reads.
         self._gpu_lock = threading.Lock()
 
@@ -160,10 +171,10 @@ class ItemVectors:
         ranges: RowRanges,
         unavailable: NDArray[np.bool_] | None = None,
     ) -> list[Hits]:
-        """Find the k best rows of the ranges for each query, by the index where there is one."""
+        """Find the k best rows of the ranges for each query, by the index where there is one and it is worth it."""
         if self._gpu is not None:
             return self._search_gpu(queries, k, ranges, unavailable)
-        if self._ivf is not None:
+        if self._ivf is not None and len(ranges) > self._exact_below:
             return self._search_ivf(queries, k, ranges, unavailable)
         return self.search_exactly(queries, k, ranges, unavailable)
 
@@ -171,10 +182,12 @@ class ItemVectors:
         self, queries: NDArray[np.float32], k: int, ranges: RowRanges, unavailable: NDArray[np.bool_] | None
     ) -> list[Hits]:
         bits = np.packbits(_mask(len(self), ranges, unavailable), bitorder="little")
+        # The probes of the manifest were measured with every row allowed; the fewer are, the farther they lie apart.
+        num_probes = min(self._ivf.nlist, math.ceil(self._num_probes * len(self) / len(ranges)))
         # Parameters of its own for every query: `nprobe` of a shared index must not be changed. They point to the
         # selector, and it to the bits, so these stay named until the search is over.
         selector = _faiss.IDSelectorBitmap(bits)
-        params = _faiss.SearchParametersIVF(sel=selector, nprobe=self._num_probes)
+        params = _faiss.SearchParametersIVF(sel=selector, nprobe=num_probes)
         scores, rows = self._ivf.search(np.ascontiguousarray(queries, np.float32), k, params=params)
         return [Hits(r[r >= 0], s[r >= 0]) for r, s in zip(rows, scores, strict=True)]
 

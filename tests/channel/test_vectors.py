@@ -147,6 +147,21 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ItemVectors.open(tmp_path, "flat", 0, gpu=True)
 
 
+def test_the_fewer_rows_are_allowed_the_more_lists_are_probed(vectors: np.ndarray, queries: np.ndarray) -> None:
+    # One of 16 lists holds next to none of category 1's 10 rows; 300 times as many probes are all of them.
+    store = ItemVectors(vectors, ivf=ivf_index(vectors, 16), num_probes=1, exact_below=0)
+    assert [len(hits.rows) for hits in store.search_openly(queries, 10, ranges_of(1))] == [10] * len(queries)
+
+
+def test_few_allowed_rows_are_searched_exactly_despite_an_index(vectors: np.ndarray, queries: np.ndarray) -> None:
+    # An index over other vectors shows whether it was asked.
+    store = ItemVectors(vectors, ivf=ivf_index(-vectors, 16), num_probes=16, exact_below=1_000)
+    for categories, same in (((1, 3), True), ((1, 3, 4, 6), False)):
+        ranges = ranges_of(*categories)
+        exact, openly = store.search_exactly(queries, 5, ranges), store.search_openly(queries, 5, ranges)
+        assert all((a.rows.tolist() == b.rows.tolist()) is same for a, b in zip(exact, openly, strict=True))
+
+
 def ivf_index(vectors: np.ndarray, num_lists: int) -> faiss.IndexIVFFlat:
     dim = vectors.shape[1]
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, num_lists, faiss.METRIC_INNER_PRODUCT)
@@ -158,7 +173,7 @@ def ivf_index(vectors: np.ndarray, num_lists: int) -> faiss.IndexIVFFlat:
 
 def with_index(vectors: np.ndarray, kind: str) -> ItemVectors:
     if kind == "ivf":
-        return ItemVectors(vectors, ivf=ivf_index(vectors, 16), num_probes=16)
+        return ItemVectors(vectors, ivf=ivf_index(vectors, 16), num_probes=16, exact_below=0)
     if kind == "gpu":
         # A GPU index answers as this one does: whole, without a selector.
         index = faiss.IndexFlatIP(D)
