@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from serendipity.novelty import NO_CATEGORY, clicked_categories, is_novel
-from serendipity.offline.calibration import Reliability, reliability
+from serendipity.offline.calibration import Outcomes, Reliability, reliability
 from serendipity.offline.evaluate.channel_report import (
     Accuracy,
     ChannelReport,
@@ -132,7 +132,7 @@ def evaluate_channel(
         cold_fill=float(of_cold.returned.mean() / count) if len(of_cold) else 0.0,
         sources=_contributions(strict, _of_users(held_out.novel, warm_users)),
         filters=_filter_effects(strict, everyone, held_out, catalogue),
-        reliability=_reliabilities(strict, histories, held_out, config.reliability_bins),
+        reliability=_reliabilities(strict, of_cold, histories, held_out, config.reliability_bins),
         latency=_latency(strict),
         baselines=compared,
     )
@@ -233,18 +233,22 @@ def _filter_effects(
     }
 
 
-def _reliabilities(strict: Replay, histories: Histories, held_out: HeldOut, num_bins: int) -> dict[str, Reliability]:
-    """Reliability of the scores over all candidates, and by leading source."""
-    replayed = outcomes(strict, histories, held_out.cut, held_out.until)
-    scores = strict.scores[strict.rows >= 0]
-    result = {}
-    if len(replayed):
-        result["all"] = reliability(scores, replayed.hits, num_bins)
-    for source in SOURCES:
-        led = replayed.sources == source
-        if led.any():
-            result[source_name(source)] = reliability(scores[led], replayed.hits[led], num_bins)
-    return result
+def _reliabilities(
+    warm: Replay, cold: Replay, histories: Histories, held_out: HeldOut, num_bins: int
+) -> dict[str, Reliability]:
+    """Reliability of the scores of everyone asked, by leading source, and of cold users alone."""
+    parts = [outcomes(answers, histories, held_out.cut, held_out.until) for answers in (warm, cold)]
+    scores = [answers.scores[answers.rows >= 0] for answers in (warm, cold)]
+    everything = Outcomes.concatenate(parts)
+    predicted = np.concatenate(scores)
+    groups = {"all": np.ones(len(everything), np.bool_)}
+    groups |= {source_name(source): everything.sources == source for source in SOURCES}
+    groups["cold users"] = np.arange(len(everything)) >= len(parts[0])
+    return {
+        name: reliability(predicted[chosen], everything.hits[chosen], num_bins)
+        for name, chosen in groups.items()
+        if chosen.any()
+    }
 
 
 def _compare(

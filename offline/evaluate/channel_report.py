@@ -80,8 +80,8 @@ class ChannelReport:
     fill: mean share of the candidates asked for that came; full_answers: share of answers that came in full;
     novelty_rate: share of returned candidates that are novel (ENR); violations: those that are not, under STRICT;
     coverage: K → share of the catalogue; categories_per_answer: distinct ones, mean. all is judged on answers without a
-    novelty policy, the others on STRICT answers; reliability: "all" and by leading source; latency: by stage, "caller"
-    is what the caller waited.
+    novelty policy, the others on STRICT answers; reliability: of all users asked, cold ones included, by leading
+    source, and of cold users alone; latency: by stage, "caller" is what the caller waited.
     """
 
     dataset: str

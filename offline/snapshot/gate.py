@@ -21,8 +21,8 @@ class GateConfig(BaseModel):
 
     min_fill: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Least fill, whatever the current snapshot's."""
-    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """Least coverage of the available items."""
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.002
+    """Least coverage of the available items by all of the canary's answers together."""
     min_novel_recall: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Least novel recall on held-out time."""
     max_empty: Annotated[float, Field(ge=0, le=1)] = 0.01
