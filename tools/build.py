@@ -1,0 +1,89 @@
+"""Run all builders in order: logs → interests → towers → calibration → snapshot → quality gate → publication.
+
+    serendip build --dataset complete-journey --out var/complete-journey
+    serendip build --dataset path/to/folder --out var/mine --config build.toml
+
+Steps whose inputs, configuration and code are what they were are skipped; a killed build goes on where it stopped. The
+trained models are placed in <out>/models for Triton.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+
+from serendipity import layout
+from serendipity.channel.errors import ChannelError
+from serendipity.channel.publication import Publications
+from serendipity.offline.build import BuildResult, build
+from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
+from serendipity.offline.datasets.adapter import DatasetError
+from serendipity.offline.encoder import EncoderError, default_path
+from serendipity.offline.logs.errors import LogsError
+from serendipity.offline.snapshot.gate import GateRefusedError
+from serendipity.tools import pipeline, placement
+from serendipity.tools.quality_gate import quality_gate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip build`."""
+    parser.add_argument("--dataset", help="complete-journey, ml-100k, ml-1m, or a folder (default: complete-journey)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="build directory (default: var/DATASET)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with any field of the build's configuration")
+    parser.add_argument("--until", metavar="TIME", help="build as of a moment: Unix seconds or ISO 8601")
+    parser.add_argument(
+        "--hold-out", type=float, metavar="SHARE", help="keep the latest clicks for `serendip evaluate`"
+    )
+    parser.add_argument("--no-publish", action="store_true", help="leave the snapshot unpublished")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build; returns 1 when a builder or the gate refuses."""
+    given: dict[str, object] = {}
+    if args.dataset is not None:
+        given["dataset"] = args.dataset
+    if args.until is not None:
+        given["logs"] = {"until": args.until}
+    if args.hold_out is not None:
+        given["hold_out"] = args.hold_out
+    try:
+        config = load_build_config(args.config, given)
+        build_and_place(config, args.out or default_out(config.dataset), Console(), publish=not args.no_publish)
+    except GateRefusedError as error:
+        print(f"serendip build: {error}\nThe snapshot is on disk and not published.", file=sys.stderr)
+        return 1
+    except (
+        BuildConfigError, DatasetError, LogsError, EncoderError, ChannelError, layout.SnapshotError, ValidationError,
+        placement.PlacementError,
+    ) as error:  # fmt: skip
+        print(f"serendip build: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def default_out(dataset: str) -> Path:
+    """Directory a data set is built in unless told otherwise."""
+    return Path("var") / Path(dataset).name
+
+
+def build_and_place(config: BuildConfig, out: Path, console: Console, *, publish: bool = True) -> BuildResult:
+    """Build, place the models for Triton, and publish what passes the gate."""
+    models = out / "models"
+
+    def place_and_publish(snapshot: Path) -> None:
+        placement.place_user_tower(out / "towers", models)
+        placement.place_text_encoder(config.text_encoder or default_path(), models)
+        Publications(out / "snapshots", checks=[quality_gate(config.gate)]).publish(snapshot.name)
+
+    return build(
+        config,
+        out,
+        open_recall=pipeline.open_pipeline,
+        recall_code=pipeline.CODE,
+        publish=place_and_publish if publish else None,
+        console=console,
+    )

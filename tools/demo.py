@@ -1,0 +1,147 @@
+"""The whole channel once, on real data: build, start Triton and the service, call it as a host would, check, stop.
+
+serendip demo --dataset complete-journey
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from serendipity import layout
+from serendipity.channel.client import AsyncSerendipityClient
+from serendipity.channel.client_errors import ClientError
+from serendipity.channel.client_messages import Feedback, RecallResult, recall_request
+from serendipity.novelty import clicked_categories, is_novel
+from serendipity.offline.build_config import load_build_config
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.offline.snapshot.gate import GateRefusedError
+from serendipity.tools.build import build_and_place, default_out
+from serendipity.tools.deploy import DeployError, deploy, load_text_encoder, publish_over
+from serendipity.tools.recall import print_result
+from serendipity.tools.service import ServiceError, launch_service
+from serendipity.tools.triton import launch
+from serendipity.tools.triton_program import TritonError
+
+_BATCH = 32
+_COLD_USER = "someone-nobody-has-seen"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip demo`."""
+    parser.add_argument("--dataset", default="complete-journey", help="complete-journey, ml-100k, ml-1m or a folder")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="build directory (default: var/DATASET)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with the build's configuration")
+    parser.add_argument("--users", type=int, default=3, help="users shown, besides a cold one")
+    parser.add_argument("--count", type=int, default=8, help="candidates shown per user")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show it; returns 1 when a part fails or an answer breaks the novelty invariant."""
+    console = Console()
+    start = time.monotonic()
+    try:
+        violations = _show(args, console)
+    except (ServiceError, TritonError, DeployError, ClientError, GateRefusedError) as error:
+        print(f"serendip demo: {error}", file=sys.stderr)
+        return 1
+    minutes, seconds = divmod(int(time.monotonic() - start), 60)
+    console.print(f"\nDone in {minutes} min {seconds} s; everything that was started has been stopped.")
+    return 1 if violations else 0
+
+
+def _show(args: argparse.Namespace, console: Console) -> int:
+    out = args.out or default_out(args.dataset)
+    console.rule("1  Build: host logs → interests → towers → snapshot")
+    built = build_and_place(load_build_config(args.config, {"dataset": args.dataset}), out, console)
+    console.rule("2  Start tritonserver and the channel")
+    with launch(out / "models") as triton:
+        console.print(f"tritonserver (pid {triton.pid}) answers on {triton.url}")
+        load_text_encoder(triton.url)
+        # The data end years ago: "now" is the moment the snapshot was built as of.
+        # Two cores run Triton, the service and this caller at once; a host would leave the 50 ms default.
+        options = {"clock": "snapshot", "default_deadline_ms": "1000", "require_ready_model": "false"}
+        with launch_service(out, triton.url, options=options) as service:
+            console.print(
+                f"the channel (pid {service.pid}) answers on {service.address}, admin {service.admin_address}"
+            )
+            version = deploy(
+                built.snapshot,
+                out / "models",
+                triton.url,
+                publish_over(service.admin_address),
+                towers_dir=out / "towers",
+            )
+            console.print(f"deployed: Triton has the tower that snapshot {version} pins, and the snapshot is published")
+            return asyncio.run(_call(args, console, service.address, out))
+
+
+async def _call(args: argparse.Namespace, console: Console, address: str, out: Path) -> int:
+    histories, catalogue = Histories.read(out / "logs"), Catalogue.read(out / "logs")
+    async with AsyncSerendipityClient(address, timeout=30.0) as client:
+        console.rule("3  Call it as a host would")
+        chosen = _users_shown(histories, args.users)
+        for user in [*(histories.user_ids[u] for u in chosen), _COLD_USER]:
+            print_result(console, user, await client.recall(user, count=args.count, explain=True))
+            console.print()
+        console.rule("4  Feedback counts at once")
+        await _feed_back(client, console, histories.user_ids[chosen[0]])
+        console.rule("5  Novelty, checked for every user")
+        return await _check_novelty(client, console, histories, catalogue, out)
+
+
+def _users_shown(histories: Histories, wanted: int) -> list[int]:
+    """Pick users with much, middling and little history."""
+    clicks = np.diff(histories.offsets)
+    known = np.flatnonzero(clicks > 0)
+    ordered = known[np.argsort(-clicks[known], kind="stable")]
+    positions = np.linspace(0.05, 0.95, max(1, wanted)) * (len(ordered) - 1)
+    return [int(ordered[int(position)]) for position in positions]
+
+
+async def _feed_back(client: AsyncSerendipityClient, console: Console, user: str) -> None:
+    before = await client.recall(user, count=20)
+    best = before.candidates[0]
+    await client.record_feedback([Feedback(user, best.item_id, "click", before.recall_id)])
+    after = await client.recall(user, count=20)
+    console.print(
+        f"user {user} clicks {best.item_id} ({best.category}): {_in_category(before, best.category)} of 20 candidates "
+        f"were of that category before, {_in_category(after, best.category)} are in the next answer"
+    )
+
+
+def _in_category(result: RecallResult, category: str) -> int:
+    return sum(candidate.category == category for candidate in result.candidates)
+
+
+async def _check_novelty(
+    client: AsyncSerendipityClient, console: Console, histories: Histories, catalogue: Catalogue, out: Path
+) -> int:
+    """Ask for every user, and judge each candidate by the logs themselves rather than by what the channel read."""
+    until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
+    row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
+    violations = candidates = degraded = empty = 0
+    start = time.monotonic()
+    for at in range(0, len(histories.user_ids), _BATCH):
+        users = range(at, min(at + _BATCH, len(histories.user_ids)))
+        requests = [recall_request(histories.user_ids[user], count=50) for user in users]
+        for user, result in zip(users, await client.recall_batch(requests), strict=True):
+            rows = np.array([row_of[c.item_id] for c in result.candidates], np.int64)
+            clicked = clicked_categories(histories.clicks_before(user, until), len(catalogue.categories))
+            violations += int((~is_novel(catalogue.item_categories[rows], clicked)).sum())
+            candidates += len(rows)
+            degraded += result.degraded
+            empty += not len(rows)
+    seconds = time.monotonic() - start
+    console.print(
+        f"{len(histories.user_ids):,} users, {candidates:,} candidates in {seconds:.0f} s: "
+        f"[bold]{violations} violations[/bold]; {degraded} degraded answers, {empty} empty ones"
+    )
+    return violations

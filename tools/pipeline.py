@@ -1,0 +1,59 @@
+"""The real pipeline opened on a build's files, for the builders: they may not import the channel themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.channel.deadline import Deadline
+from serendipity.channel.errors import TowerUnavailable
+from serendipity.channel.local import LocalChannel
+from serendipity.channel.local_tower import LocalTower
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.tower import UserTower
+from serendipity.features import TowerInputs
+from serendipity.offline.evaluate.replay import Recall
+from serendipity.v1 import channel_pb2_grpc
+
+CODE = ("serendipity.channel", "serendipity.features", "serendipity.novelty")
+"""Modules whose source decides what the pipeline recalls."""
+
+
+class AbsentTower:
+    """No user tower, as when Triton is away: the pipeline falls back to the stored user vectors."""
+
+    async def user_vectors(
+        self,
+        model_name: str,
+        inputs: TowerInputs,  # noqa: ARG002
+        deadline: Deadline,  # noqa: ARG002
+    ) -> NDArray[np.float32]:
+        """Raise TowerUnavailable."""
+        raise TowerUnavailable(f"{model_name}: this replay measures the fallback")
+
+    async def close(self) -> None:
+        """Do nothing: nothing is open."""
+
+
+@contextmanager
+def open_pipeline(snapshot: Path, tower: Path | None) -> Iterator[Recall]:
+    """Open the pipeline over a snapshot directory and an exported user tower; None: as if the tower were away.
+
+    Its clock stands at the moment the snapshot was built as of.
+    """
+    runner: UserTower = AbsentTower() if tower is None else LocalTower(tower)
+    with LocalChannel(snapshot, runner, settings=ChannelSettings(clock="snapshot")) as channel:
+        yield channel.recall
+
+
+@contextmanager
+def open_service(target: str, timeout: float = 30.0) -> Iterator[Recall]:
+    """Open a running service instead. target: host:port; timeout: seconds per call."""
+    with grpc.insecure_channel(target) as channel:
+        stub = channel_pb2_grpc.SerendipityChannelStub(channel)  # type: ignore[no-untyped-call]
+        yield lambda request: stub.Recall(request, timeout=timeout)
