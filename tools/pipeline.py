@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,16 @@ def open_pipeline(snapshot: Path, tower: Path | None) -> Iterator[Recall]:
     Its clock stands at the moment the snapshot was built as of.
     """
     runner: UserTower = AbsentTower() if tower is None else LocalTower(tower)
-    with LocalChannel(snapshot, runner, settings=ChannelSettings(clock="snapshot")) as channel:
-        yield channel.recall
+    log = logging.getLogger("serendipity.channel.recall")
+    level = log.level
+    if tower is None:
+        # The pipeline warns at every request of a tower that is away; here that is what was asked for.
+        log.setLevel(logging.ERROR)
+    try:
+        with LocalChannel(snapshot, runner, settings=ChannelSettings(clock="snapshot")) as channel:
+            yield channel.recall
+    finally:
+        log.setLevel(level)
 
 
 @contextmanager

@@ -8,12 +8,8 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import torch
-from google.protobuf import json_format
-from numpy.typing import NDArray
 
-from serendipity.features import INPUT_NAMES, FeatureAssembler, TowerInputs, tower_fingerprint
-from serendipity.offline.export import load_program
+from serendipity.features import FeatureAssembler, tower_fingerprint
 from serendipity.offline.interests.builder import InterestsSummary
 from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.interests.taxonomy import Taxonomy, read_paths
@@ -23,7 +19,6 @@ from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.schema import EVENT_TYPES
 from serendipity.offline.snapshot.assembly import (
     UserRecords,
-    UserTower,
     cold_record,
     interest_paths_record,
     interests_record,
@@ -32,11 +27,9 @@ from serendipity.offline.snapshot.assembly import (
     stored_vectors,
 )
 from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
+from serendipity.offline.towers.export import ITEM_VECTORS, PROGRAM, SPEC, load_user_tower, read_spec
 from serendipity.v1 import records_pb2
 
-USER_TOWER = "user_tower.pt2"
-ITEM_VECTORS = "item_vectors.npy"
-TOWER_SPEC = "tower.json"
 INTEREST_VECTORS = "interest_vectors.npy"
 
 
@@ -72,7 +65,7 @@ def read_contents(
         )
     spec = read_tower_spec(directories.towers)
     assembler = FeatureAssembler.from_spec(spec)
-    tower = load_user_tower(directories.towers / USER_TOWER)
+    tower = load_user_tower(directories.towers)
     users = known_users(histories, logs.events_until)
     vectors = stored_vectors(tower, histories, users, logs.events_until, assembler, advance=advance)
     known = {histories.user_ids[user] for user in users}
@@ -109,27 +102,13 @@ def read_contents(
 
 def read_tower_spec(towers: Path) -> records_pb2.TowerSpec:
     """Read tower.json. Raises ContentsError when the tower beside it is not the one it describes."""
-    spec = json_format.Parse((towers / TOWER_SPEC).read_text(encoding="utf-8"), records_pb2.TowerSpec())
-    fingerprint = tower_fingerprint(towers / USER_TOWER)
+    spec = read_spec(towers)
+    fingerprint = tower_fingerprint(towers / PROGRAM)
     if spec.fingerprint != fingerprint:
         raise ContentsError(
-            f"{towers / TOWER_SPEC}: fingerprint: found {spec.fingerprint!r}, expected {fingerprint!r} of {USER_TOWER}"
+            f"{towers / SPEC}: fingerprint: found {spec.fingerprint!r}, expected {fingerprint!r} of {PROGRAM}"
         )
     return spec
-
-
-def load_user_tower(path: Path) -> UserTower:
-    """Load an exported user tower as a function of NumPy inputs: B users → [B, 1 + K, d] float32."""
-    program = load_program(path)
-
-    def run(inputs: TowerInputs) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            vectors: NDArray[np.float32] = program(
-                *(torch.from_numpy(getattr(inputs, name)) for name in INPUT_NAMES)
-            ).numpy()
-        return vectors
-
-    return run
 
 
 def read_interests(directory: Path) -> dict[str | None, list[Interest]]:

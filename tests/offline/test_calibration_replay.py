@@ -10,7 +10,7 @@ import pytest
 from serendipity.offline.calibration import CalibrationConfig
 from serendipity.offline.calibration_replay import CalibrationReplay, active_users, replay_for_calibration
 from serendipity.offline.snapshot.contents import check_calibration
-from serendipity.tools.local_recall import open_recall
+from serendipity.tools.pipeline import open_pipeline
 from serendipity.v1 import channel_pb2
 from tests.fixtures.small_histories import UNTIL, make_small_histories
 from tests.fixtures.small_world import NOW, SmallWorld
@@ -19,7 +19,7 @@ from tests.fixtures.small_world import NOW, SmallWorld
 @pytest.fixture(scope="module")
 def replayed(small_world: SmallWorld) -> CalibrationReplay:
     return replay_for_calibration(
-        open_recall,
+        open_pipeline,
         small_world.snapshot_dir,
         small_world.tower_path,
         make_small_histories(small_world),

@@ -1,0 +1,381 @@
+"""The order of the builders: host data → logs → interests → towers → snapshot → calibration → canary → publication.
+
+Scores are calibrated on time that the scoring model has not seen: the whole chain is first made as of a cut
+(<out>/validation), replayed over what follows, and made again on everything; the second takes the first's calibration.
+
+    <out>/host/  logs/  interests/  towers/      docs/architecture.md
+    <out>/validation/{logs,interests,towers,snapshot}/
+    <out>/calibration/                           calibration.json, replay.json
+    <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
+    <out>/snapshots/<version>/
+    <out>/canary/                                canary.json
+    <out>/held_out/logs/                         all of the logs, where a share of them is held out for evaluation
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+from google.protobuf import json_format
+from rich.console import Console
+from rich.progress import Progress
+
+from serendipity import layout
+from serendipity.offline.build_config import BuildConfig
+from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibration
+from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
+from serendipity.offline.encoder import TextEncoder, default_path
+from serendipity.offline.interests.builder import build_interests
+from serendipity.offline.logs.builder import LogsSummary, build_logs
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories, split_times
+from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.progress import build_display, summary
+from serendipity.offline.snapshot.build_directory import BuildDirectories, read_contents
+from serendipity.offline.snapshot.canary import Canary, ask_canary
+from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_canary
+from serendipity.offline.snapshot.stores import store_size
+from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.offline.steps import Numbers, Outcome, Step, StepContext, run_steps
+from serendipity.offline.towers.builder import build_towers
+from serendipity.offline.towers.export import PROGRAM
+from serendipity.v1 import records_pb2
+
+SNAPSHOTS = "snapshots"
+SNAPSHOT = "snapshot.json"
+CALIBRATION = "calibration.json"
+REPLAY = "replay.json"
+CANARY = "canary.json"
+
+_LOGS_CODE = ("serendipity.offline.logs", "serendipity.novelty")
+_INTERESTS_CODE = (*_LOGS_CODE, "serendipity.offline.interests", "serendipity.offline.encoder")
+_TOWERS_CODE = (
+    *_INTERESTS_CODE, "serendipity.offline.towers", "serendipity.offline.export", "serendipity.features",
+    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.metrics",
+)  # fmt: skip
+_SNAPSHOT_CODE = (*_INTERESTS_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
+_CALIBRATION_CODE = (
+    *_LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
+    "serendipity.offline.evaluate", "serendipity.features",
+)  # fmt: skip
+
+Publish = Callable[[Path], None]
+"""Makes a snapshot directory, which has passed the gate, the wanted one; raises if it cannot."""
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A finished build. snapshot: directory of the snapshot; published: whether it is the wanted one now."""
+
+    outcomes: tuple[Outcome, ...]
+    snapshot: Path
+    canary: Canary
+    published: bool
+
+
+def build(
+    config: BuildConfig,
+    out: Path,
+    *,
+    open_recall: OpenRecall,
+    recall_code: Sequence[str],
+    publish: Publish | None,
+    console: Console,
+    clock: Callable[[], float] = time.time,
+) -> BuildResult:
+    """Bring everything below `out` up to date, skipping what is by content, and publish the snapshot.
+
+    open_recall: the real pipeline, for the replay and the canary; recall_code: modules whose source it depends on: a
+    pipeline that recalls differently is calibrated anew. publish: None to leave the snapshot unpublished. clock: Unix
+    seconds. Raises GateRefusedError when the snapshot may not be published, and what the builders raise; a build that
+    was killed or failed is continued by the next.
+    """
+    builder = _Build(config, out.absolute(), open_recall, recall_code, clock)
+    with build_display(console, builder.num_steps + 1) as display:
+        outcomes = run_steps(builder.steps(), builder.out, display)
+        start = time.monotonic()
+        display.started("publish")
+        snapshot = builder.snapshot()
+        canary = Canary.from_quality(json.loads((builder.out / "canary" / CANARY).read_text(encoding="utf-8")))
+        assert canary is not None
+        published, numbers = _publish(snapshot, canary, config, publish)
+        outcomes.append(Outcome("publish", published, time.monotonic() - start, numbers))
+        display.finished(outcomes[-1])
+    console.print(summary(outcomes))
+    return BuildResult(tuple(outcomes), snapshot, canary, wanted(snapshot.parent) == snapshot.name)
+
+
+def wanted(snapshots: Path) -> str:
+    """Version of the wanted snapshot; empty if there is none."""
+    try:
+        return (snapshots / layout.CURRENT).readlink().name
+    except OSError:
+        return ""
+
+
+def _publish(snapshot: Path, canary: Canary, config: BuildConfig, publish: Publish | None) -> tuple[bool, Numbers]:
+    current = wanted(snapshot.parent)
+    if current == snapshot.name:
+        return False, {"version": snapshot.name}
+    before = snapshot.parent / current
+    findings = pass_gate(canary, read_canary(before) if current and before.is_dir() else None, config.gate)
+    if publish is None:
+        return False, {"version": snapshot.name, "bounds held": len(findings), "published": "no"}
+    publish(snapshot)
+    return True, {"version": snapshot.name, "bounds held": len(findings)}
+
+
+class _Build:
+    """The steps of one build; later ones are made when the earlier ones have run."""
+
+    def __init__(
+        self,
+        config: BuildConfig,
+        out: Path,
+        open_recall: OpenRecall,
+        recall_code: Sequence[str],
+        clock: Callable[[], float],
+    ) -> None:
+        self.config = config
+        self.out = out
+        self._open_recall = open_recall
+        self._recall_code = tuple(recall_code)
+        self._clock = clock
+        self._encoder_path = config.text_encoder or default_path()
+        self._encoder: TextEncoder | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps there are."""
+        return 10 + (self.config.dataset in ADAPTERS) + bool(self.config.hold_out)
+
+    def steps(self) -> Iterator[Step]:
+        """Give the steps in order; each is asked for when the one before has run."""
+        config, out = self.config, self.out
+        if config.dataset in ADAPTERS:
+            yield self._host()
+        host = self._host_data()
+        until = config.logs.until
+        if config.hold_out:
+            yield self._logs("held_out/logs", host, until)
+            (until,) = split_times(out / "held_out" / "logs", (1 - config.hold_out,))
+        yield self._logs("logs", host, until)
+        (cut,) = split_times(out / "logs", (1 - config.validation.share,))
+        yield self._logs("validation/logs", host, cut)
+        yield self._interests("validation/")
+        yield self._towers("validation/")
+        yield self._validation_snapshot(host)
+        yield self._calibration(cut)
+        yield self._interests("")
+        yield self._towers("")
+        yield self._snapshot(host)
+        yield self._canary()
+
+    def snapshot(self) -> Path:
+        """Directory of the snapshot this build made."""
+        found = json.loads((self.out / "snapshot" / SNAPSHOT).read_text(encoding="utf-8"))
+        return self.out / SNAPSHOTS / str(found["version"])
+
+    def _host_data(self) -> HostData:
+        adapter = ADAPTERS.get(self.config.dataset)
+        if adapter is None:
+            return prepare(self.config.dataset, self.out)
+        return HostData(adapter.name, self.out / "host", adapter.novelty_level)
+
+    def _host(self) -> Step:
+        adapter = ADAPTERS[self.config.dataset]
+        source = adapter.locate()
+
+        def run(context: StepContext) -> Numbers:
+            with duckdb.connect() as connection:
+                adapter.write(source, context.directory, connection)
+            return {"dataset": adapter.name}
+
+        return Step("host", [source], {"dataset": adapter.name}, ["serendipity.offline.datasets"], run)
+
+    def _logs(self, name: str, host: HostData, until: int | None) -> Step:
+        logs = self.config.logs
+        level = logs.novelty_level if "novelty_level" in logs.model_fields_set else host.novelty_level
+        config = LogsConfig.model_validate({**logs.model_dump(), "novelty_level": level, "until": until})
+
+        def run(context: StepContext) -> Numbers:
+            built = build_logs(host.directory, context.directory, config, now=int(self._clock()))
+            rejected = sum(built.rejected.values())
+            return {**{k: built.counts[k] for k in ("users", "catalogue", "clicks")}, "rejected": rejected}
+
+        return Step(name, [host.directory], config.model_dump(mode="json"), _LOGS_CODE, run)
+
+    def _interests(self, prefix: str) -> Step:
+        logs = self.out / f"{prefix}logs"
+        k = self.config.interests_per_user
+
+        def run(context: StepContext) -> Numbers:
+            nodes = context.previous / "nodes.parquet" if context.previous else None
+            if nodes is not None and nodes.is_file():
+                # Node ids outlive builds: those of the last one are read from here and kept.
+                shutil.copy2(nodes, context.directory)
+            built = build_interests(logs, context.directory, self._text_encoder(), k=k, cache=self._cache())
+            return {"users": built.num_users, "interests": built.num_interests, "nodes": built.num_nodes}
+
+        return Step(f"{prefix}interests", [logs, self._encoder_path], {"k": k}, _INTERESTS_CODE, run)
+
+    def _towers(self, prefix: str) -> Step:
+        logs, interests = self.out / f"{prefix}logs", self.out / f"{prefix}interests"
+
+        def run(context: StepContext) -> Numbers:
+            built = build_towers(logs, interests, context.directory, self.config.towers, progress=context.progress)
+            return {"tower": built.fingerprint, "epochs": built.epochs, **built.validation}
+
+        configuration = self.config.towers.model_dump(mode="json")
+        return Step(f"{prefix}towers", [logs, interests], configuration, _TOWERS_CODE, run, resumable=True)
+
+    def _validation_snapshot(self, host: HostData) -> Step:
+        directories = self._directories("validation/")
+
+        def run(context: StepContext) -> Numbers:
+            uncalibrated = records_pb2.Calibration()
+            snapshot = self._write(directories, context.directory, uncalibrated, host, context.progress)
+            return _describe(snapshot)
+
+        configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
+        return Step("validation/snapshot", _inputs(directories), configuration, _SNAPSHOT_CODE, run)
+
+    def _calibration(self, cut: int) -> Step:
+        validation = self.config.validation
+        snapshot = self.out / "validation" / "snapshot"
+        towers = self.out / "validation" / "towers"
+
+        def run(context: StepContext) -> Numbers:
+            logs = self.out / "logs"
+            (version,) = snapshot.glob(f"*/{layout.MANIFEST}")
+            task = context.progress.add_task("replay", total=None)
+            replayed = replay_for_calibration(
+                self._open_recall,
+                version.parent,
+                towers / PROGRAM,
+                Histories.read(logs),
+                Catalogue.read(logs),
+                cut,
+                LogsSummary.read(logs).events_until,
+                max_users=validation.max_users,
+                count=validation.count,
+                seed=validation.seed,
+                config=self.config.calibration,
+                advance=lambda done: context.progress.advance(task, done),
+            )
+            text = json_format.MessageToJson(replayed.calibration, preserving_proto_field_name=True, sort_keys=True)
+            layout.write_atomically(context.directory / CALIBRATION, text.encode())
+            layout.write_atomically(context.directory / REPLAY, replayed.to_json().encode())
+            return {
+                "users": replayed.users,
+                "candidates": replayed.candidates,
+                "hit rate": replayed.reliability.base_rate,
+                "ECE": replayed.reliability.expected_calibration_error,
+                "novel recall@20": "–" if replayed.novel_recall is None else replayed.novel_recall,
+            }
+
+        configuration = {"validation": validation.model_dump(), "calibration": self.config.calibration.model_dump()}
+        code = (*_CALIBRATION_CODE, *self._recall_code)
+        return Step("calibration", [self.out / "logs", snapshot, towers], configuration, code, run)
+
+    def _snapshot(self, host: HostData) -> Step:
+        directories = self._directories("")
+
+        def run(context: StepContext) -> Numbers:
+            text = (self.out / "calibration" / CALIBRATION).read_text(encoding="utf-8")
+            calibration = json_format.Parse(text, records_pb2.Calibration())
+            snapshot = self._write(directories, self.out / SNAPSHOTS, calibration, host, context.progress)
+            layout.write_atomically(context.directory / SNAPSHOT, json.dumps({"version": snapshot.name}).encode())
+            return _describe(snapshot)
+
+        configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
+        inputs = [*_inputs(directories), self.out / "calibration"]
+        return Step(
+            "snapshot",
+            inputs,
+            configuration,
+            _SNAPSHOT_CODE,
+            run,
+            products=lambda numbers: [self.out / SNAPSHOTS / str(numbers["version"]) / layout.MANIFEST],
+        )
+
+    def _canary(self) -> Step:
+        def run(context: StepContext) -> Numbers:
+            snapshot = self.snapshot()
+            logs = self.out / "logs"
+            task = context.progress.add_task("canary", total=None)
+            with self._open_recall(snapshot, self.out / "towers" / PROGRAM) as recall:
+                canary = ask_canary(
+                    recall,
+                    Histories.read(logs),
+                    Catalogue.read(logs),
+                    LogsSummary.read(logs).events_until,
+                    self.config.canary,
+                    novel_recall=json.loads((self.out / "calibration" / REPLAY).read_text())["novel_recall"],
+                    advance=lambda done: context.progress.advance(task, done),
+                )
+            record_canary(snapshot, canary)
+            layout.write_atomically(context.directory / CANARY, json.dumps(canary.to_quality(), indent=2).encode())
+            return {
+                "users": canary.users,
+                "fill": canary.fill,
+                "coverage": canary.coverage,
+                "novelty violations": canary.violations,
+            }
+
+        inputs = [self.out / "snapshot", self.out / "towers"]
+        code = (*_CALIBRATION_CODE, *self._recall_code, "serendipity.offline.snapshot.canary")
+        return Step("canary", inputs, self.config.canary.model_dump(), code, run)
+
+    def _directories(self, prefix: str) -> BuildDirectories:
+        return BuildDirectories(*(self.out / f"{prefix}{name}" for name in ("logs", "interests", "towers")))
+
+    def _write(
+        self,
+        directories: BuildDirectories,
+        root: Path,
+        calibration: records_pb2.Calibration,
+        host: HostData,
+        progress: Progress,
+    ) -> Path:
+        task = progress.add_task("stored vectors", total=None)
+        contents = read_contents(
+            directories,
+            calibration=calibration,
+            dataset=host.name,
+            build_configuration=self.config.model_dump_json(),
+            advance=lambda done: progress.advance(task, done),
+        )
+        return write_snapshot(contents, root, created_at=int(self._clock()), index=self.config.index)
+
+    def _text_encoder(self) -> TextEncoder:
+        if self._encoder is None:
+            self._encoder = TextEncoder.from_path(self._encoder_path)
+        return self._encoder
+
+    def _cache(self) -> Path:
+        return self.out / ".cache" / "text_vectors.npz"
+
+
+def _describe(snapshot: Path) -> Numbers:
+    manifest = layout.read_manifest(snapshot)
+    size = sum(path.stat().st_size for path in snapshot.rglob("*") if path.is_file())
+    return {
+        "version": manifest.version,
+        "users": manifest.counts.users,
+        "items": manifest.counts.items,
+        "MB": size / 1e6,
+        "bytes of interests per user": store_size(snapshot / layout.INTERESTS).mean_value_bytes,
+        "index": manifest.vector_index.kind,
+        "recall@100 of the index": manifest.vector_index.recall_at_100,
+    }
+
+
+def _inputs(directories: BuildDirectories) -> list[Path]:
+    return [directories.logs, directories.interests, directories.towers]

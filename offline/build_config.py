@@ -1,0 +1,97 @@
+"""Everything a build can be told, in one model; read from TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serendipity.offline.calibration import CalibrationConfig
+from serendipity.offline.interests.reasoner import MAX_INTERESTS
+from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.snapshot.canary import CanaryConfig
+from serendipity.offline.snapshot.gate import GateConfig
+from serendipity.offline.snapshot.index import IndexConfig
+from serendipity.offline.towers.config import TowersConfig
+
+
+class BuildConfigError(Exception):
+    """A build configuration cannot be read: names the file and every field that is wrong."""
+
+
+class ValidationConfig(BaseModel):
+    """The held-out period that scores are calibrated on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of the clicks, the latest, that is held out for it."""
+    max_users: Annotated[int, Field(ge=1)] = 4_000
+    """Users replayed at most, sampled among those with a click in the period."""
+    count: Annotated[int, Field(ge=1, le=1000)] = 100
+    """Candidates asked for per user."""
+    seed: int = 20_240_601
+    """Seed of the sample."""
+
+
+class BuildConfig(BaseModel):
+    """A whole build. In TOML, nested models are tables: [logs], [towers.trainer], [gate] ….
+
+    Fields that only change how a snapshot is judged (canary, gate) do not make anything be built again.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    dataset: str = "complete-journey"
+    """Name of a public data set, or a host's folder with events, items and users in Parquet."""
+    hold_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Share of the clicks, the latest, that the build must not see, so that it can be evaluated on them."""
+    text_encoder: Path | None = None
+    """Directory of a transformers text encoder; none: the packaged MiniLM."""
+    interests_per_user: Annotated[int, Field(ge=0, le=MAX_INTERESTS)] = MAX_INTERESTS
+    """Latent interests stored per user at most."""
+    logs: LogsConfig = LogsConfig()
+    """Reading of the host's logs. A novelty level that is not given is the data set's own; `until` makes the build as
+    of a moment."""
+    towers: TowersConfig = TowersConfig()
+    """The towers and their training."""
+    index: IndexConfig = IndexConfig()
+    """The index for open search."""
+    validation: ValidationConfig = ValidationConfig()
+    """The held-out period that scores are calibrated on."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    """Calibration of the scores."""
+    canary: CanaryConfig = CanaryConfig()
+    """Users asked of a new snapshot before it is published."""
+    gate: GateConfig = GateConfig()
+    """Bounds of the quality gate."""
+
+
+def load_build_config(path: Path | None, given: Mapping[str, Any] | None = None) -> BuildConfig:
+    """Read a TOML file (none: the defaults) with `given` laid over it, table by table.
+
+    Raises BuildConfigError naming the file, every wrong field, what was found and what was expected.
+    """
+    content: dict[str, Any] = {}
+    if path is not None:
+        try:
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BuildConfigError(f"{path}: cannot be read ({error}); expected TOML") from error
+    try:
+        return BuildConfig.model_validate(_laid_over(content, given or {}))
+    except ValidationError as error:
+        source = path or "build configuration"
+        lines = [f"{'.'.join(map(str, e['loc']))}: found {e.get('input')!r}: {e['msg']}" for e in error.errors()]
+        raise BuildConfigError(f"{source}:\n  " + "\n  ".join(lines)) from error
+
+
+def _laid_over(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(content)
+    for name, value in given.items():
+        below = merged.get(name)
+        merged[name] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return merged
