@@ -231,6 +231,11 @@ class FeedbackStore:
                 accepted = [sum(transaction.add(event, call.click_types) for event in call.events) for call in calls]
                 transaction.finish()
         except lmdb.MapFullError:
+            if len(calls) > 1:
+                # Together they do not fit, alone some may: no call is refused for those it happened to wait with.
+                self._commit(calls[: len(calls) // 2])
+                self._commit(calls[len(calls) // 2 :])
+                return
             size = self._tables.env.info()["map_size"]
             _fail(calls, StateFull(f"{self._path}: full at {size} bytes; shorten the retention or raise map_bytes"))
         except Exception as error:

@@ -205,6 +205,18 @@ def test_a_full_environment_refuses_and_stays_readable(tmp_path: Path) -> None:
         assert len(list(store.log())) == errors.count(None)
 
 
+def test_a_call_that_does_not_fit_leaves_those_it_waited_with_alone(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path, map_bytes=512 * 1024, clock=Clock()) as store:
+        with store._tables.env.begin(write=True):
+            # While another process writes, this one's calls gather: they will be tried in one transaction.
+            futures = [store.submit([event("first", user="small")])]
+            futures += [store.submit([event(f"e{i}", user=f"user-{i}", item="x" * 9_000) for i in range(1_000)])]
+            futures += [store.submit([event("last", user="small")])]
+        outcomes = [future.exception() for future in futures]
+        assert [type(outcome) for outcome in outcomes] == [type(None), StateFull, type(None)]
+        assert {record.event.event_id for _, record in store.log()} == {"first", "last"}
+
+
 def test_acknowledged_means_synchronised_with_the_disk(tmp_path: Path) -> None:
     with FeedbackStore(tmp_path, clock=Clock()) as store:
         flags = store._tables.env.flags()
