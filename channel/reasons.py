@@ -83,6 +83,9 @@ def _sentence(path: StoredPath) -> str:
     demand, interest = path.core_demand, path.latent_interest
     if path.seed_kind == SeedKind.SEARCH:
         return f"You searched for “{path.seed}”: behind that may be {demand}, which also leads to {interest}."
+    if path.seed_kind == SeedKind.CATEGORY and path.seed == interest:
+        # Long ago, or it would not be novel.
+        return f"You used to choose {interest}, and have not lately."
     if path.seed_kind == SeedKind.CATEGORY:
         return f"You choose {path.seed}: behind that may be {demand}, which also leads to {interest}."
     if path.seed_kind == SeedKind.PROFILE:

@@ -103,6 +103,22 @@ def test_each_kind_of_seed_has_its_sentence(tmp_path: Path, kind: records_pb2.Se
     assert (reason.seed, reason.core_demand, reason.latent_interest) == ("cold brew", "Drinks", "Tea")
 
 
+def test_a_category_that_is_itself_the_interest_is_said_to_be_long_past(tmp_path: Path) -> None:
+    record = records_pb2.InterestPathsRecord(
+        paths=[
+            records_pb2.InterestPath(
+                seed_kind=records_pb2.SEED_KIND_CATEGORY, seed="Tea", core_demand="Drinks", latent_interest="Tea"
+            )
+        ]
+    )
+    with lmdb.open(str(tmp_path), lock=False) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"u", record.SerializeToString())
+    paths = PathStore(tmp_path)
+    (reason,) = intern_reasons(scored([1], [(I2I, 0)], [(1, I2I, 1.0, 0)]), interests(0), paths).reasons
+    paths.close()
+    assert reason.text == "You used to choose Tea, and have not lately."
+
+
 def test_paths_are_not_read_without_an_interest_among_the_items(tmp_path: Path) -> None:
     paths = store(tmp_path / "paths")
     paths.close()
