@@ -35,6 +35,9 @@ MAX_USER_ID_LENGTH = 10_000
 _LISTED = 10
 """Entries a warning names."""
 
+_SHOWN = 100
+"""Characters of an entry that a warning shows: what is wrong with a request must not outweigh the answer."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -86,8 +89,9 @@ class QueryWarning:
     def listing(cls, code: WarningCode, field: str, entries: Iterable[str]) -> QueryWarning:
         """Name the entries concerned, the first ten of them."""
         named = list(entries)
+        shown = [entry if len(entry) <= _SHOWN else f"{entry[:_SHOWN]}…" for entry in named[:_LISTED]]
         more = f" and {len(named) - _LISTED} more" if len(named) > _LISTED else ""
-        return cls(code, field, ", ".join(named[:_LISTED]) + more, len(named))
+        return cls(code, field, ", ".join(shown) + more, len(named))
 
 
 @dataclass(frozen=True)

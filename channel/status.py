@@ -37,6 +37,13 @@ _CODES: tuple[tuple[type[ChannelError], grpc.StatusCode], ...] = (
     (TowerError, grpc.StatusCode.UNAVAILABLE),
 )
 
+_LISTED = 16
+"""Violations that are named."""
+
+_MESSAGE_BYTES = 1_200
+"""Length of a message. It travels percent-encoded, beside the violations, in trailing metadata, of which clients take
+8 KiB in all: beyond that they see RESOURCE_EXHAUSTED instead of the refusal."""
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -48,17 +55,27 @@ class Refusal:
 
 
 def refusal_of(error: ChannelError) -> Refusal:
-    """Turn an error of the channel into a status; InvalidQuery's violations become google.rpc.BadRequest details."""
+    """Turn an error of the channel into a status; InvalidQuery's first violations become google.rpc.BadRequest details.
+
+    A message that is too long for metadata is cut.
+    """
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     if not isinstance(error, InvalidQuery):
-        return Refusal(code, str(error))
+        return Refusal(code, _cut(str(error)))
+    listed, more = error.violations[:_LISTED], len(error.violations) - _LISTED
     bad_request = error_details_pb2.BadRequest(
         field_violations=[
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in error.violations
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description) for v in listed
         ]
     )
+    described = "; ".join(f"{v.field}: {v.description}" for v in listed)
+    message = f"{more} more than these: {described}" if more > 0 else described
     detail = any_pb2.Any()
     detail.Pack(bad_request)
-    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=str(error), details=[detail])
-    return Refusal(code, str(error), tuple(rpc_status.to_status(status).trailing_metadata))
+    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=_cut(message), details=[detail])
+    return Refusal(code, _cut(message), tuple(rpc_status.to_status(status).trailing_metadata))
+
+
+def _cut(message: str) -> str:
+    encoded = message.encode()
+    return message if len(encoded) <= _MESSAGE_BYTES else encoded[:_MESSAGE_BYTES].decode(errors="ignore") + " …"

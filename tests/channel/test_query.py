@@ -143,6 +143,11 @@ def test_a_warning_lists_ten_entries_and_counts_them_all(snapshot: Snapshot) -> 
     assert warning.message.endswith("c9 and 2 more")
 
 
+def test_a_warning_shows_only_the_start_of_a_long_entry(snapshot: Snapshot) -> None:
+    (warning,) = resolve(parse_query(request(exclude_item_ids=["🦊" * 10_000, "b"]), NOW), snapshot).warnings
+    assert warning.message == f"{'🦊' * 100}…, b"
+
+
 def test_unknown_names_are_ignored_with_warnings(snapshot: Snapshot) -> None:
     query = parse_query(
         request(

@@ -135,6 +135,9 @@ async def test_a_batch_names_the_request_at_fault(running: Service) -> None:
     assert [field for field, _ in caught.value.violations] == ["requests[1].count"]
     with pytest.raises(InvalidRequest, match="257 entries; expected at most 256"):
         await client.recall_batch([recall_request("anna", count=1)] * 257)
+    # All violations together would be more than a client takes as metadata.
+    with pytest.raises(InvalidRequest, match="240 more than these: requests"):
+        await client.recall_batch([recall_request("anna", count=0)] * 256)
 
 
 async def test_a_click_acknowledged_makes_its_category_known_to_the_next_recall(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import grpc
 import pytest
 
@@ -43,3 +45,18 @@ def test_violations_are_carried_in_the_trailing_metadata() -> None:
     ((key, value),) = refusal.trailing_metadata
     assert key == "grpc-status-details-bin"
     assert b"found 0, expected 1 to 1000" in value  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidQuery([FieldViolation(f"requests[{i}].count", "found 9999, expected 1 to 1000") for i in range(512)]),
+        errors.PublicationRefused("🦊" * 5_000),
+    ],
+)
+def test_a_refusal_fits_into_the_metadata_a_client_takes(error: ChannelError) -> None:
+    refusal = refusal_of(error)
+    details = sum(len(value) * 4 / 3 for _, value in refusal.trailing_metadata)
+    assert len(quote(refusal.message)) + details < 7_500
+    if isinstance(error, InvalidQuery):
+        assert refusal.message.startswith("496 more than these: requests[0].count: found 9999")
