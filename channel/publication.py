@@ -58,14 +58,22 @@ class ListedSnapshot:
 class Publications:
     """The wanted snapshot of one directory.
 
-    snapshots: the directory; checks: asked before every publication, rollbacks included; clock: Unix seconds.
+    snapshots: the directory; checks: asked before every publication, rollbacks included (its model must be ready);
+    gates: asked before a publication that is no rollback (what is left behind may have measured better, and yet be
+    what an operator wants to leave); clock: Unix seconds.
     """
 
     def __init__(
-        self, snapshots: Path, *, checks: Sequence[Check] = (), clock: Callable[[], float] = time.time
+        self,
+        snapshots: Path,
+        *,
+        checks: Sequence[Check] = (),
+        gates: Sequence[Check] = (),
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._snapshots = snapshots
         self._checks = checks
+        self._gates = gates
         self._clock = clock
 
     def wanted(self) -> str:
@@ -109,13 +117,13 @@ class Publications:
     def publish(self, version: str) -> Publication:
         """Verify a snapshot and make it the wanted one. Publishing the wanted one again only verifies it.
 
-        Raises PublicationRefused, and changes nothing, if it is missing, damaged, or a check refuses it.
+        Raises PublicationRefused, and changes nothing, if it is missing, damaged, or a check or gate refuses it.
         """
         with self._locked():
             return self._make_wanted("publish", version, self._mended_history())
 
     def rollback(self) -> Publication:
-        """Make the snapshot that was wanted before the present one the wanted one again, after the same checks.
+        """Make the snapshot that was wanted before the present one the wanted one again, after the checks.
 
         Rolling back twice goes back by two publications. Raises PublicationRefused, and changes nothing, if there is
         none before or it is refused.
@@ -132,7 +140,7 @@ class Publications:
     ) -> Publication:
         previous = self.wanted()
         manifest = self._verified(version)
-        for check in self._checks:
+        for check in (*self._checks, *(self._gates if action == "publish" else ())):
             check(manifest, self.directory(previous) if previous else None)
         moment = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).isoformat(timespec="seconds")
         publication = Publication(action, version, previous, moment)
@@ -188,7 +196,12 @@ class Publications:
             raise PublicationRefused(f"{self._snapshots}: cannot be written ({error})") from error
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            except OSError as error:
+                # A full disk, a name no file can have. What the link says by now is wanted: see `_mended_history`.
+                wanted = self.wanted() or "nothing"
+                raise PublicationRefused(f"{self._snapshots}: {error}; wanted now: {wanted}") from error
 
 
 def _stack(history: Sequence[Publication]) -> list[str]:

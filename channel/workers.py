@@ -41,27 +41,27 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def serve(
-    settings: ServerSettings, channel_settings: ChannelSettings | None = None, checks: Sequence[Check] = ()
+    settings: ServerSettings, channel_settings: ChannelSettings | None = None, gates: Sequence[Check] = ()
 ) -> int:
     """Run the service until it is told to stop; returns the exit status, 0 after a clean drain.
 
-    checks: asked, after whether the model is ready, before the admin service makes any snapshot the wanted one.
+    gates: asked, after whether the model is ready, before the admin service publishes a snapshot; not to roll back.
     Raises StateUnavailable when another service uses the state directory, OSError when an address cannot be bound.
     """
     configure_logs(settings.log_level, settings.log_format)
     with _exclusive(settings), _reserved(settings.address) as address:
-        return asyncio.run(_supervise(settings, channel_settings or ChannelSettings(), address, checks))
+        return asyncio.run(_supervise(settings, channel_settings or ChannelSettings(), address, gates))
 
 
 async def _supervise(
-    settings: ServerSettings, channel_settings: ChannelSettings, address: str, checks: Sequence[Check]
+    settings: ServerSettings, channel_settings: ChannelSettings, address: str, gates: Sequence[Check]
 ) -> int:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     forget(settings.workers_path)
-    publications = Publications(settings.snapshots, checks=[*_model_checks(settings, channel_settings), *checks])
+    publications = Publications(settings.snapshots, checks=_model_checks(settings, channel_settings), gates=gates)
     servicer = AdminServicer(publications, settings, Telemetry())
     admin, health, admin_port = create_admin_server(servicer, settings)
     await admin.start()

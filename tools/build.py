@@ -77,7 +77,7 @@ def build_and_place(config: BuildConfig, out: Path, console: Console, *, publish
     def place_and_publish(snapshot: Path) -> None:
         placement.place_user_tower(out / "towers", models)
         placement.place_text_encoder(config.text_encoder or default_path(), models)
-        Publications(out / "snapshots", checks=[quality_gate(config.gate)]).publish(snapshot.name)
+        Publications(out / "snapshots", gates=[quality_gate(config.gate)]).publish(snapshot.name)
 
     return build(
         config,

@@ -35,7 +35,7 @@ def deploy(
     *,
     towers_dir: Path | None = None,
     backend: placement.Backend = "python",
-    instances: placement.Instances = placement.ONE_ON_CPU,
+    instances: placement.Instances = placement.AS_CHECKED_IN,
     timeout: float = 120.0,
 ) -> str:
     """Place, load, check and publish; return the snapshot's version.
@@ -147,12 +147,12 @@ def publish_on_disk(snapshots: Path, gate: bool = True) -> Callable[[str], None]
     """Give a function that publishes a version below `snapshots`; services that read them there follow."""
 
     def publish(version: str) -> None:
-        checks = []
+        gates = []
         if gate:
             from serendipity.tools.quality_gate import quality_gate
 
-            checks.append(quality_gate())
-        Publications(snapshots, checks=checks).publish(version)
+            gates.append(quality_gate())
+        Publications(snapshots, gates=gates).publish(version)
 
     return publish
 
@@ -184,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
     parser.add_argument("--backend", choices=placement.BACKENDS, default="python", help="Triton backend of the tower")
-    parser.add_argument("--instances", type=int, default=1, metavar="N", help="instances of each model")
+    parser.add_argument("--instances", type=int, metavar="N", help="instances of each model (default: as checked in)")
     parser.add_argument("--gpu", action="store_true", help="run them on Triton's GPUs, N on each")
     parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
     parser.add_argument(

@@ -33,14 +33,14 @@ def run(args: argparse.Namespace) -> int:
     given = {"snapshots": args.build / "snapshots", "state": args.build / "state"} if args.build else {}
     server = read_settings(ServerSettings, args, **given)
     channel = read_settings(ChannelSettings, args)
-    checks = []
+    gates = []
     if not args.no_gate:
         # The gate reads what the builders measured: its code is part of the offline half.
         from serendipity.tools.quality_gate import quality_gate
 
-        checks.append(quality_gate())
+        gates.append(quality_gate())
     try:
-        return serve(server, channel, checks)
+        return serve(server, channel, gates)
     except (ChannelError, OSError) as error:
         print(f"serendip serve: {error}", file=sys.stderr)
         return 1

@@ -35,12 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it; returns 1 when it is refused, 2 when a version is missing."""
     snapshots = args.snapshots or args.build / "snapshots"
-    checks = []
-    if args.action in ("publish", "rollback") and not args.no_gate:
+    gates = []
+    if args.action == "publish" and not args.no_gate:
         from serendipity.tools.quality_gate import quality_gate
 
-        checks.append(quality_gate())
-    publications = Publications(snapshots, checks=checks)
+        gates.append(quality_gate())
+    publications = Publications(snapshots, gates=gates)
     try:
         if args.action == "list":
             _list(publications)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -130,6 +131,34 @@ def test_a_check_can_refuse_and_sees_both_snapshots(snapshots: Path) -> None:
         publications.publish("b")
     assert publications.wanted() == "a"
     assert seen == [("a", None), ("b", snapshots / "a")]
+
+
+def test_a_gate_is_for_publishing_and_never_keeps_an_operator_from_rolling_back(snapshots: Path) -> None:
+    def better_than_before(manifest: records_pb2.Manifest, wanted: Path | None) -> None:
+        if wanted and manifest.version < wanted.name:
+            raise PublicationRefused(f"{manifest.version}: worse than {wanted.name}")
+
+    publications = Publications(snapshots, gates=[better_than_before])
+    publications.publish("a")
+    publications.publish("b")
+    with pytest.raises(PublicationRefused, match="worse"):
+        publications.publish("a")
+    assert publications.rollback().version == "a"
+
+
+def test_a_name_no_file_can_have_is_refused_like_any_other(snapshots: Path) -> None:
+    with pytest.raises(PublicationRefused, match="wanted now: nothing"):
+        Publications(snapshots).publish("a" * 5_000)
+
+
+def test_a_disk_that_takes_no_history_is_told_with_what_is_wanted_now(snapshots: Path) -> None:
+    publications = Publications(snapshots)
+    publications.publish("a")
+    (snapshots / f".publications.json.{os.getpid()}").mkdir()
+    with pytest.raises(PublicationRefused, match="wanted now: b"):
+        publications.publish("b")
+    (snapshots / f".publications.json.{os.getpid()}").rmdir()
+    assert publications.rollback().version == "a"
 
 
 def test_the_list_is_newest_first_and_says_what_cannot_be_read(snapshots: Path) -> None:
