@@ -12,6 +12,7 @@ import sys
 
 from google.protobuf import json_format
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from serendipity.channel.client import AsyncSerendipityClient
@@ -53,7 +54,7 @@ def print_result(console: Console, user_id: str, result: RecallResult) -> None:
     """Print an answer as a table a person can read, with where it came from underneath."""
     message = result.message
     explained = bool(message.reasons)
-    table = Table(title=f"user {user_id}: {len(result.candidates)} candidates", title_justify="left")
+    table = Table(title=f"user {escape(user_id)}: {len(result.candidates)} candidates", title_justify="left")
     columns = ["#", "item", "category", "score", "found by", "unexpected"]
     for column in [*columns, "why"] if explained else columns:
         table.add_column(column, justify="right" if column in ("#", "score", "unexpected") else "left")
@@ -76,20 +77,22 @@ def print_result(console: Console, user_id: str, result: RecallResult) -> None:
     console.print("  time: " + ", ".join(f"{name} {value:.1f} ms" for name, value in milliseconds.items()))
     console.print(f"  snapshot {message.versions.snapshot}, {message.versions.user_tower}, recall {result.recall_id}")
     for _, field, text in result.warnings:
-        console.print(f"  warning: {f'{field}: ' if field else ''}{text}")
+        console.print(f"  warning: {f'{field}: ' if field else ''}{escape(text)}")
     if result.degraded:
-        console.print(f"  degraded: {'; '.join(result.degraded_reasons)}")
+        console.print(f"  degraded: {escape('; '.join(result.degraded_reasons))}")
 
 
 def _cells(candidate: Candidate, explained: bool) -> list[str]:
+    # Catalogues and users write what they like, brackets too; it is no markup.
+    item = escape(candidate.item_id)
     cells = [
-        f"{candidate.title} [dim]{candidate.item_id}[/dim]" if candidate.title else candidate.item_id,
-        candidate.category,
+        f"{escape(candidate.title)} [dim]{item}[/dim]" if candidate.title else item,
+        escape(candidate.category),
         f"{candidate.score:.4f}",
         candidate.source,
         f"{candidate.unexpectedness:.2f}",
     ]
-    return [*cells, candidate.reasons[0].text if candidate.reasons else ""] if explained else cells
+    return [*cells, escape(candidate.reasons[0].text) if candidate.reasons else ""] if explained else cells
 
 
 def _word(name: str, prefix: str) -> str:
