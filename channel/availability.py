@@ -132,7 +132,7 @@ class AvailabilityStore:
 class AvailabilityReader:
     """A process's view of the overlay, refreshed in the background.
 
-    interval: seconds between looks at the generation; on_change: told the generation taken over;
+    interval: seconds between looks at the generation; on_change: told an overlay right before it is the view;
     on_error: told when a look fails (the last view stays).
     """
 
@@ -141,7 +141,7 @@ class AvailabilityReader:
         store: AvailabilityStore,
         *,
         interval: float = 1.0,
-        on_change: Callable[[int], None] = lambda _: None,
+        on_change: Callable[[AvailabilityOverlay], None] = lambda _: None,
         on_error: Callable[[StateUnavailable], None] = lambda _: None,
     ) -> None:
         self._store = store
@@ -166,8 +166,9 @@ class AvailabilityReader:
             if self._store.generation() != seen.generation:
                 changes = self._store.changes_since(seen.generation)
                 kept = {} if changes.complete else seen.available
-                self._overlay = AvailabilityOverlay(changes.generation, {**kept, **changes.available})
-                self._on_change(changes.generation)
+                overlay = AvailabilityOverlay(changes.generation, {**kept, **changes.available})
+                self._on_change(overlay)
+                self._overlay = overlay
             return self._overlay
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ from serendipity.channel.server_settings import ServerSettings
 from serendipity.channel.serving_log import Rotation, ServingLog
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.state import AvailabilityOverlay
 from serendipity.channel.telemetry import Telemetry, configure_logs
 from serendipity.channel.tower import UserTower
 from serendipity.channel.watcher import Served, SnapshotWatcher
@@ -144,12 +145,19 @@ def _open_parts(
         map_bytes=settings.feedback_map_bytes,
     )
     stack.callback(feedback.close)
+    holder = SnapshotHolder()
+    stack.callback(holder.close)
+
+    def on_change(overlay: AvailabilityOverlay) -> None:
+        holder.prepare(overlay)
+        telemetry.availability_generation(overlay.generation)
+
     availability = AvailabilityStore(settings.availability_path, map_bytes=settings.availability_map_bytes)
     stack.callback(availability.close)
     overlay = AvailabilityReader(
         availability,
         interval=settings.availability_poll_seconds,
-        on_change=telemetry.availability_generation,
+        on_change=on_change,
         on_error=lambda error: _log.warning("availability not refreshed", error=str(error)),
     )
     stack.callback(overlay.close)
@@ -167,8 +175,6 @@ def _open_parts(
     stack.callback(serving_log.close)
     tower = _tower(settings, channel_settings)
     stack.push_async_callback(tower.close)
-    holder = SnapshotHolder()
-    stack.callback(holder.close)
     channel = Channel(holder, tower, HostState(feedback, overlay), channel_settings)
     stack.callback(channel.close)
     return Parts(

@@ -86,6 +86,7 @@ def _write_files(
     }
     _write_array(directory / layout.INTEREST_VECTORS, contents.node_vectors)
     _write_array(directory / layout.ITEM_VECTORS, contents.item_vectors)
+    _write_array(directory / layout.ITEM_AVAILABLE, np.asarray(contents.catalogue.available, np.bool_))
     item_ids = json.dumps(list(contents.catalogue.item_ids), ensure_ascii=False)
     layout.write_atomically(directory / layout.ITEM_IDS, item_ids.encode())
     built = build_index(contents.item_vectors, _sample_queries(contents, config or IndexConfig()), config)
@@ -194,7 +195,7 @@ def _sample_queries(contents: SnapshotContents, config: IndexConfig) -> NDArray[
     return np.stack([np.frombuffer(contents.users[ids[i]].user_vector, "<f2").astype(np.float32) for i in chosen])
 
 
-def _write_array(path: Path, array: NDArray[np.float32]) -> None:
+def _write_array(path: Path, array: NDArray[np.float32] | NDArray[np.bool_]) -> None:
     np.save(path, np.ascontiguousarray(array), allow_pickle=False)
     sync_file(path)
 

@@ -64,6 +64,21 @@ def test_availability_is_laid_over_both_ways(snapshot: Snapshot) -> None:
     assert changed == sorted([sold, restocked])
 
 
+def test_a_snapshot_of_before_the_availability_array_is_read_from_its_records(copy: Path, snapshot: Snapshot) -> None:
+    (copy / layout.ITEM_AVAILABLE).unlink()
+    edit_manifest(copy, lambda manifest: manifest["checksums"].pop(layout.ITEM_AVAILABLE))  # type: ignore[attr-defined]
+    older = open_snapshot(copy)
+    assert np.array_equal(older.unavailable, snapshot.unavailable)
+    older.close()
+
+
+@pytest.mark.parametrize("available", [np.ones(3, np.bool_), np.ones(400, np.int8)])
+def test_an_availability_array_that_does_not_fit_is_refused(copy: Path, available: np.ndarray) -> None:
+    np.save(copy / layout.ITEM_AVAILABLE, available)
+    with pytest.raises(SnapshotUnavailable, match=r"item_available\.npy: found"):
+        open_snapshot(copy, verify=False)
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
@@ -223,6 +238,18 @@ def test_derived_availability_follows_the_generation(small_world: SmallWorld) ->
         assert first[row]
         assert lease_unavailable(holder, sold) is first
         assert not lease_unavailable(holder, AvailabilityOverlay(2))[row]
+    holder.close()
+
+
+def test_an_overlay_is_prepared_before_requests_see_it_and_survives_a_swap(small_world: SmallWorld, copy: Path) -> None:
+    holder = SnapshotHolder()
+    holder.swap(copy)
+    row = int(np.flatnonzero(~lease_unavailable(holder, AvailabilityOverlay()))[0])
+    holder.prepare(AvailabilityOverlay(3, {small_world.item_ids[row]: False}))
+    # Requests that still see an earlier overlay take what is derived already, and derive nothing themselves.
+    assert lease_unavailable(holder, AvailabilityOverlay(2))[row]
+    holder.swap(small_world.snapshot_dir)
+    assert lease_unavailable(holder, AvailabilityOverlay(2))[row]
     holder.close()
 
 

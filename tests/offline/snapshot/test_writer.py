@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from tests.fixtures.small_world import NOW, NUM_ITEMS, NUM_USERS, SmallWorld, ma
 
 
 def _store(directory: Path, name: str) -> dict[bytes, bytes]:
-    with (
-        lmdb.open(str(directory / name), readonly=True, lock=False) as environment,
-        environment.begin() as transaction,
-    ):
-        return dict(transaction.cursor())
+    # LMDB opens an environment once in a process, and other tests keep this one open: read a copy.
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copy(directory / name / "data.mdb", copy)
+        with lmdb.open(copy, readonly=True, lock=False) as environment, environment.begin() as transaction:
+            return dict(transaction.cursor())
 
 
 def test_every_record_is_read_back_under_its_key(small_world: SmallWorld) -> None:
@@ -47,13 +48,15 @@ def test_every_record_is_read_back_under_its_key(small_world: SmallWorld) -> Non
     assert paths == {layout.user_key(u): r.SerializeToString() for u, r in contents.interest_paths.items()}
     nodes = _store(directory, layout.INTEREST_NODES)
     assert nodes == {layout.node_key(i): n.SerializeToString() for i, n in enumerate(contents.nodes)}
+    items = _store(directory, layout.ITEMS)
     for row, item_id in enumerate(small_world.item_ids):
-        record = records_pb2.ItemRecord.FromString(_store(directory, layout.ITEMS)[layout.item_key(item_id)])
+        record = records_pb2.ItemRecord.FromString(items[layout.item_key(item_id)])
         assert (record.row, record.category) == (row, contents.catalogue.item_categories[row])
         assert (record.title, tuple(record.path)) == (contents.catalogue.titles[row], contents.catalogue.paths[row])
         assert record.available == contents.catalogue.available[row]
     assert np.array_equal(np.load(directory / layout.ITEM_VECTORS), contents.item_vectors)
     assert np.array_equal(np.load(directory / layout.INTEREST_VECTORS), contents.node_vectors)
+    assert np.array_equal(np.load(directory / layout.ITEM_AVAILABLE), contents.catalogue.available)
     assert json.loads((directory / layout.ITEM_IDS).read_text()) == small_world.item_ids
 
 
