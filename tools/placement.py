@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import py_compile
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -36,17 +37,17 @@ class PlacementError(Exception):
 
 @dataclass(frozen=True)
 class Instances:
-    """How many instances of a model Triton runs. count: per GPU where gpu is true, else in all."""
+    """Where and how often Triton runs a model. count: per GPU where gpu is true, else in all; None: as checked in."""
 
-    count: int = 1
+    count: int | None = None
     gpu: bool = False
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        if self.count is not None and self.count < 1:
             raise PlacementError(f"instances: found {self.count}, expected at least 1")
 
 
-ONE_ON_CPU = Instances()
+AS_CHECKED_IN = Instances()
 
 
 def read_spec(towers_dir: Path) -> records_pb2.TowerSpec:
@@ -71,7 +72,7 @@ def read_spec(towers_dir: Path) -> records_pb2.TowerSpec:
 
 
 def place_user_tower(
-    towers_dir: Path, models_dir: Path, backend: Backend = "python", instances: Instances = ONE_ON_CPU
+    towers_dir: Path, models_dir: Path, backend: Backend = "python", instances: Instances = AS_CHECKED_IN
 ) -> str:
     """Place a trained tower below `models_dir` and return the model's name, user_tower_<fingerprint>.
 
@@ -98,7 +99,7 @@ def place_user_tower(
     return spec.model_name
 
 
-def place_text_encoder(encoder_dir: Path, models_dir: Path, instances: Instances = ONE_ON_CPU) -> str:
+def place_text_encoder(encoder_dir: Path, models_dir: Path, instances: Instances = AS_CHECKED_IN) -> str:
     """Place a transformers text encoder (sentence encoder or CLIP text model) and return the model's name.
 
     Raises PlacementError when `encoder_dir` holds none.
@@ -128,7 +129,9 @@ def place_text_encoder(encoder_dir: Path, models_dir: Path, instances: Instances
     return TEXT_ENCODER
 
 
-def tower_configuration(template: str, spec: records_pb2.TowerSpec, dim: int, instances: Instances = ONE_ON_CPU) -> str:
+def tower_configuration(
+    template: str, spec: records_pb2.TowerSpec, dim: int, instances: Instances = AS_CHECKED_IN
+) -> str:
     """Fill in a tower's config.pbtxt: name, sizes, fingerprint and warm-up requests. dim: d, of the user vectors.
 
     Sizes are written out, although -1 would serve, because then Triton refuses a request that does not fit before
@@ -178,8 +181,10 @@ def _check_onnx_fingerprint(path: Path, expected: str) -> None:
 
 def _set_instances(config: model_config_pb2.ModelConfig, instances: Instances) -> None:
     (group,) = config.instance_group
-    group.count = instances.count
-    group.kind = group.KIND_GPU if instances.gpu else group.KIND_CPU
+    if instances.count is not None:
+        group.count = instances.count
+    if instances.gpu:
+        group.kind = group.KIND_GPU
 
 
 def _parse(template: str) -> model_config_pb2.ModelConfig:
@@ -192,7 +197,12 @@ def _copy_code(source: Path, model: Path, configuration: str) -> Path:
     version.mkdir(parents=True)
     (model / "config.pbtxt").write_text(configuration, encoding="utf-8")
     for code in source.glob("1/*.py"):
-        shutil.copyfile(code, version / code.name)
+        placed = shutil.copyfile(code, version / code.name)
+        # Otherwise Triton's Python writes this at the first load, the directory counts as changed, and the next load
+        # of the same model is a reload.
+        py_compile.compile(
+            str(placed), dfile=code.name, doraise=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+        )
     return version
 
 
@@ -216,7 +226,8 @@ def _digests(model: Path) -> dict[str, str]:
     return {
         str(path.relative_to(model)): layout.sha256(path)
         for path in model.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts  # the server's
+        # Python's own cache may have been added to by the server.
+        if path.is_file() and "__pycache__" not in path.parts
     }
 
 

@@ -178,6 +178,8 @@ def _start(
         "--exit-timeout-secs=5",
         # The configurations are complete. To complete one, Triton would start a second Python and import torch there.
         "--disable-auto-complete-config",
+        # Importing torch can take longer than the default of 30 s while other models load on the same cores.
+        "--backend-config=python,stub-timeout-seconds=120",
         # Regions of our own name can be removed when the server is killed.
         f"--backend-config=python,shm-region-prefix-name={_shared_memory_prefix(scratch)}",
     ]

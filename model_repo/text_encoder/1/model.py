@@ -59,7 +59,7 @@ class TritonPythonModel:
                 return [pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error)))]
             # A text that cannot be decoded must not fail the requests it happened to be batched with.
             return [response for request in requests for response in self.execute([request])]
-        parts = embeddings.split([len(part) for part in texts])
+        parts = torch.split(embeddings, [len(part) for part in texts])
         return [pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(self._output, part)]) for part in parts]
 
     def _texts(self, request: Any) -> list[str]:
@@ -82,11 +82,14 @@ class TritonPythonModel:
 
     def _pool(self, ids: torch.Tensor) -> torch.Tensor:
         output = self._model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        pooled: torch.Tensor
         if self._is_clip:
-            return output.text_embeds
-        if self._first_token:
-            return output.last_hidden_state[:, 0]
-        return output.last_hidden_state.mean(dim=1)
+            pooled = output.text_embeds
+        elif self._first_token:
+            pooled = output.last_hidden_state[:, 0]
+        else:
+            pooled = output.last_hidden_state.mean(dim=1)
+        return pooled
 
 
 def _pools_first_token(path: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import triton_python_backend_utils as pb_utils
+from torch.utils.dlpack import from_dlpack
 
 WEIGHTS = "user_tower.pt2"
 DTYPES = {"TYPE_INT32": torch.int32, "TYPE_INT64": torch.int64, "TYPE_FP32": torch.float32}
@@ -89,7 +90,7 @@ class TritonPythonModel:
         """Take a request's tensors over without a copy. Raises ValueError when one does not fit the tower."""
         tensors = []
         for name, dtype, shape in zip(self._names, self._dtypes, self._shapes, strict=True):
-            tensor = torch.from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
+            tensor = from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
             if tuple(tensor.shape[1:]) != shape or tensor.dtype != dtype:
                 found = f"{tensor.dtype} {list(tensor.shape)}"
                 raise ValueError(f"input {name}: found {found}, expected {dtype} {['users', *shape]}")
