@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity import layout
 from serendipity.channel.candidates import NO_INTEREST
 from serendipity.channel.errors import StoreError
 from serendipity.channel.hydrate import Interests
@@ -16,6 +17,7 @@ from serendipity.channel.scorer import Scored
 from serendipity.channel.stores import PathStore, SeedKind, StoredPath
 
 _COLLABORATIVE_TEXT = "Close to your taste as a whole."
+_COLD_TEXT = "Many people choose it; little is known of you yet."
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def _finds_of(scored: Scored) -> list[list[tuple[int, int]]]:
 
 def _reason(source: Source, interest: int, interests: Interests, stored: list[StoredPath]) -> Reason:
     if source is Source.COLLABORATIVE:
-        return Reason(source, "", "", "", _COLLABORATIVE_TEXT, 1.0)
+        text = _COLD_TEXT if interests.key == layout.DEFAULT_USER else _COLLABORATIVE_TEXT
+        return Reason(source, "", "", "", text, 1.0)
     weight = float(interests.weights[interest])
     position = int(interests.positions[interest])
     if position >= len(stored):
@@ -90,4 +93,6 @@ def _sentence(path: StoredPath) -> str:
         return f"You choose {path.seed}: behind that may be {demand}, which also leads to {interest}."
     if path.seed_kind == SeedKind.PROFILE:
         return f"People like you ({path.seed}) look for {demand}, and find {interest}."
+    if demand == interest:
+        return f"Many people choose {interest}."
     return f"Many people look for {demand}, and find {interest}."

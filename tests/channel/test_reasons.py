@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 
+from serendipity import layout
 from serendipity.channel.candidates import NO_INTEREST, Candidates
 from serendipity.channel.hydrate import Freshness, Interests
 from serendipity.channel.query import Source
@@ -133,3 +135,19 @@ def test_nothing_returned_has_no_reasons(tmp_path: Path) -> None:
     paths.close()
     assert reasons.reasons == ()
     assert reasons.all_offsets.tolist() == [0]
+
+
+def test_nobody_is_told_of_a_taste_that_is_not_known(tmp_path: Path) -> None:
+    cold = replace(interests(), key=layout.DEFAULT_USER)
+    answer = intern_reasons(scored([5], [(U2I, NO_INTEREST)], [(5, U2I, 1.0, NO_INTEREST)]), cold, store(tmp_path))
+    assert "your taste" not in answer.reasons[0].text
+
+
+def test_an_interest_that_is_its_own_demand_is_named_once(tmp_path: Path) -> None:
+    path = records_pb2.InterestPath(
+        seed_kind=records_pb2.SEED_KIND_POPULATION, core_demand="Tea", latent_interest="Tea"
+    )
+    with lmdb.open(str(tmp_path), lock=False) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"u", records_pb2.InterestPathsRecord(paths=[path]).SerializeToString())
+    answer = intern_reasons(scored([5], [(I2I, 0)], [(5, I2I, 1.0, 0)]), interests(0), PathStore(tmp_path))
+    assert answer.reasons[0].text == "Many people choose Tea."
