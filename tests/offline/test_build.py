@@ -1,0 +1,222 @@
+"""A whole build of a small host, through the real builders and the real pipeline."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from serendipity import layout
+from serendipity.channel.publication import Publications
+from serendipity.offline.build import BuildResult, build, wanted
+from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
+from serendipity.offline.evaluate.held_out_build import evaluate_build
+from serendipity.offline.logs.builder import LogsSummary
+from serendipity.offline.logs.errors import LogsError
+from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
+from serendipity.tools import pipeline
+from serendipity.tools.quality_gate import quality_gate
+from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
+
+REPOSITORY = Path(__file__).parents[2]
+NOW = START + 200 * 86_400
+
+SMALL = """
+interests_per_user = 8
+[logs]
+novelty_level = 1
+[towers.rows]
+num_cuts = 1
+max_interests = 8
+[towers.trainer]
+max_epochs = 1
+[towers.loss]
+num_negatives = 128
+[validation]
+count = 20
+[canary]
+num_users = 60
+count = 20
+"""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host's folder, a configuration file and a place to build in."""
+
+    folder: Path
+    toml: Path
+    out: Path
+
+    def config(self, **given: object) -> BuildConfig:
+        return load_build_config(self.toml, {"dataset": str(self.folder), **given})
+
+    def build(self, **given: object) -> BuildResult:
+        config = self.config(**given)
+        return build(
+            config,
+            self.out,
+            open_recall=pipeline.open_pipeline,
+            recall_code=["serendipity.tools.pipeline"],
+            publish=publisher(config),
+            console=Console(file=io.StringIO()),
+            clock=lambda: NOW,
+        )
+
+
+def publisher(config: BuildConfig) -> Callable[[Path], None]:
+    def publish(snapshot: Path) -> None:
+        Publications(snapshot.parent, checks=[quality_gate(config.gate)], clock=lambda: NOW).publish(snapshot.name)
+
+    return publish
+
+
+def _ran(result: BuildResult) -> set[str]:
+    return {outcome.step for outcome in result.outcomes if outcome.ran}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
+    root = tmp_path_factory.mktemp("build")
+    write_small_host(root / "host", num_users=90, num_items=240)
+    (root / "build.toml").write_text(SMALL)
+    return Host(root / "host", root / "build.toml", root / "out")
+
+
+@pytest.fixture(scope="module")
+def built(host: Host) -> BuildResult:
+    """A build that was killed twice before it was let finish."""
+    for step in ("logs", "validation/towers"):
+        _kill_in(host, step)
+    return host.build(hold_out=0.1)
+
+
+_BUILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tests.offline.test_build import Host
+Host(*map(Path, sys.argv[2:5])).build(hold_out=0.1)
+"""
+
+
+def _kill_in(host: Host, step: str) -> None:
+    """Build in another process, and kill it as soon as the step has begun."""
+    arguments = [sys.executable, "-c", _BUILD, REPOSITORY, host.folder, host.toml, host.out]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    working = (host.out / step).parent
+    while process.poll() is None and not list(working.glob(f".{Path(step).name}.*")):
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (host.out / step).exists()
+
+
+def test_a_build_publishes_a_whole_calibrated_measured_snapshot(host: Host, built: BuildResult) -> None:
+    assert built.published
+    assert wanted(host.out / "snapshots") == built.snapshot.name
+    manifest = layout.verify_files(built.snapshot)
+    assert manifest.version == built.snapshot.name
+    assert manifest.counts.users == 90
+    assert manifest.calibration.id
+    assert {curve.fallback for curve in manifest.calibration.calibrators} == {False, True}
+    assert manifest.dataset == "host"
+    assert manifest.tower.fingerprint == layout.sha256(host.out / "towers" / "user_tower.pt2")[:16]
+    canary = read_canary(built.snapshot)
+    assert canary == built.canary
+    assert canary is not None
+    assert (canary.violations, canary.degraded) == (0, 0)
+    assert canary.novel_recall is not None
+
+
+def test_a_killed_build_is_continued_not_repeated(built: BuildResult) -> None:
+    assert {outcome.step for outcome in built.outcomes if not outcome.ran} == {
+        "held_out/logs", "logs", "validation/logs", "validation/interests",
+    }  # fmt: skip
+
+
+def test_nothing_after_the_cut_reaches_what_scores_are_calibrated_with(host: Host, built: BuildResult) -> None:
+    (path,) = (host.out / "validation" / "snapshot").glob("*/manifest.json")
+    validation = layout.read_manifest(path.parent)
+    whole = layout.read_manifest(built.snapshot)
+    held_out = LogsSummary.read(host.out / "held_out" / "logs").events_until
+    assert validation.events_until.seconds < whole.events_until.seconds < held_out <= START + NUM_DAYS * 86_400
+    assert not validation.calibration.calibrators
+    assert validation.tower.fingerprint != whole.tower.fingerprint
+
+
+def test_a_build_that_is_up_to_date_does_nothing(host: Host, built: BuildResult) -> None:
+    again = host.build(hold_out=0.1)
+    assert _ran(again) == set()
+    assert again.snapshot == built.snapshot
+
+
+def test_a_change_of_calibration_rebuilds_only_what_depends_on_it(host: Host, built: BuildResult) -> None:
+    again = host.build(hold_out=0.1, calibration={"prior_strength": 50.0})
+    assert _ran(again) == {"calibration", "snapshot", "canary", "publish"}
+    assert again.snapshot != built.snapshot
+    assert wanted(host.out / "snapshots") == again.snapshot.name
+    host.build(hold_out=0.1)
+
+
+def test_a_snapshot_outside_the_bounds_is_refused_and_the_old_one_stays(host: Host, built: BuildResult) -> None:
+    before = wanted(host.out / "snapshots")
+    refusing = {"calibration": {"prior_strength": 25.0}, "gate": {"min_novel_recall": 1.0}}
+    with pytest.raises(GateRefusedError, match=r"novel recall: found 0\.\d+, expected at least 1\.0000"):
+        host.build(hold_out=0.1, **refusing)
+    assert wanted(host.out / "snapshots") == before
+
+
+def test_what_was_held_out_is_what_a_build_is_evaluated_on(host: Host, built: BuildResult) -> None:
+    host.build(hold_out=0.1)
+    report = evaluate_build(host.out, pipeline.open_pipeline)
+    assert report.violations == 0
+    assert report.cut == layout.read_manifest(built.snapshot).events_until.seconds
+    assert set(report.baselines) == {"popularity", "ALS", "BPR"}
+    assert report.novel.users > 0
+    with pytest.raises(LogsError, match="expected a build with hold_out above 0"):
+        evaluate_build(host.folder, pipeline.open_pipeline)
+
+
+def test_a_configuration_names_every_field_that_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "build.toml"
+    path.write_text("hold_out = 2.0\n[gate]\nmin_fil = 0.1\n")
+    with pytest.raises(BuildConfigError) as refused:
+        load_build_config(path)
+    assert "hold_out: found 2.0" in str(refused.value)
+    assert "gate.min_fil: found 0.1" in str(refused.value)
+    path.write_text("hold_out = ")
+    with pytest.raises(BuildConfigError, match="expected TOML"):
+        load_build_config(path)
+
+
+def test_what_is_given_lies_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "build.toml"
+    path.write_text("[gate]\nmin_fill = 0.1\nmax_empty = 0.5\n[canary]\ncount = 7\n")
+    config = load_build_config(path, {"gate": {"min_fill": 0.2}, "logs": {"until": "2024-01-01"}})
+    assert (config.gate.min_fill, config.gate.max_empty, config.canary.count) == (0.2, 0.5, 7)
+    assert config.logs.until == 1_704_067_200
+    assert load_build_config(None) == BuildConfig()
+
+
+def test_every_field_of_the_configuration_says_what_it_is() -> None:
+    def undocumented(model: type, path: str = "") -> list[str]:
+        missing = []
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            annotation = field.annotation
+            if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+                missing += undocumented(annotation, f"{path}{name}.")
+            if not field.description and not path.startswith(("logs.", "towers.")):
+                missing.append(f"{path}{name}")
+        return missing
+
+    assert undocumented(BuildConfig) == []
