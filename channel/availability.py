@@ -50,7 +50,8 @@ class AvailabilityStore:
     """
 
     def __init__(self, path: Path, *, map_bytes: int = 4 << 30, clock: Callable[[], float] = time.time) -> None:
-        self._path = path
+        # As in messages: they reach callers, whom this machine's directories do not concern.
+        self._name = path.name
         self._clock = clock
         with self._guarded("opened"):
             path.mkdir(parents=True, exist_ok=True)
@@ -124,9 +125,9 @@ class AvailabilityStore:
             yield
         except lmdb.MapFullError as error:
             size = self._env.info()["map_size"]
-            raise StateFull(f"{self._path}: full at {size} bytes; raise map_bytes") from error
+            raise StateFull(f"{self._name}: full at {size} bytes; raise map_bytes") from error
         except (lmdb.Error, OSError) as error:
-            raise StateUnavailable(f"{self._path}: cannot be {what} ({error})") from error
+            raise StateUnavailable(f"{self._name}: cannot be {what} ({error})") from error
 
 
 class AvailabilityReader:

@@ -86,7 +86,8 @@ class FeedbackStore:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.ownership = ownership
-        self._path = path
+        # As in messages: they reach callers, whom this machine's directories do not concern.
+        self._name = path.name
         self._clock = clock
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -125,12 +126,12 @@ class FeedbackStore:
             return call.future
         with self._closing:
             if self._closed:
-                raise StateUnavailable(f"{self._path}: the store is closed")
+                raise StateUnavailable(f"{self._name}: the store is closed")
             try:
                 self._waiting.put_nowait(call)
             except queue.Full:
                 raise StateOverloaded(
-                    f"{self._path}: {self._waiting.maxsize} calls wait for the disk already; try again later"
+                    f"{self._name}: {self._waiting.maxsize} calls wait for the disk already; try again later"
                 ) from None
         return call.future
 
@@ -151,7 +152,7 @@ class FeedbackStore:
         try:
             return self._tables.user(user_id)
         except (lmdb.Error, DecodeError) as error:
-            raise StateUnavailable(f"{self._path}: user {user_id!r}: cannot be read ({error})") from error
+            raise StateUnavailable(f"{self._name}: user {user_id!r}: cannot be read ({error})") from error
 
     def log(self, start: int = 0) -> Iterator[tuple[int, records_pb2.FeedbackLogRecord]]:
         """Iterate (sequence number, record) in the order of acknowledgement, from a sequence number on.
@@ -177,7 +178,7 @@ class FeedbackStore:
                 log_records += removed
             users, self._sweep_from = self._tables.expire_users(before, self._sweep_from, _EXPIRY_STEP)
         except (lmdb.Error, DecodeError) as error:
-            raise StateUnavailable(f"{self._path}: expiry failed ({error})") from error
+            raise StateUnavailable(f"{self._name}: expiry failed ({error})") from error
         return Expired(log_records, users)
 
     def last_transaction(self) -> int:
@@ -204,7 +205,7 @@ class FeedbackStore:
         try:
             return self._tables.log_page(start, _LOG_PAGE)
         except (lmdb.Error, DecodeError) as error:
-            raise StateUnavailable(f"{self._path}: log from {start}: cannot be read ({error})") from error
+            raise StateUnavailable(f"{self._name}: log from {start}: cannot be read ({error})") from error
 
     def _write(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -237,9 +238,9 @@ class FeedbackStore:
                 self._commit(calls[len(calls) // 2 :])
                 return
             size = self._tables.env.info()["map_size"]
-            _fail(calls, StateFull(f"{self._path}: full at {size} bytes; shorten the retention or raise map_bytes"))
+            _fail(calls, StateFull(f"{self._name}: full at {size} bytes; shorten the retention or raise map_bytes"))
         except Exception as error:
-            failure = StateUnavailable(f"{self._path}: not stored ({error})")
+            failure = StateUnavailable(f"{self._name}: not stored ({error})")
             failure.__cause__ = error
             _fail(calls, failure)
         else:

@@ -32,6 +32,9 @@ from serendipity.novelty import Clicks, clicked_categories, latest
 
 _DAY = 86_400
 
+_UNPROVED = "novelty is judged without it"
+"""Said where clicks cannot be read: what is returned is novel only to the clicks that can."""
+
 
 class Freshness(Enum):
     """What became of the user's cached interests."""
@@ -138,7 +141,7 @@ def _user(
         if user is None:
             warnings.append(QueryWarning(WarningCode.COLD_USER, "user_id", "not in the snapshot: a cold start"))
     except StoreError as error:
-        degraded.append(f"user record: {error}")
+        degraded.append(f"user record: {error}; {_UNPROVED}")
     if user is not None:
         return key, user
     try:
@@ -166,7 +169,7 @@ def _feedback(
     try:
         record = state.feedback(query.user_id)
     except StateUnavailable as error:
-        degraded.append(f"feedback: {error}")
+        degraded.append(f"feedback: {error}; {_UNPROVED}")
         return nothing
     if record is None:
         return nothing

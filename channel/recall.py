@@ -229,7 +229,7 @@ class Channel:
             except Exception as error:
                 # Whatever is wrong with one source, the others still answer.
                 _log.exception("source %s failed", name)
-                state, why = SourceState.UNAVAILABLE, f"{name}: {type(error).__name__}: {error}"
+                state, why = SourceState.UNAVAILABLE, f"{name}: failed ({type(error).__name__}); the logs say why"
         found = candidates.num_items
         if not found and state in (SourceState.OK, SourceState.STALE):
             state = SourceState.EMPTY

@@ -171,16 +171,16 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
 
 def _available(directory: Path, manifest: records_pb2.Manifest, items: ItemStore) -> NDArray[np.bool_]:
     """Read which rows may be recalled, [n] bool; from the item records (1.5 s for 300,000) where there is no array."""
-    num_items = manifest.counts.items
+    available: NDArray[np.bool_] = np.ones(manifest.counts.items, np.bool_)
     if layout.ITEM_AVAILABLE not in manifest.checksums:
-        available = np.ones(num_items, np.bool_)
         available[items.unavailable_rows()] = False
         return available
     path = directory / layout.ITEM_AVAILABLE
-    available: NDArray[np.bool_] = np.load(path)
+    expected = available.shape
+    available = np.load(path)
     if available.dtype != np.bool_:
         raise SnapshotUnavailable(f"{path}: found {available.dtype}, expected bool")
-    _expect(path, available.shape, (num_items,))
+    _expect(path, available.shape, expected)
     return available
 
 

@@ -38,7 +38,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         """Open the environment at `path`. Raises StoreUnavailable when there is none."""
-        self.path = path
+        # As in messages: they reach callers, whom this machine's directories do not concern.
+        self._name = f"{path.parent.name}/{path.name}"
         self._key = os.path.realpath(path)
         with _environments_lock:
             environment, users = _environments.get(self._key, (None, 0))
@@ -53,29 +54,29 @@ class Store:
     def get(self, key: bytes) -> bytes | None:
         """Read one value, None where there is none. Raises StoreUnavailable."""
         if self._environment is None:
-            raise StoreUnavailable(f"{self.path}: is closed")
+            raise StoreUnavailable(f"{self._name}: is closed")
         try:
             with self._environment.begin() as transaction:
                 value: bytes | None = transaction.get(key)
         except lmdb.BadValsizeError:
             return None
         except lmdb.Error as error:
-            raise StoreUnavailable(f"{self.path}: key {key!r} cannot be read ({error})") from error
+            raise StoreUnavailable(f"{self._name}: key {key!r} cannot be read ({error})") from error
         return value
 
     def values(self) -> Iterator[tuple[bytes, bytes]]:
         """Read every key and value, in order of the keys. Raises StoreUnavailable."""
         if self._environment is None:
-            raise StoreUnavailable(f"{self.path}: is closed")
+            raise StoreUnavailable(f"{self._name}: is closed")
         try:
             with self._environment.begin() as transaction:
                 yield from transaction.cursor()
         except lmdb.Error as error:
-            raise StoreUnavailable(f"{self.path}: cannot be read ({error})") from error
+            raise StoreUnavailable(f"{self._name}: cannot be read ({error})") from error
 
     def __len__(self) -> int:
         if self._environment is None:
-            raise StoreUnavailable(f"{self.path}: is closed")
+            raise StoreUnavailable(f"{self._name}: is closed")
         return int(self._environment.stat()["entries"])
 
     def close(self) -> None:
@@ -100,12 +101,12 @@ class Store:
             record.ParseFromString(value)
         except DecodeError as error:
             raise RecordCorrupt(
-                f"{self.path}: key {key!r}: {len(value)} bytes are no {record.DESCRIPTOR.name} ({error})"
+                f"{self._name}: key {key!r}: {len(value)} bytes are no {record.DESCRIPTOR.name} ({error})"
             ) from error
         return record
 
     def _corrupt(self, key: bytes, field: str, found: object, expected: object) -> RecordCorrupt:
-        return RecordCorrupt(f"{self.path}: key {key!r}: {field}: found {found}, expected {expected}")
+        return RecordCorrupt(f"{self._name}: key {key!r}: {field}: found {found}, expected {expected}")
 
 
 @dataclass(frozen=True)
