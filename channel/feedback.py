@@ -12,7 +12,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +65,7 @@ class _Call:
     events: Sequence[channel_pb2.FeedbackEvent]
     rejected: tuple[Rejection, ...]
     click_types: frozenset[int]
+    categories: Mapping[str, str]
     future: Future[Recorded]
 
 
@@ -105,10 +106,12 @@ class FeedbackStore:
         self,
         events: Iterable[channel_pb2.FeedbackEvent],
         click_types: Collection[int] = DEFAULT_CLICK_TYPES,
+        categories: Mapping[str, str] | None = None,
     ) -> Future[Recorded]:
         """Queue events; the future resolves when those accepted are on disk and visible to every reader of the host.
 
-        click_types: event types that enter the user's clicks (the manifest's). An unset or future time becomes now.
+        click_types: event types that enter the user's clicks (the manifest's); categories: item id → name of its
+        top-level category, where it has one. An unset or future time becomes now.
         The future fails with StateUnavailable (StateFull) if the disk does. Raises StateOverloaded when too many
         calls wait and StateUnavailable after close.
         """
@@ -120,7 +123,7 @@ class FeedbackStore:
                 rejected.append(Rejection(index, event.event_id, reason))
             else:
                 valid.append(with_time(event, now))
-        call = _Call(valid, tuple(rejected), frozenset(click_types), Future())
+        call = _Call(valid, tuple(rejected), frozenset(click_types), categories or {}, Future())
         if not valid:
             call.future.set_result(Recorded(0, 0, call.rejected))
             return call.future
@@ -139,9 +142,10 @@ class FeedbackStore:
         self,
         events: Iterable[channel_pb2.FeedbackEvent],
         click_types: Collection[int] = DEFAULT_CLICK_TYPES,
+        categories: Mapping[str, str] | None = None,
     ) -> Recorded:
         """Store events and wait until they are on disk; see `submit`."""
-        return self.submit(events, click_types).result()
+        return self.submit(events, click_types, categories).result()
 
     def user(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         """Read a user's latest 200 clicks and 2,000 exposures, newest first; None without any.
@@ -229,7 +233,10 @@ class FeedbackStore:
         try:
             with self._tables.env.begin(write=True) as txn:
                 transaction = FeedbackTransaction(self._tables, txn, self._clock())
-                accepted = [sum(transaction.add(event, call.click_types) for event in call.events) for call in calls]
+                accepted = [
+                    sum(transaction.add(event, call.click_types, call.categories) for event in call.events)
+                    for call in calls
+                ]
                 transaction.finish()
         except lmdb.MapFullError:
             if len(calls) > 1:

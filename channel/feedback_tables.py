@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Collection, MutableSequence
+from collections.abc import Collection, Mapping, MutableSequence
 from pathlib import Path
 
 import lmdb
@@ -109,8 +109,10 @@ class FeedbackTransaction:
         found = txn.get(_NEXT_SEQUENCE, db=tables.meta)
         self._sequence = _sequence(found) if found else 0
 
-    def add(self, event: channel_pb2.FeedbackEvent, click_types: Collection[int]) -> bool:
-        """Add an event; False if its id is known already."""
+    def add(
+        self, event: channel_pb2.FeedbackEvent, click_types: Collection[int], categories: Mapping[str, str]
+    ) -> bool:
+        """Add an event; False if its id is known already. categories: item id → name of its top-level category."""
         key = _sequence_key(self._sequence)
         if not self._txn.put(_event_key(event.event_id), key, overwrite=False, db=self._tables.seen):
             return False
@@ -118,7 +120,7 @@ class FeedbackTransaction:
         record.recorded_at.FromNanoseconds(int(self._now * 1e9))
         self._txn.put(key, record.SerializeToString(), append=True, db=self._tables.log)
         self._sequence += 1
-        self._remember(event, click_types)
+        self._remember(event, click_types, categories)
         return True
 
     def finish(self) -> None:
@@ -127,7 +129,9 @@ class FeedbackTransaction:
             self._txn.put(key, record.SerializeToString(), db=self._tables.users)
         self._txn.put(_NEXT_SEQUENCE, _sequence_key(self._sequence), db=self._tables.meta)
 
-    def _remember(self, event: channel_pb2.FeedbackEvent, click_types: Collection[int]) -> None:
+    def _remember(
+        self, event: channel_pb2.FeedbackEvent, click_types: Collection[int], categories: Mapping[str, str]
+    ) -> None:
         is_exposure = event.type == channel_pb2.EVENT_TYPE_EXPOSURE
         is_click = event.type in click_types
         if not is_exposure and not is_click:
@@ -143,13 +147,18 @@ class FeedbackTransaction:
             event_id=event.event_id, item_id=event.item_id, type=event.type, time=event.time
         )
         if is_click:
-            _insert(record.clicks, kept, CLICK_WINDOW)
+            names = record.click_categories
+            # Records written before categories were kept have fewer names than clicks.
+            names.extend([""] * (len(record.clicks) - len(names)))
+            position = _insert(record.clicks, kept, CLICK_WINDOW)
+            names.insert(position, categories.get(event.item_id, ""))
+            del names[CLICK_WINDOW:]
         if is_exposure:
             _insert(record.exposures, kept, EXPOSURE_WINDOW)
 
 
-def _insert(events: MutableSequence[channel_pb2.FeedbackEvent], event: channel_pb2.FeedbackEvent, window: int) -> None:
-    """Insert keeping newest first; of the same time, the one recorded later comes first."""
+def _insert(events: MutableSequence[channel_pb2.FeedbackEvent], event: channel_pb2.FeedbackEvent, window: int) -> int:
+    """Insert keeping newest first; of the same time, the one recorded later comes first. Returns its position."""
     time_of = (event.time.seconds, event.time.nanos)
     position = 0
     while position < len(events) and (events[position].time.seconds, events[position].time.nanos) > time_of:
@@ -157,6 +166,7 @@ def _insert(events: MutableSequence[channel_pb2.FeedbackEvent], event: channel_p
     if position < window:
         events.insert(position, event)
         del events[window:]
+    return position
 
 
 def _event_key(event_id: str) -> bytes:

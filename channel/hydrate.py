@@ -28,7 +28,7 @@ from serendipity.channel.state import UserState
 from serendipity.channel.stores import StoredInterests, StoredUser, feedback_columns
 from serendipity.channel.vectors import RowRanges
 from serendipity.features import LongHistory, TowerInputs, with_clicks
-from serendipity.novelty import Clicks, clicked_categories, latest
+from serendipity.novelty import NO_CATEGORY, Clicks, clicked_categories, latest
 
 _DAY = 86_400
 
@@ -176,7 +176,11 @@ def _feedback(
     items, times = feedback_columns(record.clicks, snapshot.rows)
     since = query.now - int(settings.served_horizon_hours * 3600)
     exposed, _ = feedback_columns(record.exposures if settings.served_horizon_hours else (), snapshot.rows, since)
-    return Clicks(items, snapshot.categories_of(items), times), np.unique(exposed[exposed > 0] - 1)
+    categories = snapshot.categories_of(items)
+    for i in np.flatnonzero(items[: len(record.click_categories)] == 0).tolist():
+        # In the catalogue when it was clicked and gone since: its category stays known to the user all the same.
+        categories[i] = snapshot.category_numbers.get(record.click_categories[i], NO_CATEGORY)
+    return Clicks(items, categories, times), np.unique(exposed[exposed > 0] - 1)
 
 
 def _unavailable(lease: Lease, state: UserState, degraded: list[str]) -> NDArray[np.bool_]:

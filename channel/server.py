@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -96,7 +96,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
 
         async def handle() -> channel_pb2.RecordFeedbackResponse:
             _expect_at_most("events", len(request.events), MAX_FEEDBACK_EVENTS)
-            stored = self._parts.feedback.submit(request.events, self._click_types())
+            stored = self._parts.feedback.submit(request.events, *self._click_rules(request.events))
             recorded = await asyncio.wrap_future(stored)
             self._parts.telemetry.recorded(recorded)
             return channel_pb2.RecordFeedbackResponse(
@@ -142,12 +142,14 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         self._parts.availability.update(changes.items())
         self._parts.overlay.refresh()
 
-    def _click_types(self) -> frozenset[int]:
+    def _click_rules(self, events: Iterable[channel_pb2.FeedbackEvent]) -> tuple[frozenset[int], dict[str, str]]:
+        """Tell which events count as clicks, and the categories of their items, as of the snapshot."""
         try:
             with self._parts.holder.acquire() as lease:
-                return lease.snapshot.click_types
+                names = lease.snapshot.category_names_of(event.item_id for event in events)
+                return lease.snapshot.click_types, names
         except SnapshotUnavailable:
-            return DEFAULT_CLICK_TYPES
+            return DEFAULT_CLICK_TYPES, {}
 
     def _unknown_items(self, item_ids: Sequence[str] | dict[str, bool]) -> list[str]:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +69,13 @@ class Snapshot:
         numbers = np.searchsorted(self.category_offsets, rows, side="right").astype(np.int32)
         numbers[(rows < 0) | (rows >= self.category_offsets[-1])] = 0
         return numbers
+
+    def category_names_of(self, item_ids: Iterable[str]) -> dict[str, str]:
+        """Names of the top-level categories of items, by id; those without one, or not in the catalogue, left out."""
+        known = [item_id for item_id in dict.fromkeys(item_ids) if item_id in self.rows]
+        numbers = self.categories_of(np.array([self.rows[item_id] + 1 for item_id in known], np.int64))
+        named = zip(known, numbers.tolist(), strict=True)
+        return {item_id: self.category_names[number - 1] for item_id, number in named if number}
 
     def unavailable_under(self, overlay: AvailabilityOverlay) -> NDArray[np.bool_]:
         """Rows not to be recalled, [n] bool, under later changes. Some 0.2 s for a million of them."""

@@ -111,6 +111,24 @@ def test_the_snapshots_click_types_decide_what_enters_the_clicks(store: Feedback
     assert len(list(store.log())) == 2
 
 
+def test_a_clicks_category_is_kept_beside_it_in_the_same_order(store: FeedbackStore) -> None:
+    categories = {"tea": "drinks", "spade": "tools"}
+    store.record([event("a", item="tea", at=NOW - 30)])
+    store.record(
+        [event("b", item="spade", at=NOW - 10), event("c", item="unknown", at=NOW - 20)], categories=categories
+    )
+    store.record([event("d", item="tea", at=NOW - 40)], categories=categories)
+    record = store.user("u")
+    assert record is not None
+    assert [click.item_id for click in record.clicks] == ["spade", "unknown", "tea", "tea"]
+    # The first click was recorded while its category was not known.
+    assert list(record.click_categories) == ["tools", "", "", "drinks"]
+    store.record([event(f"e{i}", item="tea") for i in range(CLICK_WINDOW)], categories=categories)
+    record = store.user("u")
+    assert record is not None
+    assert list(record.click_categories) == ["drinks"] * CLICK_WINDOW
+
+
 def test_an_unset_or_future_time_becomes_now(store: FeedbackStore) -> None:
     store.record([event("unset"), event("future", at=NOW + 3600)])
     assert [record.event.time.seconds for _, record in store.log()] == [int(NOW), int(NOW)]

@@ -154,6 +154,29 @@ async def test_a_click_acknowledged_makes_its_category_known_to_the_next_recall(
     assert clicked.category not in {candidate.category for candidate in after.candidates}
 
 
+async def test_a_click_counts_for_novelty_after_its_item_has_left_the_catalogue(
+    running: Service, small_world: SmallWorld, directory: Path
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[1]
+    clicked = (await client.recall(user, count=30)).candidates[0]
+    await client.record_feedback([Feedback(user, clicked.item_id, "click")])
+    without = copy_snapshot(small_world, directory / "snapshots", "without")
+    ids = (without / layout.ITEM_IDS).read_text()
+    (without / layout.ITEM_IDS).write_text(ids.replace(f'"{clicked.item_id}"', '"another"'))
+    manifest = layout.read_manifest(without)
+    manifest.checksums.update(layout.file_checksums(without))
+    layout.write_manifest(without, manifest)
+    publish(directory, "without")
+
+    async def served() -> bool:
+        return (await client.recall(user, count=1)).message.versions.snapshot == "without"
+
+    await until(served)
+    after = await client.recall(user, count=30)
+    assert clicked.category not in {candidate.category for candidate in after.candidates}
+
+
 async def test_an_item_exposed_is_not_served_again(running: Service, small_world: SmallWorld) -> None:
     client, _ = running
     user = small_world.user_ids[2]

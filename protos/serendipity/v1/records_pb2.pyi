@@ -282,12 +282,14 @@ class ServingRecord(_message.Message):
     def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[str] = ..., experiment_tag: _Optional[str] = ..., novelty_policy: _Optional[_Union[_channel_pb2.NoveltyPolicy, str]] = ..., response: _Optional[_Union[_channel_pb2.RecallResponse, _Mapping]] = ...) -> None: ...
 
 class UserFeedbackRecord(_message.Message):
-    __slots__ = ("clicks", "exposures")
+    __slots__ = ("clicks", "exposures", "click_categories")
     CLICKS_FIELD_NUMBER: _ClassVar[int]
     EXPOSURES_FIELD_NUMBER: _ClassVar[int]
+    CLICK_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     clicks: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
     exposures: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
-    def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ...) -> None: ...
+    click_categories: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., click_categories: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FeedbackLogRecord(_message.Message):
     __slots__ = ("event", "recorded_at")
