@@ -32,7 +32,7 @@ def select(scored: Scored, count: int, bounds: Mapping[Source, SourceBounds], ca
     """Choose positions in `scored` (best first), at most `count`, ascending.
 
     First every source's minimum, best first; then by score; both within the category cap and the sources' maxima.
-    If that leaves the answer short, the cap gives way, the maxima do not.
+    The cap gives way to a minimum, and before the answer goes short; the maxima do not.
     """
     sources, categories = scored.sources.tolist(), scored.categories.tolist()
     per_source = dict.fromkeys((int(source) for source in Source), 0)
@@ -56,6 +56,7 @@ def select(scored: Scored, count: int, bounds: Mapping[Source, SourceBounds], ca
     minima = {int(source): bounds.get(source, unbounded).min_count for source in Source}
     maxima = {int(source): bounds.get(source, unbounded).max_count for source in Source}
     take(minima, cap)
+    take(minima, count)
     take(maxima, cap)
     take(maxima, count)
     return np.array(sorted(chosen), np.int64)

@@ -58,6 +58,11 @@ def test_the_cap_gives_way_before_the_answer_goes_short() -> None:
     assert select(items(*[(I2I, 1)] * 6, (I2I, 2)), 5, {}, 2).tolist() == [0, 1, 2, 3, 6]
 
 
+def test_the_cap_gives_way_to_a_minimum() -> None:
+    scored = items(*[(U2I, 1)] * 6, *[(I2I, 1)] * 6, (U2I, 2))
+    assert select(scored, 6, {I2I: SourceBounds(4, 6)}, 2).tolist() == [0, 6, 7, 8, 9, 12]
+
+
 def test_fewer_than_wanted_is_all() -> None:
     assert select(items((I2I, 1), (U2I, 2)), 1_000, {}, 300).tolist() == [0, 1]
     assert select(items(), 10, {}, 3).tolist() == []
@@ -97,6 +102,8 @@ def test_bounds_hold_whatever_is_found(
         has = [i for i, (other, _) in enumerate(columns) if other is source]
         bound = bounds.get(source, SourceBounds(0, count))
         assert len(taken) <= bound.max_count
+        if sum(b.min_count for b in bounds.values()) <= count:
+            assert len(taken) >= min(bound.min_count, len(has))
         free[source] = min(len(has), bound.max_count) - len(taken)
     # Nothing that fits is left out of a short answer.
     assert len(chosen) == count or not any(free.values())
