@@ -30,7 +30,8 @@ class SnapshotWatcher:
 
     open_snapshot: swaps the holder to a version's directory (run in a thread); on_change: told whenever what is
     served, or the reason for not serving the wanted one, changes; poll, retry: seconds between looks at the link, and
-    until a refused snapshot is tried again (it may have been incomplete, or its disk away).
+    until a refused snapshot is tried again (it may have been incomplete, or its disk away); clock: Unix seconds;
+    monotonic: seconds of a clock that nobody sets back.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class SnapshotWatcher:
         retry: float,
         gpu: bool = False,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._publications = publications
         self._holder = holder
@@ -51,6 +53,7 @@ class SnapshotWatcher:
         self._retry = retry
         self._gpu = gpu
         self._clock = clock
+        self._monotonic = monotonic
         self._refused = ""
         self._refused_at = 0.0
         self.served = Served()
@@ -64,13 +67,13 @@ class SnapshotWatcher:
                 self._refused = ""
                 await self._tell(Served(self.served.version, self.served.since), None)
             return
-        if wanted == self._refused and self._clock() - self._refused_at < self._retry:
+        if wanted == self._refused and self._monotonic() - self._refused_at < self._retry:
             return
         try:
             directory = self._publications.directory(wanted)
             snapshot = await asyncio.to_thread(self._holder.swap, directory, gpu=self._gpu)
         except ChannelError as error:
-            self._refused, self._refused_at = wanted, self._clock()
+            self._refused, self._refused_at = wanted, self._monotonic()
             _log.error("snapshot refused", wanted=wanted, served=self._holder.version, error=str(error))
             await self._tell(Served(self.served.version, self.served.since, str(error)), None)
             return
