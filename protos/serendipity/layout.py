@@ -109,10 +109,12 @@ def file_checksums(directory: Path) -> dict[str, str]:
 def verify_files(directory: Path) -> records_pb2.Manifest:
     """Check every file against the manifest's checksums and return the manifest.
 
-    Raises SnapshotError naming the first file that is missing, unexpected or different.
+    Raises SnapshotError naming the first file that is missing or different.
     """
     manifest = read_manifest(directory)
     expected = dict(manifest.checksums)
+    if not expected:
+        raise SnapshotError(f"{directory / MANIFEST}: checksums: found none, expected one per file")
     for name, digest in sorted(expected.items()):
         path = directory / name
         if not path.is_file():

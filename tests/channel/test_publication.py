@@ -104,6 +104,14 @@ def test_damage_after_a_publication_is_found_when_rolling_back(snapshots: Path) 
     assert publications.wanted() == "b"
 
 
+def test_a_manifest_that_vouches_for_nothing_is_refused(snapshots: Path) -> None:
+    manifest = layout.read_manifest(snapshots / "a")
+    manifest.checksums.clear()
+    layout.write_manifest(snapshots / "a", manifest)
+    with pytest.raises(PublicationRefused, match="checksums: found none"):
+        Publications(snapshots).publish("a")
+
+
 def test_a_renamed_snapshot_is_refused(snapshots: Path) -> None:
     (snapshots / "b").rename(snapshots / "z")
     with pytest.raises(PublicationRefused, match="manifest's version: found 'b', expected 'z'"):
