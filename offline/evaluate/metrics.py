@@ -24,7 +24,8 @@ def hits(top: NDArray[np.int64], targets: Targets) -> NDArray[np.bool_]:
 
 def recall_at(hit: NDArray[np.bool_], targets: Targets, k: int) -> NDArray[np.float64]:
     """Recall@k of each user: targets among the first k / all targets. Returns [n]."""
-    return hit[:, :k].sum(axis=1) / targets.counts
+    recall: NDArray[np.float64] = hit[:, :k].sum(axis=1) / targets.counts
+    return recall
 
 
 def ndcg_at(hit: NDArray[np.bool_], targets: Targets, k: int) -> NDArray[np.float64]:
@@ -32,7 +33,8 @@ def ndcg_at(hit: NDArray[np.bool_], targets: Targets, k: int) -> NDArray[np.floa
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(targets.counts, k)]
     gains: NDArray[np.float64] = hit[:, :k] @ discounts[: hit[:, :k].shape[1]]
-    return gains / ideal
+    ndcg: NDArray[np.float64] = gains / ideal
+    return ndcg
 
 
 def coverage_at(top: NDArray[np.int64], num_candidates: int, k: int) -> float:

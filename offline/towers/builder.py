@@ -1,0 +1,271 @@
+"""Logs and interests → trained, exported towers.
+
+The towers are trained twice. First on the cuts whose labels end where the last `label_window` of the clicks begins;
+the epochs to train follow from the recall on those clicks (early stopping). Then again, from the start, on cuts whose
+labels end at `until`, for that number of epochs and on the same learning rates: the newest clicks are the most like
+those to come, and are not left out of what is served.
+
+    user_tower.pt2 user_tower.onnx item_vectors.npy tower.json      serendipity.offline.towers.export
+    report.json                                                     epochs, losses and validation of both trainings
+    checkpoints/{fit,refit}/                                        of an interrupted run
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from serendipity.features import FeatureAssembler
+from serendipity.layout import write_atomically
+from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.evaluate.held_out import HeldOut
+from serendipity.offline.interests.builder import InterestsSummary
+from serendipity.offline.interests.taxonomy import Taxonomy, read_paths
+from serendipity.offline.logs.builder import LogsSummary
+from serendipity.offline.logs.catalogue import Catalogue, logs_directory
+from serendipity.offline.logs.histories import Histories, split_times
+from serendipity.offline.towers.config import TowersConfig
+from serendipity.offline.towers.dual_tower import DualTower, item_content
+from serendipity.offline.towers.export import export_towers
+from serendipity.offline.towers.factors import item_factors
+from serendipity.offline.towers.interests import InterestNodes, InterestsAt, ReasonedInterests
+from serendipity.offline.towers.item_tower import ItemContent
+from serendipity.offline.towers.rows import Moment, RowsBuilder, TrainingRows
+from serendipity.offline.towers.trainer import Epoch, Training, train
+from serendipity.offline.towers.validation import Validation
+
+_EXAMPLES = 8
+"""Users the exports are compared on."""
+
+REPORT = "report.json"
+CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True)
+class TowersReport:
+    """What training came to.
+
+    until: Unix seconds, events strictly before it were used; fingerprint: of the exported user tower; epochs: trained
+    in the end; fit, refit: their epochs; validation: recall on the validation period (all@20, novel@100 …) of the
+    towers of the first training.
+    """
+
+    until: int
+    fingerprint: str
+    epochs: int
+    fit: tuple[Epoch, ...]
+    refit: tuple[Epoch, ...]
+    validation: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything trained on: rows of both trainings, the moment that is served from, and the validation."""
+
+    catalogue: Catalogue
+    builder: RowsBuilder
+    fit: tuple[TrainingRows, ...]
+    refit: tuple[TrainingRows, ...]
+    validation: Validation
+    now: Moment
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Towers as served, the trainings behind them, and recall of the first on the validation period."""
+
+    towers: DualTower
+    fit: Training
+    refit: Training
+    validation: dict[str, float]
+
+
+def build_towers(
+    logs: Path,
+    interests: Path,
+    out: Path,
+    config: TowersConfig,
+    until: int | None = None,
+    encoder: TextEncoder | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> TowersReport:
+    """Train on everything strictly before `until` (by default, all there is) and write the towers to `out`.
+
+    logs, interests: directories of their builders. encoder: of titles, needed for config.title_text; cache: of its
+    vectors. A killed run is continued from its last epoch. Raises ValueError when the encoder is missing.
+    """
+    histories, catalogue = Histories.read(logs), Catalogue.read(logs)
+    until = LogsSummary.read(logs_directory(logs)).events_until if until is None else until
+    nodes, interests_at = read_interests(interests, histories, catalogue)
+    prepared = prepare(histories, catalogue, nodes, interests_at, config, until, progress)
+    titles = encode_titles(catalogue, encoder, cache) if config.title_text else None
+    content = item_content(catalogue, nodes, titles, interest=config.item_interest)
+    trained = fit_towers(prepared, content, nodes, config, out / CHECKPOINTS, progress)
+    spec = export_towers(trained.towers, prepared.builder.assembler, prepared.now, nodes.vectors, nodes.encoder, out)
+    report = TowersReport(
+        until=until,
+        fingerprint=spec.fingerprint,
+        epochs=trained.fit.best_epoch,
+        fit=trained.fit.epochs,
+        refit=trained.refit.epochs,
+        validation=trained.validation,
+    )
+    write_atomically(out / REPORT, json.dumps(asdict(report), indent=2).encode())
+    return report
+
+
+def read_interests(interests: Path, histories: Histories, catalogue: Catalogue) -> tuple[InterestNodes, InterestsAt]:
+    """Read what the interests builder wrote: nodes with their vectors, and a reasoner over the same taxonomy."""
+    taxonomy = Taxonomy.from_catalogue(catalogue, read_paths(interests / "nodes.parquet"))
+    vectors: NDArray[np.float32] = np.load(interests / "interest_vectors.npy")
+    if len(vectors) != len(taxonomy):
+        raise ValueError(
+            f"{interests / 'interest_vectors.npy'}: found {len(vectors)} rows, expected {len(taxonomy)}, one per node "
+            "of the catalogue's taxonomy: rebuild the interests from these logs"
+        )
+    ranges = [node.ranges for node in taxonomy.nodes]
+    encoder = InterestsSummary.read(interests).encoder
+    nodes = InterestNodes.from_ranges(vectors, ranges, len(catalogue), encoder)
+    return nodes, ReasonedInterests(histories, taxonomy)
+
+
+def encode_titles(catalogue: Catalogue, encoder: TextEncoder | None, cache: Path | None) -> NDArray[np.float32]:
+    """Embed the titles, [n, D]. Some 4 ms a distinct title on one core with MiniLM, hence the cache."""
+    if encoder is None:
+        raise ValueError("title_text: found no encoder, expected one; pass it or set title_text to false")
+    return encoder.encode(catalogue.titles, cache)
+
+
+def feature_assembler(
+    histories: Histories, catalogue: Catalogue, interest_dim: int, config: TowersConfig
+) -> FeatureAssembler:
+    """Size the assembler to the data: every profile value that occurs, and no more category columns than categories."""
+    values: dict[str, set[str]] = {}
+    for profile in histories.profiles:
+        for name, value in profile.items():
+            values.setdefault(name, set()).add(value)
+    return FeatureAssembler(
+        history_length=config.rows.history_length,
+        max_long_categories=min(config.rows.max_long_categories, len(catalogue.categories)),
+        max_interests=config.rows.max_interests,
+        interest_dim=interest_dim,
+        profile_fields={
+            name: {value: number + 1 for number, value in enumerate(sorted(values[name]))} for name in sorted(values)
+        },
+    )
+
+
+def prepare(
+    histories: Histories,
+    catalogue: Catalogue,
+    nodes: InterestNodes,
+    interests_at: InterestsAt,
+    config: TowersConfig,
+    until: int,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make the rows of both trainings, from clicks strictly before `until` alone."""
+    histories = before(histories, until)
+    assembler = feature_assembler(histories, catalogue, nodes.vectors.shape[1], config)
+    builder = RowsBuilder(histories, catalogue, assembler, nodes, interests_at)
+    window = config.rows.label_window
+    shifts = [window + cut * config.rows.cut_step for cut in range(config.rows.num_cuts)]
+    ends = [(1.0 - shift, min(1.0 - shift + window, 1.0)) for shift in shifts]
+    fit = _spans(histories, [(start - window, end - window) for start, end in ends], until)
+    refit = _spans(histories, ends, until)
+    validation_cut = split_times(histories, [1.0 - window])[0]
+    moments = sorted({start for start, _ in fit + refit} | {validation_cut, until})
+    task = progress.add_task("tower rows", total=2 * len(moments)) if progress else None
+
+    def advance() -> None:
+        if progress and task is not None:
+            progress.advance(task)
+
+    factors = {}
+    for found in item_factors(histories, len(catalogue), moments, config.factors, config.seed):
+        factors[found.time] = found
+        advance()
+    rows = {}
+    for start, end in sorted(set(fit + refit)):
+        rows[start, end] = builder.rows(factors[start], end)
+        advance()
+    held_out = HeldOut.between(histories, catalogue, validation_cut, until)
+    at_cut = builder.moment(factors[validation_cut])
+    rng = np.random.default_rng(config.seed)
+    validation = Validation.of(held_out, at_cut, nodes.vectors, config.trainer.validation_users, rng)
+    now = builder.moment(factors[until], at_cut.users[:_EXAMPLES])
+    return Prepared(
+        catalogue, builder, tuple(rows[span] for span in fit), tuple(rows[span] for span in refit), validation, now
+    )
+
+
+def before(histories: Histories, until: int) -> Histories:
+    """Leave out every click and search at or after a moment."""
+    clicks, searches = histories.times < until, histories.search_times < until
+    search_users = np.repeat(np.arange(len(histories)), np.diff(histories.search_offsets))
+    bounds = np.arange(len(histories) + 1)
+    return Histories(
+        user_ids=histories.user_ids,
+        profiles=histories.profiles,
+        offsets=np.searchsorted(histories.users[clicks], bounds).astype(np.int64),
+        items=histories.items[clicks],
+        categories=histories.categories[clicks],
+        times=histories.times[clicks],
+        search_offsets=np.searchsorted(search_users[searches], bounds).astype(np.int64),
+        searches=[query for query, kept in zip(histories.searches, searches.tolist(), strict=True) if kept],
+        search_times=histories.search_times[searches],
+    )
+
+
+def fit_towers(
+    prepared: Prepared,
+    content: ItemContent,
+    nodes: InterestNodes,
+    config: TowersConfig,
+    checkpoints: Path,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train with early stopping, then again on the newest rows for as many epochs."""
+
+    def fresh() -> DualTower:
+        statistics = prepared.now.items.statistics.shape[1]
+        return DualTower(prepared.catalogue, prepared.builder.assembler, content, statistics, config)
+
+    def run(name: str, towers: DualTower, rows: tuple[TrainingRows, ...], epochs: int | None) -> Training:
+        return train(
+            towers,
+            rows,
+            prepared.catalogue.item_categories,
+            nodes.vectors,
+            config,
+            checkpoints=checkpoints / name,
+            validate=prepared.validation.score if epochs is None else None,
+            epochs=epochs,
+            progress=progress,
+        )
+
+    first = fresh()
+    fit = run("fit", first, prepared.fit, None)
+    recall = prepared.validation.recall(first)
+    towers = fresh()
+    refit = run("refit", towers, prepared.refit, fit.best_epoch)
+    return Trained(towers, fit, refit, recall)
+
+
+def _spans(histories: Histories, shares: list[tuple[float, float]], until: int) -> list[tuple[int, int]]:
+    """Turn shares of the clicks into moments; spans without room (small logs) are left out."""
+    found = []
+    for start, end in shares:
+        if start <= 0:
+            continue
+        last = until if end >= 1.0 else split_times(histories, [end])[0]
+        first = split_times(histories, [start])[0]
+        if histories.times.min() < first < last:
+            found.append((first, last))
+    return sorted(set(found))

@@ -1,0 +1,119 @@
+"""What the towers are made of and how they are trained; every number that was chosen, with what it means."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FactorBlock(_Frozen):
+    """One factorisation of the clicks before a moment; several stand side by side."""
+
+    dim: int = Field(ge=1)
+    """Factors per item."""
+    user_power: float = Field(ge=0, le=1)
+    """a: each click of a user with n items weighs n^(−a)."""
+    item_power: float = Field(ge=0, le=1)
+    """b: each click on an item with n users weighs n^(−b)."""
+
+
+class FactorsConfig(_Frozen):
+    """Factorisations (serendipity.offline.towers.factors)."""
+
+    blocks: tuple[FactorBlock, ...] = (
+        FactorBlock(dim=32, user_power=0.25, item_power=0.25),
+        FactorBlock(dim=16, user_power=0.0, item_power=0.0),
+    )
+    """Side by side; their scores add up."""
+    trend_powers: tuple[float, float] = (0.15, 0.25)
+    """Scores start out multiplied with the trends of the last 7 and 28 days, to these powers; learned from there."""
+
+    @property
+    def dim(self) -> int:
+        """f: factors per item, all blocks."""
+        return sum(block.dim for block in self.blocks)
+
+
+class RowsConfig(_Frozen):
+    """Point-in-time training rows (serendipity.offline.towers.rows)."""
+
+    history_length: int = Field(200, ge=1, le=200)
+    """L: latest clicks the user tower is fed."""
+    max_long_categories: int = Field(400, ge=1)
+    """C: categories of long-term interest it is fed."""
+    max_interests: int = Field(16, ge=1)
+    """K: latent interests it is fed."""
+    num_cuts: int = Field(6, ge=1)
+    """Moments t₀ that rows are made at."""
+    cut_step: float = Field(0.05, gt=0, lt=1)
+    """Distance of two cuts, as a share of all clicks before `until`."""
+    label_window: float = Field(0.1, gt=0, lt=1)
+    """Clicks of [t₀, t₁) that are labels, as a share of all clicks; also the width of the validation period."""
+    min_item_users: int = Field(3, ge=1)
+    """Users an item needs before t₀ to take part in training; vectors are made for all items."""
+
+
+class LossConfig(_Frozen):
+    """Losses and negatives (serendipity.offline.towers.losses)."""
+
+    num_negatives: int = Field(4096, ge=1)
+    """Items drawn per batch, shared by its users."""
+    negative_power: float = Field(0.75, ge=0)
+    """α: an item is drawn with probability ∝ users^α."""
+    novel_weight: float = Field(2.0, gt=0)
+    """Weight of a (user, item) pair whose category is novel to the user, against 1: novel pairs are what is served."""
+    activity_power: float = Field(0.5, ge=0, le=1)
+    """A user with n positives weighs n^(−this): 0 counts clicks alike, 1 users."""
+    interest_rows: int = Field(2, ge=0)
+    """Interest rows (I2I) drawn per user and batch, next to the user's row alone (U2I)."""
+    interest_weight: float = Field(0.5, ge=0)
+    """Weight of the BCE of the interest rows against that of the U2I row."""
+    contrastive_weight: float = Field(0.1, ge=0)
+    """λ of L = BCE + λ · contrastive."""
+    temperature: float = Field(0.1, gt=0)
+    """τ of the contrastive losses."""
+
+
+class TrainerConfig(_Frozen):
+    """Optimisation (serendipity.offline.towers.trainer)."""
+
+    max_epochs: int = Field(4, ge=1)
+    """Epochs at most; the learning rate decays to zero over them (cosine)."""
+    patience: int = Field(2, ge=1)
+    """Epochs without a better validation score before it stops."""
+    batch_users: int = Field(256, ge=1)
+    """Users per batch; all of one batch are of the same cut."""
+    learning_rate: float = Field(2e-3, gt=0)
+    """AdamW's, at its height."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """AdamW's."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Of the user tower's features and both towers' hidden layers."""
+    cold_share: float = Field(0.02, ge=0, lt=1)
+    """Share of rows shown without history, so that a user nothing is known of gets sensible vectors."""
+    validation_users: int = Field(1000, ge=1)
+    """Users the score of an epoch is taken over, drawn once."""
+
+
+class TowersConfig(_Frozen):
+    """Everything about the towers."""
+
+    vector_dim: int = Field(80, ge=8)
+    """d: of user and item vectors, the two constant dimensions included."""
+    hidden_dim: int = Field(256, ge=1)
+    """Width of the first fully connected layer."""
+    content_dim: int = Field(32, ge=1)
+    """Width of the embeddings of category path, brand and tags."""
+    title_text: bool = False
+    """Feed the item tower the text embedding of the title."""
+    item_interest: bool = True
+    """Feed the item tower the text embedding of the interest node the item is grounded in."""
+    seed: int = 0
+    """Of everything random."""
+    factors: FactorsConfig = FactorsConfig()
+    rows: RowsConfig = RowsConfig()
+    loss: LossConfig = LossConfig()
+    trainer: TrainerConfig = TrainerConfig()

@@ -1,0 +1,91 @@
+"""The towers' output directory: what the snapshot and Triton take over.
+
+user_tower.pt2        exported program (inputs and output of serendipity.features)
+user_tower.onnx       the same as ONNX, checked equal
+item_vectors.npy      [n, d] float32 by item row; the inner product with a user vector is the score
+tower.json            TowerSpec, written last
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from google.protobuf import json_format
+from numpy.typing import NDArray
+
+from serendipity.features import FeatureAssembler, TowerInputs
+from serendipity.layout import write_atomically
+from serendipity.offline.export import check_onnx, export_onnx, export_program, load_program
+from serendipity.offline.towers.dual_tower import DualTower
+from serendipity.offline.towers.rows import Moment
+from serendipity.offline.towers.user_tower import tensors
+from serendipity.v1 import records_pb2
+
+PROGRAM = "user_tower.pt2"
+ONNX = "user_tower.onnx"
+ITEM_VECTORS = "item_vectors.npy"
+SPEC = "tower.json"
+
+
+def export_towers(
+    towers: DualTower,
+    assembler: FeatureAssembler,
+    now: Moment,
+    node_vectors: NDArray[np.float32],
+    text_encoder: str,
+    out: Path,
+) -> records_pb2.TowerSpec:
+    """Write both towers as of a moment and return the spec of what was written.
+
+    now: the moment that is served from, with some users to compare the exports with the module on.
+    Raises ExportError when an export answers differently from the module.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    towers.user.load_factors(torch.from_numpy(now.items.factors.clicked))
+    inputs = tensors(now.take(np.arange(len(now)), node_vectors))
+    fingerprint = export_program(towers.user, inputs, out / PROGRAM)
+    export_onnx(towers.user, inputs, out / ONNX, fingerprint)
+    check_onnx(towers.user, inputs, out / ONNX)
+    content = io.BytesIO()
+    np.save(content, towers.item_vectors(now.items))
+    write_atomically(out / ITEM_VECTORS, content.getvalue())
+    spec = records_pb2.TowerSpec(
+        model_name=f"user_tower_{fingerprint}",
+        fingerprint=fingerprint,
+        history_length=assembler.history_length,
+        max_interests=assembler.max_interests,
+        interest_dim=assembler.interest_dim,
+        max_long_categories=assembler.max_long_categories,
+        text_encoder=text_encoder,
+        profile_fields=[
+            records_pb2.ProfileField(name=name, values=sorted(values, key=values.__getitem__))
+            for name, values in assembler.profile_fields.items()
+        ],
+    )
+    text = json_format.MessageToJson(spec, preserving_proto_field_name=True)
+    write_atomically(out / SPEC, text.encode())
+    return spec
+
+
+def read_spec(towers: Path) -> records_pb2.TowerSpec:
+    """Read tower.json below a towers directory."""
+    return json_format.Parse((towers / SPEC).read_text(encoding="utf-8"), records_pb2.TowerSpec())
+
+
+def load_user_tower(towers: Path) -> Callable[[TowerInputs], NDArray[np.float32]]:
+    """Load the exported user tower of a towers directory (or the file itself): inputs → [B, 1 + K, d] float32.
+
+    Raises ExportError when it cannot be read.
+    """
+    program = load_program(towers / PROGRAM if towers.is_dir() else towers)
+
+    def vectors(inputs: TowerInputs) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            found: NDArray[np.float32] = program(*tensors(inputs)).numpy()
+        return found
+
+    return vectors
