@@ -1,10 +1,11 @@
 """The order of the builders: host data → logs → interests → towers → snapshot → calibration → canary → publication.
 
-Scores are calibrated on time that the scoring model has not seen: the whole chain is first made as of a cut
-(<out>/validation), replayed over what follows, and made again on everything; the second takes the first's calibration.
+Scores are calibrated on time that the scoring model has not seen: the towers are trained twice anyway, first on labels
+that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
+(<out>/validation) and replayed over what follows; the second training's snapshot takes the calibration over.
 
     <out>/host/  logs/  interests/  towers/      docs/architecture.md
-    <out>/validation/{logs,interests,towers,snapshot}/
+    <out>/validation/{logs,interests,snapshot}/
     <out>/calibration/                           calibration.json, replay.json
     <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
     <out>/snapshots/<version>/
@@ -43,7 +44,7 @@ from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_can
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.offline.steps import Numbers, Outcome, Step, StepContext, run_steps
-from serendipity.offline.towers.builder import build_towers
+from serendipity.offline.towers.builder import FIT, build_towers
 from serendipity.offline.towers.export import PROGRAM
 from serendipity.v1 import records_pb2
 
@@ -153,7 +154,7 @@ class _Build:
     @property
     def num_steps(self) -> int:
         """How many steps there are."""
-        return 10 + (self.config.dataset in ADAPTERS) + bool(self.config.hold_out)
+        return 9 + (self.config.dataset in ADAPTERS) + bool(self.config.hold_out)
 
     def steps(self) -> Iterator[Step]:
         """Give the steps in order; each is asked for when the one before has run."""
@@ -166,14 +167,14 @@ class _Build:
             yield self._logs("held_out/logs", host, until)
             (until,) = split_times(out / "held_out" / "logs", (1 - config.hold_out,))
         yield self._logs("logs", host, until)
-        (cut,) = split_times(out / "logs", (1 - config.validation.share,))
+        # Where the labels of the first training end.
+        (cut,) = split_times(out / "logs", (1 - config.towers.rows.label_window,))
+        yield self._interests("interests", "logs")
+        yield self._towers()
         yield self._logs("validation/logs", host, cut)
-        yield self._interests("validation/")
-        yield self._towers("validation/")
+        yield self._interests("validation/interests", "validation/logs")
         yield self._validation_snapshot(host)
         yield self._calibration(cut)
-        yield self._interests("")
-        yield self._towers("")
         yield self._snapshot(host)
         yield self._canary()
 
@@ -211,8 +212,8 @@ class _Build:
 
         return Step(name, [host.directory], config.model_dump(mode="json"), _LOGS_CODE, run)
 
-    def _interests(self, prefix: str) -> Step:
-        logs = self.out / f"{prefix}logs"
+    def _interests(self, name: str, of_logs: str) -> Step:
+        logs = self.out / of_logs
         k = self.config.interests_per_user
 
         def run(context: StepContext) -> Numbers:
@@ -223,20 +224,33 @@ class _Build:
             built = build_interests(logs, context.directory, self._text_encoder(), k=k, cache=self._cache())
             return {"users": built.num_users, "interests": built.num_interests, "nodes": built.num_nodes}
 
-        return Step(f"{prefix}interests", [logs, self._encoder_path], {"k": k}, _INTERESTS_CODE, run)
+        return Step(name, [logs, self._encoder_path], {"k": k}, _INTERESTS_CODE, run)
 
-    def _towers(self, prefix: str) -> Step:
-        logs, interests = self.out / f"{prefix}logs", self.out / f"{prefix}interests"
+    def _towers(self) -> Step:
+        logs, interests = self.out / "logs", self.out / "interests"
+        config = self.config.towers
 
         def run(context: StepContext) -> Numbers:
-            built = build_towers(logs, interests, context.directory, self.config.towers, progress=context.progress)
+            built = build_towers(
+                logs,
+                interests,
+                context.directory,
+                config,
+                encoder=self._text_encoder() if config.title_text else None,
+                cache=self._cache(),
+                progress=context.progress,
+            )
             return {"tower": built.fingerprint, "epochs": built.epochs, **built.validation}
 
-        configuration = self.config.towers.model_dump(mode="json")
-        return Step(f"{prefix}towers", [logs, interests], configuration, _TOWERS_CODE, run, resumable=True)
+        inputs = [logs, interests, *([self._encoder_path] if config.title_text else [])]
+        return Step("towers", inputs, config.model_dump(mode="json"), _TOWERS_CODE, run, resumable=True)
 
     def _validation_snapshot(self, host: HostData) -> Step:
-        directories = self._directories("validation/")
+        directories = BuildDirectories(
+            logs=self.out / "validation" / "logs",
+            interests=self.out / "validation" / "interests",
+            towers=self.out / "towers" / FIT,
+        )
 
         def run(context: StepContext) -> Numbers:
             uncalibrated = records_pb2.Calibration()
@@ -249,7 +263,7 @@ class _Build:
     def _calibration(self, cut: int) -> Step:
         validation = self.config.validation
         snapshot = self.out / "validation" / "snapshot"
-        towers = self.out / "validation" / "towers"
+        towers = self.out / "towers" / FIT
 
         def run(context: StepContext) -> Numbers:
             logs = self.out / "logs"
@@ -285,7 +299,7 @@ class _Build:
         return Step("calibration", [self.out / "logs", snapshot, towers], configuration, code, run)
 
     def _snapshot(self, host: HostData) -> Step:
-        directories = self._directories("")
+        directories = BuildDirectories(*(self.out / name for name in ("logs", "interests", "towers")))
 
         def run(context: StepContext) -> Numbers:
             text = (self.out / "calibration" / CALIBRATION).read_text(encoding="utf-8")
@@ -332,9 +346,6 @@ class _Build:
         inputs = [self.out / "snapshot", self.out / "towers"]
         code = (*_CALIBRATION_CODE, *self._recall_code, "serendipity.offline.snapshot.canary")
         return Step("canary", inputs, self.config.canary.model_dump(), code, run)
-
-    def _directories(self, prefix: str) -> BuildDirectories:
-        return BuildDirectories(*(self.out / f"{prefix}{name}" for name in ("logs", "interests", "towers")))
 
     def _write(
         self,

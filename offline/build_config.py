@@ -23,12 +23,11 @@ class BuildConfigError(Exception):
 
 
 class ValidationConfig(BaseModel):
-    """The held-out period that scores are calibrated on."""
+    """The replay that scores are calibrated on: of the clicks after the towers' first training's labels
+    (towers.rows.label_window of all)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    share: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of the clicks, the latest, that is held out for it."""
     max_users: Annotated[int, Field(ge=1)] = 4_000
     """Users replayed at most, sampled among those with a click in the period."""
     count: Annotated[int, Field(ge=1, le=1000)] = 100
@@ -61,7 +60,7 @@ class BuildConfig(BaseModel):
     index: IndexConfig = IndexConfig()
     """The index for open search."""
     validation: ValidationConfig = ValidationConfig()
-    """The held-out period that scores are calibrated on."""
+    """The replay that scores are calibrated on."""
     calibration: CalibrationConfig = CalibrationConfig()
     """Calibration of the scores."""
     canary: CanaryConfig = CanaryConfig()

@@ -6,6 +6,9 @@ labels end at `until`, for that number of epochs and on the same learning rates:
 those to come, and are not left out of what is served.
 
     user_tower.pt2 user_tower.onnx item_vectors.npy tower.json      serendipity.offline.towers.export
+    fit/                                                            the same of the first training, as of the cut its
+                                                                    labels end at: it has seen no later click, and
+                                                                    shows on later ones what scores are worth
     report.json                                                     epochs, losses and validation of both trainings
     checkpoints/{fit,refit}/                                        of an interrupted run
 """
@@ -44,6 +47,7 @@ _EXAMPLES = 8
 
 REPORT = "report.json"
 CHECKPOINTS = "checkpoints"
+FIT = "fit"
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,25 @@ class TowersReport:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything trained on: rows of both trainings, the moment that is served from, and the validation."""
+    """Everything trained on: rows of both trainings, the validation, and the moments that are served from.
+
+    cut: where the labels of the first training end; now: where those of the second do; both with a few users.
+    """
 
     catalogue: Catalogue
     builder: RowsBuilder
     fit: tuple[TrainingRows, ...]
     refit: tuple[TrainingRows, ...]
     validation: Validation
+    cut: Moment
     now: Moment
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Towers as served, the trainings behind them, and recall of the first on the validation period."""
+    """Towers of both trainings, the second as served, and recall of the first on the validation period."""
 
+    first: DualTower
     towers: DualTower
     fit: Training
     refit: Training
@@ -107,7 +116,9 @@ def build_towers(
     titles = encode_titles(catalogue, encoder, cache) if config.title_text else None
     content = item_content(catalogue, nodes, titles, interest=config.item_interest)
     trained = fit_towers(prepared, content, nodes, config, out / CHECKPOINTS, progress)
-    spec = export_towers(trained.towers, prepared.builder.assembler, prepared.now, nodes.vectors, nodes.encoder, out)
+    assembler = prepared.builder.assembler
+    export_towers(trained.first, assembler, prepared.cut, nodes.vectors, nodes.encoder, out / FIT)
+    spec = export_towers(trained.towers, assembler, prepared.now, nodes.vectors, nodes.encoder, out)
     report = TowersReport(
         until=until,
         fingerprint=spec.fingerprint,
@@ -199,9 +210,15 @@ def prepare(
     at_cut = builder.moment(factors[validation_cut])
     rng = np.random.default_rng(config.seed)
     validation = Validation.of(held_out, at_cut, nodes.vectors, config.trainer.validation_users, rng)
-    now = builder.moment(factors[until], at_cut.users[:_EXAMPLES])
+    examples = at_cut.users[:_EXAMPLES]
     return Prepared(
-        catalogue, builder, tuple(rows[span] for span in fit), tuple(rows[span] for span in refit), validation, now
+        catalogue=catalogue,
+        builder=builder,
+        fit=tuple(rows[span] for span in fit),
+        refit=tuple(rows[span] for span in refit),
+        validation=validation,
+        cut=builder.moment(factors[validation_cut], examples),
+        now=builder.moment(factors[until], examples),
     )
 
 
@@ -255,7 +272,7 @@ def fit_towers(
     recall = prepared.validation.recall(first)
     towers = fresh()
     refit = run("refit", towers, prepared.refit, fit.best_epoch)
-    return Trained(towers, fit, refit, recall)
+    return Trained(first, towers, fit, refit, recall)
 
 
 def _spans(histories: Histories, shares: list[tuple[float, float]], until: int) -> list[tuple[int, int]]:

@@ -94,7 +94,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Host:
 @pytest.fixture(scope="module")
 def built(host: Host) -> BuildResult:
     """A build that was killed twice before it was let finish."""
-    for step in ("logs", "validation/towers"):
+    for step in ("logs", "towers"):
         _kill_in(host, step)
     return host.build(hold_out=0.1)
 
@@ -140,7 +140,7 @@ def test_a_build_publishes_a_whole_calibrated_measured_snapshot(host: Host, buil
 
 def test_a_killed_build_is_continued_not_repeated(built: BuildResult) -> None:
     assert {outcome.step for outcome in built.outcomes if not outcome.ran} == {
-        "held_out/logs", "logs", "validation/logs", "validation/interests",
+        "held_out/logs", "logs", "interests",
     }  # fmt: skip
 
 
