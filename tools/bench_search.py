@@ -18,6 +18,7 @@ _faiss: Any = faiss
 
 _HNSW_LINKS = 32
 _IVF_LISTS = 512
+"""At most; FAISS wants some 40 vectors a list."""
 _PROBES = (16, 64)
 
 
@@ -50,7 +51,8 @@ def bench_search(
     hnsw = _faiss.IndexHNSWFlat(vectors.shape[1], _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
     hnsw.add(vectors)
     quantizer = _faiss.IndexFlatIP(vectors.shape[1])
-    ivf = _faiss.IndexIVFFlat(quantizer, vectors.shape[1], _IVF_LISTS, faiss.METRIC_INNER_PRODUCT)
+    lists = max(1, min(_IVF_LISTS, len(vectors) // 40))
+    ivf = _faiss.IndexIVFFlat(quantizer, vectors.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     ivf.cp.seed = seed
     ivf.train(vectors)
     ivf.add(vectors)
@@ -76,7 +78,7 @@ def bench_search(
         )
         for probes in _PROBES:
             parameters = _faiss.SearchParametersIVF(sel=selector, nprobe=probes)
-            methods[f"IVF{_IVF_LISTS}, {probes} probes + selector"] = _searcher(ivf, k, parameters)
+            methods[f"IVF{lists}, {probes} probes + selector"] = _searcher(ivf, k, parameters)
         for name, method in methods.items():
             milliseconds, recall = _measure(method, queries, exact)
             rows.append(SearchRow(name, int(marked.sum()), len(ranges), milliseconds, recall))

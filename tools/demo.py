@@ -25,7 +25,7 @@ from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
 from serendipity.tools.deploy import DeployError, deploy, load_text_encoder, publish_over
-from serendipity.tools.recall import print_result
+from serendipity.tools.recall import print_result, result_console
 from serendipity.tools.service import ServiceError, launch_service
 from serendipity.tools.triton import launch
 from serendipity.tools.triton_program import TritonError
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show it; returns 1 when a part fails or an answer breaks the novelty invariant."""
-    console = Console()
+    console = result_console()
     start = time.monotonic()
     try:
         violations = _show(args, console)
@@ -89,6 +89,7 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
         console.rule("3  Call it as a host would")
         chosen = _users_shown(histories, args.users)
         for user in [*(histories.user_ids[u] for u in chosen), _COLD_USER]:
+            _introduce(console, histories, catalogue, user)
             print_result(console, user, await client.recall(user, count=args.count, explain=True))
             console.print()
         console.rule("4  Feedback counts at once")
@@ -104,6 +105,23 @@ def _users_shown(histories: Histories, wanted: int) -> list[int]:
     ordered = known[np.argsort(-clicks[known], kind="stable")]
     positions = np.linspace(0.05, 0.95, max(1, wanted)) * (len(ordered) - 1)
     return [int(ordered[int(position)]) for position in positions]
+
+
+def _introduce(console: Console, histories: Histories, catalogue: Catalogue, user: str) -> None:
+    """Say who the user is: profile, and the categories clicked most among the latest 200 clicks."""
+    if user not in histories.user_numbers:
+        console.print(f"[bold]user {user}[/bold]: never seen before")
+        return
+    number = histories.user_numbers[user]
+    clicks = histories.clicks_before(number, np.iinfo(np.int64).max)
+    categories, counts = np.unique(clicks.categories[clicks.categories > 0], return_counts=True)
+    most = [catalogue.categories[c - 1] for c in categories[np.argsort(-counts, kind="stable")[:5]]]
+    profile = ", ".join(f"{name} {value}" for name, value in histories.profiles[number].items()) or "no profile"
+    console.print(
+        f"[bold]user {user}[/bold]: {profile}; {np.diff(histories.offsets)[number]:,} clicks, "
+        f"the latest {len(clicks)} in {len(categories)} categories, most in {', '.join(most)}",
+        highlight=False,
+    )
 
 
 async def _feed_back(client: AsyncSerendipityClient, console: Console, user: str) -> None:

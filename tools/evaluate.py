@@ -16,7 +16,6 @@ from importlib import import_module
 
 SUBJECTS = {
     "channel": "serendipity.tools.evaluate_channel",
-    "towers": "serendipity.tools.evaluate_towers",
     "interests": "serendipity.tools.evaluate_interests",
 }
 

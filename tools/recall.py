@@ -46,8 +46,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json_format.MessageToJson(result.message, preserving_proto_field_name=True, ensure_ascii=False))
     else:
-        print_result(Console(), args.user, result)
+        print_result(result_console(), args.user, result)
     return 0
+
+
+def result_console() -> Console:
+    """A console for answers: as wide as the terminal, and wide enough for their tables where there is none."""
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def print_result(console: Console, user_id: str, result: RecallResult) -> None:
