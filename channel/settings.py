@@ -70,5 +70,6 @@ class ChannelSettings(BaseSettings):
     conversion_share: float = Field(default=0.25, ge=0, le=1)
     """Share of the answer kept for U2I where the request sets no quotas."""
 
-    serendipity_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of the answer kept for I2I where the request sets no quotas. What neither share holds goes by score."""
+    serendipity_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the answer kept for I2I where the request sets no quotas. What neither share holds goes by score. On
+    The Complete Journey's validation period 0.25 costs 9 % of novel recall@100, 0.1 costs 2 %, neither any of @20."""
