@@ -85,6 +85,17 @@ class TaxonomyReasoner:
             found += self._reason(users[start : start + _CHUNK], k, fitted)
         return found
 
+    def nodes(self, users: Sequence[UserContext], k: int = MAX_INTERESTS) -> NDArray[np.int32]:
+        """Find the nodes that `reason` finds, without the paths: [len(users), k], NO_NODE past a user's last."""
+        fitted = self._require()
+        found = np.full((len(users), k), NO_NODE, np.int32)
+        for start in range(0, len(users), _CHUNK):
+            probabilities = self.probabilities(users[start : start + _CHUNK])
+            best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+            entered = np.take_along_axis(probabilities, best, axis=1) > 0
+            found[start : start + _CHUNK, : best.shape[1]] = np.where(entered, fitted.category_nodes[best], NO_NODE)
+        return found
+
     def probabilities(self, users: Sequence[UserContext]) -> NDArray[np.float32]:
         """P(enter) of every user and top-level category number, [B, C + 1]; 0 where it is not novel."""
         behaviour = Behaviour.of(users, len(self.taxonomy.categories), self._matcher)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from serendipity.features import INPUT_NAMES
 from serendipity.offline.towers.config import LossConfig
-from serendipity.offline.towers.interests import NO_NODE
+from serendipity.offline.towers.interests import NO_NODE, InterestNodes
 from serendipity.offline.towers.rows import TrainingRows, embed_nodes
 from serendipity.offline.towers.user_tower import UserTower
 
@@ -23,8 +23,9 @@ class Batch:
 
     pooled: [B, pooled_dim], profile: [B, P] and interests: [B, S, D], as UserTower.combine takes them. nodes: [B, S],
     NO_NODE where a user has none. candidates: [M] item rows. weights: [B, M] of the negatives (0: positive, seen or not
-    drawn). user_positives: [P] into the flattened [B, M]; user_weights: [P]. interest_positives: [Q] into the flattened
-    [B · S, M]; interest_weights: [Q]. total: sum of the positives' weights, which losses are divided by.
+    drawn). user_positives: [P] into the flattened [B, M]; user_weights: [P]. inside: [B · S, M] bool, the item is among
+    those the interest is grounded in. interest_positives: [Q] into the flattened [B · S, M]; interest_weights: [Q].
+    total: sum of the positives' weights, which losses are divided by.
     """
 
     pooled: Tensor
@@ -35,6 +36,7 @@ class Batch:
     weights: Tensor
     user_positives: Tensor
     user_weights: Tensor
+    inside: Tensor
     interest_positives: Tensor
     interest_weights: Tensor
     total: float
@@ -47,7 +49,7 @@ class BatchSampler:
         self,
         rows: TrainingRows,
         item_categories: NDArray[np.int32],
-        node_vectors: NDArray[np.float32],
+        nodes: InterestNodes,
         user_tower: UserTower,
         config: LossConfig,
         *,
@@ -57,7 +59,7 @@ class BatchSampler:
         """Pool the histories and prepare the draw: π_j = min(1, c · users_j^α) with Σ_j π_j = num_negatives."""
         self._rows = rows
         self._item_categories = item_categories
-        self._node_vectors = node_vectors
+        self._nodes = nodes
         self._config = config
         self._cold_share = cold_share
         self._pooled, self._cold = _pool(rows, user_tower)
@@ -111,16 +113,25 @@ class BatchSampler:
         return Batch(
             pooled=torch.where(torch.from_numpy(cold)[:, None], self._cold, self._pooled[index]),
             profile=torch.from_numpy(moment.inputs.profile[index]),
-            interests=torch.from_numpy(embed_nodes(nodes, self._node_vectors)),
+            interests=torch.from_numpy(embed_nodes(nodes, self._nodes.vectors)),
             nodes=torch.from_numpy(nodes.astype(np.int64)),
             candidates=torch.from_numpy(candidates),
             weights=torch.from_numpy(negative.astype(np.float32)),
             user_positives=torch.from_numpy(owner * len(candidates) + columns),
             user_weights=torch.from_numpy(positive_weights.astype(np.float32)),
+            inside=torch.from_numpy(self._inside(nodes.reshape(-1), candidates)),
             interest_positives=torch.from_numpy(line * len(candidates) + columns[which]),
             interest_weights=torch.from_numpy(positive_weights[which].astype(np.float32)),
             total=float(positive_weights.sum()),
         )
+
+    def _inside(self, nodes: NDArray[np.int32], candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell which candidates each node holds, [len(nodes), M]."""
+        distinct, place = np.unique(nodes, return_inverse=True)
+        held = (self._nodes.item_nodes[candidates][None, :, :] == distinct[:, None, None]).any(axis=2)
+        held[distinct == NO_NODE] = False
+        inside: NDArray[np.bool_] = held[place]
+        return inside
 
     def _draw_slots(self, index: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """Draw up to `interest_rows` of each user's interests without replacement: [B, S] positions, −1 for none."""

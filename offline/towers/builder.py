@@ -259,7 +259,7 @@ def fit_towers(
             towers,
             rows,
             prepared.catalogue.item_categories,
-            nodes.vectors,
+            nodes,
             config,
             checkpoints=checkpoints / name,
             validate=prepared.validation.score if epochs is None else None,

@@ -69,8 +69,10 @@ class LossConfig(_Frozen):
     """A user with n positives weighs n^(−this): 0 counts clicks alike, 1 users."""
     interest_rows: int = Field(2, ge=0)
     """Interest rows (I2I) drawn per user and batch, next to the user's row alone (U2I)."""
-    interest_weight: float = Field(0.5, ge=0)
+    interest_weight: float = Field(1.0, ge=0)
     """Weight of the BCE of the interest rows against that of the U2I row."""
+    outside_weight: float = Field(0.1, ge=0)
+    """Weight, in an interest row, of items the interest is not grounded in: most searches are inside what it is."""
     contrastive_weight: float = Field(0.1, ge=0)
     """λ of L = BCE + λ · contrastive."""
     temperature: float = Field(0.1, gt=0)
@@ -80,13 +82,13 @@ class LossConfig(_Frozen):
 class TrainerConfig(_Frozen):
     """Optimisation (serendipity.offline.towers.trainer)."""
 
-    max_epochs: int = Field(4, ge=1)
+    max_epochs: int = Field(3, ge=1)
     """Epochs at most; the learning rate decays to zero over them (cosine)."""
     patience: int = Field(2, ge=1)
     """Epochs without a better validation score before it stops."""
     batch_users: int = Field(256, ge=1)
     """Users per batch; all of one batch are of the same cut."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
     """AdamW's, at its height."""
     weight_decay: float = Field(1e-2, ge=0)
     """AdamW's."""

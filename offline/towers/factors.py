@@ -15,13 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.towers.config import FactorBlock, FactorsConfig
 
-_POWER_ITERATIONS = 5
-_SAMPLED_USERS = 512
+_OVERSAMPLES = 10
+_ITERATIONS = 6
+_WARM_ITERATIONS = 2
+"""Iterations from the basis of the cut before; measured: another changes no recall figure in the fourth digit."""
+
+_NO_VARIANCE = 1e-6
 _MIN_USERS = 3
 
 
@@ -47,6 +50,8 @@ def item_factors(
     Raises ValueError when there is no click before a moment.
     """
     users, rows = histories.users.astype(np.int64), histories.items - 1
+    rng = np.random.default_rng(seed)
+    bases = [rng.standard_normal((num_items, block.dim + _OVERSAMPLES)) for block in config.blocks]
     previous: list[NDArray[np.float64] | None] = [None] * len(config.blocks)
     for time in times:
         before = (histories.times < time) & (rows >= 0)
@@ -56,15 +61,18 @@ def item_factors(
         clicks = sparse.csr_matrix(
             (np.ones(len(pairs)), (pairs // num_items, pairs % num_items)), shape=(len(histories), num_items)
         )
+        degrees = np.maximum(np.bincount(pairs % num_items, minlength=num_items), 1).astype(np.float64)
         clicked, own = [], []
         for number, block in enumerate(config.blocks):
-            found, weighted = _decompose(clicks, block, seed)
+            weighted = _weigh(clicks, degrees, block)
             last = previous[number]
+            iterations = _ITERATIONS if last is None else _WARM_ITERATIONS
+            bases[number] = _subspace(weighted, bases[number], iterations)
+            found = _singular_vectors(weighted, bases[number], block.dim)
             if last is not None:
                 left, _, right = np.linalg.svd(found.T @ last)
                 found = found @ (left @ right)
             previous[number] = found
-            degrees = np.maximum(np.asarray(clicks.sum(axis=0)).ravel(), 1.0)
             own_part = found * (degrees**block.item_power)[:, None]
             spread = _spread(weighted @ found, own_part[degrees >= _MIN_USERS])
             clicked.append(found * (degrees**-block.item_power)[:, None] / spread)
@@ -73,27 +81,36 @@ def item_factors(
         yield ItemFactors(time, table.astype(np.float32), np.concatenate(own, axis=1).astype(np.float32))
 
 
-def _decompose(
-    clicks: sparse.csr_matrix, block: FactorBlock, seed: int
-) -> tuple[NDArray[np.float64], sparse.csr_matrix]:
-    """Right singular vectors, [n, block.dim], columns past the rank zero; and the weighted matrix."""
+def _weigh(clicks: sparse.csr_matrix, degrees: NDArray[np.float64], block: FactorBlock) -> sparse.csr_matrix:
     user_degrees = np.maximum(np.asarray(clicks.sum(axis=1)).ravel(), 1.0)
-    item_degrees = np.maximum(np.asarray(clicks.sum(axis=0)).ravel(), 1.0)
-    weighted = sparse.diags(user_degrees**-block.user_power) @ clicks @ sparse.diags(item_degrees**-block.item_power)
-    rank = min(block.dim, *clicks.shape)
-    _, singular, right = randomized_svd(
-        weighted, rank, n_iter=_POWER_ITERATIONS, random_state=np.random.RandomState(seed)
-    )
+    users, items = user_degrees**-block.user_power, degrees**-block.item_power
+    return (sparse.diags(users) @ clicks @ sparse.diags(items)).tocsr()
+
+
+def _subspace(matrix: sparse.csr_matrix, basis: NDArray[np.float64], iterations: int) -> NDArray[np.float64]:
+    """Turn a basis, [n, k], towards the leading right singular vectors (subspace iteration, Halko et al. 2011)."""
+    for _ in range(iterations):
+        basis = matrix.T @ np.linalg.qr(matrix @ basis)[0]
+    found: NDArray[np.float64] = np.linalg.qr(basis)[0]
+    return found
+
+
+def _singular_vectors(matrix: sparse.csr_matrix, basis: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
+    """Right singular vectors within an orthonormal basis, [n, dim]; columns past the rank are zero."""
+    _, singular, right = np.linalg.svd(matrix @ basis, full_matrices=False)
     # Directions without variance are noise of the solver.
-    kept = int((singular > 1e-6 * singular[0]).sum())
-    found = np.zeros((clicks.shape[1], block.dim))
-    found[:, :kept] = right[:kept].T
-    return found, weighted.tocsr()
+    kept = min(dim, int((singular > _NO_VARIANCE * singular[0]).sum()))
+    found = np.zeros((matrix.shape[1], dim))
+    found[:, :kept] = basis @ right[:kept].T
+    return found
 
 
 def _spread(users: NDArray[np.float64], items: NDArray[np.float64]) -> float:
-    """Standard deviation of a user's scores over the items, averaged over some users with clicks."""
-    users = users[np.flatnonzero(np.abs(users).sum(axis=1))]
-    users = users[:: max(1, len(users) // _SAMPLED_USERS)]
-    deviations = (users @ items.T).std(axis=1) if len(items) and len(users) else np.empty(0)
-    return float(deviations.mean()) if len(deviations) and deviations.mean() > 0 else 1.0
+    """Standard deviation of a user's scores over the items, averaged over the users with clicks."""
+    users = users[np.abs(users).sum(axis=1) > 0]
+    if not len(users) or len(items) < 2:
+        return 1.0
+    centred = items - items.mean(axis=0)
+    covariance = centred.T @ centred / len(items)
+    deviations = np.sqrt(np.maximum(np.einsum("uf,fg,ug->u", users, covariance, users, optimize=True), 0.0))
+    return float(deviations.mean()) or 1.0

@@ -82,7 +82,4 @@ class ReasonedInterests:
         if self._fitted_at is None or time < self._fitted_at:
             self._reasoner.fit(self._histories, time)
             self._fitted_at = time
-        nodes = np.full((len(users), k), NO_NODE, np.int32)
-        for row, interests in enumerate(self._reasoner.reason(contexts_at(self._histories, time, users), k)):
-            nodes[row, : len(interests)] = [interest.node_id for interest in interests]
-        return nodes
+        return self._reasoner.nodes(contexts_at(self._histories, time, users), k)

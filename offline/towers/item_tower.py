@@ -74,7 +74,7 @@ class ItemTower(nn.Module):
         self.tag_embedding = _embedding(content.tag_size, content_dim)
         text_dim = content.texts.shape[1]
         self.text_layer = nn.Linear(text_dim, content_dim) if text_dim else None
-        self.hidden_layer = nn.Linear(content_dim + factors.dim + num_statistics, hidden_dim)
+        self.hidden_layer = nn.Linear(content_dim, hidden_dim)
         self.output_layer = nn.Linear(hidden_dim, vector_dim - 1 - factors.dim)
         self.bias_layer = nn.Linear(num_statistics, 1)
         # Trends and popularity multiply what the factors say; adding them makes every user's list that of the popular.
@@ -96,8 +96,7 @@ class ItemTower(nn.Module):
         )
         if self.text_layer is not None:
             content = content + self.text_layer(self.texts[rows])
-        direction = nn.functional.normalize(factors, dim=1)
-        hidden = self.dropout(nn.functional.gelu(self.hidden_layer(torch.cat([content, direction, statistics], dim=1))))
+        hidden = self.dropout(nn.functional.gelu(self.hidden_layer(content)))
         gate = torch.exp(self.gate_layer(statistics).clamp(-_MAX_GATE, _MAX_GATE))
         return torch.cat([gate * factors, self.output_layer(hidden), self.bias_layer(statistics)], dim=1)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from serendipity.offline.towers.batches import Batch, BatchSampler, plan_epoch
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower
+from serendipity.offline.towers.interests import InterestNodes
 from serendipity.offline.towers.losses import click_loss, interest_contrast, user_item_contrast
 from serendipity.offline.towers.rows import TrainingRows
 
@@ -51,7 +52,7 @@ def train(
     towers: DualTower,
     rows: Sequence[TrainingRows],
     item_categories: NDArray[np.int32],
-    node_vectors: NDArray[np.float32],
+    nodes: InterestNodes,
     config: TowersConfig,
     *,
     checkpoints: Path,
@@ -71,7 +72,7 @@ def train(
         BatchSampler(
             part,
             item_categories,
-            node_vectors,
+            nodes,
             towers.user,
             config.loss,
             min_item_users=config.rows.min_item_users,
@@ -152,23 +153,25 @@ def _losses(towers: DualTower, batch: Batch, items: _ItemTensors, config: Towers
         flat = vectors[:, 1:].reshape(-1, vectors.shape[2])
         exists = (batch.nodes.reshape(-1) >= 0).float()
         scores = towers.log_odds(flat @ candidates.T)
-        weights = batch.weights.repeat_interleave(drawn, dim=0) * exists[:, None]
+        kinds = torch.where(batch.inside, 1.0, config.loss.outside_weight) * exists[:, None]
+        weights = batch.weights.repeat_interleave(drawn, dim=0) * kinds
         negative = weights.reshape(-1).index_fill(0, batch.interest_positives, 0.0).reshape(scores.shape)
         of_interests = click_loss(scores, negative, batch.interest_positives, batch.interest_weights)
         click = click + config.loss.interest_weight * of_interests
         if config.loss.contrastive_weight:
-            contrast = _contrast(flat, candidates, batch, config.loss.temperature)
+            learned = slice(config.factors.dim, -1)
+            contrast = _contrast(flat[:, learned], candidates[:, learned], batch, config.loss.temperature)
     return click / batch.total, contrast
 
 
 def _contrast(flat: Tensor, candidates: Tensor, batch: Batch, temperature: float) -> Tensor:
-    """Both contrastive losses, over directions: without bias and rate, which have none."""
+    """Both contrastive losses, over the learned dimensions: a user's interests share the factors' part."""
     number = len(batch.candidates)
     line, column = batch.interest_positives // number, batch.interest_positives % number
-    of_items = user_item_contrast(flat[line, :-2], candidates[column, :-2], batch.candidates[column], temperature)
+    of_items = user_item_contrast(flat[line], candidates[column], batch.candidates[column], temperature)
     nodes = batch.nodes.reshape(-1)
     exists = nodes >= 0
-    return of_items + interest_contrast(flat[exists][:, :-2], nodes[exists], temperature)
+    return of_items + interest_contrast(flat[exists], nodes[exists], temperature)
 
 
 def _identity(config: TowersConfig, rows: Sequence[TrainingRows], epochs: int, validated: bool) -> str:
