@@ -17,6 +17,7 @@ from importlib import import_module
 SUBJECTS = {
     "channel": "serendipity.tools.evaluate_channel",
     "interests": "serendipity.tools.evaluate_interests",
+    "towers": "serendipity.tools.evaluate_towers",
 }
 
 
