@@ -1,0 +1,106 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serendipity.offline.interests.builder import InterestsSummary, build_interests
+from serendipity.offline.logs.histories import split_times
+from serendipity.offline.towers.builder import REPORT, before, build_towers, encode_titles, prepare
+from serendipity.offline.towers.dual_tower import item_content
+from serendipity.offline.towers.export import ITEM_VECTORS, PROGRAM, read_spec
+from tests.offline.towers.conftest import INTEREST_DIM, World
+
+
+class DrawnEncoder:
+    """Vectors drawn from the text's bytes: the towers do not mind what a text means."""
+
+    name = "drawn"
+    dim = INTEREST_DIM
+
+    def encode(self, texts: list[str], cache: Path | None = None) -> np.ndarray:
+        drawn = [np.random.default_rng(list(text.encode())).normal(size=self.dim) for text in texts]
+        vectors = np.array(drawn, np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def interests(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("interests")
+    build_interests(world.logs, out, DrawnEncoder(), k=4)  # type: ignore[arg-type]
+    return out
+
+
+def test_a_build_leaves_towers_as_of_its_moment(world: World, interests: Path, tmp_path: Path) -> None:
+    until = split_times(world.histories, (0.9,))[0]
+    report = build_towers(world.logs, interests, tmp_path, world.config, until)
+    spec = read_spec(tmp_path)
+    assert report.fingerprint == spec.fingerprint
+    assert spec.text_encoder == InterestsSummary.read(interests).encoder
+    assert spec.interest_dim == INTEREST_DIM
+    assert len(np.load(tmp_path / ITEM_VECTORS)) == len(world.catalogue)
+    written = json.loads((tmp_path / REPORT).read_text())
+    assert written["until"] == until
+    assert len(written["fit"]) >= written["epochs"] == len(written["refit"]) >= 1
+    assert set(written["validation"]) == {"all@20", "all@100", "novel@20", "novel@100"}
+    # Again, from the checkpoints, without training: the same towers.
+    shutil.copytree(tmp_path / "checkpoints", tmp_path / "resumed" / "checkpoints")
+    resumed = build_towers(world.logs, interests, tmp_path / "resumed", world.config, until)
+    assert resumed == report
+    assert (tmp_path / "resumed" / PROGRAM).is_file()
+
+
+def test_what_comes_after_until_changes_nothing(world: World) -> None:
+    until = split_times(world.histories, (0.7,))[0]
+    cut = before(world.histories, until)
+    assert cut.times.max() < until
+    given = (world.catalogue, world.nodes, world.interests_at, world.config, until)
+    whole, short = prepare(world.histories, *given), prepare(cut, *given)
+    for first, second in zip(whole.fit + whole.refit, short.fit + short.refit, strict=True):
+        assert first.until <= until
+        np.testing.assert_array_equal(first.rows, second.rows)
+        np.testing.assert_array_equal(first.moment.inputs.history_items, second.moment.inputs.history_items)
+    np.testing.assert_array_equal(whole.now.items.statistics, short.now.items.statistics)
+
+
+def test_the_first_training_sees_no_click_of_the_validation_period(world: World) -> None:
+    prepared = world.prepared
+    assert max(part.until for part in prepared.fit) <= prepared.validation.held_out.cut
+    assert max(part.until for part in prepared.refit) == prepared.now.time
+    assert prepared.validation.held_out.until == prepared.now.time
+
+
+def test_interests_of_another_catalogue_are_refused(world: World, interests: Path, tmp_path: Path) -> None:
+    shutil.copytree(interests, tmp_path / "interests")
+    np.save(tmp_path / "interests" / "interest_vectors.npy", np.zeros((3, INTEREST_DIM), np.float32))
+    with pytest.raises(ValueError, match=r"interest_vectors\.npy: found 3 rows, expected"):
+        build_towers(world.logs, tmp_path / "interests", tmp_path / "out", world.config)
+
+
+def test_titles_need_an_encoder(world: World, interests: Path, tmp_path: Path) -> None:
+    config = world.config.model_copy(update={"title_text": True})
+    with pytest.raises(ValueError, match="title_text: found no encoder"):
+        build_towers(world.logs, interests, tmp_path, config)
+
+
+def test_texts_of_titles_and_interests_stand_side_by_side(world: World) -> None:
+    titles = encode_titles(world.catalogue, DrawnEncoder(), None)  # type: ignore[arg-type]
+    both = item_content(world.catalogue, world.nodes, titles, interest=True)
+    assert both.texts.shape == (len(world.catalogue), 2 * INTEREST_DIM)
+    np.testing.assert_allclose(np.linalg.norm(both.texts[:, :INTEREST_DIM], axis=1), INTEREST_DIM**0.5, rtol=1e-5)
+    specific = world.nodes.item_nodes.max(axis=1)[7]
+    expected = world.nodes.vectors[specific] * INTEREST_DIM**0.5
+    np.testing.assert_allclose(both.texts[7, INTEREST_DIM:], expected, rtol=1e-6)
+    assert item_content(world.catalogue, world.nodes, None, interest=False).texts.shape[1] == 0
+
+
+def test_searches_are_cut_too(world: World) -> None:
+    searched = world.histories.search_times
+    assert len(searched)
+    until = int(np.median(searched))
+    cut = before(world.histories, until)
+    assert len(cut.searches) == len(cut.search_times) == (searched < until).sum()
+    for user in range(len(cut)):
+        assert cut.searches_before(user, until) == replace(world.histories).searches_before(user, until)
