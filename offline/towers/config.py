@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class FactorBlock(_Frozen):
@@ -104,7 +104,7 @@ class TowersConfig(_Frozen):
     """Everything about the towers."""
 
     vector_dim: int = Field(80, ge=8)
-    """d: of user and item vectors, the two constant dimensions included."""
+    """d: of user and item vectors: the factors, learned dimensions, and the one of the item's bias."""
     hidden_dim: int = Field(256, ge=1)
     """Width of the first fully connected layer."""
     content_dim: int = Field(32, ge=1)
@@ -116,6 +116,19 @@ class TowersConfig(_Frozen):
     seed: int = 0
     """Of everything random."""
     factors: FactorsConfig = FactorsConfig()
+    """What both towers start from."""
     rows: RowsConfig = RowsConfig()
+    """What is trained on."""
     loss: LossConfig = LossConfig()
+    """What is optimised."""
     trainer: TrainerConfig = TrainerConfig()
+    """How it is optimised."""
+
+    @model_validator(mode="after")
+    def _check_width(self) -> TowersConfig:
+        if self.vector_dim < self.factors.dim + 2:
+            raise ValueError(
+                f"vector_dim: found {self.vector_dim}, expected at least {self.factors.dim + 2}: "
+                f"{self.factors.dim} factors, something learned, and the bias"
+            )
+        return self

@@ -16,11 +16,17 @@ from serendipity.offline.towers.rows import ItemState, Moment
 from serendipity.offline.towers.user_tower import UserTower, UserTowerSizes, tensors
 
 _LINK_SHARPNESS = 20.0
+"""β: scores deviate by 1, so that this is about max(s, 0)."""
+
 _MIN_RATE = 1e-6
 
 
 class DualTower(nn.Module):
-    """User tower and item tower. Score of (user, interest k, item) = inner product = log-odds of a click."""
+    """User tower and item tower: score s of (user, interest k, item) = inner product of their vectors.
+
+    The factors' scores are about linear in the probability of a click, so the log-odds that BCE is taken of are
+    logarithmic in s (`log_odds`): learning a linear function of log-odds instead pushed every user towards the head.
+    """
 
     def __init__(
         self,
@@ -32,6 +38,7 @@ class DualTower(nn.Module):
     ) -> None:
         """Build with layers drawn from config.seed. num_statistics: F of the item statistics."""
         super().__init__()
+        # softplus(0.54) = 1: proportional to begin with.
         self.link_power = nn.Parameter(torch.tensor(0.54))
         self.link_floor = nn.Parameter(torch.tensor(-3.0))
         self.link_offset = nn.Parameter(torch.tensor(-4.0))
@@ -63,12 +70,12 @@ class DualTower(nn.Module):
             )
 
     def start_from(self, rate: float) -> None:
-        """Set the log-odds of a score of 1 (a deviation above the mean) to some times the mean rate of clicks."""
+        """Begin with the mean rate of clicks as that of a score of 1, a deviation above the mean."""
         with torch.no_grad():
             self.link_offset.fill_(float(np.log(max(rate, _MIN_RATE))))
 
     def log_odds(self, scores: Tensor) -> Tensor:
-        """Turn scores into log-odds of a click: γ log(softplus(βs)/β + ε) + c, increasing in s."""
+        """Turn scores into log-odds of a click: γ log(softplus(βs) / β + ε) + c γ > 0, ε, c learned; rises with s."""
         smooth = nn.functional.softplus(scores * _LINK_SHARPNESS) / _LINK_SHARPNESS
         floor = torch.exp(self.link_floor)
         return nn.functional.softplus(self.link_power) * torch.log(smooth + floor) + self.link_offset

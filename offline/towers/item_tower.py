@@ -96,6 +96,8 @@ class ItemTower(nn.Module):
         )
         if self.text_layer is not None:
             content = content + self.text_layer(self.texts[rows])
+        # Neither factors nor statistics go in here: within an interest, items of one kind then differ by the factors'
+        # part, and what is learned of a category cannot turn into what was popular in the training windows.
         hidden = self.dropout(nn.functional.gelu(self.hidden_layer(content)))
         gate = torch.exp(self.gate_layer(statistics).clamp(-_MAX_GATE, _MAX_GATE))
         return torch.cat([gate * factors, self.output_layer(hidden), self.bias_layer(statistics)], dim=1)

@@ -163,9 +163,6 @@ class RowsBuilder:
 TREND_COLUMNS = (0, 1)
 """Columns of `item_features` with the trends of the last 7 and 28 days."""
 
-POPULARITY_COLUMN = 2
-"""Column of `item_features` with the item's users, scaled to deviate by 1."""
-
 
 def item_features(statistics: ItemStatistics, prices: NDArray[np.float32]) -> NDArray[np.float32]:
     """Lay item statistics out for the item tower: [n, F] float32, each column roughly within ±3 (popularity higher).
