@@ -26,6 +26,7 @@ from serendipity.offline.towers.builder import Prepared, encode_titles, fit_towe
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower, item_content
 from serendipity.offline.towers.rows import Moment
+from serendipity.offline.towers.threads import limited_threads
 
 KS = (20, 100)
 AGAINST = "ALS"
@@ -119,22 +120,21 @@ def evaluate_towers(
     held_out = HeldOut.between(histories, catalogue, cut, until)
     runs = [Run(name, seeds[0], *_accuracies(held_out, fit(held_out, seeds[0]))) for name, fit in BASELINES.items()]
     nodes, interests_at = read_interests(interests, histories, catalogue)
-    prepared: dict[str, Prepared] = {}
+    shared: dict[str, Prepared] = {}
     for name, config in variants.items():
-        key = config.rows.model_dump_json() + config.factors.model_dump_json()
-        if key not in prepared:
-            prepared[key] = prepare(histories, catalogue, nodes, interests_at, config, cut, progress)
-        rows = prepared[key]
-        users = held_out.targets.users
-        moment = rows.builder.moment(rows.now.items.factors, users)
-        titles = encode_titles(catalogue, encoder, work / "titles.npz") if config.title_text else None
-        content = item_content(catalogue, nodes, titles, interest=config.item_interest)
-        for seed in seeds:
-            seeded = config.model_copy(update={"seed": seed})
-            place = work / f"{len(runs)}-{seed}"
-            trained = fit_towers(rows, content, nodes, seeded, place, progress)
-            accuracies = _accuracies(held_out, _score(trained.towers, moment, held_out, nodes.vectors))
-            runs.append(Run(name, seed, *accuracies, trained.fit.best_epoch, trained.validation))
+        with limited_threads(config.trainer.threads):
+            key = config.rows.model_dump_json() + config.factors.model_dump_json()
+            if key not in shared:
+                shared[key] = prepare(histories, catalogue, nodes, interests_at, config, cut, progress)
+            prepared = shared[key]
+            moment = prepared.builder.moment(prepared.now.items.factors, held_out.targets.users)
+            titles = encode_titles(catalogue, encoder, work / "titles.npz") if config.title_text else None
+            content = item_content(catalogue, nodes, titles, interest=config.item_interest)
+            for seed in seeds:
+                seeded = config.model_copy(update={"seed": seed})
+                trained = fit_towers(prepared, content, nodes, seeded, work / f"{len(runs)}-{seed}", progress)
+                accuracies = _accuracies(held_out, _score(trained.towers, moment, held_out, nodes.vectors))
+                runs.append(Run(name, seed, *accuracies, trained.fit.best_epoch, trained.validation))
     return TowersEvaluation(
         cut=cut,
         until=until,

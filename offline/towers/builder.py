@@ -39,6 +39,7 @@ from serendipity.offline.towers.factors import item_factors
 from serendipity.offline.towers.interests import InterestNodes, InterestsAt, ReasonedInterests
 from serendipity.offline.towers.item_tower import ItemContent
 from serendipity.offline.towers.rows import Moment, RowsBuilder, TrainingRows
+from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.towers.trainer import Epoch, Training, train
 from serendipity.offline.towers.validation import Validation
 
@@ -112,13 +113,14 @@ def build_towers(
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     until = LogsSummary.read(logs_directory(logs)).events_until if until is None else until
     nodes, interests_at = read_interests(interests, histories, catalogue)
-    prepared = prepare(histories, catalogue, nodes, interests_at, config, until, progress)
-    titles = encode_titles(catalogue, encoder, cache) if config.title_text else None
-    content = item_content(catalogue, nodes, titles, interest=config.item_interest)
-    trained = fit_towers(prepared, content, nodes, config, out / CHECKPOINTS, progress)
-    assembler = prepared.builder.assembler
-    export_towers(trained.first, assembler, prepared.cut, nodes.vectors, nodes.encoder, out / FIT)
-    spec = export_towers(trained.towers, assembler, prepared.now, nodes.vectors, nodes.encoder, out)
+    with limited_threads(config.trainer.threads):
+        prepared = prepare(histories, catalogue, nodes, interests_at, config, until, progress)
+        titles = encode_titles(catalogue, encoder, cache) if config.title_text else None
+        content = item_content(catalogue, nodes, titles, interest=config.item_interest)
+        trained = fit_towers(prepared, content, nodes, config, out / CHECKPOINTS, progress)
+        assembler = prepared.builder.assembler
+        export_towers(trained.first, assembler, prepared.cut, nodes.vectors, nodes.encoder, out / FIT)
+        spec = export_towers(trained.towers, assembler, prepared.now, nodes.vectors, nodes.encoder, out)
     report = TowersReport(
         until=until,
         fingerprint=spec.fingerprint,
