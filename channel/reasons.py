@@ -45,13 +45,20 @@ def intern_reasons(scored: Scored, interests: Interests, paths: PathStore) -> In
             stored = paths.read(interests.key)
         except StoreError as error:
             failure = f"reasons: {error}"
-    numbers: dict[tuple[int, int], int] = {}
-    all_indexes = [numbers.setdefault(find, len(numbers)) for finds in found for find in finds]
+    numbers: dict[tuple[int, int, bool], int] = {}
+
+    def number(row: int, source: int, interest: int) -> int:
+        return numbers.setdefault((source, interest, _is_grounded(row, interest, interests)), len(numbers))
+
+    rows = scored.rows.tolist()
+    all_indexes = [number(row, *find) for row, finds in zip(rows, found, strict=True) for find in finds]
     offsets = np.cumsum([0, *(len(finds) for finds in found)])
-    best = zip(scored.sources.tolist(), scored.interests.tolist(), strict=True)
+    best = zip(rows, scored.sources.tolist(), scored.interests.tolist(), strict=True)
     return InternedReasons(
-        reasons=tuple(_reason(Source(source), interest, interests, stored) for source, interest in numbers),
-        indexes=np.array([numbers[find] for find in best], np.int32),
+        reasons=tuple(
+            _reason(Source(source), interest, grounded, interests, stored) for source, interest, grounded in numbers
+        ),
+        indexes=np.array([number(*find) for find in best], np.int32),
         all_indexes=np.array(all_indexes, np.int32),
         all_offsets=offsets.astype(np.int32),
         failure=failure,
@@ -69,17 +76,29 @@ def _finds_of(scored: Scored) -> list[list[tuple[int, int]]]:
     return list(by_row.values())
 
 
-def _reason(source: Source, interest: int, interests: Interests, stored: list[StoredPath]) -> Reason:
+def _is_grounded(row: int, interest: int, interests: Interests) -> bool:
+    """Tell whether an item is one of those the interest is grounded in; an open search finds others too."""
+    if interest == NO_INTEREST or interest >= len(interests.ranges):
+        return True
+    ranges = interests.ranges[interest]
+    at = int(np.searchsorted(ranges.starts, row, side="right")) - 1
+    return at >= 0 and row < int(ranges.ends[at])
+
+
+def _reason(source: Source, interest: int, grounded: bool, interests: Interests, stored: list[StoredPath]) -> Reason:
+    cold = interests.key == layout.DEFAULT_USER
     if source is Source.COLLABORATIVE:
-        text = _COLD_TEXT if interests.key == layout.DEFAULT_USER else _COLLABORATIVE_TEXT
-        return Reason(source, "", "", "", text, 1.0)
+        return Reason(source, "", "", "", _COLD_TEXT if cold else _COLLABORATIVE_TEXT, 1.0)
     weight = float(interests.weights[interest])
     position = int(interests.positions[interest])
     if position >= len(stored):
         name = interests.names[interest]
         return Reason(source, "", "", name, f"You may be curious about {name}.", weight)
     path = stored[position]
-    return Reason(source, path.seed, path.core_demand, path.latent_interest, _sentence(path), weight)
+    # What an open search finds lies near the user with the interest in mind, and need not be of the interest itself.
+    nearby = _COLD_TEXT if cold else f"Close to your taste, with {path.latent_interest} in mind."
+    text = _sentence(path) if grounded else nearby
+    return Reason(source, path.seed, path.core_demand, path.latent_interest, text, weight)
 
 
 def _sentence(path: StoredPath) -> str:

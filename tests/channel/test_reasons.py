@@ -14,6 +14,7 @@ from serendipity.channel.query import Source
 from serendipity.channel.reasons import InternedReasons, intern_reasons
 from serendipity.channel.scorer import Scored
 from serendipity.channel.stores import PathStore
+from serendipity.channel.vectors import RowRanges
 from serendipity.v1 import records_pb2
 
 I2I, U2I = Source.INTEREST, Source.COLLABORATIVE
@@ -151,3 +152,16 @@ def test_an_interest_that_is_its_own_demand_is_named_once(tmp_path: Path) -> Non
         transaction.put(b"u", records_pb2.InterestPathsRecord(paths=[path]).SerializeToString())
     answer = intern_reasons(scored([5], [(I2I, 0)], [(5, I2I, 1.0, 0)]), interests(0), PathStore(tmp_path))
     assert answer.reasons[0].text == "Many people choose Tea."
+
+
+def test_what_an_open_search_found_is_not_claimed_to_be_of_the_interest(tmp_path: Path) -> None:
+    inside = RowRanges(np.array([10]), np.array([20]))
+    known = replace(interests(0), ranges=(inside,))
+    finds = [(15, I2I, 2.0, 0), (30, I2I, 1.0, 0)]
+    answer = intern_reasons(
+        scored([15, 30], [(I2I, 0), (I2I, 0)], finds), known, store(tmp_path, records_pb2.SEED_KIND_CATEGORY)
+    )
+    assert [answer.reasons[i].text for i in answer.indexes] == [
+        KINDS[records_pb2.SEED_KIND_CATEGORY],
+        "Close to your taste, with Tea in mind.",
+    ]
