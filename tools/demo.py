@@ -31,6 +31,7 @@ from serendipity.tools.triton import launch
 from serendipity.tools.triton_program import TritonError
 
 _BATCH = 32
+_CALIBRATION_USERS = 700
 _COLD_USER = "someone-nobody-has-seen"
 
 
@@ -60,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace, console: Console) -> int:
     out = args.out or default_out(args.dataset)
     console.rule("1  Build: host logs → interests → towers → snapshot")
-    built = build_and_place(load_build_config(args.config, {"dataset": args.dataset}), out, console)
+    # Calibrated on fewer users than a build would replay: the curves are much the same, in a third of the time.
+    given = {"dataset": args.dataset, "validation": {"max_users": _CALIBRATION_USERS}}
+    built = build_and_place(load_build_config(args.config, given), out, console)
     console.rule("2  Start tritonserver and the channel")
     with launch(out / "models") as triton:
         console.print(f"tritonserver (pid {triton.pid}) answers on {triton.url}")
