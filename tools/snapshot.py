@@ -82,4 +82,4 @@ def _list(publications: Publications) -> None:
                 manifest.tower.model_name,
             ]
         table.add_row("→" if listed.current else "", listed.version, *cells, listed.error)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
