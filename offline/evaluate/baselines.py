@@ -47,3 +47,6 @@ def _factorised(make: Callable[[], AlternatingLeastSquares | BayesianPersonalize
 
 BASELINES: dict[str, Callable[[HeldOut, int], Score]] = {"popularity": popularity, "ALS": als, "BPR": bpr}
 """Name in reports → fit(held_out, seed)."""
+
+SEEDLESS = frozenset({"popularity"})
+"""Baselines that no seed changes."""

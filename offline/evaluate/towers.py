@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.offline.encoder import TextEncoder
-from serendipity.offline.evaluate.baselines import BASELINES
+from serendipity.offline.evaluate.baselines import BASELINES, SEEDLESS
 from serendipity.offline.evaluate.held_out import HeldOut, Score
 from serendipity.offline.evaluate.metrics import coverage_at, hits, ndcg_at, recall_at
 from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
@@ -112,16 +112,20 @@ def evaluate_towers(
 
     logs, interests: directories of their builders over all clicks; nothing later than a cut is read from them before
     it. variants: name in the report → configuration; those with equal rows and factors share them. work: where
-    checkpoints go, a folder per run. Baselines are run with the first seed.
+    checkpoints go, a folder per run. Baselines are run with every seed too: those of ALS differ by some 10 %.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     (cut,) = split_times(histories, (_TRAINING_SHARE,))
     until = int(histories.times.max()) + 1
     held_out = HeldOut.between(histories, catalogue, cut, until)
-    runs = [Run(name, seeds[0], *_accuracies(held_out, fit(held_out, seeds[0]))) for name, fit in BASELINES.items()]
+    runs = [
+        Run(name, seed, *_accuracies(held_out, fit(held_out, seed)))
+        for name, fit in BASELINES.items()
+        for seed in (seeds[:1] if name in SEEDLESS else seeds)
+    ]
     nodes, interests_at = read_interests(interests, histories, catalogue)
     shared: dict[str, Prepared] = {}
-    for name, config in variants.items():
+    for variant, (name, config) in enumerate(variants.items()):
         with limited_threads(config.trainer.threads):
             key = config.rows.model_dump_json() + config.factors.model_dump_json()
             if key not in shared:
@@ -132,7 +136,7 @@ def evaluate_towers(
             content = item_content(catalogue, nodes, titles, interest=config.item_interest)
             for seed in seeds:
                 seeded = config.model_copy(update={"seed": seed})
-                trained = fit_towers(prepared, content, nodes, seeded, work / f"{len(runs)}-{seed}", progress)
+                trained = fit_towers(prepared, content, nodes, seeded, work / f"{variant}-{seed}", progress)
                 accuracies = _accuracies(held_out, _score(trained.towers, moment, held_out, nodes.vectors))
                 runs.append(Run(name, seed, *accuracies, trained.fit.best_epoch, trained.validation))
     return TowersEvaluation(

@@ -57,7 +57,7 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> TowersEvaluation:
 
 def test_every_method_is_measured_on_the_same_users(evaluation: TowersEvaluation) -> None:
     methods = {run.method: len(evaluation.of(run.method)) for run in evaluation.runs}
-    assert methods == {"popularity": 1, "ALS": 1, "BPR": 1, "user tower, λ = 0.1": 2, "user tower, λ = 0": 2}
+    assert methods == {"popularity": 1, "ALS": 2, "BPR": 2, "user tower, λ = 0.1": 2, "user tower, λ = 0": 2}
     for run in evaluation.runs:
         for accuracy, users in ((run.every, evaluation.users[0]), (run.novel, evaluation.users[1])):
             for k, values in accuracy.recall.items():
@@ -79,7 +79,7 @@ def test_ratios_are_taken_against_als(evaluation: TowersEvaluation) -> None:
     own = evaluation.ratio(AGAINST, 20, novel=False)
     assert own.value == own.low == own.high == 1.0
     found = evaluation.ratio("popularity", 100, novel=True)
-    means = [evaluation.of(name)[0].novel.recall[100].mean() for name in ("popularity", AGAINST)]
+    means = [np.mean([run.novel.recall[100].mean() for run in evaluation.of(name)]) for name in ("popularity", AGAINST)]
     assert found.value == pytest.approx(means[0] / means[1])
     assert found.low < found.value < found.high
 
@@ -97,10 +97,10 @@ def test_the_report_says_what_was_measured_and_how(evaluation: TowersEvaluation,
     content = json.loads((tmp_path / JSON_REPORT).read_text())
     assert content["date"] == "2023-11-14"
     assert content["configuration"]["vector_dim"] == 24
-    assert [run["seed"] for run in content["runs"]] == [0, 0, 0, 0, 1, 0, 1]
+    assert [run["seed"] for run in content["runs"]] == [0, 0, 1, 0, 1, 0, 1, 0, 1]
     page = (tmp_path / MARKDOWN_REPORT).read_text()
     assert "serendip evaluate towers --dataset small" in page
-    recall = evaluation.of("ALS")[0].novel.recall[20].mean()
+    recall = evaluation.of("popularity")[0].novel.recall[20].mean()
     assert f"{recall:.4f}" in page
     assert page.count("| user tower, λ = 0.1 |") == 5
 
