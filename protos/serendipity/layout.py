@@ -37,6 +37,8 @@ ITEM_VECTORS = "item_vectors.npy"
 ITEM_INDEX = "items.faiss"
 """IVF index; only where the manifest's vector index is of kind "ivf"."""
 NOVEL_CATEGORIES = "novel_categories.lmdb"
+SIGNALS = "signals.lmdb"
+"""Searches, views and the like by user; read near-line only. Snapshots written before this file existed lack it."""
 
 CURRENT = "current"
 

@@ -290,20 +290,22 @@ class RecallBatchResponse(_message.Message):
     def __init__(self, responses: _Optional[_Iterable[_Union[RecallResponse, _Mapping]]] = ...) -> None: ...
 
 class FeedbackEvent(_message.Message):
-    __slots__ = ("event_id", "user_id", "recall_id", "item_id", "type", "time")
+    __slots__ = ("event_id", "user_id", "recall_id", "item_id", "type", "time", "query")
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     RECALL_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     user_id: str
     recall_id: str
     item_id: str
     type: EventType
     time: _timestamp_pb2.Timestamp
-    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., recall_id: _Optional[str] = ..., item_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    query: str
+    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., recall_id: _Optional[str] = ..., item_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., query: _Optional[str] = ...) -> None: ...
 
 class RecordFeedbackRequest(_message.Message):
     __slots__ = ("events",)

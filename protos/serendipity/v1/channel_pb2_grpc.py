@@ -78,7 +78,7 @@ class SerendipityChannelServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordFeedback(self, request, context):
-        """Records exposures, clicks and orders. When it answers, the accepted events are on disk, and every
+        """Records exposures, clicks, orders and searches. When it answers, the accepted events are on disk, and every
         later Recall of this host sees them. Idempotent by event id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

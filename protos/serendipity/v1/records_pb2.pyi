@@ -24,6 +24,21 @@ class Relation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RELATION_UNSPECIFIED: _ClassVar[Relation]
     RELATION_HYPONYM: _ClassVar[Relation]
     RELATION_CO_HYPONYM: _ClassVar[Relation]
+
+class NodeOrigin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NODE_ORIGIN_UNSPECIFIED: _ClassVar[NodeOrigin]
+    NODE_ORIGIN_CATALOGUE: _ClassVar[NodeOrigin]
+    NODE_ORIGIN_REASONER: _ClassVar[NodeOrigin]
+
+class RefreshCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REFRESH_CAUSE_UNSPECIFIED: _ClassVar[RefreshCause]
+    REFRESH_CAUSE_MISSING: _ClassVar[RefreshCause]
+    REFRESH_CAUSE_TOO_OLD: _ClassVar[RefreshCause]
+    REFRESH_CAUSE_STALE: _ClassVar[RefreshCause]
+    REFRESH_CAUSE_FOREIGN: _ClassVar[RefreshCause]
+    REFRESH_CAUSE_OPERATOR: _ClassVar[RefreshCause]
 SEED_KIND_UNSPECIFIED: SeedKind
 SEED_KIND_SEARCH: SeedKind
 SEED_KIND_CATEGORY: SeedKind
@@ -32,6 +47,15 @@ SEED_KIND_POPULATION: SeedKind
 RELATION_UNSPECIFIED: Relation
 RELATION_HYPONYM: Relation
 RELATION_CO_HYPONYM: Relation
+NODE_ORIGIN_UNSPECIFIED: NodeOrigin
+NODE_ORIGIN_CATALOGUE: NodeOrigin
+NODE_ORIGIN_REASONER: NodeOrigin
+REFRESH_CAUSE_UNSPECIFIED: RefreshCause
+REFRESH_CAUSE_MISSING: RefreshCause
+REFRESH_CAUSE_TOO_OLD: RefreshCause
+REFRESH_CAUSE_STALE: RefreshCause
+REFRESH_CAUSE_FOREIGN: RefreshCause
+REFRESH_CAUSE_OPERATOR: RefreshCause
 
 class UserRecord(_message.Message):
     __slots__ = ("click_items", "click_categories", "click_times", "profile", "user_vector", "long_categories", "long_counts", "long_last_times")
@@ -54,18 +78,20 @@ class UserRecord(_message.Message):
     def __init__(self, click_items: _Optional[_Iterable[int]] = ..., click_categories: _Optional[_Iterable[int]] = ..., click_times: _Optional[_Iterable[int]] = ..., profile: _Optional[_Iterable[int]] = ..., user_vector: _Optional[bytes] = ..., long_categories: _Optional[_Iterable[int]] = ..., long_counts: _Optional[_Iterable[int]] = ..., long_last_times: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class InterestsRecord(_message.Message):
-    __slots__ = ("node_ids", "weights", "generated_at", "expires_at", "taxonomy_hash")
+    __slots__ = ("node_ids", "weights", "generated_at", "expires_at", "taxonomy_hash", "vocabulary_id")
     NODE_IDS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_ID_FIELD_NUMBER: _ClassVar[int]
     node_ids: _containers.RepeatedScalarFieldContainer[int]
     weights: _containers.RepeatedScalarFieldContainer[int]
     generated_at: int
     expires_at: int
     taxonomy_hash: int
-    def __init__(self, node_ids: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ..., generated_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ...) -> None: ...
+    vocabulary_id: int
+    def __init__(self, node_ids: _Optional[_Iterable[int]] = ..., weights: _Optional[_Iterable[int]] = ..., generated_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ..., vocabulary_id: _Optional[int] = ...) -> None: ...
 
 class InterestPathsRecord(_message.Message):
     __slots__ = ("paths", "reasoner")
@@ -92,18 +118,40 @@ class InterestPath(_message.Message):
     def __init__(self, seed_kind: _Optional[_Union[SeedKind, str]] = ..., seed: _Optional[str] = ..., core_demand: _Optional[str] = ..., latent_interest: _Optional[str] = ..., relation: _Optional[_Union[Relation, str]] = ..., score: _Optional[float] = ...) -> None: ...
 
 class InterestNode(_message.Message):
-    __slots__ = ("node_id", "name", "path", "starts", "ends")
+    __slots__ = ("node_id", "name", "path", "starts", "ends", "aliases", "origin", "categories")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     STARTS_FIELD_NUMBER: _ClassVar[int]
     ENDS_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     node_id: int
     name: str
     path: _containers.RepeatedScalarFieldContainer[str]
     starts: _containers.RepeatedScalarFieldContainer[int]
     ends: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., starts: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[int]] = ...) -> None: ...
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    origin: NodeOrigin
+    categories: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., starts: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[int]] = ..., aliases: _Optional[_Iterable[str]] = ..., origin: _Optional[_Union[NodeOrigin, str]] = ..., categories: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class UserSignalsRecord(_message.Message):
+    __slots__ = ("searches", "items")
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    searches: _containers.RepeatedCompositeFieldContainer[Search]
+    items: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., items: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Search(_message.Message):
+    __slots__ = ("query", "time")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    time: int
+    def __init__(self, query: _Optional[str] = ..., time: _Optional[int] = ...) -> None: ...
 
 class ItemRecord(_message.Message):
     __slots__ = ("row", "category", "title", "path", "brand", "available")
@@ -134,7 +182,7 @@ class NovelCategoriesRecord(_message.Message):
     def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration")
+    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold")
     class ChecksumsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +215,8 @@ class Manifest(_message.Message):
     VOCABULARY_ID_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     BUILD_CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
+    INTEREST_GPT_FIELD_NUMBER: _ClassVar[int]
+    GROUNDING_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     layout_version: int
     version: str
     created_at: _timestamp_pb2.Timestamp
@@ -185,7 +235,33 @@ class Manifest(_message.Message):
     vocabulary_id: str
     quality: _containers.ScalarMap[str, float]
     build_configuration: str
-    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ...) -> None: ...
+    interest_gpt: InterestGptSpec
+    grounding_threshold: float
+    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ...) -> None: ...
+
+class InterestGptSpec(_message.Message):
+    __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "rank_weights", "max_batch")
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_STYLE_FIELD_NUMBER: _ClassVar[int]
+    NUM_INTERESTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
+    RANK_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    model_name: str
+    fingerprint: str
+    base: str
+    prompt_style: str
+    num_interests: int
+    max_new_tokens: int
+    max_prompt_tokens: int
+    taxonomy_hash: str
+    rank_weights: _containers.RepeatedScalarFieldContainer[float]
+    max_batch: int
+    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., num_interests: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., taxonomy_hash: _Optional[str] = ..., rank_weights: _Optional[_Iterable[float]] = ..., max_batch: _Optional[int] = ...) -> None: ...
 
 class Counts(_message.Message):
     __slots__ = ("items", "users", "interest_nodes", "users_with_interests")
@@ -282,14 +358,40 @@ class ServingRecord(_message.Message):
     def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[str] = ..., experiment_tag: _Optional[str] = ..., novelty_policy: _Optional[_Union[_channel_pb2.NoveltyPolicy, str]] = ..., response: _Optional[_Union[_channel_pb2.RecallResponse, _Mapping]] = ...) -> None: ...
 
 class UserFeedbackRecord(_message.Message):
-    __slots__ = ("clicks", "exposures", "click_categories")
+    __slots__ = ("clicks", "exposures", "click_categories", "searches", "signals")
     CLICKS_FIELD_NUMBER: _ClassVar[int]
     EXPOSURES_FIELD_NUMBER: _ClassVar[int]
     CLICK_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    SEARCHES_FIELD_NUMBER: _ClassVar[int]
+    SIGNALS_FIELD_NUMBER: _ClassVar[int]
     clicks: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
     exposures: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
     click_categories: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., click_categories: _Optional[_Iterable[str]] = ...) -> None: ...
+    searches: _containers.RepeatedCompositeFieldContainer[Search]
+    signals: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
+    def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., click_categories: _Optional[_Iterable[str]] = ..., searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ...) -> None: ...
+
+class NearlineEntry(_message.Message):
+    __slots__ = ("user_id", "cause", "priority", "enqueued_at", "attempts", "not_before", "last_error", "parked", "generation")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    ENQUEUED_AT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    cause: RefreshCause
+    priority: float
+    enqueued_at: int
+    attempts: int
+    not_before: int
+    last_error: str
+    parked: bool
+    generation: int
+    def __init__(self, user_id: _Optional[str] = ..., cause: _Optional[_Union[RefreshCause, str]] = ..., priority: _Optional[float] = ..., enqueued_at: _Optional[int] = ..., attempts: _Optional[int] = ..., not_before: _Optional[int] = ..., last_error: _Optional[str] = ..., parked: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class FeedbackLogRecord(_message.Message):
     __slots__ = ("event", "recorded_at")

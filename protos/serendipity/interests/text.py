@@ -1,0 +1,37 @@
+"""Text that users typed or hosts wrote, before it enters a prompt, a record or a response: bounded and harmless."""
+
+from __future__ import annotations
+
+import unicodedata
+
+MAX_CHARS = 80
+"""Characters of one text."""
+
+_KEPT_OF_RAW = 8
+"""Characters looked at per character kept: a text of megabytes costs no more than one of lines."""
+
+_DELIMITERS = dict.fromkeys(map(ord, '<>|{}[]\\`;"“”„«»'), " ")
+"""What delimits prompts, chat templates, JSON and lists: no text may end the place it is quoted in."""
+
+
+def clean_text(text: str, max_chars: int = MAX_CHARS) -> str:
+    """Make a text one bounded line of visible characters.
+
+    Unicode is composed (NFKC), so that look-alikes of delimiters become delimiters and go with them; control, format
+    (zero-width, right-to-left overrides), private and unassigned characters go; white space becomes one space.
+    The result has at most max_chars characters and may be empty. Cleaning it again changes nothing.
+    """
+    composed = unicodedata.normalize("NFKC", text[: _KEPT_OF_RAW * max_chars]).translate(_DELIMITERS)
+    visible = "".join(
+        " " if character.isspace() else character
+        for character in composed
+        if character.isspace() or not unicodedata.category(character).startswith("C")
+    )
+    kept = " ".join(visible.split())[:max_chars].rstrip()
+    # Dropping a character between two others can bring together what composes anew.
+    return kept if unicodedata.is_normalized("NFKC", kept) else clean_text(kept, max_chars)
+
+
+def comparable(text: str) -> str:
+    """Reduce a text to what is compared when names are matched: cleaned, without case, "&" as "and"."""
+    return " ".join(clean_text(text).casefold().replace("&", " and ").replace("/", " ").replace("-", " ").split())
