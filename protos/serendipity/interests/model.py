@@ -47,7 +47,7 @@ def read_spec(directory: Path) -> records_pb2.InterestGptSpec:
 
 
 def fingerprint(directory: Path) -> str:
-    """First 16 hex digits of the SHA-256 over weights, tokenizer and categories. Raises InterestGptError without any."""
+    """First 16 hex digits of the SHA-256 over weights, tokenizer and categories. Raises InterestGptError."""
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
         raise InterestGptError(f"{directory}: holds no *.safetensors; expected the weights of an InterestGPT")
