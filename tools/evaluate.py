@@ -12,7 +12,8 @@ third, every method refitted on the first 90 %.
 from __future__ import annotations
 
 import argparse
-from importlib import import_module
+
+from serendipity.tools.subjects import add_subjects
 
 SUBJECTS = {
     "channel": "serendipity.tools.evaluate_channel",
@@ -23,17 +24,9 @@ SUBJECTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip evaluate`."""
-    subjects = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
-    for name, module in SUBJECTS.items():
-        subject = import_module(module)
-        below = subjects.add_parser(
-            name, help=(subject.__doc__ or "").splitlines()[0], description=subject.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
-        subject.add_arguments(below)
-        below.set_defaults(evaluate=subject.run)
+    add_subjects(parser, SUBJECTS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate the subject chosen."""
-    return int(args.evaluate(args))
+    return int(args.run_subject(args))
