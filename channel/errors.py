@@ -11,10 +11,15 @@ ChannelError
 │   ├── StateOverloaded       too many calls wait for the disk; the caller may try again
 │   └── StateFull             the environment has reached its map size
 ├── DeadlinePassed            no time was left to answer at all (the edge answers DEADLINE_EXCEEDED)
-└── TowerError                no user vectors (the pipeline falls back to the stored one)
-    ├── TowerTimeout          no answer inside the time given
-    ├── TowerUnavailable      not reachable, not loaded, overloaded, or held back by the circuit breaker
-    └── TowerAnswerInvalid    an answer of the wrong shape, or with numbers that are not finite
+├── TowerError                no user vectors (the pipeline falls back to the stored one)
+│   ├── TowerTimeout          no answer inside the time given
+│   ├── TowerUnavailable      not reachable, not loaded, overloaded, or held back by the circuit breaker
+│   └── TowerAnswerInvalid    an answer of the wrong shape, or with numbers that are not finite
+└── GenerationError           near-line: no interests were generated, or their names not embedded
+    ├── InterestGptUnavailable    the language model did not answer; the same call may succeed later
+    ├── InterestGptRefused        the language model will not answer this call, whenever it is made
+    ├── TextEncoderUnavailable    the text encoder did not answer; the same call may succeed later
+    └── TextEncoderRefused        the text encoder will not answer this call, whenever it is made
 
 Errors of libraries (LMDB, protobuf, FAISS, tritonclient, torch) are turned into these where the library
 is called, and the cause is chained.
@@ -96,3 +101,23 @@ class TowerUnavailable(TowerError):
 
 class TowerAnswerInvalid(TowerError):
     """The user tower's answer is of the wrong shape, or holds numbers that are not finite."""
+
+
+class GenerationError(ChannelError):
+    """Near-line generation of interests failed."""
+
+
+class InterestGptUnavailable(GenerationError):
+    """InterestGPT did not answer: not reachable, not loaded, overloaded or too slow. Worth trying again."""
+
+
+class InterestGptRefused(GenerationError):
+    """InterestGPT refused prompts as they are. With several prompts in a call, one of them may be at fault."""
+
+
+class TextEncoderUnavailable(GenerationError):
+    """The text encoder did not answer: not reachable, not loaded, overloaded or too slow. Worth trying again."""
+
+
+class TextEncoderRefused(GenerationError):
+    """The text encoder refused texts as they are."""

@@ -1,0 +1,1 @@
+"""The near-line side: interests generated beside the way of a request."""
