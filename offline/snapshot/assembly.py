@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.features import FeatureAssembler, LongHistory, TowerInputs
+from serendipity.interests.life import expires_at
 from serendipity.novelty import Clicks
 from serendipity.offline.interests.reasoner import Interest
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, taxonomy_number
 from serendipity.v1 import records_pb2
-
-INTEREST_LIFE_DAYS = 7.0
-"""Days after which interests turn stale, ± LIFE_SPREAD by user, so that not all turn stale at once."""
-LIFE_SPREAD = 0.15
 
 UserTower = Callable[[TowerInputs], NDArray[np.float32]]
 """Exported user tower: B users → [B, 1 + K, d] float32."""
@@ -152,13 +148,6 @@ def interest_paths_record(interests: Sequence[Interest], reasoner: str) -> recor
         for interest in interests
     ]
     return records_pb2.InterestPathsRecord(paths=paths, reasoner=reasoner)
-
-
-def expires_at(user_id: str, generated_at: int) -> int:
-    """Moment a user's interests turn stale: 7 days after they were generated, ± 15 % by hash of the user."""
-    digest = hashlib.blake2b(user_id.encode(), digest_size=8).digest()
-    spread = LIFE_SPREAD * (2 * int.from_bytes(digest, "big") / (2**64 - 1) - 1)
-    return generated_at + round(INTEREST_LIFE_DAYS * (1 + spread) * 86_400)
 
 
 def node_records(taxonomy: Taxonomy) -> list[records_pb2.InterestNode]:

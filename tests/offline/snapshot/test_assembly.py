@@ -7,8 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serendipity.features import INPUT_NAMES, FeatureAssembler, LongHistory, TowerInputs
@@ -19,7 +17,6 @@ from serendipity.offline.snapshot.assembly import (
     UserRecords,
     UserTower,
     cold_record,
-    expires_at,
     interest_paths_record,
     interests_record,
     known_users,
@@ -29,7 +26,7 @@ from serendipity.offline.snapshot.assembly import (
 from serendipity.offline.snapshot.contents import check_interest_paths, check_interests, check_user
 from serendipity.v1 import records_pb2
 from tests.fixtures.small_histories import make_small_histories
-from tests.fixtures.small_world import DAY, NOW, SmallWorld
+from tests.fixtures.small_world import NOW, SmallWorld
 
 
 @pytest.fixture(scope="module")
@@ -122,19 +119,6 @@ def test_interests_become_a_hot_record_and_their_paths_another(small_world: Smal
     assert (list(record.node_ids), list(record.weights)) == ([3, 0], [123, 1000])
     assert (paths.paths[0].seed, paths.paths[0].relation) == ("running shoes", records_pb2.RELATION_HYPONYM)
     assert (paths.paths[0].score, paths.reasoner) == (0.25, "taxonomy")
-
-
-@given(st.text(min_size=1), st.integers(0, 2**40))
-def test_interests_live_seven_days_give_or_take_fifteen_per_cent(user_id: str, generated_at: int) -> None:
-    life = expires_at(user_id, generated_at) - generated_at
-    assert life + 1 >= 0.85 * 7 * DAY
-    assert life - 1 <= 1.15 * 7 * DAY
-
-
-def test_lives_are_spread_over_users() -> None:
-    lives = np.array([expires_at(f"user-{i}", 0) for i in range(2000)]) / DAY
-    assert lives.mean() == pytest.approx(7.0, abs=0.05)
-    assert np.histogram(lives, bins=10, range=(5.95, 8.05))[0].min() > 120
 
 
 def test_nodes_keep_their_ids_paths_and_rows(small_world: SmallWorld) -> None:
