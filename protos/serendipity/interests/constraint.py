@@ -1,0 +1,101 @@
+"""Constrained decoding: of a language model's next tokens, only those that keep its answer inside a JSON schema.
+
+Stands alone: it needs torch, transformers and llguidance, and nothing of this package, so that Triton's Python, where
+serendipity is not installed, can load a copy of this file placed beside a model.py (`import constraint`).
+
+    schema = JsonConstraint(tokenizer, answer_schema(…), vocab_size=model.config.vocab_size, eos_token_ids=[2])
+    model.generate(**batch, logits_processor=[schema.decoding([True] * batch_size)])
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from llguidance import LLMatcher
+from llguidance.hf import from_tokenizer
+
+_AS_JSON_DUMPS = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""White space as `json.dumps` writes it, and nowhere else: a model that may, writes spaces until it is cut off."""
+
+_SILENT = 0
+"""llguidance's log level: it writes to standard error otherwise."""
+
+
+class ConstraintError(Exception):
+    """A schema or a tokenizer cannot be used for constrained decoding: says which, and why."""
+
+
+class JsonConstraint:
+    """A JSON schema compiled for a tokenizer; made once (about a second), then used for any number of batches.
+
+    tokenizer: a fast tokenizer of transformers that covers every byte (byte-level, or with byte fallback).
+    schema: JSON schema with an answer. vocab_size: columns of the model's logits, at least the tokenizer's.
+    eos_token_ids: what ends an answer, at least one. Raises ConstraintError.
+    """
+
+    def __init__(
+        self, tokenizer: Any, schema: Mapping[str, Any], *, vocab_size: int, eos_token_ids: Sequence[int]
+    ) -> None:
+        self._eos = list(eos_token_ids)
+        if not self._eos:
+            raise ConstraintError("eos_token_ids: found none, expected the token that ends an answer")
+        try:
+            tokens = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=self._eos)
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_AS_JSON_DUMPS)
+        except (ValueError, TypeError) as error:
+            raise ConstraintError(f"tokenizer {type(tokenizer).__name__}: cannot be constrained: {error}") from error
+        self._start = LLMatcher(tokens, grammar, log_level=_SILENT)
+        if self._start.is_error():
+            raise ConstraintError(f"JSON schema: cannot be decoded: {self._start.get_error().splitlines()[0]}")
+
+    def decoding(self, rows: Sequence[bool]) -> ConstrainedDecoding:
+        """Begin a batch. rows: for each row of the batch, whether it is constrained."""
+        return ConstrainedDecoding([self._start.deep_copy() if row else None for row in rows], self._eos)
+
+
+class ConstrainedDecoding:
+    """Logits processor of one call of `generate` (greedy or sampling, not beams): it follows what each row writes.
+
+    A row that is complete may only end. So may a row whose grammar exceeds llguidance's limits: its answer is then no
+    whole JSON, which who reads it finds out, and the other rows of the batch are not harmed.
+    """
+
+    def __init__(self, matchers: Sequence[LLMatcher | None], eos_token_ids: Sequence[int]) -> None:
+        self._matchers = matchers
+        self._eos = list(eos_token_ids)
+        self._length: int | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Set the scores of what may not follow to −∞. input_ids: [B, T] int64; scores: [B, vocab_size] float."""
+        if len(self._matchers) != len(input_ids):
+            raise ValueError(f"rows: found {len(input_ids)}, expected {len(self._matchers)}")
+        if self._length is not None:
+            for matcher, written in zip(self._matchers, input_ids[:, self._length :].tolist(), strict=True):
+                if matcher is not None and not matcher.is_stopped():
+                    matcher.consume_tokens(written)
+        self._length = input_ids.shape[1]
+        return scores.masked_fill(~self._allowed(scores.shape[1], scores.device), -torch.inf)
+
+    def _allowed(self, vocab_size: int, device: torch.device) -> torch.Tensor:
+        """Which tokens may follow. Returns [B, vocab_size] bool."""
+        num_bytes = (vocab_size + 7) // 8
+        anything = b"\xff" * num_bytes
+        masks = [anything if matcher is None else self._mask(matcher, num_bytes) for matcher in self._matchers]
+        # Sent as bits: an eighth of the bytes to a GPU.
+        packed = torch.frombuffer(bytearray(b"".join(masks)), dtype=torch.uint8).view(len(masks), num_bytes).to(device)
+        bits = torch.arange(8, device=device, dtype=torch.uint8)
+        return ((packed.unsqueeze(-1) >> bits) & 1).bool().flatten(1)[:, :vocab_size]
+
+    def _mask(self, matcher: LLMatcher, num_bytes: int) -> bytes:
+        if not matcher.is_stopped():
+            mask: bytes = matcher.compute_bitmask()
+            # Computing it may meet a limit, which stops the matcher.
+            if not matcher.is_stopped():
+                return mask[:num_bytes]
+        ends = bytearray(num_bytes)
+        for token in self._eos:
+            ends[token // 8] |= 1 << token % 8
+        return bytes(ends)

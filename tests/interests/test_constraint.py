@@ -1,0 +1,140 @@
+"""Constrained decoding: whatever a model prefers, what it writes is inside the schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from serendipity.interests import constraint
+from serendipity.interests.answer import answer_schema, read_answer, write_answer
+from serendipity.interests.constraint import ConstraintError, JsonConstraint
+from tests.fixtures.tiny_language_model import make_tiny_language_model
+
+CATEGORIES = ["TEA", "COFFEE & COCOA", 'ODD "NAMES"', "CAFÉ"]
+SCHEMA = answer_schema(CATEGORIES, 2)
+# A model of random weights fills whatever texts it may: answers of this schema are whole within 80 tokens.
+SHORT = {
+    "type": "object",
+    "properties": {"category": {"enum": CATEGORIES}},
+    "required": ["category"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_language_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
+
+
+def compiled(tokenizer: PreTrainedTokenizerFast, schema: dict[str, Any]) -> JsonConstraint:
+    return JsonConstraint(
+        tokenizer, schema, vocab_size=len(tokenizer) + 8, eos_token_ids=[int(tokenizer.eos_token_id or 0)]
+    )
+
+
+def write(
+    model: Any, tokenizer: PreTrainedTokenizerFast, schema: JsonConstraint, rows: list[bool], *, tokens: int, seed: int
+) -> list[str]:
+    prompts = tokenizer(["prompt"] * len(rows), return_tensors="pt")
+    torch.manual_seed(seed)
+    written = model.generate(**prompts, do_sample=True, max_new_tokens=tokens, logits_processor=[schema.decoding(rows)])
+    texts: list[str] = tokenizer.batch_decode(written[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_of_random_weights_writes_only_what_the_schema_allows(
+    model: Any, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> None:
+    texts = write(model, tokenizer, compiled(tokenizer, SHORT), [True] * 4, tokens=80, seed=seed)
+    for text in texts:
+        assert json.loads(text)["category"] in CATEGORIES
+        assert json.dumps(json.loads(text), ensure_ascii=False) == text
+
+
+def test_whole_answers_of_interests_can_be_read(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    [text] = write(model, tokenizer, compiled(tokenizer, SCHEMA), [True], tokens=900, seed=1)
+    rows = json.loads(text)["interests"]
+    assert 1 <= len(rows) <= 2
+    assert {row["category"] for row in rows} <= set(CATEGORIES)
+    assert len(read_answer(text)) == len(rows)
+
+
+def test_rows_that_are_not_constrained_are_left_as_they_are(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    schema = compiled(tokenizer, SHORT)
+    mixed = write(model, tokenizer, schema, [True, False], tokens=80, seed=0)
+    free = write(model, tokenizer, schema, [False, False], tokens=80, seed=0)
+    assert json.loads(mixed[0])["category"] in CATEGORIES
+    assert not any(text.startswith('{"category"') for text in (mixed[1], *free))
+    scores = torch.randn(2, len(tokenizer) + 8)
+    after = schema.decoding([False, True])(torch.zeros((2, 3), dtype=torch.int64), scores)
+    assert torch.equal(after[0], scores[0])
+    opening = after[1].isfinite().nonzero().flatten().tolist()
+    assert {tokenizer.decode([token])[0] for token in opening} == {"{"}
+    assert torch.equal(after[1][opening], scores[1][opening])
+
+
+def test_what_training_writes_is_what_serving_may_write(tokenizer: PreTrainedTokenizerFast) -> None:
+    text = write_answer(read_answer('{"interests": [{"seed": "é", "interest": "brewing", "category": "CAFÉ"}]}'))
+    schema = answer_schema(CATEGORIES, 2)
+    for name in ("seed", "demand", "interest"):
+        schema["properties"]["interests"]["items"]["properties"][name] = {"type": "string", "maxLength": 80}
+    decoding = compiled(tokenizer, schema).decoding([True])
+    ids = tokenizer(text)["input_ids"]
+    for length in range(len(ids)):
+        scores = decoding(torch.tensor([ids[:length]], dtype=torch.int64), torch.zeros(1, len(tokenizer) + 8))
+        assert scores[0, ids[length]] == 0, tokenizer.decode(ids[:length])
+    after = decoding(torch.tensor([ids]), torch.zeros(1, len(tokenizer) + 8))
+    assert after.isfinite().nonzero()[:, 1].tolist() == [tokenizer.eos_token_id]
+
+
+def test_a_row_that_has_ended_may_only_end(tokenizer: PreTrainedTokenizerFast) -> None:
+    decoding = compiled(tokenizer, SHORT).decoding([True])
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    ids = [*tokenizer('{"category": "TEA"}')["input_ids"], eos]
+    vocab_size = len(tokenizer) + 8
+    for length in range(len(ids)):
+        decoding(torch.tensor([ids[:length]], dtype=torch.int64), torch.zeros(1, vocab_size))
+    for padding in range(1, 3):
+        after = decoding(torch.tensor([ids + [pad] * padding]), torch.zeros(1, vocab_size))
+        assert after.isfinite().nonzero()[:, 1].tolist() == [eos]
+
+
+def test_what_cannot_be_decoded_is_refused_with_its_reason(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(ConstraintError, match="JSON schema: cannot be decoded: Invalid type: nonsense"):
+        compiled(tokenizer, {"type": "nonsense"})
+    with pytest.raises(ConstraintError, match="Unsatisfiable schema"):
+        compiled(tokenizer, answer_schema([], 2))
+    with pytest.raises(ConstraintError, match="vocab size too small"):
+        JsonConstraint(tokenizer, SHORT, vocab_size=10, eos_token_ids=[1])
+    with pytest.raises(ConstraintError, match="eos_token_ids: found none"):
+        JsonConstraint(tokenizer, SHORT, vocab_size=len(tokenizer), eos_token_ids=[])
+    with pytest.raises(ValueError, match="rows: found 3, expected 2"):
+        compiled(tokenizer, SHORT).decoding([True, True])(torch.zeros((3, 1), dtype=torch.int64), torch.zeros(3, 5))
+
+
+def test_the_file_alone_is_enough(tmp_path: Path) -> None:
+    (tmp_path / "constraint.py").write_bytes(Path(constraint.__file__).read_bytes())
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import constraint\n"
+        "assert constraint.JsonConstraint and not [name for name in sys.modules if name.startswith('serendipity')]\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
