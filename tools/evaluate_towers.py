@@ -19,8 +19,8 @@ from serendipity.offline.datasets.registry import prepare
 from serendipity.offline.encoder import TextEncoder, default_path
 from serendipity.offline.evaluate.towers import evaluate_towers, variants_of
 from serendipity.offline.evaluate.towers_report import MARKDOWN_REPORT, write_towers_report
-from serendipity.offline.interests.builder import SUMMARY as INTERESTS_SUMMARY
 from serendipity.offline.interests.builder import build_interests
+from serendipity.offline.interests.summary import SUMMARY as INTERESTS_SUMMARY
 from serendipity.offline.logs.builder import SUMMARY as LOGS_SUMMARY
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.schema import LogsConfig

@@ -25,7 +25,7 @@ class SearchMatcher:
         self._names = [
             (words(node.name), node.categories[0])
             for node in taxonomy.nodes
-            if len(node.path) > taxonomy.novelty_level and len(node.categories) == 1
+            if node.of_catalogue and len(node.path) > taxonomy.novelty_level and len(node.categories) == 1
         ]
         frequency = Counter(word for name, _ in self._names for word in name)
         self._idf = {word: math.log(1 + len(self._names) / count) for word, count in frequency.items()}

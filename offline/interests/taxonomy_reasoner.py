@@ -144,7 +144,11 @@ class TaxonomyReasoner:
         items = np.bincount(self.taxonomy.row_nodes[self.taxonomy.row_nodes != NO_NODE], minlength=len(self.taxonomy))
         chosen = np.full(len(self.taxonomy.categories) + 1, NO_NODE, np.int32)
         level = self.taxonomy.novelty_level
-        candidates = [node for node in self.taxonomy.nodes if len(node.path) == level + 1 and node.categories]
+        candidates = [
+            node
+            for node in self.taxonomy.nodes
+            if node.of_catalogue and len(node.path) == level + 1 and node.categories
+        ]
         for node in sorted(candidates, key=lambda node: (clicks[node.node_id], items[node.node_id], -node.node_id)):
             chosen[node.categories[0]] = node.node_id
         return chosen

@@ -10,9 +10,10 @@ import duckdb
 import numpy as np
 
 from serendipity.features import FeatureAssembler, tower_fingerprint
-from serendipity.offline.interests.builder import InterestsSummary
+from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.reasoner import Interest, InterestPath
-from serendipity.offline.interests.taxonomy import Taxonomy, read_paths
+from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
+from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
@@ -29,8 +30,6 @@ from serendipity.offline.snapshot.assembly import (
 from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
 from serendipity.offline.towers.export import ITEM_VECTORS, PROGRAM, SPEC, load_user_tower, read_spec
 from serendipity.v1 import records_pb2
-
-INTEREST_VECTORS = "interest_vectors.npy"
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def read_contents(
     catalogue, histories = Catalogue.read(directories.logs), Histories.read(directories.logs)
     logs = LogsSummary.read(directories.logs)
     summary = InterestsSummary.read(directories.interests)
-    taxonomy = Taxonomy.from_catalogue(catalogue, read_paths(directories.interests / "nodes.parquet"))
+    taxonomy = Taxonomy.from_catalogue(catalogue, known_nodes(directories.interests))
     if taxonomy.hash != summary.taxonomy_hash:
         raise ContentsError(
             f"{directories.interests}: taxonomy_hash: found {summary.taxonomy_hash}, expected {taxonomy.hash} "
@@ -94,7 +93,7 @@ def read_contents(
         events_until=logs.events_until,
         dataset=dataset,
         taxonomy_hash=taxonomy.hash,
-        vocabulary_id=taxonomy.hash[:16],
+        vocabulary_id=summary.vocabulary_id,
         click_types=[EVENT_TYPES[name] for name in logs.click_types],
         build_configuration=build_configuration,
     )

@@ -27,8 +27,9 @@ from serendipity.features import FeatureAssembler
 from serendipity.layout import write_atomically
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.evaluate.held_out import HeldOut
-from serendipity.offline.interests.builder import InterestsSummary
-from serendipity.offline.interests.taxonomy import Taxonomy, read_paths
+from serendipity.offline.interests.node_table import known_nodes
+from serendipity.offline.interests.summary import InterestsSummary
+from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.histories import Histories, split_times
@@ -135,14 +136,15 @@ def build_towers(
 
 def read_interests(interests: Path, histories: Histories, catalogue: Catalogue) -> tuple[InterestNodes, InterestsAt]:
     """Read what the interests builder wrote: nodes with their vectors, and a reasoner over the same taxonomy."""
-    taxonomy = Taxonomy.from_catalogue(catalogue, read_paths(interests / "nodes.parquet"))
+    taxonomy = Taxonomy.from_catalogue(catalogue, known_nodes(interests))
     vectors: NDArray[np.float32] = np.load(interests / "interest_vectors.npy")
     if len(vectors) != len(taxonomy):
         raise ValueError(
             f"{interests / 'interest_vectors.npy'}: found {len(vectors)} rows, expected {len(taxonomy)}, one per node "
             "of the catalogue's taxonomy: rebuild the interests from these logs"
         )
-    ranges = [node.ranges for node in taxonomy.nodes]
+    # Towers learn from interests in the catalogue's nodes: a reasoner's node holds the very items of its parent.
+    ranges = [node.ranges if node.of_catalogue else () for node in taxonomy.nodes]
     encoder = InterestsSummary.read(interests).encoder
     nodes = InterestNodes.from_ranges(vectors, ranges, len(catalogue), encoder)
     return nodes, ReasonedInterests(histories, taxonomy)

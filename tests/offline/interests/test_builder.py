@@ -7,8 +7,10 @@ import pytest
 from numpy.typing import NDArray
 
 from serendipity.offline.encoder import TextEncoder
-from serendipity.offline.interests.builder import InterestsSummary, build_interests
-from serendipity.offline.interests.taxonomy import Taxonomy, read_paths
+from serendipity.offline.interests.builder import build_interests
+from serendipity.offline.interests.node_table import known_nodes
+from serendipity.offline.interests.summary import InterestsSummary
+from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.schema import LogsConfig
@@ -81,11 +83,11 @@ def test_the_unknown_user_has_interests_of_the_population(out: Path) -> None:
 
 def test_node_ids_of_an_earlier_build_are_kept(out: Path) -> None:
     build_interests(out / "logs", out / "interests", LettersEncoder())
-    before = read_paths(out / "interests" / "nodes.parquet")
+    before = [node.path for node in known_nodes(out / "interests")]
     write_host(out.parent / "host", ", ('bun', ['bakery', 'buns'])")
     build_logs(out.parent / "host", out / "logs", LogsConfig(novelty_level=1))
     build_interests(out / "logs", out / "interests", LettersEncoder())
-    after = read_paths(out / "interests" / "nodes.parquet")
+    after = [node.path for node in known_nodes(out / "interests")]
     assert after[: len(before)] == before
     assert after[len(before) :] == [("bakery",), ("bakery", "buns")]
     assert len(np.load(out / "interests" / "interest_vectors.npy")) == len(after)
@@ -97,3 +99,15 @@ def test_a_rebuild_writes_the_same(out: Path) -> None:
     for file in ("nodes.parquet", "interests.parquet", "paths.parquet", "interest_vectors.npy"):
         assert (out / "interests" / file).read_bytes() == (out / "again" / file).read_bytes()
     assert not list((out / "interests").glob(".*"))
+
+
+def test_the_vocabulary_id_is_that_of_the_first_build_and_the_same_for_the_same_catalogue(out: Path) -> None:
+    first = build_interests(out / "logs", out / "interests", LettersEncoder())
+    again = build_interests(out / "logs", out / "again", LettersEncoder())
+    assert first.vocabulary_id == again.vocabulary_id
+    write_host(out.parent / "host", ", ('bun', ['bakery', 'buns'])")
+    build_logs(out.parent / "host", out / "logs", LogsConfig(novelty_level=1))
+    grown = build_interests(out / "logs", out / "interests", LettersEncoder())
+    anew = build_interests(out / "logs", out / "anew", LettersEncoder())
+    assert grown.vocabulary_id == first.vocabulary_id != anew.vocabulary_id
+    assert grown.taxonomy_hash != first.taxonomy_hash

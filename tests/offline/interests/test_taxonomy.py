@@ -1,13 +1,10 @@
 from collections.abc import Callable
-from pathlib import Path
 
-import duckdb
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serendipity.offline.interests.taxonomy import NO_NODE, Taxonomy, TaxonomyError, TaxonomyNode, read_paths
+from serendipity.offline.interests.taxonomy import NO_NODE, Taxonomy, TaxonomyNode
 from serendipity.offline.logs.catalogue import Catalogue
 
 level = st.sampled_from(["a", "b", "c", "é"])
@@ -71,24 +68,13 @@ def test_rows_know_their_node_at_the_novelty_level(shop: Catalogue) -> None:
 def test_ids_outlive_builds(shop: Catalogue, catalogue_of: Callable[..., Catalogue]) -> None:
     before = Taxonomy.from_catalogue(shop)
     items = {item: path for item, path in zip(shop.item_ids, shop.paths, strict=True) if path[0] != "tools"}
-    after = Taxonomy.from_catalogue(catalogue_of(items | {"new": ("attic", "lamps")}), [n.path for n in before.nodes])
+    after = Taxonomy.from_catalogue(catalogue_of(items | {"new": ("attic", "lamps")}), before.known)
     assert [node.path for node in after.nodes[: len(before)]] == [node.path for node in before.nodes]
     assert [node.path for node in after.nodes[len(before) :]] == [("attic",), ("attic", "lamps")]
     gone = node_at(after, "tools", "drills")
     assert (gone.ranges, gone.categories) == ((), ())
     assert after.hash != before.hash
     assert Taxonomy.from_catalogue(shop).hash == before.hash
-
-
-def test_stored_paths_must_be_numbered_without_gaps(tmp_path: Path) -> None:
-    file = tmp_path / "nodes.parquet"
-    assert read_paths(file) == []
-    duckdb.sql(f"COPY (SELECT 1 AS node_id, ['a'] AS path) TO '{file}'")
-    with pytest.raises(TaxonomyError, match=r"nodes.parquet: node ids are not 0 … 0"):
-        read_paths(file)
-    file.write_bytes(b"nothing")
-    with pytest.raises(TaxonomyError, match="cannot be read"):
-        read_paths(file)
 
 
 def test_an_empty_catalogue_is_an_empty_taxonomy(catalogue_of: Callable[..., Catalogue]) -> None:

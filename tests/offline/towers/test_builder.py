@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serendipity.offline.interests.builder import InterestsSummary, build_interests
+from serendipity.offline.interests.builder import build_interests
+from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.histories import split_times
 from serendipity.offline.towers.builder import REPORT, before, build_towers, encode_titles, prepare
 from serendipity.offline.towers.dual_tower import item_content
