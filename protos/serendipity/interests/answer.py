@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from serendipity.interests.text import MAX_CHARS, clean_text
 
 FIELDS = ("seed", "demand", "interest", "category")
 """Fields of one interest, in the order they are written: the reasoning first."""
+
+_OPENING = re.compile(r"[{\[]")
+
+_MAX_STARTS = 16
+"""Brackets at which an answer is looked for: what opens thousands of them is no answer."""
+
+_UNREADABLE = (ValueError, RecursionError)
+"""What decoding hostile JSON raises: no JSON, a number of thousands of digits, thousands of nested lists."""
 
 
 class AnswerError(Exception):
@@ -40,18 +50,30 @@ def read_answer(text: str, *, whole: bool = True) -> list[Proposal]:
     interests that are complete are taken (an answer cut off at its last token). Raises AnswerError.
     """
     spoken = text.rpartition("</think>")[2]
-    start = min((at for at in (spoken.find("{"), spoken.find("[")) if at >= 0), default=-1)
-    if start < 0:
+    starts = [match.start() for match in islice(_OPENING.finditer(spoken), _MAX_STARTS)]
+    if not starts:
         raise AnswerError(f"answer: found {_shown(spoken)}, expected JSON with a list of interests")
-    try:
-        found, _ = json.JSONDecoder().raw_decode(spoken, start)
-    except (json.JSONDecodeError, RecursionError) as error:
-        if whole:
-            raise AnswerError(f"answer: not JSON ({error}): {_shown(spoken[start:])}") from error
-        found = _complete_objects(spoken[start:])
-    rows = found.get("interests") if isinstance(found, dict) else found
+    error: Exception | None = None
+    for start in starts:
+        try:
+            found, _ = json.JSONDecoder().raw_decode(spoken, start)
+        except _UNREADABLE as unreadable:
+            error = error or unreadable
+            continue
+        # Words before the answer may hold brackets of their own ("[25-34]"), and an unfinished answer whole rows.
+        if isinstance(found, dict) and "interests" in found:
+            rows = found["interests"]
+            break
+        if isinstance(found, list) and found and all(isinstance(row, dict) for row in found):
+            rows = found
+            break
+    else:
+        if whole or error is None:
+            at = _shown(spoken[starts[0] :])
+            raise AnswerError(f"answer: found {at}, expected JSON with a list of interests ({error})") from error
+        rows = _complete_objects(spoken)
     if not isinstance(rows, list):
-        raise AnswerError(f"answer: interests: found {_shown(json.dumps(rows))}, expected a list")
+        raise AnswerError(f"answer: interests: found {_kind(rows)}, expected a list")
     return [_proposal(row, number) for number, row in enumerate(rows)]
 
 
@@ -77,12 +99,12 @@ def answer_schema(categories: Sequence[str], num_interests: int) -> dict[str, An
 
 def _proposal(row: object, number: int) -> Proposal:
     if not isinstance(row, dict):
-        raise AnswerError(f"answer: interest {number}: found {_shown(json.dumps(row))}, expected an object")
+        raise AnswerError(f"answer: interest {number}: found {_kind(row)}, expected an object")
     texts = {}
     for name in FIELDS:
         value = row.get(name, "")
         if not isinstance(value, str):
-            raise AnswerError(f"answer: interest {number}: {name}: found {_shown(json.dumps(value))}, expected a text")
+            raise AnswerError(f"answer: interest {number}: {name}: found {_kind(value)}, expected a text")
         texts[name] = clean_text(value)
     if not texts["interest"] and not texts["category"]:
         raise AnswerError(f"answer: interest {number}: interest, category: found none, expected one of them")
@@ -92,15 +114,22 @@ def _proposal(row: object, number: int) -> Proposal:
 def _complete_objects(text: str) -> list[object]:
     decoder = json.JSONDecoder()
     found: list[object] = []
-    at = text.find("{", text.find("[") + 1)
+    at = text.find("{", text.find("[", max(0, text.find('"interests"'))) + 1)
     while at >= 0:
         try:
             row, end = decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
+        except _UNREADABLE:
             break
         found.append(row)
         at = text.find("{", end)
     return found
+
+
+def _kind(value: object) -> str:
+    """Name a JSON value's kind; the value itself may be nested too deeply to be written."""
+    return {dict: "an object", list: "a list", str: "a text", bool: "a truth value"}.get(
+        type(value), "null" if value is None else "a number"
+    )
 
 
 def _shown(text: str) -> str:

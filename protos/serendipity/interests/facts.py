@@ -34,7 +34,8 @@ def user_facts(
             recent.setdefault(category, []).append(time)
     by_clicks = sorted(recent.items(), key=lambda item: (-len(item[1]), item[0]))
     order = np.lexsort((long_history.categories, -long_history.last_times))
-    earlier = [i for i in order.tolist() if int(long_history.categories[i]) not in recent]
+    not_earlier = {NO_CATEGORY, *recent}
+    earlier = [i for i in order.tolist() if int(long_history.categories[i]) not in not_earlier]
     return UserFacts(
         profile=dict(profile or {}),
         searches=tuple(searches),

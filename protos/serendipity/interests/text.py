@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 MAX_CHARS = 80
@@ -13,18 +14,26 @@ _KEPT_OF_RAW = 8
 _DELIMITERS = dict.fromkeys(map(ord, '<>|{}[]\\`;"“”„«»'), " ")
 """What delimits prompts, chat templates, JSON and lists: no text may end the place it is quoted in."""
 
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Letters and marks that show nothing (fillers, variation selectors): messages can be hidden in them."""
+
+_ADDRESS = re.compile(r"://|\bwww\.|\w@\w|\w\.[^\W\d]{2,}|\d{3,}\W?\d{3,}", re.IGNORECASE)
+
 
 def clean_text(text: str, max_chars: int = MAX_CHARS) -> str:
     """Make a text one bounded line of visible characters.
 
     Unicode is composed (NFKC), so that look-alikes of delimiters become delimiters and go with them; control, format
-    (zero-width, right-to-left overrides), private and unassigned characters go; white space becomes one space.
+    (zero-width, right-to-left overrides), private, unassigned and invisible characters go; white space becomes one
+    space.
     The result has at most max_chars characters and may be empty. Cleaning it again changes nothing.
     """
     composed = unicodedata.normalize("NFKC", text[: _KEPT_OF_RAW * max_chars]).translate(_DELIMITERS)
     visible = "".join(
         " " if character.isspace() else character
-        for character in composed
+        for character in _IGNORABLE.sub("", composed)
         if character.isspace() or not unicodedata.category(character).startswith("C")
     )
     kept = " ".join(visible.split())[:max_chars].rstrip()
@@ -35,3 +44,8 @@ def clean_text(text: str, max_chars: int = MAX_CHARS) -> str:
 def comparable(text: str) -> str:
     """Reduce a text to what is compared when names are matched: cleaned, without case, "&" as "and"."""
     return " ".join(clean_text(text).casefold().replace("&", " and ").replace("/", " ").replace("-", " ").split())
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a clean text can be the name of something, not an address to go to or a number to call."""
+    return bool(comparable(text)) and not _ADDRESS.search(text)
