@@ -6,7 +6,7 @@ import json
 import py_compile
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,16 @@ from tritonclient.grpc import model_config_pb2
 
 import serendipity
 from serendipity import features, layout
+from serendipity.interests import model as interest_gpt
+from serendipity.interests.answer import answer_schema
+from serendipity.interests.prompt import INSTRUCTIONS, STYLES
 from serendipity.v1 import records_pb2
 
 MODEL_REPOSITORY = Path(serendipity.__file__).resolve().parent / "model_repo"
 """The models' configuration and code, without weights."""
+
+CONSTRAINT = MODEL_REPOSITORY.parent / "interests" / "constraint.py"
+"""Stands alone; placed beside InterestGPT's own code, where this package is not installed."""
 
 Backend = Literal["python", "onnxruntime"]
 BACKENDS: tuple[Backend, ...] = ("python", "onnxruntime")
@@ -92,7 +98,7 @@ def place_user_tower(
     configuration = tower_configuration(template, spec, dim, instances)
 
     def fill(model: Path) -> None:
-        version = _copy_code(source, model, configuration)
+        version = _copy_code(source.glob("1/*.py"), model, configuration)
         shutil.copyfile(weights, version / name)
 
     _install(models_dir, spec.model_name, fill)
@@ -122,11 +128,73 @@ def place_text_encoder(encoder_dir: Path, models_dir: Path, instances: Instances
     _set_instances(config, instances)
 
     def fill(model: Path) -> None:
-        version = _copy_code(source, model, text_format.MessageToString(config))
+        version = _copy_code(source.glob("1/*.py"), model, text_format.MessageToString(config))
         shutil.copytree(encoder_dir, version / "encoder", ignore=shutil.ignore_patterns(".*"))
 
     _install(models_dir, TEXT_ENCODER, fill)
     return TEXT_ENCODER
+
+
+def place_interest_gpt(
+    model_dir: Path, models_dir: Path, instances: Instances = AS_CHECKED_IN, *, threads: int | None = None
+) -> str:
+    """Place a trained InterestGPT below `models_dir` and return the model's name, interest_gpt_<fingerprint>.
+
+    model_dir: a directory as `serendipity.interests.model` describes it. threads: of one instance on CPUs; None: as
+    checked in. Readers of `models_dir` see the whole model or none. Raises PlacementError.
+    """
+    spec = read_interest_gpt_spec(model_dir)
+    source = MODEL_REPOSITORY / "interest_gpt"
+    configuration = interest_gpt_configuration(
+        (source / "config.pbtxt").read_text(encoding="utf-8"), spec, instances, threads
+    )
+    schema = answer_schema(
+        json.loads((model_dir / interest_gpt.CATEGORIES).read_text(encoding="utf-8")), spec.num_interests
+    )
+
+    def fill(placed: Path) -> None:
+        version = _copy_code([*source.glob("1/*.py"), CONSTRAINT], placed, configuration)
+        (version / "answer_schema.json").write_text(json.dumps(schema, ensure_ascii=False), encoding="utf-8")
+        (version / "instructions.txt").write_text(INSTRUCTIONS, encoding="utf-8")
+        shutil.copytree(model_dir, version / "model", ignore=shutil.ignore_patterns(".*"))
+
+    _install(models_dir, spec.model_name, fill)
+    return spec.model_name
+
+
+def read_interest_gpt_spec(model_dir: Path) -> records_pb2.InterestGptSpec:
+    """Read the spec of an InterestGPT and check that it can be placed. Raises PlacementError."""
+    path = model_dir / interest_gpt.SPEC
+    try:
+        spec = interest_gpt.read_spec(model_dir)
+    except interest_gpt.InterestGptError as error:
+        raise PlacementError(str(error)) from error
+    expected = interest_gpt.MODEL_PREFIX + spec.fingerprint
+    if spec.model_name != expected:
+        raise PlacementError(f"{path}: model_name: found {spec.model_name!r}, expected {expected}")
+    if spec.prompt_style not in STYLES:
+        raise PlacementError(f"{path}: prompt_style: found {spec.prompt_style!r}, expected one of {', '.join(STYLES)}")
+    for field in ("num_interests", "max_new_tokens", "max_prompt_tokens", "max_batch"):
+        if getattr(spec, field) < 1:
+            raise PlacementError(f"{path}: {field}: found {getattr(spec, field)}, expected at least 1")
+    return spec
+
+
+def interest_gpt_configuration(
+    template: str, spec: records_pb2.InterestGptSpec, instances: Instances = AS_CHECKED_IN, threads: int | None = None
+) -> str:
+    """Fill in InterestGPT's config.pbtxt: name, batch sizes, and as parameters which model it is and its bounds."""
+    config = _parse(template)
+    config.name = spec.model_name
+    config.max_batch_size = spec.max_batch
+    preferred = config.dynamic_batching.preferred_batch_size
+    preferred[:] = [size for size in preferred if size < spec.max_batch] + [spec.max_batch]
+    for name in ("fingerprint", "base", "prompt_style", "max_prompt_tokens", "max_new_tokens"):
+        config.parameters[name].string_value = str(getattr(spec, name))
+    if threads is not None:
+        config.parameters["threads"].string_value = str(threads)
+    _set_instances(config, instances)
+    return str(text_format.MessageToString(config))
 
 
 def tower_configuration(
@@ -191,12 +259,12 @@ def _parse(template: str) -> model_config_pb2.ModelConfig:
     return text_format.Parse(template, model_config_pb2.ModelConfig())
 
 
-def _copy_code(source: Path, model: Path, configuration: str) -> Path:
+def _copy_code(modules: Iterable[Path], model: Path, configuration: str) -> Path:
     """Write config.pbtxt and version 1's code below `model`, and return the version's directory."""
     version = model / "1"
     version.mkdir(parents=True)
     (model / "config.pbtxt").write_text(configuration, encoding="utf-8")
-    for code in source.glob("1/*.py"):
+    for code in modules:
         placed = shutil.copyfile(code, version / code.name)
         # Otherwise Triton's Python writes this at the first load, the directory counts as changed, and the next load
         # of the same model is a reload.
