@@ -10,7 +10,7 @@ from serendipity.offline.interests.reasoner import UserContext
 from serendipity.offline.logs.histories import Histories
 
 SEARCH_DAYS = 30.0
-"""Days that searches speak for a user (Dewu, arXiv 2508.04032: searches of the past 30 days)."""
+"""Days that searches, views and the like speak for a user (Dewu, arXiv 2508.04032: searches of the past 30 days)."""
 
 
 def contexts_at(histories: Histories, time: int, users: Iterable[int] | None = None) -> list[UserContext]:
@@ -23,6 +23,7 @@ def contexts_at(histories: Histories, time: int, users: Iterable[int] | None = N
             now=time,
             searches=histories.searches_before(user, time, SEARCH_DAYS),
             profile=histories.profiles[user],
+            signals=histories.signals_before(user, time, SEARCH_DAYS),
         )
         for user in (range(len(histories)) if users is None else users)
     ]

@@ -3,6 +3,7 @@
 catalogue.parquet  an item a row, sorted by (top-level category name, path, item id), those without one last
 clicks.parquet     user, item, category, time, value; sorted by (user, time, item id)
 searches.parquet   user, query, time              exposures.parquet  user, item, time
+signals.parquet    user, item, time               views and the like, see LogsConfig.signal_types
 users.parquet      user (number), user_id, attributes; sorted by user_id
 rejected.parquet   every refused row with its reason, file and position
 logs.json          counts, configuration, events_until; written last
@@ -13,12 +14,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
 
 from serendipity.layout import write_atomically
+from serendipity.offline.logs.erasures import Erasures, leave_out
 from serendipity.offline.logs.errors import RejectionError
 from serendipity.offline.logs.host_files import load_events, load_items, load_users
 from serendipity.offline.logs.schema import LogsConfig
@@ -32,7 +34,8 @@ class LogsSummary:
 
     counts: rows by table, and host_<file> for rows read; rejected: "<file>/<reason>" → rows; events_until: Unix
     seconds, every event in the logs lies before it; click_types: events that count as clicks; novelty_level: level
-    of the category path that is top-level.
+    of the category path that is top-level; signal_types: events kept as signals; erased: "users", "events" → what was
+    left out because its users are to be forgotten.
     """
 
     counts: dict[str, int]
@@ -40,19 +43,25 @@ class LogsSummary:
     events_until: int
     click_types: tuple[str, ...]
     novelty_level: int
+    signal_types: tuple[str, ...] = ()
+    erased: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def read(cls, logs: Path) -> LogsSummary:
         """Read logs.json below a logs directory."""
         found = json.loads((logs / SUMMARY).read_text(encoding="utf-8"))
-        found["click_types"] = tuple(found["click_types"])
+        for name in ("click_types", "signal_types"):
+            found[name] = tuple(found.get(name, ()))
         return cls(**found)
 
 
-def build_logs(host: Path, logs: Path, config: LogsConfig, now: int | None = None) -> LogsSummary:
+def build_logs(
+    host: Path, logs: Path, config: LogsConfig, now: int | None = None, erasures: Erasures | None = None
+) -> LogsSummary:
     """Read a host's files and write the logs directory.
 
-    now: Unix seconds by which timestamps in the future are told; the clock by default. Raises LogsError when a file
+    now: Unix seconds by which timestamps in the future are told; the clock by default. erasures: users of whom nothing
+    is written, not even among the rejected rows. Raises LogsError when a file
     or column is missing or of another type, RejectionError when more than config.max_rejected of a file's rows are
     rejected; rejected.parquet is written all the same, and nothing else is.
     """
@@ -63,10 +72,11 @@ def build_logs(host: Path, logs: Path, config: LogsConfig, now: int | None = Non
             load_items(connection, host)
             load_users(connection, host)
             load_events(connection, host, int(time.time()) if now is None else now, config.until)
+            erased = leave_out(connection, erasures or Erasures())
             read, rejected = _count(connection)
             _write(connection, logs / "rejected.parquet", _REJECTED)
             _check(read, rejected, config.max_rejected, logs / "rejected.parquet")
-            return _build(connection, logs, config, read, rejected)
+            return _build(connection, logs, config, read, rejected, erased)
     finally:
         shutil.rmtree(spill, ignore_errors=True)
 
@@ -77,16 +87,19 @@ def _build(
     config: LogsConfig,
     read: dict[str, int],
     rejected: dict[str, int],
+    erased: dict[str, int],
 ) -> LogsSummary:
     connection.execute(_CATALOGUE, {"level": config.novelty_level + 1})
     connection.execute(_USERS)
     connection.execute(_CLICKS, {"click_types": list(config.click_types)})
+    connection.execute(_SIGNALS, {"signal_types": list(config.signals)})
     tables = {
         "catalogue": "SELECT * FROM catalogue ORDER BY row",
         "users": 'SELECT * FROM users ORDER BY "user"',
         "clicks": 'SELECT * FROM clicks ORDER BY "user", time, item_id',
         "searches": _SEARCHES,
         "exposures": _EXPOSURES,
+        "signals": 'SELECT * EXCLUDE (item_id) FROM signals ORDER BY "user", time, item_id',
     }
     counts = {f"host_{name}": number for name, number in read.items()}
     for name, query in tables.items():
@@ -95,7 +108,7 @@ def _build(
     until = config.until
     if until is None:
         until = int(latest[0]) + 1 if latest and latest[0] is not None else 0
-    summary = LogsSummary(counts, rejected, until, config.click_types, config.novelty_level)
+    summary = LogsSummary(counts, rejected, until, config.click_types, config.novelty_level, config.signals, erased)
     write_atomically(logs / SUMMARY, json.dumps(summary.__dict__, indent=2, sort_keys=True).encode())
     return summary
 
@@ -170,6 +183,13 @@ SELECT "user", row + 1 AS item, category_number AS category, time, max(value) AS
 FROM host_events JOIN users USING (user_id) JOIN catalogue USING (item_id)
 WHERE host_events.reason IS NULL AND list_contains($click_types, event)
 GROUP BY ALL
+"""
+
+_SIGNALS = """
+CREATE TEMP TABLE signals AS
+SELECT DISTINCT "user", row + 1 AS item, time, item_id
+FROM host_events JOIN users USING (user_id) JOIN catalogue USING (item_id)
+WHERE host_events.reason IS NULL AND list_contains($signal_types, event)
 """
 
 _SEARCHES = """

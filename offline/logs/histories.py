@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -19,13 +19,19 @@ from serendipity.offline.logs.tables import read_columns, read_rows
 _DAY = 86_400
 
 
+def _nothing() -> NDArray[np.int64]:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Histories:
     """Clicks and searches of U users; user u's clicks are [offsets[u], offsets[u + 1]), ascending by (time, item id).
 
     user_ids: list of U, sorted. profiles: attribute → value, by user. offsets: [U + 1] int64. items: [n] int64,
     row + 1 in the catalogue. categories: [n] int32, number of the top-level category, 0 = none. times: [n] int64,
-    Unix seconds. search_offsets: [U + 1] int64 into searches and search_times, ascending by time.
+    Unix seconds. search_offsets: [U + 1] int64 into searches and search_times, ascending by time. signal_offsets:
+    [U + 1] int64 into signal_items (row + 1) and signal_times, views and the like, ascending by time; all three are
+    empty where none were kept.
     """
 
     user_ids: list[str]
@@ -37,6 +43,9 @@ class Histories:
     search_offsets: NDArray[np.int64]
     searches: list[str]
     search_times: NDArray[np.int64]
+    signal_offsets: NDArray[np.int64] = field(default_factory=_nothing)
+    signal_items: NDArray[np.int64] = field(default_factory=_nothing)
+    signal_times: NDArray[np.int64] = field(default_factory=_nothing)
 
     def __len__(self) -> int:
         return len(self.user_ids)
@@ -78,6 +87,7 @@ class Histories:
             search_offsets=np.searchsorted(search_users["user"], bounds).astype(np.int64),
             searches=[row[0] for row in read_rows(logs / "searches.parquet", "query")],
             search_times=search_users["time"].astype(np.int64),
+            **_read_signals(logs / "signals.parquet", bounds),
         )
 
     def count_before(self, user: int, time: int) -> int:
@@ -119,6 +129,26 @@ class Histories:
         times = self.search_times[start:end]
         first, last = np.searchsorted(times, [time - round(days * _DAY), time])
         return [(self.searches[start + i], int(times[i])) for i in range(int(last) - 1, int(first) - 1, -1)]
+
+    def signals_before(self, user: int, time: int, days: float = 30) -> list[int]:
+        """List the items (row + 1) of the signals of the `days` before a moment, newest first, each item once."""
+        if not len(self.signal_items):
+            return []
+        start, end = int(self.signal_offsets[user]), int(self.signal_offsets[user + 1])
+        first, last = np.searchsorted(self.signal_times[start:end], [time - round(days * _DAY), time])
+        return list(dict.fromkeys(self.signal_items[start + first : start + last][::-1].tolist()))
+
+
+def _read_signals(file: Path, bounds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    if not file.is_file():
+        # Logs written before signals were kept.
+        return {}
+    signals = read_columns(file, '"user", item, time')
+    return {
+        "signal_offsets": np.searchsorted(signals["user"], bounds).astype(np.int64),
+        "signal_items": signals["item"].astype(np.int64),
+        "signal_times": signals["time"].astype(np.int64),
+    }
 
 
 def split_times(histories: Histories | Path, fractions: Sequence[float] = (0.8, 0.9)) -> tuple[int, ...]:

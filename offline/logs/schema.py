@@ -92,6 +92,9 @@ class LogsConfig(BaseModel):
     click_types: tuple[EventName, ...] = ("click", "order")
     """Events that count as clicks: history and novelty are made of them."""
 
+    signal_types: tuple[EventName, ...] = ("view", "favourite")
+    """Events on items kept beside the clicks, for prompts of language models; those that count as clicks are not."""
+
     max_rejected: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of a file's rows that may be rejected before the run stops."""
 
@@ -106,6 +109,19 @@ class LogsConfig(BaseModel):
         if "search" in value:
             raise ValueError("click_types: found search, which concerns no item")
         return tuple(sorted(set(value)))
+
+    @field_validator("signal_types")
+    @classmethod
+    def _names_signals(cls, value: tuple[EventName, ...]) -> tuple[EventName, ...]:
+        for name, why in (("search", "concerns no item"), ("exposure", "is the channel's act, not the user's")):
+            if name in value:
+                raise ValueError(f"signal_types: found {name}, which {why}")
+        return tuple(sorted(set(value)))
+
+    @property
+    def signals(self) -> tuple[EventName, ...]:
+        """Events that are signals and no clicks."""
+        return tuple(name for name in self.signal_types if name not in self.click_types)
 
     @field_validator("until", mode="before")
     @classmethod

@@ -132,3 +132,34 @@ def test_split_times_keep_at_most_their_fraction_before(times: list[int], fracti
 def test_split_times_need_clicks() -> None:
     with pytest.raises(ValueError, match="found no clicks"):
         split_times(made_of([]))
+
+
+def test_views_and_the_like_are_signals_for_thirty_days(write_host: WriteHost, tmp_path: Path) -> None:
+    events = [
+        ("u", "i1", "view", T - 40 * 86_400),
+        ("u", "i1", "view", T - 5),
+        ("u", "i2", "favourite", T - 4),
+        ("u", "i2", "view", T - 3),
+        ("u", "i1", "click", T - 2),
+        ("u", "i1", "view", T),
+        ("v", "i2", "exposure", T - 1),
+    ]
+    histories = read(write_host(events=events), tmp_path / "logs")
+    # Row + 1, newest first, each item once, strictly before.
+    assert histories.signals_before(0, T) == [2, 1]
+    assert histories.signals_before(0, T + 1) == [1, 2]
+    assert histories.signals_before(0, T, days=1 / 86_400 * 3) == [2]
+    assert histories.signals_before(1, T) == []
+    assert read(write_host(events=events), tmp_path / "none", signal_types=()).signals_before(0, T) == []
+
+
+def test_what_counts_as_a_click_is_no_signal(write_host: WriteHost, tmp_path: Path) -> None:
+    host = write_host(events=[("u", "i1", "view", T), ("u", "i2", "favourite", T)])
+    histories = read(host, tmp_path / "logs", click_types=("view",))
+    assert (histories.signals_before(0, T + 1), histories.clicks_before(0, T + 1).items.tolist()) == ([2], [1])
+
+
+def test_logs_without_a_table_of_signals_have_none(write_host: WriteHost, tmp_path: Path) -> None:
+    read(write_host(events=[("u", "i1", "view", T)]), tmp_path / "logs")
+    (tmp_path / "logs" / "signals.parquet").unlink()
+    assert Histories.read(tmp_path / "logs").signals_before(0, T + 1) == []

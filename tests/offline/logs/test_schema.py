@@ -37,6 +37,8 @@ def test_until_is_read_as_unix_seconds_in_utc(until: object) -> None:
         {"click_types": []},
         {"click_types": ["search"]},
         {"click_types": ["buy"]},
+        {"signal_types": ["search"]},
+        {"signal_types": ["exposure"]},
         {"max_rejected": 2},
         {"until": "soon"},
         {"unknown": 1},
