@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from serendipity.interests.answer import Proposal
-from serendipity.interests.grounding import DEMAND_SHARE, Grounder, GroundingNode, Method, ground_answer
+from serendipity.interests.grounding import DEMAND_SHARE, KEPT, SURPLUS, Grounder, GroundingNode, Method, ground_answer
 from serendipity.interests.prompt import CategoryFact, UserFacts, bounded
 from serendipity.interests.text import MAX_CHARS, clean_text, comparable, is_name
 from serendipity.v1 import records_pb2
@@ -84,6 +84,8 @@ def test_what_is_known_repeated_or_ungrounded_is_dropped_and_counted() -> None:
     answer = ground_answer(said, UserFacts(), make_grounder(), known={1}, num_interests=5)
     assert [i.node.node_id for i in answer.interests] == [3, 5]
     assert answer.dropped == {"known": 1, "repeated": 1, "ungrounded": 1}
+    assert answer.outcomes == ("known", KEPT, "repeated", "ungrounded", KEPT)
+    assert ground_answer(said, UserFacts(), make_grounder(), {1}, 1).outcomes[-1] == SURPLUS
 
 
 def test_a_seed_is_named_only_if_the_model_was_told_it() -> None:

@@ -172,6 +172,10 @@ class Grounder:
         return Grounding(whole, Method.EXACT, 1.0, says_so=False)
 
 
+KEPT = "kept"
+SURPLUS = "surplus"
+
+
 @dataclass(frozen=True)
 class GroundedInterest:
     """An interest that may be stored: its node and the path to it."""
@@ -187,10 +191,12 @@ class GroundedAnswer:
     """What remains of an answer. interests: best first; dropped: reason → how many proposals.
 
     Reasons: "ungrounded", "known" (a category among the latest 200 clicks), "repeated" (a node named before).
+    outcomes: of each proposal, in their order: KEPT, SURPLUS (past the number wanted) or the reason it was dropped.
     """
 
     interests: tuple[GroundedInterest, ...]
     dropped: Mapping[str, int]
+    outcomes: tuple[str, ...] = ()
 
 
 def ground_answer(
@@ -206,17 +212,20 @@ def ground_answer(
     speaks of nothing in the vocabulary, or an address in it, gives way to the name of the node or of the one above it.
     """
     told = bounded(facts)
-    dropped: Counter[str] = Counter()
     kept: list[tuple[Proposal, Grounding]] = []
+    outcomes: list[str] = []
     seen: set[int] = set()
     for proposal, grounding in zip(proposals, grounder.ground(proposals), strict=True):
         if grounding is None:
-            dropped["ungrounded"] += 1
+            outcomes.append("ungrounded")
         elif grounding.node.category in known:
-            dropped["known"] += 1
+            outcomes.append("known")
         elif grounding.node.node_id in seen:
-            dropped["repeated"] += 1
-        elif len(kept) < num_interests:
+            outcomes.append("repeated")
+        elif len(kept) == num_interests:
+            outcomes.append(SURPLUS)
+        else:
+            outcomes.append(KEPT)
             seen.add(grounding.node.node_id)
             kept.append((proposal, grounding))
     demands = grounder.speaks_of_goods([proposal.demand for proposal, _ in kept])
@@ -230,7 +239,8 @@ def ground_answer(
             )
             for (proposal, grounding), shown in zip(kept, demands, strict=True)
         ),
-        dropped=dict(dropped),
+        dropped=Counter(outcome for outcome in outcomes if outcome not in (KEPT, SURPLUS)),
+        outcomes=tuple(outcomes),
     )
 
 
