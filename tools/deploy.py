@@ -19,8 +19,12 @@ import tritonclient.grpc as triton_grpc
 from serendipity import features, layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.publication import Publications
+from serendipity.interests import answer, model, prompt
 from serendipity.tools import placement
 from serendipity.v1 import admin_pb2, admin_pb2_grpc, records_pb2
+
+_PINNABLE = (features.TOWER_MODEL_PREFIX, model.MODEL_PREFIX)
+"""How the names of models begin that a snapshot can pin."""
 
 
 class DeployError(Exception):
@@ -34,16 +38,20 @@ def deploy(
     publish: Callable[[str], None],
     *,
     towers_dir: Path | None = None,
+    interest_gpt_dir: Path | None = None,
     backend: placement.Backend = "python",
     instances: placement.Instances = placement.AS_CHECKED_IN,
+    interest_gpt_threads: int | None = None,
     timeout: float = 120.0,
 ) -> str:
     """Place, load, check and publish; return the snapshot's version.
 
     snapshot_dir: snapshots/<version>. models_dir: Triton's model repository, as this machine sees it. url: Triton's
-    gRPC host:port. publish: makes a version the wanted one; called only when the model it pins answers.
-    towers_dir: the training; None where the model is in the repository already. backend and instances: how Triton
-    runs it. timeout: seconds per call to Triton.
+    gRPC host:port. publish: makes a version the wanted one; called only when the models it pins answer.
+    towers_dir: the training of the tower; interest_gpt_dir: that of InterestGPT, looked at where the snapshot pins
+    one; None where the model is in the repository already. backend and instances: how Triton runs the tower;
+    InterestGPT, which holds a whole language model, has one instance, on a GPU where `instances` says so, else on
+    interest_gpt_threads. timeout: seconds per call to Triton.
 
     Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
     """
@@ -57,7 +65,19 @@ def deploy(
                 f"expected {spec.fingerprint}, which {snapshot_dir / layout.MANIFEST} pins"
             )
         placement.place_user_tower(towers_dir, models_dir, backend, instances)
+    if manifest.HasField("interest_gpt") and interest_gpt_dir is not None:
+        tuned = placement.read_interest_gpt_spec(interest_gpt_dir)
+        if tuned.fingerprint != manifest.interest_gpt.fingerprint:
+            raise DeployError(
+                f"{interest_gpt_dir}: fingerprint: found {tuned.fingerprint}, expected "
+                f"{manifest.interest_gpt.fingerprint}, which {snapshot_dir / layout.MANIFEST} pins"
+            )
+        placement.place_interest_gpt(
+            interest_gpt_dir, models_dir, placement.Instances(gpu=instances.gpu), threads=interest_gpt_threads
+        )
     load_and_check(url, spec, manifest.vector_index.dim, timeout)
+    if manifest.HasField("interest_gpt"):
+        load_interest_gpt(url, manifest.interest_gpt, timeout)
     publish(manifest.version)
     return manifest.version
 
@@ -104,22 +124,58 @@ def load_text_encoder(url: str, timeout: float = 120.0) -> None:
         client.close()
 
 
+def load_interest_gpt(url: str, spec: records_pb2.InterestGptSpec, timeout: float = 120.0) -> None:
+    """Load the InterestGPT that `spec` names, and see that it is the one and answers.
+
+    Compares the parameters it reports with the spec and asks for the interests of a user of whom nothing is known:
+    the answer must begin as those of the schema do. Raises DeployError.
+    """
+    name = spec.model_name
+    client = triton_grpc.InferenceServerClient(url)
+    try:
+        client.load_model(name, client_timeout=timeout)
+        if not client.is_model_ready(name, client_timeout=timeout):
+            raise DeployError(f"{name}: not ready on Triton at {url} after it was loaded")
+        parameters = client.get_model_config(name, client_timeout=timeout).config.parameters
+        for field in placement.INTEREST_GPT_PARAMETERS:
+            found = parameters[field].string_value if field in parameters else "none"
+            if found != str(getattr(spec, field)):
+                raise DeployError(f"{name} on Triton at {url}: {field}: found {found}, expected {getattr(spec, field)}")
+        style: prompt.PromptStyle = "chat" if spec.prompt_style == "chat" else "compact"
+        question = triton_grpc.InferInput(model.PROMPT, [1, 1], "BYTES")
+        question.set_data_from_numpy(np.array([[prompt.render(prompt.UserFacts(), style).encode()]], np.object_))
+        cells = client.infer(name, [question], client_timeout=timeout).as_numpy(model.ANSWER)
+    except triton_grpc.InferenceServerException as error:
+        raise DeployError(f"{name}: Triton at {url} refused it: {error.message()}") from error
+    finally:
+        client.close()
+    text = "" if cells is None else cells.item().decode("utf-8", "replace")
+    expected = answer.write_answer([]).removesuffix("]}")
+    if not text.startswith(expected):
+        raise DeployError(f"{name} on Triton at {url}: {model.ANSWER}: found {text[:60]!r}, expected {expected} …")
+
+
 def pinned_models(snapshots_root: Path) -> set[str]:
     """Models that the retained snapshots pin.
 
     Raises SnapshotError when a manifest cannot be read: then nobody knows what it pins.
     """
     snapshots = (path for path in snapshots_root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return {layout.read_manifest(path).tower.model_name for path in snapshots}
+    manifests = [layout.read_manifest(path) for path in snapshots]
+    names = {name for m in manifests for name in (m.tower.model_name, m.interest_gpt.model_name)}
+    return names - {""}
 
 
 def unload_unused(url: str, pinned: Collection[str], timeout: float = 120.0) -> list[str]:
-    """Unload the user towers that no retained snapshot pins, and return their names. Raises DeployError."""
+    """Unload the user towers and InterestGPTs that no retained snapshot pins, and return their names.
+
+    Raises DeployError.
+    """
     client = triton_grpc.InferenceServerClient(url)
     try:
         index = client.get_model_repository_index(client_timeout=timeout).models
         loaded = {model.name for model in index if model.state == "READY"}
-        unused = sorted(name for name in loaded - set(pinned) if name.startswith(features.TOWER_MODEL_PREFIX))
+        unused = sorted(name for name in loaded - set(pinned) if name.startswith(_PINNABLE))
         for name in unused:
             client.unload_model(name, client_timeout=timeout)
     except triton_grpc.InferenceServerException as error:
@@ -178,20 +234,27 @@ def _zero_inputs(spec: records_pb2.TowerSpec) -> list[triton_grpc.InferInput]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip deploy`."""
     parser.add_argument("version", nargs="?", help="snapshot to publish (default: the newest on disk)")
-    parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build directory: snapshots/, towers/")
+    parser.add_argument(
+        "--build", type=Path, required=True, metavar="DIR", help="build directory: snapshots/, towers/, interest_gpt/"
+    )
     parser.add_argument(
         "--models", type=Path, metavar="DIR", help="Triton's repository (default: models/ of the build)"
     )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
     parser.add_argument("--backend", choices=placement.BACKENDS, default="python", help="Triton backend of the tower")
-    parser.add_argument("--instances", type=int, metavar="N", help="instances of each model (default: as checked in)")
-    parser.add_argument("--gpu", action="store_true", help="run them on Triton's GPUs, N on each")
+    parser.add_argument(
+        "--instances", type=int, metavar="N", help="instances of tower and encoder (default: as checked in)"
+    )
+    parser.add_argument("--gpu", action="store_true", help="run all models on Triton's GPUs, N on each")
+    parser.add_argument(
+        "--interest-gpt-threads", type=int, metavar="N", help="threads of InterestGPT on CPUs (default: as checked in)"
+    )
     parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
     parser.add_argument(
         "--admin", metavar="HOST:PORT", help="publish over this admin service, not on this machine's disk"
     )
     parser.add_argument("--no-gate", action="store_true", help="publish on disk without the quality gate")
-    parser.add_argument("--unload-unused", action="store_true", help="then unload towers no retained snapshot pins")
+    parser.add_argument("--unload-unused", action="store_true", help="then unload models no retained snapshot pins")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="per call to Triton")
 
 
@@ -210,8 +273,10 @@ def run(args: argparse.Namespace) -> int:
             args.triton,
             publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate),
             towers_dir=args.build / "towers",
+            interest_gpt_dir=args.build / "interest_gpt",
             backend=args.backend,
             instances=instances,
+            interest_gpt_threads=args.interest_gpt_threads,
             timeout=args.timeout,
         )
     except (DeployError, placement.PlacementError, layout.SnapshotError, PublicationRefused) as error:
@@ -223,6 +288,6 @@ def run(args: argparse.Namespace) -> int:
             for name in unload_unused(args.triton, pinned_models(snapshots), args.timeout):
                 print(f"unloaded {name}")
         except (DeployError, layout.SnapshotError) as error:
-            print(f"serendip deploy: {version} is published, but unused towers stay loaded: {error}", file=sys.stderr)
+            print(f"serendip deploy: {version} is published, but unused models stay loaded: {error}", file=sys.stderr)
             return 1
     return 0

@@ -35,6 +35,8 @@ PROGRAM = "user_tower.pt2"
 ONNX = "user_tower.onnx"
 SPEC = "tower.json"
 TEXT_ENCODER = "text_encoder"
+INTEREST_GPT_PARAMETERS = ("fingerprint", "base", "prompt_style", "max_prompt_tokens", "max_new_tokens")
+"""Fields of the spec that a placed InterestGPT reports as parameters."""
 
 
 class PlacementError(Exception):
@@ -189,7 +191,7 @@ def interest_gpt_configuration(
     config.max_batch_size = spec.max_batch
     preferred = config.dynamic_batching.preferred_batch_size
     preferred[:] = [size for size in preferred if size < spec.max_batch] + [spec.max_batch]
-    for name in ("fingerprint", "base", "prompt_style", "max_prompt_tokens", "max_new_tokens"):
+    for name in INTEREST_GPT_PARAMETERS:
         config.parameters[name].string_value = str(getattr(spec, name))
     if threads is not None:
         config.parameters["threads"].string_value = str(threads)

@@ -143,7 +143,7 @@ def test_a_snapshot_that_cannot_be_read_may_pin_anything_so_nothing_is_unloaded(
     (broken / layout.MANIFEST).write_text('{"layout_version": 99}')
     arguments = ["deploy", deployment.version, "--build", str(deployment.build), "--triton", deployment.url]
     assert cli.main([*arguments, "--no-gate", "--unload-unused"]) == 1
-    assert f"{deployment.version} is published, but unused towers stay loaded" in capsys.readouterr().err
+    assert f"{deployment.version} is published, but unused models stay loaded" in capsys.readouterr().err
     assert ready(deployment.url, small_world.tower.model_name)
 
 

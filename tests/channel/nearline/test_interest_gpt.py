@@ -1,0 +1,330 @@
+"""The near-line Triton clients against real gRPC servers: ones that answer, hang, refuse, and answer wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
+
+from serendipity.channel.errors import (
+    ChannelError,
+    InterestGptRefused,
+    InterestGptUnavailable,
+    TextEncoderRefused,
+    TextEncoderUnavailable,
+)
+from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
+from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
+from serendipity.v1 import records_pb2
+
+SPEC = records_pb2.InterestGptSpec(model_name="interest_gpt_0123456789abcdef", max_batch=4, max_new_tokens=64)
+
+Step = Callable[[service_pb2.ModelInferRequest], service_pb2.ModelInferResponse] | grpc.StatusCode | None
+
+
+def output(response: service_pb2.ModelInferResponse, name: str, values: np.ndarray) -> None:
+    datatype = {"O": "BYTES", "i": "INT32", "f": "FP32"}[values.dtype.kind]
+    raw = serialize_byte_tensor(values).item() if datatype == "BYTES" else values.tobytes()
+    response.outputs.add(name=name, datatype=datatype, shape=values.shape)
+    response.raw_output_contents.append(raw)
+
+
+def texts_of(request: service_pb2.ModelInferRequest) -> list[str]:
+    return [text.decode() for text in deserialize_bytes_tensor(request.raw_input_contents[0])]
+
+
+def shouted(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    """Answers that tell whose they are: the prompt in capitals, its length, one token."""
+    texts = texts_of(request)
+    response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
+    output(response, ANSWER, np.array([[text.upper().encode()] for text in texts], np.object_))
+    output(response, PROMPT_TOKENS, np.array([[len(text)] for text in texts], np.int32))
+    output(response, COMPLETION_TOKENS, np.ones((len(texts), 1), np.int32))
+    return response
+
+
+def measured(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    """Embeddings that tell whose they are: a text's length, and one."""
+    response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
+    output(response, "embeddings", np.array([[len(text), 1] for text in texts_of(request)], np.float32))
+    return response
+
+
+class Script(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """Answers each call by the next step, the last one for ever: an answer, a status, or None for a call that hangs.
+
+    together: calls that must be in flight before any of them is answered.
+    """
+
+    def __init__(self, steps: Sequence[Step], together: int = 1) -> None:
+        self.steps = list(steps)
+        self.barrier = asyncio.Barrier(together)
+        self.requests: list[service_pb2.ModelInferRequest] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self.cancelled = asyncio.Event()
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await self.barrier.wait()
+            step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+            if step is None:
+                await asyncio.Event().wait()
+            if isinstance(step, grpc.StatusCode):
+                await context.abort(step, "as scripted")
+            return step(request)  # type: ignore[misc]
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        finally:
+            self.in_flight -= 1
+
+
+@asynccontextmanager
+async def serving(*steps: Step, together: int = 1) -> AsyncIterator[tuple[str, Script]]:
+    server, script = grpc.aio.server(), Script(steps, together)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(script, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", script
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def interest_gpt(*steps: Step, together: int = 1, **options: int) -> AsyncIterator[tuple[InterestGpt, Script]]:
+    async with serving(*steps, together=together) as (url, script):
+        client = InterestGpt(url, **options)
+        try:
+            yield client, script
+        finally:
+            await client.close()
+
+
+@asynccontextmanager
+async def text_encoder(*steps: Step, **options: Any) -> AsyncIterator[tuple[TritonTextEncoder, Script]]:
+    async with serving(*steps) as (url, script):
+        client = TritonTextEncoder(url, **options)
+        try:
+            yield client, script
+        finally:
+            await client.close()
+
+
+async def test_prompts_are_asked_in_batches_and_answers_keep_their_order() -> None:
+    prompts = [f"user {i} crème" for i in range(10)]
+    async with interest_gpt(shouted) as (client, script):
+        answers = await client.answers(SPEC, prompts, 10.0)
+    assert answers == [Answer(text.upper(), len(text), 1) for text in prompts]
+    assert sorted(len(texts_of(request)) for request in script.requests) == [2, 4, 4]
+    for request in script.requests:
+        assert request.model_name == SPEC.model_name
+        assert [(tensor.name, tensor.datatype) for tensor in request.inputs] == [
+            (PROMPT, "BYTES"),
+            (CONSTRAINED, "BOOL"),
+        ]
+        assert set(request.raw_input_contents[1]) == {1}
+        assert 0 < request.parameters["timeout"].int64_param <= 10_000_000
+
+
+async def test_answers_may_be_asked_for_without_constraint() -> None:
+    async with interest_gpt(shouted) as (client, script):
+        await client.answers(SPEC, ["user"], 10.0, constrained=False)
+    assert set(script.requests[0].raw_input_contents[1]) == {0}
+
+
+async def test_no_prompts_need_no_call() -> None:
+    async with interest_gpt(shouted) as (client, script):
+        assert await client.answers(SPEC, [], 10.0) == []
+    assert script.requests == []
+
+
+@pytest.mark.parametrize("most", [1, 2])
+async def test_batches_in_flight_are_bounded_over_all_calls(most: int) -> None:
+    async with interest_gpt(shouted, together=most, max_batches_in_flight=most) as (client, script):
+        await asyncio.gather(*(client.answers(SPEC, ["user"] * 8, 10.0) for _ in range(4)))
+    assert len(script.requests) == 8
+    assert script.most_in_flight == most
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ],
+)
+async def test_what_may_pass_is_worth_another_try(status: grpc.StatusCode) -> None:
+    async with interest_gpt(status) as (client, _):
+        with pytest.raises(InterestGptUnavailable, match=rf"{SPEC.model_name} at 127.*{status.name}: as scripted"):
+            await client.answers(SPEC, ["user"], 10.0)
+    async with text_encoder(status) as (encoder, _):
+        with pytest.raises(TextEncoderUnavailable, match=rf"text_encoder at 127.*{status.name}: as scripted"):
+            await encoder.encode(["name"])
+
+
+async def test_what_is_refused_as_it_stands_is_not() -> None:
+    async with interest_gpt(grpc.StatusCode.INVALID_ARGUMENT) as (client, _):
+        with pytest.raises(InterestGptRefused, match="INVALID_ARGUMENT: as scripted"):
+            await client.answers(SPEC, ["user"], 10.0)
+    async with text_encoder(grpc.StatusCode.INVALID_ARGUMENT) as (encoder, _):
+        with pytest.raises(TextEncoderRefused, match="INVALID_ARGUMENT: as scripted"):
+            await encoder.encode(["name"])
+
+
+@pytest.mark.parametrize("status", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+async def test_no_status_escapes_the_tree_of_errors(status: grpc.StatusCode) -> None:
+    async with interest_gpt(status) as (client, _):
+        with pytest.raises(ChannelError):
+            await client.answers(SPEC, ["user"], 10.0)
+
+
+async def test_a_text_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
+    async with interest_gpt(shouted) as (client, script):
+        with pytest.raises(InterestGptRefused, match="prompt 1: found surrogates not allowed at character 3"):
+            await client.answers(SPEC, ["user", "use\ud800"], 10.0)
+    async with text_encoder(measured) as (encoder, _):
+        with pytest.raises(TextEncoderRefused, match="text 0: found surrogates"):
+            await encoder.encode(["\ud800"])
+    assert script.requests == []
+
+
+async def test_a_server_that_hangs_costs_the_timeout_and_is_told_to_stop() -> None:
+    async with interest_gpt(None) as (client, script):
+        with pytest.raises(InterestGptUnavailable):
+            await client.answers(SPEC, ["user"], 0.2)
+        async with asyncio.timeout(5):
+            await script.cancelled.wait()
+
+
+async def test_waiting_for_a_turn_counts_against_the_timeout() -> None:
+    async with interest_gpt(None, max_batches_in_flight=1) as (client, _):
+        with pytest.raises(InterestGptUnavailable):
+            await client.answers(SPEC, ["user"] * 12, 0.2)
+        with pytest.raises(InterestGptUnavailable, match="no answer in time"):
+            await asyncio.gather(*(client.answers(SPEC, ["user"], 0.2) for _ in range(2)))
+
+
+async def test_one_failing_batch_fails_the_call_and_cancels_the_others() -> None:
+    async with interest_gpt(grpc.StatusCode.INTERNAL, None) as (client, script):
+        with pytest.raises(InterestGptUnavailable, match="INTERNAL"):
+            await client.answers(SPEC, ["user"] * 8, 10.0)
+        async with asyncio.timeout(5):
+            await script.cancelled.wait()
+
+
+def nothing(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    return service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
+
+
+def too_few(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    response = nothing(request)
+    for name in (ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS):
+        output(response, name, np.zeros((1, 1), np.int32))
+    return response
+
+
+def numbers(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    response = nothing(request)
+    for name in (ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS):
+        output(response, name, np.zeros((2, 1), np.int32))
+    return response
+
+
+def cut_short(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    response = shouted(request)
+    response.raw_output_contents[0] = response.raw_output_contents[0][:-1]
+    return response
+
+
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [
+        (nothing, f"{ANSWER}: found none"),
+        (too_few, rf"{ANSWER}: found shape \(1, 1\), expected \(2, …\)"),
+        (numbers, "found outputs of kinds"),
+        (cut_short, "error"),
+    ],
+)
+async def test_an_answer_that_is_none_is_an_error_of_the_tree(step: Step, found: str) -> None:
+    async with interest_gpt(step) as (client, _):
+        with pytest.raises(InterestGptUnavailable, match=found):
+            await client.answers(SPEC, ["one", "two"], 10.0)
+
+
+def half_a_character(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    response = nothing(request)
+    output(response, ANSWER, np.array([["crè".encode()[:-1]]], np.object_))
+    output(response, PROMPT_TOKENS, np.ones((1, 1), np.int32))
+    output(response, COMPLETION_TOKENS, np.ones((1, 1), np.int32))
+    return response
+
+
+async def test_half_a_character_at_the_end_of_an_answer_does_no_harm() -> None:
+    async with interest_gpt(half_a_character) as (client, _):
+        assert (await client.answers(SPEC, ["user"], 10.0))[0].text == "cr\ufffd"
+
+
+async def test_a_server_that_is_away_is_worth_another_try_and_is_found_again() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+    client = InterestGpt(f"127.0.0.1:{port}")
+    with pytest.raises(InterestGptUnavailable):
+        await client.answers(SPEC, ["user"], 5.0)
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Script([shouted]), server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                assert await client.answers(SPEC, ["user"], 5.0) == [Answer("USER", 4, 1)]
+                break
+            except InterestGptUnavailable:
+                continue
+    await client.close()
+    await server.stop(None)
+
+
+async def test_a_closed_client_connects_anew() -> None:
+    async with interest_gpt(shouted) as (client, _):
+        await client.close()
+        assert await client.answers(SPEC, ["user"], 5.0) == [Answer("USER", 4, 1)]
+
+
+async def test_names_are_embedded_in_batches_and_keep_their_order() -> None:
+    texts = ["x" * i for i in range(1, 8)]
+    async with text_encoder(measured, max_batch=3) as (encoder, script):
+        vectors = await encoder.encode(texts)
+        assert vectors.dtype == np.float32
+        assert vectors.tolist() == [[i, 1] for i in range(1, 8)]
+        assert (await encoder.encode([])).shape == (0, 0)
+    assert sorted(len(texts_of(request)) for request in script.requests) == [1, 3, 3]
+    assert {request.model_name for request in script.requests} == {"text_encoder"}
+
+
+async def test_vectors_that_are_not_finite_are_no_answer() -> None:
+    def broken(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+        response = nothing(request)
+        output(response, "embeddings", np.full((1, 2), np.nan, np.float32))
+        return response
+
+    async with text_encoder(broken) as (encoder, _):
+        with pytest.raises(TextEncoderUnavailable, match="found float32 with 2 numbers that are not finite"):
+            await encoder.encode(["name"])
