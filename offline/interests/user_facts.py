@@ -7,11 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serendipity.interests.facts import user_facts
-from serendipity.interests.prompt import MAX_SEARCHES, MAX_TITLES, UserFacts
+from serendipity.interests.facts import told_searches, told_titles, user_facts
+from serendipity.interests.prompt import UserFacts
 from serendipity.offline.interests.reasoner import UserContext
-
-_DAY = 86_400
 
 
 class FactsConfig(BaseModel):
@@ -38,26 +36,13 @@ def facts_of(
     categories: names of the top-level categories by number − 1; titles: of the catalogue's items, by row. Titles come
     newest first, each item once, clicks before other signals of the same second.
     """
-    earliest = context.now - config.search_days * _DAY
-    searches = [query for query, time in context.searches if time >= earliest and config.search_days]
-    told = [*dict.fromkeys(searches)][: 4 * MAX_SEARCHES]
+    searches = told_searches(context.searches, context.now, config)
     return user_facts(
         context.clicks,
         context.long_history,
         categories,
         context.now,
         profile=context.profile,
-        searches=told,
-        titles=_titles(context, titles, config, bool(told)),
+        searches=searches,
+        titles=told_titles(context.clicks, context.signals, titles.__getitem__, config, has_searches=bool(searches)),
     )
-
-
-def _titles(context: UserContext, titles: Sequence[str], config: FactsConfig, has_searches: bool) -> list[str]:
-    seen: list[tuple[int, int]] = []
-    if config.clicked_titles == "always" or (config.clicked_titles == "without searches" and not has_searches):
-        seen += zip(context.clicks.items.tolist(), context.clicks.times.tolist(), strict=True)
-    if config.signal_titles:
-        seen += context.signals
-    newest = sorted(seen, key=lambda event: -event[1])
-    rows = dict.fromkeys(item - 1 for item, _ in newest if item)
-    return [*dict.fromkeys(titles[row] for row in rows)][: 4 * MAX_TITLES]

@@ -1,0 +1,71 @@
+"""graphs.parquet: the knowledge graph of every user of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import duckdb
+
+from serendipity.offline.interests.graph import GraphError, UserGraph, graph_of_interests
+from serendipity.offline.interests.parquet import write_rows
+from serendipity.offline.interests.reasoner import Interest, Reasoner, UserContext
+
+GRAPHS = "graphs.parquet"
+
+_TYPES = {
+    "user_id": "VARCHAR",
+    "reasoner": "VARCHAR",
+    "generated_at": "BIGINT",
+    "nodes": "STRUCT(key VARCHAR, kind VARCHAR, text VARCHAR, interest_node UINTEGER, grounded_by VARCHAR, "
+    "similarity DOUBLE, dropped VARCHAR)[]",
+    "edges": "STRUCT(source VARCHAR, target VARCHAR, relation VARCHAR, score DOUBLE, agents VARCHAR[])[]",
+}
+
+
+@runtime_checkable
+class GraphReasoner(Protocol):
+    """A reasoner that keeps what led to its interests, and what it dropped."""
+
+    def reason_with_graphs(self, users: Sequence[UserContext], k: int) -> tuple[list[list[Interest]], list[UserGraph]]:
+        """Find interests as `Reasoner.reason` does, and the graph of each user."""
+        ...
+
+
+def reason_with_graphs(
+    reasoner: Reasoner, users: Sequence[UserContext], k: int
+) -> tuple[list[list[Interest]], list[UserGraph]]:
+    """Find every user's interests and graph; of reasoners that keep none, the graph is drawn from their paths."""
+    if isinstance(reasoner, GraphReasoner):
+        return reasoner.reason_with_graphs(users, k)
+    found = reasoner.reason(users, k)
+    graphs = [
+        graph_of_interests(user.user_id, reasoner.name, user.now, interests)
+        for user, interests in zip(users, found, strict=True)
+    ]
+    return found, graphs
+
+
+def write_graphs(interests: Path, graphs: Iterable[UserGraph]) -> None:
+    """Write graphs.parquet below an interests directory, sorted as they come; graphs without nodes are left out."""
+    write_rows(interests / GRAPHS, _TYPES, (asdict(graph) for graph in graphs if graph.nodes))
+
+
+def read_graph(interests: Path, user_id: str) -> UserGraph:
+    """Read one user's graph. Raises GraphError when there is none or the file cannot be read."""
+    path = interests / GRAPHS
+    if not path.is_file():
+        raise GraphError(f"{path}: missing; expected the output of the interests builder")
+    columns = ", ".join(_TYPES)
+    try:
+        with duckdb.connect() as connection:
+            row = connection.execute(
+                f"SELECT {columns} FROM read_parquet(?) WHERE user_id = ?", [str(path), user_id]
+            ).fetchone()
+    except duckdb.Error as error:
+        raise GraphError(f"{path}: cannot be read ({error}); expected the output of the interests builder") from error
+    if row is None:
+        raise GraphError(f"{path}: found no graph of user {user_id!r}; expected one of a user with interests")
+    return UserGraph.from_fields(dict(zip(_TYPES, row, strict=True)))
