@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from serendipity.features import LongHistory
+from serendipity.interests.facts import SIGNAL_DAYS
 from serendipity.novelty import Clicks
 from serendipity.offline.interests.reasoner import UserContext
 from serendipity.offline.logs.histories import Histories
 
-SEARCH_DAYS = 30.0
-"""Days that searches, views and the like speak for a user (Dewu, arXiv 2508.04032: searches of the past 30 days)."""
+SEARCH_DAYS = SIGNAL_DAYS
+"""Days of searches and signals in a context."""
 
 
 def contexts_at(histories: Histories, time: int, users: Iterable[int] | None = None) -> list[UserContext]:

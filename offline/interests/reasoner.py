@@ -23,8 +23,8 @@ class UserContext:
     """What is known of a user at a moment; everything in it happened strictly before `now`.
 
     clicks: latest 200, newest first; long_history: every top-level category ever clicked; searches: (query, Unix
-    seconds), newest first; profile: attribute → value; now: Unix seconds; signals: item rows + 1 of views and the
-    like, newest first.
+    seconds), newest first; profile: attribute → value; now: Unix seconds; signals: (item row + 1, Unix seconds)
+    of views and the like, newest first.
     """
 
     user_id: str
@@ -33,7 +33,7 @@ class UserContext:
     now: int
     searches: Sequence[tuple[str, int]] = ()
     profile: Mapping[str, str] = field(default_factory=dict)
-    signals: Sequence[int] = ()
+    signals: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)

@@ -130,13 +130,17 @@ class Histories:
         first, last = np.searchsorted(times, [time - round(days * _DAY), time])
         return [(self.searches[start + i], int(times[i])) for i in range(int(last) - 1, int(first) - 1, -1)]
 
-    def signals_before(self, user: int, time: int, days: float = 30) -> list[int]:
-        """List the items (row + 1) of the signals of the `days` before a moment, newest first, each item once."""
+    def signals_before(self, user: int, time: int, days: float = 30) -> list[tuple[int, int]]:
+        """List the signals of the `days` before a moment as (item row + 1, Unix seconds), newest first, items once."""
         if not len(self.signal_items):
             return []
         start, end = int(self.signal_offsets[user]), int(self.signal_offsets[user + 1])
-        first, last = np.searchsorted(self.signal_times[start:end], [time - round(days * _DAY), time])
-        return list(dict.fromkeys(self.signal_items[start + first : start + last][::-1].tolist()))
+        times = self.signal_times[start:end]
+        first, last = np.searchsorted(times, [time - round(days * _DAY), time])
+        latest: dict[int, int] = {}
+        for i in range(int(last) - 1, int(first) - 1, -1):
+            latest.setdefault(int(self.signal_items[start + i]), int(times[i]))
+        return list(latest.items())
 
 
 def _read_signals(file: Path, bounds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:

@@ -138,12 +138,14 @@ class InterestNode(_message.Message):
     def __init__(self, node_id: _Optional[int] = ..., name: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., starts: _Optional[_Iterable[int]] = ..., ends: _Optional[_Iterable[int]] = ..., aliases: _Optional[_Iterable[str]] = ..., origin: _Optional[_Union[NodeOrigin, str]] = ..., categories: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class UserSignalsRecord(_message.Message):
-    __slots__ = ("searches", "items")
+    __slots__ = ("searches", "items", "item_times")
     SEARCHES_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_TIMES_FIELD_NUMBER: _ClassVar[int]
     searches: _containers.RepeatedCompositeFieldContainer[Search]
     items: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., items: _Optional[_Iterable[int]] = ...) -> None: ...
+    item_times: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., items: _Optional[_Iterable[int]] = ..., item_times: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Search(_message.Message):
     __slots__ = ("query", "time")
@@ -240,7 +242,7 @@ class Manifest(_message.Message):
     def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ...) -> None: ...
 
 class InterestGptSpec(_message.Message):
-    __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "rank_weights", "max_batch")
+    __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "rank_weights", "max_batch", "facts")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +253,7 @@ class InterestGptSpec(_message.Message):
     TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
     RANK_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     fingerprint: str
     base: str
@@ -261,7 +264,18 @@ class InterestGptSpec(_message.Message):
     taxonomy_hash: str
     rank_weights: _containers.RepeatedScalarFieldContainer[float]
     max_batch: int
-    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., num_interests: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., taxonomy_hash: _Optional[str] = ..., rank_weights: _Optional[_Iterable[float]] = ..., max_batch: _Optional[int] = ...) -> None: ...
+    facts: FactsSpec
+    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., num_interests: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., taxonomy_hash: _Optional[str] = ..., rank_weights: _Optional[_Iterable[float]] = ..., max_batch: _Optional[int] = ..., facts: _Optional[_Union[FactsSpec, _Mapping]] = ...) -> None: ...
+
+class FactsSpec(_message.Message):
+    __slots__ = ("search_days", "clicked_titles", "signal_titles")
+    SEARCH_DAYS_FIELD_NUMBER: _ClassVar[int]
+    CLICKED_TITLES_FIELD_NUMBER: _ClassVar[int]
+    SIGNAL_TITLES_FIELD_NUMBER: _ClassVar[int]
+    search_days: float
+    clicked_titles: str
+    signal_titles: bool
+    def __init__(self, search_days: _Optional[float] = ..., clicked_titles: _Optional[str] = ..., signal_titles: _Optional[bool] = ...) -> None: ...
 
 class Counts(_message.Message):
     __slots__ = ("items", "users", "interest_nodes", "users_with_interests")

@@ -145,10 +145,10 @@ def test_views_and_the_like_are_signals_for_thirty_days(write_host: WriteHost, t
         ("v", "i2", "exposure", T - 1),
     ]
     histories = read(write_host(events=events), tmp_path / "logs")
-    # Row + 1, newest first, each item once, strictly before.
-    assert histories.signals_before(0, T) == [2, 1]
-    assert histories.signals_before(0, T + 1) == [1, 2]
-    assert histories.signals_before(0, T, days=1 / 86_400 * 3) == [2]
+    # Row + 1 and time, newest first, each item once, strictly before.
+    assert histories.signals_before(0, T) == [(2, T - 3), (1, T - 5)]
+    assert histories.signals_before(0, T + 1) == [(1, T), (2, T - 3)]
+    assert histories.signals_before(0, T, days=1 / 86_400 * 3) == [(2, T - 3)]
     assert histories.signals_before(1, T) == []
     assert read(write_host(events=events), tmp_path / "none", signal_types=()).signals_before(0, T) == []
 
@@ -156,7 +156,8 @@ def test_views_and_the_like_are_signals_for_thirty_days(write_host: WriteHost, t
 def test_what_counts_as_a_click_is_no_signal(write_host: WriteHost, tmp_path: Path) -> None:
     host = write_host(events=[("u", "i1", "view", T), ("u", "i2", "favourite", T)])
     histories = read(host, tmp_path / "logs", click_types=("view",))
-    assert (histories.signals_before(0, T + 1), histories.clicks_before(0, T + 1).items.tolist()) == ([2], [1])
+    assert histories.signals_before(0, T + 1) == [(2, T)]
+    assert histories.clicks_before(0, T + 1).items.tolist() == [1]
 
 
 def test_logs_without_a_table_of_signals_have_none(write_host: WriteHost, tmp_path: Path) -> None:
