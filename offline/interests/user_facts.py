@@ -29,14 +29,13 @@ EVERYTHING = FactsConfig()
 
 
 def facts_of(
-    context: UserContext, categories: Sequence[str], titles: Sequence[str], config: FactsConfig = EVERYTHING
+    context: UserContext, categories: Sequence[str], titles: Sequence[str], rule: FactsRule = EVERYTHING
 ) -> UserFacts:
     """Describe a user as of the context's moment.
 
-    categories: names of the top-level categories by number − 1; titles: of the catalogue's items, by row. Titles come
-    newest first, each item once, clicks before other signals of the same second.
+    categories: names of the top-level categories by number − 1; titles: of the catalogue's items, by row.
     """
-    searches = told_searches(context.searches, context.now, config)
+    searches = told_searches(context.searches, context.now, rule)
     return user_facts(
         context.clicks,
         context.long_history,
@@ -44,5 +43,5 @@ def facts_of(
         context.now,
         profile=context.profile,
         searches=searches,
-        titles=told_titles(context.clicks, context.signals, titles.__getitem__, config, has_searches=bool(searches)),
+        titles=told_titles(context.clicks, context.signals, titles.__getitem__, rule, has_searches=bool(searches)),
     )
