@@ -79,7 +79,8 @@ def user_facts(
     """Describe a user as of `now` (Unix seconds), from what happened before.
 
     clicks: latest 200, newest first; long_history: every category ever clicked; categories: names by number − 1;
-    searches, titles: newest first. Ties are ordered by category number, so that the same user always reads the same.
+    searches, titles: newest first. The profile is ordered by name and ties by category number, so that the same user
+    always reads the same.
     """
     recent: dict[int, list[int]] = {}
     for category, time in zip(clicks.categories.tolist(), clicks.times.tolist(), strict=True):
@@ -90,7 +91,7 @@ def user_facts(
     not_earlier = {NO_CATEGORY, *recent}
     earlier = [i for i in order.tolist() if int(long_history.categories[i]) not in not_earlier]
     return UserFacts(
-        profile=dict(profile or {}),
+        profile=dict(sorted((profile or {}).items())),
         searches=tuple(searches),
         titles=tuple(titles),
         recent=tuple(
