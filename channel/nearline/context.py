@@ -1,0 +1,139 @@
+"""What is known of a user near-line: snapshot, signals and acknowledged feedback laid over one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from serendipity import layout
+from serendipity.channel.errors import RecordCorrupt
+from serendipity.channel.snapshot import Snapshot
+from serendipity.channel.stores import Store, StoredUser, feedback_columns
+from serendipity.features import LongHistory, with_clicks
+from serendipity.interests.facts import SIGNAL_DAYS, FactsRule, told_searches, told_titles, user_facts
+from serendipity.interests.prompt import UserFacts
+from serendipity.novelty import NO_CATEGORY, Clicks, latest
+from serendipity.v1 import records_pb2
+
+_DAY = 86_400
+
+ReadFeedback = Callable[[str], records_pb2.UserFeedbackRecord | None]
+"""User id → acknowledged feedback, newest first; None without any. Raises StateUnavailable."""
+
+
+class SignalStore(Store):
+    """signals.lmdb."""
+
+    def read(self, key: bytes) -> records_pb2.UserSignalsRecord:
+        """Read a user's signals by key, an empty record without any. Raises RecordCorrupt, StoreUnavailable."""
+        record = self._read(key, records_pb2.UserSignalsRecord()) or records_pb2.UserSignalsRecord()
+        if len(record.item_times) != len(record.items):
+            raise self._corrupt(key, "item_times", f"{len(record.item_times)} times", len(record.items))
+        return record
+
+
+@dataclass(frozen=True)
+class KnownUser:
+    """A user as InterestGPT is told. known: numbers of the categories among the latest 200 clicks."""
+
+    user_id: str
+    facts: UserFacts
+    known: frozenset[int]
+
+
+class ContextReader:
+    """Reads users of one snapshot, which must stay open.
+
+    signals: its signals.lmdb, None where the snapshot has none; feedback: of this host; rule: which signals the model
+    is told.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, signals: SignalStore | None, feedback: ReadFeedback, rule: FactsRule
+    ) -> None:
+        self._snapshot = snapshot
+        self._signals = signals
+        self._feedback = feedback
+        self._rule = rule
+        self._profile_values = [
+            (name, {number: value for value, number in values.items()})
+            for name, values in snapshot.assembler.profile_fields.items()
+        ]
+
+    def read(self, user_id: str, now: int) -> KnownUser:
+        """Read what is known of a user as of `now` (Unix seconds); empty facts if that is nothing.
+
+        Raises RecordCorrupt, StoreUnavailable and StateUnavailable.
+        """
+        snapshot = self._snapshot
+        key = layout.user_key(user_id)
+        user = snapshot.users.read(key) or StoredUser(
+            Clicks.empty(), LongHistory.empty(), snapshot.assembler.encode_profile({}), None
+        )
+        feedback = self._feedback(user_id) or records_pb2.UserFeedbackRecord()
+        recent = feedback_clicks(snapshot, feedback)
+        clicks = latest(recent, user.clicks)
+        # The snapshot's long history counts everything up to events_until; only what came later is laid over it.
+        later = recent.times > snapshot.versions.events_until
+        long_history = with_clicks(
+            user.long_history, Clicks(recent.items[later], recent.categories[later], recent.times[later])
+        )
+        signals = records_pb2.UserSignalsRecord() if self._signals is None else self._signals.read(key)
+        searches = told_searches(_searches(signals, feedback), now, self._rule)
+        facts = user_facts(
+            clicks,
+            long_history,
+            snapshot.category_names,
+            now,
+            profile=self._profile(user),
+            searches=searches,
+            titles=told_titles(
+                clicks, self._signal_items(signals, feedback, now), self._title, self._rule, has_searches=bool(searches)
+            ),
+        )
+        return KnownUser(user_id, facts, frozenset(clicks.categories.tolist()))
+
+    def _profile(self, user: StoredUser) -> Mapping[str, str]:
+        numbers = user.profile.tolist()
+        named = zip(self._profile_values, numbers[: len(self._profile_values)], strict=True)
+        return {name: values[number] for (name, values), number in named if number in values}
+
+    def _signal_items(
+        self, signals: records_pb2.UserSignalsRecord, feedback: records_pb2.UserFeedbackRecord, now: int
+    ) -> list[tuple[int, int]]:
+        """Lay signals of both places out as (item row + 1, Unix seconds), newest first, each item once."""
+        items, times = feedback_columns(feedback.signals, self._snapshot.rows)
+        both = [*zip(items.tolist(), times.tolist(), strict=True), *zip(signals.items, signals.item_times, strict=True)]
+        newest: dict[int, int] = {}
+        for item, time in sorted(both, key=lambda event: -event[1]):
+            if item > len(self._snapshot.item_ids):
+                raise RecordCorrupt(
+                    f"{layout.SIGNALS}: items: found {item}, expected at most {len(self._snapshot.item_ids)}"
+                )
+            if item and time >= now - SIGNAL_DAYS * _DAY:
+                newest.setdefault(item, time)
+        return list(newest.items())
+
+    def _title(self, row: int) -> str:
+        item = self._snapshot.items.read(self._snapshot.item_ids[row])
+        return item.title if item else ""
+
+
+def feedback_clicks(snapshot: Snapshot, feedback: records_pb2.UserFeedbackRecord) -> Clicks:
+    """Lay acknowledged clicks out by the rows and categories of a snapshot."""
+    items, times = feedback_columns(feedback.clicks, snapshot.rows)
+    categories = snapshot.categories_of(items)
+    for i in np.flatnonzero(items[: len(feedback.click_categories)] == 0).tolist():
+        # In the catalogue when it was clicked and gone since: its category stays known to the user all the same.
+        categories[i] = snapshot.category_numbers.get(feedback.click_categories[i], NO_CATEGORY)
+    return Clicks(items, categories, times)
+
+
+def _searches(
+    signals: records_pb2.UserSignalsRecord, feedback: records_pb2.UserFeedbackRecord
+) -> list[tuple[str, int]]:
+    """Merge searches of both places as (query, Unix seconds), newest first; what both report comes twice."""
+    both = [(search.query, search.time) for search in (*feedback.searches, *signals.searches)]
+    return sorted(both, key=lambda search: -search[1])
