@@ -8,12 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.features import FeatureAssembler, LongHistory, TowerInputs
+from serendipity.interests.facts import SIGNAL_DAYS
 from serendipity.interests.life import expires_at
+from serendipity.interests.text import clean_text
 from serendipity.novelty import Clicks
 from serendipity.offline.interests.reasoner import Interest
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, taxonomy_number
+from serendipity.offline.snapshot.record_checks import MAX_SIGNALS
 from serendipity.v1 import records_pb2
 
 UserTower = Callable[[TowerInputs], NDArray[np.float32]]
@@ -21,11 +24,14 @@ UserTower = Callable[[TowerInputs], NDArray[np.float32]]
 
 
 def known_users(histories: Histories, moment: int) -> list[int]:
-    """Numbers of the users of whom something is known before a moment: a click, a search or a profile."""
+    """Numbers of the users of whom something is known before a moment: a click, a search, a signal or a profile."""
     known = np.array([bool(profile) for profile in histories.profiles], np.bool_)
     known[histories.users[histories.times < moment]] = True
     searchers = np.repeat(np.arange(len(histories)), np.diff(histories.search_offsets))
     known[searchers[histories.search_times < moment]] = True
+    if len(histories.signal_items):
+        signallers = np.repeat(np.arange(len(histories)), np.diff(histories.signal_offsets))
+        known[signallers[histories.signal_times < moment]] = True
     users: list[int] = np.flatnonzero(known).tolist()
     return users
 
@@ -150,8 +156,26 @@ def interest_paths_record(interests: Sequence[Interest], reasoner: str) -> recor
     return records_pb2.InterestPathsRecord(paths=paths, reasoner=reasoner)
 
 
+def signals_record(histories: Histories, user: int, moment: int) -> records_pb2.UserSignalsRecord:
+    """Make the record of what near-line prompts are told of a user (number) beside the clicks, as of a moment.
+
+    Searches are cleaned; one that was typed before, or has nothing left, is passed over. The record may be empty.
+    """
+    asked: dict[str, int] = {}
+    for query, time in histories.searches_before(user, moment, SIGNAL_DAYS):
+        asked.setdefault(clean_text(query), time)
+    asked.pop("", None)
+    searches = [records_pb2.Search(query=query, time=time) for query, time in asked.items()]
+    signals = histories.signals_before(user, moment, SIGNAL_DAYS)[:MAX_SIGNALS]
+    return records_pb2.UserSignalsRecord(
+        searches=searches[:MAX_SIGNALS],
+        items=[item for item, _ in signals],
+        item_times=[time for _, time in signals],
+    )
+
+
 def node_records(taxonomy: Taxonomy) -> list[records_pb2.InterestNode]:
-    """Make the records of the taxonomy's nodes, by id."""
+    """Make the records of the vocabulary's nodes, by id."""
     return [
         records_pb2.InterestNode(
             node_id=node.node_id,
@@ -159,6 +183,9 @@ def node_records(taxonomy: Taxonomy) -> list[records_pb2.InterestNode]:
             path=node.path,
             starts=[start for start, _ in node.ranges],
             ends=[end for _, end in node.ranges],
+            aliases=node.aliases,
+            origin=node.origin,
+            categories=node.categories,
         )
         for node in taxonomy.nodes
     ]

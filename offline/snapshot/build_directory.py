@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 
 from serendipity.features import FeatureAssembler, tower_fingerprint
+from serendipity.interests.model import read_spec as read_interest_gpt_spec
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
@@ -25,6 +26,7 @@ from serendipity.offline.snapshot.assembly import (
     interests_record,
     known_users,
     node_records,
+    signals_record,
     stored_vectors,
 )
 from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
@@ -34,11 +36,15 @@ from serendipity.v1 import records_pb2
 
 @dataclass(frozen=True)
 class BuildDirectories:
-    """Where the builders wrote: directories of logs, interests and towers that were made of one another."""
+    """Where the builders wrote: directories of logs, interests and towers that were made of one another.
+
+    interest_gpt: of the InterestGPT that was distilled from them; None: near-line interests are not refreshed.
+    """
 
     logs: Path
     interests: Path
     towers: Path
+    interest_gpt: Path | None = None
 
 
 def read_contents(
@@ -51,7 +57,8 @@ def read_contents(
 ) -> SnapshotContents:
     """Read everything as of the end of the logs. advance: told of users as their stored vectors are made.
 
-    Raises ContentsError when interests or towers were made of other logs.
+    Raises ContentsError when interests or towers were made of other logs, InterestGptError when the InterestGPT
+    cannot be used.
     """
     catalogue, histories = Catalogue.read(directories.logs), Histories.read(directories.logs)
     logs = LogsSummary.read(directories.logs)
@@ -68,6 +75,7 @@ def read_contents(
     users = known_users(histories, logs.events_until)
     vectors = stored_vectors(tower, histories, users, logs.events_until, assembler, advance=advance)
     known = {histories.user_ids[user] for user in users}
+    signals = ((user, signals_record(histories, user, logs.events_until)) for user in users)
     found = read_interests(directories.interests)
     of_nobody = found.pop(None, [])
     of_users = {user_id: interests for user_id, interests in found.items() if user_id in known}
@@ -94,6 +102,9 @@ def read_contents(
         dataset=dataset,
         taxonomy_hash=taxonomy.hash,
         vocabulary_id=summary.vocabulary_id,
+        grounding_threshold=summary.grounding_threshold,
+        signals={histories.user_ids[user]: record for user, record in signals if record.ByteSize()},
+        interest_gpt=read_interest_gpt_spec(directories.interest_gpt) if directories.interest_gpt else None,
         click_types=[EVENT_TYPES[name] for name in logs.click_types],
         build_configuration=build_configuration,
     )

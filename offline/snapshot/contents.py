@@ -10,17 +10,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.novelty import CLICK_WINDOW
+from serendipity.interests.model import MODEL_PREFIX
+from serendipity.interests.prompt import STYLES
 from serendipity.v1 import channel_pb2, records_pb2
-
-MAX_INTERESTS_BYTES = 120
-"""Bytes a hot interests record may take when it holds at most 16 interests."""
 
 MAX_LONG_CATEGORIES = 400
 """Categories of long-term interest a user's record holds at most."""
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _TAXONOMY_HASH = re.compile(r"[0-9a-f]{64}")
+_VOCABULARY_ID = re.compile(r"[0-9a-f]{16}")
 
 
 class ContentsError(ValueError):
@@ -77,7 +76,10 @@ class SnapshotContents:
     interests, interest_paths: user id → records, of the same users, a path per interest.
     nodes: interest nodes by node id (node_id = position). node_vectors: [len(nodes), D] float32.
     tower: the tower that made item_vectors; calibration: of that tower's scores.
-    events_until: Unix seconds. taxonomy_hash: 64 hex digits. vocabulary_id: of the interest nodes.
+    events_until: Unix seconds. taxonomy_hash: 64 hex digits. vocabulary_id: of the interest nodes, 16 hex digits.
+    grounding_threshold: least cosine at which a name grounds in a node by the text encoder.
+    signals: user id → what near-line prompts are told beside the clicks; users without any are left out.
+    interest_gpt: which InterestGPT refreshes interests; None: none was trained.
     novel_categories: novel-category key → record. build_configuration: JSON.
     """
 
@@ -97,6 +99,9 @@ class SnapshotContents:
     dataset: str
     taxonomy_hash: str
     vocabulary_id: str
+    grounding_threshold: float
+    signals: Mapping[str, records_pb2.UserSignalsRecord] = field(default_factory=dict)
+    interest_gpt: records_pb2.InterestGptSpec | None = None
     click_types: Sequence[channel_pb2.EventType] = (channel_pb2.EVENT_TYPE_CLICK,)
     novel_categories: Mapping[bytes, records_pb2.NovelCategoriesRecord] = field(default_factory=dict)
     build_configuration: str = "{}"
@@ -121,22 +126,36 @@ def check_contents(contents: SnapshotContents) -> None:
     check_vectors("item_vectors", contents.item_vectors, rows=contents.num_items)
     check_vectors("node_vectors", contents.node_vectors, rows=len(contents.nodes), dim=contents.tower.interest_dim)
     for i, node in enumerate(contents.nodes):
-        _check_node(f"nodes[{i}]", node, i, contents.num_items)
+        _check_node(f"nodes[{i}]", node, i, contents)
     _check_tower(contents.tower)
     check_calibration(contents.calibration)
-    _require(
+    if contents.interest_gpt is not None:
+        _check_interest_gpt(contents.interest_gpt, contents.taxonomy_hash)
+    require(
         _TAXONOMY_HASH.fullmatch(contents.taxonomy_hash) is not None,
         "taxonomy_hash",
         repr(contents.taxonomy_hash),
         "64 hex digits",
     )
-    _require(contents.events_until > 0, "events_until", contents.events_until, "Unix seconds above 0")
+    require(
+        _VOCABULARY_ID.fullmatch(contents.vocabulary_id) is not None,
+        "vocabulary_id",
+        repr(contents.vocabulary_id),
+        "16 hex digits",
+    )
+    threshold = contents.grounding_threshold
+    require(0 < threshold <= 1, "grounding_threshold", threshold, "a cosine above 0 and at most 1")
+    require(contents.events_until > 0, "events_until", contents.events_until, "Unix seconds above 0")
     known = contents.users.keys()
-    for name, of_users in (("interests", contents.interests), ("interest_paths", contents.interest_paths)):
+    for name, of_users in (
+        ("interests", contents.interests),
+        ("interest_paths", contents.interest_paths),
+        ("signals", contents.signals),
+    ):
         strangers = sorted(of_users.keys() - known)
-        _require(not strangers, name, f"user {strangers[0]!r}" if strangers else "", "only users that are in `users`")
+        require(not strangers, name, f"user {strangers[0]!r}" if strangers else "", "only users that are in `users`")
     pathless = sorted(contents.interests.keys() ^ contents.interest_paths.keys())
-    _require(
+    require(
         not pathless,
         "interest_paths",
         f"user {pathless[0]!r} in one of the two" if pathless else "",
@@ -150,10 +169,10 @@ def check_vectors(name: str, vectors: NDArray[np.float32], *, rows: int, dim: in
     Raises ContentsError naming the first row that is not finite.
     """
     expected = f"[{rows}, {'d' if dim is None else dim}]"
-    _require(vectors.ndim == 2, f"{name}.shape", list(vectors.shape), expected)
-    _require(len(vectors) == rows and dim in (None, vectors.shape[1]), f"{name}.shape", list(vectors.shape), expected)
-    _require(vectors.shape[1] > 0, f"{name}.shape", list(vectors.shape), expected)
-    _require(vectors.dtype == np.float32, f"{name}.dtype", vectors.dtype, "float32")
+    require(vectors.ndim == 2, f"{name}.shape", list(vectors.shape), expected)
+    require(len(vectors) == rows and dim in (None, vectors.shape[1]), f"{name}.shape", list(vectors.shape), expected)
+    require(vectors.shape[1] > 0, f"{name}.shape", list(vectors.shape), expected)
+    require(vectors.dtype == np.float32, f"{name}.dtype", vectors.dtype, "float32")
     finite = np.isfinite(vectors).all(axis=1)
     if not finite.all():
         raise ContentsError(f"{name}[{int(np.argmin(finite))}]: found a value that is not finite, expected finite ones")
@@ -164,131 +183,21 @@ def check_calibration(calibration: records_pb2.Calibration) -> None:
 
     No calibrators at all mean an uncalibrated snapshot, which has no id either. Raises ContentsError.
     """
-    _require(bool(calibration.id) == bool(calibration.calibrators), "calibration.id", repr(calibration.id),
+    require(bool(calibration.id) == bool(calibration.calibrators), "calibration.id", repr(calibration.id),
              "an id where there are calibrators")  # fmt: skip
     seen: set[tuple[int, bool]] = set()
     for i, calibrator in enumerate(calibration.calibrators):
         name = f"calibration.calibrators[{i}]"
         kind = (int(calibrator.source), calibrator.fallback)
-        _require(kind not in seen, name, f"a second one for source {kind[0]}, fallback {kind[1]}", "one of a kind")
+        require(kind not in seen, name, f"a second one for source {kind[0]}, fallback {kind[1]}", "one of a kind")
         seen.add(kind)
         raw = np.asarray(calibrator.raw, np.float64)
         probability = np.asarray(calibrator.probability, np.float64)
-        _require(len(raw) == len(probability) > 0, name, f"{len(raw)} raw, {len(probability)} probability", "as many")
-        _require(bool(np.isfinite(raw).all() and (np.diff(raw) > 0).all()), f"{name}.raw", raw, "ascending, finite")
+        require(len(raw) == len(probability) > 0, name, f"{len(raw)} raw, {len(probability)} probability", "as many")
+        require(bool(np.isfinite(raw).all() and (np.diff(raw) > 0).all()), f"{name}.raw", raw, "ascending, finite")
         ascending = np.isfinite(probability).all() and (np.diff(probability) >= 0).all()
-        _require(bool(ascending), f"{name}.probability", probability, "ascending, finite")
-        _require(probability[0] >= 0 and probability[-1] <= 1, f"{name}.probability", probability, "within 0 … 1")
-
-
-def check_user(name: str, record: records_pb2.UserRecord, contents: SnapshotContents) -> None:
-    """Check one user's record against the catalogue and the tower.
-
-    Raises ContentsError naming the user and the field.
-    """
-    num_categories = len(contents.catalogue.categories)
-    clicks = len(record.click_items)
-    _require(clicks <= CLICK_WINDOW, f"{name}.click_items", f"{clicks} clicks", f"at most {CLICK_WINDOW}")
-    _require(
-        clicks == len(record.click_categories) == len(record.click_times),
-        f"{name}.click_*",
-        f"{clicks}, {len(record.click_categories)}, {len(record.click_times)}",
-        "columns of one length",
-    )
-    _require(
-        max(record.click_items, default=0) <= contents.num_items,
-        f"{name}.click_items",
-        max(record.click_items, default=0),
-        f"row + 1, at most {contents.num_items}",
-    )
-    _require(
-        max(record.click_categories, default=0) <= num_categories,
-        f"{name}.click_categories",
-        max(record.click_categories, default=0),
-        f"category numbers, at most {num_categories}",
-    )
-    times = list(record.click_times)
-    _require(times == sorted(times, reverse=True), f"{name}.click_times", "not descending", "newest first")
-    # A tower without profile fields is fed one column of zeros.
-    bounds = [len(spec.values) for spec in contents.tower.profile_fields] or [0]
-    _require(
-        len(record.profile) <= len(bounds), f"{name}.profile", list(record.profile), f"at most {len(bounds)} values"
-    )
-    for i, (value, bound) in enumerate(zip(record.profile, bounds, strict=False)):
-        _require(value <= bound, f"{name}.profile[{i}]", value, f"at most {bound}")
-    vector = np.frombuffer(record.user_vector, "<f2") if len(record.user_vector) % 2 == 0 else None
-    _require(
-        vector is not None and len(vector) == contents.dim,
-        f"{name}.user_vector",
-        f"{len(record.user_vector)} bytes",
-        f"{2 * contents.dim} (float16, {contents.dim} dimensions)",
-    )
-    _require(vector is not None and bool(np.isfinite(vector).all()), f"{name}.user_vector", "not finite", "finite")
-    long = len(record.long_categories)
-    _require(long <= MAX_LONG_CATEGORIES, f"{name}.long_categories", long, f"at most {MAX_LONG_CATEGORIES}")
-    _require(
-        long == len(record.long_counts) == len(record.long_last_times),
-        f"{name}.long_*",
-        f"{long}, {len(record.long_counts)}, {len(record.long_last_times)}",
-        "columns of one length",
-    )
-    _require(
-        min(record.long_categories, default=1) > 0 and max(record.long_categories, default=1) <= num_categories,
-        f"{name}.long_categories",
-        list(record.long_categories),
-        f"category numbers, 1 to {num_categories}",
-    )
-
-
-def check_interests(name: str, record: records_pb2.InterestsRecord, contents: SnapshotContents) -> None:
-    """Check one user's interests against the nodes and the taxonomy.
-
-    Raises ContentsError naming the user and the field.
-    """
-    count = len(record.node_ids)
-    _require(count == len(record.weights), f"{name}.weights", f"{len(record.weights)} weights", f"{count}")
-    _require(len(set(record.node_ids)) == count, f"{name}.node_ids", "a node twice", "each node once")
-    _require(
-        max(record.node_ids, default=-1) < len(contents.nodes),
-        f"{name}.node_ids",
-        max(record.node_ids, default=-1),
-        f"below {len(contents.nodes)}",
-    )
-    _require(max(record.weights, default=0) <= 1000, f"{name}.weights", max(record.weights, default=0), "0 … 1000")
-    _require(
-        record.taxonomy_hash == taxonomy_number(contents.taxonomy_hash),
-        f"{name}.taxonomy_hash",
-        f"{record.taxonomy_hash:016x}",
-        contents.taxonomy_hash[:16],
-    )
-    _require(
-        record.expires_at >= record.generated_at,
-        f"{name}.expires_at",
-        record.expires_at,
-        f"at least generated_at, {record.generated_at}",
-    )
-    size = record.ByteSize()
-    _require(
-        count > 16 or size <= MAX_INTERESTS_BYTES,
-        name,
-        f"{size} bytes for {count} interests",
-        f"at most {MAX_INTERESTS_BYTES} bytes for 16 interests",
-    )
-
-
-def check_interest_paths(
-    name: str, paths: records_pb2.InterestPathsRecord, interests: records_pb2.InterestsRecord
-) -> None:
-    """Check that there is a path per interest.
-
-    Raises ContentsError naming the user.
-    """
-    _require(
-        len(paths.paths) == len(interests.node_ids),
-        f"{name}.paths",
-        f"{len(paths.paths)} paths",
-        f"{len(interests.node_ids)}, one per interest",
-    )
+        require(bool(ascending), f"{name}.probability", probability, "ascending, finite")
+        require(probability[0] >= 0 and probability[-1] <= 1, f"{name}.probability", probability, "within 0 … 1")
 
 
 def check_identifier(name: str, identifier: str) -> None:
@@ -296,7 +205,7 @@ def check_identifier(name: str, identifier: str) -> None:
 
     Raises ContentsError.
     """
-    _require(bool(identifier) and "\x00" not in identifier, name, repr(identifier), "a non-empty id without NUL")
+    require(bool(identifier) and "\x00" not in identifier, name, repr(identifier), "a non-empty id without NUL")
 
 
 def taxonomy_number(taxonomy_hash: str) -> int:
@@ -306,20 +215,20 @@ def taxonomy_number(taxonomy_hash: str) -> int:
 
 def _check_catalogue(catalogue: CatalogueColumns) -> None:
     n = len(catalogue.item_ids)
-    _require(n > 0, "catalogue.item_ids", "no items", "at least one")
+    require(n > 0, "catalogue.item_ids", "no items", "at least one")
     for name in ("titles", "paths", "brands", "available", "item_categories"):
         found = len(getattr(catalogue, name))
-        _require(found == n, f"catalogue.{name}", f"{found} entries", f"{n}, one per item")
+        require(found == n, f"catalogue.{name}", f"{found} entries", f"{n}, one per item")
     for i, item_id in enumerate(catalogue.item_ids):
         check_identifier(f"catalogue.item_ids[{i}]", item_id)
-    _require(len(set(catalogue.item_ids)) == n, "catalogue.item_ids", "an id twice", "each id once")
+    require(len(set(catalogue.item_ids)) == n, "catalogue.item_ids", "an id twice", "each id once")
     offsets = np.asarray(catalogue.category_offsets)
     c = len(catalogue.categories)
-    _require(list(catalogue.categories) == sorted(set(catalogue.categories)), "catalogue.categories", "not sorted or "
+    require(list(catalogue.categories) == sorted(set(catalogue.categories)), "catalogue.categories", "not sorted or "
              "not distinct", "sorted, distinct names")  # fmt: skip
-    _require(len(offsets) == c + 1, "catalogue.category_offsets", f"{len(offsets)} offsets", f"{c + 1}")
+    require(len(offsets) == c + 1, "catalogue.category_offsets", f"{len(offsets)} offsets", f"{c + 1}")
     ascending = offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] <= n
-    _require(bool(ascending), "catalogue.category_offsets", offsets.tolist(), f"ascending from 0 to at most {n}")
+    require(bool(ascending), "catalogue.category_offsets", offsets.tolist(), f"ascending from 0 to at most {n}")
     expected = np.zeros(n, np.int64)
     expected[: offsets[-1]] = np.repeat(np.arange(1, c + 1), np.diff(offsets))
     wrong = np.flatnonzero(np.asarray(catalogue.item_categories) != expected)
@@ -329,27 +238,54 @@ def _check_catalogue(catalogue: CatalogueColumns) -> None:
             f"catalogue.item_categories[{row}]: found {int(catalogue.item_categories[row])}, "
             f"expected {int(expected[row])} by category_offsets"
         )
-    _require(catalogue.novelty_level >= 0, "catalogue.novelty_level", catalogue.novelty_level, "at least 0")
+    require(catalogue.novelty_level >= 0, "catalogue.novelty_level", catalogue.novelty_level, "at least 0")
 
 
-def _check_node(name: str, node: records_pb2.InterestNode, position: int, num_items: int) -> None:
-    _require(node.node_id == position, f"{name}.node_id", node.node_id, position)
-    _require(len(node.starts) == len(node.ends), f"{name}.ends", f"{len(node.ends)} ends", f"{len(node.starts)}")
+def _check_node(name: str, node: records_pb2.InterestNode, position: int, contents: SnapshotContents) -> None:
+    require(node.node_id == position, f"{name}.node_id", node.node_id, position)
+    require(len(node.starts) == len(node.ends), f"{name}.ends", f"{len(node.ends)} ends", f"{len(node.starts)}")
     for start, end in zip(node.starts, node.ends, strict=True):
-        _require(
-            start < end <= num_items, f"{name}.starts, .ends", f"[{start}, {end})", f"row ranges within {num_items}"
-        )
+        bound = contents.num_items
+        require(start < end <= bound, f"{name}.starts, .ends", f"[{start}, {end})", f"row ranges within {bound}")
+    numbers, bound = list(node.categories), len(contents.catalogue.categories)
+    ascending = numbers == sorted(set(numbers)) and all(0 < number <= bound for number in numbers)
+    require(ascending, f"{name}.categories", numbers, f"category numbers, ascending, 1 to {bound}")
+    require(bool(numbers) == bool(node.starts), f"{name}.categories", numbers, "some where there are items, or none")
+    require(
+        node.origin in (records_pb2.NODE_ORIGIN_CATALOGUE, records_pb2.NODE_ORIGIN_REASONER),
+        f"{name}.origin",
+        records_pb2.NodeOrigin.Name(node.origin),
+        "NODE_ORIGIN_CATALOGUE or NODE_ORIGIN_REASONER",
+    )
+    require(bool(node.path) and node.path[-1] == node.name, f"{name}.path", list(node.path), f"ending in {node.name!r}")
+
+
+def _check_interest_gpt(spec: records_pb2.InterestGptSpec, taxonomy_hash: str) -> None:
+    name = "interest_gpt"
+    require(_FINGERPRINT.fullmatch(spec.fingerprint) is not None, f"{name}.fingerprint", repr(spec.fingerprint),
+            "16 hex digits")  # fmt: skip
+    model_name = MODEL_PREFIX + spec.fingerprint
+    require(spec.model_name == model_name, f"{name}.model_name", repr(spec.model_name), model_name)
+    require(spec.prompt_style in STYLES, f"{name}.prompt_style", repr(spec.prompt_style), f"one of {', '.join(STYLES)}")
+    for bound in ("num_interests", "max_new_tokens", "max_prompt_tokens", "max_batch"):
+        require(getattr(spec, bound) > 0, f"{name}.{bound}", getattr(spec, bound), "above 0")
+    weights = list(spec.rank_weights)
+    require(len(weights) == spec.num_interests, f"{name}.rank_weights", f"{len(weights)}", spec.num_interests)
+    require(all(0 <= weight <= 1 for weight in weights), f"{name}.rank_weights", weights, "within 0 … 1")
+    # It answers with categories of its own taxonomy: those of another would not ground.
+    require(spec.taxonomy_hash == taxonomy_hash, f"{name}.taxonomy_hash", spec.taxonomy_hash, taxonomy_hash)
 
 
 def _check_tower(tower: records_pb2.TowerSpec) -> None:
-    _require(_FINGERPRINT.fullmatch(tower.fingerprint) is not None, "tower.fingerprint", repr(tower.fingerprint),
+    require(_FINGERPRINT.fullmatch(tower.fingerprint) is not None, "tower.fingerprint", repr(tower.fingerprint),
              "16 hex digits")  # fmt: skip
-    _require(tower.model_name == f"user_tower_{tower.fingerprint}", "tower.model_name", repr(tower.model_name),
+    require(tower.model_name == f"user_tower_{tower.fingerprint}", "tower.model_name", repr(tower.model_name),
              f"user_tower_{tower.fingerprint}")  # fmt: skip
     for name in ("history_length", "interest_dim"):
-        _require(getattr(tower, name) > 0, f"tower.{name}", getattr(tower, name), "above 0")
+        require(getattr(tower, name) > 0, f"tower.{name}", getattr(tower, name), "above 0")
 
 
-def _require(holds: bool, field_name: str, found: object, expected: object) -> None:
+def require(holds: bool, field_name: str, found: object, expected: object) -> None:
+    """Raise ContentsError naming the field unless what is expected of it holds."""
     if not holds:
         raise ContentsError(f"{field_name}: found {found}, expected {expected}")

@@ -17,15 +17,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from serendipity import layout
-from serendipity.offline.snapshot.contents import (
-    SnapshotContents,
-    check_contents,
-    check_identifier,
+from serendipity.offline.snapshot.contents import SnapshotContents, check_contents, check_identifier
+from serendipity.offline.snapshot.index import BuiltIndex, IndexConfig, build_index
+from serendipity.offline.snapshot.record_checks import (
     check_interest_paths,
     check_interests,
+    check_signals,
     check_user,
 )
-from serendipity.offline.snapshot.index import BuiltIndex, IndexConfig, build_index
 from serendipity.offline.snapshot.stores import StoreSize, sync_file, write_store
 from serendipity.v1 import records_pb2
 
@@ -78,6 +77,7 @@ def _write_files(
             directory / layout.INTEREST_NODES,
             ((layout.node_key(node.node_id), node.SerializeToString()) for node in contents.nodes),
         ),
+        layout.SIGNALS: write_store(directory / layout.SIGNALS, _signals(contents)),
         layout.ITEMS: write_store(directory / layout.ITEMS, _items(contents)),
         layout.NOVEL_CATEGORIES: write_store(
             directory / layout.NOVEL_CATEGORIES,
@@ -123,6 +123,8 @@ def _manifest(contents: SnapshotContents, directory: Path, created_at: int, buil
         checksums=layout.file_checksums(directory),
         taxonomy_hash=contents.taxonomy_hash,
         vocabulary_id=contents.vocabulary_id,
+        grounding_threshold=contents.grounding_threshold,
+        interest_gpt=contents.interest_gpt,
         build_configuration=contents.build_configuration,
     )
     stamp = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -162,6 +164,13 @@ def _interest_paths(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]
     for key, user_id in _keys("interest_paths", contents.interest_paths):
         record = contents.interest_paths[user_id]
         check_interest_paths(f"interest_paths[{user_id!r}]", record, contents.interests[user_id])
+        yield key, record.SerializeToString()
+
+
+def _signals(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
+    for key, user_id in _keys("signals", contents.signals):
+        record = contents.signals[user_id]
+        check_signals(f"signals[{user_id!r}]", record, contents)
         yield key, record.SerializeToString()
 
 

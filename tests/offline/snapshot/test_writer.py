@@ -17,10 +17,13 @@ import faiss
 import lmdb
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from serendipity import layout
-from serendipity.offline.snapshot.contents import MAX_INTERESTS_BYTES, ContentsError, SnapshotContents
+from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
 from serendipity.offline.snapshot.index import IndexConfig
+from serendipity.offline.snapshot.record_checks import MAX_INTERESTS_BYTES
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.v1 import channel_pb2, records_pb2
@@ -48,6 +51,8 @@ def test_every_record_is_read_back_under_its_key(small_world: SmallWorld) -> Non
     assert paths == {layout.user_key(u): r.SerializeToString() for u, r in contents.interest_paths.items()}
     nodes = _store(directory, layout.INTEREST_NODES)
     assert nodes == {layout.node_key(i): n.SerializeToString() for i, n in enumerate(contents.nodes)}
+    signals = _store(directory, layout.SIGNALS)
+    assert signals == {layout.user_key(u): r.SerializeToString() for u, r in contents.signals.items()}
     items = _store(directory, layout.ITEMS)
     for row, item_id in enumerate(small_world.item_ids):
         record = records_pb2.ItemRecord.FromString(items[layout.item_key(item_id)])
@@ -69,6 +74,8 @@ def test_the_manifest_describes_what_was_written(small_world: SmallWorld) -> Non
     assert list(manifest.categories) == small_world.contents.catalogue.categories
     assert list(manifest.category_offsets) == small_world.contents.catalogue.category_offsets.tolist()
     assert manifest.tower == small_world.tower
+    assert (manifest.vocabulary_id, manifest.grounding_threshold) == (small_world.contents.vocabulary_id, 0.6)
+    assert not manifest.HasField("interest_gpt")
     assert list(manifest.click_types) == [channel_pb2.EVENT_TYPE_CLICK]
     assert manifest.vector_index.kind == "flat"
     assert not (small_world.snapshot_dir / layout.ITEM_INDEX).exists()
@@ -123,7 +130,9 @@ def test_large_catalogues_are_written_with_an_index(small_world: SmallWorld, tmp
 
 def test_a_hot_record_of_sixteen_interests_stays_within_its_budget(small_world: SmallWorld, tmp_path: Path) -> None:
     node = small_world.contents.nodes[0]
-    nodes = [records_pb2.InterestNode(node_id=i, name=node.name, path=node.path) for i in range(20_000)]
+    nodes = [
+        records_pb2.InterestNode(node_id=i, name=node.name, path=node.path, origin=node.origin) for i in range(20_000)
+    ]
     interests = {
         user_id: records_pb2.InterestsRecord(
             node_ids=range(19_984 - 16 * i, 20_000 - 16 * i),
@@ -146,6 +155,64 @@ def test_a_hot_record_of_sixteen_interests_stays_within_its_budget(small_world: 
     size = store_size(directory / layout.INTERESTS)
     assert size.entries == NUM_USERS + 1
     assert 80 < size.mean_value_bytes <= MAX_INTERESTS_BYTES
+
+
+@given(
+    st.lists(st.integers(0, 2**21 - 1), max_size=16, unique=True),
+    st.lists(st.integers(0, 1000), min_size=16, max_size=16),
+    st.integers(0, 2**35 - 1),
+    st.integers(0, 2**64 - 1),
+)
+def test_sixteen_interests_of_two_million_nodes_stay_within_the_budget_near_line_too(
+    node_ids: list[int], weights: list[int], time: int, number: int
+) -> None:
+    record = records_pb2.InterestsRecord(
+        node_ids=node_ids, weights=weights[: len(node_ids)], generated_at=time, expires_at=time, taxonomy_hash=number,
+        vocabulary_id=number,
+    )  # fmt: skip
+    assert record.ByteSize() <= MAX_INTERESTS_BYTES
+
+
+def test_the_manifest_carries_the_interest_gpt(small_world: SmallWorld, tmp_path: Path) -> None:
+    spec = _interest_gpt(small_world)
+    directory = write_snapshot(dataclasses.replace(small_world.contents, interest_gpt=spec), tmp_path, created_at=NOW)
+    assert layout.read_manifest(directory).interest_gpt == spec
+
+
+def _interest_gpt(world: SmallWorld, **changes: object) -> records_pb2.InterestGptSpec:
+    spec: dict[str, Any] = {
+        "model_name": "interest_gpt_0123456789abcdef",
+        "fingerprint": "0123456789abcdef",
+        "base": "tiny",
+        "prompt_style": "compact",
+        "num_interests": 2,
+        "max_new_tokens": 128,
+        "max_prompt_tokens": 512,
+        "taxonomy_hash": world.contents.taxonomy_hash,
+        "rank_weights": [0.5, 0.25],
+        "max_batch": 8,
+    }
+    return records_pb2.InterestGptSpec(**(spec | changes))
+
+
+def _gpt(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
+    return lambda world: {"interest_gpt": _interest_gpt(world, **changes)}
+
+
+def _node(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
+    def change(world: SmallWorld) -> dict[str, Any]:
+        node = records_pb2.InterestNode()
+        node.CopyFrom(world.contents.nodes[0])
+        for name in changes:
+            node.ClearField(name)  # type: ignore[arg-type]
+        node.MergeFrom(records_pb2.InterestNode(**changes))
+        return {"nodes": [node, *world.contents.nodes[1:]]}
+
+    return change
+
+
+def _signals(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
+    return lambda world: {"signals": {"user-01": records_pb2.UserSignalsRecord(**changes)}}
 
 
 def _user(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
@@ -213,6 +280,34 @@ def _vectors(row: int, value: float) -> Callable[[SmallWorld], dict[str, Any]]:
         (_interests_of(node_ids=[2], weights=[1001]), "weights: found 1001, expected 0 … 1000"),
         (_interests_of(node_ids=[1], weights=[1]), "node_ids: found a node twice"),
         (_interests_of(taxonomy_hash=1), "taxonomy_hash: found 0000000000000001"),
+        (_interests_of(vocabulary_id=1), "vocabulary_id: found 1, expected 0: the snapshot's own"),
+        (lambda w: {"vocabulary_id": "abc"}, "vocabulary_id: found 'abc', expected 16 hex digits"),
+        (lambda w: {"grounding_threshold": 0.0}, "grounding_threshold: found 0.0, expected a cosine"),
+        (_node(categories=[2, 1]), r"nodes\[0\].categories: found \[2, 1\], expected category numbers"),
+        (_node(categories=[13]), r"nodes\[0\].categories: found \[13\]"),
+        (_node(categories=[]), r"nodes\[0\].categories: found \[\], expected some where there are items"),
+        (_node(origin=0), r"nodes\[0\].origin: found NODE_ORIGIN_UNSPECIFIED"),
+        (_node(path=["elsewhere"]), r"nodes\[0\].path: found \['elsewhere'\], expected ending in"),
+        (_gpt(fingerprint="0"), "interest_gpt.fingerprint: found '0', expected 16 hex digits"),
+        (_gpt(model_name="gpt"), "interest_gpt.model_name: found gpt|interest_gpt.model_name: found 'gpt'"),
+        (_gpt(prompt_style="prose"), "interest_gpt.prompt_style: found 'prose', expected one of compact, chat"),
+        (_gpt(max_batch=0), "interest_gpt.max_batch: found 0, expected above 0"),
+        (_gpt(rank_weights=[0.5]), "interest_gpt.rank_weights: found 1, expected 2"),
+        (_gpt(rank_weights=[0.5, 1.5]), "interest_gpt.rank_weights: found .* expected within 0 … 1"),
+        (_gpt(taxonomy_hash="0" * 64), "interest_gpt.taxonomy_hash: found 0000"),
+        (
+            lambda w: {"signals": {"stranger": records_pb2.UserSignalsRecord(items=[1], item_times=[1])}},
+            "signals: found user 'stranger', expected only users",
+        ),
+        (_signals(items=[401], item_times=[1]), r"signals\['user-01'\].items: found \[401\], expected row"),
+        (_signals(items=[1]), "item_times: found 0, expected 1, one per item"),
+        (_signals(items=[1, 2], item_times=[1, 2]), "item_times: found not descending in time"),
+        (_signals(items=[1], item_times=[NOW]), "item_times: found 1700000000, expected times before 1699999999"),
+        (_signals(items=[1] * 51, item_times=[1] * 51), "found 51 entries, expected at most 50"),
+        (
+            _signals(searches=[records_pb2.Search(query="<b>", time=1)]),
+            r"searches\[0\].query: found '<b>', expected a text that is clean",
+        ),
     ],
 )  # fmt: skip
 def test_contents_that_do_not_fit_together_are_refused_by_name(
