@@ -59,6 +59,9 @@ def compose(
         times=StageTimes(),
         titles=_titles(item_ids, snapshot) if user.query.explain else (),
         interests_age=max(0.0, user.query.now - user.interests.generated_at) if len(user.interests) else None,
+        interests_origin=user.interests.origin.name.lower(),
+        interests_freshness=user.interests.freshness.name.lower(),
+        forgotten=user.forgotten,
     )
 
 

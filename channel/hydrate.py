@@ -6,14 +6,17 @@ reads a user's records again, except the paths of the reasons that are returned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.interest_weights import ItemEvents
+from serendipity.channel.interests import Freshness, InterestEvents, InterestReader, Interests
+from serendipity.channel.nearline.priority import refresh_priority
 from serendipity.channel.query import (
     NoveltyPolicy,
     QueryWarning,
@@ -25,54 +28,24 @@ from serendipity.channel.query import (
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Lease, Snapshot
 from serendipity.channel.state import UserState
-from serendipity.channel.stores import StoredInterests, StoredUser, feedback_columns
+from serendipity.channel.stores import StoredUser, feedback_columns
 from serendipity.channel.vectors import RowRanges
 from serendipity.features import LongHistory, TowerInputs, with_clicks
-from serendipity.novelty import NO_CATEGORY, Clicks, clicked_categories, latest
-
-_DAY = 86_400
+from serendipity.novelty import CLICK_WINDOW, NO_CATEGORY, Clicks, clicked_categories, latest
+from serendipity.v1 import records_pb2
 
 _UNPROVED = "novelty is judged without it"
 """Said where clicks cannot be read: what is returned is novel only to the clicks that can."""
 
-
-class Freshness(Enum):
-    """What became of the user's cached interests."""
-
-    FRESH = "fresh"
-    STALE = "past their life, still used"
-    MISSING = "none are cached"
-    TOO_OLD = "past the hard age"
-    FOREIGN = "grounded in another taxonomy"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True)
-class Interests:
-    """The latent interests searched by, best first; k of them.
-
-    key: record they come from; positions: [k] int64 in that record; names: k; weights: [k] float32, 0 to 1;
-    vectors: [k, D] float32 text embeddings; ranges: per interest, the allowed item rows it is grounded in;
-    generated_at: when the record was made, Unix seconds.
-    """
-
-    freshness: Freshness
-    key: bytes
-    positions: NDArray[np.int64]
-    names: tuple[str, ...]
-    weights: NDArray[np.float32]
-    vectors: NDArray[np.float32]
-    ranges: tuple[RowRanges, ...]
-    generated_at: int = 0
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @classmethod
-    def none(cls, freshness: Freshness, key: bytes, dim: int) -> Interests:
-        """No interests, and why."""
-        empty = np.empty(0, np.float32)
-        return cls(freshness, key, np.empty(0, np.int64), (), empty, np.empty((0, dim), np.float32), ())
+_CAUSES = {
+    Freshness.STALE: records_pb2.REFRESH_CAUSE_STALE,
+    Freshness.TOO_OLD: records_pb2.REFRESH_CAUSE_TOO_OLD,
+    Freshness.FOREIGN: records_pb2.REFRESH_CAUSE_FOREIGN,
+    Freshness.MISSING: records_pb2.REFRESH_CAUSE_MISSING,
+    # What cannot be read is as good as missing, and is mended by generating it.
+    Freshness.UNREADABLE: records_pb2.REFRESH_CAUSE_MISSING,
+}
+"""Why interests in a state are wanted anew; fresh ones are not."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +56,8 @@ class Hydrated:
     listed: [c + 1] bool, categories that the request's lists leave; ranges: rows of those that may be returned
     (STRICT leaves out the clicked ones);
     unavailable: [n] bool; excluded, served: item rows; inputs: a batch of one for the user tower;
-    stored_vector: [d] float32, stands in for the tower; warnings; degraded_reasons: what was down or unreadable.
+    stored_vector: [d] float32, stands in for the tower; warnings; degraded_reasons: what was down or unreadable;
+    forgotten: the user is on the erasure list, and everything here is a stranger's.
     """
 
     query: RecallQuery
@@ -99,21 +73,48 @@ class Hydrated:
     stored_vector: NDArray[np.float32] | None
     warnings: tuple[QueryWarning, ...]
     degraded_reasons: tuple[str, ...]
+    forgotten: bool
+
+
+@dataclass(frozen=True)
+class _Feedback:
+    """A user's acknowledged feedback. served: item rows; says_something: there is something to reason from."""
+
+    clicks: Clicks
+    served: NDArray[np.int64]
+    events: InterestEvents
+    says_something: bool
+
+    @classmethod
+    def none(cls) -> _Feedback:
+        nothing = InterestEvents(ItemEvents.none(), ItemEvents.none())
+        return cls(Clicks.empty(), np.empty(0, np.int64), nothing, says_something=False)
 
 
 def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: ChannelSettings) -> Hydrated:
-    """Read what is known of the query's user. Never fails for the user's sake: what is missing is said."""
+    """Read what is known of the query's user. Never fails for the user's sake: what is missing is said.
+
+    Interests that are missing, stale or of another catalogue are asked for near-line; the answer does not wait. Of a
+    user on the erasure list nothing is read and nothing is asked for: a stranger is answered.
+    """
     snapshot = lease.snapshot
     resolved = resolve(query, snapshot)
     warnings = [*query.warnings, *resolved.warnings]
     degraded: list[str] = []
-    key, user = _user(snapshot, query, warnings, degraded)
-    recent, served = _feedback(snapshot, query, state, settings, warnings, degraded)
-    clicks = latest(resolved.clicks, recent, user.clicks)
+    forgotten = _is_forgotten(query, state, degraded)
+    key, user = _user(snapshot, query, forgotten, warnings, degraded)
+    feedback = _feedback(snapshot, query, forgotten, state, settings, warnings, degraded)
+    clicks = latest(resolved.clicks, feedback.clicks, user.clicks)
     clicked = clicked_categories(clicks, snapshot.num_categories)
     allowed = resolved.categories & ~clicked if query.novelty_policy is NoveltyPolicy.STRICT else resolved.categories
     ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
-    interests = _interests(snapshot, query, key, ranges, settings, degraded)
+    reader = InterestReader(snapshot, state, settings, query.now, degraded)
+    if forgotten:
+        interests = reader.of_stranger(ranges)
+    else:
+        interests = reader.of_user(query.user_id, key, feedback.events, ranges)
+        if key != layout.DEFAULT_USER or feedback.says_something:
+            _want_interests(snapshot, query, state, interests.own_freshness, (feedback.clicks, user.clicks))
     return Hydrated(
         query=query,
         clicks=clicks,
@@ -122,22 +123,32 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         ranges=ranges,
         unavailable=_unavailable(lease, state, degraded),
         excluded=resolved.excluded,
-        served=served,
+        served=feedback.served,
         interests=interests,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
         stored_vector=user.vector,
         warnings=tuple(warnings),
         degraded_reasons=tuple(degraded),
+        forgotten=forgotten,
     )
 
 
+def _is_forgotten(query: RecallQuery, state: UserState, degraded: list[str]) -> bool:
+    try:
+        return state.is_forgotten(query.user_id)
+    except StateUnavailable as error:
+        # Whoever asked to be forgotten must not be recognised because a file is broken.
+        degraded.append(f"erasures: {error}; answered as a stranger")
+        return True
+
+
 def _user(
-    snapshot: Snapshot, query: RecallQuery, warnings: list[QueryWarning], degraded: list[str]
+    snapshot: Snapshot, query: RecallQuery, forgotten: bool, warnings: list[QueryWarning], degraded: list[str]
 ) -> tuple[bytes, StoredUser]:
     key = layout.user_key(query.user_id)
     user = None
     try:
-        user = snapshot.users.read(key)
+        user = None if forgotten else snapshot.users.read(key)
         if user is None:
             warnings.append(QueryWarning(WarningCode.COLD_USER, "user_id", "not in the snapshot: a cold start"))
     except StoreError as error:
@@ -155,32 +166,57 @@ def _user(
 def _feedback(
     snapshot: Snapshot,
     query: RecallQuery,
+    forgotten: bool,
     state: UserState,
     settings: ChannelSettings,
     warnings: list[QueryWarning],
     degraded: list[str],
-) -> tuple[Clicks, NDArray[np.int64]]:
-    """Read clicks that came as feedback, and rows exposed within the horizon."""
-    nothing = Clicks.empty(), np.empty(0, np.int64)
+) -> _Feedback:
+    """Read clicks that came as feedback, rows exposed within the horizon, and what both say about interests."""
     if not state.owns(query.user_id):
         warnings.append(
             QueryWarning(WarningCode.NOT_OWNER, "user_id", "another host owns this user's feedback: judged without it")
         )
     try:
-        record = state.feedback(query.user_id)
+        record = None if forgotten else state.feedback(query.user_id)
     except StateUnavailable as error:
         degraded.append(f"feedback: {error}; {_UNPROVED}")
-        return nothing
+        return _Feedback.none()
     if record is None:
-        return nothing
+        return _Feedback.none()
     items, times = feedback_columns(record.clicks, snapshot.rows)
-    since = query.now - int(settings.served_horizon_hours * 3600)
-    exposed, _ = feedback_columns(record.exposures if settings.served_horizon_hours else (), snapshot.rows, since)
+    horizon = int(settings.served_horizon_hours * 3600)
+    # Beyond every event where nothing counts as served.
+    since = query.now - horizon if horizon else np.iinfo(np.int64).max
+    at_least = settings.interest_exposures if settings.interest_calibration else 0
+    exposed, exposure_times = feedback_columns(record.exposures, snapshot.rows, since, at_least)
     categories = snapshot.categories_of(items)
     for i in np.flatnonzero(items[: len(record.click_categories)] == 0).tolist():
         # In the catalogue when it was clicked and gone since: its category stays known to the user all the same.
         categories[i] = snapshot.category_numbers.get(record.click_categories[i], NO_CATEGORY)
-    return Clicks(items, categories, times), np.unique(exposed[exposed > 0] - 1)
+    return _Feedback(
+        clicks=Clicks(items, categories, times),
+        served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
+        events=InterestEvents(
+            ItemEvents.of(items, times, query.now), ItemEvents.of(exposed, exposure_times, query.now)
+        ),
+        says_something=bool(record.clicks or record.searches or record.signals),
+    )
+
+
+def _want_interests(
+    snapshot: Snapshot, query: RecallQuery, state: UserState, freshness: Freshness, stored: Sequence[Clicks]
+) -> None:
+    """Ask for interests, unless they are fresh, nobody would generate them, or another host owns the user.
+
+    stored: clicks, newest first; the request's own are gone when a model is asked.
+    """
+    cause = _CAUSES.get(freshness)
+    if cause is None or not snapshot.interest_gpt or not state.owns(query.user_id):
+        return
+    num_clicks = min(CLICK_WINDOW, sum(map(len, stored)))
+    latest_click = max((int(clicks.times[0]) for clicks in stored if len(clicks)), default=0)
+    state.want_interests(query.user_id, cause, refresh_priority(cause, num_clicks, latest_click, query.now))
 
 
 def _unavailable(lease: Lease, state: UserState, degraded: list[str]) -> NDArray[np.bool_]:
@@ -189,67 +225,6 @@ def _unavailable(lease: Lease, state: UserState, degraded: list[str]) -> NDArray
     except StateUnavailable as error:
         degraded.append(f"availability: {error}")
         return lease.snapshot.unavailable
-
-
-def _interests(
-    snapshot: Snapshot,
-    query: RecallQuery,
-    key: bytes,
-    allowed: RowRanges,
-    settings: ChannelSettings,
-    degraded: list[str],
-) -> Interests:
-    dim = snapshot.assembler.interest_dim
-    try:
-        stored = snapshot.interests.read(key)
-        freshness = _freshness(stored, query.now, snapshot.taxonomy_hash, settings)
-        if stored is None or freshness not in (Freshness.FRESH, Freshness.STALE):
-            if freshness is Freshness.FOREIGN:
-                degraded.append("interests: grounded in another taxonomy than the snapshot's")
-            return Interests.none(freshness, key, dim)
-        return _grounded(snapshot, stored, freshness, key, allowed, settings)
-    except StoreError as error:
-        degraded.append(f"interests: {error}")
-        return Interests.none(Freshness.UNREADABLE, key, dim)
-
-
-def _freshness(stored: StoredInterests | None, now: int, taxonomy_hash: int, settings: ChannelSettings) -> Freshness:
-    if stored is None:
-        return Freshness.MISSING
-    if stored.taxonomy_hash != taxonomy_hash:
-        return Freshness.FOREIGN
-    if now < stored.expires_at:
-        return Freshness.FRESH
-    too_old = now - stored.generated_at > settings.interest_hard_age_days * _DAY
-    return Freshness.TOO_OLD if too_old else Freshness.STALE
-
-
-def _grounded(
-    snapshot: Snapshot,
-    stored: StoredInterests,
-    freshness: Freshness,
-    key: bytes,
-    allowed: RowRanges,
-    settings: ChannelSettings,
-) -> Interests:
-    """Keep the interests with rows that may be returned: under STRICT, one whose category is now clicked is over."""
-    most = min(settings.interests_used, snapshot.assembler.max_interests)
-    positions: list[int] = []
-    names: list[str] = []
-    ranges: list[RowRanges] = []
-    for position, node_id in enumerate(stored.node_ids.tolist()):
-        if len(positions) == most:
-            break
-        node = snapshot.nodes.read(node_id)
-        within = None if node is None else allowed.within(node.starts, node.ends)
-        if node is not None and within:
-            positions.append(position)
-            names.append(node.name)
-            ranges.append(within)
-    kept = np.array(positions, np.int64)
-    vectors = np.array(snapshot.interest_vectors[stored.node_ids[kept]])
-    weights = stored.weights[kept]
-    return Interests(freshness, key, kept, tuple(names), weights, vectors, tuple(ranges), stored.generated_at)
 
 
 def _tower_inputs(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity import layout
 from serendipity.channel.candidates import NO_INTEREST
-from serendipity.channel.errors import StoreError
-from serendipity.channel.hydrate import Interests
+from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.interests import Interests
 from serendipity.channel.query import Source
 from serendipity.channel.recalled import Reason
 from serendipity.channel.scorer import Scored
-from serendipity.channel.stores import PathStore, SeedKind, StoredPath
+from serendipity.channel.stores import SeedKind, StoredPath
+from serendipity.interests.text import clean_text
 
 _COLLABORATIVE_TEXT = "Close to your taste as a whole."
 _COLD_TEXT = "Many people choose it; little is known of you yet."
@@ -35,15 +36,18 @@ class InternedReasons:
     failure: str
 
 
-def intern_reasons(scored: Scored, interests: Interests, paths: PathStore) -> InternedReasons:
-    """Collect the reasons of the items returned, reading the user's paths only if an interest is among them."""
+def intern_reasons(scored: Scored, interests: Interests, read_paths: Callable[[], list[StoredPath]]) -> InternedReasons:
+    """Collect the reasons of the items returned, reading the user's paths only if an interest is among them.
+
+    read_paths: paths in the order of the record that the interests are from; raises StoreError or StateUnavailable.
+    """
     found = _finds_of(scored)
     failure = ""
     stored: list[StoredPath] = []
     if any(interest != NO_INTEREST for finds in found for _, interest in finds):
         try:
-            stored = paths.read(interests.key)
-        except StoreError as error:
+            stored = read_paths()
+        except (StoreError, StateUnavailable) as error:
             failure = f"reasons: {error}"
     numbers: dict[tuple[int, int, bool], int] = {}
 
@@ -86,32 +90,49 @@ def _is_grounded(row: int, interest: int, interests: Interests) -> bool:
 
 
 def _reason(source: Source, interest: int, grounded: bool, interests: Interests, stored: list[StoredPath]) -> Reason:
-    cold = interests.key == layout.DEFAULT_USER
+    cold = interests.are_of_population
     if source is Source.COLLABORATIVE:
         return Reason(source, "", "", "", _COLD_TEXT if cold else _COLLABORATIVE_TEXT, 1.0)
     weight = float(interests.weights[interest])
     position = int(interests.positions[interest])
+    name = clean_text(interests.names[interest])
     if position >= len(stored):
-        name = interests.names[interest]
         return Reason(source, "", "", name, f"You may be curious about {name}.", weight)
-    path = stored[position]
+    path = _clean(stored[position], name)
     # What an open search finds lies near the user with the interest in mind, and need not be of the interest itself.
     nearby = _COLD_TEXT if cold else f"Close to your taste, with {path.latent_interest} in mind."
     text = _sentence(path) if grounded else nearby
     return Reason(source, path.seed, path.core_demand, path.latent_interest, text, weight)
 
 
+def _clean(path: StoredPath, name: str) -> StoredPath:
+    """Bound what users typed and models wrote. name: the interest's node's, where the path does not name it."""
+    return StoredPath(
+        path.seed_kind, clean_text(path.seed), clean_text(path.core_demand), clean_text(path.latent_interest) or name
+    )
+
+
 def _sentence(path: StoredPath) -> str:
-    demand, interest = path.core_demand, path.latent_interest
-    if path.seed_kind == SeedKind.SEARCH:
-        return f"You searched for “{path.seed}”: behind that may be {demand}, which also leads to {interest}."
-    if path.seed_kind == SeedKind.CATEGORY and path.seed == interest:
+    """Say a path to a person, each of its names once; without a seed or a demand, what is known of it."""
+    seed, demand, interest = path.seed, path.core_demand, path.latent_interest
+    own = path.seed_kind in (SeedKind.SEARCH, SeedKind.CATEGORY)
+    if (own and not seed) or path.seed_kind == SeedKind.UNSPECIFIED:
+        return f"You may be curious about {interest}."
+    did = f"You searched for “{seed}”" if path.seed_kind == SeedKind.SEARCH else f"You choose {seed}"
+    if path.seed_kind == SeedKind.CATEGORY and seed == interest:
         # Long ago, or it would not be novel.
         return f"You used to choose {interest}, and have not lately."
-    if path.seed_kind == SeedKind.CATEGORY:
-        return f"You choose {path.seed}: behind that may be {demand}, which also leads to {interest}."
-    if path.seed_kind == SeedKind.PROFILE:
-        return f"People like you ({path.seed}) look for {demand}, and find {interest}."
-    if demand == interest:
-        return f"Many people choose {interest}."
-    return f"Many people look for {demand}, and find {interest}."
+    if own and _same(demand, interest):
+        return f"{did}: behind that may be {interest}."
+    if own and (not demand or _same(demand, seed)):
+        return f"{did}, which also leads to {interest}."
+    if own:
+        return f"{did}: behind that may be {demand}, which also leads to {interest}."
+    who = f"People like you ({seed})" if path.seed_kind == SeedKind.PROFILE and seed else "Many people"
+    if not demand or _same(demand, interest):
+        return f"{who} choose {interest}."
+    return f"{who} look for {demand}, and find {interest}."
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()

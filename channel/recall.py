@@ -21,6 +21,7 @@ from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import DeadlinePassed, TowerAnswerInvalid, TowerError
 from serendipity.channel.filters import apply_filters
 from serendipity.channel.hydrate import Hydrated, hydrate
+from serendipity.channel.interests import path_reader
 from serendipity.channel.query import NoveltyPolicy, RecallQuery, SourceBounds
 from serendipity.channel.reasons import intern_reasons
 from serendipity.channel.recalled import Recalled, SourceOutcome, SourceState, StageTimes
@@ -179,12 +180,15 @@ class Channel:
             is_novel(categories, user.clicked),
             snapshot.id_order,
             snapshot.calibration,
+            interest_factors=user.interests.factors,
             fallback=vectors is not None and vectors.fallback,
             known_weight=self._settings.soft_novelty_weight if query.novelty_policy is NoveltyPolicy.SOFT else 1.0,
         )
         cap = category_cap(query.count, self._settings.category_share)
         chosen = scored.take(select(scored, query.count, bounds, cap))
-        reasons = intern_reasons(chosen, user.interests, snapshot.paths)
+        reasons = intern_reasons(
+            chosen, user.interests, path_reader(user.interests, query.user_id, snapshot, self._state)
+        )
         degraded = (tower_failure, *user.degraded_reasons, *(part.failure for part in found), reasons.failure)
         recalled = compose(
             self._new_id(),

@@ -86,7 +86,9 @@ class Recalled:
     reasons: each once; reason_indexes: [n] int32 into them, the reason of the source in `sources`;
     all_reason_indexes, all_reason_offsets: compressed rows, [n + 1] offsets;
     features: [n, len(feature_names)] float32; titles: n titles, none where the query asks for no explanation;
-    interests_age: seconds since the interests searched by were generated, None without any.
+    interests_age: seconds since the interests searched by were generated, None without any; interests_origin,
+    interests_freshness: names of Origin and Freshness in lower case; forgotten: the user is on the erasure list, and
+    the answer is not to be kept under the user's id.
     """
 
     recall_id: str
@@ -111,6 +113,9 @@ class Recalled:
     times: StageTimes
     titles: tuple[str, ...] = ()
     interests_age: float | None = None
+    interests_origin: str = ""
+    interests_freshness: str = ""
+    forgotten: bool = False
 
     def __len__(self) -> int:
         return len(self.item_ids)

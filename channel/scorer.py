@@ -72,12 +72,15 @@ def score(
     id_order: NDArray[np.int32],
     calibration: Calibration,
     *,
+    interest_factors: NDArray[np.float32],
     fallback: bool,
     known_weight: float = 1.0,
 ) -> Scored:
     """Score each item by its best source.
 
     categories: [n] numbers and novel: [n] bool, by candidate; id_order: [num_items] rank of each item's id;
+    interest_factors: [k], by what feedback moved the weight of each of the user's interests: the calibrated
+    probability was measured without that knowledge, and moves as the interest's rate did, up to 1;
     fallback: stored vectors stood in for the tower; known_weight: factor on items that are not novel.
     Ties, which isotonic curves make many of, go to the better rank within the source, then to the smaller id.
     """
@@ -88,15 +91,20 @@ def score(
     source_ranks = np.full((m, num_sources), NOT_FOUND, np.int32)
     for j, source in enumerate(Source):
         finds = np.flatnonzero(candidates.sources == source)
+        probabilities = calibration.probabilities(source, fallback, candidates.raw[finds])
+        if source is Source.INTEREST:
+            probabilities = np.minimum(probabilities * interest_factors[candidates.interests[finds]], np.float32(1))
         ties = (candidates.interests[finds], id_order[candidates.rows[finds]])
-        finds = finds[np.lexsort((*ties, -candidates.raw[finds]))]
+        order = np.lexsort((*ties, -candidates.raw[finds], -probabilities))
+        finds, probabilities = finds[order], probabilities[order]
         _, at = np.unique(inverse[finds], return_index=True)
         # Of an item's finds the best one counts, and items are ranked by it.
-        finds = finds[np.sort(at)]
+        at = np.sort(at)
+        finds = finds[at]
         items = inverse[finds]
         best_find[items, j] = finds
         source_ranks[items, j] = np.arange(len(items), dtype=np.int32)
-        source_scores[items, j] = calibration.probabilities(source, fallback, candidates.raw[finds])
+        source_scores[items, j] = probabilities[at]
     # A source that gives probability 0 still found the item.
     ordering = np.where(source_ranks == NOT_FOUND, np.float32(-1), source_scores)
     column = _best_column(ordering, source_ranks)

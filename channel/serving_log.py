@@ -59,9 +59,9 @@ class Served:
     recalled: Recalled
 
     def to_record(self) -> records_pb2.ServingRecord:
-        """Build the record; reasons are part of it whether or not the caller asked for them."""
+        """Build the record: with reasons, whether or not the caller asked for them; without a forgotten user's id."""
         record = records_pb2.ServingRecord(
-            user_id=self.query.user_id,
+            user_id="" if self.recalled.forgotten else self.query.user_id,
             experiment_tag=self.query.experiment_tag,
             novelty_policy=channel_pb2.NoveltyPolicy.Name(self.query.novelty_policy),
             response=to_response(self.recalled, explain=True),

@@ -58,6 +58,24 @@ class ChannelSettings(BaseSettings):
     interest_hard_age_days: float = Field(default=30.0, gt=0)
     """Age at which cached interests are no longer used at all, days. They turn stale before (`expires_at`)."""
 
+    interest_calibration: bool = True
+    """Let acknowledged clicks and exposures move the weights of interests, and the scores of what they lead to."""
+
+    interest_prior_strength: float = Field(default=20.0, gt=0)
+    """Exposures that a stored interest weight counts for against those acknowledged since."""
+
+    interest_feedback_half_life_days: float = Field(default=7.0, gt=0)
+    """Age at which a click or an exposure moves a weight half as much, days."""
+
+    interest_max_factor: float = Field(default=4.0, ge=1)
+    """A weight is raised to so many times its stored value at most, and lowered to so small a part of it."""
+
+    interest_exposures: int = Field(default=300, ge=0)
+    """Latest exposures that are looked at for the weights; those within the served horizon are in any case."""
+
+    interest_want_seconds: float = Field(default=60.0, ge=0)
+    """Time within which a worker does not ask again for a user's interests to be generated."""
+
     served_horizon_hours: float = Field(default=24.0, ge=0)
     """Items exposed to the user within so many hours are not recalled again; 0 switches that off."""
 

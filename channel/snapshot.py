@@ -33,7 +33,9 @@ class Snapshot:
     category_names: [c] top-level names, number = index + 1; category_offsets: [c + 1] int64 item rows;
     item_ids: [n] by row; rows: item id → row; id_order: [n] int32, rank of each item's id among all ids;
     unavailable: [n] bool, as of the snapshot; interest_vectors: [num_nodes, D] float32, mapped;
-    click_types: numbers of EventType that count as clicks; taxonomy_hash: first 8 bytes of it, as records carry it.
+    click_types: numbers of EventType that count as clicks; taxonomy_hash: first 8 bytes of it, as records carry it;
+    vocabulary_id: number of the interest vocabulary, 0 for none; interest_gpt: model that generates interests
+    near-line, empty for none.
     """
 
     directory: Path
@@ -57,6 +59,8 @@ class Snapshot:
     calibration: Calibration
     click_types: frozenset[int]
     taxonomy_hash: int
+    vocabulary_id: int
+    interest_gpt: str
 
     @property
     def num_categories(self) -> int:
@@ -173,6 +177,8 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         # A manifest without click types is of a data set with one kind of event.
         click_types=frozenset(manifest.click_types) or frozenset([channel_pb2.EVENT_TYPE_CLICK]),
         taxonomy_hash=int(manifest.taxonomy_hash[:16] or "0", 16),
+        vocabulary_id=int(manifest.vocabulary_id[:16] or "0", 16),
+        interest_gpt=manifest.interest_gpt.model_name,
     )
 
 

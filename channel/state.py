@@ -1,7 +1,7 @@
-"""What the pipeline sees of this host's mutable state: feedback and availability.
+"""What the pipeline sees of this host's mutable state: feedback, availability, near-line interests, erasures.
 
-Both change between snapshots; whoever keeps them (an LMDB environment in the service, nothing at all
-in a replay) implements `UserState`.
+All of it changes between snapshots; whoever keeps it (LMDB environments in the service, nothing at all in a replay)
+implements `UserState`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,30 @@ class UserState(Protocol):
         Raises StateUnavailable when it cannot be read.
         """
 
+    def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:
+        """Return the interests generated for the user near-line, whatever their age and taxonomy; None without any.
+
+        Raises StateUnavailable when they cannot be read.
+        """
+
+    def interest_paths(self, user_id: str, generated_at: int) -> records_pb2.InterestPathsRecord | None:
+        """Return how the near-line interests generated at a moment were reached; None if others replaced them.
+
+        Raises StateUnavailable when they cannot be read.
+        """
+
+    def want_interests(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
+        """Ask for the user's interests to be generated near-line. priority: 0 to 1. Never waits, never raises."""
+
+    def is_forgotten(self, user_id: str) -> bool:
+        """Tell whether the user is on the erasure list: nothing that is stored of such a user may be used.
+
+        Raises StateUnavailable when the list cannot be read.
+        """
+
 
 class EmptyUserState:
-    """No feedback and no changes: replays, and services that record none."""
+    """No feedback, no changes, nothing near-line: replays, and services that keep none."""
 
     def __init__(self) -> None:
         self._overlay = AvailabilityOverlay()
@@ -62,3 +83,18 @@ class EmptyUserState:
     def availability(self) -> AvailabilityOverlay:
         """Return the empty overlay."""
         return self._overlay
+
+    def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:  # noqa: ARG002
+        """Return None: nothing is generated here."""
+        return None
+
+    def interest_paths(self, user_id: str, generated_at: int) -> records_pb2.InterestPathsRecord | None:  # noqa: ARG002
+        """Return None: nothing is generated here."""
+        return None
+
+    def want_interests(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
+        """Do nothing: there is no queue."""
+
+    def is_forgotten(self, user_id: str) -> bool:  # noqa: ARG002
+        """Return False: there is no list."""
+        return False

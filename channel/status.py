@@ -12,6 +12,7 @@ from grpc_status import rpc_status
 from serendipity.channel.errors import (
     ChannelError,
     DeadlinePassed,
+    GenerationError,
     InvalidQuery,
     PublicationRefused,
     RecordCorrupt,
@@ -35,6 +36,7 @@ _CODES: tuple[tuple[type[ChannelError], grpc.StatusCode], ...] = (
     (StoreError, grpc.StatusCode.UNAVAILABLE),
     (PublicationRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (TowerError, grpc.StatusCode.UNAVAILABLE),
+    (GenerationError, grpc.StatusCode.UNAVAILABLE),
 )
 
 _LISTED = 16

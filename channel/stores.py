@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt, StoreUnavailable
+from serendipity.channel.vectors import RowRanges
 from serendipity.features import LongHistory
 from serendipity.novelty import Clicks
 from serendipity.v1 import channel_pb2, records_pb2
@@ -180,7 +181,8 @@ class StoredInterests:
     """A user's latent interests, best first.
 
     node_ids: [k] int64; weights: [k] float32, 0 to 1; generated_at, expires_at: Unix seconds; taxonomy_hash: first
-    8 bytes of the hash of the taxonomy they are grounded in.
+    8 bytes of the hash of the taxonomy they are grounded in; vocabulary_id: number of the vocabulary of node_ids, 0
+    for that of the snapshot they are stored in.
     """
 
     node_ids: NDArray[np.int64]
@@ -188,6 +190,22 @@ class StoredInterests:
     generated_at: int
     expires_at: int
     taxonomy_hash: int
+    vocabulary_id: int
+
+    @classmethod
+    def of(cls, record: records_pb2.InterestsRecord) -> StoredInterests:
+        """Lay a record out. Raises ValueError if it has not as many weights as nodes."""
+        node_ids = np.array(record.node_ids, np.int64)
+        if len(node_ids) != len(record.weights):
+            raise ValueError(f"weights: found {len(record.weights)} weights, expected {len(node_ids)}")
+        return cls(
+            node_ids=node_ids,
+            weights=np.minimum(np.array(record.weights, np.float32) / np.float32(1000), np.float32(1)),
+            generated_at=record.generated_at,
+            expires_at=record.expires_at,
+            taxonomy_hash=record.taxonomy_hash,
+            vocabulary_id=record.vocabulary_id,
+        )
 
 
 class InterestStore(Store):
@@ -203,18 +221,13 @@ class InterestStore(Store):
         record = self._read(key, records_pb2.InterestsRecord())
         if record is None:
             return None
-        node_ids = np.array(record.node_ids, np.int64)
-        if len(node_ids) != len(record.weights):
-            raise self._corrupt(key, "weights", f"{len(record.weights)} weights", len(node_ids))
-        if node_ids.max(initial=-1) >= self._num_nodes:
-            raise self._corrupt(key, "node_ids", node_ids.max(), f"below {self._num_nodes}")
-        return StoredInterests(
-            node_ids=node_ids,
-            weights=np.array(record.weights, np.float32) / np.float32(1000),
-            generated_at=record.generated_at,
-            expires_at=record.expires_at,
-            taxonomy_hash=record.taxonomy_hash,
-        )
+        try:
+            stored = StoredInterests.of(record)
+        except ValueError as error:
+            raise RecordCorrupt(f"{self._name}: key {key!r}: {error}") from error
+        if stored.node_ids.max(initial=-1) >= self._num_nodes:
+            raise self._corrupt(key, "node_ids", stored.node_ids.max(), f"below {self._num_nodes}")
+        return stored
 
 
 class SeedKind(IntEnum):
@@ -243,18 +256,20 @@ class PathStore(Store):
     def read(self, key: bytes) -> list[StoredPath]:
         """Read the paths of a user's interests by key, in their order; none where nothing is stored."""
         record = self._read(key, records_pb2.InterestPathsRecord())
-        if record is None:
-            return []
-        return [StoredPath(p.seed_kind, p.seed, p.core_demand, p.latent_interest) for p in record.paths]
+        return [] if record is None else stored_paths(record)
+
+
+def stored_paths(record: records_pb2.InterestPathsRecord) -> list[StoredPath]:
+    """Lay the paths of a record out, in the order of its interests."""
+    return [StoredPath(p.seed_kind, p.seed, p.core_demand, p.latent_interest) for p in record.paths]
 
 
 @dataclass(frozen=True)
 class StoredNode:
-    """An interest node and the item rows [starts[i], ends[i]) it is grounded in; starts, ends: [m] int64."""
+    """An interest node and the item rows it is grounded in."""
 
     name: str
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
+    rows: RowRanges
 
 
 class NodeStore(Store):
@@ -276,7 +291,7 @@ class NodeStore(Store):
         starts, ends = np.array(record.starts, np.int64), np.array(record.ends, np.int64)
         if len(starts) != len(ends) or (ends < starts).any():
             raise self._corrupt(key, "starts, ends", f"{starts.tolist()}, {ends.tolist()}", "ranges")
-        node = self._known[node_id] = StoredNode(record.name, starts, ends)
+        node = self._known[node_id] = StoredNode(record.name, RowRanges.union(starts, ends))
         return node
 
 
@@ -308,17 +323,21 @@ class ItemStore(Store):
 
 
 def feedback_columns(
-    events: Iterable[channel_pb2.FeedbackEvent], rows: Mapping[str, int], since: int | None = None
+    events: Iterable[channel_pb2.FeedbackEvent],
+    rows: Mapping[str, int],
+    since: int | None = None,
+    at_least: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lay feedback events, newest first, out as columns: items [n] (row + 1, 0 outside the catalogue), times [n].
 
-    rows: item id → row; since: Unix seconds, events before it are left out.
+    rows: item id → row; since: Unix seconds, events before it are left out, except the latest `at_least` of all. An
+    event takes 0.6 µs.
     """
     items: list[int] = []
     times: list[int] = []
     for event in events:
         seconds = event.time.seconds
-        if since is not None and seconds < since:
+        if since is not None and seconds < since and len(items) >= at_least:
             break
         items.append(rows.get(event.item_id, -1) + 1)
         times.append(seconds)

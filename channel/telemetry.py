@@ -12,14 +12,18 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from serendipity.channel.feedback import Recorded
+from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.recalled import Recalled, Versions
+from serendipity.v1 import records_pb2
 
 _LATENCY_BUCKETS = (
     0.001,
@@ -100,6 +104,18 @@ class Telemetry:
             buckets=_AGE_BUCKETS,
             registry=new,
         )
+        self._interests = Counter(
+            "serendipity_interests",
+            "Answers by where their interests come from and how fresh these are.",
+            ["origin", "freshness"],
+            registry=new,
+        )
+        self._interests_wanted = Counter(
+            "serendipity_interests_wanted",
+            "Users whose interests were asked for near-line, by cause.",
+            ["cause"],
+            registry=new,
+        )
         self._degraded = Counter("serendipity_degraded_answers", "Answers marked degraded.", registry=new)
         self._removed = Counter(
             "serendipity_removed_candidates", "Candidates removed by a filter.", ["filter"], registry=new
@@ -146,6 +162,7 @@ class Telemetry:
             self._short.inc()
         if recalled.degraded:
             self._degraded.inc()
+        self._interests.labels(recalled.interests_origin, recalled.interests_freshness).inc()
         if recalled.interests_age is not None:
             self._interests_age.observe(recalled.interests_age)
         for stage in _STAGES:
@@ -167,6 +184,15 @@ class Telemetry:
         self._feedback.labels("accepted").inc(recorded.accepted)
         self._feedback.labels("duplicate").inc(recorded.duplicates)
         self._feedback.labels("rejected").inc(len(recorded.rejected))
+
+    def interests_wanted(self, cause: records_pb2.RefreshCause) -> None:
+        """Count a user whose interests are asked for."""
+        name = records_pb2.RefreshCause.Name(cause).removeprefix("REFRESH_CAUSE_").lower()
+        self._interests_wanted.labels(name).inc()
+
+    def watch_nearline(self, nearline: NearlineStore) -> None:
+        """Show what becomes of the users asked for, as the store counts them."""
+        self.registry.register(_NearlineCollector(nearline))
 
     def serving_log_dropped(self, count: int) -> None:
         """Count answers the serving log lost."""
@@ -190,6 +216,22 @@ class Telemetry:
     def serve(self, host: str, port: int) -> MetricsServer:
         """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
         return MetricsServer(self.registry, host, port)
+
+
+class _NearlineCollector(Collector):
+    """Reads a near-line store's counts when they are asked for: it knows what became of a want only afterwards."""
+
+    def __init__(self, nearline: NearlineStore) -> None:
+        self._nearline = nearline
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the counts of this process."""
+        family = CounterMetricFamily(
+            "serendipity_interests_queued", "Users asked for near-line, by what became of it.", labels=["outcome"]
+        )
+        for outcome, count in asdict(self._nearline.wanted()).items():
+            family.add_metric([outcome], count)
+        yield family
 
 
 class MetricsServer:

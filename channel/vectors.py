@@ -61,11 +61,17 @@ class RowRanges:
         filled = ends > starts
         return cls(starts[filled], ends[filled])
 
-    def within(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> RowRanges:
-        """Cut other ranges, which may overlap each other, down to these."""
+    @classmethod
+    def union(cls, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> RowRanges:
+        """Rows of ranges that may overlap each other, in any order."""
+        united = _united(starts, ends)
+        return cls(np.array([a for a, _ in united], np.int64), np.array([b for _, b in united], np.int64))
+
+    def within(self, other: RowRanges) -> RowRanges:
+        """Rows that are in other ranges as well."""
         pieces = [
-            (max(int(start), int(self.starts[i])), min(int(end), int(self.ends[i])))
-            for start, end in _united(starts, ends)
+            (max(start, int(self.starts[i])), min(end, int(self.ends[i])))
+            for start, end in zip(other.starts.tolist(), other.ends.tolist(), strict=True)
             for i in range(int(np.searchsorted(self.ends, start, side="right")), int(np.searchsorted(self.starts, end)))
         ]
         return RowRanges(np.array([a for a, _ in pieces], np.int64), np.array([b for _, b in pieces], np.int64))
@@ -239,6 +245,8 @@ def _united(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[tuple[in
     """Ascending ranges that cover the same rows, each row once."""
     united: list[tuple[int, int]] = []
     for start, end in sorted(zip(starts.tolist(), ends.tolist(), strict=True)):
+        if start >= end:
+            continue
         if united and start <= united[-1][1]:
             united[-1] = (united[-1][0], max(end, united[-1][1]))
         else:

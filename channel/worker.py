@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import structlog
 
 from serendipity.channel.availability import AvailabilityReader, AvailabilityStore
+from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.feedback_event import Ownership
 from serendipity.channel.host_state import HostState
+from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.publication import Publications
 from serendipity.channel.recall import Channel
 from serendipity.channel.server import ChannelServicer, Health, Parts, create_server
@@ -139,12 +141,19 @@ def _open_parts(
     stack: contextlib.AsyncExitStack,
 ) -> Parts:
     """Open stores, logs and pipeline; the stack closes them, last opened first."""
+    erasures = ErasureList(settings.erasures_path)
+    stack.callback(erasures.close)
     feedback = FeedbackStore(
         settings.feedback_path,
         ownership=Ownership(settings.shard, settings.num_shards),
         map_bytes=settings.feedback_map_bytes,
     )
     stack.callback(feedback.close)
+    nearline = NearlineStore(
+        settings.nearline_path, map_bytes=settings.nearline_map_bytes, max_entries=settings.nearline_max_entries
+    )
+    stack.callback(nearline.close)
+    telemetry.watch_nearline(nearline)
     holder = SnapshotHolder()
     stack.callback(holder.close)
 
@@ -175,7 +184,15 @@ def _open_parts(
     stack.callback(serving_log.close)
     tower = _tower(settings, channel_settings)
     stack.push_async_callback(tower.close)
-    channel = Channel(holder, tower, HostState(feedback, overlay), channel_settings)
+    state = HostState(
+        feedback,
+        overlay,
+        nearline,
+        erasures,
+        want_interval=channel_settings.interest_want_seconds,
+        on_want=telemetry.interests_wanted,
+    )
+    channel = Channel(holder, tower, state, channel_settings)
     stack.callback(channel.close)
     return Parts(
         channel=channel,

@@ -67,7 +67,7 @@ class Floor:
         allowed = ~clicked_categories(user.clicks, snapshot.num_categories)
         ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
         nodes = [snapshot.nodes.read(node) for node in interests.node_ids[: self._interests_used].tolist()]
-        grounded = [ranges.within(node.starts, node.ends) for node in nodes if node is not None]
+        grounded = [ranges.within(node.rows) for node in nodes if node is not None]
         vectors = np.array(snapshot.interest_vectors[interests.node_ids[: self._interests_used]])
         inputs = snapshot.assembler.assemble(user.clicks, user.long_history, user.profile, vectors, now)
         answer = self._user_vectors(inputs)[0]

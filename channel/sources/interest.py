@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from serendipity.channel.candidates import Candidates
-from serendipity.channel.hydrate import Freshness, Hydrated
+from serendipity.channel.hydrate import Hydrated
+from serendipity.channel.interests import Freshness
 from serendipity.channel.query import Source
 from serendipity.channel.recalled import SourceState
 from serendipity.channel.sources import UserVectors

@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serendipity.channel.availability import AvailabilityReader, AvailabilityStore
+from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import StateFull, StateUnavailable
 from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.host_state import HostState
+from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.state import UserState
 from serendipity.v1 import channel_pb2
 
@@ -149,8 +151,12 @@ def test_other_processes_see_a_change_within_five_seconds(tmp_path: Path) -> Non
 def test_the_host_state_joins_feedback_ownership_and_availability(tmp_path: Path) -> None:
     store = AvailabilityStore(tmp_path / "availability")
     reader = AvailabilityReader(store, interval=3600)
-    with FeedbackStore(tmp_path / "feedback") as feedback:
-        state: UserState = HostState(feedback, reader)
+    with (
+        FeedbackStore(tmp_path / "feedback") as feedback,
+        NearlineStore(tmp_path / "nearline") as nearline,
+        ErasureList(tmp_path / "erasures") as erasures,
+    ):
+        state: UserState = HostState(feedback, reader, nearline, erasures)
         assert state.feedback("anna") is None
         assert state.owns("anna")
         click = channel_pb2.EVENT_TYPE_CLICK

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lmdb
 import numpy as np
 import pytest
 
-from serendipity import layout
 from serendipity.channel.candidates import NO_INTEREST, Candidates
-from serendipity.channel.hydrate import Freshness, Interests
+from serendipity.channel.interests import Freshness, Interests, Origin
 from serendipity.channel.query import Source
 from serendipity.channel.reasons import InternedReasons, intern_reasons
 from serendipity.channel.scorer import Scored
@@ -43,12 +43,16 @@ def interests(*positions: int) -> Interests:
     n = len(positions)
     return Interests(
         freshness=Freshness.FRESH,
+        origin=Origin.SNAPSHOT,
         key=b"u",
         positions=np.array(positions, np.int64),
         names=tuple(f"name-{i}" for i in range(n)),
         weights=np.linspace(1, 0.5, n, dtype=np.float32),
+        factors=np.ones(n, np.float32),
         vectors=np.zeros((n, 2), np.float32),
         ranges=(),
+        generated_at=0,
+        own_freshness=Freshness.FRESH,
     )
 
 
@@ -86,7 +90,7 @@ def test_every_reason_is_listed_once_and_every_item_points_at_all_of_its_own(tmp
         [(I2I, 1), (U2I, NO_INTEREST)],
         [(4, I2I, 0.5, 1), (9, I2I, 0.7, 1), (9, I2I, 0.3, 0), (4, U2I, 3.0, NO_INTEREST), (77, I2I, 9.0, 2)],
     )
-    reasons = intern_reasons(items, interests(0, 1, 2), paths)
+    reasons = intern_reasons(items, interests(0, 1, 2), partial(paths.read, b"u"))
     paths.close()
     assert len(reasons.reasons) == 3
     assert of_item(reasons, 0) == [(I2I, 0.75), (I2I, 1.0)]
@@ -99,7 +103,7 @@ def test_every_reason_is_listed_once_and_every_item_points_at_all_of_its_own(tmp
 def test_each_kind_of_seed_has_its_sentence(tmp_path: Path, kind: records_pb2.SeedKind) -> None:
     paths = store(tmp_path / "paths", records_pb2.SEED_KIND_UNSPECIFIED, kind)
     # Interest 0 was dropped as clicked: what is interest 0 now has position 1 in the record.
-    reasons = intern_reasons(scored([1], [(I2I, 0)], [(1, I2I, 1.0, 0)]), interests(1), paths)
+    reasons = intern_reasons(scored([1], [(I2I, 0)], [(1, I2I, 1.0, 0)]), interests(1), partial(paths.read, b"u"))
     paths.close()
     (reason,) = reasons.reasons
     assert reason.text == KINDS[kind]
@@ -117,7 +121,9 @@ def test_a_category_that_is_itself_the_interest_is_said_to_be_long_past(tmp_path
     with lmdb.open(str(tmp_path), lock=False) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"u", record.SerializeToString())
     paths = PathStore(tmp_path)
-    (reason,) = intern_reasons(scored([1], [(I2I, 0)], [(1, I2I, 1.0, 0)]), interests(0), paths).reasons
+    (reason,) = intern_reasons(
+        scored([1], [(I2I, 0)], [(1, I2I, 1.0, 0)]), interests(0), partial(paths.read, b"u")
+    ).reasons
     paths.close()
     assert reason.text == "You used to choose Tea, and have not lately."
 
@@ -125,22 +131,26 @@ def test_a_category_that_is_itself_the_interest_is_said_to_be_long_past(tmp_path
 def test_paths_are_not_read_without_an_interest_among_the_items(tmp_path: Path) -> None:
     paths = store(tmp_path / "paths")
     paths.close()
-    reasons = intern_reasons(scored([1], [(U2I, NO_INTEREST)], [(1, U2I, 1.0, NO_INTEREST)]), interests(), paths)
+    reasons = intern_reasons(
+        scored([1], [(U2I, NO_INTEREST)], [(1, U2I, 1.0, NO_INTEREST)]), interests(), partial(paths.read, b"u")
+    )
     assert [reason.source for reason in reasons.reasons] == [U2I]
     assert reasons.failure == ""
 
 
 def test_nothing_returned_has_no_reasons(tmp_path: Path) -> None:
     paths = store(tmp_path / "paths")
-    reasons = intern_reasons(scored([], [], []), interests(), paths)
+    reasons = intern_reasons(scored([], [], []), interests(), partial(paths.read, b"u"))
     paths.close()
     assert reasons.reasons == ()
     assert reasons.all_offsets.tolist() == [0]
 
 
 def test_nobody_is_told_of_a_taste_that_is_not_known(tmp_path: Path) -> None:
-    cold = replace(interests(), key=layout.DEFAULT_USER)
-    answer = intern_reasons(scored([5], [(U2I, NO_INTEREST)], [(5, U2I, 1.0, NO_INTEREST)]), cold, store(tmp_path))
+    cold = replace(interests(), origin=Origin.POPULATION)
+    answer = intern_reasons(
+        scored([5], [(U2I, NO_INTEREST)], [(5, U2I, 1.0, NO_INTEREST)]), cold, partial(store(tmp_path).read, b"u")
+    )
     assert "your taste" not in answer.reasons[0].text
 
 
@@ -150,7 +160,9 @@ def test_an_interest_that_is_its_own_demand_is_named_once(tmp_path: Path) -> Non
     )
     with lmdb.open(str(tmp_path), lock=False) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"u", records_pb2.InterestPathsRecord(paths=[path]).SerializeToString())
-    answer = intern_reasons(scored([5], [(I2I, 0)], [(5, I2I, 1.0, 0)]), interests(0), PathStore(tmp_path))
+    answer = intern_reasons(
+        scored([5], [(I2I, 0)], [(5, I2I, 1.0, 0)]), interests(0), partial(PathStore(tmp_path).read, b"u")
+    )
     assert answer.reasons[0].text == "Many people choose Tea."
 
 
@@ -159,7 +171,9 @@ def test_what_an_open_search_found_is_not_claimed_to_be_of_the_interest(tmp_path
     known = replace(interests(0), ranges=(inside,))
     finds = [(15, I2I, 2.0, 0), (30, I2I, 1.0, 0)]
     answer = intern_reasons(
-        scored([15, 30], [(I2I, 0), (I2I, 0)], finds), known, store(tmp_path, records_pb2.SEED_KIND_CATEGORY)
+        scored([15, 30], [(I2I, 0), (I2I, 0)], finds),
+        known,
+        partial(store(tmp_path, records_pb2.SEED_KIND_CATEGORY).read, b"u"),
     )
     assert [answer.reasons[i].text for i in answer.indexes] == [
         KINDS[records_pb2.SEED_KIND_CATEGORY],

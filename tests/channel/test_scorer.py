@@ -42,7 +42,7 @@ def scored(found: Candidates, novel: list[bool] | None = None, **options: object
         np.array(novel if novel is not None else [True] * len(found)),
         np.arange(100, dtype=np.int32)[::-1],
         CALIBRATION,
-        **{"fallback": False, **options},  # type: ignore[arg-type]
+        **{"fallback": False, "interest_factors": np.ones(16, np.float32), **options},  # type: ignore[arg-type]
     )
 
 

@@ -56,7 +56,7 @@ def test_cutting_ranges_is_the_intersection_of_their_rows(categories: set[int], 
     ranges = ranges_of(*categories)
     starts, ends = (np.array([piece[i] for piece in pieces], np.int64) for i in (0, 1))
     expected = {row for start, end in pieces for row in range(start, end)} & set(ranges.rows().tolist())
-    found = ranges.within(starts, ends).rows().tolist()
+    found = ranges.within(RowRanges.union(starts, ends)).rows().tolist()
     assert found == sorted(expected)
 
 
