@@ -10,8 +10,9 @@ from google.protobuf.message import DecodeError
 from serendipity import layout
 from serendipity.channel.errors import ChannelError, RecordCorrupt, SnapshotUnavailable
 from serendipity.channel.nearline.context import ContextReader, ReadFeedback, SignalStore
+from serendipity.channel.nearline.encodings import Encodings
 from serendipity.channel.snapshot import Snapshot
-from serendipity.interests.grounding import Encode, Grounder, GroundingNode
+from serendipity.interests.grounding import Grounder, GroundingNode
 from serendipity.interests.prompt import PromptStyle
 from serendipity.v1 import records_pb2
 
@@ -23,22 +24,23 @@ _ALL_FACTS = records_pb2.FactsSpec(search_days=30.0, clicked_titles="always", si
 class RefreshModel:
     """InterestGPT as a snapshot names it, and what its answers are grounded in.
 
-    grounder: over the snapshot's nodes; users: reads what the model is told; snapshot: must stay open.
+    grounder: over the snapshot's nodes, with the encodings that are made ahead; users: reads what the model is told;
+    snapshot: must stay open.
     """
 
     spec: records_pb2.InterestGptSpec
     style: PromptStyle
     grounder: Grounder
+    encodings: Encodings
     users: ContextReader
     snapshot: Snapshot
     signals: SignalStore | None
 
     @classmethod
-    def open(cls, snapshot: Snapshot, feedback: ReadFeedback, encode: Encode) -> RefreshModel | None:
+    def open(cls, snapshot: Snapshot, feedback: ReadFeedback) -> RefreshModel | None:
         """Read a snapshot's spec, nodes and signals; None if it names no InterestGPT.
 
-        encode: the encoder of the snapshot's interest vectors. Raises SnapshotUnavailable for a spec or nodes that
-        cannot be used.
+        Raises SnapshotUnavailable for a spec or nodes that cannot be used.
         """
         path = snapshot.directory / layout.MANIFEST
         try:
@@ -54,11 +56,12 @@ class RefreshModel:
                     f"{path}: interest_gpt: found {len(spec.rank_weights)} rank_weights for {spec.num_interests} "
                     "interests, expected at least one of each"
                 )
+            encodings = Encodings(snapshot.interest_vectors.shape[1])
             grounder = Grounder(
                 grounding_nodes(snapshot),
                 snapshot.category_names,
                 snapshot.interest_vectors,
-                encode,
+                encodings,
                 manifest.grounding_threshold,
             )
             signals = None
@@ -67,7 +70,8 @@ class RefreshModel:
         except (layout.SnapshotError, ChannelError) as error:
             raise SnapshotUnavailable(f"{path}: interests cannot be refreshed: {error}") from error
         rule = spec.facts if spec.HasField("facts") else _ALL_FACTS
-        return cls(spec, style, grounder, ContextReader(snapshot, signals, feedback, rule), snapshot, signals)
+        users = ContextReader(snapshot, signals, feedback, rule)
+        return cls(spec, style, grounder, encodings, users, snapshot, signals)
 
     def close(self) -> None:
         """Close what was opened beside the snapshot."""
