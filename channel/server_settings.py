@@ -110,6 +110,45 @@ class ServerSettings(BaseSettings):
     serving_log_retention_days: float = Field(default=30.0, gt=0)
     """Age at which a serving-log file goes."""
 
+    nearline: bool = True
+    """Run the process that generates wanted interests; without it they only queue up."""
+
+    nearline_triton_url: str | None = None
+    """Triton that serves InterestGPT and the text encoder, host:port; by default the one of the user tower."""
+
+    nearline_batch: int = Field(default=64, ge=1, le=1_024)
+    """Users refreshed at once; the calls of InterestGPT are as large as its model allows."""
+
+    nearline_timeout_seconds: float = Field(default=120.0, gt=0)
+    """Time InterestGPT has for one batch."""
+
+    nearline_poll_seconds: float = Field(default=1.0, gt=0)
+    """Time between looks at an empty queue."""
+
+    nearline_retry_seconds: float = Field(default=30.0, gt=0)
+    """Longest time between tries while Triton does not answer; the first is tried after nearline_poll_seconds."""
+
+    nearline_max_entries: int = Field(default=1_000_000, ge=1)
+    """Users queued at most; then the least urgent are refused."""
+
+    nearline_max_attempts: int = Field(default=5, ge=1)
+    """Failures after which a user is parked until an operator retries."""
+
+    nearline_back_off_seconds: float = Field(default=60.0, gt=0)
+    """Time until a failed user is tried again; it doubles with every failure."""
+
+    nearline_longest_back_off_seconds: float = Field(default=21_600.0, gt=0)
+    """Longest such time."""
+
+    nearline_quiet_seconds: float = Field(default=3_600.0, ge=0)
+    """Time for which a user of whom nothing is known is not queued again."""
+
+    nearline_commit_seconds: float = Field(default=0.1, ge=0)
+    """Time between commits of the users wanted: each costs an fsync."""
+
+    nearline_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
+    """Largest size of the near-line store; a user's interests and paths take about 2 KB."""
+
     uvloop: bool = True
     """Use uvloop's event loop in the workers (some 15 % more calls a second)."""
 
@@ -133,6 +172,21 @@ class ServerSettings(BaseSettings):
     def erasures_path(self) -> Path:
         """Directory of the list of users to be forgotten."""
         return self.state / "erasures"
+
+    @property
+    def nearline_path(self) -> Path:
+        """Directory of the near-line store."""
+        return self.state / "nearline"
+
+    @property
+    def nearline_lock_path(self) -> Path:
+        """File that the one process that generates interests holds."""
+        return self.state / "nearline.lock"
+
+    @property
+    def nearline_status_path(self) -> Path:
+        """File that says how that process fares."""
+        return self.state / "nearline.json"
 
     @property
     def availability_path(self) -> Path:

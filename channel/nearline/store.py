@@ -29,6 +29,7 @@ from serendipity.channel.nearline.outcome import Completed, Failed, Outcome, Set
 from serendipity.channel.nearline.priority import BackOff, due
 from serendipity.channel.nearline.tables import NearlineTables, NearlineTransaction
 from serendipity.channel.nearline.wanted import Want, Wanted, WantedCounts
+from serendipity.channel.server_settings import ServerSettings
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 
@@ -312,6 +313,22 @@ class NearlineStore:
             raise StateFull(f"{self._name}: full; raise nearline_map_bytes, or let records expire sooner") from error
         except (lmdb.Error, OSError, DecodeError) as error:
             raise StateUnavailable(f"{self._name}: cannot be {what} ({error})") from error
+
+
+def open_nearline(settings: ServerSettings, clock: Callable[[], float] = time.time) -> NearlineStore:
+    """Open the near-line store of a host as its settings say. Raises StateUnavailable."""
+    return NearlineStore(
+        settings.nearline_path,
+        map_bytes=settings.nearline_map_bytes,
+        max_entries=settings.nearline_max_entries,
+        back_off=BackOff(
+            first=settings.nearline_back_off_seconds,
+            longest=settings.nearline_longest_back_off_seconds,
+            max_attempts=settings.nearline_max_attempts,
+        ),
+        commit_interval=settings.nearline_commit_seconds,
+        clock=clock,
+    )
 
 
 def _make_ready(transaction: NearlineTransaction, key: bytes, *, afresh: bool = False) -> bool:
