@@ -174,11 +174,6 @@ class ServerSettings(BaseSettings):
         return self.state / "erasures"
 
     @property
-    def nearline_path(self) -> Path:
-        """Directory of the near-line store."""
-        return self.state / "nearline"
-
-    @property
     def nearline_lock_path(self) -> Path:
         """File that the one process that generates interests holds."""
         return self.state / "nearline.lock"
