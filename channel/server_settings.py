@@ -89,12 +89,6 @@ class ServerSettings(BaseSettings):
     feedback_retention_days: float = Field(default=30.0, gt=0)
     """How long feedback and its event ids are kept: longer than hosts repeat calls, and than snapshots are apart."""
 
-    nearline_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
-    """Largest size of the near-line store: the queue, and the interests generated (address space until it is used)."""
-
-    nearline_max_entries: int = Field(default=1_000_000, ge=1)
-    """Users that may be queued for new interests; beyond that the least urgent are refused and counted."""
-
     availability_map_bytes: int = Field(default=4 << 30, ge=1 << 20)
     """Largest size of the availability store."""
 
