@@ -29,18 +29,19 @@ class RecentEvent:
 
 @dataclass(frozen=True)
 class Feedback:
-    """Something a user did with an item.
+    """Something a user did with an item, or searched for: type "search", `query` as typed and no item.
 
     recall_id: the answer it came from, empty if from elsewhere; time: Unix seconds or an aware datetime, None: now;
     event_id: unique, chosen by the host; empty: the client makes one.
     """
 
     user_id: str
-    item_id: str
+    item_id: str = ""
     type: EventName = "click"
     recall_id: str = ""
     time: float | datetime.datetime | None = None
     event_id: str = ""
+    query: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def to_feedback_event(feedback: Feedback, event_id: str) -> channel_pb2.Feedback
         item_id=feedback.item_id,
         type=_event_type(feedback.type),
         time=_timestamp(feedback.time),
+        query=feedback.query,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from serendipity.interests.text import clean_text
 from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2
 
@@ -14,14 +15,21 @@ MAX_EVENT_ID_LENGTH = 128
 MAX_ID_LENGTH = 10_000
 """Characters of a user, item or recall id (protects logs and keys)."""
 
+MAX_QUERY_LENGTH = 10_000
+"""Characters of a query as sent; kept are those that `clean_text` leaves."""
+
 RECORDED_TYPES = (
     channel_pb2.EVENT_TYPE_EXPOSURE,
     channel_pb2.EVENT_TYPE_CLICK,
     channel_pb2.EVENT_TYPE_ORDER,
     channel_pb2.EVENT_TYPE_VIEW,
     channel_pb2.EVENT_TYPE_FAVOURITE,
+    channel_pb2.EVENT_TYPE_SEARCH,
 )
-"""Event types of feedback. Searches concern no item; they come with a request, or with the logs."""
+"""Event types of feedback."""
+
+FORGOTTEN = "user_id: is on the erasure list; nothing of this user is kept"
+"""Why events of users who asked to be forgotten are refused."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -46,19 +54,26 @@ def refusal(event: channel_pb2.FeedbackEvent, ownership: Ownership) -> str:
     """Say why an event is refused: the field, what was found, what was expected. Empty if it is accepted."""
     if not 1 <= len(event.event_id) <= MAX_EVENT_ID_LENGTH:
         return f"event_id: found {len(event.event_id)} characters, expected 1 to {MAX_EVENT_ID_LENGTH}"
-    for name, value, least in (
-        ("user_id", event.user_id, 1),
-        ("item_id", event.item_id, 1),
-        ("recall_id", event.recall_id, 0),
+    is_search = event.type == channel_pb2.EVENT_TYPE_SEARCH
+    for name, value, least, most in (
+        ("user_id", event.user_id, 1, MAX_ID_LENGTH),
+        ("item_id", event.item_id, 0 if is_search else 1, 0 if is_search else MAX_ID_LENGTH),
+        ("recall_id", event.recall_id, 0, MAX_ID_LENGTH),
     ):
-        if not least <= len(value) <= MAX_ID_LENGTH:
-            return f"{name}: found {len(value)} characters, expected {least} to {MAX_ID_LENGTH}"
+        if not least <= len(value) <= most:
+            return f"{name}: found {len(value)} characters, expected {f'{least} to {most}' if most else 'none'}"
         if control := _CONTROL.search(value):
             return f"{name}: holds the control character {control.group()!r}; expected none"
     if event.type not in RECORDED_TYPES:
         known = event.type in channel_pb2.EventType.values()
         found = channel_pb2.EventType.Name(event.type) if known else event.type
         return f"type: found {found}, expected one of {', '.join(map(channel_pb2.EventType.Name, RECORDED_TYPES))}"
+    if is_search and not 1 <= len(event.query) <= MAX_QUERY_LENGTH:
+        return f"query: found {len(event.query)} characters, expected 1 to {MAX_QUERY_LENGTH}"
+    if is_search and not clean_text(event.query):
+        return "query: found no visible character, expected what was typed"
+    if not is_search and event.query:
+        return f"query: found {len(event.query)} characters, expected none except in searches"
     if event.HasField("time") and (event.time.seconds < 0 or not 0 <= event.time.nanos < 10**9):
         return f"time: found {event.time.seconds} s {event.time.nanos} ns, expected a time since 1970"
     if not ownership.owns(event.user_id):
@@ -67,11 +82,19 @@ def refusal(event: channel_pb2.FeedbackEvent, ownership: Ownership) -> str:
     return ""
 
 
-def with_time(event: channel_pb2.FeedbackEvent, now: float) -> channel_pb2.FeedbackEvent:
-    """Return the event with its time, which is `now` (Unix seconds) if unset or in the future."""
-    if event.HasField("time") and event.time.seconds + event.time.nanos / 1e9 <= now:
+def as_kept(event: channel_pb2.FeedbackEvent, now: float) -> channel_pb2.FeedbackEvent:
+    """Return an accepted event as it is kept.
+
+    Its time is `now` (Unix seconds) if unset or in the future; of a query only what `clean_text` leaves is kept, so
+    that nothing behind this door, exports included, meets the text as it was typed.
+    """
+    is_timed = event.HasField("time") and event.time.seconds + event.time.nanos / 1e9 <= now
+    query = clean_text(event.query) if event.query else ""
+    if is_timed and query == event.query:
         return event
-    timed = channel_pb2.FeedbackEvent()
-    timed.CopyFrom(event)
-    timed.time.FromNanoseconds(int(now * 1e9))
-    return timed
+    kept = channel_pb2.FeedbackEvent()
+    kept.CopyFrom(event)
+    kept.query = query
+    if not is_timed:
+        kept.time.FromNanoseconds(int(now * 1e9))
+    return kept

@@ -2,7 +2,8 @@
 
     log    sequence number (8 bytes, big-endian) → FeedbackLogRecord, append-only
     seen   BLAKE2b-128 of the event id → sequence number of its log record
-    users  user id → UserFeedbackRecord, what novelty and "already served" are judged by
+    users  user id → UserFeedbackRecord, what novelty and "already served" are judged by, and what interests are
+           generated from
     meta   b"next_sequence" → the next sequence number (the log may have expired down to nothing)
 
 Whatever changes together changes in one transaction, so a process that dies leaves all of it or nothing.
@@ -12,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Collection, Mapping, MutableSequence
+from collections.abc import Callable, Collection, Mapping, MutableSequence
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 
@@ -23,6 +25,11 @@ from serendipity.v1 import channel_pb2, records_pb2
 
 EXPOSURE_WINDOW = 2_000
 """Exposures kept per user."""
+
+SIGNAL_WINDOW = 50
+"""Searches kept per user, and as many other signals (views, favourites …)."""
+
+_Timed = TypeVar("_Timed")
 
 _NEXT_SEQUENCE = b"next_sequence"
 
@@ -46,6 +53,11 @@ class FeedbackTables:
         with self.env.begin(db=self.users) as txn:
             value = txn.get(user_key(user_id))
             return None if value is None else records_pb2.UserFeedbackRecord.FromString(bytes(value))
+
+    def remove_user(self, user_id: str) -> bool:
+        """Remove a user's record; False if there is none."""
+        with self.env.begin(db=self.users, write=True) as txn:
+            return bool(txn.delete(user_key(user_id)))
 
     def log_page(self, start: int, size: int) -> list[tuple[int, records_pb2.FeedbackLogRecord]]:
         """Read up to `size` log records from a sequence number on."""
@@ -85,8 +97,7 @@ class FeedbackTables:
                 if not found:
                     break
                 record = records_pb2.UserFeedbackRecord.FromString(bytes(cursor.value()))
-                newest = [events[0].time.seconds for events in (record.clicks, record.exposures) if events]
-                if max(newest, default=0) < before:
+                if _newest(record) < before:
                     cursor.delete()
                     found = bool(cursor.key())
                     removed += 1
@@ -132,16 +143,18 @@ class FeedbackTransaction:
     def _remember(
         self, event: channel_pb2.FeedbackEvent, click_types: Collection[int], categories: Mapping[str, str]
     ) -> None:
-        is_exposure = event.type == channel_pb2.EVENT_TYPE_EXPOSURE
-        is_click = event.type in click_types
-        if not is_exposure and not is_click:
-            return
         key = user_key(event.user_id)
         record = self._users.get(key)
         if record is None:
             value = self._txn.get(key, db=self._tables.users)
             record = records_pb2.UserFeedbackRecord.FromString(bytes(value or b""))
             self._users[key] = record
+        if event.type == channel_pb2.EVENT_TYPE_SEARCH:
+            search = records_pb2.Search(query=event.query, time=event.time.seconds)
+            _insert(record.searches, search, SIGNAL_WINDOW, lambda kept: kept.time)
+            return
+        is_exposure = event.type == channel_pb2.EVENT_TYPE_EXPOSURE
+        is_click = event.type in click_types
         # Without the user, who is the key, and the recall_id, which is in the log: every request reads this record.
         kept = channel_pb2.FeedbackEvent(
             event_id=event.event_id, item_id=event.item_id, type=event.type, time=event.time
@@ -150,23 +163,36 @@ class FeedbackTransaction:
             names = record.click_categories
             # Records written before categories were kept have fewer names than clicks.
             names.extend([""] * (len(record.clicks) - len(names)))
-            position = _insert(record.clicks, kept, CLICK_WINDOW)
+            position = _insert(record.clicks, kept, CLICK_WINDOW, _moment)
             names.insert(position, categories.get(event.item_id, ""))
             del names[CLICK_WINDOW:]
         if is_exposure:
-            _insert(record.exposures, kept, EXPOSURE_WINDOW)
+            _insert(record.exposures, kept, EXPOSURE_WINDOW, _moment)
+        if not is_click and not is_exposure:
+            _insert(record.signals, kept, SIGNAL_WINDOW, _moment)
 
 
-def _insert(events: MutableSequence[channel_pb2.FeedbackEvent], event: channel_pb2.FeedbackEvent, window: int) -> int:
+def _insert(events: MutableSequence[_Timed], event: _Timed, window: int, time_of: Callable[[_Timed], int]) -> int:
     """Insert keeping newest first; of the same time, the one recorded later comes first. Returns its position."""
-    time_of = (event.time.seconds, event.time.nanos)
+    time = time_of(event)
     position = 0
-    while position < len(events) and (events[position].time.seconds, events[position].time.nanos) > time_of:
+    while position < len(events) and time_of(events[position]) > time:
         position += 1
     if position < window:
         events.insert(position, event)
         del events[window:]
     return position
+
+
+def _moment(event: channel_pb2.FeedbackEvent) -> int:
+    return event.time.ToNanoseconds()
+
+
+def _newest(record: records_pb2.UserFeedbackRecord) -> int:
+    """Time of a user's latest event, Unix seconds; 0 without any."""
+    events = (record.clicks, record.exposures, record.signals)
+    times = [kept[0].time.seconds for kept in events if kept]
+    return max([*times, *(search.time for search in record.searches[:1])], default=0)
 
 
 def _event_key(event_id: str) -> bytes:

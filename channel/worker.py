@@ -146,6 +146,7 @@ def _open_parts(
     feedback = FeedbackStore(
         settings.feedback_path,
         ownership=Ownership(settings.shard, settings.num_shards),
+        is_forgotten=erasures.contains,
         map_bytes=settings.feedback_map_bytes,
     )
     stack.callback(feedback.close)
