@@ -66,6 +66,11 @@ class ErasureList:
         with self._guarded("read"), self._env.begin() as txn, txn.cursor() as cursor:
             return [Erasure(_shown(bytes(key)), _TIME.unpack(value)[0]) for key, value in cursor]
 
+    def keys(self) -> list[bytes]:
+        """List the users by `layout.user_key`, in order."""
+        with self._guarded("read"), self._env.begin() as txn, txn.cursor() as cursor:
+            return [bytes(key) for key in cursor.iternext(keys=True, values=False)]
+
     def __len__(self) -> int:
         with self._guarded("read"):
             return int(self._env.stat()["entries"])
