@@ -17,7 +17,7 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import lmdb
@@ -36,7 +36,6 @@ from serendipity.v1 import records_pb2
 MAX_ERROR_CHARS = 300
 """Characters kept of why an attempt failed."""
 
-_PAGE = 1_000
 _MOST_AT_ONCE = 10_000
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -69,7 +68,7 @@ class NearlineStore:
         self._clock = clock
         with self._guarded("opened"):
             path.mkdir(parents=True, exist_ok=True)
-            self._tables = NearlineTables(path, map_bytes)
+            self.tables = NearlineTables(path, map_bytes)
         self._wanted = Wanted(self._commit, max_waiting=max_waiting, interval=commit_interval)
 
     def want(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
@@ -97,9 +96,8 @@ class NearlineStore:
 
     def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:
         """Read the interests generated for a user, whatever their age and taxonomy; None without any."""
-        with self._reading() as (txn, tables):
-            value = txn.get(user_key(user_id), db=tables.interests)
-            return None if value is None else records_pb2.InterestsRecord.FromString(bytes(value))
+        with self.reading() as transaction:
+            return transaction.interests(user_key(user_id))
 
     def paths(self, user_id: str, generated_at: int | None = None) -> records_pb2.InterestPathsRecord | None:
         """Read how a user's interests were reached, in the order of their node ids; None without any.
@@ -107,29 +105,25 @@ class NearlineStore:
         generated_at: of the interests they are read for; None is returned where others took their place meanwhile.
         """
         key = user_key(user_id)
-        with self._reading() as (txn, tables):
-            value = txn.get(key, db=tables.paths)
-            if value is None:
-                return None
+        with self.reading() as transaction:
             if generated_at is not None:
-                interests = records_pb2.InterestsRecord.FromString(bytes(txn.get(key, b"", db=tables.interests)))
-                if interests.generated_at != generated_at:
+                interests = transaction.interests(key)
+                if interests is None or interests.generated_at != generated_at:
                     return None
-            return records_pb2.InterestPathsRecord.FromString(bytes(value))
+            return transaction.paths(key)
 
     def take(self, most: int, now: float) -> list[records_pb2.NearlineEntry]:
         """Read the entries that are to be tried now, most urgent first.
 
         They stay queued until they are settled: whoever takes them and dies has lost nothing. now: Unix seconds.
         """
-        with self._reading() as (txn, tables):
-            transaction = NearlineTransaction(tables, txn)
-            if not transaction.keys(tables.delayed, 1, until=now):
-                return transaction.first(tables.ready, most)
-        with self._writing() as transaction:
-            for key in transaction.keys(self._tables.delayed, _MOST_AT_ONCE, until=now):
+        with self.reading() as transaction:
+            if not transaction.keys(self.tables.delayed, 1, until=now):
+                return transaction.first(self.tables.ready, most)
+        with self.writing() as transaction:
+            for key in transaction.keys(self.tables.delayed, _MOST_AT_ONCE, until=now):
                 _make_ready(transaction, key)
-            return transaction.first(self._tables.ready, most)
+            return transaction.first(self.tables.ready, most)
 
     def complete(
         self,
@@ -149,7 +143,7 @@ class NearlineStore:
 
         An entry wanted again since it was taken stays queued: its records are stored, its failures are forgotten.
         """
-        with self._writing() as transaction:
+        with self.writing() as transaction:
             counts = Counter(self._settle(transaction, outcome, now) for outcome in outcomes)
             for name, count in counts.items():
                 transaction.add(name, count)
@@ -157,30 +151,19 @@ class NearlineStore:
 
     def parked(self, most: int = 1_000) -> list[records_pb2.NearlineEntry]:
         """Read the entries that were tried too often, those parked first before the others."""
-        with self._reading() as (txn, tables):
-            return NearlineTransaction(tables, txn).first(tables.parked, most)
+        with self.reading() as transaction:
+            return transaction.first(self.tables.parked, most)
 
     def retry(self, user_id: str | None = None) -> int:
         """Let a parked or delayed entry, or all of them, be tried at once as if they never failed; returns how many."""
         retried = 0
-        with self._writing() as transaction:
+        with self.writing() as transaction:
             if user_id is not None:
                 return int(_make_ready(transaction, user_key(user_id), afresh=True))
-            for order in (self._tables.parked, self._tables.delayed):
+            for order in (self.tables.parked, self.tables.delayed):
                 for key in transaction.keys(order, 2 * self._max_entries):
                     retried += _make_ready(transaction, key, afresh=True)
         return retried
-
-    def entries(self) -> Iterator[records_pb2.NearlineEntry]:
-        """Iterate all entries, by user, page by page: what changes meanwhile may or may not be seen."""
-        start = b""
-        while True:
-            with self._reading() as (txn, tables):
-                page = list(NearlineTransaction(tables, txn).entries(start, _PAGE))
-            yield from (entry for _, entry in page)
-            if len(page) < _PAGE:
-                return
-            start = page[-1][0]
 
     def forget(self, user_id: str) -> bool:
         """Remove all that is kept of a user: entry, interests and paths; False if there was nothing."""
@@ -190,27 +173,43 @@ class NearlineStore:
         """Remove all that is kept of users; returns of how many something was."""
         for user_id in user_ids:
             self._wanted.discard(user_id)
-        keys = [user_key(user_id) for user_id in user_ids]
-        with self._reading() as (txn, tables):
+        return self.forget_keys([user_key(user_id) for user_id in user_ids])
+
+    def forget_keys(self, keys: Iterable[bytes]) -> int:
+        """Remove all that is kept of users given by `layout.user_key`; returns of how many something was."""
+        tables = self.tables
+        with self.reading() as transaction:
             kept = (tables.queue, tables.interests, tables.paths, tables.quiet)
-            known = [key for key in keys if any(txn.get(key, db=table) is not None for table in kept)]
+            known = [key for key in keys if any(transaction.has(table, key) for table in kept)]
         if known:
-            with self._writing() as transaction:
+            with self.writing() as transaction:
                 for key in known:
                     transaction.remove(key)
                     transaction.remove_records(key)
                     transaction.set_quiet(key, 0)
         return len(known)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[NearlineTransaction]:
+        """See the tables as of one moment. Raises StateUnavailable."""
+        with self._guarded("read"), self.tables.env.begin() as txn:
+            yield NearlineTransaction(self.tables, txn)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[NearlineTransaction]:
+        """Change the tables in one transaction; other writers of the host wait. Raises StateUnavailable, StateFull."""
+        with self._guarded("written"), self.tables.env.begin(write=True) as txn:
+            yield NearlineTransaction(self.tables, txn)
+
     def last_transaction(self) -> int:
         """Number of the last committed transaction of the environment, all processes counted."""
         with self._guarded("read"):
-            return int(self._tables.env.info()["last_txnid"])
+            return int(self.tables.env.info()["last_txnid"])
 
     def close(self) -> None:
         """Commit what is wanted, then close. May be called twice."""
         self._wanted.close()
-        self._tables.env.close()
+        self.tables.env.close()
 
     def __enter__(self) -> NearlineStore:
         return self
@@ -243,8 +242,8 @@ class NearlineStore:
         entry.parked = entry.attempts >= self._back_off.max_attempts
         if entry.parked:
             entry.not_before = math.ceil(now)
-            if transaction.count(self._tables.parked) >= self._max_entries:
-                for oldest in transaction.keys(self._tables.parked, 1):
+            if transaction.count(self.tables.parked) >= self._max_entries:
+                for oldest in transaction.keys(self.tables.parked, 1):
                     transaction.remove(oldest)
         else:
             entry.not_before = math.ceil(now + self._back_off.delay(entry.user_id, entry.attempts))
@@ -253,7 +252,7 @@ class NearlineStore:
 
     def _commit(self, wants: Mapping[str, Want]) -> WantedCounts:
         try:
-            with self._writing() as transaction:
+            with self.writing() as transaction:
                 counts = Counter[str]()
                 now = self._clock()
                 for user_id, want in wants.items():
@@ -294,16 +293,6 @@ class NearlineStore:
             outcome.append("displaced")
         transaction.put(key, entry)
         return outcome
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[tuple[lmdb.Transaction, NearlineTables]]:
-        with self._guarded("read"), self._tables.env.begin() as txn:
-            yield txn, self._tables
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[NearlineTransaction]:
-        with self._guarded("written"), self._tables.env.begin(write=True) as txn:
-            yield NearlineTransaction(self._tables, txn)
 
     @contextlib.contextmanager
     def _guarded(self, what: str) -> Iterator[None]:

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import lmdb
 
 from serendipity.channel.nearline.priority import due
 from serendipity.v1 import records_pb2
+
+Table: TypeAlias = lmdb._Database
+"""A table of the environment."""
 
 _NUMBER = struct.Struct(">Q")
 
@@ -51,18 +54,44 @@ class NearlineTransaction:
     """The tables inside one transaction; entries move between the orders whenever they are put."""
 
     def __init__(self, tables: NearlineTables, txn: lmdb.Transaction) -> None:
-        self._tables = tables
+        self.tables = tables
         self._txn = txn
+
+    def has(self, table: Table, key: bytes) -> bool:
+        """Tell whether a table holds a key."""
+        return self._txn.get(key, db=table) is not None
+
+    def interests(self, key: bytes) -> records_pb2.InterestsRecord | None:
+        """Read a user's interests."""
+        value = self._txn.get(key, db=self.tables.interests)
+        return None if value is None else records_pb2.InterestsRecord.FromString(bytes(value))
+
+    def paths(self, key: bytes) -> records_pb2.InterestPathsRecord | None:
+        """Read how a user's interests were reached."""
+        value = self._txn.get(key, db=self.tables.paths)
+        return None if value is None else records_pb2.InterestPathsRecord.FromString(bytes(value))
+
+    def keys_after(self, table: Table, start: bytes, most: int) -> list[bytes]:
+        """Read up to `most` keys of a table that come after one, in their order; all come after the empty one."""
+        keys: list[bytes] = []
+        with self._txn.cursor(table) as cursor:
+            found = cursor.set_range(start)
+            if found and cursor.key() == start:
+                found = cursor.next()
+            while found and len(keys) < most:
+                keys.append(bytes(cursor.key()))
+                found = cursor.next()
+        return keys
 
     def entry(self, key: bytes) -> records_pb2.NearlineEntry | None:
         """Read an entry."""
-        value = self._txn.get(key, db=self._tables.queue)
+        value = self._txn.get(key, db=self.tables.queue)
         return None if value is None else records_pb2.NearlineEntry.FromString(bytes(value))
 
     def put(self, key: bytes, entry: records_pb2.NearlineEntry) -> None:
         """Write an entry into the queue and into the order it belongs to."""
         self.remove(key)
-        self._txn.put(key, entry.SerializeToString(), db=self._tables.queue)
+        self._txn.put(key, entry.SerializeToString(), db=self.tables.queue)
         order, place = self._place(key, entry)
         self._txn.put(place, key, db=order)
 
@@ -73,27 +102,27 @@ class NearlineTransaction:
             return False
         order, place = self._place(key, before)
         self._txn.delete(place, db=order)
-        self._txn.delete(key, db=self._tables.queue)
+        self._txn.delete(key, db=self.tables.queue)
         return True
 
     def num_waiting(self) -> int:
         """Entries that are ready or delayed."""
-        return self.count(self._tables.ready) + self.count(self._tables.delayed)
+        return self.count(self.tables.ready) + self.count(self.tables.delayed)
 
-    def count(self, table: lmdb._Database) -> int:
+    def count(self, table: Table) -> int:
         """Entries of a table."""
         return int(self._txn.stat(table)["entries"])
 
-    def first(self, order: lmdb._Database, most: int) -> list[records_pb2.NearlineEntry]:
+    def first(self, order: Table, most: int) -> list[records_pb2.NearlineEntry]:
         """Read the first entries of an order."""
         return [entry for key in self.keys(order, most) if (entry := self.entry(key)) is not None]
 
     def last_ready(self) -> bytes | None:
         """Key of the user whose turn comes last; None where nobody is ready."""
-        with self._txn.cursor(self._tables.ready) as cursor:
+        with self._txn.cursor(self.tables.ready) as cursor:
             return bytes(cursor.value()) if cursor.last() else None
 
-    def keys(self, order: lmdb._Database, most: int, until: float | None = None) -> list[bytes]:
+    def keys(self, order: Table, most: int, until: float | None = None) -> list[bytes]:
         """Read keys of users in their order; until: those that stand at or before a moment (Unix seconds)."""
         keys: list[bytes] = []
         with self._txn.cursor(order) as cursor:
@@ -103,62 +132,49 @@ class NearlineTransaction:
                 keys.append(bytes(key))
         return keys
 
-    def entries(self, start: bytes, most: int) -> Iterator[tuple[bytes, records_pb2.NearlineEntry]]:
-        """Read up to `most` entries, by key, after a key."""
-        with self._txn.cursor(self._tables.queue) as cursor:
-            found = cursor.set_range(start)
-            if found and cursor.key() == start:
-                found = cursor.next()
-            for _ in range(most):
-                if not found:
-                    return
-                key, value = cursor.item()
-                yield bytes(key), records_pb2.NearlineEntry.FromString(bytes(value))
-                found = cursor.next()
-
     def put_records(
         self, key: bytes, interests: records_pb2.InterestsRecord, paths: records_pb2.InterestPathsRecord
     ) -> None:
         """Write a user's interests and how they were reached."""
-        self._txn.put(key, interests.SerializeToString(), db=self._tables.interests)
-        self._txn.put(key, paths.SerializeToString(), db=self._tables.paths)
+        self._txn.put(key, interests.SerializeToString(), db=self.tables.interests)
+        self._txn.put(key, paths.SerializeToString(), db=self.tables.paths)
 
     def remove_records(self, key: bytes) -> bool:
         """Remove a user's interests and paths; False if there are none."""
-        self._txn.delete(key, db=self._tables.paths)
-        return bool(self._txn.delete(key, db=self._tables.interests))
+        self._txn.delete(key, db=self.tables.paths)
+        return bool(self._txn.delete(key, db=self.tables.interests))
 
     def quiet_until(self, key: bytes) -> int:
         """Moment (Unix seconds) before which the user is not queued; 0 for none."""
-        return _number(self._txn.get(key, db=self._tables.quiet))
+        return _number(self._txn.get(key, db=self.tables.quiet))
 
     def set_quiet(self, key: bytes, until: int) -> None:
         """Keep the user out of the queue until a moment (Unix seconds); 0 lets the user in again."""
         if until:
-            self._txn.put(key, _NUMBER.pack(until), db=self._tables.quiet)
+            self._txn.put(key, _NUMBER.pack(until), db=self.tables.quiet)
         else:
-            self._txn.delete(key, db=self._tables.quiet)
+            self._txn.delete(key, db=self.tables.quiet)
 
     def add(self, count: str, more: int = 1) -> None:
         """Raise a count."""
         if more:
             key = count.encode()
-            before = _number(self._txn.get(key, db=self._tables.meta))
-            self._txn.put(key, _NUMBER.pack(before + more), db=self._tables.meta)
+            before = _number(self._txn.get(key, db=self.tables.meta))
+            self._txn.put(key, _NUMBER.pack(before + more), db=self.tables.meta)
 
-    def counts(self) -> dict[str, int]:
-        """Read all counts."""
-        with self._txn.cursor(self._tables.meta) as cursor:
+    def totals(self) -> dict[str, int]:
+        """Read all counts, by name."""
+        with self._txn.cursor(self.tables.meta) as cursor:
             return {bytes(name).decode(): _number(value) for name, value in cursor}
 
-    def _place(self, key: bytes, entry: records_pb2.NearlineEntry) -> tuple[lmdb._Database, bytes]:
+    def _place(self, key: bytes, entry: records_pb2.NearlineEntry) -> tuple[Table, bytes]:
         """Tell where an entry stands: the order, and its key there. It follows from the entry alone."""
         if entry.parked:
-            order, moment = self._tables.parked, float(entry.not_before)
+            order, moment = self.tables.parked, float(entry.not_before)
         elif entry.not_before:
-            order, moment = self._tables.delayed, float(entry.not_before)
+            order, moment = self.tables.delayed, float(entry.not_before)
         else:
-            order, moment = self._tables.ready, due(entry)
+            order, moment = self.tables.ready, due(entry)
         # User keys take up to LMDB's 511 bytes, so that none would fit behind the moment.
         return order, _NUMBER.pack(_milliseconds(moment)) + hashlib.blake2b(key, digest_size=16).digest()
 
