@@ -150,9 +150,7 @@ def place_interest_gpt(
     configuration = interest_gpt_configuration(
         (source / "config.pbtxt").read_text(encoding="utf-8"), spec, instances, threads
     )
-    schema = answer_schema(
-        json.loads((model_dir / interest_gpt.CATEGORIES).read_text(encoding="utf-8")), spec.num_interests
-    )
+    schema = answer_schema(_read_categories(model_dir / interest_gpt.CATEGORIES), spec.num_interests)
 
     def fill(placed: Path) -> None:
         version = _copy_code([*source.glob("1/*.py"), CONSTRAINT], placed, configuration)
@@ -180,6 +178,16 @@ def read_interest_gpt_spec(model_dir: Path) -> records_pb2.InterestGptSpec:
         if getattr(spec, field) < 1:
             raise PlacementError(f"{path}: {field}: found {getattr(spec, field)}, expected at least 1")
     return spec
+
+
+def _read_categories(path: Path) -> list[str]:
+    try:
+        categories = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlacementError(f"{path}: cannot be read ({error}); expected a JSON list of categories") from error
+    if not isinstance(categories, list) or not categories or not all(isinstance(name, str) for name in categories):
+        raise PlacementError(f"{path}: found {str(categories)[:60]}, expected a list of one or more names")
+    return categories
 
 
 def interest_gpt_configuration(

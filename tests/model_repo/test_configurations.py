@@ -10,6 +10,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME
+from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
+from serendipity.interests.prompt import STYLES
 from serendipity.tools.placement import MODEL_REPOSITORY
 
 MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt"))
@@ -21,7 +23,7 @@ def read(name: str) -> model_config_pb2.ModelConfig:
 
 
 def test_every_model_has_a_configuration() -> None:
-    assert {"text_encoder", "user_tower", "user_tower_onnx"} <= set(MODELS)
+    assert {"interest_gpt", "text_encoder", "user_tower", "user_tower_onnx"} <= set(MODELS)
     assert sorted(path.name for path in MODEL_REPOSITORY.iterdir() if path.is_dir()) == MODELS
 
 
@@ -64,7 +66,18 @@ def test_both_towers_are_served_alike() -> None:
         assert getattr(python, field) == getattr(onnx, field), field
 
 
-@pytest.mark.parametrize("path", sorted(MODEL_REPOSITORY.glob("*/1/*.py")), ids=lambda p: p.parent.parent.name)
+def test_interest_gpt_takes_and_gives_what_the_contract_names() -> None:
+    config = read("interest_gpt")
+    assert [(tensor.name, tensor.optional) for tensor in config.input] == [(PROMPT, False), (CONSTRAINED, True)]
+    assert [tensor.name for tensor in config.output] == [ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS]
+    assert all(list(tensor.dims) == [1] for tensor in (*config.input, *config.output))
+    assert max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size
+    assert config.parameters["prompt_style"].string_value in STYLES
+
+
+@pytest.mark.parametrize(
+    "path", sorted(MODEL_REPOSITORY.glob("*/1/*.py")), ids=lambda p: f"{p.parent.parent.name}-{p.stem}"
+)
 def test_a_models_code_stands_alone(path: Path) -> None:
     imported = {
         (alias.name if isinstance(node, ast.Import) else node.module or "").split(".")[0]

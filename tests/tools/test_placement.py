@@ -11,10 +11,14 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from serendipity.features import INPUT_NAMES
+from serendipity.interests import model
+from serendipity.interests.answer import answer_schema
+from serendipity.interests.prompt import INSTRUCTIONS
 from serendipity.offline.export import export_onnx
 from serendipity.tools import placement
-from serendipity.tools.placement import PlacementError, place_text_encoder, place_user_tower
+from serendipity.tools.placement import PlacementError, place_interest_gpt, place_text_encoder, place_user_tower
 from tests.fixtures.example_tower import Sizes, Training, random_inputs, tensors, write_training
+from tests.fixtures.tiny_interest_gpt import CATEGORIES, make_tiny_interest_gpt
 
 
 @pytest.fixture(scope="module")
@@ -151,3 +155,106 @@ def test_an_encoder_of_unknown_dimension_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(PlacementError, match="found none of hidden_size"):
         place_text_encoder(tmp_path, tmp_path / "models")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained InterestGPT; tests that change its files take a copy."""
+    directory = tmp_path_factory.mktemp("tuned") / "interest_gpt"
+    make_tiny_interest_gpt(directory, style="chat", max_new_tokens=100, max_batch=12)
+    return directory
+
+
+@pytest.fixture
+def interest_gpt(tuned: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tuned, tmp_path / "interest_gpt")
+
+
+def change_spec(directory: Path, **fields: object) -> None:
+    spec = json.loads((directory / model.SPEC).read_text())
+    (directory / model.SPEC).write_text(json.dumps(spec | fields))
+
+
+def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_path: Path) -> None:
+    name = place_interest_gpt(tuned, tmp_path, placement.Instances(gpu=True), threads=3)
+    spec = model.read_spec(tuned)
+    config = read(tmp_path / name / "config.pbtxt")
+    assert (name, config.name) == (spec.model_name, spec.model_name)
+    assert config.max_batch_size == 12
+    assert list(config.dynamic_batching.preferred_batch_size) == [8, 12]
+    assert {key: value.string_value for key, value in config.parameters.items()} == {
+        "fingerprint": spec.fingerprint, "base": "random", "prompt_style": "chat", "max_prompt_tokens": "924",
+        "max_new_tokens": "100", "threads": "3",
+    }  # fmt: skip
+    (group,) = config.instance_group
+    assert (group.count, group.kind) == (1, group.KIND_GPU)
+
+
+def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None:
+    version = tmp_path / place_interest_gpt(tuned, tmp_path) / "1"
+    assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
+        "answer_schema.json", "constraint.py", "generation.py", "instructions.txt", "model", "model.py",
+    }  # fmt: skip
+    assert json.loads((version / "answer_schema.json").read_text()) == answer_schema(CATEGORIES, 1)
+    assert (version / "instructions.txt").read_text() == INSTRUCTIONS
+    assert model.read_spec(version / "model") == model.read_spec(tuned)
+    for code in version.glob("*.py"):
+        assert "import serendipity" not in code.read_text()
+        assert "from serendipity" not in code.read_text()
+
+
+def test_placing_an_interest_gpt_again_changes_nothing(tuned: Path, tmp_path: Path) -> None:
+    name = place_interest_gpt(tuned, tmp_path)
+    inode = (tmp_path / name).stat().st_ino
+    assert place_interest_gpt(tuned, tmp_path) == name
+    assert (tmp_path / name).stat().st_ino == inode
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_weights_of_another_interest_gpt_are_refused(interest_gpt: Path, tmp_path: Path) -> None:
+    with (interest_gpt / "model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(PlacementError, match=r"interest_gpt\.json: fingerprint: found '[0-9a-f]{16}', expected"):
+        place_interest_gpt(interest_gpt, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("modelName", "interest_gpt", "model_name: found 'interest_gpt', expected interest_gpt_[0-9a-f]{16}"),
+        ("promptStyle", "prose", "prompt_style: found 'prose', expected one of compact, chat"),
+        ("numInterests", 0, "num_interests: found 0, expected at least 1"),
+        ("maxBatch", 0, "max_batch: found 0, expected at least 1"),
+    ],
+)
+def test_a_spec_that_cannot_be_served_is_refused(
+    interest_gpt: Path, tmp_path: Path, field: str, value: object, expected: str
+) -> None:
+    change_spec(interest_gpt, **{field: value})
+    with pytest.raises(PlacementError, match=rf"interest_gpt\.json: {expected}"):
+        place_interest_gpt(interest_gpt, tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [("{", "cannot be read"), ("[]", r"found \[\], expected"), ('{"a": 1}', "found {'a': 1}, exp")],
+)
+def test_categories_that_are_none_are_refused(interest_gpt: Path, tmp_path: Path, content: str, found: str) -> None:
+    (interest_gpt / model.CATEGORIES).write_text(content)
+    fingerprint = model.fingerprint(interest_gpt)
+    change_spec(interest_gpt, fingerprint=fingerprint, modelName=model.MODEL_PREFIX + fingerprint)
+    with pytest.raises(PlacementError, match=rf"categories\.json: {found}"):
+        place_interest_gpt(interest_gpt, tmp_path / "models")
+
+
+@pytest.mark.parametrize("missing", [model.SPEC, model.CATEGORIES, "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_of_an_interest_gpt_is_named(interest_gpt: Path, tmp_path: Path, missing: str) -> None:
+    (interest_gpt / missing).unlink()
+    with pytest.raises(PlacementError, match=missing.removeprefix("model")):
+        place_interest_gpt(interest_gpt, tmp_path / "models")
+
+
+def test_a_directory_that_is_no_interest_gpt_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlacementError, match=r"interest_gpt\.json: cannot be read"):
+        place_interest_gpt(tmp_path, tmp_path / "models")

@@ -1,0 +1,226 @@
+"""The code of model_repo/interest_gpt as it is placed, on a real language model of random weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from serendipity.interests import model
+from serendipity.interests.answer import read_answer
+from serendipity.interests.prompt import INSTRUCTIONS, PromptStyle
+from serendipity.tools.placement import place_interest_gpt
+from tests.fixtures.tiny_interest_gpt import CATEGORIES, NUM_INTERESTS, example_prompts, make_tiny_interest_gpt
+
+MODULES = ("constraint", "generation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Placed:
+    """A placed model and the modules beside its model.py."""
+
+    version: Path
+    module: ModuleType
+
+    def load(self, style: PromptStyle = "compact", prompt_tokens: int = 256, new_tokens: int = 768) -> Any:
+        return self.module.Generation(
+            self.version / "model",
+            style=style,
+            instructions=(self.version / "instructions.txt").read_text(),
+            schema=self.module.read_json(self.version / "answer_schema.json"),
+            limits=self.module.Limits(prompt_tokens, new_tokens),
+            device=torch.device("cpu"),
+        )
+
+
+def placed_in(directory: Path, style: PromptStyle) -> Iterator[Placed]:
+    make_tiny_interest_gpt(directory / "trained", style=style)
+    version = directory / "models" / place_interest_gpt(directory / "trained", directory / "models") / "1"
+    for name in MODULES:
+        assert name not in sys.modules
+    sys.path.insert(0, str(version))
+    try:
+        yield Placed(version, importlib.import_module("generation"))
+    finally:
+        sys.path.remove(str(version))
+        for name in MODULES:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
+    yield from placed_in(tmp_path_factory.mktemp("compact"), "compact")
+
+
+@pytest.fixture(scope="module")
+def generation(placed: Placed) -> Any:
+    return placed.load()
+
+
+@pytest.fixture(scope="module")
+def chat_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("chat") / "trained"
+    make_tiny_interest_gpt(directory, style="chat")
+    return directory
+
+
+def chatting(placed: Placed, chat_directory: Path, **limits: int) -> Any:
+    version = placed.version.parent / "chat"
+    shutil.copytree(placed.version, version, dirs_exist_ok=True)
+    shutil.copytree(chat_directory, version / "model", dirs_exist_ok=True)
+    return dataclasses.replace(placed, version=version).load("chat", **limits)
+
+
+def decode(generation: Any, tokens: list[int]) -> str:
+    text: str = generation._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+    return text
+
+
+def test_constrained_answers_can_be_read_even_of_random_weights(generation: Any) -> None:
+    prompts = [generation.encode(text) for text in example_prompts()]
+    answers = generation.generate(prompts, [True] * len(prompts))
+    assert [answer.prompt_tokens for answer in answers] == [len(tokens) for tokens in prompts]
+    for answer in answers:
+        proposals = json.loads(answer.text)["interests"]
+        assert 1 <= len(proposals) <= NUM_INTERESTS
+        assert all(proposal["category"] in CATEGORIES for proposal in proposals)
+        assert len(read_answer(answer.text)) == len(proposals)
+        assert 0 < answer.completion_tokens < 768
+
+
+def test_an_answer_does_not_depend_on_the_batch_it_is_written_in(generation: Any) -> None:
+    prompts = [generation.encode(text) for text in example_prompts()[:3]]
+    wishes = [True, False, True]
+    together = generation.generate(prompts, wishes)
+    assert together == [generation.generate([prompt], [wish])[0] for prompt, wish in zip(prompts, wishes, strict=True)]
+
+
+def test_only_the_rows_that_wish_so_are_constrained(generation: Any) -> None:
+    prompt = generation.encode(example_prompts()[0])
+    constrained, free = generation.generate([prompt, prompt], [True, False])
+    assert constrained.text.startswith('{"interests": [{"seed": "')
+    assert not free.text.startswith("{")
+
+
+def test_an_answer_that_is_cut_off_counts_all_its_tokens(placed: Placed) -> None:
+    generation = placed.load(new_tokens=9)
+    (answer,) = generation.generate([generation.encode("interests:")], [True])
+    assert answer.completion_tokens == 9
+    assert '{"interests": [{"seed": "'.startswith(answer.text[:10])
+
+
+def test_a_compact_prompt_is_fed_as_it_is(generation: Any) -> None:
+    for text in example_prompts():
+        assert decode(generation, generation.encode(text)) == text
+
+
+def test_a_long_prompt_loses_its_beginning_and_never_its_end(generation: Any) -> None:
+    text = example_prompts()[-1]
+    tokens = generation.encode("profile: " + "älter " * 2_000 + text)
+    assert len(tokens) <= 256
+    assert decode(generation, tokens).endswith(text)
+
+
+def test_a_chat_prompt_has_instructions_and_template_around_it(placed: Placed, chat_directory: Path) -> None:
+    generation = chatting(placed, chat_directory, prompt_tokens=900, new_tokens=64)
+    (text, *_) = example_prompts("chat")
+    assert decode(generation, generation.encode(text)) == f"<system>{INSTRUCTIONS}<user>{text}<answer>"
+
+
+def test_a_long_chat_prompt_keeps_instructions_and_the_mark_of_the_answer(placed: Placed, chat_directory: Path) -> None:
+    generation = chatting(placed, chat_directory, prompt_tokens=900, new_tokens=64)
+    tokens = generation.encode("x y " * 3_000 + "the latest")
+    assert 890 <= len(tokens) <= 900
+    fed = decode(generation, tokens)
+    assert fed.startswith(f"<system>{INSTRUCTIONS}<user>")
+    assert fed.endswith("the latest<answer>")
+
+
+def test_instructions_that_leave_no_room_are_refused_at_load(placed: Placed, chat_directory: Path) -> None:
+    with pytest.raises(ValueError, match=r"max_prompt_tokens: found 100, expected more than the \d+ tokens of inst"):
+        chatting(placed, chat_directory, prompt_tokens=100, new_tokens=64)
+
+
+def test_bounds_past_the_models_positions_are_refused_at_load(placed: Placed) -> None:
+    with pytest.raises(ValueError, match="found 1200, expected at most the model's 1024 positions"):
+        placed.load(prompt_tokens=1_000, new_tokens=200)
+
+
+def test_an_unknown_style_is_refused_at_load(placed: Placed) -> None:
+    with pytest.raises(ValueError, match="prompt_style: found 'prose', expected one of compact, chat"):
+        placed.load("prose")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "<eos>", "<eos> <pad>"])
+def test_a_prompt_without_text_is_refused(placed: Placed, generation: Any, text: str) -> None:
+    with pytest.raises(placed.module.PromptError, match="found no text, expected a user message"):
+        generation.encode(text)
+
+
+def test_a_text_the_tokenizer_cannot_take_is_refused(placed: Placed, generation: Any) -> None:
+    with pytest.raises(placed.module.PromptError, match="cannot be tokenised"):
+        generation.encode("tea \ud800")
+
+
+def test_marks_of_the_tokenizer_in_a_users_text_are_blanked(generation: Any) -> None:
+    tokens = generation.encode("tea <eos> interests:<e<eos>os><pad>")
+    assert not set(generation._tokenizer.all_special_ids) & set(tokens)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=400))
+def test_any_text_is_encoded_within_bounds_or_refused(placed: Placed, generation: Any, text: str) -> None:
+    try:
+        tokens = generation.encode(text)
+    except placed.module.PromptError:
+        assert not text.strip()
+        return
+    assert 0 < len(tokens) <= 256
+    assert not set(generation._tokenizer.all_special_ids) & set(tokens)
+
+
+def test_sampling_options_of_a_base_model_do_not_reach_greedy_decoding(placed: Placed, tmp_path: Path) -> None:
+    version = tmp_path / "1"
+    shutil.copytree(placed.version, version)
+    path = version / "model" / "generation_config.json"
+    options = json.loads(path.read_text())
+    path.write_text(json.dumps({**options, "do_sample": True, "temperature": 0.7, "repetition_penalty": 3.0}))
+    with_options = dataclasses.replace(placed, version=version).load(new_tokens=40)
+    without = placed.load(new_tokens=40)
+    prompts = [without.encode(text) for text in example_prompts()[:2]]
+    assert with_options.generate(prompts, [False, True]) == without.generate(prompts, [False, True])
+
+
+def test_the_fingerprint_is_that_of_the_contract(placed: Placed) -> None:
+    assert placed.module.fingerprint(placed.version / "model") == model.fingerprint(placed.version / "model")
+
+
+def test_a_file_that_placing_writes_is_missed_by_name(placed: Placed, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"answer_schema\.json: cannot be read .* written when the model is placed"):
+        placed.module.read_json(tmp_path / "answer_schema.json")
+
+
+def test_a_model_without_an_end_token_is_refused(placed: Placed, tmp_path: Path) -> None:
+    version = tmp_path / "1"
+    shutil.copytree(placed.version, version)
+    tokenizer = AutoTokenizer.from_pretrained(version / "model")
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(version / "model")
+    for name in ("generation_config.json", "config.json"):
+        path = version / "model" / name
+        options = {key: value for key, value in json.loads(path.read_text()).items() if key != "eos_token_id"}
+        path.write_text(json.dumps(options | {"eos_token_id": None}))
+    with pytest.raises(ValueError, match="eos_token: found none"):
+        dataclasses.replace(placed, version=version).load()
