@@ -16,8 +16,10 @@ from serendipity import layout
 from serendipity.channel.publication import Publications
 from serendipity.tools import cli, deploy, triton
 from serendipity.tools.deploy import DeployError, pinned_models
+from serendipity.v1 import records_pb2
 from tests.fixtures.example_tower import Training, write_training
 from tests.fixtures.small_world import SmallWorld
+from tests.fixtures.tiny_interest_gpt import make_tiny_interest_gpt
 
 pytestmark = pytest.mark.integration
 
@@ -122,6 +124,43 @@ def test_a_model_that_was_never_placed_is_not_published(deployment: Deployment, 
     with pytest.raises(DeployError, match=f"{other_training.spec.model_name}: Triton at .* refused it"):
         deploy.deploy(deployment.snapshots / deployment.version, deployment.models, deployment.url, published.append)
     assert published == []
+
+
+@pytest.fixture
+def interest_gpt(deployment: Deployment) -> records_pb2.InterestGptSpec:
+    """An InterestGPT in the build, pinned by its snapshot."""
+    spec = make_tiny_interest_gpt(deployment.build / "interest_gpt", max_new_tokens=80)
+    manifest = layout.read_manifest(deployment.snapshots / deployment.version)
+    manifest.interest_gpt.CopyFrom(spec)
+    layout.write_manifest(deployment.snapshots / deployment.version, manifest)
+    return spec
+
+
+def test_an_interest_gpt_that_a_snapshot_pins_is_loaded_before_it_is_published_and_unloaded_when_none_does(
+    deployment: Deployment, interest_gpt: records_pb2.InterestGptSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["deploy", "--build", str(deployment.build), "--triton", deployment.url, "--no-gate"]
+    assert cli.main([*arguments, "--interest-gpt-threads", "2", "--unload-unused"]) == 0
+    assert ready(deployment.url, interest_gpt.model_name)
+    assert 'string_value: "2"' in (deployment.models / interest_gpt.model_name / "config.pbtxt").read_text()
+    assert interest_gpt.model_name in pinned_models(deployment.snapshots)
+    manifest = layout.read_manifest(deployment.snapshots / deployment.version)
+    manifest.ClearField("interest_gpt")
+    layout.write_manifest(deployment.snapshots / deployment.version, manifest)
+    assert cli.main([*arguments, "--unload-unused"]) == 0
+    assert f"unloaded {interest_gpt.model_name}" in capsys.readouterr().out
+    assert not ready(deployment.url, interest_gpt.model_name)
+
+
+def test_an_interest_gpt_of_another_training_is_refused_and_nothing_is_published(
+    deployment: Deployment, interest_gpt: records_pb2.InterestGptSpec, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(deployment.build / "interest_gpt")
+    other = make_tiny_interest_gpt(deployment.build / "interest_gpt", seed=1)
+    assert cli.main(["deploy", "--build", str(deployment.build), "--triton", deployment.url]) == 1
+    expected = f"fingerprint: found {other.fingerprint}, expected {interest_gpt.fingerprint}"
+    assert expected in capsys.readouterr().err
+    assert Publications(deployment.snapshots).wanted() == ""
 
 
 def test_an_admin_service_that_is_away_is_named(deployment: Deployment) -> None:
