@@ -3,8 +3,8 @@
     serendip users forget 718 1146 --state var/complete-journey/state
     serendip users list            --state var/complete-journey/state
 
-A forgotten user is answered as a stranger and never queued or logged by id, feedback of theirs is refused, and builds leave
-them out. What is removed at once: feedback record, near-line interests, place in the near-line queue. What expires:
+A forgotten user is answered as a stranger and never queued or logged by id, feedback of theirs is refused, and builds
+leave them out. What is removed at once: feedback record, near-line interests, place in the queue. What expires:
 the feedback log and the serving log, by their retention; snapshots that still hold the user, when they are deleted.
 """
 
