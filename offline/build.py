@@ -35,6 +35,7 @@ from serendipity.offline.encoder import TextEncoder, default_path
 from serendipity.offline.interests.builder import build_interests
 from serendipity.offline.logs.builder import LogsSummary, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.histories import Histories, split_times
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.progress import build_display, summary
@@ -55,7 +56,9 @@ REPLAY = "replay.json"
 CANARY = "canary.json"
 
 _LOGS_CODE = ("serendipity.offline.logs", "serendipity.novelty")
-_INTERESTS_CODE = (*_LOGS_CODE, "serendipity.offline.interests", "serendipity.offline.encoder")
+_INTERESTS_CODE = (
+    *_LOGS_CODE, "serendipity.interests", "serendipity.offline.interests", "serendipity.offline.encoder",
+)  # fmt: skip
 _TOWERS_CODE = (
     *_INTERESTS_CODE, "serendipity.offline.towers", "serendipity.offline.export", "serendipity.features",
     "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.metrics",
@@ -88,16 +91,18 @@ def build(
     recall_code: Sequence[str],
     publish: Publish | None,
     console: Console,
+    erasures: Path | None = None,
     clock: Callable[[], float] = time.time,
 ) -> BuildResult:
     """Bring everything below `out` up to date, skipping what is by content, and publish the snapshot.
 
     open_recall: the real pipeline, for the replay and the canary; recall_code: modules whose source it depends on: a
-    pipeline that recalls differently is calibrated anew. publish: None to leave the snapshot unpublished. clock: Unix
-    seconds. Raises GateRefusedError when the snapshot may not be published, and what the builders raise; a build that
-    was killed or failed is continued by the next.
+    pipeline that recalls differently is calibrated anew. publish: None to leave the snapshot unpublished. erasures: the
+    list of users to be forgotten, of whom nothing is built; None: there is none. clock: Unix seconds.
+    Raises GateRefusedError when the snapshot may not be published, and what the builders raise; a build that was
+    killed or failed is continued by the next.
     """
-    builder = _Build(config, out.absolute(), open_recall, recall_code, clock)
+    builder = _Build(config, out.absolute(), open_recall, recall_code, Erasures.read(erasures), clock)
     with build_display(console, builder.num_steps + 1) as display:
         outcomes = run_steps(builder.steps(), builder.out, display)
         start = time.monotonic()
@@ -141,12 +146,14 @@ class _Build:
         out: Path,
         open_recall: OpenRecall,
         recall_code: Sequence[str],
+        erasures: Erasures,
         clock: Callable[[], float],
     ) -> None:
         self.config = config
         self.out = out
         self._open_recall = open_recall
         self._recall_code = tuple(recall_code)
+        self._erasures = erasures
         self._clock = clock
         self._encoder_path = config.text_encoder or default_path()
         self._encoder: TextEncoder | None = None
@@ -206,11 +213,14 @@ class _Build:
         config = LogsConfig.model_validate({**logs.model_dump(), "novelty_level": level, "until": until})
 
         def run(context: StepContext) -> Numbers:
-            built = build_logs(host.directory, context.directory, config, now=int(self._clock()))
-            rejected = sum(built.rejected.values())
-            return {**{k: built.counts[k] for k in ("users", "catalogue", "clicks")}, "rejected": rejected}
+            now = int(self._clock())
+            built = build_logs(host.directory, context.directory, config, now, self._erasures)
+            counts = {name: built.counts[name] for name in ("users", "catalogue", "clicks", "signals")}
+            return {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
 
-        return Step(name, [host.directory], config.model_dump(mode="json"), _LOGS_CODE, run)
+        # The hash of the list: a step's stamp must not name whom it forgot.
+        configuration = {**config.model_dump(mode="json"), "erasures": self._erasures.hash}
+        return Step(name, [host.directory], configuration, _LOGS_CODE, run)
 
     def _interests(self, name: str, of_logs: str) -> Step:
         logs = self.out / of_logs
@@ -219,7 +229,7 @@ class _Build:
         def run(context: StepContext) -> Numbers:
             nodes = context.previous / "nodes.parquet" if context.previous else None
             if nodes is not None and nodes.is_file():
-                # Node ids outlive builds: those of the last one are read from here and kept.
+                # Node ids and their vocabulary outlive builds: those of the last one are read from here and kept.
                 shutil.copy2(nodes, context.directory)
             built = build_interests(logs, context.directory, self._text_encoder(), k=k, cache=self._cache())
             return {"users": built.num_users, "interests": built.num_interests, "nodes": built.num_nodes}
@@ -382,7 +392,10 @@ def _describe(snapshot: Path) -> Numbers:
         "users": manifest.counts.users,
         "items": manifest.counts.items,
         "MB": size / 1e6,
+        "interest nodes": manifest.counts.interest_nodes,
         "bytes of interests per user": store_size(snapshot / layout.INTERESTS).mean_value_bytes,
+        "bytes of paths per user": store_size(snapshot / layout.INTEREST_PATHS).mean_value_bytes,
+        "bytes of signals per user": store_size(snapshot / layout.SIGNALS).mean_value_bytes,
         "index": manifest.vector_index.kind,
         "recall@100 of the index": manifest.vector_index.recall_at_100,
     }

@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hold-out", type=float, metavar="SHARE", help="keep the latest clicks for `serendip evaluate`"
     )
+    parser.add_argument(
+        "--erasures", type=Path, metavar="DIR", help="list of users to be forgotten (default: OUT/state/erasures)"
+    )
     parser.add_argument("--no-publish", action="store_true", help="leave the snapshot unpublished")
 
 
@@ -52,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
         given["hold_out"] = args.hold_out
     try:
         config = load_build_config(args.config, given)
-        build_and_place(config, args.out or default_out(config.dataset), Console(), publish=not args.no_publish)
+        out = args.out or default_out(config.dataset)
+        build_and_place(config, out, Console(), publish=not args.no_publish, erasures=args.erasures)
     except GateRefusedError as error:
         print(f"serendip build: {error}\nThe snapshot is on disk and not published.", file=sys.stderr)
         return 1
@@ -70,13 +74,21 @@ def default_out(dataset: str) -> Path:
     return Path("var") / Path(dataset).name
 
 
-def build_and_place(config: BuildConfig, out: Path, console: Console, *, publish: bool = True) -> BuildResult:
-    """Build, place the models for Triton, and publish what passes the gate."""
+def build_and_place(
+    config: BuildConfig, out: Path, console: Console, *, publish: bool = True, erasures: Path | None = None
+) -> BuildResult:
+    """Build, place the models for Triton, and publish what passes the gate.
+
+    erasures: the list of users to be forgotten; None: the one a service keeps in `out`/state, if there is one.
+    """
     models = out / "models"
+    kept = out / "state" / "erasures"
 
     def place_and_publish(snapshot: Path) -> None:
         placement.place_user_tower(out / "towers", models)
         placement.place_text_encoder(config.text_encoder or default_path(), models)
+        if layout.read_manifest(snapshot).HasField("interest_gpt"):
+            placement.place_interest_gpt(out / "interest_gpt", models)
         Publications(out / "snapshots", gates=[quality_gate(config.gate)]).publish(snapshot.name)
 
     return build(
@@ -86,4 +98,5 @@ def build_and_place(config: BuildConfig, out: Path, console: Console, *, publish
         recall_code=pipeline.CODE,
         publish=place_and_publish if publish else None,
         console=console,
+        erasures=erasures or (kept if kept.is_dir() else None),
     )

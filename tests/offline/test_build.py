@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pytest
 from rich.console import Console
 
 from serendipity import layout
+from serendipity.channel.erasure import ErasureList
 from serendipity.channel.publication import Publications
 from serendipity.offline.build import BuildResult, build, wanted
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
@@ -59,7 +61,7 @@ class Host:
     def config(self, **given: object) -> BuildConfig:
         return load_build_config(self.toml, {"dataset": str(self.folder), **given})
 
-    def build(self, **given: object) -> BuildResult:
+    def build(self, erasures: Path | None = None, **given: object) -> BuildResult:
         config = self.config(**given)
         return build(
             config,
@@ -68,6 +70,7 @@ class Host:
             recall_code=["serendipity.tools.pipeline"],
             publish=publisher(config),
             console=Console(file=io.StringIO()),
+            erasures=erasures,
             clock=lambda: NOW,
         )
 
@@ -185,6 +188,31 @@ def test_what_was_held_out_is_what_a_build_is_evaluated_on(host: Host, built: Bu
     assert report.novel.users > 0
     with pytest.raises(LogsError, match="expected a build with hold_out above 0"):
         evaluate_build(host.folder, pipeline.open_pipeline)
+
+
+def test_a_user_on_the_erasure_list_is_in_nothing_that_is_built(host: Host, built: BuildResult, tmp_path: Path) -> None:
+    assert _files_naming("u0007", built.snapshot)
+    with ErasureList(tmp_path / "erasures") as erasures:
+        erasures.add("u0007")
+    again = host.build(erasures=tmp_path / "erasures", hold_out=0.1)
+    assert {"held_out/logs", "logs", "validation/logs", "snapshot"} <= _ran(again)
+    assert layout.read_manifest(again.snapshot).counts.users == 89
+    older = [path for path in again.snapshot.parent.iterdir() if path != again.snapshot]
+    named = _files_naming("u0007", host.out)
+    assert [path for path in named if not any(snapshot in path.parents for snapshot in older)] == []
+
+
+def _files_naming(user_id: str, directory: Path) -> list[Path]:
+    """Files in which a user's id occurs, or, for Parquet, which compresses, may be read."""
+    found = []
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            with duckdb.connect() as connection:
+                content = str(connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).fetchall()).encode()
+        if user_id.encode() in content:
+            found.append(path)
+    return found
 
 
 def test_a_configuration_names_every_field_that_is_wrong(tmp_path: Path) -> None:
