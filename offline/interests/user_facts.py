@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serendipity.interests.facts import told_searches, told_titles, user_facts
+from serendipity.interests.facts import FactsRule, told_searches, told_titles, user_facts
 from serendipity.interests.prompt import UserFacts
 from serendipity.offline.interests.reasoner import UserContext
 

@@ -248,7 +248,7 @@ def _path(
     proposal: Proposal, demand: str, grounding: Grounding, told: UserFacts, grounder: Grounder
 ) -> records_pb2.InterestPath:
     node = grounding.node
-    kind, seed = _seed(proposal.seed, told)
+    kind, seed = seed_of(proposal.seed, told)
     beside = grounder.node_of(seed) if kind != records_pb2.SEED_KIND_PROFILE else None
     is_beside = beside is not None and len(beside.path) > 1 and beside.path[:-1] == node.path[:-1]
     return records_pb2.InterestPath(
@@ -261,8 +261,11 @@ def _path(
     )
 
 
-def _seed(seed: str, told: UserFacts) -> tuple[records_pb2.SeedKind, str]:
-    """Find what the model was told that the seed is; a seed it was not told is no reason to give a user."""
+def seed_of(seed: str, told: UserFacts) -> tuple[records_pb2.SeedKind, str]:
+    """Find what the model was told that the seed is; a seed it was not told is no reason to give a user.
+
+    told: facts as `prompt.bounded` leaves them.
+    """
     key = comparable(seed)
     if not key:
         return records_pb2.SEED_KIND_POPULATION, ""
