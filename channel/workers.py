@@ -2,8 +2,8 @@
 
     serve(ServerSettings(snapshots=…, state=…))        returns when SIGTERM or SIGINT has been obeyed
 
-Workers are spawned, never forked: gRPC and LMDB must not cross a fork. They share one port (SO_REUSEPORT). One that
-dies is restarted, sooner the longer it lived.
+Workers are spawned, never forked: gRPC and LMDB must not cross a fork. They share one port (SO_REUSEPORT). Beside them
+runs the near-line process. Whichever dies is restarted, sooner the longer it lived.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import json
 import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.context import SpawnProcess
 
 import structlog
@@ -24,6 +26,7 @@ import structlog
 from serendipity import layout
 from serendipity.channel.admin import AdminServicer, create_admin_server
 from serendipity.channel.errors import StateUnavailable
+from serendipity.channel.nearline.process import run_nearline
 from serendipity.channel.publication import Check, Publications
 from serendipity.channel.readiness import model_is_ready
 from serendipity.channel.server_settings import ServerSettings, split_address
@@ -66,46 +69,64 @@ async def _supervise(
     admin, health, admin_port = create_admin_server(servicer, settings)
     await admin.start()
     await health.set_serving(True)
-    workers = [
-        asyncio.create_task(_keep_alive(settings, channel_settings, address, number, told))
+    children = [
+        _Child(
+            f"worker-{number}",
+            run_worker,
+            (settings, channel_settings, address, number),
+            functools.partial(forget, settings.workers_path, number),
+        )
         for number in range(settings.workers)
+    ]
+    if settings.nearline:
+        forget_status = functools.partial(settings.nearline_status_path.unlink, missing_ok=True)
+        children.append(_Child("nearline", run_nearline, (settings, channel_settings), forget_status))
+    kept_alive = [
+        asyncio.create_task(_keep_alive(child, told, settings.drain_seconds + _KILL_MARGIN_SECONDS))
+        for child in children
     ]
     admin_address = f"{settings.admin_address.rpartition(':')[0]}:{admin_port}"
     endpoints = {"address": address, "admin_address": admin_address, "pid": os.getpid()}
     layout.write_atomically(settings.endpoints_path, json.dumps(endpoints).encode())
     _log.info("service serves", **endpoints, workers=settings.workers)
     try:
-        statuses = await asyncio.gather(*workers)
+        statuses = await asyncio.gather(*kept_alive)
     finally:
         await health.stop()
         await admin.stop(1.0)
         settings.endpoints_path.unlink(missing_ok=True)
-    _log.info("service ends", worker_statuses=statuses)
+    _log.info("service ends", exit_statuses=statuses)
     return max(map(abs, statuses), default=0)
 
 
-async def _keep_alive(
-    settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int, told: asyncio.Event
-) -> int:
-    """Run worker `number`, again whenever it dies, until told to stop; returns its last exit status."""
+@dataclass(frozen=True)
+class _Child:
+    """A process kept alive. died: called when it has ended by itself."""
+
+    name: str
+    target: Callable[..., None]
+    args: tuple[object, ...]
+    died: Callable[[], None]
+
+
+async def _keep_alive(child: _Child, told: asyncio.Event, patience: float) -> int:
+    """Run a child, again whenever it dies, until told to stop; returns its last exit status."""
     loop = asyncio.get_running_loop()
     context = multiprocessing.get_context("spawn")
     back_off = _FIRST_BACK_OFF
     stopping = asyncio.create_task(told.wait())
     while True:
-        process = context.Process(
-            target=run_worker, args=(settings, channel_settings, address, number), name=f"worker-{number}"
-        )
+        process = context.Process(target=child.target, args=child.args, name=child.name)
         process.start()
         started = loop.time()
         ended = asyncio.create_task(_ended(process))
         await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
         if told.is_set():
-            return await _stop(process, ended, settings.drain_seconds + _KILL_MARGIN_SECONDS)
-        forget(settings.workers_path, number)
+            return await _stop(process, ended, patience)
+        child.died()
         if loop.time() - started >= _STABLE_SECONDS:
             back_off = _FIRST_BACK_OFF
-        _log.error("worker died", worker=number, exit_status=process.exitcode, restart_in=back_off)
+        _log.error("process died", process=child.name, exit_status=process.exitcode, restart_in=back_off)
         process.close()
         await asyncio.wait((stopping,), timeout=back_off)
         back_off = min(2 * back_off, _LONGEST_BACK_OFF)
@@ -114,14 +135,14 @@ async def _keep_alive(
 
 
 async def _stop(process: SpawnProcess, ended: asyncio.Task[None], patience: float) -> int:
-    """Ask a worker to drain, and kill it only when it does not end in time."""
+    """Ask a child to drain, and kill it only when it does not end in time."""
     process.terminate()
     done, _ = await asyncio.wait((ended,), timeout=patience)
     if not done:
-        _log.error("worker killed: it did not drain in time", worker=process.name, seconds=patience)
+        _log.error("process killed: it did not drain in time", process=process.name, seconds=patience)
         process.kill()
         await ended
-    # Told before it had its handlers, a worker had not begun to serve: nothing was cut short.
+    # Told before it had its handlers, a child had not begun to serve: nothing was cut short.
     return 0 if process.exitcode == -signal.SIGTERM else process.exitcode or 0
 
 

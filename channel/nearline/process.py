@@ -1,0 +1,234 @@
+"""The near-line process: the one process of a host that generates interests, beside the workers that want them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import structlog
+
+from serendipity.channel.erasure import ErasureList
+from serendipity.channel.errors import ChannelError, SnapshotUnavailable, StateUnavailable
+from serendipity.channel.feedback import FeedbackStore
+from serendipity.channel.nearline.housekeeping import Cleared, clear
+from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEncoder
+from serendipity.channel.nearline.loop import RefreshLoop, RefreshModels, generation_moment
+from serendipity.channel.nearline.refresher import Refresher
+from serendipity.channel.nearline.store import NearlineStore, open_nearline
+from serendipity.channel.nearline.telemetry import NearlineTelemetry
+from serendipity.channel.publication import Publications
+from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.telemetry import configure_logs
+from serendipity.channel.watcher import Served, SnapshotWatcher
+
+_HOUSEKEEPING_SECONDS = 3_600.0
+_LOCK_POLL_SECONDS = 1.0
+_DAY = 86_400.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Nearline:
+    """What refreshing needs, opened. telemetry: told of every batch; watcher: follows the wanted snapshot."""
+
+    store: NearlineStore
+    erasures: ErasureList
+    holder: SnapshotHolder
+    watcher: SnapshotWatcher
+    loop: RefreshLoop
+    telemetry: NearlineTelemetry
+
+
+@contextlib.asynccontextmanager
+async def opened_nearline(
+    settings: ServerSettings, channel_settings: ChannelSettings, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Nearline]:
+    """Open the stores, the snapshot wanted and the clients of Triton, and close them in the end.
+
+    Raises StateUnavailable. Without a snapshot, or with a bad one, nothing can be refreshed until there is a good one.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        store = open_nearline(settings, clock)
+        stack.callback(store.close)
+        erasures = ErasureList(settings.erasures_path)
+        stack.callback(erasures.close)
+        feedback = FeedbackStore(settings.feedback_path, map_bytes=settings.feedback_map_bytes)
+        stack.callback(feedback.close)
+        holder = SnapshotHolder()
+        stack.callback(holder.close)
+        models = RefreshModels(holder, feedback.user)
+        stack.callback(models.close)
+        url = settings.nearline_triton_url or channel_settings.triton_url
+        gpt = InterestGpt(url)
+        stack.push_async_callback(gpt.close)
+        encoder = TritonTextEncoder(url, timeout=settings.nearline_timeout_seconds)
+        stack.push_async_callback(encoder.close)
+        telemetry = NearlineTelemetry(store, settings.nearline_status_path, os.getpid(), clock=clock)
+        refresher = Refresher(
+            store,
+            erasures,
+            gpt,
+            encoder.encode,
+            timeout=settings.nearline_timeout_seconds,
+            quiet_seconds=settings.nearline_quiet_seconds,
+            clock=clock,
+        )
+        loop = RefreshLoop(
+            store,
+            refresher,
+            models,
+            channel_settings,
+            telemetry,
+            batch=settings.nearline_batch,
+            poll=settings.nearline_poll_seconds,
+            longest_pause=settings.nearline_retry_seconds,
+            clock=clock,
+        )
+
+        async def on_change(_: Served, snapshot: Snapshot | None) -> None:
+            if snapshot is not None:
+                telemetry.serves(snapshot.versions.snapshot, snapshot.interest_gpt)
+
+        watcher = SnapshotWatcher(
+            Publications(settings.snapshots),
+            holder,
+            on_change=on_change,
+            poll=settings.snapshot_poll_seconds,
+            retry=settings.snapshot_retry_seconds,
+        )
+        await watcher.converge()
+        yield Nearline(store, erasures, holder, watcher, loop, telemetry)
+
+
+@contextlib.asynccontextmanager
+async def running_nearline(
+    settings: ServerSettings, channel_settings: ChannelSettings, *, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Nearline]:
+    """Refresh until the context ends; then finish the batch in hand within `drain_seconds`, or leave it queued.
+
+    The caller holds the host's lock (`exclusive`). Raises StateUnavailable, and OSError when the port is taken.
+    """
+    async with (
+        opened_nearline(settings, channel_settings, clock=clock) as nearline,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        stack.callback(settings.nearline_status_path.unlink, missing_ok=True)
+        # The workers have the ports before it.
+        port = settings.metrics_port and settings.metrics_port + settings.workers
+        stack.callback(nearline.telemetry.serve(settings.metrics_host, port).close)
+        told = asyncio.Event()
+        refreshing = asyncio.create_task(nearline.loop.run(told))
+        others = [
+            asyncio.create_task(nearline.watcher.run()),
+            asyncio.create_task(_keep_house(nearline, channel_settings, clock)),
+        ]
+        try:
+            yield nearline
+        finally:
+            told.set()
+            await asyncio.wait((refreshing,), timeout=settings.drain_seconds)
+            for task in (refreshing, *others):
+                task.cancel()
+            await asyncio.gather(refreshing, *others, return_exceptions=True)
+
+
+def run_nearline(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
+    """Be the near-line process until SIGTERM, SIGINT or the end of the parent. The target of a spawned process."""
+    configure_logs(settings.log_level, settings.log_format)
+    structlog.contextvars.bind_contextvars(worker="nearline")
+    asyncio.run(_refresh_until_told(settings, channel_settings))
+
+
+@contextlib.contextmanager
+def exclusive(settings: ServerSettings) -> Iterator[bool]:
+    """Hold the right to generate this host's interests; False if another process has it. Raises StateUnavailable."""
+    try:
+        settings.state.mkdir(parents=True, exist_ok=True)
+        file = settings.nearline_lock_path.open("a")
+    except OSError as error:
+        raise StateUnavailable(f"{settings.nearline_lock_path}: cannot be written ({error})") from error
+    with file:
+        yield _locked(file.fileno())
+
+
+async def _refresh_until_told(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, told.set)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop.add_reader(parent.sentinel, told.set)
+    async with contextlib.AsyncExitStack() as stack:
+        if await _take_turn(settings, told, stack):
+            await stack.enter_async_context(running_nearline(settings, channel_settings))
+            _log.info("near-line process runs", pid=os.getpid())
+            await told.wait()
+            _log.info("near-line process drains")
+    if parent is not None:
+        loop.remove_reader(parent.sentinel)
+    _log.info("near-line process ends")
+
+
+async def _take_turn(settings: ServerSettings, told: asyncio.Event, stack: contextlib.AsyncExitStack) -> bool:
+    """Wait until no other process generates interests (a drain by hand may take minutes); False once told to stop."""
+    waiting = False
+    while not told.is_set():
+        attempt = contextlib.ExitStack()
+        if attempt.enter_context(exclusive(settings)):
+            stack.callback(attempt.close)
+            return True
+        attempt.close()
+        if not waiting:
+            _log.warning("waits: another process generates interests", lock=str(settings.nearline_lock_path))
+            waiting = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), _LOCK_POLL_SECONDS)
+    return False
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+async def _keep_house(nearline: Nearline, settings: ChannelSettings, clock: Callable[[], float]) -> None:
+    while True:
+        try:
+            cleared = await asyncio.to_thread(keep_house, nearline, settings, clock())
+            nearline.telemetry.cleared(cleared)
+            _log.info("kept house", **asdict(cleared))
+        except ChannelError as error:
+            _log.warning("housekeeping failed", error=str(error))
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+
+
+def keep_house(nearline: Nearline, settings: ChannelSettings, now: float) -> Cleared:
+    """Remove records past the hard age, entries parked for as long, and erased users. now: Unix seconds.
+
+    Raises StateUnavailable.
+    """
+    hard_age = settings.interest_hard_age_days * _DAY
+    generated_before = 0.0
+    with contextlib.suppress(SnapshotUnavailable), nearline.holder.acquire() as lease:
+        generated_before = generation_moment(settings, lease.snapshot, now) - hard_age
+    return clear(
+        nearline.store,
+        generated_before=generated_before,
+        parked_before=now - hard_age,
+        now=now,
+        erased=nearline.erasures.keys(),
+    )
