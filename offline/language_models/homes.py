@@ -1,0 +1,56 @@
+"""Opens the language model that a configuration names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from serendipity.offline.language_models.completion_cache import CachedModel, CompletionCache
+from serendipity.offline.language_models.config import (
+    EndpointConfig,
+    LanguageModelConfig,
+    LocalConfig,
+    SmolLM2Config,
+    TritonConfig,
+)
+from serendipity.offline.language_models.language_model import AnsweringModel
+
+
+def open_language_model(
+    config: LanguageModelConfig, cache: Path | None = None, *, environment: Mapping[str, str] = os.environ
+) -> AnsweringModel:
+    """Open a language model.
+
+    cache: directory of completions, shared by all models; none: every prompt is asked anew. environment: holds the API
+    key and the user's cache directory. Raises LanguageModelError when it cannot be opened; an endpoint or Triton that
+    is away is found out at the first prompt.
+    """
+    completions = CompletionCache.at(cache) if cache else None
+    model = _home(config, completions, environment)
+    return CachedModel(model, completions) if completions else model
+
+
+def _home(
+    config: LanguageModelConfig, completions: CompletionCache | None, environment: Mapping[str, str]
+) -> AnsweringModel:
+    # Each home is imported where it is opened: none needs what the others are made with.
+    if isinstance(config, EndpointConfig):
+        from serendipity.offline.language_models.endpoint import EndpointModel
+
+        tokens = completions.tokens(config.name or config.model) if completions else (0, 0)
+        return EndpointModel(config, spent=config.prices.cost(*tokens), environment=environment)
+    if isinstance(config, TritonConfig):
+        from serendipity.offline.language_models.triton import TritonModel, read_spec
+
+        return TritonModel(config.url, read_spec(config.spec), timeout=config.timeout, max_retries=config.max_retries)
+    from serendipity.offline.language_models.local import LocalModel
+
+    if isinstance(config, SmolLM2Config):
+        from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
+
+        directory = smollm2_path(config.directory or default_cache_dir(environment))
+    else:
+        assert isinstance(config, LocalConfig)
+        directory = config.path
+    return LocalModel.from_path(directory, device=config.device, dtype=config.dtype, batch_size=config.batch_size)

@@ -1,0 +1,197 @@
+"""What a language model is to everyone who asks one: prompts in, completions out, in order.
+
+Who asks needs `LanguageModel`; what answers (a home: local, endpoint, Triton, the cache before any of them) is an
+`AnsweringModel`, which hands answers over as they come, so that none is lost when a run is killed.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+MAX_PROMPT_CHARS = 100_000
+"""Characters of a prompt, system and user together: what is longer is a mistake, and may be somebody's attack."""
+
+MAX_CHARS_PER_TOKEN = 32
+"""Characters of an answer per token it may have: bounds what an endpoint can make us keep."""
+
+
+class LanguageModelError(Exception):
+    """A language model did not answer: names the model, what was found and what was expected."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked. user: data, never trusted; system: instructions, empty for none."""
+
+    user: str
+    system: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How it is to answer.
+
+    max_new_tokens: tokens of the answer at most. temperature: 0 takes the likeliest token. seed: of the sampling above
+    temperature 0. schema: JSON schema the answer is constrained to; None: free.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    seed: int = 0
+    schema: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens: found {self.max_new_tokens}, expected at least 1")
+        if not 0 <= self.temperature <= 10:
+            raise ValueError(f"temperature: found {self.temperature}, expected 0 to 10")
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model answered.
+
+    text: without prompt, special tokens and reasoning. prompt_tokens, completion_tokens: as the model counts them, the
+    latter with its reasoning. finished: False if it was cut off. reasoning: what it thought aloud first, if it does.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finished: bool
+    reasoning: str = ""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What a million tokens cost, in any one currency."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Give the cost of that many tokens."""
+        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What was asked of a model so far.
+
+    prompts: all of them. cache_hits: how many of them were known and cost nothing. prompt_tokens, completion_tokens,
+    seconds, cost: of the others.
+    """
+
+    prompts: int = 0
+    cache_hits: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(mine + theirs for mine, theirs in zip(self._numbers(), other._numbers(), strict=True)))
+
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(*(mine - theirs for mine, theirs in zip(self._numbers(), other._numbers(), strict=True)))
+
+    def _numbers(self) -> tuple[Any, ...]:
+        return tuple(vars(self).values())
+
+
+class LanguageModel(Protocol):
+    """A language model."""
+
+    name: str
+    """Tells models apart: two with different weights never share a name."""
+
+    def complete(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Completion]:
+        """Answer the prompts, in their order. Raises LanguageModelError."""
+
+
+class AnsweringModel(ABC):
+    """A language model that hands answers over as they come, and says what was asked of it.
+
+    name: as in LanguageModel. prices: what it costs.
+    """
+
+    def __init__(self, name: str, prices: Prices | None = None) -> None:
+        self.name = name
+        self.prices = prices or Prices()
+
+    @property
+    @abstractmethod
+    def usage(self) -> Usage:
+        """What was asked of this object so far."""
+
+    @abstractmethod
+    def answers(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> Iterator[Mapping[int, Completion]]:
+        """Answer the prompts in any order, some at a time: place in prompts → completion.
+
+        Raises LanguageModelError: at once for what cannot be asked, otherwise when what could be answered was.
+        """
+
+    def complete(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Completion]:
+        """Answer the prompts, in their order. Raises LanguageModelError; only a cache keeps answers given before it."""
+        found: dict[int, Completion] = {}
+        for answers in self.answers(prompts, sampling):
+            found.update(answers)
+        return [found[place] for place in range(len(prompts))]
+
+
+class MeteredModel(AnsweringModel):
+    """An AnsweringModel that checks what it is asked and counts what it answers. clock: seconds."""
+
+    def __init__(self, name: str, prices: Prices | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(name, prices)
+        self._clock = clock
+        self._usage = Usage()
+
+    @property
+    def usage(self) -> Usage:
+        """What was asked of this object so far."""
+        return self._usage
+
+    def answers(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> Iterator[Mapping[int, Completion]]:
+        """Answer the prompts in any order, some at a time; see AnsweringModel.answers."""
+        for place, prompt in enumerate(prompts):
+            length = len(prompt.user) + len(prompt.system)
+            if length > MAX_PROMPT_CHARS:
+                raise LanguageModelError(
+                    f"{self.name}: prompt {place}: found {length:,} characters, expected at most {MAX_PROMPT_CHARS:,}"
+                )
+        if not prompts:
+            return
+        since = self._clock()
+        for answers in self._answers(prompts, sampling):
+            self._usage += self._counted(answers, self._clock() - since)
+            yield answers
+            # What the caller did with them is not the model's time.
+            since = self._clock()
+
+    @abstractmethod
+    def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
+        """Answer as `answers` says; there is at least one prompt, and all are within bounds."""
+
+    def _counted(self, answers: Mapping[int, Completion], seconds: float) -> Usage:
+        prompt_tokens = sum(answer.prompt_tokens for answer in answers.values())
+        completion_tokens = sum(answer.completion_tokens for answer in answers.values())
+        cost = self.prices.cost(prompt_tokens, completion_tokens)
+        return Usage(len(answers), 0, prompt_tokens, completion_tokens, seconds, cost)
+
+
+def split_reasoning(written: str) -> tuple[str, str]:
+    """Part what a reasoning model wrote into (reasoning, answer) at </think>; thoughts never ended are no answer."""
+    thoughts, end, answer = written.rpartition("</think>")
+    if end:
+        return thoughts.replace("<think>", "", 1).strip(), answer.strip()
+    if written.lstrip().startswith("<think>"):
+        return written.lstrip().removeprefix("<think>").strip(), ""
+    return "", written
