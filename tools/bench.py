@@ -1,6 +1,7 @@
 """Measure speed: ratios within one run, since the milliseconds belong to the machine and the moment.
 
 serendip bench channel --dataset complete-journey       Recall against its floor, category search against ANN
+serendip bench interest-gpt --build var/complete-journey --launch      users refreshed a second, machines for 10 M
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from serendipity.tools.subjects import add_subjects
 
 SUBJECTS = {
     "channel": "serendipity.tools.bench_channel",
+    "interest-gpt": "serendipity.tools.bench_interest_gpt",
 }
 
 
