@@ -53,24 +53,35 @@ class WeightPrior:
     max_factor: float
 
 
-def faded_counts(events: ItemEvents, groundings: Sequence[RowRanges], half_life: float) -> NDArray[np.float64]:
-    """Count the events on each grounding's rows, each faded by its age. Returns [len(groundings)] float64.
+@dataclass(frozen=True)
+class Groundings:
+    """Item rows that k interests are grounded in: [starts[i], ends[i]) belongs to interest owners[i]; all [m] int64."""
 
-    The ranges of one grounding are ascending and apart. Takes 0.1 ms for 2,000 events and 20 groundings.
-    """
-    lengths = [len(ranges.starts) for ranges in groundings]
-    counts = np.zeros(len(groundings))
-    if not len(events) or not sum(lengths):
-        return counts
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    num_interests: int
+
+    @classmethod
+    def of(cls, ranges: Sequence[RowRanges]) -> Groundings:
+        """Lay out the ranges of each interest, which are apart from each other within an interest."""
+        if not ranges:
+            nothing = np.empty(0, np.int64)
+            return cls(nothing, nothing, nothing, 0)
+        owners = np.repeat(np.arange(len(ranges)), [len(some.starts) for some in ranges])
+        starts, ends = ([getattr(some, name) for some in ranges] for name in ("starts", "ends"))
+        return cls(np.concatenate(starts), np.concatenate(ends), owners, len(ranges))
+
+
+def faded_counts(events: ItemEvents, groundings: Groundings, half_life: float) -> NDArray[np.float64]:
+    """Count the events on each interest's rows, each faded by its age in half-lives (seconds). Returns [k] float64."""
     # Whatever order events come in, they are added up in one: by row, then age.
     order = np.lexsort((events.ages, events.rows))
     rows = events.rows[order]
-    totals = np.concatenate(([0.0], np.cumsum(np.exp2(-events.ages[order] / half_life))))
-    starts = np.concatenate([ranges.starts for ranges in groundings])
-    ends = np.concatenate([ranges.ends for ranges in groundings])
-    within = totals[np.searchsorted(rows, ends)] - totals[np.searchsorted(rows, starts)]
-    np.add.at(counts, np.repeat(np.arange(len(groundings)), lengths), within)
-    return counts
+    totals = np.zeros(len(rows) + 1)
+    np.cumsum(np.exp2(events.ages[order] / -half_life), out=totals[1:])
+    within = totals[rows.searchsorted(groundings.ends)] - totals[rows.searchsorted(groundings.starts)]
+    return np.bincount(groundings.owners, within, groundings.num_interests).astype(np.float64, copy=False)
 
 
 def weight_factors(

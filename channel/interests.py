@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
-from serendipity.channel.interest_weights import ItemEvents, WeightPrior, faded_counts, weight_factors
+from serendipity.channel.interest_weights import Groundings, ItemEvents, WeightPrior, faded_counts, weight_factors
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Snapshot
 from serendipity.channel.state import UserState
@@ -224,8 +224,9 @@ class InterestReader:
             half_life=settings.interest_feedback_half_life_days * _DAY,
             max_factor=settings.interest_max_factor,
         )
+        grounded = Groundings.of(groundings)
         clicks, exposures = (
-            faded_counts(some, groundings, prior.half_life) for some in (events.clicks, events.exposures)
+            faded_counts(some, grounded, prior.half_life) for some in (events.clicks, events.exposures)
         )
         return weight_factors(weights, clicks, exposures, prior)
 

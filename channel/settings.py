@@ -70,8 +70,9 @@ class ChannelSettings(BaseSettings):
     interest_max_factor: float = Field(default=4.0, ge=1)
     """A weight is raised to so many times its stored value at most, and lowered to so small a part of it."""
 
-    interest_exposures: int = Field(default=300, ge=0)
-    """Latest exposures that are looked at for the weights; those within the served horizon are in any case."""
+    interest_exposures: int = Field(default=200, ge=0)
+    """Latest exposures that are looked at for the weights; those within the served horizon are in any case. Reading
+    200 and weighing 10 interests by them takes 0.25 ms of a core."""
 
     interest_want_seconds: float = Field(default=60.0, ge=0)
     """Time within which a worker does not ask again for a user's interests to be generated."""

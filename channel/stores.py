@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -323,22 +325,23 @@ class ItemStore(Store):
 
 
 def feedback_columns(
-    events: Iterable[channel_pb2.FeedbackEvent],
+    events: Sequence[channel_pb2.FeedbackEvent],
     rows: Mapping[str, int],
     since: int | None = None,
     at_least: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lay feedback events, newest first, out as columns: items [n] (row + 1, 0 outside the catalogue), times [n].
 
-    rows: item id → row; since: Unix seconds, events before it are left out, except the latest `at_least` of all. An
-    event takes 0.6 µs.
+    rows: item id → row; since: Unix seconds, events before it are left out, except the latest `at_least` of all.
+    Takes 0.5 µs an event.
     """
-    items: list[int] = []
-    times: list[int] = []
-    for event in events:
-        seconds = event.time.seconds
-        if since is not None and seconds < since and len(items) >= at_least:
-            break
-        items.append(rows.get(event.item_id, -1) + 1)
-        times.append(seconds)
-    return np.array(items, np.int64), np.array(times, np.int64)
+    if since is not None:
+        later = bisect_right(events, -since, key=lambda event: -event.time.seconds)
+        events = events[: max(later, at_least)]
+    ids = map(_item_id, events)
+    items = np.fromiter((rows.get(item_id, -1) for item_id in ids), np.int64, len(events)) + 1
+    return items, np.fromiter(map(_seconds, events), np.int64, len(events))
+
+
+_item_id = attrgetter("item_id")
+_seconds = attrgetter("time.seconds")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serendipity.channel.interest_weights import ItemEvents, WeightPrior, faded_counts, weight_factors
+from serendipity.channel.interest_weights import Groundings, ItemEvents, WeightPrior, faded_counts, weight_factors
 from serendipity.channel.vectors import RowRanges
 
 DAY = 86_400.0
@@ -23,7 +23,7 @@ def ranges(*pairs: tuple[int, int]) -> RowRanges:
     return RowRanges(np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64))
 
 
-GROUNDINGS = (ranges((0, 10)), ranges((5, 20), (40, 60)), ranges((90, 100)), ranges())
+GROUNDINGS = Groundings.of([ranges((0, 10)), ranges((5, 20), (40, 60)), ranges((90, 100)), ranges()])
 
 
 def events(pairs: list[tuple[int, float]]) -> ItemEvents:
