@@ -32,9 +32,11 @@ COMMANDS = {
     "deploy": Command("deploy", "serve", "place a snapshot's models, load them on Triton, then publish the snapshot"),
     "snapshot": Command("snapshot", "serve", "verify, list, publish or roll back snapshots"),
     "evaluate": Command("evaluate", "offline,serve", "measure towers, interests or the whole channel on held-out time"),
+    "graph": Command("graph", "offline", "show or export a user's knowledge graph"),
+    "users": Command("users", "serve", "forget users, or list those forgotten"),
     "feedback": Command("feedback", "serve", "export the feedback log as host events"),
     "demo": Command("demo", "demo", "build from public data, start everything, call it as a host would"),
-    "bench": Command("bench", "demo", "measure Recall against its floor, and category search against ANN"),
+    "bench": Command("bench", "demo", "measure Recall against its floor, and how fast InterestGPT refreshes"),
 }
 
 
