@@ -1,0 +1,160 @@
+"""Logs and interests → InterestGPT: the data set, the tuned model, and what its Triton model is told.
+
+<out>/  config.json, model.safetensors, tokenizer.json …   as `save_pretrained` writes them, adapters merged
+        categories.json, interest_gpt.json                 serendipity.interests.model
+        distillation.json                                  what was counted and how long it took; written last
+        dataset/  checkpoints/                             serendipity.offline.distillation.{dataset, sft}
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from google.protobuf import json_format
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from serendipity.interests.model import CATEGORIES, MODEL_PREFIX, SPEC, fingerprint
+from serendipity.layout import write_atomically
+from serendipity.offline.distillation.base_model import BaseModel, no_progress_bars, open_base, style_of
+from serendipity.offline.distillation.config import DistillationConfig
+from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
+from serendipity.offline.distillation.examples import Example
+from serendipity.offline.distillation.moments import TRAIN
+from serendipity.offline.distillation.rank_weights import measure_rank_weights
+from serendipity.offline.distillation.sft import Training, tune
+from serendipity.offline.distillation.teacher import TaxonomyTeacher, Teacher
+from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.interests.vocabulary import Vocabulary
+from serendipity.offline.logs.builder import LogsSummary
+from serendipity.offline.logs.catalogue import Catalogue, logs_directory
+from serendipity.offline.logs.histories import Histories
+from serendipity.v1 import records_pb2
+
+DATASET_DIRECTORY = "dataset"
+CHECKPOINTS = "checkpoints"
+REPORT = "distillation.json"
+
+_MOST_PROMPT_TOKENS = {"compact": 1_024, "chat": 2_048}
+
+
+@dataclass(frozen=True)
+class DistillationReport:
+    """What was done. seconds: by stage."""
+
+    dataset: DatasetSummary
+    training: Training
+    seconds: dict[str, float]
+
+
+class RememberingEncoder:
+    """A text encoder that encodes every text once: the same few names come in every answer."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.name = encoder.name
+        self._encoder = encoder
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode texts; returns [n, D] float32 of norm 1."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if missing:
+            self._known |= dict(zip(missing, self._encoder.encode(missing), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
+def build_interest_gpt(
+    logs: Path,
+    interests: Path,
+    out: Path,
+    config: DistillationConfig,
+    *,
+    encoder: TextEncoder,
+    teacher: Teacher | None = None,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> records_pb2.InterestGptSpec:
+    """Distil InterestGPT from the logs and the interests built of them, and write its directory.
+
+    teacher: None for the taxonomy reasoner, fitted as of every moment. encoder: the one of the interests' vectors.
+    A run that was killed is continued. Raises ValueError when the logs are too short, and what data set, base and
+    training raise.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    started = clock()
+    histories, catalogue = Histories.read(logs), Catalogue.read(logs)
+    until = LogsSummary.read(logs_directory(logs)).events_until
+    vocabulary = Vocabulary.read(interests)
+    grounder = vocabulary.grounder(RememberingEncoder(encoder))
+    style = style_of(config)
+    dataset = build_dataset(
+        histories,
+        until,
+        vocabulary.nodes,
+        vocabulary.categories,
+        catalogue.titles,
+        teacher or TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories),
+        grounder,
+        out / DATASET_DIRECTORY,
+        config.dataset,
+        style,
+        progress=progress,
+    )
+    seconds = {"dataset": clock() - started}
+    started = clock()
+    examples = read_examples(out / DATASET_DIRECTORY)
+    training_examples = [example for example in examples if example.split == TRAIN]
+    base = open_base(config, training_examples, vocabulary.categories)
+    tuned, training = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
+    seconds["training"] = clock() - started
+    started = clock()
+    spec = _export(tuned, examples, vocabulary, config, out)
+    spec.rank_weights.extend(
+        measure_rank_weights(
+            tuned, histories, until, vocabulary.categories, catalogue.titles, grounder, config, spec, progress=progress
+        )
+    )
+    text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
+    write_atomically(out / SPEC, text.encode())
+    seconds["export"] = clock() - started
+    report = DistillationReport(dataset, training, {name: round(value, 1) for name, value in seconds.items()})
+    write_atomically(out / REPORT, json.dumps(asdict(report), indent=2, sort_keys=True).encode())
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    return spec
+
+
+def _export(
+    tuned: BaseModel, examples: Sequence[Example], vocabulary: Vocabulary, config: DistillationConfig, out: Path
+) -> records_pb2.InterestGptSpec:
+    """Write weights, tokenizer and categories, and tell what is known of the model without asking it anything."""
+    with no_progress_bars():
+        tuned.model.save_pretrained(out)
+    tuned.tokenizer.save_pretrained(out)
+    write_atomically(out / CATEGORIES, json.dumps(list(vocabulary.categories), ensure_ascii=False).encode())
+    longest = max(len(tuned.tokenizer(example.answer)["input_ids"]) for example in examples)
+    max_new_tokens = config.max_new_tokens or longest + longest // 4 + 1
+    room = tuned.max_positions - max_new_tokens
+    max_prompt_tokens = config.max_prompt_tokens or min(room, _MOST_PROMPT_TOKENS[tuned.style])
+    name = fingerprint(out)
+    facts = config.dataset.facts
+    return records_pb2.InterestGptSpec(
+        model_name=MODEL_PREFIX + name,
+        fingerprint=name,
+        base=tuned.name,
+        prompt_style=tuned.style,
+        num_interests=config.dataset.num_interests,
+        max_new_tokens=max_new_tokens,
+        max_prompt_tokens=max_prompt_tokens,
+        taxonomy_hash=vocabulary.taxonomy_hash,
+        max_batch=config.max_batch,
+        facts=records_pb2.FactsSpec(
+            search_days=facts.search_days, clicked_titles=facts.clicked_titles, signal_titles=facts.signal_titles
+        ),
+    )
