@@ -32,7 +32,9 @@ from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibration
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import TextEncoder, default_path
-from serendipity.offline.interests.builder import build_interests
+from serendipity.offline.interests.builder import build_interests, llm_reasoner
+from serendipity.offline.language_models.homes import open_language_model
+from serendipity.offline.language_models.language_model import AnsweringModel, Usage
 from serendipity.offline.logs.builder import LogsSummary, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.erasures import Erasures
@@ -157,6 +159,7 @@ class _Build:
         self._clock = clock
         self._encoder_path = config.text_encoder or default_path()
         self._encoder: TextEncoder | None = None
+        self._models: list[AnsweringModel] | None = None
 
     @property
     def num_steps(self) -> int:
@@ -225,16 +228,34 @@ class _Build:
     def _interests(self, name: str, of_logs: str) -> Step:
         logs = self.out / of_logs
         k = self.config.interests_per_user
+        config = self.config.interests
+        by_model = None if config.reasoner == "taxonomy" else config.reasoner
+        configuration = {"k": k, **config.model_dump(mode="json")}
+        code = _INTERESTS_CODE if by_model is None else (*_INTERESTS_CODE, "serendipity.offline.language_models")
 
         def run(context: StepContext) -> Numbers:
             nodes = context.previous / "nodes.parquet" if context.previous else None
             if nodes is not None and nodes.is_file():
                 # Node ids and their vocabulary outlive builds: those of the last one are read from here and kept.
                 shutil.copy2(nodes, context.directory)
-            built = build_interests(logs, context.directory, self._text_encoder(), k=k, cache=self._cache())
-            return {"users": built.num_users, "interests": built.num_interests, "nodes": built.num_nodes}
+            encoder, models = self._text_encoder(), self._language_models()
+            make_reasoner = None if by_model is None else llm_reasoner(by_model, models, encoder)
+            before = sum((model.usage for model in models), Usage())
+            built = build_interests(
+                logs, context.directory, encoder, config, make_reasoner=make_reasoner, k=k, cache=self._cache()
+            )
+            used = sum((model.usage for model in models), Usage()) - before
+            return {
+                "users": built.num_users,
+                "interests": built.num_interests,
+                "nodes": built.num_nodes,
+                "of them reasoners'": built.num_reasoner_nodes,
+                "grounding threshold": built.grounding_threshold,
+                **({} if by_model is None else _describe_usage(used)),
+            }
 
-        return Step(name, [logs, self._encoder_path], {"k": k}, _INTERESTS_CODE, run)
+        weights = [model.path for model in by_model.models if model.kind == "local"] if by_model else []
+        return Step(name, [logs, self._encoder_path, *weights], configuration, code, run)
 
     def _towers(self) -> Step:
         logs, interests = self.out / "logs", self.out / "interests"
@@ -375,6 +396,14 @@ class _Build:
         )
         return write_snapshot(contents, root, created_at=int(self._clock()), index=self.config.index)
 
+    def _language_models(self) -> list[AnsweringModel]:
+        """Open the reasoner's models, once; what they answered is kept, so that a killed build does not ask again."""
+        if self._models is None:
+            reasoner = self.config.interests.reasoner
+            configs = () if reasoner == "taxonomy" else reasoner.models
+            self._models = [open_language_model(config, self.out / ".cache" / "completions") for config in configs]
+        return self._models
+
     def _text_encoder(self) -> TextEncoder:
         if self._encoder is None:
             self._encoder = TextEncoder.from_path(self._encoder_path)
@@ -382,6 +411,17 @@ class _Build:
 
     def _cache(self) -> Path:
         return self.out / ".cache" / "text_vectors.npz"
+
+
+def _describe_usage(used: Usage) -> Numbers:
+    return {
+        "prompts": used.prompts,
+        "of them known": used.cache_hits,
+        "prompt tokens": used.prompt_tokens,
+        "completion tokens": used.completion_tokens,
+        "seconds of the models": used.seconds,
+        "cost": used.cost,
+    }
 
 
 def _describe(snapshot: Path) -> Numbers:

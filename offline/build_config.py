@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serendipity.offline.calibration import CalibrationConfig
+from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.snapshot.canary import CanaryConfig
@@ -52,6 +53,8 @@ class BuildConfig(BaseModel):
     """Directory of a transformers text encoder; none: the packaged MiniLM."""
     interests_per_user: Annotated[int, Field(ge=0, le=MAX_INTERESTS)] = MAX_INTERESTS
     """Latent interests stored per user at most."""
+    interests: InterestsConfig = InterestsConfig()
+    """Who finds users' latent interests, and what they ground in."""
     logs: LogsConfig = LogsConfig()
     """Reading of the host's logs. A novelty level that is not given is the data set's own; `until` makes the build as
     of a moment."""

@@ -23,6 +23,7 @@ from serendipity.offline.build import BuildResult, build
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
 from serendipity.offline.datasets.adapter import DatasetError
 from serendipity.offline.encoder import EncoderError, default_path
+from serendipity.offline.language_models.language_model import LanguageModelError
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools import pipeline, placement
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     except (
         BuildConfigError, DatasetError, LogsError, EncoderError, ChannelError, layout.SnapshotError, ValidationError,
-        placement.PlacementError,
+        LanguageModelError, placement.PlacementError,
     ) as error:  # fmt: skip
         print(f"serendip build: {error}", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -54,19 +54,20 @@ class NamedInterest:
 class Growth:
     """A vocabulary that has grown.
 
-    known: its nodes by id, the old ones first, with their aliases of now. num_nodes, num_aliases: added; num_unplaced:
-    names that stay with the node they grounded in, for want of users.
+    known: its nodes by id, the old ones first, with their aliases of now. places: (category number, comparable name) →
+    node, of names that have another node now than the one they grounded in. num_nodes, num_aliases: added;
+    num_unplaced: names that stay with the node they grounded in, for want of users.
     """
 
     known: list[KnownNode]
+    places: Mapping[tuple[int, str], int]
     num_nodes: int
     num_aliases: int
     num_unplaced: int
-    _places: Mapping[tuple[int, str], int] = field(default_factory=dict, repr=False)
 
     def node_of(self, category: int, name: str) -> int | None:
         """Find the node that a name of a top-level category (number) has now; None: the one it grounded in."""
-        return self._places.get((category, comparable(name)))
+        return self.places.get((category, comparable(name)))
 
 
 @dataclass
@@ -119,10 +120,10 @@ class _Grown:
     def result(self) -> Growth:
         return Growth(
             known=self._known,
+            places=self._places,
             num_nodes=len(self._known) - len(self._nodes),
             num_aliases=self._num_aliases,
             num_unplaced=self._num_unplaced,
-            _places=self._places,
         )
 
     def place(self, category: int, names: Mapping[str, _Name]) -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,13 +8,21 @@ import pytest
 from numpy.typing import NDArray
 
 from serendipity.offline.encoder import TextEncoder
-from serendipity.offline.interests.builder import build_interests
+from serendipity.offline.interests.builder import build_interests, llm_reasoner
+from serendipity.offline.interests.clusters import ClustersConfig
+from serendipity.offline.interests.config import InterestsConfig, LlmReasonerConfig
+from serendipity.offline.interests.graph_table import read_graph
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.interests.vocabulary import Vocabulary, make_grounder
+from serendipity.offline.language_models.config import SmolLM2Config
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.schema import LogsConfig
+from tests.fixtures.shopkeeper import Shopkeeper
+from tests.fixtures.small_shop import encode
+from tests.offline.interests.conftest import SHOP
 
 DAY = 86_400
 START = 1_400_000_000
@@ -111,3 +120,88 @@ def test_the_vocabulary_id_is_that_of_the_first_build_and_the_same_for_the_same_
     anew = build_interests(out / "logs", out / "anew", LettersEncoder())
     assert grown.vocabulary_id == first.vocabulary_id != anew.vocabulary_id
     assert grown.taxonomy_hash != first.taxonomy_hash
+
+
+class TrigramEncoder(TextEncoder):
+    """Texts are alike when they share letters in a row."""
+
+    def __init__(self) -> None:
+        self.name, self.dim = "trigrams", 512
+
+    def encode(self, texts: Sequence[str], cache: Path | None = None) -> NDArray[np.float32]:
+        return encode(texts)
+
+
+WITH_MODELS = LlmReasonerConfig(models=(SmolLM2Config(),))
+LIKE = InterestsConfig(
+    reasoner=WITH_MODELS, grounding_threshold=0.4, clusters=ClustersConfig(min_users=10, same_meaning=0.75)
+)
+
+
+@pytest.fixture
+def shop_logs(tmp_path: Path) -> Path:
+    host = tmp_path / "shop"
+    host.mkdir()
+    items = ", ".join(f"('{item}', {list(path)})" for item, path in SHOP.items())
+    duckdb.sql(f"COPY (SELECT *, item_id AS title FROM (VALUES {items}) t(item_id, path)) TO '{host}/items.parquet'")
+    duckdb.sql(
+        f"COPY (SELECT 'u' || (n % 20) AS user_id, ['espresso-1', 'filter-1', 'drill-1'][1 + n % 3] AS item_id, "
+        f"'click' AS event, {START} + n * {DAY} // 4 AS timestamp FROM range(600) t(n)) TO '{host}/events.parquet'"
+    )
+    build_logs(host, tmp_path / "logs", LogsConfig(novelty_level=1))
+    return tmp_path / "logs"
+
+
+def test_what_a_language_model_names_becomes_a_node_that_users_share(shop_logs: Path, tmp_path: Path) -> None:
+    out, encoder = tmp_path / "interests", TrigramEncoder()
+    shopkeeper = Shopkeeper(own=[("rye bread loaves", "bread")])
+    make_reasoner = llm_reasoner(WITH_MODELS, [shopkeeper], encoder)
+    summary = build_interests(shop_logs, out, encoder, LIKE, make_reasoner=make_reasoner)
+    vocabulary = Vocabulary.read(out)
+    node = vocabulary.nodes[-1]
+    assert (node.path, node.of_catalogue) == (("food", "bread", "rye", "rye bread loaves"), False)
+    assert (summary.num_reasoner_nodes, summary.reasoner) == (1, "shopkeeper two-hop 1 × 1")
+    assert summary.taxonomy_hash == Taxonomy.from_catalogue(Catalogue.read(shop_logs)).hash
+    assert np.array_equal(vocabulary.vectors[-1], encode([node.text])[0])
+    rows = duckdb.sql(f"SELECT user_id, node_ids FROM '{out}/interests.parquet'").fetchall()
+    assert sum(node.node_id in node_ids for user_id, node_ids in rows if user_id) == 20
+    # Users of whom nothing is known are answered for by the taxonomy.
+    assert next(node_ids for user_id, node_ids in rows if user_id is None)
+    grounded = {n.text: n.interest_node for n in read_graph(out, "u7").interests}
+    assert grounded["rye bread loaves"] == node.node_id
+    # What is called as a node is stays there.
+    assert vocabulary.nodes[grounded["green tea"]].path == ("food", "tea", "green tea")
+
+
+def test_a_reasoners_nodes_stay_when_another_reasoner_builds(shop_logs: Path, tmp_path: Path) -> None:
+    out, encoder = tmp_path / "interests", TrigramEncoder()
+    shopkeeper = Shopkeeper(own=[("rye bread loaves", "bread")])
+    first = build_interests(
+        shop_logs, out, encoder, LIKE, make_reasoner=llm_reasoner(WITH_MODELS, [shopkeeper], encoder)
+    )
+    nodes = Vocabulary.read(out).nodes
+    second = build_interests(shop_logs, out, encoder)
+    assert Vocabulary.read(out).nodes == nodes
+    assert second.reasoner == "taxonomy"
+    assert (second.vocabulary_id, second.num_reasoner_nodes) == (first.vocabulary_id, 1)
+    # Made anew without that node, ids mean something else.
+    assert build_interests(shop_logs, tmp_path / "anew", encoder).vocabulary_id != first.vocabulary_id
+
+
+def test_the_grounding_threshold_is_tuned_unless_it_is_given(shop_logs: Path, tmp_path: Path) -> None:
+    out, encoder = tmp_path / "interests", TrigramEncoder()
+    tuned = build_interests(shop_logs, out, encoder)
+    report = json.loads((out / "threshold.json").read_text())
+    assert tuned.grounding_threshold == report["threshold"] == make_grounder(out, encoder).threshold
+    given = build_interests(shop_logs, out, encoder, InterestsConfig(grounding_threshold=0.9))
+    assert given.grounding_threshold == 0.9
+    assert not (out / "threshold.json").exists()
+
+
+def test_every_user_with_interests_has_a_graph(shop_logs: Path, tmp_path: Path) -> None:
+    build_interests(shop_logs, tmp_path / "interests", TrigramEncoder())
+    paths = duckdb.sql(
+        f"SELECT user_id, latent_interests FROM '{tmp_path}/interests/paths.parquet' WHERE user_id IS NOT NULL"
+    ).fetchall()
+    for user_id, latent_interests in paths:
+        assert [node.text for node in read_graph(tmp_path / "interests", user_id).interests] == latent_interests
