@@ -72,7 +72,7 @@ class ChatClient:
             raise self._failed(text, transient=True, is_free=refused) from error
         except openai.APIStatusError as error:
             raise self._failed(
-                f"HTTP {error.status_code}: {error.message}",
+                f"HTTP {error.status_code}: {error.response.text or error.message}",
                 transient=error.status_code in (408, 409, 429) or error.status_code >= 500,
                 is_free=True,
                 retry_after=retry_after(error.response.headers),

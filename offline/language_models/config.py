@@ -29,6 +29,9 @@ class _Local(_Config):
     """Of the weights; auto: bfloat16 on GPUs, float32 on the CPU."""
     batch_size: Annotated[int, Field(ge=1)] = 32
     """Prompts answered at a time."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads on the CPU. More help where their cores are idle; where others use them too, two took ten times as long
+    as one."""
 
 
 class SmolLM2Config(_Local):

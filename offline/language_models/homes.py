@@ -26,9 +26,9 @@ def open_language_model(
     key and the user's cache directory. Raises LanguageModelError when it cannot be opened; an endpoint or Triton that
     is away is found out at the first prompt.
     """
-    completions = CompletionCache.at(cache) if cache else None
+    completions = None if cache is None else CompletionCache.at(cache)
     model = _home(config, completions, environment)
-    return CachedModel(model, completions) if completions else model
+    return model if completions is None else CachedModel(model, completions)
 
 
 def _home(
@@ -38,7 +38,7 @@ def _home(
     if isinstance(config, EndpointConfig):
         from serendipity.offline.language_models.endpoint import EndpointModel
 
-        tokens = completions.tokens(config.name or config.model) if completions else (0, 0)
+        tokens = (0, 0) if completions is None else completions.tokens(config.name or config.model)
         return EndpointModel(config, spent=config.prices.cost(*tokens), environment=environment)
     if isinstance(config, TritonConfig):
         from serendipity.offline.language_models.triton import TritonModel, read_spec
@@ -53,4 +53,6 @@ def _home(
     else:
         assert isinstance(config, LocalConfig)
         directory = config.path
-    return LocalModel.from_path(directory, device=config.device, dtype=config.dtype, batch_size=config.batch_size)
+    return LocalModel.from_path(
+        directory, device=config.device, dtype=config.dtype, batch_size=config.batch_size, threads=config.threads
+    )

@@ -21,6 +21,7 @@ from serendipity.offline.language_models.language_model import (
     split_reasoning,
 )
 from serendipity.offline.language_models.seeded_sampling import SeededSampling, seed_of
+from serendipity.offline.towers.threads import limited_threads
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -40,11 +41,17 @@ class LocalModel(MeteredModel):
     is asked (up to rounding, which padding changes).
     """
 
-    def __init__(self, name: str, load: Callable[[], tuple[Any, Any]], *, batch_size: int = BATCH_SIZE) -> None:
-        """load: returns model and tokenizer, called once, at the first prompt. batch_size: prompts at a time."""
+    def __init__(
+        self, name: str, load: Callable[[], tuple[Any, Any]], *, batch_size: int = BATCH_SIZE, threads: int = 1
+    ) -> None:
+        """load: returns model and tokenizer, called once, at the first prompt.
+
+        batch_size: prompts at a time. threads: of PyTorch, on the CPU.
+        """
         super().__init__(name)
         self._load = load
         self._batch_size = batch_size
+        self._threads = threads
         self._constraint: tuple[str, JsonConstraint] | None = None
 
     @classmethod
@@ -55,6 +62,7 @@ class LocalModel(MeteredModel):
         device: Device = "auto",
         dtype: Dtype = "auto",
         batch_size: int = BATCH_SIZE,
+        threads: int = 1,
     ) -> Self:
         """Take a directory as `save_pretrained` writes it; the weights are loaded at the first prompt.
 
@@ -65,6 +73,7 @@ class LocalModel(MeteredModel):
             f"{_model_type(directory)}-{_fingerprint(directory)}",
             lambda: _loaded(directory, device, dtype),
             batch_size=batch_size,
+            threads=threads,
         )
 
     def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
@@ -104,7 +113,7 @@ class LocalModel(MeteredModel):
             ),
         )
         try:
-            with torch.inference_mode():
+            with limited_threads(self._threads), torch.inference_mode():
                 written = self._model.generate(input_ids=ids, attention_mask=mask, logits_processor=processors)
         except torch.cuda.OutOfMemoryError as error:
             raise LanguageModelError(
@@ -192,6 +201,7 @@ class LocalModel(MeteredModel):
 
 def _loaded(directory: Path, device: Device, dtype: Dtype) -> tuple[Any, Any]:
     # Imported here: it takes seconds, and a run whose answers are all cached needs none of it.
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
@@ -204,7 +214,7 @@ def _loaded(directory: Path, device: Device, dtype: Dtype) -> tuple[Any, Any]:
             directory, local_files_only=True, dtype=kind, device_map="auto" if on_gpu else None
         )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise LanguageModelError(f"{directory}: not a language model that transformers can load ({error})") from error
     finally:
         if shows_progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def smollm2_path(cache_dir: Path) -> Path:
     return directory
 
 
-def default_cache_dir(environment: Mapping[str, str]) -> Path:
+def default_cache_dir(environment: Mapping[str, str] = os.environ) -> Path:
     """Give the directory for converted models: serendipity/language_models in the user's cache directory."""
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "serendipity" / "language_models"
 

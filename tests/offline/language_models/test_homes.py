@@ -1,0 +1,127 @@
+"""Configuration: what a table opens, and what is wrong with one that opens nothing."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format
+
+from serendipity.offline.language_models.completion_cache import CachedModel
+from serendipity.offline.language_models.config import (
+    EndpointConfig,
+    LocalConfig,
+    SmolLM2Config,
+    TritonConfig,
+    read_language_model_config,
+)
+from serendipity.offline.language_models.homes import open_language_model
+from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
+from serendipity.offline.language_models.packaged import default_cache_dir
+from serendipity.v1 import records_pb2
+from tests.fixtures.tiny_language_model import make_tiny_language_model
+from tests.offline.language_models.scripted_endpoint import answered, scripted_endpoint
+
+
+def test_a_table_names_its_home() -> None:
+    tables = tomllib.loads(
+        """
+        a = {kind = "smollm2"}
+        b = {kind = "local", path = "models/qwen", dtype = "bfloat16"}
+        c = {kind = "endpoint", base_url = "https://api.deepseek.com/v1", model = "deepseek-reasoner"}
+        d = {kind = "triton", url = "127.0.0.1:8001", spec = "interest_gpt.json"}
+        """
+    )
+    kinds = [type(read_language_model_config(table)) for table in tables.values()]
+    assert kinds == [SmolLM2Config, LocalConfig, EndpointConfig, TritonConfig]
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"kind": "telepathy"}, "telepathy"),
+        ({}, "kind"),
+        ({"kind": "local"}, "local.path: Field required"),
+        ({"kind": "local", "path": "x", "colour": "red"}, "local.colour: Extra inputs"),
+        ({"kind": "endpoint", "base_url": "localhost:1", "model": "m"}, r"endpoint.base_url: .*expected http\(s\)"),
+        ({"kind": "endpoint", "base_url": "http://me:pass@host/v1", "model": "m"}, "without credentials"),
+        ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "budget": 1}, "budget: needs prompt_price"),
+        ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key": "sk-secret"}, "api_key: Extra"),
+        ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key_env": "sk-secret"}, "api_key_env"),
+    ],
+)
+def test_a_wrong_field_is_named_and_secrets_are_not_repeated(table: dict[str, object], said: str) -> None:
+    with pytest.raises(LanguageModelError, match=said) as caught:
+        read_language_model_config(table)
+    assert "sk-secret" not in str(caught.value)
+    assert "pass@" not in str(caught.value)
+
+
+def test_with_a_cache_a_home_is_asked_once(tmp_path: Path) -> None:
+    path = make_tiny_language_model(tmp_path / "model")
+    config = LocalConfig(path=path)
+    plain = open_language_model(config)
+    cached = open_language_model(config, tmp_path / "cache")
+    sampling = Sampling(max_new_tokens=4)
+    expected = plain.complete([Prompt("tea")], sampling)
+    assert [cached.complete([Prompt("tea")], sampling) for _ in range(2)] == [expected, expected]
+    assert (cached.name, cached.usage.cache_hits) == (plain.name, 1)
+    reopened = open_language_model(config, tmp_path / "cache")
+    assert reopened.complete([Prompt("tea")], sampling) == expected
+    assert (reopened.usage.prompts, reopened.usage.cache_hits, reopened.usage.prompt_tokens) == (1, 1, 0)
+
+
+def test_the_budget_is_that_of_all_runs_that_share_a_cache(tmp_path: Path) -> None:
+    sampling = Sampling(max_new_tokens=8)
+    with scripted_endpoint(lambda *_: answered("yes", prompt_tokens=10, completion_tokens=5)) as server:
+        config = EndpointConfig(
+            base_url=server.url,
+            model="scripted",
+            name="teacher",
+            prompt_price=1e6,
+            completion_price=1e6,
+            budget=290,
+            max_concurrency=1,
+        )
+        # An answer costs 15. The dearest that the third could be is its 5 bytes, 256 of the template and 8 tokens: 269.
+        first = open_language_model(config, tmp_path)
+        with pytest.raises(LanguageModelError, match=r"budget: found 30\.0"):
+            first.complete([Prompt("first"), Prompt("other"), Prompt("third")], sampling)
+        asked = len(server.requests)
+        second = open_language_model(config, tmp_path)
+        with pytest.raises(LanguageModelError, match=r"budget: found 30\.0"):
+            second.complete([Prompt("third")], sampling)
+        assert second.complete([Prompt("other")], sampling)[0].text == "yes"
+        assert len(server.requests) == asked
+    assert isinstance(second, CachedModel)
+    assert second.name == "teacher"
+
+
+def test_a_home_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(LanguageModelError, match=r"config\.json: cannot be read"):
+        open_language_model(LocalConfig(path=tmp_path / "nothing"))
+    config = EndpointConfig(base_url="http://h/v1", model="m", api_key_env="KEY")
+    with pytest.raises(LanguageModelError, match="variable KEY: found nothing"):
+        open_language_model(config, environment={})
+    with pytest.raises(LanguageModelError, match=r"interest_gpt\.json: cannot be read"):
+        open_language_model(TritonConfig(url="127.0.0.1:1", spec=tmp_path / "interest_gpt.json"))
+
+
+def test_triton_that_is_away_is_an_error_that_names_it(tmp_path: Path) -> None:
+    spec = records_pb2.InterestGptSpec(model_name="interest_gpt_0123456789abcdef", max_batch=4, max_new_tokens=8)
+    (tmp_path / "interest_gpt.json").write_text(json_format.MessageToJson(spec))
+    config = TritonConfig(url="127.0.0.1:9", spec=tmp_path / "interest_gpt.json", max_retries=0, timeout=5)
+    model = open_language_model(config)
+    with pytest.raises(LanguageModelError, match=r"interest_gpt_0123456789abcdef at 127.0.0.1:9: UNAVAILABLE.*1 times"):
+        model.complete([Prompt("recent: \ninterests:")])
+    with pytest.raises(LanguageModelError, match=r"temperature: found 0\.5, expected 0"):
+        model.complete([Prompt("recent: \ninterests:")], Sampling(temperature=0.5))
+    with pytest.raises(LanguageModelError, match="found a system message of its own"):
+        model.complete([Prompt("recent: \ninterests:", system="be brief")])
+
+
+def test_converted_models_are_kept_in_the_user_s_cache_directory(tmp_path: Path) -> None:
+    place = Path("serendipity") / "language_models"
+    assert default_cache_dir({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / place
+    assert default_cache_dir({}) == Path.home() / ".cache" / place

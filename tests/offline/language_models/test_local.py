@@ -1,0 +1,198 @@
+"""A local model: every prompt is answered as if it were asked alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from serendipity.offline.language_models.language_model import (
+    MAX_PROMPT_CHARS,
+    Completion,
+    LanguageModelError,
+    Prompt,
+    Sampling,
+)
+from serendipity.offline.language_models.local import LocalModel
+from tests.fixtures.tiny_language_model import MAX_POSITIONS, make_tiny_language_model
+
+PROMPTS = [Prompt("tea " * n) for n in (9, 1, 4, 20, 2)]
+SCHEMA = {"enum": ["TEA", "COFFEE", "CAFÉ"]}
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_language_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def chat_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_language_model(tmp_path_factory.mktemp("chat"), chat=True)
+
+
+@pytest.fixture(scope="module")
+def model(directory: Path) -> LocalModel:
+    return LocalModel.from_path(directory, batch_size=2)
+
+
+def greedy_by_hand(directory: Path, text: str, count: int) -> str:
+    """Write token after token without generate, padding or batch."""
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
+    ids = tokenizer(text)["input_ids"]
+    start = len(ids)
+    with torch.inference_mode():
+        for _ in range(count):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == tokenizer.eos_token_id:
+                break
+    written: str = tokenizer.decode(ids[start:], skip_special_tokens=True)
+    return written
+
+
+def test_greedy_answers_are_the_likeliest_tokens_whatever_the_batch(model: LocalModel, directory: Path) -> None:
+    found = model.complete(PROMPTS, Sampling(max_new_tokens=12))
+    assert [answer.text for answer in found] == [greedy_by_hand(directory, prompt.user, 12) for prompt in PROMPTS]
+
+
+def test_samples_depend_on_prompt_and_seed_and_not_on_the_batch(model: LocalModel) -> None:
+    sampling = Sampling(max_new_tokens=12, temperature=1.5, seed=4)
+    together = model.complete(PROMPTS, sampling)
+    alone = [model.complete([prompt], sampling)[0] for prompt in reversed(PROMPTS)]
+    assert together == alone[::-1]
+    other_seed = model.complete(PROMPTS, Sampling(max_new_tokens=12, temperature=1.5, seed=5))
+    assert all(one.text != other.text for one, other in zip(together, other_seed, strict=True))
+
+
+def test_samples_follow_the_model_s_distribution(model: LocalModel, directory: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    weights = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
+    allowed = {token: tokenizer.convert_tokens_to_ids(token) for token in "abcd"}
+    drawn = [
+        model.complete([Prompt("tea")], Sampling(3, 2.0, seed, schema={"enum": list("abcd")}))[0].text[1]
+        for seed in range(300)
+    ]
+    # The quote comes first, so the letter's own distribution is conditioned on it.
+    with torch.inference_mode():
+        ids = [*tokenizer("tea")["input_ids"], tokenizer.convert_tokens_to_ids('"')]
+        logits = weights(torch.tensor([ids])).logits[0, -1]
+    expected = torch.softmax(logits[list(allowed.values())] / 2.0, 0)
+    found = torch.tensor([drawn.count(letter) / len(drawn) for letter in allowed])
+    # Four standard deviations of a share of 300 draws.
+    assert torch.all((found - expected).abs() < 4 * (expected * (1 - expected) / len(drawn)).sqrt() + 0.01)
+
+
+def test_a_schema_holds_for_greedy_and_for_sampled_answers(model: LocalModel) -> None:
+    for sampling in (Sampling(40, schema=SCHEMA), Sampling(40, 1.5, 1, schema=SCHEMA)):
+        for answer in model.complete(PROMPTS, sampling):
+            assert json.loads(answer.text) in SCHEMA["enum"]
+            assert answer.finished
+    other = model.complete(PROMPTS[:1], Sampling(40, schema={"enum": ["WATER"]}))
+    assert other[0].text == '"WATER"'
+    with pytest.raises(LanguageModelError, match="JSON schema: cannot be decoded"):
+        model.complete(PROMPTS, Sampling(schema={"type": "nonsense"}))
+
+
+def test_tokens_are_counted_and_cut_answers_told(model: LocalModel, directory: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    before = model.usage
+    whole = model.complete([Prompt("tea")], Sampling(40, schema={"enum": ["TEA"]}))[0]
+    cut = model.complete([Prompt("tea")], Sampling(2, schema={"enum": ["TEA"]}))[0]
+    assert whole.finished
+    assert whole.prompt_tokens == len(tokenizer("tea")["input_ids"])
+    assert whole.completion_tokens >= len(tokenizer('"TEA"')["input_ids"]) + 1
+    assert (cut.completion_tokens, cut.finished) == (2, False)
+    spent = model.usage - before
+    assert (spent.prompts, spent.cache_hits, spent.cost) == (2, 0, 0)
+    assert spent.completion_tokens == whole.completion_tokens + 2
+    assert spent.seconds > 0
+
+
+def test_the_chat_template_is_used_where_there_is_one(chat_directory: Path, directory: Path) -> None:
+    prompt = Prompt("tea", system="be brief")
+    sampling = Sampling(max_new_tokens=8)
+    templated = LocalModel.from_path(chat_directory).complete([prompt], sampling)[0]
+    assert templated.text == greedy_by_hand(chat_directory, "<system>be brief<user>tea<answer>", 8)
+    plain = LocalModel.from_path(directory).complete([prompt], sampling)[0]
+    assert plain.text == greedy_by_hand(directory, "be brief\n\ntea", 8)
+
+
+def test_what_a_model_s_own_configuration_says_of_sampling_does_not_matter(directory: Path) -> None:
+    loaded: list[Any] = []
+
+    def load() -> tuple[Any, Any]:
+        weights = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
+        weights.generation_config.update(do_sample=True, repetition_penalty=2.0, min_new_tokens=30)
+        loaded.append(weights)
+        return weights, AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+    found = LocalModel("own", load).complete(PROMPTS[:2], Sampling(max_new_tokens=8))
+    assert [answer.text for answer in found] == [greedy_by_hand(directory, prompt.user, 8) for prompt in PROMPTS[:2]]
+    assert loaded[0].generation_config.repetition_penalty == 2.0
+
+
+def test_thoughts_are_kept_apart_from_the_answer(model: LocalModel) -> None:
+    schema = {"enum": ["<think>mugs</think> tea"]}
+    assert model.complete(PROMPTS[:1], Sampling(60, schema=schema))[0].text == 'tea"'
+    assert model.complete(PROMPTS[:1], Sampling(60, schema=schema))[0].reasoning == '"mugs'
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        (Prompt("x" * MAX_PROMPT_CHARS, system="y"), r"prompt 1: found 100,001 characters, expected at most 100,000"),
+        (Prompt("é" * MAX_POSITIONS), r"prompt 1: found [\d,]+ tokens, expected at most 768 beside 256 new ones"),
+        (Prompt(""), "prompt 1: found no tokens"),
+    ],
+)
+def test_prompts_out_of_bounds_are_refused_before_anything_is_written(
+    model: LocalModel, prompt: Prompt, said: str
+) -> None:
+    before = model.usage
+    with pytest.raises(LanguageModelError, match=said):
+        model.complete([Prompt("tea"), prompt])
+    assert model.usage == before
+
+
+def test_no_prompts_no_answers(model: LocalModel) -> None:
+    assert model.complete([]) == []
+
+
+def test_other_weights_have_another_name(directory: Path, tmp_path: Path, chat_directory: Path) -> None:
+    again = LocalModel.from_path(make_tiny_language_model(tmp_path / "again"))
+    other = LocalModel.from_path(make_tiny_language_model(tmp_path / "other", seed=1))
+    first = LocalModel.from_path(directory)
+    assert first.name == again.name
+    assert len({first.name, other.name, LocalModel.from_path(chat_directory).name}) == 3
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path: Path, directory: Path) -> None:
+    with pytest.raises(LanguageModelError, match=r"config\.json: cannot be read"):
+        LocalModel.from_path(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(LanguageModelError, match=r"holds no \*\.safetensors"):
+        LocalModel.from_path(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(LanguageModelError, match="not a language model that transformers can load"):
+        LocalModel.from_path(tmp_path).complete([Prompt("tea")])
+
+
+def test_the_weights_are_loaded_only_for_a_prompt(directory: Path) -> None:
+    def load() -> tuple[Any, Any]:
+        raise LanguageModelError("loaded")
+
+    model = LocalModel("lazy", load)
+    assert model.complete([]) == []
+    with pytest.raises(LanguageModelError, match="loaded"):
+        model.complete([Prompt("tea")])
+
+
+def test_completions_are_plain_values() -> None:
+    assert Completion("a", 1, 2, True) == Completion("a", 1, 2, True, "")
+    for wrong in ({"max_new_tokens": 0}, {"temperature": -0.1}, {"temperature": float("nan")}):
+        with pytest.raises(ValueError, match="expected"):
+            Sampling(**wrong)
