@@ -1,15 +1,19 @@
 """Export the feedback log as events of the host schema, one JSON object a line, oldest first.
 
 serendip feedback export --build var/complete-journey > events.jsonl
+
+Users of the erasure list (state/erasures; beside the feedback store) are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
 
+from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.feedback import FeedbackStore, host_events
 
@@ -30,9 +34,12 @@ def run(args: argparse.Namespace) -> int:
         print(f"serendip feedback: {path}: no feedback store there", file=sys.stderr)
         return 1
     try:
-        with FeedbackStore(path) as store:
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(FeedbackStore(path))
+            erasures = stack.enter_context(ErasureList(path.parent / "erasures"))
             for event in host_events(store.log(args.start)):
-                print(json.dumps(event, ensure_ascii=False))
+                if not erasures.contains(str(event["user_id"])):
+                    print(json.dumps(event, ensure_ascii=False))
     except ChannelError as error:
         print(f"serendip feedback: {error}", file=sys.stderr)
         return 1
