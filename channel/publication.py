@@ -6,6 +6,8 @@
     <snapshots>/.publish.lock        held (flock) while one of these changes
 
 The link is the truth. The history is written right after it, and a crash between the two is mended by the next call.
+A history that is damaged is set aside (publications.json.damaged-<time>) and begun anew: it must not keep an operator
+from publishing.
 """
 
 from __future__ import annotations
@@ -21,10 +23,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.verification import verify_once
 from serendipity.v1 import records_pb2
+
+_log = structlog.stdlib.get_logger(__name__)
 
 HISTORY = "publications.json"
 _LOCK = ".publish.lock"
@@ -108,7 +114,10 @@ class Publications:
         """
         path = self._snapshots / HISTORY
         try:
-            return [Publication(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(entries, list):
+                raise TypeError(f"found {type(entries).__name__}")
+            return [Publication(**entry) for entry in entries]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:
@@ -172,8 +181,17 @@ class Publications:
         return manifest
 
     def _mended_history(self) -> list[Publication]:
-        """Read the history, with the change added that a crash kept out of it."""
-        history = self.history()
+        """Read the history, with the change added that a crash kept out of it; a damaged one is set aside."""
+        try:
+            history = self.history()
+        except PublicationRefused as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            history = []
+            path = self._snapshots / HISTORY
+            aside = path.with_name(f"{HISTORY}.damaged-{int(self._clock())}")
+            path.replace(aside)
+            _log.error("history of publications set aside", error=str(error), aside=str(aside))
         stack, wanted = _stack(history), self.wanted()
         if wanted and (not stack or stack[-1] != wanted):
             rolled_back = len(stack) > 1 and stack[-2] == wanted

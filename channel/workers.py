@@ -32,6 +32,7 @@ from serendipity.channel.readiness import model_is_ready
 from serendipity.channel.server_settings import ServerSettings, split_address
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.telemetry import Telemetry, configure_logs
+from serendipity.channel.trial_opening import can_be_opened
 from serendipity.channel.worker import run_worker
 from serendipity.channel.worker_status import forget
 
@@ -64,7 +65,7 @@ async def _supervise(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     forget(settings.workers_path)
-    publications = Publications(settings.snapshots, checks=_model_checks(settings, channel_settings), gates=gates)
+    publications = Publications(settings.snapshots, checks=_checks(settings, channel_settings), gates=gates)
     servicer = AdminServicer(publications, settings, Telemetry())
     admin, health, admin_port = create_admin_server(servicer, settings)
     await admin.start()
@@ -158,10 +159,11 @@ async def _ended(process: SpawnProcess) -> None:
     process.join()
 
 
-def _model_checks(settings: ServerSettings, channel_settings: ChannelSettings) -> list[Check]:
+def _checks(settings: ServerSettings, channel_settings: ChannelSettings) -> list[Check]:
+    checks = [can_be_opened(settings.snapshots)]
     if settings.require_ready_model and settings.user_tower_path is None:
-        return [model_is_ready(channel_settings.triton_url)]
-    return []
+        checks.append(model_is_ready(channel_settings.triton_url))
+    return checks
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from rich.table import Table
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.publication import Publications
+from serendipity.channel.trial_opening import can_be_opened
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         from serendipity.tools.quality_gate import quality_gate
 
         gates.append(quality_gate())
-    publications = Publications(snapshots, gates=gates)
+    publications = Publications(snapshots, checks=[can_be_opened(snapshots)], gates=gates)
     try:
         if args.action == "list":
             _list(publications)

@@ -221,8 +221,21 @@ def test_concurrent_publishers_leave_link_and_history_agreeing(snapshots: Path) 
     assert all(after.previous == before.version for before, after in itertools.pairwise(history))
 
 
-def test_an_unreadable_history_refuses_rather_than_being_overwritten(snapshots: Path) -> None:
-    (snapshots / "publications.json").write_text("[")
+@pytest.mark.parametrize("damage", ["[", "{}", '[{"action": "publish"}]', "\x00"])
+def test_a_damaged_history_is_set_aside_and_keeps_nobody_from_publishing(snapshots: Path, damage: str) -> None:
+    publications = Publications(snapshots, clock=lambda: 1_700_000_000.0)
+    publications.publish("a")
+    (snapshots / "publications.json").write_text(damage)
+    with pytest.raises(PublicationRefused, match=r"publications.json: cannot be read"):
+        publications.history()
+    assert publications.publish("b").previous == "a"
+    # The link was known still, so there is a way back.
+    assert publications.rollback().version == "a"
+    assert (snapshots / "publications.json.damaged-1700000000").read_text() == damage
+
+
+def test_a_history_nobody_may_read_refuses(snapshots: Path) -> None:
+    (snapshots / "publications.json").mkdir()
     with pytest.raises(PublicationRefused, match=r"publications.json: cannot be read"):
         Publications(snapshots).publish("a")
 
