@@ -128,7 +128,8 @@ class LocalModel(MeteredModel):
     def _completion(self, ids: list[int], prompt_tokens: int) -> Completion:
         end = next((at for at, token in enumerate(ids) if token in self._eos), None)
         written = ids if end is None else ids[:end]
-        reasoning, text = split_reasoning(self._tokenizer.decode(written, skip_special_tokens=True))
+        decoded = self._tokenizer.decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        reasoning, text = split_reasoning(decoded)
         num_tokens = len(ids) if end is None else end + 1
         return Completion(text, prompt_tokens, num_tokens, end is not None, reasoning)
 
@@ -156,7 +157,7 @@ class LocalModel(MeteredModel):
         if self._constraint is None or self._constraint[0] != key:
             try:
                 if self._constraint is None:
-                    vocab_size = int(self._model.config.get_text_config().vocab_size)
+                    vocab_size = len(self._model.get_output_embeddings().weight)
                     compiled = JsonConstraint(
                         self._tokenizer, schema, vocab_size=vocab_size, eos_token_ids=sorted(self._eos)
                     )

