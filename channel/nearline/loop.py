@@ -101,6 +101,8 @@ class RefreshLoop:
         self._poll = poll
         self._longest_pause = longest_pause
         self._clock = clock
+        self.in_hand = 0
+        """Entries being refreshed now."""
 
     async def run(self, told: asyncio.Event) -> None:
         """Refresh until told to stop. What cannot be refreshed is reported and tried again after a pause."""
@@ -137,6 +139,7 @@ class RefreshLoop:
             return None
         now = generation_moment(self._settings, model.snapshot, self._clock())
         some = entries[: self._size]
+        self.in_hand = len(some)
         try:
             refreshed = await self._refresher.refresh(some, model, now)
         except GenerationError as error:
@@ -153,6 +156,8 @@ class RefreshLoop:
             await asyncio.to_thread(self._store.fail, some[0], str(error), self._clock())
         else:
             self._size = min(self._batch, 2 * self._size)
+        finally:
+            self.in_hand = 0
         self._observer.refreshed(refreshed, model.spec.model_name)
         return refreshed
 

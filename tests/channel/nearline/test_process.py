@@ -1,0 +1,214 @@
+"""The near-line process in this process: it refreshes what is wanted, follows snapshots, and is the only one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+from serendipity.channel.erasure import ErasureList
+from serendipity.channel.feedback import FeedbackStore
+from serendipity.channel.nearline.housekeeping import census
+from serendipity.channel.nearline.process import exclusive, keep_house, opened_nearline, running_nearline
+from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.telemetry import read_status
+from serendipity.channel.publication import Publications
+from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.settings import ChannelSettings
+from serendipity.v1 import channel_pb2, records_pb2
+from tests.channel.service import channel_settings, copy_snapshot, hung_triton, scrape, server_settings
+from tests.fixtures.nearline_world import TritonStatus, answer_with, spec_of, talking_triton, write_nearline_snapshot
+from tests.fixtures.small_world import DAY, NOW, SmallWorld
+
+MISSING = records_pb2.REFRESH_CAUSE_MISSING
+
+
+def settings_below(directory: Path, **changes: object) -> ServerSettings:
+    return server_settings(
+        directory,
+        **{"nearline_poll_seconds": 0.01, "nearline_commit_seconds": 0, "nearline_retry_seconds": 0.05, **changes},
+    )
+
+
+def published(world: SmallWorld, directory: Path, **changes: object) -> ServerSettings:
+    """Publish a snapshot with an InterestGPT; settings of a near-line process that looks often."""
+    snapshot = write_nearline_snapshot(world, directory / "snapshots", spec_of(world))
+    Publications(directory / "snapshots").publish(snapshot.name)
+    return settings_below(directory, **changes)
+
+
+async def until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until something holds that another task brings about."""
+    async with asyncio.timeout(seconds):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+def want(store: NearlineStore, *users: str, priority: float = 0.5) -> None:
+    for user_id in users:
+        store.want(user_id, MISSING, priority)
+    assert store.flush(10)
+
+
+def pipeline(url: str) -> ChannelSettings:
+    return channel_settings(triton_url=url)
+
+
+async def test_whoever_is_wanted_is_refreshed(small_world: SmallWorld, tmp_path: Path) -> None:
+    settings = published(small_world, tmp_path)
+    async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
+        async with running_nearline(settings, pipeline(url)) as nearline:
+            want(nearline.store, *small_world.user_ids, "nobody")
+            await until(lambda: not nearline.store.take(1, NOW))
+            port = nearline.telemetry.status.metrics_port
+            page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
+            status = read_status(settings.nearline_status_path)
+        assert read_status(settings.nearline_status_path) is None
+    metrics = scrape(page, "serendipity_nearline_entries_total")
+    assert metrics['{outcome="completed"}'] == len(small_world.user_ids)
+    assert metrics['{outcome="unneeded"}'] == 1
+    assert scrape(page, "serendipity_nearline_queue")['{state="ready"}'] == 0
+    assert scrape(page, "serendipity_nearline_records")[""] == len(small_world.user_ids)
+    assert scrape(page, "serendipity_nearline_tokens_total")['{kind="completion"}'] == 10 * len(small_world.user_ids)
+    assert status is not None
+    assert (status.model, status.error) == (spec_of(small_world).model_name, "")
+    with NearlineStore(settings.nearline_path) as store:
+        for user_id in small_world.user_ids:
+            interests = store.interests(user_id)
+            assert interests is not None
+            # The moment requests are answered as of, not the wall clock's.
+            assert interests.generated_at == NOW
+
+
+def _read(url: str) -> str:
+    with urllib.request.urlopen(url) as response:
+        return str(response.read().decode())
+
+
+async def test_while_triton_is_away_the_queue_waits_and_then_goes_on(small_world: SmallWorld, tmp_path: Path) -> None:
+    settings = published(small_world, tmp_path)
+    down = [True]
+
+    def answers(_: str) -> str:
+        if down:
+            raise TritonStatus(grpc.StatusCode.UNAVAILABLE)
+        return answer_with(*small_world.catalogue.categories)
+
+    async with talking_triton(answers) as (url, triton), running_nearline(settings, pipeline(url)) as nearline:
+        want(nearline.store, *small_world.user_ids[:10])
+        await until(lambda: "UNAVAILABLE" in nearline.telemetry.status.error and len(triton.prompts) > 5)
+        assert all(entry.attempts == 0 for entry in nearline.store.take(100, NOW))
+        down.clear()
+        await until(lambda: not nearline.store.take(1, NOW))
+        assert nearline.telemetry.status.error == ""
+        counted = census(nearline.store)
+    assert (counted.records, counted.parked, counted.delayed) == (10, 0, 0)
+
+
+async def test_the_one_who_brings_triton_down_is_put_off_and_the_others_are_served(
+    small_world: SmallWorld, tmp_path: Path
+) -> None:
+    """Every call with a certain user fails as if Triton were away: nobody else may suffer from it for long."""
+    settings = published(small_world, tmp_path)
+    search = channel_pb2.FeedbackEvent(
+        event_id="1", user_id="poisoner", type=channel_pb2.EVENT_TYPE_SEARCH, query="bring it down"
+    )
+    search.time.seconds = NOW - 1
+    with FeedbackStore(settings.feedback_path, clock=lambda: NOW) as feedback:
+        feedback.record([search])
+
+    def answers(prompt: str) -> str:
+        if "bring it down" in prompt:
+            raise TritonStatus(grpc.StatusCode.UNAVAILABLE)
+        return answer_with(*small_world.catalogue.categories)
+
+    async with talking_triton(answers) as (url, _), running_nearline(settings, pipeline(url)) as nearline:
+        store = nearline.store
+        want(store, "poisoner", priority=1.0)
+        want(store, *small_world.user_ids)
+        await until(lambda: census(store).ready == 0)
+        with store.reading() as transaction:
+            (entry,) = transaction.first(store.tables.delayed, 10)
+        counted = census(store)
+    assert (entry.user_id, entry.attempts) == ("poisoner", 1)
+    assert "UNAVAILABLE" in entry.last_error
+    assert counted.records == len(small_world.user_ids)
+
+
+async def test_records_carry_the_snapshot_they_were_made_with(small_world: SmallWorld, tmp_path: Path) -> None:
+    settings = published(small_world, tmp_path)
+    async with (
+        talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _),
+        running_nearline(settings, pipeline(url)) as nearline,
+    ):
+        want(nearline.store, small_world.user_ids[0])
+        await until(lambda: nearline.store.interests(small_world.user_ids[0]) is not None)
+        newer = spec_of(small_world, style="chat")
+        snapshot = write_nearline_snapshot(small_world, tmp_path / "snapshots", newer, created_at=NOW + DAY)
+        Publications(tmp_path / "snapshots").publish(snapshot.name)
+        await until(lambda: nearline.telemetry.status.model == newer.model_name)
+        want(nearline.store, small_world.user_ids[1])
+        await until(lambda: nearline.store.interests(small_world.user_ids[1]) is not None)
+        reasoners = [nearline.store.paths(user_id) for user_id in small_world.user_ids[:2]]
+    assert [paths.reasoner for paths in reasoners if paths] == [spec_of(small_world).model_name, newer.model_name]
+
+
+async def test_without_a_snapshot_or_a_model_nothing_is_taken(small_world: SmallWorld, tmp_path: Path) -> None:
+    settings = settings_below(tmp_path)
+    async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
+        want(nearline.store, "user")
+        copy_snapshot(small_world, tmp_path / "snapshots", "without")
+        Publications(tmp_path / "snapshots").publish("without")
+        await nearline.watcher.converge()
+        assert await nearline.loop.step() is None
+        assert len(nearline.store.take(1, NOW)) == 1
+
+
+async def test_housekeeping_removes_what_is_over_and_who_is_erased(small_world: SmallWorld, tmp_path: Path) -> None:
+    settings = published(small_world, tmp_path)
+    users = small_world.user_ids[:3]
+    async with (
+        talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _),
+        running_nearline(settings, pipeline(url)) as nearline,
+    ):
+        want(nearline.store, *users)
+        await until(lambda: all(nearline.store.interests(user_id) is not None for user_id in users))
+    with ErasureList(settings.erasures_path) as erasures:
+        erasures.add(users[0])
+    async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
+        cleared = keep_house(nearline, pipeline("127.0.0.1:1"), NOW)
+        assert (cleared.erased, cleared.records) == (1, 0)
+        assert nearline.store.interests(users[0]) is None
+        wall = ChannelSettings(interest_hard_age_days=30.0)
+        assert keep_house(nearline, wall, NOW + 29 * DAY).records == 0
+        assert keep_house(nearline, wall, NOW + 31 * DAY).records == 2
+        assert census(nearline.store).records == 0
+
+
+def test_only_one_process_generates(tmp_path: Path) -> None:
+    settings = settings_below(tmp_path)
+    with exclusive(settings) as first, exclusive(settings) as second:
+        assert (first, second) == (True, False)
+    with exclusive(settings) as again:
+        assert again
+
+
+async def test_a_batch_in_hand_when_it_is_told_to_stop_stays_queued(small_world: SmallWorld, tmp_path: Path) -> None:
+    settings = published(small_world, tmp_path, drain_seconds=0.05)
+    with hung_triton() as url:
+        async with running_nearline(settings, pipeline(url)) as nearline:
+            want(nearline.store, small_world.user_ids[0])
+            await until(lambda: nearline.loop.in_hand > 0)
+    with NearlineStore(settings.nearline_path) as store:
+        (entry,) = store.take(10, NOW)
+    assert (entry.user_id, entry.attempts) == (small_world.user_ids[0], 0)
+
+
+def test_a_status_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "nearline.json"
+    path.write_text(json.dumps({"pid": 1, "unknown": 2}))
+    assert read_status(path) is None
