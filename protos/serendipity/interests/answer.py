@@ -12,7 +12,11 @@ from typing import Any
 from serendipity.interests.text import MAX_CHARS, clean_text
 
 FIELDS = ("seed", "demand", "interest", "category")
-"""Fields of one interest, in the order they are written: the reasoning first."""
+"""Fields of one interest, in the order they are written unless a model's spec says otherwise: the reasoning first."""
+
+CATEGORY_FIRST = ("category", "seed", "demand", "interest")
+"""The order of models too small to profit from reasoning aloud: what is decided first is the category itself, so that
+the most likely one is written first; the path to it follows as its reason."""
 
 _OPENING = re.compile(r"[{\[]")
 
@@ -37,9 +41,9 @@ class Proposal:
     category: str
 
 
-def write_answer(proposals: Sequence[Proposal]) -> str:
-    """Write proposals as a model should."""
-    rows = [{name: getattr(proposal, name) for name in FIELDS} for proposal in proposals]
+def write_answer(proposals: Sequence[Proposal], fields: Sequence[str] = FIELDS) -> str:
+    """Write proposals as a model should. fields: all of FIELDS, in the model's order."""
+    rows = [{name: getattr(proposal, name) for name in fields} for proposal in proposals]
     return json.dumps({"interests": rows}, ensure_ascii=False)
 
 
@@ -77,16 +81,16 @@ def read_answer(text: str, *, whole: bool = True) -> list[Proposal]:
     return [_proposal(row, number) for number, row in enumerate(rows)]
 
 
-def answer_schema(categories: Sequence[str], num_interests: int) -> dict[str, Any]:
+def answer_schema(categories: Sequence[str], num_interests: int, fields: Sequence[str] = FIELDS) -> dict[str, Any]:
     """Give the JSON schema of answers: the shape and the category are fixed, the texts free and bounded.
 
-    categories: names of the top-level categories an answer may name.
+    categories: names of the top-level categories an answer may name; fields: all of FIELDS, in the model's order.
     """
     text = {"type": "string", "minLength": 1, "maxLength": MAX_CHARS}
     row = {
         "type": "object",
-        "properties": {**dict.fromkeys(FIELDS[:-1], text), "category": {"enum": list(categories)}},
-        "required": list(FIELDS),
+        "properties": {**dict.fromkeys(fields, text), "category": {"enum": list(categories)}},
+        "required": list(fields),
         "additionalProperties": False,
     }
     return {

@@ -242,7 +242,7 @@ class Manifest(_message.Message):
     def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ...) -> None: ...
 
 class InterestGptSpec(_message.Message):
-    __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "rank_weights", "max_batch", "facts")
+    __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "rank_weights", "max_batch", "facts", "answer_fields")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -254,6 +254,7 @@ class InterestGptSpec(_message.Message):
     RANK_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELDS_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     fingerprint: str
     base: str
@@ -265,17 +266,20 @@ class InterestGptSpec(_message.Message):
     rank_weights: _containers.RepeatedScalarFieldContainer[float]
     max_batch: int
     facts: FactsSpec
-    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., num_interests: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., taxonomy_hash: _Optional[str] = ..., rank_weights: _Optional[_Iterable[float]] = ..., max_batch: _Optional[int] = ..., facts: _Optional[_Union[FactsSpec, _Mapping]] = ...) -> None: ...
+    answer_fields: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., num_interests: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., taxonomy_hash: _Optional[str] = ..., rank_weights: _Optional[_Iterable[float]] = ..., max_batch: _Optional[int] = ..., facts: _Optional[_Union[FactsSpec, _Mapping]] = ..., answer_fields: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FactsSpec(_message.Message):
-    __slots__ = ("search_days", "clicked_titles", "signal_titles")
+    __slots__ = ("search_days", "clicked_titles", "signal_titles", "hints")
     SEARCH_DAYS_FIELD_NUMBER: _ClassVar[int]
     CLICKED_TITLES_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_TITLES_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
     search_days: float
     clicked_titles: str
     signal_titles: bool
-    def __init__(self, search_days: _Optional[float] = ..., clicked_titles: _Optional[str] = ..., signal_titles: _Optional[bool] = ...) -> None: ...
+    hints: int
+    def __init__(self, search_days: _Optional[float] = ..., clicked_titles: _Optional[str] = ..., signal_titles: _Optional[bool] = ..., hints: _Optional[int] = ...) -> None: ...
 
 class Counts(_message.Message):
     __slots__ = ("items", "users", "interest_nodes", "users_with_interests")
