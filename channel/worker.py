@@ -19,7 +19,7 @@ from serendipity.channel.errors import ChannelError
 from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.feedback_event import Ownership
 from serendipity.channel.host_state import HostState
-from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.publication import Publications
 from serendipity.channel.recall import Channel
 from serendipity.channel.server import ChannelServicer, Health, Parts, create_server
@@ -150,9 +150,7 @@ def _open_parts(
         map_bytes=settings.feedback_map_bytes,
     )
     stack.callback(feedback.close)
-    nearline = NearlineStore(
-        settings.nearline_path, map_bytes=settings.nearline_map_bytes, max_entries=settings.nearline_max_entries
-    )
+    nearline = open_nearline(settings)
     stack.callback(nearline.close)
     telemetry.watch_nearline(nearline)
     holder = SnapshotHolder()
