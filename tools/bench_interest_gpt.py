@@ -39,7 +39,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 from serendipity.tools.deploy import DeployError, load_interest_gpt
-from serendipity.tools.placement import PlacementError, place_interest_gpt, read_interest_gpt_spec
+from serendipity.tools.placement import PlacementError, Serving, place_interest_gpt, read_interest_gpt_spec
 from serendipity.tools.triton import launch
 from serendipity.tools.triton_program import TritonError
 from serendipity.v1 import records_pb2
@@ -195,7 +195,7 @@ def _serving(args: argparse.Namespace, model_dir: Path) -> Iterator[str]:
         yield args.url
         return
     with tempfile.TemporaryDirectory(prefix="interest-gpt-") as scratch:
-        place_interest_gpt(model_dir, Path(scratch), threads=args.threads)
+        place_interest_gpt(model_dir, Path(scratch), Serving(threads=args.threads))
         with launch(Path(scratch)) as triton:
             yield triton.url
 

@@ -41,7 +41,7 @@ def deploy(
     interest_gpt_dir: Path | None = None,
     backend: placement.Backend = "python",
     instances: placement.Instances = placement.AS_CHECKED_IN,
-    interest_gpt_threads: int | None = None,
+    interest_gpt: placement.Serving = placement.AS_SERVED_HERE,
     timeout: float = 120.0,
 ) -> str:
     """Place, load, check and publish; return the snapshot's version.
@@ -49,9 +49,8 @@ def deploy(
     snapshot_dir: snapshots/<version>. models_dir: Triton's model repository, as this machine sees it. url: Triton's
     gRPC host:port. publish: makes a version the wanted one; called only when the models it pins answer.
     towers_dir: the training of the tower; interest_gpt_dir: that of InterestGPT, looked at where the snapshot pins
-    one; None where the model is in the repository already. backend and instances: how Triton runs the tower;
-    InterestGPT, which holds a whole language model, has one instance, on a GPU where `instances` says so, else on
-    interest_gpt_threads. timeout: seconds per call to Triton.
+    one; None where the model is in the repository already. backend, instances and interest_gpt: how Triton runs them.
+    timeout: seconds per call to Triton.
 
     Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
     """
@@ -72,9 +71,7 @@ def deploy(
                 f"{interest_gpt_dir}: fingerprint: found {tuned.fingerprint}, expected "
                 f"{manifest.interest_gpt.fingerprint}, which {snapshot_dir / layout.MANIFEST} pins"
             )
-        placement.place_interest_gpt(
-            interest_gpt_dir, models_dir, placement.Instances(gpu=instances.gpu), threads=interest_gpt_threads
-        )
+        placement.place_interest_gpt(interest_gpt_dir, models_dir, interest_gpt)
     load_and_check(url, spec, manifest.vector_index.dim, timeout)
     if manifest.HasField("interest_gpt"):
         load_interest_gpt(url, manifest.interest_gpt, timeout)
@@ -127,17 +124,20 @@ def load_text_encoder(url: str, timeout: float = 120.0) -> None:
 def load_interest_gpt(url: str, spec: records_pb2.InterestGptSpec, timeout: float = 120.0) -> None:
     """Load the InterestGPT that `spec` names, and see that it is the one and answers.
 
-    Compares the parameters it reports with the spec and asks for the interests of a user of whom nothing is known:
-    the answer must begin as those of the schema do. Raises DeployError.
+    An engine behind it is loaded first. Compares the parameters it reports with the spec and asks for the interests of
+    a user of whom nothing is known: the answer must begin as those of the schema do. Raises DeployError.
     """
     name = spec.model_name
     client = triton_grpc.InferenceServerClient(url)
     try:
+        engine = name + placement.ENGINE_SUFFIX
+        if engine in {entry.name for entry in client.get_model_repository_index(client_timeout=timeout).models}:
+            client.load_model(engine, client_timeout=timeout)
         client.load_model(name, client_timeout=timeout)
         if not client.is_model_ready(name, client_timeout=timeout):
             raise DeployError(f"{name}: not ready on Triton at {url} after it was loaded")
         parameters = client.get_model_config(name, client_timeout=timeout).config.parameters
-        for field in placement.INTEREST_GPT_PARAMETERS:
+        for field in placement.REPORTED:
             found = parameters[field].string_value if field in parameters else "none"
             if found != str(getattr(spec, field)):
                 raise DeployError(f"{name} on Triton at {url}: {field}: found {found}, expected {getattr(spec, field)}")
@@ -175,7 +175,11 @@ def unload_unused(url: str, pinned: Collection[str], timeout: float = 120.0) -> 
     try:
         index = client.get_model_repository_index(client_timeout=timeout).models
         loaded = {model.name for model in index if model.state == "READY"}
-        unused = sorted(name for name in loaded - set(pinned) if name.startswith(_PINNABLE))
+        unused = sorted(
+            name
+            for name in loaded
+            if name.startswith(_PINNABLE) and name.removesuffix(placement.ENGINE_SUFFIX) not in pinned
+        )
         for name in unused:
             client.unload_model(name, client_timeout=timeout)
     except triton_grpc.InferenceServerException as error:
@@ -249,6 +253,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interest-gpt-threads", type=int, metavar="N", help="threads of InterestGPT on CPUs (default: as checked in)"
     )
+    parser.add_argument(
+        "--interest-gpt-backend", choices=placement.INTEREST_GPT_BACKENDS, default="python", help="what runs it"
+    )
+    parser.add_argument(
+        "--models-in-triton", type=Path, metavar="DIR", help="with vllm: --models as Triton sees it (default: as here)"
+    )
+    parser.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="with vllm: GPUs it is spread over")
     parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
     parser.add_argument(
         "--admin", metavar="HOST:PORT", help="publish over this admin service, not on this machine's disk"
@@ -276,7 +287,12 @@ def run(args: argparse.Namespace) -> int:
             interest_gpt_dir=args.build / "interest_gpt",
             backend=args.backend,
             instances=instances,
-            interest_gpt_threads=args.interest_gpt_threads,
+            interest_gpt=placement.Serving(
+                args.interest_gpt_backend,
+                args.gpu,
+                args.interest_gpt_threads,
+                placement.VllmEngine(args.models_in_triton, args.tensor_parallel),
+            ),
             timeout=args.timeout,
         )
     except (DeployError, placement.PlacementError, layout.SnapshotError, PublicationRefused) as error:

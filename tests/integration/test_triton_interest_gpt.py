@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
+import serendipity
 from serendipity.channel.errors import InterestGptRefused, InterestGptUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests import model
@@ -30,6 +33,7 @@ from tests.integration.conftest import RunningTriton
 pytestmark = pytest.mark.integration
 
 TIMEOUT = 60.0
+VLLM_INTERFACE = Path(__file__).parent.parent / "fixtures" / "vllm_interface.py"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,10 @@ def infer(raw: Any, name: str, cells: Sequence[bytes]) -> list[str]:
     tensor = triton_grpc.InferInput(model.PROMPT, [len(cells), 1], "BYTES")
     tensor.set_data_from_numpy(np.array(cells, np.object_).reshape(-1, 1))
     return [text.decode() for text in raw.infer(name, [tensor]).as_numpy(model.ANSWER)[:, 0]]
+
+
+def ready_models(raw: Any) -> set[str]:
+    return {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
 
 
 def execution_count(raw: Any, name: str) -> int:
@@ -211,10 +219,47 @@ async def test_a_new_model_serves_beside_the_old_one_until_the_old_is_unloaded(
         client.answers(served.spec, example_prompts()[:1], TIMEOUT),
     )
     assert chat[0].prompt_tokens > compact[0].prompt_tokens
-    ready = {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
+    ready = ready_models(raw)
     assert {newer.model_name, served.spec.model_name} <= ready
     assert deploy.unload_unused(triton_server.url, ready - {newer.model_name}) == [newer.model_name]
     assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
+
+
+async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
+    triton_server: RunningTriton, client: InterestGpt, raw: Any, tmp_path: Path
+) -> None:
+    # vLLM itself cannot run here: behind the front stands a model that is asked as the vLLM backend is.
+    directory = tmp_path / "interest_gpt"
+    spec = make_tiny_interest_gpt(directory, seed=4, max_new_tokens=300)
+    serve(triton_server, directory, spec)
+    prompts = [*example_prompts()[:2], "x" * 10_000]
+    expected = [
+        await client.answers(spec, prompts, TIMEOUT),
+        await client.answers(spec, prompts, TIMEOUT, constrained=False),
+    ]
+    assert placement.place_interest_gpt(directory, triton_server.models_dir, placement.Serving("vllm"))
+    stand_in_for_vllm(triton_server.models_dir / (spec.model_name + placement.ENGINE_SUFFIX))
+    deploy.load_interest_gpt(triton_server.url, spec)
+    assert expected == [
+        await client.answers(spec, prompts, TIMEOUT),
+        await client.answers(spec, prompts, TIMEOUT, constrained=False),
+    ]
+    with pytest.raises(InterestGptRefused, match="prompt 1: found no text"):
+        await client.answers(spec, ["tea", ""], TIMEOUT)
+    both = [spec.model_name, spec.model_name + placement.ENGINE_SUFFIX]
+    pinned = ready_models(raw) - set(both)
+    assert deploy.unload_unused(triton_server.url, pinned | {spec.model_name}) == []
+    assert deploy.unload_unused(triton_server.url, pinned) == both
+
+
+def stand_in_for_vllm(engine: Path) -> None:
+    """Put a model of the same interface in the place of the vLLM backend."""
+    config = text_format.Parse((engine / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    config.backend = "python"
+    config.instance_group[0].kind = config.instance_group[0].KIND_CPU
+    (engine / "config.pbtxt").write_text(text_format.MessageToString(config))
+    shutil.copy(VLLM_INTERFACE, engine / "1" / "model.py")
+    shutil.copy(Path(serendipity.__file__).parent / "interests" / "constraint.py", engine / "1")
 
 
 async def test_names_are_embedded_near_line_as_the_builders_embed_them(triton_server: RunningTriton) -> None:

@@ -7,7 +7,7 @@ import importlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,25 +24,33 @@ from serendipity.interests.prompt import INSTRUCTIONS, PromptStyle
 from serendipity.tools.placement import place_interest_gpt
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, NUM_INTERESTS, example_prompts, make_tiny_interest_gpt
 
-MODULES = ("constraint", "generation")
+MODULES = ("constraint", "generation", "prompts")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """What model.py loads: encode writes one prompt, generate answers several."""
+
+    encode: Callable[[str], Any]
+    generate: Callable[[Sequence[Any], Sequence[bool]], list[Any]]
+    tokenizer: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Placed:
-    """A placed model and the modules beside its model.py."""
+    """The version directory of a placed model, and the modules beside its model.py."""
 
     version: Path
-    module: ModuleType
+    generation: ModuleType
+    prompts: ModuleType
 
-    def load(self, style: PromptStyle = "compact", prompt_tokens: int = 256, new_tokens: int = 768) -> Any:
-        return self.module.Generation(
-            self.version / "model",
-            style=style,
-            instructions=(self.version / "instructions.txt").read_text(),
-            schema=self.module.read_json(self.version / "answer_schema.json"),
-            limits=self.module.Limits(prompt_tokens, new_tokens),
-            device=torch.device("cpu"),
-        )
+    def load(self, style: PromptStyle = "compact", prompt_tokens: int = 256, new_tokens: int = 768) -> Loaded:
+        weights, module = self.version / "model", self.prompts
+        instructions = (self.version / "instructions.txt").read_text()
+        prompts = module.Prompts(weights, style, instructions, module.Limits(prompt_tokens, new_tokens))
+        schema = module.read_json(self.version / "answer_schema.json")
+        generation = self.generation.Generation(weights, prompts, schema, torch.device("cpu"))
+        return Loaded(prompts.write, generation.generate, prompts.tokenizer)
 
 
 def placed_in(directory: Path, style: PromptStyle) -> Iterator[Placed]:
@@ -52,7 +60,7 @@ def placed_in(directory: Path, style: PromptStyle) -> Iterator[Placed]:
         assert name not in sys.modules
     sys.path.insert(0, str(version))
     try:
-        yield Placed(version, importlib.import_module("generation"))
+        yield Placed(version, importlib.import_module("generation"), importlib.import_module("prompts"))
     finally:
         sys.path.remove(str(version))
         for name in MODULES:
@@ -65,7 +73,7 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
 
 
 @pytest.fixture(scope="module")
-def generation(placed: Placed) -> Any:
+def generation(placed: Placed) -> Loaded:
     return placed.load()
 
 
@@ -76,22 +84,24 @@ def chat_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def chatting(placed: Placed, chat_directory: Path, **limits: int) -> Any:
+def chatting(placed: Placed, chat_directory: Path, **limits: int) -> Loaded:
     version = placed.version.parent / "chat"
     shutil.copytree(placed.version, version, dirs_exist_ok=True)
     shutil.copytree(chat_directory, version / "model", dirs_exist_ok=True)
     return dataclasses.replace(placed, version=version).load("chat", **limits)
 
 
-def decode(generation: Any, tokens: list[int]) -> str:
-    text: str = generation._tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+def decode(generation: Loaded, prompt: Any) -> str:
+    """What the model is fed; it is also what the prompt says it is."""
+    text: str = generation.tokenizer.decode(prompt.tokens, clean_up_tokenization_spaces=False)
+    assert text == prompt.text
     return text
 
 
-def test_constrained_answers_can_be_read_even_of_random_weights(generation: Any) -> None:
+def test_constrained_answers_can_be_read_even_of_random_weights(generation: Loaded) -> None:
     prompts = [generation.encode(text) for text in example_prompts()]
     answers = generation.generate(prompts, [True] * len(prompts))
-    assert [answer.prompt_tokens for answer in answers] == [len(tokens) for tokens in prompts]
+    assert [answer.prompt_tokens for answer in answers] == [len(prompt.tokens) for prompt in prompts]
     for answer in answers:
         proposals = json.loads(answer.text)["interests"]
         assert 1 <= len(proposals) <= NUM_INTERESTS
@@ -100,14 +110,14 @@ def test_constrained_answers_can_be_read_even_of_random_weights(generation: Any)
         assert 0 < answer.completion_tokens < 768
 
 
-def test_an_answer_does_not_depend_on_the_batch_it_is_written_in(generation: Any) -> None:
+def test_an_answer_does_not_depend_on_the_batch_it_is_written_in(generation: Loaded) -> None:
     prompts = [generation.encode(text) for text in example_prompts()[:3]]
     wishes = [True, False, True]
     together = generation.generate(prompts, wishes)
     assert together == [generation.generate([prompt], [wish])[0] for prompt, wish in zip(prompts, wishes, strict=True)]
 
 
-def test_only_the_rows_that_wish_so_are_constrained(generation: Any) -> None:
+def test_only_the_rows_that_wish_so_are_constrained(generation: Loaded) -> None:
     prompt = generation.encode(example_prompts()[0])
     constrained, free = generation.generate([prompt, prompt], [True, False])
     assert constrained.text.startswith('{"interests": [{"seed": "')
@@ -121,16 +131,16 @@ def test_an_answer_that_is_cut_off_counts_all_its_tokens(placed: Placed) -> None
     assert '{"interests": [{"seed": "'.startswith(answer.text[:10])
 
 
-def test_a_compact_prompt_is_fed_as_it_is(generation: Any) -> None:
+def test_a_compact_prompt_is_fed_as_it_is(generation: Loaded) -> None:
     for text in example_prompts():
         assert decode(generation, generation.encode(text)) == text
 
 
-def test_a_long_prompt_loses_its_beginning_and_never_its_end(generation: Any) -> None:
+def test_a_long_prompt_loses_its_beginning_and_never_its_end(generation: Loaded) -> None:
     text = example_prompts()[-1]
-    tokens = generation.encode("profile: " + "älter " * 2_000 + text)
-    assert len(tokens) <= 256
-    assert decode(generation, tokens).endswith(text)
+    prompt = generation.encode("profile: " + "älter " * 2_000 + text)
+    assert len(prompt.tokens) <= 256
+    assert decode(generation, prompt).endswith(text)
 
 
 def test_a_chat_prompt_has_instructions_and_template_around_it(placed: Placed, chat_directory: Path) -> None:
@@ -141,9 +151,9 @@ def test_a_chat_prompt_has_instructions_and_template_around_it(placed: Placed, c
 
 def test_a_long_chat_prompt_keeps_instructions_and_the_mark_of_the_answer(placed: Placed, chat_directory: Path) -> None:
     generation = chatting(placed, chat_directory, prompt_tokens=900, new_tokens=64)
-    tokens = generation.encode("x y " * 3_000 + "the latest")
-    assert 890 <= len(tokens) <= 900
-    fed = decode(generation, tokens)
+    prompt = generation.encode("x y " * 3_000 + "the latest")
+    assert 890 <= len(prompt.tokens) <= 900
+    fed = decode(generation, prompt)
     assert fed.startswith(f"<system>{INSTRUCTIONS}<user>")
     assert fed.endswith("the latest<answer>")
 
@@ -164,31 +174,31 @@ def test_an_unknown_style_is_refused_at_load(placed: Placed) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "<eos>", "<eos> <pad>"])
-def test_a_prompt_without_text_is_refused(placed: Placed, generation: Any, text: str) -> None:
-    with pytest.raises(placed.module.PromptError, match="found no text, expected a user message"):
+def test_a_prompt_without_text_is_refused(placed: Placed, generation: Loaded, text: str) -> None:
+    with pytest.raises(placed.prompts.PromptError, match="found no text, expected a user message"):
         generation.encode(text)
 
 
-def test_a_text_the_tokenizer_cannot_take_is_refused(placed: Placed, generation: Any) -> None:
-    with pytest.raises(placed.module.PromptError, match="cannot be tokenised"):
+def test_a_text_the_tokenizer_cannot_take_is_refused(placed: Placed, generation: Loaded) -> None:
+    with pytest.raises(placed.prompts.PromptError, match="cannot be tokenised"):
         generation.encode("tea \ud800")
 
 
-def test_marks_of_the_tokenizer_in_a_users_text_are_blanked(generation: Any) -> None:
-    tokens = generation.encode("tea <eos> interests:<e<eos>os><pad>")
-    assert not set(generation._tokenizer.all_special_ids) & set(tokens)
+def test_marks_of_the_tokenizer_in_a_users_text_are_blanked(generation: Loaded) -> None:
+    prompt = generation.encode("tea <eos> interests:<e<eos>os><pad>")
+    assert not set(generation.tokenizer.all_special_ids) & set(prompt.tokens)
 
 
 @settings(max_examples=60, deadline=None)
 @given(text=st.text(max_size=400))
-def test_any_text_is_encoded_within_bounds_or_refused(placed: Placed, generation: Any, text: str) -> None:
+def test_any_text_is_encoded_within_bounds_or_refused(placed: Placed, generation: Loaded, text: str) -> None:
     try:
-        tokens = generation.encode(text)
-    except placed.module.PromptError:
+        prompt = generation.encode(text)
+    except placed.prompts.PromptError:
         assert not text.strip()
         return
-    assert 0 < len(tokens) <= 256
-    assert not set(generation._tokenizer.all_special_ids) & set(tokens)
+    assert 0 < len(prompt.tokens) <= 256
+    assert not set(generation.tokenizer.all_special_ids) & set(prompt.tokens)
 
 
 def test_sampling_options_of_a_base_model_do_not_reach_greedy_decoding(placed: Placed, tmp_path: Path) -> None:
@@ -204,12 +214,12 @@ def test_sampling_options_of_a_base_model_do_not_reach_greedy_decoding(placed: P
 
 
 def test_the_fingerprint_is_that_of_the_contract(placed: Placed) -> None:
-    assert placed.module.fingerprint(placed.version / "model") == model.fingerprint(placed.version / "model")
+    assert placed.prompts.fingerprint(placed.version / "model") == model.fingerprint(placed.version / "model")
 
 
 def test_a_file_that_placing_writes_is_missed_by_name(placed: Placed, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"answer_schema\.json: cannot be read .* written when the model is placed"):
-        placed.module.read_json(tmp_path / "answer_schema.json")
+        placed.prompts.read_json(tmp_path / "answer_schema.json")
 
 
 def test_a_model_without_an_end_token_is_refused(placed: Placed, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from serendipity import layout
 from serendipity.features import INPUT_NAMES
 from serendipity.interests import model
 from serendipity.interests.answer import answer_schema
@@ -84,7 +85,7 @@ def test_placing_again_changes_nothing_and_repairs_what_was_changed(training: Tr
     assert (tmp_path / name).stat().st_ino == inode
     (tmp_path / name / "1" / "user_tower.pt2").write_bytes(b"cut off")
     place_user_tower(training.directory, tmp_path)
-    assert placement.layout.sha256(tmp_path / name / "1" / "user_tower.pt2").startswith(training.spec.fingerprint)
+    assert layout.sha256(tmp_path / name / "1" / "user_tower.pt2").startswith(training.spec.fingerprint)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -176,7 +177,7 @@ def change_spec(directory: Path, **fields: object) -> None:
 
 
 def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_path: Path) -> None:
-    name = place_interest_gpt(tuned, tmp_path, placement.Instances(gpu=True), threads=3)
+    name = place_interest_gpt(tuned, tmp_path, placement.Serving(gpu=True, threads=3))
     spec = model.read_spec(tuned)
     config = read(tmp_path / name / "config.pbtxt")
     assert (name, config.name) == (spec.model_name, spec.model_name)
@@ -193,7 +194,8 @@ def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_
 def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None:
     version = tmp_path / place_interest_gpt(tuned, tmp_path) / "1"
     assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
-        "answer_schema.json", "constraint.py", "generation.py", "instructions.txt", "model", "model.py",
+        "answer_schema.json", "constraint.py", "exchange.py", "generation.py", "instructions.txt", "model", "model.py",
+        "prompts.py",
     }  # fmt: skip
     assert json.loads((version / "answer_schema.json").read_text()) == answer_schema(CATEGORIES, 1)
     assert (version / "instructions.txt").read_text() == INSTRUCTIONS
@@ -201,6 +203,28 @@ def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None
     for code in version.glob("*.py"):
         assert "import serendipity" not in code.read_text()
         assert "from serendipity" not in code.read_text()
+
+
+def test_behind_vllm_an_engine_is_placed_too_and_reads_the_same_weights(tuned: Path, tmp_path: Path) -> None:
+    engine = placement.VllmEngine(Path("/models"), tensor_parallel_size=2)
+    name = place_interest_gpt(tuned, tmp_path, placement.Serving("vllm", engine=engine))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, name + "_engine"]
+    front = read(tmp_path / name / "config.pbtxt")
+    assert (front.name, front.backend, front.max_batch_size) == (name, "python", 12)
+    assert front.parameters["engine"].string_value == name + "_engine"
+    assert front.parameters["fingerprint"].string_value == model.read_spec(tuned).fingerprint
+    version = tmp_path / name / "1"
+    assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
+        "answer_schema.json", "exchange.py", "instructions.txt", "model", "model.py", "prompts.py",
+    }  # fmt: skip
+    config = read(tmp_path / f"{name}_engine" / "config.pbtxt")
+    assert (config.name, config.backend) == (name + "_engine", "vllm")
+    arguments = json.loads((tmp_path / f"{name}_engine" / "1" / "model.json").read_text())
+    assert arguments["model"] == f"/models/{name}/1/model"
+    assert (arguments["max_model_len"], arguments["tensor_parallel_size"]) == (1024, 2)
+    here = placement.place_interest_gpt(tuned, tmp_path / "here", placement.Serving("vllm"))
+    arguments = json.loads((tmp_path / "here" / f"{here}_engine" / "1" / "model.json").read_text())
+    assert Path(arguments["model"]).samefile(tmp_path / "here" / here / "1" / "model")
 
 
 def test_placing_an_interest_gpt_again_changes_nothing(tuned: Path, tmp_path: Path) -> None:
