@@ -1,10 +1,11 @@
-"""The order of the builders: host data → logs → interests → towers → snapshot → calibration → canary → publication.
+"""The order of the builders: logs → interests → InterestGPT → towers → calibration → snapshot → canary → publication.
 
 Scores are calibrated on time that the scoring model has not seen: the towers are trained twice anyway, first on labels
 that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
 (<out>/validation) and replayed over what follows; the second training's snapshot takes the calibration over.
 
     <out>/host/  logs/  interests/  towers/      docs/architecture.md
+    <out>/interest_gpt/                          what refreshes interests near-line
     <out>/validation/{logs,interests,snapshot}/
     <out>/calibration/                           calibration.json, replay.json
     <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
@@ -16,7 +17,6 @@ that end at a cut, then on everything. What the first training can do is made a 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +32,7 @@ from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibration
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import TextEncoder, default_path
-from serendipity.offline.interests.builder import build_interests, llm_reasoner
-from serendipity.offline.language_models.homes import open_language_model
-from serendipity.offline.language_models.language_model import AnsweringModel, Usage
+from serendipity.offline.interest_steps import INTERESTS_CODE, LOGS_CODE, InterestSteps
 from serendipity.offline.logs.builder import LogsSummary, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.erasures import Erasures
@@ -57,17 +55,13 @@ CALIBRATION = "calibration.json"
 REPLAY = "replay.json"
 CANARY = "canary.json"
 
-_LOGS_CODE = ("serendipity.offline.logs", "serendipity.novelty")
-_INTERESTS_CODE = (
-    *_LOGS_CODE, "serendipity.interests", "serendipity.offline.interests", "serendipity.offline.encoder",
-)  # fmt: skip
 _TOWERS_CODE = (
-    *_INTERESTS_CODE, "serendipity.offline.towers", "serendipity.offline.export", "serendipity.features",
+    *INTERESTS_CODE, "serendipity.offline.towers", "serendipity.offline.export", "serendipity.features",
     "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.metrics",
 )  # fmt: skip
-_SNAPSHOT_CODE = (*_INTERESTS_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
+_SNAPSHOT_CODE = (*INTERESTS_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
 _CALIBRATION_CODE = (
-    *_LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
+    *LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
     "serendipity.offline.evaluate", "serendipity.features",
 )  # fmt: skip
 
@@ -159,12 +153,13 @@ class _Build:
         self._clock = clock
         self._encoder_path = config.text_encoder or default_path()
         self._encoder: TextEncoder | None = None
-        self._models: list[AnsweringModel] | None = None
+        self._interests = InterestSteps(config, out, self._encoder_path, self._text_encoder, out / ".cache")
 
     @property
     def num_steps(self) -> int:
         """How many steps there are."""
-        return 9 + (self.config.dataset in ADAPTERS) + bool(self.config.hold_out)
+        optional = (self.config.dataset in ADAPTERS, self.config.hold_out > 0, self.config.interest_gpt.enabled)
+        return 9 + sum(optional)
 
     def steps(self) -> Iterator[Step]:
         """Give the steps in order; each is asked for when the one before has run."""
@@ -179,10 +174,12 @@ class _Build:
         yield self._logs("logs", host, until)
         # Where the labels of the first training end.
         (cut,) = split_times(out / "logs", (1 - config.towers.rows.label_window,))
-        yield self._interests("interests", "logs")
+        yield self._interests.interests("interests", "logs")
+        if config.interest_gpt.enabled:
+            yield self._interests.interest_gpt()
         yield self._towers()
         yield self._logs("validation/logs", host, cut)
-        yield self._interests("validation/interests", "validation/logs")
+        yield self._interests.validation_interests()
         yield self._validation_snapshot(host)
         yield self._calibration(cut)
         yield self._snapshot(host)
@@ -223,39 +220,7 @@ class _Build:
 
         # The hash of the list: a step's stamp must not name whom it forgot.
         configuration = {**config.model_dump(mode="json"), "erasures": self._erasures.hash}
-        return Step(name, [host.directory], configuration, _LOGS_CODE, run)
-
-    def _interests(self, name: str, of_logs: str) -> Step:
-        logs = self.out / of_logs
-        k = self.config.interests_per_user
-        config = self.config.interests
-        by_model = None if config.reasoner == "taxonomy" else config.reasoner
-        configuration = {"k": k, **config.model_dump(mode="json")}
-        code = _INTERESTS_CODE if by_model is None else (*_INTERESTS_CODE, "serendipity.offline.language_models")
-
-        def run(context: StepContext) -> Numbers:
-            nodes = context.previous / "nodes.parquet" if context.previous else None
-            if nodes is not None and nodes.is_file():
-                # Node ids and their vocabulary outlive builds: those of the last one are read from here and kept.
-                shutil.copy2(nodes, context.directory)
-            encoder, models = self._text_encoder(), self._language_models()
-            make_reasoner = None if by_model is None else llm_reasoner(by_model, models, encoder)
-            before = sum((model.usage for model in models), Usage())
-            built = build_interests(
-                logs, context.directory, encoder, config, make_reasoner=make_reasoner, k=k, cache=self._cache()
-            )
-            used = sum((model.usage for model in models), Usage()) - before
-            return {
-                "users": built.num_users,
-                "interests": built.num_interests,
-                "nodes": built.num_nodes,
-                "of them reasoners'": built.num_reasoner_nodes,
-                "grounding threshold": built.grounding_threshold,
-                **({} if by_model is None else _describe_usage(used)),
-            }
-
-        weights = [model.path for model in by_model.models if model.kind == "local"] if by_model else []
-        return Step(name, [logs, self._encoder_path, *weights], configuration, code, run)
+        return Step(name, [host.directory], configuration, LOGS_CODE, run)
 
     def _towers(self) -> Step:
         logs, interests = self.out / "logs", self.out / "interests"
@@ -330,7 +295,12 @@ class _Build:
         return Step("calibration", [self.out / "logs", snapshot, towers], configuration, code, run)
 
     def _snapshot(self, host: HostData) -> Step:
-        directories = BuildDirectories(*(self.out / name for name in ("logs", "interests", "towers")))
+        directories = BuildDirectories(
+            logs=self.out / "logs",
+            interests=self.out / "interests",
+            towers=self.out / "towers",
+            interest_gpt=self._interests.interest_gpt_directory(),
+        )
 
         def run(context: StepContext) -> Numbers:
             text = (self.out / "calibration" / CALIBRATION).read_text(encoding="utf-8")
@@ -396,14 +366,6 @@ class _Build:
         )
         return write_snapshot(contents, root, created_at=int(self._clock()), index=self.config.index)
 
-    def _language_models(self) -> list[AnsweringModel]:
-        """Open the reasoner's models, once; what they answered is kept, so that a killed build does not ask again."""
-        if self._models is None:
-            reasoner = self.config.interests.reasoner
-            configs = () if reasoner == "taxonomy" else reasoner.models
-            self._models = [open_language_model(config, self.out / ".cache" / "completions") for config in configs]
-        return self._models
-
     def _text_encoder(self) -> TextEncoder:
         if self._encoder is None:
             self._encoder = TextEncoder.from_path(self._encoder_path)
@@ -411,17 +373,6 @@ class _Build:
 
     def _cache(self) -> Path:
         return self.out / ".cache" / "text_vectors.npz"
-
-
-def _describe_usage(used: Usage) -> Numbers:
-    return {
-        "prompts": used.prompts,
-        "of them known": used.cache_hits,
-        "prompt tokens": used.prompt_tokens,
-        "completion tokens": used.completion_tokens,
-        "seconds of the models": used.seconds,
-        "cost": used.cost,
-    }
 
 
 def _describe(snapshot: Path) -> Numbers:
@@ -436,10 +387,12 @@ def _describe(snapshot: Path) -> Numbers:
         "bytes of interests per user": store_size(snapshot / layout.INTERESTS).mean_value_bytes,
         "bytes of paths per user": store_size(snapshot / layout.INTEREST_PATHS).mean_value_bytes,
         "bytes of signals per user": store_size(snapshot / layout.SIGNALS).mean_value_bytes,
+        "InterestGPT": manifest.interest_gpt.model_name or "none",
         "index": manifest.vector_index.kind,
         "recall@100 of the index": manifest.vector_index.recall_at_100,
     }
 
 
 def _inputs(directories: BuildDirectories) -> list[Path]:
-    return [directories.logs, directories.interests, directories.towers]
+    found = (directories.logs, directories.interests, directories.towers, directories.interest_gpt)
+    return [directory for directory in found if directory]

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serendipity.offline.calibration import CalibrationConfig
+from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.logs.schema import LogsConfig
@@ -37,6 +38,13 @@ class ValidationConfig(BaseModel):
     """Seed of the sample."""
 
 
+class InterestGptConfig(DistillationConfig):
+    """The model that refreshes interests near-line, distilled from the interests' reasoner."""
+
+    enabled: bool = True
+    """Whether one is made: without it a snapshot's interests serve until they are too old."""
+
+
 class BuildConfig(BaseModel):
     """A whole build. In TOML, nested models are tables: [logs], [towers.trainer], [gate] ….
 
@@ -58,6 +66,8 @@ class BuildConfig(BaseModel):
     logs: LogsConfig = LogsConfig()
     """Reading of the host's logs. A novelty level that is not given is the data set's own; `until` makes the build as
     of a moment."""
+    interest_gpt: InterestGptConfig = InterestGptConfig()
+    """The model that refreshes interests near-line."""
     towers: TowersConfig = TowersConfig()
     """The towers and their training."""
     index: IndexConfig = IndexConfig()

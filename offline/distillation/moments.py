@@ -16,11 +16,15 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
 
+class LogsTooShortError(ValueError):
+    """The logs hold no moment with a horizon before and after it: says how long they are and should be."""
+
+
 def cuts_of(histories: Histories, until: int, config: DatasetConfig) -> list[int]:
     """List the moments (Unix seconds), latest first.
 
     All of a moment's horizon lies before `until`, and as much time as the horizon of history before the moment.
-    Raises ValueError when the logs are too short for one.
+    Raises LogsTooShortError when the logs are too short for one.
     """
     horizon = round(config.horizon_days * DAY)
     earliest = (int(histories.times.min()) if len(histories.times) else until) + horizon
@@ -28,7 +32,7 @@ def cuts_of(histories: Histories, until: int, config: DatasetConfig) -> list[int
     step = round(config.cut_days * DAY)
     cuts = [latest - index * step for index in range(config.max_cuts) if latest - index * step >= earliest]
     if not cuts:
-        raise ValueError(
+        raise LogsTooShortError(
             f"dataset.horizon_days: found {config.horizon_days:g} and logs of {(until - earliest + horizon) / DAY:.1f} "
             "days, expected logs of at least twice the horizon"
         )

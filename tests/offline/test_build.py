@@ -18,9 +18,11 @@ from rich.console import Console
 from serendipity import layout
 from serendipity.channel.erasure import ErasureList
 from serendipity.channel.publication import Publications
+from serendipity.interests.model import read_spec
 from serendipity.offline.build import BuildResult, build, wanted
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
 from serendipity.offline.evaluate.held_out_build import evaluate_build
+from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
@@ -35,6 +37,13 @@ SMALL = """
 interests_per_user = 8
 [logs]
 novelty_level = 1
+[interest_gpt]
+rank_weight_users = 8
+[interest_gpt.dataset]
+num_examples = 60
+max_cuts = 2
+[interest_gpt.sft]
+epochs = 1
 [towers.rows]
 num_cuts = 1
 max_interests = 8
@@ -133,6 +142,11 @@ def test_a_build_publishes_a_whole_calibrated_measured_snapshot(host: Host, buil
     assert manifest.calibration.id
     assert {curve.fallback for curve in manifest.calibration.calibrators} == {False, True}
     assert manifest.dataset == "host"
+    assert manifest.interest_gpt == read_spec(host.out / "interest_gpt")
+    assert manifest.interest_gpt.taxonomy_hash == manifest.taxonomy_hash
+    summary = InterestsSummary.read(host.out / "interests")
+    assert manifest.vocabulary_id == summary.vocabulary_id
+    assert manifest.grounding_threshold == summary.grounding_threshold
     assert manifest.tower.fingerprint == layout.sha256(host.out / "towers" / "user_tower.pt2")[:16]
     canary = read_canary(built.snapshot)
     assert canary == built.canary
@@ -143,7 +157,7 @@ def test_a_build_publishes_a_whole_calibrated_measured_snapshot(host: Host, buil
 
 def test_a_killed_build_is_continued_not_repeated(built: BuildResult) -> None:
     assert {outcome.step for outcome in built.outcomes if not outcome.ran} == {
-        "held_out/logs", "logs", "interests",
+        "held_out/logs", "logs", "interests", "interest_gpt",
     }  # fmt: skip
 
 
@@ -154,6 +168,8 @@ def test_nothing_after_the_cut_reaches_what_scores_are_calibrated_with(host: Hos
     held_out = LogsSummary.read(host.out / "held_out" / "logs").events_until
     assert validation.events_until.seconds < whole.events_until.seconds < held_out <= START + NUM_DAYS * 86_400
     assert not validation.calibration.calibrators
+    assert not validation.HasField("interest_gpt")
+    assert validation.grounding_threshold == whole.grounding_threshold
     assert validation.tower.fingerprint != whole.tower.fingerprint
 
 
@@ -177,6 +193,18 @@ def test_a_snapshot_outside_the_bounds_is_refused_and_the_old_one_stays(host: Ho
     with pytest.raises(GateRefusedError, match=r"novel recall: found 0\.\d+, expected at least 1\.0000"):
         host.build(hold_out=0.1, **refusing)
     assert wanted(host.out / "snapshots") == before
+
+
+def test_logs_too_short_to_distil_from_still_make_a_snapshot(host: Host, built: BuildResult) -> None:
+    again = host.build(hold_out=0.1, interest_gpt={"dataset": {"horizon_days": 80.0}})
+    numbers = {outcome.step: outcome.numbers for outcome in again.outcomes}
+    assert "expected logs of at least twice the horizon" in str(numbers["interest_gpt"]["trained"])
+    assert numbers["snapshot"]["InterestGPT"] == "none"
+    assert _ran(again) == {"interest_gpt", "snapshot", "canary", "publish"}
+    assert not layout.read_manifest(again.snapshot).HasField("interest_gpt")
+    without = host.build(hold_out=0.1, interest_gpt={"enabled": False})
+    assert "interest_gpt" not in {outcome.step for outcome in without.outcomes}
+    assert not layout.read_manifest(without.snapshot).HasField("interest_gpt")
 
 
 def test_what_was_held_out_is_what_a_build_is_evaluated_on(host: Host, built: BuildResult) -> None:
