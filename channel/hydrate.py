@@ -37,7 +37,7 @@ from serendipity.v1 import records_pb2
 _UNPROVED = "novelty is judged without it"
 """Said where clicks cannot be read: what is returned is novel only to the clicks that can."""
 
-_CAUSES = {
+REFRESH_CAUSES = {
     Freshness.STALE: records_pb2.REFRESH_CAUSE_STALE,
     Freshness.TOO_OLD: records_pb2.REFRESH_CAUSE_TOO_OLD,
     Freshness.FOREIGN: records_pb2.REFRESH_CAUSE_FOREIGN,
@@ -211,7 +211,7 @@ def _want_interests(
 
     stored: clicks, newest first; the request's own are gone when a model is asked.
     """
-    cause = _CAUSES.get(freshness)
+    cause = REFRESH_CAUSES.get(freshness)
     if cause is None or not snapshot.interest_gpt or not state.owns(query.user_id):
         return
     num_clicks = min(CLICK_WINDOW, sum(map(len, stored)))

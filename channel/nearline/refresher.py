@@ -101,12 +101,15 @@ class Refresher:
         texts = (text for _, proposals in proposed for text in model.grounder.texts(proposals))
         refused = await model.encodings.encode_ahead(texts, self._encode)
         dropped = await asyncio.to_thread(_ground, proposed, refused, model, now, outcomes)
-        settled, forgotten = await asyncio.to_thread(self._settle, outcomes, entries)
+        tokens = {
+            "prompt_tokens": sum(answer.prompt_tokens for _, answer in answered),
+            "completion_tokens": sum(answer.completion_tokens for _, answer in answered),
+        }
+        settled, forgotten = await asyncio.to_thread(self._settle, outcomes, entries, tokens)
         return Refreshed(
             settled=settled,
             forgotten=forgotten,
-            prompt_tokens=sum(answer.prompt_tokens for _, answer in answered),
-            completion_tokens=sum(answer.completion_tokens for _, answer in answered),
+            **tokens,
             seconds=time.perf_counter() - start,
             dropped=dropped,
         )
@@ -163,12 +166,14 @@ class Refresher:
             return first + await self._ask(asked[half:], spec, outcomes)
         return list(zip(asked, answers, strict=True))
 
-    def _settle(self, outcomes: Sequence[Outcome], entries: Sequence[records_pb2.NearlineEntry]) -> tuple[Settled, int]:
+    def _settle(
+        self, outcomes: Sequence[Outcome], entries: Sequence[records_pb2.NearlineEntry], tokens: Mapping[str, int]
+    ) -> tuple[Settled, int]:
         """Store outcomes and forget whom is to be forgotten, those included who asked while the model was thinking."""
         forgotten = {entry.user_id for entry in entries if self._erasures.contains(entry.user_id)}
         self._store.forget_all(forgotten)
         kept = [outcome for outcome in outcomes if outcome.entry.user_id not in forgotten]
-        return self._store.settle(kept, self._clock()), len(forgotten)
+        return self._store.settle(kept, self._clock(), tokens), len(forgotten)
 
 
 def _parse(answered: Sequence[tuple[_Asked, Answer]], outcomes: list[Outcome]) -> list[tuple[_Asked, list[Proposal]]]:

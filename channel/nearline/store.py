@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import lmdb
 import structlog
@@ -138,16 +139,18 @@ class NearlineStore:
         """Put an entry off after a failed attempt, or park it after too many. now: Unix seconds."""
         self.settle([Failed(entry, error)], now)
 
-    def settle(self, outcomes: Sequence[Outcome], now: float) -> Settled:
-        """End attempts, all in one transaction. now: Unix seconds.
+    def settle(
+        self, outcomes: Sequence[Outcome], now: float, counts: Mapping[str, int] = MappingProxyType({})
+    ) -> Settled:
+        """End attempts, all in one transaction. now: Unix seconds; counts: what else is added to the store's totals.
 
         An entry wanted again since it was taken stays queued: its records are stored, its failures are forgotten.
         """
         with self.writing() as transaction:
-            counts = Counter(self._settle(transaction, outcome, now) for outcome in outcomes)
-            for name, count in counts.items():
+            ends = Counter(self._settle(transaction, outcome, now) for outcome in outcomes)
+            for name, count in (*ends.items(), *counts.items()):
                 transaction.add(name, count)
-        return Settled(**counts)
+        return Settled(**ends)
 
     def parked(self, most: int = 1_000) -> list[records_pb2.NearlineEntry]:
         """Read the entries that were tried too often, those parked first before the others."""
