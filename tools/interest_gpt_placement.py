@@ -96,7 +96,12 @@ def place_interest_gpt(model_dir: Path, models_dir: Path, serving: Serving = AS_
         version = copy_code(modules, placed, configuration)
         (version / "answer_schema.json").write_text(json.dumps(schema, ensure_ascii=False), encoding="utf-8")
         (version / "instructions.txt").write_text(INSTRUCTIONS, encoding="utf-8")
-        shutil.copytree(model_dir, version / "model", ignore=shutil.ignore_patterns(".*"))
+        weights = version / "model"
+        weights.mkdir()
+        # Directories beside the model are what it was trained on and checkpoints: none of Triton's business.
+        for path in model_dir.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                shutil.copyfile(path, weights / path.name)
 
     install(models_dir, spec.model_name, fill)
     return spec.model_name
@@ -114,6 +119,10 @@ def read_interest_gpt_spec(model_dir: Path) -> records_pb2.InterestGptSpec:
         raise PlacementError(f"{path}: model_name: found {spec.model_name!r}, expected {expected}")
     if spec.prompt_style not in STYLES:
         raise PlacementError(f"{path}: prompt_style: found {spec.prompt_style!r}, expected one of {', '.join(STYLES)}")
+    if spec.answer_fields and sorted(spec.answer_fields) != sorted(FIELDS):
+        raise PlacementError(
+            f"{path}: answer_fields: found {list(spec.answer_fields)}, expected {list(FIELDS)}, any order"
+        )
     for field in ("num_interests", "max_new_tokens", "max_prompt_tokens", "max_batch"):
         if getattr(spec, field) < 1:
             raise PlacementError(f"{path}: {field}: found {getattr(spec, field)}, expected at least 1")

@@ -174,30 +174,6 @@ async def test_a_model_that_is_not_loaded_is_worth_another_try(client: InterestG
         await client.answers(away, ["tea"], TIMEOUT)
 
 
-async def test_loading_again_changes_no_answer(
-    triton_server: RunningTriton, served: Served, client: InterestGpt
-) -> None:
-    before = await client.answers(served.spec, example_prompts()[:2], TIMEOUT)
-    serve(triton_server, served.directory, served.spec)
-    assert await client.answers(served.spec, example_prompts()[:2], TIMEOUT) == before
-
-
-async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_serving(
-    triton_server: RunningTriton, served: Served, client: InterestGpt, tmp_path: Path
-) -> None:
-    other = make_tiny_interest_gpt(tmp_path / "other", seed=1)
-    placed = triton_server.models_dir / served.spec.model_name / "1" / "model" / "model.safetensors"
-    shutil.copy(tmp_path / "other" / "model.safetensors", placed)
-    with pytest.raises(
-        deploy.DeployError, match=f"fingerprint: found {other.fingerprint}, expected {served.spec.fingerprint}"
-    ):
-        deploy.load_interest_gpt(triton_server.url, served.spec)
-    assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
-    # Placing again repairs what lies there.
-    placement.place_interest_gpt(served.directory, triton_server.models_dir)
-    assert model.fingerprint(placed.parent) == served.spec.fingerprint
-
-
 @pytest.mark.parametrize("field", ["fingerprint", "base"])
 def test_a_model_that_reports_another_origin_than_the_snapshot_pins_is_refused(
     triton_server: RunningTriton, served: Served, field: str
@@ -207,6 +183,16 @@ def test_a_model_that_reports_another_origin_than_the_snapshot_pins_is_refused(
     setattr(pinned, field, "another")
     with pytest.raises(deploy.DeployError, match=f"{field}: found .*, expected another"):
         deploy.load_interest_gpt(triton_server.url, pinned)
+
+
+async def test_loading_again_changes_no_answer(
+    triton_server: RunningTriton, served: Served, client: InterestGpt
+) -> None:
+    before = await client.answers(served.spec, example_prompts()[:2], TIMEOUT)
+    # Triton loads again what has changed since.
+    (triton_server.models_dir / served.spec.model_name / "config.pbtxt").touch()
+    serve(triton_server, served.directory, served.spec)
+    assert await client.answers(served.spec, example_prompts()[:2], TIMEOUT) == before
 
 
 async def test_a_new_model_serves_beside_the_old_one_until_the_old_is_unloaded(
@@ -225,24 +211,39 @@ async def test_a_new_model_serves_beside_the_old_one_until_the_old_is_unloaded(
     assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
 
 
-async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
-    triton_server: RunningTriton, client: InterestGpt, raw: Any, tmp_path: Path
+async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_serving(
+    triton_server: RunningTriton, served: Served, client: InterestGpt, tmp_path: Path
 ) -> None:
-    # vLLM itself cannot run here: behind the front stands a model that is asked as the vLLM backend is.
-    directory = tmp_path / "interest_gpt"
-    spec = make_tiny_interest_gpt(directory, seed=4, max_new_tokens=300)
-    serve(triton_server, directory, spec)
-    prompts = [*example_prompts()[:2], "x" * 10_000]
+    before = await client.answers(served.spec, ["tea"], TIMEOUT)
+    other = make_tiny_interest_gpt(tmp_path / "other", seed=1)
+    placed = triton_server.models_dir / served.spec.model_name / "1" / "model" / "model.safetensors"
+    shutil.copy(tmp_path / "other" / "model.safetensors", placed)
+    with pytest.raises(
+        deploy.DeployError, match=f"fingerprint: found {other.fingerprint}, expected {served.spec.fingerprint}"
+    ):
+        deploy.load_interest_gpt(triton_server.url, served.spec)
+    assert await client.answers(served.spec, ["tea"], TIMEOUT) == before
+    # Placing again repairs what lies there.
+    placement.place_interest_gpt(served.directory, triton_server.models_dir)
+    assert model.fingerprint(placed.parent) == served.spec.fingerprint
+
+
+async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
+    triton_server: RunningTriton, served: Served, client: InterestGpt, raw: Any
+) -> None:
+    # vLLM itself cannot run here: behind the front stands a model that is asked as the vLLM backend is. This test
+    # comes last of those that ask the model, since the front takes its name.
+    spec, prompts = served.spec, [example_prompts()[0], "x" * 10_000]
     expected = [
         await client.answers(spec, prompts, TIMEOUT),
-        await client.answers(spec, prompts, TIMEOUT, constrained=False),
+        await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
     ]
-    assert placement.place_interest_gpt(directory, triton_server.models_dir, placement.Serving("vllm"))
+    placement.place_interest_gpt(served.directory, triton_server.models_dir, placement.Serving("vllm"))
     stand_in_for_vllm(triton_server.models_dir / (spec.model_name + placement.ENGINE_SUFFIX))
     deploy.load_interest_gpt(triton_server.url, spec)
     assert expected == [
         await client.answers(spec, prompts, TIMEOUT),
-        await client.answers(spec, prompts, TIMEOUT, constrained=False),
+        await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
     ]
     with pytest.raises(InterestGptRefused, match="prompt 1: found no text"):
         await client.answers(spec, ["tea", ""], TIMEOUT)

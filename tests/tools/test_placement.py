@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from serendipity import layout
 from serendipity.features import INPUT_NAMES
 from serendipity.interests import model
-from serendipity.interests.answer import answer_schema
+from serendipity.interests.answer import CATEGORY_FIRST, answer_schema
 from serendipity.interests.prompt import INSTRUCTIONS
 from serendipity.offline.export import export_onnx
 from serendipity.tools import placement
@@ -205,6 +205,24 @@ def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None
         assert "from serendipity" not in code.read_text()
 
 
+def test_the_order_of_an_answers_fields_is_the_models(interest_gpt: Path, tmp_path: Path) -> None:
+    change_spec(interest_gpt, answerFields=CATEGORY_FIRST)
+    version = tmp_path / "models" / place_interest_gpt(interest_gpt, tmp_path / "models") / "1"
+    schema = json.loads((version / "answer_schema.json").read_text())
+    assert schema == answer_schema(CATEGORIES, 1, CATEGORY_FIRST)
+    assert list(schema["properties"]["interests"]["items"]["properties"]) == list(CATEGORY_FIRST)
+
+
+def test_what_a_model_was_trained_on_is_not_placed(interest_gpt: Path, tmp_path: Path) -> None:
+    (interest_gpt / "dataset").mkdir()
+    (interest_gpt / "dataset" / "dataset.parquet").write_bytes(b"what users did")
+    (interest_gpt / ".stamp.json").write_text("{}")
+    placed = tmp_path / "models" / place_interest_gpt(interest_gpt, tmp_path / "models") / "1" / "model"
+    assert {path.name for path in placed.iterdir()} == {
+        path.name for path in interest_gpt.iterdir() if path.name not in ("dataset", ".stamp.json")
+    }
+
+
 def test_behind_vllm_an_engine_is_placed_too_and_reads_the_same_weights(tuned: Path, tmp_path: Path) -> None:
     engine = placement.VllmEngine(Path("/models"), tensor_parallel_size=2)
     name = place_interest_gpt(tuned, tmp_path, placement.Serving("vllm", engine=engine))
@@ -248,6 +266,7 @@ def test_weights_of_another_interest_gpt_are_refused(interest_gpt: Path, tmp_pat
     [
         ("modelName", "interest_gpt", "model_name: found 'interest_gpt', expected interest_gpt_[0-9a-f]{16}"),
         ("promptStyle", "prose", "prompt_style: found 'prose', expected one of compact, chat"),
+        ("answerFields", ["category"], r"answer_fields: found \['category'\], expected \['seed', .*\], any order"),
         ("numInterests", 0, "num_interests: found 0, expected at least 1"),
         ("maxBatch", 0, "max_batch: found 0, expected at least 1"),
     ],

@@ -27,6 +27,9 @@ class Generation:
         # bfloat16 is slower than float32 on most CPUs.
         dtype = torch.float32 if device.type == "cpu" else "auto"
         model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=dtype)
+        # What safetensors loads is mapped: a file changed in place would change the running model, a cut one kill it.
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.clone()
         self._model = model.eval().to(device)
         self._device = device
         _check_room(model, prompts.limits)
