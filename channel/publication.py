@@ -17,6 +17,7 @@ import datetime
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 HISTORY = "publications.json"
 _LOCK = ".publish.lock"
+_DELETED = ".deleted"
 _HISTORY_LENGTH = 1_000
 
 Check = Callable[[records_pb2.Manifest, Path | None], None]
@@ -123,6 +125,30 @@ class Publications:
         except (OSError, ValueError, TypeError) as error:
             raise PublicationRefused(f"{path}: cannot be read ({error}); expected a list of publications") from error
 
+    def prune(self, before: float) -> list[str]:
+        """Delete the snapshots that have neither been written nor been wanted since a time (Unix seconds).
+
+        The wanted one stays however old it is, and so do the files of a request that still reads a deleted one. Returns
+        the versions deleted. Raises PublicationRefused, and deletes nothing, when the history cannot be read.
+        """
+        with self._locked():
+            last_wanted = {
+                publication.previous: datetime.datetime.fromisoformat(publication.at).timestamp()
+                for publication in self._mended_history()
+            }
+            wanted = self.wanted()
+            deleted = []
+            for listed in self.listed():
+                directory = self.directory(listed.version)
+                written = directory.stat().st_mtime
+                if listed.version != wanted and max(written, last_wanted.get(listed.version, 0)) < before:
+                    # First out of sight, so that nobody finds half of it.
+                    directory.replace(directory.with_name(f".{listed.version}{_DELETED}"))
+                    deleted.append(listed.version)
+            for aside in self._snapshots.glob(f".*{_DELETED}"):
+                shutil.rmtree(aside)
+            return deleted
+
     def publish(self, version: str) -> Publication:
         """Verify a snapshot and make it the wanted one. Publishing the wanted one again only verifies it.
 
@@ -134,12 +160,12 @@ class Publications:
     def rollback(self) -> Publication:
         """Make the snapshot that was wanted before the present one the wanted one again, after the checks.
 
-        Rolling back twice goes back by two publications. Raises PublicationRefused, and changes nothing, if there is
-        none before or it is refused.
+        Rolling back twice goes back by two publications; those deleted meanwhile are passed over. Raises
+        PublicationRefused, and changes nothing, if there is none before or it is refused.
         """
         with self._locked():
             history = self._mended_history()
-            before = _stack(history)[:-1]
+            before = [version for version in _stack(history)[:-1] if self.directory(version).is_dir()]
             if not before:
                 raise PublicationRefused(f"{self._snapshots}: nothing was published before {self.wanted() or 'now'}")
             return self._make_wanted("rollback", before[-1], history)
@@ -226,8 +252,11 @@ def _stack(history: Sequence[Publication]) -> list[str]:
     """Versions wanted one after another without those rolled back: the last is wanted, the one before it is next."""
     stack: list[str] = []
     for publication in history:
-        if publication.action == "rollback" and stack:
-            stack.pop()
+        if publication.action == "rollback":
+            # One step, or more where snapshots between had been deleted.
+            del stack[-1:]
+            while stack and stack[-1] != publication.version:
+                stack.pop()
         if not stack or stack[-1] != publication.version:
             stack.append(publication.version)
     return stack

@@ -89,6 +89,9 @@ class ServerSettings(BaseSettings):
     feedback_retention_days: float = Field(default=30.0, gt=0)
     """How long feedback and its event ids are kept: longer than hosts repeat calls, and than snapshots are apart."""
 
+    snapshot_retention_days: float = Field(default=30.0, ge=0)
+    """How long a snapshot is kept after it was last written or wanted; 0: for ever. The wanted one always is."""
+
     availability_map_bytes: int = Field(default=4 << 30, ge=1 << 20)
     """Largest size of the availability store."""
 

@@ -216,7 +216,7 @@ def _tower(settings: ServerSettings, channel_settings: ChannelSettings) -> UserT
 
 
 async def _keep_house(parts: Parts, publications: Publications) -> None:
-    """Remove expired feedback, and availability that every snapshot on disk is newer than, once an hour."""
+    """Once an hour, remove expired feedback and snapshots, and availability that every snapshot on disk knows."""
     retention = parts.settings.feedback_retention_days * _DAY
     while True:
         try:
@@ -228,4 +228,18 @@ async def _keep_house(parts: Parts, publications: Publications) -> None:
             _log.info("kept house", feedback=expired.log_records, users=expired.users, availability=pruned)
         except ChannelError as error:
             _log.warning("housekeeping failed", error=str(error))
+        await _delete_old_snapshots(publications, parts.settings.snapshot_retention_days)
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+
+
+async def _delete_old_snapshots(publications: Publications, retention_days: float) -> None:
+    if not retention_days:
+        return
+    try:
+        deleted = await asyncio.to_thread(publications.prune, time.time() - retention_days * _DAY)
+    except (ChannelError, OSError) as error:
+        # A volume that is shared and read-only here is another's to clean.
+        _log.warning("old snapshots not deleted", error=str(error))
+    else:
+        if deleted:
+            _log.info("old snapshots deleted", versions=deleted)

@@ -5,7 +5,7 @@
 
 A forgotten user is answered as a stranger and never queued or logged by id, feedback of theirs is refused, and builds
 leave them out. What is removed at once: feedback record, near-line interests, place in the queue. What expires:
-the feedback log and the serving log, by their retention; snapshots that still hold the user, when they are deleted.
+the feedback log and the serving log, by their retention; snapshots that still hold the user, once they are replaced.
 """
 
 from __future__ import annotations
@@ -70,9 +70,13 @@ def _forget(settings: ServerSettings, users: Sequence[str]) -> None:
     print(f"removed: {records} feedback records, near-line entries or interests of {interests} users")
     print(
         f"expire: the feedback log within {settings.feedback_retention_days:g} days, the serving log within "
-        f"{settings.serving_log_retention_days:g} days; snapshots on disk hold the users until they are deleted, and "
-        "are not read for them"
+        f"{settings.serving_log_retention_days:g} days; snapshots, which are not read for them, {_snapshots(settings)}"
     )
+
+
+def _snapshots(settings: ServerSettings) -> str:
+    days = settings.snapshot_retention_days
+    return f"within {days:g} days of being replaced" if days else "when you delete them"
 
 
 def _list(settings: ServerSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -55,6 +56,36 @@ def test_rolling_back_follows_the_publications_one_by_one(snapshots: Path) -> No
         publications.rollback()
     publications.publish("c")
     assert publications.rollback().version == "a"
+
+
+def test_snapshots_go_a_while_after_they_were_last_written_or_wanted(snapshots: Path) -> None:
+    moment = 1_700_000_000.0
+    now = [moment]
+    publications = Publications(snapshots, clock=lambda: now[0])
+    for version in ("a", "b", "c"):
+        os.utime(snapshots / version, (moment, moment))
+    for version in ("a", "b"):
+        publications.publish(version)
+        now[0] += 1_000
+    # "a" was wanted until the second publication, "b" still is, "c" never was.
+    assert publications.prune(moment) == []
+    assert publications.prune(moment + 500) == ["c"]
+    assert publications.prune(moment + 1_500) == ["a"]
+    assert publications.prune(moment + 9_000) == []
+    assert [listed.version for listed in publications.listed()] == ["b"]
+    assert publications.wanted() == "b"
+    assert not list(snapshots.glob(".*.deleted"))
+
+
+def test_a_rollback_passes_over_what_was_deleted(snapshots: Path) -> None:
+    publications = Publications(snapshots)
+    for version in ("a", "b", "c"):
+        publications.publish(version)
+    shutil.rmtree(snapshots / "b")
+    assert publications.rollback().version == "a"
+    shutil.rmtree(snapshots / "c")
+    with pytest.raises(PublicationRefused, match="nothing was published before a"):
+        publications.rollback()
 
 
 def test_publishing_the_wanted_one_again_changes_nothing(snapshots: Path) -> None:
