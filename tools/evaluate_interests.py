@@ -1,52 +1,179 @@
-"""Compare latent interests with the categories users newly enter in the held-out period, beside popular unseen ones.
+"""Judge latent interests of every origin in one table, and by the categories users newly enter in the held-out period.
 
-Reads the logs of a build that held its latest clicks out (`serendip evaluate channel` makes one).
+    serendip evaluate interests --build var/complete-journey-held-out                     without a language model
+    serendip evaluate interests --interest-gpt tuned=DIR --interest-gpt base=DIR          InterestGPT beside them
+    serendip evaluate interests --language-model smollm2 --users 20 --minutes 15          one hop, two hops, debate
+
+Reads the logs of a build that held its latest clicks out (`serendip evaluate channel` makes one). Answers of language
+models are kept below --cache: a run that was ended goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from serendipity.offline.evaluate.held_out_build import held_out_of
+from serendipity.interests.model import InterestGptError, read_spec
+from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
+from serendipity.offline.evaluate.interest_bench import TAXONOMY, Bench, make_bench
+from serendipity.offline.evaluate.interests import (
+    POPULAR_UNSEEN,
+    Judged,
+    judge_interests,
+    popular_unseen,
+    random_unseen,
+    row_of,
+    run_reasoner,
+    sample_by_eye,
+)
+from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
+from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.evaluation import evaluate_popular_unseen, evaluate_reasoner
-from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
-from serendipity.offline.logs.builder import LogsSummary
+from serendipity.offline.interests.hops import Mode
+from serendipity.offline.interests.llm_reasoner import LlmReasoner
+from serendipity.offline.language_models.config import LocalConfig, SmolLM2Config, read_language_model_config
+from serendipity.offline.language_models.homes import open_language_model
+from serendipity.offline.language_models.language_model import LanguageModel, LanguageModelError
 from serendipity.offline.logs.errors import LogsError
+
+_ANSWER_TOKENS = 128
+
+DEBATES: tuple[tuple[str, Mode, int, int], ...] = (
+    ("single-hop", "single-hop", 1, 1),
+    ("two-hop", "two-hop", 1, 1),
+    ("two-hop, debate 2 × 3", "two-hop", 2, 3),
+    ("two-hop, debate 3 × 2", "two-hop", 3, 2),
+)
+"""Row, mode, agents and rounds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip evaluate interests`."""
     parser.add_argument("--dataset", default="complete-journey", help="names the default build directory")
     parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET-held-out)")
-    parser.add_argument("--k", type=int, nargs="+", default=[8, 16], help="interests per user")
+    parser.add_argument("--k", type=int, nargs="+", default=[8, 16], help="interests per user, of the entry table")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of samples of users and of sampling")
+    parser.add_argument(
+        "--interest-gpt", action="append", default=[], metavar="LABEL=DIR", help="an InterestGPT directory; repeatable"
+    )
+    parser.add_argument("--interest-gpt-users", type=int, default=200, help="users per seed for an InterestGPT")
+    parser.add_argument(
+        "--language-model", metavar="NAME", help="smollm2, or a TOML file with a [language_model] table, for the rows "
+        "of one hop, two hops and debate"
+    )  # fmt: skip
+    parser.add_argument("--users", type=int, default=20, help="users per seed the language model is asked about")
+    parser.add_argument("--minutes", type=float, default=15.0, help="no further language-model run is begun after them")
+    parser.add_argument("--cache", type=Path, default=Path("var/completions"), help="answers of language models")
+    parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="text encoder (default: the packaged MiniLM)")
+    parser.add_argument("--show", type=int, default=6, help="interests of each method shown for checking by eye")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write interests.json and interests.md there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate and print; returns 1 when nothing was held out."""
+    """Evaluate and print; returns 1 when nothing was held out or a model cannot be used."""
     build = args.build or Path("var") / f"{Path(args.dataset).name}-held-out"
+    started, console = time.monotonic(), Console()
     try:
-        histories, catalogue, _ = held_out_of(build)
-        cut = LogsSummary.read(build / "logs").events_until
-        until = LogsSummary.read(build / "held_out" / "logs").events_until
-    except LogsError as error:
+        encoder = TextEncoder.from_path(args.text_encoder or default_path())
+        bench = make_bench(build, encoder, args.seeds[0])
+        judged, left_out = _judge_all(args, bench, console)
+    except (LogsError, EncoderError, InterestGptError, LanguageModelError, ValueError) as error:
         print(f"serendip evaluate interests: {error}", file=sys.stderr)
         return 1
-    taxonomy = Taxonomy.from_catalogue(catalogue)
-    reasoner = TaxonomyReasoner(taxonomy).fit(histories, cut)
+    evaluation, rng = bench.evaluation, np.random.default_rng(args.seeds[0])
+    baselines = {name: judged[name][0] for name in (POPULAR_UNSEEN, TAXONOMY)}
+    rows = [row_of(runs, baselines, rng) for runs in judged.values()]
+    samples = [one for runs in judged.values() for one in sample_by_eye(evaluation, runs[0], args.show, rng)]
+    conditions = Conditions(
+        dataset=args.dataset,
+        command=shlex.join(["serendip", *sys.argv[1:]]),
+        now=time.time(),
+        seconds=time.monotonic() - started,
+        cut=evaluation.cut,
+        until=evaluation.until,
+        users=len(evaluation.users),
+        left_out=left_out,
+    )
+    print(markdown(rows, samples, evaluation.judge, bench.threshold, conditions))
+    if args.out:
+        write_interests_report(rows, samples, evaluation.judge, bench.threshold, conditions, args.out)
+    console.print(_entry_table(args.k, bench, evaluation.until))
+    return 0
+
+
+def _judge_all(args: argparse.Namespace, bench: Bench, console: Console) -> tuple[dict[str, list[Judged]], list[str]]:
+    """Run every method; returns the runs of each, and what was not begun in time."""
+    evaluation, clock = bench.evaluation, time.monotonic
+    everyone = evaluation.users
+    said = [
+        random_unseen(evaluation, everyone, np.random.default_rng(args.seeds[0])),
+        popular_unseen(evaluation, everyone),
+        run_reasoner(evaluation, TAXONOMY, bench.reasoner, everyone, args.seeds[0], clock),
+    ]
+    judged = {one.method: [judge_interests(evaluation, one)] for one in said}
+    left_out: list[str] = []
+    until = clock() + 60 * args.minutes
+    for method, size, reasoner_of in _asked(args, bench):
+        for seed, users in evaluation.samples(args.seeds, size).items():
+            if clock() > until:
+                left_out.append(f"{method} (seed {seed})")
+                continue
+            console.print(f"{method}: seed {seed}, {len(users)} users", style="dim")
+            run_of_seed = run_reasoner(evaluation, method, reasoner_of(seed), users, seed, clock)
+            judged.setdefault(method, []).append(judge_interests(evaluation, run_of_seed))
+    return judged, left_out
+
+
+def _asked(args: argparse.Namespace, bench: Bench) -> Iterator[tuple[str, int, Callable[[int], LlmReasoner]]]:
+    """List the rows that ask a language model: name, users per seed, reasoner by seed."""
+    for argument in args.interest_gpt:
+        label, _, directory = argument.rpartition("=")
+        spec = read_spec(Path(directory))
+        model = open_language_model(LocalConfig(path=Path(directory)), args.cache)
+        name = f"InterestGPT {label or Path(directory).name}"
+        yield name, args.interest_gpt_users, partial(bench.json_reasoner, model, spec)
+    if args.language_model:
+        talker = _language_model(args.language_model, args.cache)
+        for name, mode, agents, rounds in DEBATES:
+            debate = DebateConfig(agents=agents, rounds=rounds, max_new_tokens=_ANSWER_TOKENS)
+            yield name, args.users, partial(bench.line_reasoner, talker, mode, debate)
+
+
+def _language_model(name: str, cache: Path) -> LanguageModel:
+    if name == "smollm2":
+        return open_language_model(SmolLM2Config(), cache)
+    try:
+        with Path(name).open("rb") as file:
+            table = tomllib.load(file)["language_model"]
+    except (OSError, tomllib.TOMLDecodeError, KeyError) as error:
+        raise LanguageModelError(
+            f"{name}: {error!r}; expected smollm2 or TOML with a [language_model] table"
+        ) from error
+    return open_language_model(read_language_model_config(table), cache)
+
+
+def _entry_table(ks: Sequence[int], bench: Bench, until: int) -> Table:
+    evaluation, reasoner = bench.evaluation, bench.reasoner
     table = Table("interests", "K", "hit", "recall", "precision", "click recall", "users")
-    for k in args.k:
+    num_categories = len(evaluation.taxonomy.categories)
+    for k in ks:
         reports = {
-            "popular unseen": evaluate_popular_unseen(histories, len(catalogue.categories), cut, until, k),
-            reasoner.name: evaluate_reasoner(reasoner, taxonomy, histories, cut, until, k),
+            POPULAR_UNSEEN: evaluate_popular_unseen(evaluation.histories, num_categories, evaluation.cut, until, k),
+            reasoner.name: evaluate_reasoner(
+                reasoner, evaluation.taxonomy, evaluation.histories, evaluation.cut, until, k
+            ),
         }
         for name, report in reports.items():
             figures = (report.hit, report.recall, report.precision, report.click_recall)
             table.add_row(name, str(k), *(f"{figure:.4f}" for figure in figures), f"{report.num_users:,}")
-    Console().print(table)
-    return 0
+    return table

@@ -42,3 +42,38 @@ def bootstrap_ratio(
     low, high = np.quantile(ratios, [tail, 1.0 - tail])
     value = float(numerator.mean() / max(float(denominator.mean()), 1e-300))
     return Ratio(value, float(low), float(high), level)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means with its percentile bootstrap interval; level: e.g. 0.95."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+
+def bootstrap_difference(
+    one: NDArray[np.float64],
+    other: NDArray[np.float64],
+    rng: np.random.Generator,
+    *,
+    samples: int = 2000,
+    level: float = 0.95,
+) -> Difference:
+    """Estimate mean(one) − mean(other) over the same users, resampled together.
+
+    one, other: [n], one value per user in the same order. Raises ValueError when the lengths differ or there are no
+    users.
+    """
+    if len(one) != len(other) or not len(one):
+        raise ValueError(
+            f"bootstrap_difference: found {len(one)} and {len(other)} users, expected the same and at least one"
+        )
+    n = len(one)
+    gaps = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+    means = rng.multinomial(n, np.full(n, 1.0 / n), size=samples) @ gaps / n
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(means, [tail, 1.0 - tail])
+    return Difference(float(gaps.mean()), float(low), float(high), level)

@@ -215,7 +215,10 @@ def _statement(
 
 
 def _consensus(statements: Sequence[Statement], num_interests: int) -> list[Agreed]:
-    """Order interests by agreement weighted with grounding; ties by the best rank any agent gave them, then by id."""
+    """Order interests by agreement weighted with grounding; ties by the best rank any agent gave them, then by id.
+
+    A lone agent has nobody to agree with: its own order stands.
+    """
     scores: dict[int, float] = defaultdict(float)
     ranks: dict[int, int] = {}
     agents: dict[int, list[str]] = defaultdict(list)
@@ -230,7 +233,8 @@ def _consensus(statements: Sequence[Statement], num_interests: int) -> list[Agre
             if node_id not in chosen or interest.similarity > chosen[node_id].similarity:
                 chosen[node_id] = interest
     # Scores are compared rounded: sums of the same numbers in another order must not decide.
-    best = sorted(scores, key=lambda node_id: (-round(scores[node_id], 6), ranks[node_id], node_id))
+    alone = len(statements) == 1
+    best = sorted(scores, key=lambda node_id: (0.0 if alone else -round(scores[node_id], 6), ranks[node_id], node_id))
     return [
         Agreed(chosen[node_id], min(1.0, scores[node_id]), tuple(agents[node_id])) for node_id in best[:num_interests]
     ]

@@ -240,7 +240,7 @@ _MOST_LINES = 60
 _MARKER = re.compile(r"^\s*(?:[-*•·–—+>]+|\(?\d{1,3}[.):]|#+)\s*")
 _ARROW = re.compile(r"\s*(?:->|→|=>|⇒|—>|–>|-->)\s*")
 _COLON = re.compile(r"\s*(?::|\s[-–—]\s)\s*")
-_IN_BRACKETS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\W*$")
+_IN_BRACKETS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]*)[)\]]\W*$")
 _LABEL = re.compile(r"^(?:need|needs|item|product|category|categories|answer)\s*:\s*", re.IGNORECASE)
 
 

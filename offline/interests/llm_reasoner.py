@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 
+from serendipity.interests.facts import FactsRule
 from serendipity.interests.grounding import KEPT, Grounder, seed_of
 from serendipity.interests.prompt import PromptStyle, UserFacts, bounded
 from serendipity.novelty import NO_CATEGORY
@@ -25,13 +26,16 @@ from serendipity.offline.interests.debate import (
 from serendipity.offline.interests.graph import GraphNode, Hop, UserGraph, graph_of
 from serendipity.offline.interests.hops import Mode, prompting_of
 from serendipity.offline.interests.reasoner import MAX_INTERESTS, Interest, InterestPath, UserContext
-from serendipity.offline.interests.user_facts import EVERYTHING, FactsConfig, facts_of
+from serendipity.offline.interests.user_facts import EVERYTHING, facts_of
 from serendipity.offline.language_models.language_model import LanguageModel
 from serendipity.v1 import records_pb2
 
 _log = logging.getLogger(__name__)
 
 _NUM_ASKED = 10
+
+Hints = Callable[[Sequence[UserContext]], Sequence[Sequence[str]]]
+"""Users → the categories that another reasoner proposes for each, best first."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,14 @@ class LlmReasoner:
         mode: Mode = "two-hop",
         *,
         debate: DebateConfig = NO_DEBATE,
-        facts: FactsConfig = EVERYTHING,
+        facts: FactsRule = EVERYTHING,
         style: PromptStyle = "chat",
+        hints: Hints | None = None,
         batch_users: int = 256,
     ) -> None:
         """models: one, or several that the agents are given in turn; categories: names by number − 1; titles: of the
-        catalogue's items, by row; style: of the facts, in mode json; batch_users: asked about at a time.
+        catalogue's items, by row; style: of the facts, in mode json; hints: what another reasoner proposes;
+        batch_users: asked about at a time.
         """
         self._models = list(models) if isinstance(models, Sequence) else [models]
         self._grounder = grounder
@@ -84,6 +90,7 @@ class LlmReasoner:
         self._prompting = prompting_of(mode, _NUM_ASKED, style)
         self._debate = debate
         self._facts = facts
+        self._hints = hints
         self._batch_users = batch_users
         self.counts: ReasoningCounts | None = None
         self.report: DebateReport | None = None
@@ -107,6 +114,8 @@ class LlmReasoner:
         outcomes: dict[int, Outcome] = {}
         reports: list[DebateReport] = []
         facts = [facts_of(user, self._categories, self._titles, self._facts) for user in users]
+        if self._hints:
+            facts = [replace(some, hints=hints) for some, hints in zip(facts, self._hints(users), strict=True)]
         known = [_known(user) for user in users]
         told = [place for place, some in enumerate(facts) if not some.is_empty]
         agents = agents_of(self._models, self._debate)
@@ -128,7 +137,7 @@ class LlmReasoner:
         _log.info("%s: %s; %s", self.name, self.counts, self.report)
         nothing = Outcome((), (), 0)
         found_of = [outcomes.get(place, nothing) for place in range(len(users))]
-        interests = [[_interest(agreed, rank) for rank, agreed in enumerate(outcome.agreed)] for outcome in found_of]
+        interests = [_interests(outcome) for outcome in found_of]
         graphs = [
             graph_of(user.user_id, self.name, user.now, _hops(outcome, some))
             for user, outcome, some in zip(users, found_of, facts, strict=True)
@@ -165,11 +174,20 @@ def _known(user: UserContext) -> frozenset[int]:
     return frozenset(user.clicks.categories.tolist()) | {NO_CATEGORY}
 
 
-def _interest(agreed: Agreed, rank: int) -> Interest:
+def _interests(outcome: Outcome) -> list[Interest]:
+    found: list[Interest] = []
+    for rank, agreed in enumerate(outcome.agreed):
+        # A lone agent's order is its own: what grounds less well may come first.
+        most = found[-1].weight if found else 1.0
+        found.append(_interest(agreed, min(most, agreed.score / math.log2(2 + rank))))
+    return found
+
+
+def _interest(agreed: Agreed, weight: float) -> Interest:
     path = agreed.interest.path
     return Interest(
         node_id=agreed.interest.node.node_id,
-        weight=agreed.score / math.log2(2 + rank),
+        weight=weight,
         path=InterestPath(
             seed_kind=path.seed_kind,
             seed=path.seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -91,6 +92,23 @@ def test_the_graph_holds_what_was_kept_and_why_the_rest_was_not() -> None:
     assert agents["green tea"] == ("agent 1", "agent 2")
     assert agents["hoses"] == ("agent 2",)
     assert UserGraph.from_json(graph.to_json()) == graph
+
+
+def test_hints_of_another_reasoner_are_told() -> None:
+    model = Shopkeeper()
+    reasoner = LlmReasoner(
+        model, GROUNDER, TAXONOMY.categories, (), "json", hints=lambda users: [["saws", user.user_id] for user in users]
+    )
+    reasoner.reason([make_context(TAXONOMY, "coffee", user_id="ada")])
+    assert json.loads(model.asked[0][0].user)["proposed_categories"] == ["saws", "ada"]
+
+
+def test_a_lone_agents_order_stands_and_weights_still_fall() -> None:
+    model = Shopkeeper(own=[("tools saws hand saw", ""), ("rye", "bread")])
+    (interests,) = make_reasoner(model).reason([make_context(TAXONOMY, "coffee")])
+    assert [interest.path.latent_interest for interest in interests] == ["green tea", "tools saws hand saw", "rye"]
+    assert interests[1].path.score < interests[2].path.score
+    assert interests[1].weight == interests[2].weight
 
 
 def test_batches_change_nothing() -> None:

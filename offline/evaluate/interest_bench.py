@@ -1,0 +1,118 @@
+"""What interests are judged on: logs of a build that held its latest clicks out, a fitted judge, a tuned grounder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.interests.facts import FactsRule
+from serendipity.interests.grounding import Encode, Grounder
+from serendipity.interests.prompt import PromptStyle
+from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.evaluate.held_out_build import held_out_of
+from serendipity.offline.evaluate.interest_judge import Judge
+from serendipity.offline.evaluate.interests import Evaluation
+from serendipity.offline.interests.debate import DebateConfig
+from serendipity.offline.interests.grounding_threshold import ThresholdReport, tune_threshold
+from serendipity.offline.interests.hops import Mode
+from serendipity.offline.interests.llm_reasoner import Hints, LlmReasoner
+from serendipity.offline.interests.reasoner import UserContext
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.user_facts import EVERYTHING
+from serendipity.offline.interests.vocabulary import grounding_nodes
+from serendipity.offline.language_models.language_model import LanguageModel
+from serendipity.offline.logs.builder import LogsSummary
+from serendipity.offline.logs.histories import split_times
+from serendipity.v1 import records_pb2
+
+TAXONOMY = TaxonomyReasoner.name
+
+VALIDATION_START = 0.8
+"""Share of the clicks before the validation period, which ends where what is judged begins."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that methods are compared with. reasoner: fitted on what came before the cut."""
+
+    evaluation: Evaluation
+    reasoner: TaxonomyReasoner
+    grounder: Grounder
+    threshold: ThresholdReport
+    titles: Sequence[str]
+
+    def line_reasoner(self, model: LanguageModel, mode: Mode, debate: DebateConfig, seed: int) -> LlmReasoner:
+        """Ask a model in lines, in one hop or in two. seed: of the sampling."""
+        return self._reasoner(model, mode, debate.model_copy(update={"seed": seed}), EVERYTHING, "chat")
+
+    def json_reasoner(self, model: LanguageModel, spec: records_pb2.InterestGptSpec, seed: int) -> LlmReasoner:
+        """Ask an InterestGPT as it was trained to be asked, unconstrained and greedily."""
+        rule: FactsRule = spec.facts if spec.HasField("facts") else EVERYTHING
+        debate = DebateConfig(seed=seed, max_new_tokens=spec.max_new_tokens)
+        hints = partial(self._hints, spec.facts.hints) if spec.facts.hints else None
+        return self._reasoner(model, "json", debate, rule, cast(PromptStyle, spec.prompt_style), hints)
+
+    def _hints(self, most: int, users: Sequence[UserContext]) -> list[list[str]]:
+        """Name the categories that the taxonomy reasoner proposes: near-line those are the snapshot's interests."""
+        taxonomy = self.evaluation.taxonomy
+        return [
+            [taxonomy.categories[taxonomy.nodes[interest.node_id].categories[0] - 1] for interest in interests]
+            for interests in self.reasoner.reason(users, most)
+        ]
+
+    def _reasoner(
+        self,
+        model: LanguageModel,
+        mode: Mode,
+        debate: DebateConfig,
+        rule: FactsRule,
+        style: PromptStyle,
+        hints: Hints | None = None,
+    ) -> LlmReasoner:
+        categories = self.evaluation.taxonomy.categories
+        return LlmReasoner(
+            model, self.grounder, categories, self.titles, mode, debate=debate, facts=rule, style=style, hints=hints
+        )
+
+
+def make_bench(build: Path, encoder: TextEncoder, seed: int) -> Bench:
+    """Read a build directory and prepare. Raises LogsError when the build held nothing out, ValueError as the judge."""
+    histories, catalogue, _ = held_out_of(build)
+    cut = LogsSummary.read(build / "logs").events_until
+    until = LogsSummary.read(build / "held_out" / "logs").events_until
+    taxonomy = Taxonomy.from_catalogue(catalogue)
+    vectors = encoder.encode(taxonomy.texts, build / ".cache" / "text_vectors.npz")
+    encode = _remembered(encoder.encode)
+    names = np.zeros((len(taxonomy.categories) + 1, encoder.dim), np.float32)
+    # Without case and signs: the names are compared as words.
+    names[1:] = encode([name.replace("/", " ").lower() for name in taxonomy.categories])
+    start = split_times(histories, (VALIDATION_START,))[0]
+    judge = Judge.fit(histories, names, start, cut, np.random.default_rng(seed))
+    threshold = tune_threshold(taxonomy, catalogue, vectors, encode)
+    return Bench(
+        evaluation=Evaluation.of(histories, taxonomy, vectors, judge, cut, until),
+        reasoner=TaxonomyReasoner(taxonomy).fit(histories, cut),
+        grounder=Grounder(grounding_nodes(taxonomy.nodes), taxonomy.categories, vectors, encode, threshold.threshold),
+        threshold=threshold,
+        titles=catalogue.titles,
+    )
+
+
+def _remembered(encode: Callable[[Sequence[str]], NDArray[np.float32]]) -> Encode:
+    """Encode every text once: users' answers name the same things over and over."""
+    known: dict[str, NDArray[np.float32]] = {}
+
+    def remembered(texts: Sequence[str]) -> NDArray[np.float32]:
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if missing:
+            known.update(zip(missing, encode(missing), strict=True))
+        return np.stack([known[text] for text in texts])
+
+    return remembered

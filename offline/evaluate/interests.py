@@ -1,0 +1,309 @@
+"""Judges latent interests of any origin side by side: is it new, is it plausible, and do users then turn to it?
+
+Everything is judged at equal K: a list that is shorter counts as if its missing places had missed. Methods without a
+language model answer for all users; those with one for a sample per seed, disjoint samples for different seeds, and are
+compared with the others on the same users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.novelty import NO_CATEGORY
+from serendipity.offline.evaluate.interest_judge import Judge, clicked_between, is_novel, recent_clicks
+from serendipity.offline.evaluate.significance import Difference, bootstrap_difference
+from serendipity.offline.interests.contexts import contexts_at
+from serendipity.offline.interests.debate import DebateReport
+from serendipity.offline.interests.llm_reasoner import LlmReasoner
+from serendipity.offline.interests.reasoner import Interest, InterestPath, Reasoner
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.logs.histories import Histories
+from serendipity.v1 import records_pb2
+
+K = 10
+"""Interests judged per user."""
+
+POPULAR_DAYS = 28
+"""Days before the cut that popularity is counted in."""
+
+_DAY = 86_400
+
+POPULAR_UNSEEN, RANDOM_UNSEEN = "popular unseen", "random unseen"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What interests are judged with.
+
+    histories: of the whole time; cut, until: Unix seconds, what is known and what is judged; vectors: [nodes, D]
+    float32 of norm 1 of the taxonomy's nodes; users: [n] numbers of those who clicked before the cut and after it.
+    """
+
+    histories: Histories
+    taxonomy: Taxonomy
+    vectors: NDArray[np.float32]
+    judge: Judge
+    cut: int
+    until: int
+    users: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, histories: Histories, taxonomy: Taxonomy, vectors: NDArray[np.float32], judge: Judge, cut: int, until: int
+    ) -> Evaluation:
+        """Find the users that can be judged."""
+        before = np.unique(histories.users[histories.times < cut])
+        after = np.unique(histories.users[(histories.times >= cut) & (histories.times < until)])
+        users = np.intersect1d(before, after).astype(np.int64)
+        return cls(histories, taxonomy, vectors, judge, cut, until, users)
+
+    def samples(self, seeds: Sequence[int], size: int) -> dict[int, NDArray[np.int64]]:
+        """Draw disjoint samples of `size` users, one per seed, ascending; fewer users where there are too few."""
+        order = np.random.default_rng(min(seeds)).permutation(self.users)
+        size = min(size, len(order) // max(len(seeds), 1))
+        return {seed: np.sort(order[i * size : (i + 1) * size]) for i, seed in enumerate(seeds)}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a method said of some users. interests: per user, best first, at most K.
+
+    counts of a language model's proposals, None for methods that say nothing but nodes: proposals, grounded (nameable
+    nodes, whether or not novel), kept; answers, parse_failures.
+    """
+
+    method: str
+    seed: int
+    users: NDArray[np.int64]
+    interests: list[list[Interest]]
+    proposals: int | None = None
+    grounded: int | None = None
+    kept: int | None = None
+    answers: int | None = None
+    parse_failures: int | None = None
+    debate: DebateReport | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Figures per user, [n] each, in the order of said.users.
+
+    scores: [n, 3] interests with score 0, 1, 2; hit: share of the K places whose category the user clicks in the
+    judged period; any_hit: whether any is; distinct: categories among the interests; cosine: mean over pairs of
+    interests (NaN below two).
+    """
+
+    said: Said
+    scores: NDArray[np.float64]
+    hit: NDArray[np.float64]
+    any_hit: NDArray[np.float64]
+    distinct: NDArray[np.float64]
+    cosine: NDArray[np.float64]
+
+    @property
+    def score_shares(self) -> NDArray[np.float64]:
+        """Share of the interests that leave the method with score 0, 1, 2; NaN without any."""
+        total = self.scores.sum()
+        return np.asarray(self.scores.sum(axis=0) / total if total else np.full(3, np.nan))
+
+
+def run_reasoner(
+    evaluation: Evaluation,
+    method: str,
+    reasoner: Reasoner,
+    users: NDArray[np.int64],
+    seed: int,
+    clock: Callable[[], float],
+) -> Said:
+    """Ask a reasoner about users as of the cut. clock: seconds, of any zero. Raises what the reasoner raises."""
+    started = clock()
+    found = reasoner.reason(contexts_at(evaluation.histories, evaluation.cut, users.tolist()), K)
+    seconds = clock() - started
+    counts = reasoner.counts if isinstance(reasoner, LlmReasoner) else None
+    if counts is None:
+        return Said(method, seed, users, found, seconds=seconds)
+    assert isinstance(reasoner, LlmReasoner)
+    return Said(
+        method, seed, users, found, counts.proposals, counts.grounded, counts.kept, counts.answers,
+        counts.parse_failures, reasoner.report, seconds,
+    )  # fmt: skip
+
+
+def popular_unseen(evaluation: Evaluation, users: NDArray[np.int64]) -> Said:
+    """Answer every user with the novel categories that most users clicked in the POPULAR_DAYS before the cut."""
+    histories, cut = evaluation.histories, evaluation.cut
+    recent = (histories.times < cut) & (histories.times >= cut - POPULAR_DAYS * _DAY)
+    pairs = np.unique(np.stack([histories.users[recent], histories.categories[recent]]), axis=1)
+    popularity = np.bincount(pairs[1], minlength=len(evaluation.taxonomy.categories) + 1).astype(np.float64)
+    return _ranked(evaluation, POPULAR_UNSEEN, users, np.tile(popularity, (len(users), 1)))
+
+
+def random_unseen(evaluation: Evaluation, users: NDArray[np.int64], rng: np.random.Generator) -> Said:
+    """Answer every user with random novel categories: what the judge's scores must be seen against."""
+    return _ranked(evaluation, RANDOM_UNSEEN, users, rng.random((len(users), len(evaluation.taxonomy.categories) + 1)))
+
+
+def judge_interests(evaluation: Evaluation, said: Said) -> Judged:
+    """Judge what a method said. An interest stands for the top-level category of its node."""
+    num_categories = len(evaluation.taxonomy.categories)
+    users = said.users
+    novel = is_novel(recent_clicks(evaluation.histories, users, evaluation.cut, num_categories))
+    plausible = evaluation.judge.plausible(users)
+    later = clicked_between(evaluation.histories, users, evaluation.cut, evaluation.until, num_categories)
+    n = len(users)
+    scores, hit, distinct, cosine = np.zeros((n, 3)), np.zeros(n), np.zeros(n), np.full(n, np.nan)
+    for row, interests in enumerate(said.interests):
+        nodes = [interest.node_id for interest in interests[:K]]
+        categories = [evaluation.taxonomy.nodes[node].categories[0] for node in nodes]
+        points = novel[row, categories].astype(int) + plausible[row, categories]
+        scores[row] = np.bincount(points, minlength=3)
+        # Several interests of one category are one guess.
+        guesses = set(categories)
+        hit[row] = sum(later[row, category] for category in guesses) / K
+        distinct[row] = len(guesses)
+        if len(nodes) > 1:
+            vectors = evaluation.vectors[nodes]
+            cosine[row] = (vectors @ vectors.T)[np.triu_indices(len(nodes), 1)].mean()
+    return Judged(said, scores, hit, (hit > 0).astype(np.float64), distinct, cosine)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method over its seeds. users: all of them; lists: interests per user; the other figures are means over users,
+    with ± the standard deviation over the seeds (0 for one); None where a method has none.
+
+    against: method → paired difference in future-hit@K on the users both answered for.
+    """
+
+    method: str
+    seeds: tuple[int, ...]
+    users: int
+    length: float
+    parse_rate: float | None
+    grounded_share: float | None
+    kept_share: float | None
+    scores: tuple[float, float, float]
+    distinct: float
+    cosine: float
+    hit: float
+    hit_deviation: float
+    any_hit: float
+    against: Mapping[str, Difference]
+    calls_per_user: float | None
+    tokens_per_user: float | None
+    seconds_per_user: float
+
+
+def row_of(runs: Sequence[Judged], baselines: Mapping[str, Judged], rng: np.random.Generator) -> Row:
+    """Sum up the runs of one method. baselines: of all users, by name."""
+    users = np.concatenate([run.said.users for run in runs])
+    hit = np.concatenate([run.hit for run in runs])
+    scores = np.concatenate([run.scores for run in runs])
+    shares = scores.sum(axis=0) / max(scores.sum(), 1.0)
+    cosines = np.concatenate([run.cosine for run in runs])
+    debates = [run.said.debate for run in runs if run.said.debate]
+    total = len(users)
+    return Row(
+        method=runs[0].said.method,
+        seeds=tuple(run.said.seed for run in runs),
+        users=total,
+        length=float(scores.sum() / total),
+        parse_rate=_share(runs, "parse_failures", "answers", complement=True),
+        grounded_share=_share(runs, "grounded", "proposals"),
+        kept_share=_share(runs, "kept", "proposals"),
+        scores=(float(shares[0]), float(shares[1]), float(shares[2])),
+        distinct=float(np.concatenate([run.distinct for run in runs]).mean()),
+        cosine=float(np.nanmean(cosines)) if not np.isnan(cosines).all() else float("nan"),
+        hit=float(hit.mean()),
+        hit_deviation=float(np.std([run.hit.mean() for run in runs])),
+        any_hit=float(np.concatenate([run.any_hit for run in runs]).mean()),
+        against={
+            name: bootstrap_difference(hit, baseline.hit[np.searchsorted(baseline.said.users, users)], rng)
+            for name, baseline in baselines.items()
+            if name != runs[0].said.method
+        },
+        calls_per_user=sum(debate.calls for debate in debates) / total if debates else None,
+        tokens_per_user=sum(debate.completion_tokens for debate in debates) / total if debates else None,
+        seconds_per_user=sum(run.said.seconds for run in runs) / total,
+    )
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """An interest for checking by eye."""
+
+    method: str
+    user_id: str
+    path: InterestPath
+    category: str
+    score: int
+    hit: bool
+
+
+def sample_by_eye(evaluation: Evaluation, judged: Judged, most: int, rng: np.random.Generator) -> list[Sampled]:
+    """Draw interests with their paths and scores, at random over users and places."""
+    users = judged.said.users
+    num_categories = len(evaluation.taxonomy.categories)
+    novel = is_novel(recent_clicks(evaluation.histories, users, evaluation.cut, num_categories))
+    plausible = evaluation.judge.plausible(users)
+    later = clicked_between(evaluation.histories, users, evaluation.cut, evaluation.until, num_categories)
+    places = [(row, interest) for row, interests in enumerate(judged.said.interests) for interest in interests[:K]]
+    drawn = [places[i] for i in np.sort(rng.permutation(len(places))[:most])]
+    found = []
+    for row, interest in drawn:
+        category = evaluation.taxonomy.nodes[interest.node_id].categories[0]
+        found.append(
+            Sampled(
+                method=judged.said.method,
+                user_id=evaluation.histories.user_ids[users[row]],
+                path=interest.path,
+                category=evaluation.taxonomy.categories[category - 1],
+                score=int(novel[row, category]) + int(plausible[row, category]),
+                hit=bool(later[row, category]),
+            )
+        )
+    return found
+
+
+def _ranked(evaluation: Evaluation, method: str, users: NDArray[np.int64], scores: NDArray[np.float64]) -> Said:
+    """Take each user's K novel categories of highest score; the interest is the category's own node."""
+    taxonomy = evaluation.taxonomy
+    novel = is_novel(recent_clicks(evaluation.histories, users, evaluation.cut, len(taxonomy.categories)))
+    scores = np.where(novel, scores, -1.0)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
+    node_of = {
+        node.categories[0]: node
+        for node in reversed(taxonomy.nodes)
+        if len(node.path) == taxonomy.novelty_level + 1 and node.categories
+    }
+    found = []
+    for row, categories in enumerate(best.tolist()):
+        chosen = [category for category in categories if scores[row, category] >= 0 and category != NO_CATEGORY]
+        found.append(
+            [
+                Interest(
+                    node_of[category].node_id,
+                    1.0,
+                    InterestPath(
+                        records_pb2.SEED_KIND_POPULATION, "", "", node_of[category].name,
+                        records_pb2.RELATION_HYPONYM, 1.0,
+                    ),
+                )
+                for category in chosen
+            ]
+        )  # fmt: skip
+    return Said(method, 0, users, found)
+
+
+def _share(runs: Sequence[Judged], part: str, whole: str, *, complement: bool = False) -> float | None:
+    parts = [getattr(run.said, part) for run in runs]
+    wholes = [getattr(run.said, whole) for run in runs]
+    if any(value is None for value in (*parts, *wholes)):
+        return None
+    share = float(sum(parts) / max(sum(wholes), 1))
+    return 1 - share if complement else share

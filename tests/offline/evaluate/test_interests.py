@@ -1,0 +1,179 @@
+"""Interests of every origin are judged alike: at equal K, on the same users, with intervals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serendipity.offline.evaluate.interest_judge import Judge
+from serendipity.offline.evaluate.interests import (
+    POPULAR_UNSEEN,
+    Evaluation,
+    Said,
+    judge_interests,
+    popular_unseen,
+    random_unseen,
+    row_of,
+    run_reasoner,
+    sample_by_eye,
+)
+from serendipity.offline.evaluate.interests import K as PLACES
+from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
+from serendipity.offline.evaluate.significance import bootstrap_difference
+from serendipity.offline.interests.debate import DebateConfig
+from serendipity.offline.interests.grounding_threshold import ThresholdReport
+from serendipity.offline.interests.llm_reasoner import LlmReasoner
+from serendipity.offline.interests.reasoner import Interest, InterestPath
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.logs.histories import Histories
+from serendipity.v1 import records_pb2
+from tests.fixtures.shopkeeper import Shopkeeper
+from tests.fixtures.small_shop import encode, make_grounder
+from tests.offline.interests.conftest import SHOP, make_catalogue
+
+DAY = 86_400
+START, CUT, UNTIL = 10 * DAY, 20 * DAY, 30 * DAY
+
+
+def make_histories(taxonomy: Taxonomy) -> Histories:
+    """Thirty coffee drinkers turn to tea before the cut and after it; bread is popular; one user has no future."""
+    rows: list[list[tuple[int, str]]] = []
+    for user in range(30):
+        past = [(user + 1, "coffee"), (15 * DAY + user, "bread")] if user % 2 else [(user + 1, "coffee")]
+        rows.append(
+            [*past, (15 * DAY + user, "tea"), (CUT + user, "saws")] if user < 10 else [*past, (CUT + user, "tea")]
+        )
+    rows.append([(5, "coffee")])
+    numbers = [[taxonomy.categories.index(name) + 1 for _, name in clicks] for clicks in rows]
+    times = np.array([time for clicks in rows for time, _ in clicks], np.int64)
+    return Histories(
+        user_ids=[f"u{user:02d}" for user in range(len(rows))],
+        profiles=[{} for _ in rows],
+        offsets=np.cumsum([0, *map(len, rows)]).astype(np.int64),
+        items=np.zeros(len(times), np.int64),
+        categories=np.array([number for clicks in numbers for number in clicks], np.int32),
+        times=times,
+        search_offsets=np.zeros(len(rows) + 1, np.int64),
+        searches=[],
+        search_times=np.empty(0, np.int64),
+    )
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    taxonomy = Taxonomy.from_catalogue(make_catalogue(SHOP))
+    histories = make_histories(taxonomy)
+    vectors = np.concatenate([np.zeros((1, 512), np.float32), encode(taxonomy.categories)])
+    judge = Judge.fit(histories, vectors, START, CUT, np.random.default_rng(0))
+    return Evaluation.of(histories, taxonomy, encode(taxonomy.texts), judge, CUT, UNTIL)
+
+
+def says(evaluation: Evaluation, *names: str, method: str = "said") -> Said:
+    ids = {node.name: node.node_id for node in evaluation.taxonomy.nodes if len(node.path) == 2}
+    path = InterestPath(records_pb2.SEED_KIND_SEARCH, "a|b", "drinks", "tea", records_pb2.RELATION_HYPONYM, 0.5)
+    users = evaluation.users
+    return Said(method, 0, users, [[Interest(ids[name], 1.0, path) for name in names] for _ in users])
+
+
+def test_users_without_a_past_or_a_future_are_not_judged(evaluation: Evaluation) -> None:
+    assert evaluation.users.tolist() == list(range(30))
+
+
+def test_hits_are_shares_of_all_places_and_a_category_counts_once(evaluation: Evaluation) -> None:
+    judged = judge_interests(evaluation, says(evaluation, "tea", "tea", "bread"))
+    assert judged.hit[:10].tolist() == [0.0] * 10
+    assert judged.hit[10:].tolist() == [1 / PLACES] * 20
+    assert judged.any_hit.mean() == pytest.approx(2 / 3)
+    assert judged.distinct.tolist() == [2.0] * 30
+
+
+def test_known_or_implausible_interests_score_less(evaluation: Evaluation) -> None:
+    known = judge_interests(evaluation, says(evaluation, "coffee"))
+    assert not known.scores[:, 2].any()
+    tea = judge_interests(evaluation, says(evaluation, "tea"))
+    assert tea.scores[10:, 2].all()
+    # Those who clicked tea before the cut: it is plausible for them, but not new.
+    assert not tea.scores[:10, 2].any()
+    assert known.score_shares.sum() == pytest.approx(1.0)
+
+
+def test_lists_of_one_kind_are_less_diverse(evaluation: Evaluation) -> None:
+    alike, mixed = (
+        judge_interests(evaluation, says(evaluation, *names)) for names in (("saws", "saws"), ("saws", "tea"))
+    )
+    assert alike.cosine.mean() > mixed.cosine.mean()
+    assert np.isnan(judge_interests(evaluation, says(evaluation, "tea")).cosine).all()
+
+
+def test_popular_and_random_answers_are_novel_and_the_popular_one_ranks_by_users(evaluation: Evaluation) -> None:
+    popular = popular_unseen(evaluation, evaluation.users)
+    names = [evaluation.taxonomy.nodes[interest.node_id].name for interest in popular.interests[10]]
+    assert names[:2] == ["bread", "tea"] or names[:2] == ["tea", "bread"]
+    drawn = random_unseen(evaluation, evaluation.users, np.random.default_rng(0))
+    for said in (popular, drawn):
+        assert judge_interests(evaluation, said).scores[:, 0].sum() == 0
+        assert all(len({i.node_id for i in user}) == len(user) for user in said.interests)
+
+
+def test_samples_of_seeds_are_disjoint_and_of_one_size(evaluation: Evaluation) -> None:
+    samples = evaluation.samples([4, 5, 6], 7)
+    assert [len(users) for users in samples.values()] == [7, 7, 7]
+    assert len(np.unique(np.concatenate(list(samples.values())))) == 21
+    assert [len(users) for users in evaluation.samples([4, 5, 6], 99).values()] == [10, 10, 10]
+
+
+def test_a_language_models_row_is_compared_on_its_own_users(evaluation: Evaluation, tmp_path: Path) -> None:
+    taxonomy = evaluation.taxonomy
+    clock = iter(range(100)).__next__
+    runs = []
+    for seed, users in evaluation.samples([0, 1], 8).items():
+        reasoner = LlmReasoner(
+            Shopkeeper(), make_grounder(taxonomy), taxonomy.categories, (), debate=DebateConfig(agents=2, rounds=2)
+        )
+        runs.append(judge_interests(evaluation, run_reasoner(evaluation, "two-hop", reasoner, users, seed, clock)))
+    baselines = {POPULAR_UNSEEN: judge_interests(evaluation, popular_unseen(evaluation, evaluation.users))}
+    row = row_of(runs, baselines, np.random.default_rng(0))
+    assert (row.users, row.seeds) == (16, (0, 1))
+    assert row.parse_rate == 1.0
+    assert row.grounded_share is not None
+    assert row.kept_share is not None
+    assert 0 < row.kept_share <= row.grounded_share < 1
+    users = np.concatenate([run.said.users for run in runs])
+    hit = np.concatenate([run.hit for run in runs])
+    assert row.against[POPULAR_UNSEEN].value == pytest.approx((hit - baselines[POPULAR_UNSEEN].hit[users]).mean())
+    assert row.calls_per_user is not None
+    assert row.seconds_per_user == pytest.approx(2 / 16)
+    popular = row_of([baselines[POPULAR_UNSEEN]], baselines, np.random.default_rng(0))
+    assert popular.against == {}
+    assert popular.parse_rate is None
+    samples = sample_by_eye(evaluation, runs[0], 3, np.random.default_rng(0))
+    threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {"name": 0.8}, {"name": 10})
+    conditions = Conditions("shop", "serendip evaluate interests", 0.0, 1.0, CUT, UNTIL, 30, ["two-hop (seed 2)"])
+    write_interests_report([popular, row], samples, evaluation.judge, threshold, conditions, tmp_path)
+    page = (tmp_path / "interests.md").read_text(encoding="utf-8")
+    assert page == markdown([popular, row], samples, evaluation.judge, threshold, conditions)
+    assert "Not reached in time: two-hop (seed 2)." in page
+    assert "| two-hop | 16 |" in page
+    assert len(json.loads((tmp_path / "interests.json").read_text(encoding="utf-8"))["rows"]) == 2
+
+
+def test_names_cannot_break_the_page(evaluation: Evaluation) -> None:
+    judged = judge_interests(evaluation, says(evaluation, "tea"))
+    (sampled,) = sample_by_eye(evaluation, judged, 1, np.random.default_rng(0))
+    row = row_of([judged], {}, np.random.default_rng(0))
+    threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {}, {})
+    page = markdown([row], [sampled], evaluation.judge, threshold, Conditions("shop", "c", 0.0, 1.0, CUT, UNTIL, 30))
+    assert "| a/b | drinks |" in page
+
+
+def test_a_paired_difference_is_surer_than_its_parts() -> None:
+    rng = np.random.default_rng(1)
+    base = rng.random(300)
+    difference = bootstrap_difference(base + 0.05 + 0.01 * rng.random(300), base, rng)
+    assert difference.low > 0.05
+    assert difference.high < 0.06
+    with pytest.raises(ValueError, match="found 2 and 1 users"):
+        bootstrap_difference(np.zeros(2), np.zeros(1), rng)
