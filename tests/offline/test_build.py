@@ -196,6 +196,7 @@ def test_a_snapshot_outside_the_bounds_is_refused_and_the_old_one_stays(host: Ho
 
 
 def test_logs_too_short_to_distil_from_still_make_a_snapshot(host: Host, built: BuildResult) -> None:
+    host.build(hold_out=0.1)
     again = host.build(hold_out=0.1, interest_gpt={"dataset": {"horizon_days": 80.0}})
     numbers = {outcome.step: outcome.numbers for outcome in again.outcomes}
     assert "expected logs of at least twice the horizon" in str(numbers["interest_gpt"]["trained"])
