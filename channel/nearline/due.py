@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class DueUser:
     user_id: str
     cause: records_pb2.RefreshCause | None
     priority: float
+
+    def by_operator(self) -> DueUser:
+        """The same user, asked for whatever is stored."""
+        return replace(self, cause=records_pb2.REFRESH_CAUSE_OPERATOR)
 
 
 class _StoredInterests(EmptyUserState):

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import structlog
 
@@ -39,7 +40,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Nearline:
-    """What refreshing needs, opened. telemetry: told of every batch; watcher: follows the wanted snapshot."""
+    """What refreshing needs, opened.
+
+    telemetry: told of every batch; watcher: follows the wanted snapshot; clock: Unix seconds.
+    """
 
     store: NearlineStore
     erasures: ErasureList
@@ -47,15 +51,21 @@ class Nearline:
     watcher: SnapshotWatcher
     loop: RefreshLoop
     telemetry: NearlineTelemetry
+    clock: Callable[[], float]
 
 
 @contextlib.asynccontextmanager
 async def opened_nearline(
-    settings: ServerSettings, channel_settings: ChannelSettings, *, clock: Callable[[], float] = time.time
+    settings: ServerSettings,
+    channel_settings: ChannelSettings,
+    *,
+    clock: Callable[[], float] = time.time,
+    status_path: Path | None = None,
 ) -> AsyncIterator[Nearline]:
     """Open the stores, the snapshot wanted and the clients of Triton, and close them in the end.
 
-    Raises StateUnavailable. Without a snapshot, or with a bad one, nothing can be refreshed until there is a good one.
+    status_path: file that says how refreshing fares; only the near-line process writes it. Raises StateUnavailable.
+    Without a snapshot, or with a bad one, nothing can be refreshed until there is a good one.
     """
     async with contextlib.AsyncExitStack() as stack:
         store = open_nearline(settings, clock)
@@ -73,7 +83,7 @@ async def opened_nearline(
         stack.push_async_callback(gpt.close)
         encoder = TritonTextEncoder(url, timeout=settings.nearline_timeout_seconds)
         stack.push_async_callback(encoder.close)
-        telemetry = NearlineTelemetry(store, settings.nearline_status_path, os.getpid(), clock=clock)
+        telemetry = NearlineTelemetry(store, status_path, os.getpid(), clock=clock)
         refresher = Refresher(
             store,
             erasures,
@@ -107,7 +117,7 @@ async def opened_nearline(
             retry=settings.snapshot_retry_seconds,
         )
         await watcher.converge()
-        yield Nearline(store, erasures, holder, watcher, loop, telemetry)
+        yield Nearline(store, erasures, holder, watcher, loop, telemetry, clock)
 
 
 @contextlib.asynccontextmanager
@@ -119,7 +129,7 @@ async def running_nearline(
     The caller holds the host's lock (`exclusive`). Raises StateUnavailable, and OSError when the port is taken.
     """
     async with (
-        opened_nearline(settings, channel_settings, clock=clock) as nearline,
+        opened_nearline(settings, channel_settings, clock=clock, status_path=settings.nearline_status_path) as nearline,
         contextlib.AsyncExitStack() as stack,
     ):
         stack.callback(settings.nearline_status_path.unlink, missing_ok=True)

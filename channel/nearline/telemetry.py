@@ -50,10 +50,13 @@ def read_status(path: Path) -> NearlineStatus | None:
 
 
 class NearlineTelemetry:
-    """The metrics of the near-line process. status_path: where its status is written; clock: Unix seconds."""
+    """The metrics of the near-line process.
+
+    status_path: where its status is written, None: nowhere; clock: Unix seconds.
+    """
 
     def __init__(
-        self, store: NearlineStore, status_path: Path, pid: int, *, clock: Callable[[], float] = time.time
+        self, store: NearlineStore, status_path: Path | None, pid: int, *, clock: Callable[[], float] = time.time
     ) -> None:
         self.registry = new = CollectorRegistry()
         self._status_path = status_path
@@ -122,7 +125,8 @@ class NearlineTelemetry:
 
     def _tell(self, status: NearlineStatus) -> None:
         self.status = status
-        layout.write_atomically(self._status_path, json.dumps(asdict(status)).encode())
+        if self._status_path is not None:
+            layout.write_atomically(self._status_path, json.dumps(asdict(status)).encode())
 
 
 class _QueueCollector(Collector):

@@ -1,0 +1,99 @@
+"""Working the queue until it is empty: by this process, or by watching the one that does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import structlog
+
+from serendipity.channel.errors import ChannelError
+from serendipity.channel.nearline.due import DueUser
+from serendipity.channel.nearline.process import Nearline
+from serendipity.channel.nearline.store import NearlineStore
+from serendipity.v1 import records_pb2
+
+_FEED = 1_000
+"""Users queued ahead of the work: the queue stays open to requests, and little is left when somebody interrupts."""
+_LONGEST_PAUSE = 10.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Drained:
+    """What was done meanwhile. totals: name → by how much the store's grew; refused: users the full queue refused."""
+
+    totals: Mapping[str, int]
+    refused: int
+    seconds: float
+
+
+async def drain(
+    nearline: Nearline,
+    *,
+    works: bool,
+    users: Iterable[DueUser] = (),
+    poll: float = 0.5,
+    patience: int = 8,
+) -> Drained:
+    """Queue users, a thousand ahead of the work, until all were queued and nothing is left to be tried now.
+
+    works: this process does the work, and holds the host's lock (`exclusive`); otherwise another one does. users: those
+    without a cause are asked for by the operator's word; poll: seconds between
+    looks while another works, and until the first new try when nothing answers; patience: tries in a row that may
+    fail. Raises ChannelError when they have, and StateUnavailable; what was done by then is kept.
+    """
+    store, start = nearline.store, time.perf_counter()
+    left = iter(users)
+    before, refused_before = _totals(store), store.wanted().refused
+    failures = 0
+    while True:
+        queued = 0
+        if await asyncio.to_thread(_ready, store) < _FEED:
+            queued = await asyncio.to_thread(_feed, store, left)
+        if works:
+            try:
+                idle = await nearline.loop.step() is None
+                failures = 0
+            except ChannelError as error:
+                failures += 1
+                if failures == patience:
+                    raise
+                _log.warning("interests not refreshed", error=str(error), failures=failures)
+                await asyncio.sleep(min(_LONGEST_PAUSE, poll * 2.0**failures))
+                continue
+        else:
+            idle = await asyncio.to_thread(_ready, store) == 0
+            if not queued:
+                await asyncio.sleep(0.0 if idle else poll)
+        if idle and not queued:
+            break
+    after = await asyncio.to_thread(_totals, store)
+    return Drained(
+        totals={name: count - before.get(name, 0) for name, count in after.items()},
+        refused=store.wanted().refused - refused_before,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _feed(store: NearlineStore, users: Iterator[DueUser]) -> int:
+    some = list(islice(users, _FEED))
+    for user in some:
+        cause = records_pb2.REFRESH_CAUSE_OPERATOR if user.cause is None else user.cause
+        store.want(user.user_id, cause, user.priority)
+    store.flush()
+    return len(some)
+
+
+def _ready(store: NearlineStore) -> int:
+    with store.reading() as transaction:
+        return transaction.count(store.tables.ready)
+
+
+def _totals(store: NearlineStore) -> dict[str, int]:
+    with store.reading() as transaction:
+        return transaction.totals()
