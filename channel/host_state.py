@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -9,29 +10,34 @@ from collections.abc import Callable
 
 from serendipity.channel.availability import AvailabilityReader
 from serendipity.channel.erasure import ErasureList
+from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.feedback import FeedbackStore
+from serendipity.channel.feedback_event import Ownership
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.state import AvailabilityOverlay
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 
+_EVERYONE = Ownership()
 _REMEMBERED_USERS = 100_000
 
 
 class HostState:
     """UserState on the stores all workers of the host share; they stay the caller's to close.
 
-    want_interval: seconds within which a user is not wanted again by this process, so that those asked for all the
-    time do not flood the queue; on_want: told the cause of every want passed on; clock: seconds, ever growing.
+    feedback, nearline, erasures: give the open store, or raise StateUnavailable; ownership: users whose feedback is
+    kept here; want_interval: seconds within which a user is not wanted again by this process, so that those asked for
+    all the time do not flood the queue; on_want: told the cause of every want passed on; clock: seconds, ever growing.
     """
 
     def __init__(
         self,
-        feedback: FeedbackStore,
+        feedback: Callable[[], FeedbackStore],
         availability: AvailabilityReader,
-        nearline: NearlineStore,
-        erasures: ErasureList,
+        nearline: Callable[[], NearlineStore],
+        erasures: Callable[[], ErasureList],
         *,
+        ownership: Ownership = _EVERYONE,
         want_interval: float = 60.0,
         on_want: Callable[[records_pb2.RefreshCause], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -40,16 +46,17 @@ class HostState:
         self._availability = availability
         self._nearline = nearline
         self._erasures = erasures
+        self._ownership = ownership
         self._on_want = on_want
         self._lately = _Lately(want_interval, _REMEMBERED_USERS, clock)
 
     def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         """Return the user's acknowledged feedback, newest first; None without any. Raises StateUnavailable."""
-        return self._feedback.user(user_id)
+        return self._feedback().user(user_id)
 
     def owns(self, user_id: str) -> bool:
         """Tell whether this host owns the user's feedback."""
-        return self._feedback.ownership.owns(user_id)
+        return self._ownership.owns(user_id)
 
     def availability(self) -> AvailabilityOverlay:
         """Return the present overlay; the same object until something changes."""
@@ -57,21 +64,22 @@ class HostState:
 
     def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:
         """Return the user's near-line interests; None without any. Raises StateUnavailable."""
-        return self._nearline.interests(user_id)
+        return self._nearline().interests(user_id)
 
     def interest_paths(self, user_id: str, generated_at: int) -> records_pb2.InterestPathsRecord | None:
         """Return how the near-line interests generated at a moment were reached. Raises StateUnavailable."""
-        return self._nearline.paths(user_id, generated_at)
+        return self._nearline().paths(user_id, generated_at)
 
     def want_interests(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
         """Queue the user, unless this process did so a moment ago."""
         if self._lately.is_new(user_id):
-            self._nearline.want(user_id, cause, priority)
-            self._on_want(cause)
+            with contextlib.suppress(StateUnavailable):
+                self._nearline().want(user_id, cause, priority)
+                self._on_want(cause)
 
     def is_forgotten(self, user_id: str) -> bool:
         """Tell whether the user is on the erasure list. Raises StateUnavailable."""
-        return self._erasures.contains(user_id)
+        return self._erasures().contains(user_id)
 
 
 class _Lately:

@@ -19,6 +19,7 @@ from serendipity.channel.feedback import DEFAULT_CLICK_TYPES, FeedbackStore
 from serendipity.channel.query import RecallQuery, parse_query
 from serendipity.channel.recall import Channel
 from serendipity.channel.recalled import Recalled
+from serendipity.channel.reopening import Reopening
 from serendipity.channel.response import to_response
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.channel.serving_log import Served, ServingLog
@@ -42,7 +43,7 @@ class Parts:
 
     channel: Channel
     holder: SnapshotHolder
-    feedback: FeedbackStore
+    feedback: Reopening[FeedbackStore]
     availability: AvailabilityStore
     overlay: AvailabilityReader
     serving_log: ServingLog
@@ -96,7 +97,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
 
         async def handle() -> channel_pb2.RecordFeedbackResponse:
             _expect_at_most("events", len(request.events), MAX_FEEDBACK_EVENTS)
-            stored = self._parts.feedback.submit(request.events, *self._click_rules(request.events))
+            stored = self._parts.feedback.store().submit(request.events, *self._click_rules(request.events))
             recorded = await asyncio.wrap_future(stored)
             self._parts.telemetry.recorded(recorded)
             return channel_pb2.RecordFeedbackResponse(

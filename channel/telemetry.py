@@ -11,7 +11,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.feedback import Recorded
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.recalled import Recalled, Versions
@@ -190,7 +191,7 @@ class Telemetry:
         name = records_pb2.RefreshCause.Name(cause).removeprefix("REFRESH_CAUSE_").lower()
         self._interests_wanted.labels(name).inc()
 
-    def watch_nearline(self, nearline: NearlineStore) -> None:
+    def watch_nearline(self, nearline: Callable[[], NearlineStore]) -> None:
         """Show what becomes of the users asked for, as the store counts them."""
         self.registry.register(_NearlineCollector(nearline))
 
@@ -221,7 +222,7 @@ class Telemetry:
 class _NearlineCollector(Collector):
     """Reads a near-line store's counts when they are asked for: it knows what became of a want only afterwards."""
 
-    def __init__(self, nearline: NearlineStore) -> None:
+    def __init__(self, nearline: Callable[[], NearlineStore]) -> None:
         self._nearline = nearline
 
     def collect(self) -> Iterator[CounterMetricFamily]:
@@ -229,8 +230,9 @@ class _NearlineCollector(Collector):
         family = CounterMetricFamily(
             "serendipity_interests_queued", "Users asked for near-line, by what became of it.", labels=["outcome"]
         )
-        for outcome, count in asdict(self._nearline.wanted()).items():
-            family.add_metric([outcome], count)
+        with contextlib.suppress(StateUnavailable):
+            for outcome, count in asdict(self._nearline().wanted()).items():
+                family.add_metric([outcome], count)
         yield family
 
 

@@ -22,6 +22,7 @@ from serendipity.channel.host_state import HostState
 from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.publication import Publications
 from serendipity.channel.recall import Channel
+from serendipity.channel.reopening import Reopening
 from serendipity.channel.server import ChannelServicer, Health, Parts, create_server
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.channel.serving_log import Rotation, ServingLog
@@ -141,18 +142,22 @@ def _open_parts(
     stack: contextlib.AsyncExitStack,
 ) -> Parts:
     """Open stores, logs and pipeline; the stack closes them, last opened first."""
-    erasures = ErasureList(settings.erasures_path)
+    erasures = Reopening("erasures", lambda: ErasureList(settings.erasures_path))
     stack.callback(erasures.close)
-    feedback = FeedbackStore(
-        settings.feedback_path,
-        ownership=Ownership(settings.shard, settings.num_shards),
-        is_forgotten=erasures.contains,
-        map_bytes=settings.feedback_map_bytes,
+    ownership = Ownership(settings.shard, settings.num_shards)
+    feedback = Reopening(
+        "feedback",
+        lambda: FeedbackStore(
+            settings.feedback_path,
+            ownership=ownership,
+            is_forgotten=lambda user_id: erasures.store().contains(user_id),
+            map_bytes=settings.feedback_map_bytes,
+        ),
     )
     stack.callback(feedback.close)
-    nearline = open_nearline(settings)
+    nearline = Reopening("nearline", lambda: open_nearline(settings))
     stack.callback(nearline.close)
-    telemetry.watch_nearline(nearline)
+    telemetry.watch_nearline(nearline.store)
     holder = SnapshotHolder()
     stack.callback(holder.close)
 
@@ -184,10 +189,11 @@ def _open_parts(
     tower = _tower(settings, channel_settings)
     stack.push_async_callback(tower.close)
     state = HostState(
-        feedback,
+        feedback.store,
         overlay,
-        nearline,
-        erasures,
+        nearline.store,
+        erasures.store,
+        ownership=ownership,
         want_interval=channel_settings.interest_want_seconds,
         on_want=telemetry.interests_wanted,
     )
@@ -220,7 +226,7 @@ async def _keep_house(parts: Parts, publications: Publications) -> None:
     retention = parts.settings.feedback_retention_days * _DAY
     while True:
         try:
-            expired = await asyncio.to_thread(parts.feedback.expire, time.time() - retention)
+            expired = await asyncio.to_thread(parts.feedback.store().expire, time.time() - retention)
             manifests = [listed.manifest for listed in await asyncio.to_thread(publications.listed)]
             oldest = min((m.events_until.seconds for m in manifests if m is not None), default=0)
             # A snapshot that cannot be read now may be read later; nothing is known of its age.

@@ -156,7 +156,7 @@ def test_the_host_state_joins_feedback_ownership_and_availability(tmp_path: Path
         NearlineStore(tmp_path / "nearline") as nearline,
         ErasureList(tmp_path / "erasures") as erasures,
     ):
-        state: UserState = HostState(feedback, reader, nearline, erasures)
+        state: UserState = HostState(lambda: feedback, reader, lambda: nearline, lambda: erasures)
         assert state.feedback("anna") is None
         assert state.owns("anna")
         click = channel_pb2.EVENT_TYPE_CLICK

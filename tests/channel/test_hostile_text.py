@@ -86,7 +86,7 @@ def host(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> I
         clock = lambda: float(NOW)  # noqa: E731
         nearline = stack.enter_context(NearlineStore(state / "nearline", commit_interval=0.001, clock=clock))
         tower = LocalTower(small_world.tower_path)
-        host_state = HostState(feedback, overlay, nearline, erasures)
+        host_state = HostState(lambda: feedback, overlay, lambda: nearline, lambda: erasures)
         channel = stack.enter_context(LocalChannel(small_world.snapshot_dir, tower, host_state, clock=clock))
         yield Host(small_world, channel, feedback, nearline)
 

@@ -372,7 +372,7 @@ def host_state(tmp_path: Path, nearline_store: NearlineStore) -> Iterator[Callab
         reader = stack.enter_context(contextlib.closing(AvailabilityReader(availability, interval=3_600)))
         feedback = stack.enter_context(FeedbackStore(tmp_path / "feedback"))
         erasures = stack.enter_context(ErasureList(tmp_path / "erasures"))
-        yield partial(HostState, feedback, reader, nearline_store, erasures)
+        yield partial(HostState, lambda: feedback, reader, lambda: nearline_store, lambda: erasures)
 
 
 def test_a_user_asked_for_all_the_time_is_queued_once_in_a_while(
