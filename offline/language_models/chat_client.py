@@ -92,9 +92,9 @@ class ChatClient:
             "model": self._config.model,
             "messages": [*messages, {"role": "user", "content": prompt.user}],
             self._config.max_tokens_field: sampling.max_new_tokens + self._config.reasoning_tokens,
-            "temperature": sampling.temperature,
-            "seed": sampling.seed,
         }
+        if self._config.takes_sampling:
+            request |= {"temperature": sampling.temperature, "seed": sampling.seed}
         if sampling.schema is not None and self._config.json_schema:
             schema = {"name": "answer", "strict": True, "schema": dict(sampling.schema)}
             request["response_format"] = {"type": "json_schema", "json_schema": schema}

@@ -64,6 +64,8 @@ class EndpointConfig(_Config):
     """Environment variable that holds the API key; empty: the endpoint wants none."""
     json_schema: bool = False
     """The endpoint can constrain an answer to a JSON schema (response_format). Otherwise answers are free."""
+    takes_sampling: bool = True
+    """The endpoint takes temperature and seed. Where it refuses them, only the cache makes answers repeatable."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """How the endpoint calls the bound of an answer."""
     reasoning_tokens: Annotated[int, Field(ge=0)] = 0

@@ -74,7 +74,7 @@ class EndpointModel(MeteredModel):
         thread = threading.Thread(target=call.run, args=(lambda: ready.put(None),), daemon=True)
         thread.start()
         try:
-            while (answers := ready.get()) is not None:
+            while (answers := _all_ready(ready)) is not None:
                 yield answers
         finally:
             call.cancel()
@@ -82,6 +82,22 @@ class EndpointModel(MeteredModel):
             self._spent = call.budget.spent
         if call.failure is not None:
             raise call.failure
+
+
+def _all_ready(ready: queue.SimpleQueue[Mapping[int, Completion] | None]) -> Mapping[int, Completion] | None:
+    """Wait for an answer and take those that came meanwhile with it: a cache stores them at once. None at the end."""
+    found = ready.get()
+    if found is None:
+        return None
+    answers = dict(found)
+    while not ready.empty():
+        more = ready.get()
+        if more is None:
+            # Left for the next call.
+            ready.put(None)
+            break
+        answers.update(more)
+    return answers
 
 
 class _Call:

@@ -55,7 +55,12 @@ def test_the_request_says_what_was_asked_and_nothing_from_the_environment(monkey
         sampling = Sampling(max_new_tokens=9, temperature=0.5, seed=3, schema=schema)
         endpoint_model(server.url, reasoning_tokens=100).complete([Prompt("hello", system="be brief")], sampling)
         model = endpoint_model(
-            server.url, {"KEY": "secret"}, json_schema=True, api_key_env="KEY", max_tokens_field="max_completion_tokens"
+            server.url,
+            {"KEY": "secret"},
+            api_key_env="KEY",
+            json_schema=True,
+            takes_sampling=False,
+            max_tokens_field="max_completion_tokens",
         )
         model.complete([Prompt("hello")], sampling)
     assert server.requests[0] == {
@@ -65,9 +70,12 @@ def test_the_request_says_what_was_asked_and_nothing_from_the_environment(monkey
         "temperature": 0.5,
         "seed": 3,
     }
-    assert server.requests[1]["messages"] == [{"role": "user", "content": "hello"}]
-    assert server.requests[1]["max_completion_tokens"] == 9
-    assert server.requests[1]["response_format"]["json_schema"]["schema"] == schema
+    assert server.requests[1] == {
+        "model": "scripted",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_completion_tokens": 9,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
+    }
     assert "not-for-this-endpoint" not in str(server.headers)
     assert server.headers[1]["authorization"] == "Bearer secret"
 
