@@ -1,0 +1,192 @@
+"""`serendip nearline` and `serendip interests` on a state directory, with and without a process at work."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from serendipity.channel.nearline.housekeeping import census
+from serendipity.channel.nearline.process import exclusive, running_nearline
+from serendipity.channel.nearline.store import NearlineStore, open_nearline
+from serendipity.channel.publication import Publications
+from serendipity.channel.server_settings import ServerSettings
+from serendipity.tools import interests, nearline
+from serendipity.v1 import records_pb2
+from tests.channel.service import channel_settings, copy_snapshot, server_settings
+from tests.fixtures.nearline_world import TritonStatus, answer_with, spec_of, talking_triton, write_nearline_snapshot
+from tests.fixtures.small_world import NOW, SmallWorld
+
+MISSING = records_pb2.REFRESH_CAUSE_MISSING
+WITHOUT = 7
+"""Users the snapshot holds no interests of."""
+
+
+@pytest.fixture
+def build(small_world: SmallWorld, tmp_path: Path) -> Iterator[Path]:
+    """A build directory with a published snapshot that names an InterestGPT."""
+    without = small_world.user_ids[:WITHOUT]
+    snapshot = write_nearline_snapshot(
+        small_world, tmp_path / "snapshots", spec_of(small_world), without_interests=without
+    )
+    Publications(tmp_path / "snapshots").publish(snapshot.name)
+    return tmp_path
+
+
+def settings_of(build: Path) -> ServerSettings:
+    return server_settings(build, nearline_poll_seconds=0.01, nearline_commit_seconds=0)
+
+
+def call(module: object, *words: str) -> int:
+    """Run a command as the console does."""
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)  # type: ignore[attr-defined]
+    return int(module.run(parser.parse_args(words)))  # type: ignore[attr-defined]
+
+
+async def call_elsewhere(module: str, *words: str) -> str:
+    """Run a command in a process of its own, beside this one, which holds the store open; what it prints."""
+    program = (
+        "import argparse, sys; "
+        f"from serendipity.tools import {module} as command; "
+        "parser = argparse.ArgumentParser(); command.add_arguments(parser); "
+        "sys.exit(command.run(parser.parse_args(sys.argv[1:])))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, *words, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode()
+
+
+def queue(build: Path, *users: str) -> None:
+    with open_nearline(settings_of(build)) as store:
+        for user_id in users:
+            store.want(user_id, MISSING, 0.5)
+
+
+def park(build: Path, user_id: str, error: str) -> None:
+    queue(build, user_id)
+    with NearlineStore(settings_of(build).nearline_path) as store:
+        for _ in range(5):
+            store.fail(records_pb2.NearlineEntry(user_id=user_id), error, NOW)
+
+
+def test_status_says_what_is_queued_and_why_users_are_parked(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    park(build, "poisoned [red]", "answer: no JSON")
+    queue(build, "waiting")
+    assert call(nearline, "status", "--build", str(build)) == 0
+    said = capsys.readouterr().out
+    assert "process: none is running" in said
+    assert "queue: 1 ready, 0 to be tried later, 1 parked" in said
+    assert "by cause: missing 1" in said
+    assert "poisoned [red]" in said
+    assert "answer: no JSON" in said
+
+
+async def test_status_says_how_the_process_fares(
+    build: Path, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_of(build)
+    with exclusive(settings):
+        async with running_nearline(settings, channel_settings()):
+            said = await call_elsewhere("nearline", "status", "--build", str(build))
+    assert f"model {spec_of(small_world).model_name}, no batch yet" in said
+
+
+def test_without_a_store_there_is_nothing_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(nearline, "status", "--state", str(tmp_path)) == 1
+    assert "no near-line store there" in capsys.readouterr().err
+
+
+def test_parked_users_are_let_back_in(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for user_id in ("one", "two", "three"):
+        park(build, user_id, "why")
+    assert call(nearline, "retry", "one", "stranger", "--build", str(build)) == 1
+    assert "not queued: stranger" in capsys.readouterr().err
+    assert call(nearline, "retry", "--all", "--build", str(build)) == 0
+    assert "to be tried at once: 2 users" in capsys.readouterr().out
+    assert call(nearline, "retry", "--build", str(build)) == 2
+    with open_nearline(settings_of(build)) as store:
+        assert sorted(entry.user_id for entry in store.take(10, NOW)) == ["one", "three", "two"]
+
+
+async def test_drain_does_the_work_where_no_service_runs(
+    build: Path, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queue(build, *small_world.user_ids[:3], "nobody")
+    async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
+        status = await asyncio.to_thread(call, nearline, "drain", "--build", str(build), "--triton-url", url)
+    said = capsys.readouterr().out
+    assert (status, "works the queue" in said, "refreshed 3 users in" in said) == (0, True, True)
+    assert "1 unneeded" in said
+    assert "left: 0 ready, 0 to be tried later, 0 parked" in said
+
+
+async def test_everybody_who_is_due_is_refreshed_and_an_interrupted_run_goes_on(
+    build: Path, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first run meets a Triton that breaks down, the second does the rest, the third has nothing to do."""
+    budget = [3]
+
+    def answers(_: str) -> str:
+        if budget[0] == 0:
+            raise TritonStatus(grpc.StatusCode.UNAVAILABLE)
+        budget[0] -= 1
+        return answer_with(*small_world.catalogue.categories)
+
+    words = ("refresh", "--due", "--build", str(build), "--clock", "snapshot", "--nearline-batch", "1")
+    async with talking_triton(answers) as (url, triton):
+        command = asyncio.create_task(asyncio.to_thread(call, interests, *words, "--triton-url", url))
+        while budget[0]:
+            await asyncio.sleep(0.01)
+        budget[0] = 1_000
+        assert await command == 0
+        assert "refreshed 7 users in" in capsys.readouterr().out
+        asked = len(triton.prompts)
+        assert await asyncio.to_thread(call, interests, *words, "--triton-url", url) == 0
+        assert len(triton.prompts) == asked
+    with open_nearline(settings_of(build)) as store:
+        assert census(store).records == WITHOUT
+
+
+async def test_who_is_named_is_refreshed_fresh_or_not(
+    build: Path, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh = small_world.user_ids[-1]
+    async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
+        words = ("refresh", "--user", fresh, "--build", str(build), "--clock", "snapshot", "--triton-url", url)
+        assert await asyncio.to_thread(call, interests, *words) == 0
+    assert "refreshed 1 users" in capsys.readouterr().out
+    with open_nearline(settings_of(build)) as store:
+        record = store.interests(fresh)
+    assert record is not None
+    assert record.generated_at == NOW
+
+
+def test_a_snapshot_without_a_model_cannot_refresh(
+    small_world: SmallWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy_snapshot(small_world, tmp_path / "snapshots", "plain")
+    Publications(tmp_path / "snapshots").publish("plain")
+    assert call(interests, "refresh", "--due", "--build", str(tmp_path)) == 1
+    assert "snapshot plain: interest_gpt: found none, expected one" in capsys.readouterr().err
+
+
+async def test_where_a_process_runs_it_does_the_work(build: Path, small_world: SmallWorld) -> None:
+    settings = settings_of(build)
+    async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
+        with exclusive(settings) as first:
+            assert first
+            async with running_nearline(settings, channel_settings(triton_url=url)) as running:
+                words = ("refresh", "--due", "--build", str(build), "--clock", "snapshot")
+                said = await call_elsewhere("interests", *words, "--triton-url", "127.0.0.1:1")
+                assert census(running.store).records == WITHOUT
+    assert "asked by the running service" in said
+    assert f"refreshed {WITHOUT} users in" in said
