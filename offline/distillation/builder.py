@@ -20,17 +20,20 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from serendipity.interests.grounding import Grounder
 from serendipity.interests.model import CATEGORIES, MODEL_PREFIX, SPEC, fingerprint
 from serendipity.layout import write_atomically
+from serendipity.offline.distillation.asking import named_categories, told_of
 from serendipity.offline.distillation.base_model import BaseModel, no_progress_bars, open_base, style_of
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
-from serendipity.offline.distillation.examples import Example
-from serendipity.offline.distillation.moments import TRAIN
-from serendipity.offline.distillation.rank_weights import measure_rank_weights
+from serendipity.offline.distillation.examples import Example, fields_of
+from serendipity.offline.distillation.moments import TRAIN, VALIDATION, cuts_of, entered_between, split_of
+from serendipity.offline.distillation.rank_weights import rank_weights
 from serendipity.offline.distillation.sft import Training, tune
 from serendipity.offline.distillation.teacher import TaxonomyTeacher, Teacher
 from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.logs.builder import LogsSummary
@@ -94,13 +97,14 @@ def build_interest_gpt(
     vocabulary = Vocabulary.read(interests)
     grounder = vocabulary.grounder(RememberingEncoder(encoder))
     style = style_of(config)
+    teaching = teacher or TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories)
     dataset = build_dataset(
         histories,
         until,
         vocabulary.nodes,
         vocabulary.categories,
         catalogue.titles,
-        teacher or TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories),
+        teaching,
         grounder,
         out / DATASET_DIRECTORY,
         config.dataset,
@@ -117,8 +121,8 @@ def build_interest_gpt(
     started = clock()
     spec = _export(tuned, examples, vocabulary, config, out)
     spec.rank_weights.extend(
-        measure_rank_weights(
-            tuned, histories, until, vocabulary.categories, catalogue.titles, grounder, config, spec, progress=progress
+        _measure_ranks(
+            tuned, histories, until, vocabulary, catalogue.titles, teaching, grounder, config, spec, progress=progress
         )
     )
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
@@ -154,7 +158,43 @@ def _export(
         max_prompt_tokens=max_prompt_tokens,
         taxonomy_hash=vocabulary.taxonomy_hash,
         max_batch=config.max_batch,
+        answer_fields=fields_of(config.dataset),
         facts=records_pb2.FactsSpec(
-            search_days=facts.search_days, clicked_titles=facts.clicked_titles, signal_titles=facts.signal_titles
+            search_days=facts.search_days,
+            clicked_titles=facts.clicked_titles,
+            signal_titles=facts.signal_titles,
+            hints=config.dataset.hints,
         ),
     )
+
+
+def _measure_ranks(
+    tuned: BaseModel,
+    histories: Histories,
+    until: int,
+    vocabulary: Vocabulary,
+    titles: Sequence[str],
+    teacher: Teacher,
+    grounder: Grounder,
+    config: DistillationConfig,
+    spec: records_pb2.InterestGptSpec,
+    *,
+    progress: Progress | None,
+) -> list[float]:
+    """Measure the weight of each rank on validation users, as of the last moment whose horizon the logs hold.
+
+    A rank counts after grounding. Where there are fewer validation users than rank_weight_users, others fill up, whose
+    answers the training has seen: the weights are then somewhat too high.
+    """
+    cut = cuts_of(histories, until, config.dataset)[0]
+    known = [user for user in range(len(histories)) if histories.count_before(user, cut) >= config.dataset.min_clicks]
+    known.sort(key=lambda user: split_of(histories.user_ids[user], config.dataset) != VALIDATION)
+    users = known[: config.rank_weight_users]
+    contexts = contexts_at(histories, cut, users)
+    hinting = teacher.at(cut) if config.dataset.hints else None
+    facts = told_of(contexts, vocabulary.nodes, vocabulary.categories, titles, hinting, config.dataset)
+    found = named_categories(
+        tuned, contexts, facts, grounder, spec.num_interests, spec.max_new_tokens, progress=progress
+    )
+    days, chosen = config.dataset.horizon_days, np.array(users, np.int64)
+    return rank_weights(found, entered_between(histories, cut, days, len(vocabulary.categories), chosen))

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.interests.user_facts import FactsConfig
 
-Selection = Literal["teacher", "confirmed"]
+Selection = Literal["teacher", "confirmed", "corrected"]
 """teacher: interests as the teacher proposes them. confirmed: of a longer list of its proposals those that the user
 then really entered come first (rejection sampling: Zelikman et al., "STaR", arXiv 2203.14465; Yuan et al., "RFT",
-arXiv 2308.01825)."""
+arXiv 2308.01825). corrected: a longer list, each weight times how much more often than the teacher says users entered
+the category; the same idea pooled over users, which leaves far less to chance."""
 
 
 class _Frozen(BaseModel):
@@ -28,10 +29,14 @@ class DatasetConfig(_Frozen):
     """K: interests of one answer."""
     min_interests: int = Field(1, ge=1)
     """Answers with fewer interests that ground are rejected."""
-    selection: Selection = "confirmed"
+    selection: Selection = "corrected"
     """Which of the teacher's proposals an answer is made of, and in which order."""
-    depth: int = Field(100, ge=1)
-    """M: proposals the teacher is asked for where they are confirmed by what the user did."""
+    depth: int = Field(60, ge=1)
+    """M: proposals the teacher is asked for where they are confirmed or corrected by what users did."""
+    correction_prior: float = Field(50.0, gt=0)
+    """Entries' worth of the teacher being right mixed into every category's correction."""
+    category_first: bool = True
+    """Whether answers name the category before the path to it (`answer.CATEGORY_FIRST`) or after."""
     horizon_days: float = Field(28.0, gt=0)
     """H: what a user enters within so many days confirms a proposal, and is what rank weights are shares of."""
     cut_days: float = Field(7.0, gt=0)
@@ -47,6 +52,11 @@ class DatasetConfig(_Frozen):
     facts: FactsConfig = FactsConfig(clicked_titles="never", signal_titles=False)
     """Which of a user's signals feed the prompt; near-line prompts follow it. Titles are left out: they triple the
     tokens of a prompt."""
+    hints: int = Field(16, ge=0, le=16)
+    """Categories the teacher proposes that a prompt lists, best first; near-line prompts list those of the snapshot's
+    interests. The model learns to judge them: a debate with the teacher as the other agent. 0: none."""
+    hint_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of the prompts without hints, so that users whose interests the snapshot lacks are answered too."""
     prompt_style: PromptStyle | None = None
     """How prompts are written; none: compact for the tiny model, chat for any other base."""
     seed: int = 20_240_601

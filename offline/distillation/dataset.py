@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.interests.grounding import Grounder
@@ -43,6 +44,9 @@ PARTS = "parts"
 
 _BATCH = 512
 """Contexts the teacher is asked for at once."""
+
+_CORRECTION_USERS = 4_000
+"""Users that the correction is measured on at most."""
 
 _EXAMPLE_TYPES = pa.schema(
     [
@@ -128,11 +132,16 @@ def build_dataset(
     parts = out / PARTS / identity[:16]
     parts.mkdir(parents=True, exist_ok=True)
     chosen = _draw(histories, cuts, config)
+    correction = np.ones(len(categories) + 1)
+    if config.selection == "corrected":
+        correction = _correction(histories, cuts[0], nodes, len(categories), teacher, config)
     task = progress.add_task("examples", total=sum(map(len, chosen))) if progress else None
     for cut, users in zip(cuts, chosen, strict=True):
         kept, rejected = parts / f"{cut}.parquet", parts / f"{cut}.rejected.parquet"
         if not kept.is_file():
-            found = _examples_at(histories, cut, users, nodes, categories, titles, teacher, grounder, config, style)
+            found = _examples_at(
+                histories, cut, users, correction, nodes, categories, titles, teacher, grounder, config, style
+            )
             _write(rejected, _REJECTED_TYPES, [row for row in found if isinstance(row, Rejected)])
             # The examples last: their presence says that the moment is done.
             _write(kept, _EXAMPLE_TYPES, [row for row in found if isinstance(row, Example)])
@@ -178,10 +187,39 @@ def _draw(histories: Histories, cuts: Sequence[int], config: DatasetConfig) -> l
     return chosen
 
 
+def _correction(
+    histories: Histories,
+    cut: int,
+    nodes: Sequence[TaxonomyNode],
+    num_categories: int,
+    teacher: Teacher,
+    config: DatasetConfig,
+) -> NDArray[np.float64]:
+    """Measure on the latest horizon how much more often than the teacher's weights say users entered each category.
+
+    [categories + 1]: (entered + a) / (expected + a), a = correction_prior, over the proposals to _CORRECTION_USERS.
+    """
+    known = [user for user in range(len(histories)) if histories.count_before(user, cut) >= config.min_clicks]
+    users = np.random.default_rng([config.seed, cut, 2]).permutation(known)[:_CORRECTION_USERS]
+    entered = entered_between(histories, cut, config.horizon_days, num_categories, users)
+    expected, found = np.zeros(num_categories + 1), np.zeros(num_categories + 1)
+    reasoner = teacher.at(cut)
+    for start in range(0, len(users), _BATCH):
+        contexts = contexts_at(histories, cut, users[start : start + _BATCH].tolist())
+        for row, interests in enumerate(reasoner.reason(contexts, config.depth), start):
+            for interest in interests:
+                category = nodes[interest.node_id].categories[0]
+                expected[category] += interest.weight
+                found[category] += entered[row, category]
+    correction: NDArray[np.float64] = (found + config.correction_prior) / (expected + config.correction_prior)
+    return correction
+
+
 def _examples_at(
     histories: Histories,
     cut: int,
     users: Sequence[int],
+    correction: NDArray[np.float64],
     nodes: Sequence[TaxonomyNode],
     categories: Sequence[str],
     titles: Sequence[str],
@@ -192,7 +230,7 @@ def _examples_at(
 ) -> list[Example | Rejected]:
     reasoner = teacher.at(cut)
     rng = np.random.default_rng([config.seed, cut, 1])
-    depth = config.depth if config.selection == "confirmed" else config.num_interests
+    depth = max(config.hints, config.num_interests if config.selection == "teacher" else config.depth)
     entered = entered_between(histories, cut, config.horizon_days, len(categories), np.array(users, np.int64))
     made: list[Example | Rejected] = []
     for start in range(0, len(users), _BATCH):
@@ -203,6 +241,7 @@ def _examples_at(
                     context,
                     found,
                     set(np.flatnonzero(entered[row]).tolist()),
+                    correction,
                     nodes,
                     grounder,
                     categories,

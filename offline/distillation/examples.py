@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serendipity.interests.answer import Proposal, write_answer
+from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, write_answer
 from serendipity.interests.grounding import GroundedInterest, Grounder, ground_answer
 from serendipity.interests.prompt import PromptStyle, render
 from serendipity.offline.distillation.config import DatasetConfig
@@ -29,8 +30,8 @@ class Example:
     """A row of the data set.
 
     as_of: Unix seconds. reasoning: the paths in words, one a line. answer: JSON. num_interests of the answer;
-    num_confirmed: how many of them, the first ones, the user then entered; num_dropped: proposals that did not ground
-    or are not novel.
+    num_confirmed: where they were selected so, how many of them, the first ones, the user then entered, else 0;
+    num_dropped: proposals that did not ground or are not novel.
     """
 
     user_id: str
@@ -59,6 +60,7 @@ def make_example(
     user: UserContext,
     found: Sequence[Interest],
     entered: Collection[int],
+    correction: NDArray[np.float64],
     nodes: Sequence[TaxonomyNode],
     grounder: Grounder,
     categories: Sequence[str],
@@ -74,12 +76,15 @@ def make_example(
     entered: numbers of the categories the user entered within the horizon; they only matter for the selection
     "confirmed": there the entered ones come first, in random order, so that what is learned of the first place is how
     likely each category is entered and not how the teacher ranks it; others follow in the teacher's order.
+    correction: [categories + 1] float64, what weights are multiplied with in the selection "corrected".
     """
     facts = facts_of(user, categories, titles, config.facts)
+    if rng.random() >= config.hint_dropout:
+        facts = replace(facts, hints=hints_of(found[: config.hints], nodes, categories))
     prompt = render(facts, style)
     if facts.is_empty:
         return Rejected(user.user_id, user.now, UNTOLD, prompt)
-    chosen, num_confirmed = _select(found, entered, nodes, config, rng)
+    chosen, num_confirmed = _select(found, entered, correction, nodes, config, rng)
     if config.selection == "confirmed" and not num_confirmed:
         return Rejected(user.user_id, user.now, UNCONFIRMED, prompt)
     proposals = [_proposal(interest, nodes, categories) for interest in chosen]
@@ -95,7 +100,7 @@ def make_example(
         split=split,
         prompt=prompt,
         reasoning="\n".join(f"{row.seed} → {row.demand} → {row.interest}" for row in kept),
-        answer=write_answer(kept),
+        answer=write_answer(kept, fields_of(config)),
         teacher=teacher,
         num_interests=len(kept),
         num_confirmed=sum(interest.node.category in confirmed for interest in grounded.interests),
@@ -103,15 +108,30 @@ def make_example(
     )
 
 
+def fields_of(config: DatasetConfig) -> tuple[str, ...]:
+    """Give the order that answers write an interest's fields in."""
+    return CATEGORY_FIRST if config.category_first else FIELDS
+
+
+def hints_of(found: Sequence[Interest], nodes: Sequence[TaxonomyNode], categories: Sequence[str]) -> tuple[str, ...]:
+    """Name the categories of interests, in their order."""
+    return tuple(categories[nodes[interest.node_id].categories[0] - 1] for interest in found)
+
+
 def _select(
     found: Sequence[Interest],
     entered: Collection[int],
+    correction: NDArray[np.float64],
     nodes: Sequence[TaxonomyNode],
     config: DatasetConfig,
     rng: np.random.Generator,
 ) -> tuple[list[Interest], int]:
     if config.selection == "teacher":
         return list(found[: config.num_interests]), 0
+    if config.selection == "corrected":
+        weights = [interest.weight * correction[nodes[interest.node_id].categories[0]] for interest in found]
+        order = np.argsort(-np.array(weights), kind="stable")[: config.num_interests]
+        return [found[place] for place in order], 0
     confirmed = [interest for interest in found if nodes[interest.node_id].categories[0] in entered]
     others = [interest for interest in found if nodes[interest.node_id].categories[0] not in entered]
     confirmed = [confirmed[place] for place in rng.permutation(len(confirmed))][: config.num_interests]

@@ -12,7 +12,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from serendipity.interests.answer import FIELDS, Proposal, write_answer
+from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, write_answer
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.interests.text import clean_text
 from serendipity.offline.distillation.config import TinyLmConfig
@@ -77,12 +77,15 @@ def _marks() -> list[str]:
     """What stands between names in prompts and answers, taken from what writes them so that it cannot differ."""
     row = Proposal(*[_NAME] * len(FIELDS))
     fact = CategoryFact(_NAME, 1, 7)
-    prompt = render(UserFacts(profile={_NAME: _NAME}, searches=[_NAME], recent=[fact], earlier=[fact]), "compact")
+    prompt = render(
+        UserFacts(profile={_NAME: _NAME}, searches=[_NAME], recent=[fact], earlier=[fact], hints=[_NAME, _NAME]),
+        "compact",
+    )
     empty = render(UserFacts(), "compact")
-    answer = write_answer([row, row])
-    marks = [mark for text in (prompt, answer) for mark in text.split(_NAME) if mark.strip()]
+    answers = [write_answer([row, row], fields) for fields in (FIELDS, CATEGORY_FIRST)]
+    marks = [mark for text in (prompt, *answers) for mark in text.split(_NAME) if mark.strip()]
     # Of a mark such as " x1\nearlier: " the count varies: it is a token of its own.
-    lines = [f"{line.split(':')[0]}: " for line in empty.splitlines()[:-1]]
+    lines = [f"{line.split(':')[0]}: " for line in prompt.splitlines()[:-1]]
     counts = [f" x{1 << power}" for power in range(_MOST_COUNTS)]
     ages = [f" {1 << power}w" for power in range(_MOST_AGES)]
     ends = ["; ", "\n"]

@@ -61,8 +61,9 @@ def _tokenize(example: Example, tokenizer: Any, style: PromptStyle, config: SftC
 
 
 def _unconfirmed(example: Example) -> tuple[int, int]:
-    """Find the characters of the answer between its last confirmed category and its end."""
-    rows = [Proposal(**row) for row in json.loads(example.answer)["interests"]]
+    """Find the characters of the answer between its last confirmed interest and its end."""
+    rows = json.loads(example.answer)["interests"]
+    fields = list(rows[0])
     closing = len('"}]}')
-    confirmed = len(write_answer(rows[: example.num_confirmed])) - closing
+    confirmed = len(write_answer([Proposal(**row) for row in rows[: example.num_confirmed]], fields)) - closing
     return confirmed, len(example.answer) - closing
