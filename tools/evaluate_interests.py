@@ -46,7 +46,8 @@ from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModel, LanguageModelError
 from serendipity.offline.logs.errors import LogsError
 
-_ANSWER_TOKENS = 128
+_ANSWER_TOKENS = 96
+"""Ten short lines."""
 
 DEBATES: tuple[tuple[str, Mode, int, int], ...] = (
     ("single-hop", "single-hop", 1, 1),
@@ -123,11 +124,14 @@ def _judge_all(args: argparse.Namespace, bench: Bench, console: Console) -> tupl
     judged = {one.method: [judge_interests(evaluation, one)] for one in said}
     left_out: list[str] = []
     until = clock() + 60 * args.minutes
-    for method, size, reasoner_of in _asked(args, bench):
-        for seed, users in evaluation.samples(args.seeds, size).items():
+    asked = list(_asked(args, bench))
+    # Seed by seed, so that a run out of time has compared all methods on some users.
+    for seed in args.seeds:
+        for method, size, reasoner_of in asked:
             if clock() > until:
                 left_out.append(f"{method} (seed {seed})")
                 continue
+            users = evaluation.samples(args.seeds, size)[seed]
             console.print(f"{method}: seed {seed}, {len(users)} users", style="dim")
             run_of_seed = run_reasoner(evaluation, method, reasoner_of(seed), users, seed, clock)
             judged.setdefault(method, []).append(judge_interests(evaluation, run_of_seed))
