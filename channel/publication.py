@@ -125,23 +125,28 @@ class Publications:
         except (OSError, ValueError, TypeError) as error:
             raise PublicationRefused(f"{path}: cannot be read ({error}); expected a list of publications") from error
 
-    def prune(self, before: float) -> list[str]:
+    def prune(self, before: float, *, keep: int = 0) -> list[str]:
         """Delete the snapshots that have neither been written nor been wanted since a time (Unix seconds).
 
-        The wanted one stays however old it is, and so do the files of a request that still reads a deleted one. Returns
-        the versions deleted. Raises PublicationRefused, and deletes nothing, when the history cannot be read.
+        The wanted one stays however old it is, and so do the files of a request that still reads a deleted one. keep:
+        so many stay, the newest, and where it is above 0 the one that a rollback goes back to as well. Returns the
+        versions deleted. Raises PublicationRefused, and deletes nothing, when the history cannot be read.
         """
         with self._locked():
+            history = self._mended_history()
             last_wanted = {
                 publication.previous: datetime.datetime.fromisoformat(publication.at).timestamp()
-                for publication in self._mended_history()
+                for publication in history
             }
-            wanted = self.wanted()
+            snapshots = self.listed()
+            staying = {self.wanted(), *(listed.version for listed in snapshots[:keep])}
+            if keep:
+                staying |= set([v for v in _stack(history)[:-1] if self.directory(v).is_dir()][-1:])
             deleted = []
-            for listed in self.listed():
+            for listed in snapshots:
                 directory = self.directory(listed.version)
                 written = directory.stat().st_mtime
-                if listed.version != wanted and max(written, last_wanted.get(listed.version, 0)) < before:
+                if listed.version not in staying and max(written, last_wanted.get(listed.version, 0)) < before:
                     # First out of sight, so that nobody finds half of it.
                     directory.replace(directory.with_name(f".{listed.version}{_DELETED}"))
                     deleted.append(listed.version)

@@ -1,17 +1,23 @@
-"""Verify, list, publish or roll back snapshots on disk; a running service of this host follows within seconds.
+"""Verify, list, publish, roll back or delete snapshots on disk; a running service of this host follows within seconds.
 
     serendip snapshot list     --build var/complete-journey
     serendip snapshot verify   --build var/complete-journey [VERSION]
     serendip snapshot publish  --build var/complete-journey VERSION
     serendip snapshot rollback --build var/complete-journey
+    serendip snapshot prune    --build var/complete-journey --keep 3
+    serendip snapshot prune    --build var/complete-journey --older-than 7
 
-`serendip deploy` publishes too, after it has loaded and checked the models a snapshot pins.
+`serendip deploy` publishes too, after it has loaded and checked the models a snapshot pins. `prune` never deletes the
+wanted snapshot; with --older-than, one that was written or wanted within those days stays too, which is how long a
+snapshot can still hold a user who was forgotten since.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -22,19 +28,34 @@ from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.publication import Publications
 from serendipity.channel.trial_opening import can_be_opened
 
+_ACTIONS = {
+    "list": "List the snapshots on disk.",
+    "verify": "Compare a snapshot's files with its checksums.",
+    "publish": "Make a snapshot the wanted one.",
+    "rollback": "Make the snapshot wanted before the wanted one again.",
+    "prune": "Delete old snapshots.",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip snapshot`."""
-    parser.add_argument("action", choices=("list", "verify", "publish", "rollback"))
-    parser.add_argument("version", nargs="?", help="snapshot (verify: the wanted one if none is named)")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--build", type=Path, metavar="DIR", help="build directory; snapshots/ in it is used")
-    where.add_argument("--snapshots", type=Path, metavar="DIR", help="directory of the snapshots")
-    parser.add_argument("--no-gate", action="store_true", help="publish without the quality gate")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    added = {name: actions.add_parser(name, help=text, description=text) for name, text in _ACTIONS.items()}
+    for action in added.values():
+        where = action.add_mutually_exclusive_group(required=True)
+        where.add_argument("--build", type=Path, metavar="DIR", help="build directory; snapshots/ in it is used")
+        where.add_argument("--snapshots", type=Path, metavar="DIR", help="directory of the snapshots")
+    added["verify"].add_argument("version", nargs="?", help="snapshot (default: the wanted one)")
+    added["publish"].add_argument("version", help="snapshot; `list` names those on disk")
+    added["publish"].add_argument("--no-gate", action="store_true", help="publish without the quality gate")
+    added["prune"].add_argument(
+        "--keep", type=int, metavar="N", help="leave the newest N, and the one a rollback goes back to"
+    )
+    added["prune"].add_argument("--older-than", type=float, metavar="DAYS", help="leave what was wanted within DAYS")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; returns 1 when it is refused, 2 when a version is missing."""
+    """Do it; returns 1 when it is refused, 2 when it is not said what to prune."""
     snapshots = args.snapshots or args.build / "snapshots"
     gates = []
     if args.action == "publish" and not args.no_gate:
@@ -50,15 +71,24 @@ def run(args: argparse.Namespace) -> int:
         elif args.action == "rollback":
             publication = publications.rollback()
             print(f"rolled back to {publication.version} (was {publication.previous})")
-        elif not args.version:
-            print("serendip snapshot publish: VERSION is missing; `list` names those on disk", file=sys.stderr)
-            return 2
+        elif args.action == "prune":
+            return _prune(publications, args.keep, args.older_than)
         else:
             publication = publications.publish(args.version)
             print(f"published {publication.version} (was {publication.previous or 'nothing'})")
     except (PublicationRefused, layout.SnapshotError) as error:
         print(f"serendip snapshot {args.action}: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _prune(publications: Publications, keep: int | None, older_than: float | None) -> int:
+    if (keep is None and older_than is None) or (keep or 0) < 0 or (older_than or 0) < 0:
+        print("serendip snapshot prune: expected --keep N, --older-than DAYS or both, not below 0", file=sys.stderr)
+        return 2
+    before = math.inf if older_than is None else time.time() - older_than * 86_400
+    deleted = publications.prune(before, keep=keep or 0)
+    print("\n".join(f"deleted {version}" for version in deleted) or "nothing to delete")
     return 0
 
 

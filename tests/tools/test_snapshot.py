@@ -1,0 +1,81 @@
+"""The command around snapshots on disk."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from serendipity import layout
+from serendipity.channel.publication import Publications
+from serendipity.tools import snapshot
+from serendipity.v1 import records_pb2
+
+DAY = 86_400
+
+
+def write_snapshot(root: Path, version: str, age_days: float) -> None:
+    directory = root / version
+    directory.mkdir(parents=True)
+    (directory / layout.ITEM_IDS).write_text(f'["{version}"]')
+    manifest = records_pb2.Manifest(layout_version=layout.LAYOUT_VERSION, version=version)
+    manifest.created_at.seconds = int(time.time() - age_days * DAY)
+    manifest.checksums.update(layout.file_checksums(directory))
+    layout.write_manifest(directory, manifest)
+    os.utime(directory, (time.time() - age_days * DAY,) * 2)
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> Path:
+    for age, version in ((20, "a"), (10, "b"), (5, "c"), (1, "d")):
+        write_snapshot(tmp_path, version, age)
+    Publications(tmp_path).publish("a")
+    return tmp_path
+
+
+def on_disk(snapshots: Path) -> set[str]:
+    return {
+        path.name for path in snapshots.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != "."
+    }
+
+
+def run(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    snapshot.add_arguments(parser)
+    return snapshot.run(parser.parse_args([*map(str, arguments)]))
+
+
+def test_pruning_leaves_the_newest_and_the_wanted(snapshots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("prune", "--snapshots", snapshots, "--keep", "1") == 0
+    assert on_disk(snapshots) == {"a", "d"}
+    assert capsys.readouterr().out == "deleted c\ndeleted b\n"
+    assert run("prune", "--snapshots", snapshots, "--keep", "1") == 0
+    assert capsys.readouterr().out == "nothing to delete\n"
+
+
+def test_snapshots_expire_by_age(snapshots: Path) -> None:
+    assert run("prune", "--snapshots", snapshots, "--older-than", "7") == 0
+    assert on_disk(snapshots) == {"a", "c", "d"}
+    assert run("prune", "--snapshots", snapshots, "--older-than", "2", "--keep", "2") == 0
+    assert on_disk(snapshots) == {"a", "c", "d"}
+
+
+@pytest.mark.parametrize("bounds", [(), ("--keep", "-1"), ("--older-than", "-2")])
+def test_pruning_without_a_bound_deletes_nothing(
+    snapshots: Path, bounds: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("prune", "--snapshots", snapshots, *bounds) == 2
+    assert "expected --keep N, --older-than DAYS or both" in capsys.readouterr().err
+    assert len(on_disk(snapshots)) == 4
+
+
+def test_what_cannot_be_opened_is_not_published(snapshots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(snapshots / "b")
+    write_snapshot(snapshots, "b", 0)
+    assert run("publish", "--snapshots", snapshots, "--no-gate", "b") == 1
+    assert "serendip snapshot publish: " in capsys.readouterr().err
+    assert Publications(snapshots).wanted() == "a"
