@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,10 @@ class CompletionCache:
     Raises LanguageModelError when the directory cannot be used.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Use CompletionCache.at: one process may open an environment only once."""
+    def __init__(self, directory: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Use CompletionCache.at: one process may open an environment only once. clock: Unix seconds."""
         self._directory = directory
+        self._clock = clock
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._environment = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=2)
@@ -65,7 +67,7 @@ class CompletionCache:
         """Read the completions that are there."""
         with self._environment.begin(self._completions) as transaction:
             found = {key: transaction.get(key) for key in keys}
-        return {key: Completion(**json.loads(value)) for key, value in found.items() if value is not None}
+        return {key: _read(value)[1] for key, value in found.items() if value is not None}
 
     def put(self, model: str, completions: Mapping[bytes, Completion]) -> None:
         """Store completions of a model, all or none; one that is already there stays. Raises LanguageModelError."""
@@ -73,12 +75,20 @@ class CompletionCache:
             with self._environment.begin(self._completions, write=True) as transaction:
                 prompt_tokens, completion_tokens = self._tokens_of(transaction, model)
                 for key, completion in completions.items():
-                    # ASCII: half a surrogate pair, which a tokenizer's pieces can decode to, is kept as it is.
-                    if transaction.put(key, json.dumps(asdict(completion)).encode(), overwrite=False):
+                    if transaction.put(key, _written(completion, int(self._clock())), overwrite=False):
                         prompt_tokens += completion.prompt_tokens
                         completion_tokens += completion.completion_tokens
                 sums = json.dumps([prompt_tokens, completion_tokens]).encode()
                 transaction.put(_model_key(model), sums, db=self._tokens)
+        except lmdb.Error as error:
+            raise LanguageModelError(f"{self._directory}: cannot be written ({error})") from error
+
+    def expire(self, before: float) -> int:
+        """Delete what was stored before a moment (Unix seconds); returns how many. What it cost is not forgotten."""
+        try:
+            with self._environment.begin(self._completions, write=True) as transaction:
+                expired = [key for key, value in transaction.cursor() if _read(value)[0] < before]
+                return sum(transaction.delete(key) for key in expired)
         except lmdb.Error as error:
             raise LanguageModelError(f"{self._directory}: cannot be written ({error})") from error
 
@@ -142,6 +152,16 @@ def completion_keys(model: str, prompts: Sequence[Prompt], sampling: Sampling) -
     """Hash, for each prompt, all that its answer depends on: SHA-256, 32 bytes."""
     asked = hashlib.sha256(json.dumps([_FORMAT, model, asdict(sampling)], sort_keys=True).encode()).hexdigest()
     return [hashlib.sha256(json.dumps([asked, prompt.system, prompt.user]).encode()).digest() for prompt in prompts]
+
+
+def _written(completion: Completion, stored_at: int) -> bytes:
+    # ASCII: half a surrogate pair, which a tokenizer's pieces can decode to, is kept as it is.
+    return json.dumps({**asdict(completion), "stored_at": stored_at}).encode()
+
+
+def _read(value: bytes) -> tuple[int, Completion]:
+    fields = json.loads(value)
+    return fields.pop("stored_at", 0), Completion(**fields)
 
 
 def _model_key(model: str) -> bytes:

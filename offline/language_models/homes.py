@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from serendipity.offline.language_models.completion_cache import CachedModel, CompletionCache
@@ -17,18 +18,30 @@ from serendipity.offline.language_models.config import (
 from serendipity.offline.language_models.language_model import AnsweringModel
 
 
+KEEP_DAYS = 30
+"""Days an answer is kept: it may quote what a user typed, who may have to be forgotten, and users have changed by then."""
+
+
 def open_language_model(
-    config: LanguageModelConfig, cache: Path | None = None, *, environment: Mapping[str, str] = os.environ
+    config: LanguageModelConfig,
+    cache: Path | None = None,
+    *,
+    keep_days: float = KEEP_DAYS,
+    environment: Mapping[str, str] = os.environ,
+    clock: Callable[[], float] = time.time,
 ) -> AnsweringModel:
     """Open a language model.
 
-    cache: directory of completions, shared by all models; none: every prompt is asked anew. environment: holds the API
-    key and the user's cache directory. Raises LanguageModelError when it cannot be opened; an endpoint or Triton that
-    is away is found out at the first prompt.
+    cache: directory of completions, shared by all models; none: every prompt is asked anew. keep_days: older answers
+    are deleted from it first. environment: holds the API key and the user's cache directory. clock: Unix seconds.
+    Raises LanguageModelError when it cannot be opened; an endpoint or Triton that is away is found out at the first
+    prompt.
     """
-    completions = None if cache is None else CompletionCache.at(cache)
-    model = _home(config, completions, environment)
-    return model if completions is None else CachedModel(model, completions)
+    if cache is None:
+        return _home(config, None, environment)
+    completions = CompletionCache.at(cache)
+    completions.expire(clock() - keep_days * 86_400)
+    return CachedModel(_home(config, completions, environment), completions)
 
 
 def _home(

@@ -141,6 +141,21 @@ def test_a_process_killed_while_storing_leaves_a_cache_that_can_be_read_and_writ
     CompletionCache.at(tmp_path).put("m", {b"k" * 32: Completion("a", 1, 1, True)})
 
 
+def test_old_answers_expire_and_their_cost_does_not(tmp_path: Path) -> None:
+    now = 1_000.0
+    cache = CompletionCache(tmp_path, clock=lambda: now)
+    CachedModel(Echo(), cache).complete(some("a", "b"))
+    now = 2_000.0
+    CachedModel(Echo(), cache).complete(some("b", "c"))
+    assert cache.expire(1_000) == 0
+    assert cache.expire(1_500) == 2
+    assert len(cache) == 1
+    assert cache.tokens("echo") == (9, 6)
+    echo = Echo()
+    CachedModel(echo, cache).complete(some("a", "b", "c"))
+    assert sorted(prompt.user for prompt in echo.asked) == ["a", "b"]
+
+
 def test_one_process_opens_a_directory_once_however_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "cache")
     first = CompletionCache.at(tmp_path / "cache")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def test_with_a_cache_a_home_is_asked_once(tmp_path: Path) -> None:
     reopened = open_language_model(config, tmp_path / "cache")
     assert reopened.complete([Prompt("tea")], sampling) == expected
     assert (reopened.usage.prompts, reopened.usage.cache_hits, reopened.usage.prompt_tokens) == (1, 1, 0)
+    month_later = open_language_model(config, tmp_path / "cache", clock=lambda: time.time() + 31 * 86_400)
+    assert month_later.complete([Prompt("tea")], sampling) == expected
+    assert month_later.usage.cache_hits == 0
 
 
 def test_the_budget_is_that_of_all_runs_that_share_a_cache(tmp_path: Path) -> None:
