@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import repeat
 from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
@@ -338,8 +339,8 @@ def feedback_columns(
     if since is not None:
         later = bisect_right(events, -since, key=lambda event: -event.time.seconds)
         events = events[: max(later, at_least)]
-    ids = map(_item_id, events)
-    items = np.fromiter((rows.get(item_id, -1) for item_id in ids), np.int64, len(events)) + 1
+    found = map(rows.get, map(_item_id, events), repeat(-1))
+    items = np.fromiter(found, np.int64, len(events)) + 1
     return items, np.fromiter(map(_seconds, events), np.int64, len(events))
 
 

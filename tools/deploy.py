@@ -19,6 +19,7 @@ import tritonclient.grpc as triton_grpc
 from serendipity import features, layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.publication import Publications
+from serendipity.channel.trial_opening import can_be_opened
 from serendipity.interests import answer, model, prompt
 from serendipity.tools import placement
 from serendipity.v1 import admin_pb2, admin_pb2_grpc, records_pb2
@@ -212,7 +213,7 @@ def publish_on_disk(snapshots: Path, gate: bool = True) -> Callable[[str], None]
             from serendipity.tools.quality_gate import quality_gate
 
             gates.append(quality_gate())
-        Publications(snapshots, gates=gates).publish(version)
+        Publications(snapshots, checks=[can_be_opened(snapshots)], gates=gates).publish(version)
 
     return publish
 
