@@ -18,7 +18,7 @@ from serendipity.offline.language_models.config import (
 from serendipity.offline.language_models.language_model import AnsweringModel
 
 KEEP_DAYS = 30
-"""Days an answer is kept: it may quote what a user typed who may have to be forgotten, and users have changed by then."""
+"""Days an answer is kept: it may quote what a user typed who is to be forgotten, and users have changed by then."""
 
 
 def open_language_model(
