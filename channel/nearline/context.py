@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -47,12 +47,22 @@ class ContextReader:
     """Reads users of one snapshot, which must stay open.
 
     signals: its signals.lmdb, None where the snapshot has none; feedback: of this host; rule: which signals the model
-    is told.
+    is told; hints: how many categories of the interests that the snapshot stores it is told; node_categories: interest
+    node → number of its one top-level category.
     """
 
     def __init__(
-        self, snapshot: Snapshot, signals: SignalStore | None, feedback: ReadFeedback, rule: FactsRule
+        self,
+        snapshot: Snapshot,
+        signals: SignalStore | None,
+        feedback: ReadFeedback,
+        rule: FactsRule,
+        *,
+        hints: int = 0,
+        node_categories: Mapping[int, int] | None = None,
     ) -> None:
+        self._hints = hints
+        self._node_categories = node_categories or {}
         self._snapshot = snapshot
         self._signals = signals
         self._feedback = feedback
@@ -93,7 +103,17 @@ class ContextReader:
                 clicks, self._signal_items(signals, feedback, now), self._title, self._rule, has_searches=bool(searches)
             ),
         )
-        return KnownUser(user_id, facts, frozenset(clicks.categories.tolist()))
+        known = frozenset(clicks.categories.tolist())
+        if self._hints:
+            facts = replace(facts, hints=self._hints_of(key, known))
+        return KnownUser(user_id, facts, known)
+
+    def _hints_of(self, key: bytes, known: frozenset[int]) -> tuple[str, ...]:
+        """Name the categories of the snapshot's interests that are still novel, best first."""
+        stored = self._snapshot.interests.read(key)
+        numbers = [self._node_categories.get(node, NO_CATEGORY) for node in stored.node_ids.tolist()] if stored else []
+        novel = [number for number in dict.fromkeys(numbers) if number != NO_CATEGORY and number not in known]
+        return tuple(self._snapshot.category_names[number - 1] for number in novel[: self._hints])
 
     def _profile(self, user: StoredUser) -> Mapping[str, str]:
         numbers = user.profile.tolist()

@@ -57,8 +57,9 @@ class RefreshModel:
                     "interests, expected at least one of each"
                 )
             encodings = Encodings(snapshot.interest_vectors.shape[1])
+            nodes = grounding_nodes(snapshot)
             grounder = Grounder(
-                grounding_nodes(snapshot),
+                nodes,
                 snapshot.category_names,
                 snapshot.interest_vectors,
                 encodings,
@@ -70,7 +71,10 @@ class RefreshModel:
         except (layout.SnapshotError, ChannelError) as error:
             raise SnapshotUnavailable(f"{path}: interests cannot be refreshed: {error}") from error
         rule = spec.facts if spec.HasField("facts") else _ALL_FACTS
-        users = ContextReader(snapshot, signals, feedback, rule)
+        node_categories = {node.node_id: node.category for node in nodes}
+        users = ContextReader(
+            snapshot, signals, feedback, rule, hints=spec.facts.hints, node_categories=node_categories
+        )
         return cls(spec, style, grounder, encodings, users, snapshot, signals)
 
     def close(self) -> None:

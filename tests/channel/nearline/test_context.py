@@ -12,6 +12,7 @@ import pytest
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt
 from serendipity.channel.nearline.context import ContextReader, SignalStore
+from serendipity.channel.nearline.refresh_model import grounding_nodes
 from serendipity.channel.snapshot import Snapshot
 from serendipity.features import LongHistory
 from serendipity.interests.facts import FactsRule
@@ -147,3 +148,16 @@ def test_signals_that_cannot_be_are_corrupt(
     with pytest.raises(RecordCorrupt, match=message):
         reader(snapshot, store).read("user", NOW)
     store.close()
+
+
+def test_stored_interests_hint_at_categories_that_are_still_novel(small_world: SmallWorld, snapshot: Snapshot) -> None:
+    user_id, record = next((user, found) for user, found in small_world.contents.interests.items() if found.node_ids)
+    nodes = {node.node_id: node.category for node in grounding_nodes(snapshot)}
+    plain = reader(snapshot, None).read(user_id, NOW)
+    hinted = ContextReader(snapshot, None, lambda _: None, EVERYTHING, hints=2, node_categories=nodes)
+    stored = dict.fromkeys(nodes[node] for node in record.node_ids if node in nodes)
+    expected = [snapshot.category_names[number - 1] for number in stored if number not in plain.known][:2]
+    assert expected
+    assert list(hinted.read(user_id, NOW).facts.hints) == expected
+    assert not plain.facts.hints
+    assert not hinted.read("nobody", NOW).facts.hints
