@@ -22,7 +22,7 @@ from rich.table import Table
 from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.feedback import FeedbackStore
-from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.server_settings import ServerSettings
 
 
@@ -63,7 +63,7 @@ def _forget(settings: ServerSettings, users: Sequence[str]) -> None:
         with FeedbackStore(settings.feedback_path, map_bytes=settings.feedback_map_bytes) as feedback:
             records = sum(feedback.forget(user_id) for user_id in users)
     if settings.nearline_path.is_dir():
-        with NearlineStore(settings.nearline_path, map_bytes=settings.nearline_map_bytes) as nearline:
+        with open_nearline(settings) as nearline:
             interests = nearline.forget_all(users)
     again = len(set(users)) - len(added)
     print(f"forgotten: {len(added)} users" + (f" ({again} were already)" if again else ""))

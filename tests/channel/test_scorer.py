@@ -143,3 +143,18 @@ def test_scoring_agrees_with_a_plain_reading(drawn: list[tuple[int, Source, floa
         }
         assert found == pytest.approx(max(by_source.values()))
         assert by_source[Source(source)] == pytest.approx(found)
+
+
+def test_feedback_moves_the_probability_of_what_an_interest_led_to() -> None:
+    found = candidates((1, I2I, 0.8, 0), (2, I2I, 0.6, 1), (1, I2I, 0.5, 1), (3, U2I, 2.0, NO_INTEREST))
+    before = scored(found)
+    after = scored(found, interest_factors=np.array([0.25, 1.5], np.float32))
+    assert before.rows.tolist() == [1, 2, 3]
+    assert after.rows.tolist() == [2, 1, 3]
+    np.testing.assert_allclose(after.scores, [0.45, 0.375, 0.2], rtol=1e-6)
+    # Item 1 is now there for its other interest, and its rank within the source follows.
+    assert after.interests[after.rows == 1].tolist() == [1]
+    assert after.source_ranks[after.rows == 1, 0].tolist() == [1]
+    # U2I has no interest to be moved by, and no probability goes beyond 1.
+    raised = scored(candidates((1, I2I, 1.0, 0)), interest_factors=np.array([4.0], np.float32))
+    assert raised.scores.tolist() == [1.0]
