@@ -3,7 +3,8 @@
     serendip bench interest-gpt --build var/complete-journey --launch
     serendip bench interest-gpt --build var/complete-journey --model DIR --url 127.0.0.1:8001
 
-Prompts are those of the build's users at the end of its logs. Every row asks in batches of one size, one batch at a
+Prompts are those of the test users of the data set beside the model, if it lies there, else those of the build's users
+at the end of its logs. Every row asks in batches of one size, one batch at a
 time, for at least --seconds, after one batch that is not counted; rows take turns, so that a machine whose speed drifts
 slows all of them alike.
 """
@@ -32,6 +33,9 @@ from serendipity.channel.errors import GenerationError
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt
 from serendipity.interests.answer import AnswerError, read_answer
 from serendipity.interests.prompt import STYLES, PromptStyle, render
+from serendipity.offline.distillation.builder import DATASET_DIRECTORY
+from serendipity.offline.distillation.dataset import DATASET, DatasetError, read_examples
+from serendipity.offline.distillation.moments import TEST
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.user_facts import EVERYTHING, facts_of
 from serendipity.offline.logs.builder import LogsSummary
@@ -77,12 +81,12 @@ def run(args: argparse.Namespace) -> int:
     model_dir = args.model or args.build / "interest_gpt"
     try:
         spec = read_interest_gpt_spec(model_dir)
-        prompts = _prompts(args.build, spec, args.users, args.seed)
+        prompts = prompts_of(args.build, model_dir, spec, args.users, args.seed)
         sizes = _sizes(args.batches, spec.max_batch)
         with _serving(args, model_dir) as url:
             load_interest_gpt(url, spec)
             rows = asyncio.run(measure(url, spec, prompts, sizes, args.seconds))
-    except (DeployError, GenerationError, LogsError, PlacementError, TritonError, ValueError) as error:
+    except (DatasetError, DeployError, GenerationError, LogsError, PlacementError, TritonError, ValueError) as error:
         print(f"serendip bench interest-gpt: {error}", file=sys.stderr)
         return 1
     report = _report(args, spec, rows)
@@ -163,18 +167,22 @@ def _parses(answer: Answer) -> bool:
     return True
 
 
-def _prompts(build: Path, spec: records_pb2.InterestGptSpec, wanted: int, seed: int) -> list[str]:
-    """Write the prompts of a sample of the build's users, as of the end of its logs."""
-    histories, catalogue = Histories.read(build), Catalogue.read(build)
-    until = LogsSummary.read(build / "logs").events_until
-    users = np.random.default_rng(seed).permutation(len(histories))[:wanted]
-    rule = spec.facts if spec.HasField("facts") else EVERYTHING
-    style: PromptStyle = STYLES[STYLES.index(spec.prompt_style)]
-    facts = (
-        facts_of(context, catalogue.categories, catalogue.titles, rule)
-        for context in contexts_at(histories, until, users.tolist())
-    )
-    prompts = [render(told, style) for told in facts if not told.is_empty]
+def prompts_of(build: Path, model_dir: Path, spec: records_pb2.InterestGptSpec, wanted: int, seed: int) -> list[str]:
+    """Take the prompts of a sample of users. Raises ValueError, LogsError, DatasetError."""
+    generator = np.random.default_rng(seed)
+    if (model_dir / DATASET_DIRECTORY / DATASET).is_file():
+        examples = read_examples(model_dir / DATASET_DIRECTORY, TEST)
+        prompts = [examples[i].prompt for i in generator.permutation(len(examples))[:wanted].tolist()]
+    elif spec.facts.hints:
+        raise ValueError(f"{model_dir / DATASET_DIRECTORY}: missing; its prompts hold proposals of the teacher")
+    else:
+        histories, catalogue = Histories.read(build), Catalogue.read(build)
+        users = generator.permutation(len(histories))[:wanted].tolist()
+        contexts = contexts_at(histories, LogsSummary.read(build / "logs").events_until, users)
+        rule = spec.facts if spec.HasField("facts") else EVERYTHING
+        style: PromptStyle = STYLES[STYLES.index(spec.prompt_style)]
+        facts = [facts_of(context, catalogue.categories, catalogue.titles, rule) for context in contexts]
+        prompts = [render(told, style) for told in facts if not told.is_empty]
     if not prompts:
         raise ValueError(f"{build}: found no users of whom anything is known")
     return prompts

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from serendipity.channel.nearline.interest_gpt import Answer
+from serendipity.interests import model
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.tools import cli
-from serendipity.tools.bench_interest_gpt import Throughput, machines_needed
+from serendipity.tools.bench_interest_gpt import Throughput, machines_needed, prompts_of
 from tests.fixtures.small_host import write_small_host
 from tests.fixtures.tiny_interest_gpt import make_tiny_interest_gpt
 
@@ -64,6 +69,25 @@ def test_what_cannot_be_measured_is_refused_before_anything_starts(
 ) -> None:
     assert cli.main(["bench", "interest-gpt", "--build", str(build), "--launch", *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_model_that_was_told_proposals_is_measured_with_the_prompts_of_its_data_set(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "interest_gpt"
+    shutil.copytree(build / "interest_gpt", directory)
+    spec = json.loads((directory / model.SPEC).read_text())
+    (directory / model.SPEC).write_text(json.dumps(spec | {"facts": {"hints": 8, "clickedTitles": "never"}}))
+    arguments = ["bench", "interest-gpt", "--build", str(build), "--model", str(directory), "--url", "127.0.0.1:1"]
+    assert cli.main(arguments) == 1
+    assert f"{directory / 'dataset'}: missing; its prompts hold proposals" in capsys.readouterr().err
+    (directory / "dataset").mkdir()
+    row = {"user_id": "u", "as_of": 1, "reasoning": "", "answer": "{}", "teacher": "t", "num_interests": 1}
+    row |= {"num_confirmed": 0, "num_dropped": 0}
+    prompts = [("test", "hints: tea\ninterests:"), ("train", "interests:")]
+    table = pa.Table.from_pylist([row | {"split": split, "prompt": prompt} for split, prompt in prompts])
+    pq.write_table(table, directory / "dataset" / "dataset.parquet")
+    assert prompts_of(build, directory, model.read_spec(directory), 10, seed=0) == ["hints: tea\ninterests:"]
 
 
 def test_a_triton_that_is_away_is_named(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
