@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from serendipity import layout
 from serendipity.features import INPUT_NAMES, FeatureAssembler, LongHistory, TowerInputs
 from serendipity.novelty import Clicks
 from serendipity.offline.interests.reasoner import Interest, InterestPath
-from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.interests.taxonomy import KnownNode, Taxonomy
 from serendipity.offline.snapshot.assembly import (
     UserRecords,
     UserTower,
@@ -25,9 +27,10 @@ from serendipity.offline.snapshot.assembly import (
     stored_vectors,
 )
 from serendipity.offline.snapshot.record_checks import check_interest_paths, check_interests, check_signals, check_user
+from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.v1 import records_pb2
 from tests.fixtures.small_histories import make_small_histories
-from tests.fixtures.small_world import DAY, NOW, SmallWorld
+from tests.fixtures.small_world import DAY, INTEREST_DIM, NOW, SmallWorld
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,20 @@ def test_nodes_keep_their_ids_paths_and_rows(small_world: SmallWorld) -> None:
         expected = stored[tuple(node.path)]
         assert (list(node.starts), list(node.ends)) == (list(expected.starts), list(expected.ends))
         assert node.name == node.path[-1]
+
+
+def test_a_reasoners_node_has_the_items_of_its_parent(small_world: SmallWorld, tmp_path: Path) -> None:
+    known = Taxonomy.from_catalogue(small_world.catalogue).known
+    path = ("food-0", "picnics")
+    grown = [*known, KnownNode(path, records_pb2.NODE_ORIGIN_REASONER, ("outings",))]
+    nodes = node_records(Taxonomy.from_catalogue(small_world.catalogue, grown))
+    node, parent = nodes[-1], next(node for node in nodes if tuple(node.path) == path[:1])
+    assert (node.origin, list(node.aliases)) == (records_pb2.NODE_ORIGIN_REASONER, ["outings"])
+    assert (node.starts, node.ends, node.categories) == (parent.starts, parent.ends, parent.categories)
+    contents = dataclasses.replace(
+        small_world.contents, nodes=nodes, node_vectors=np.zeros((len(nodes), INTEREST_DIM), np.float32)
+    )
+    assert layout.read_manifest(write_snapshot(contents, tmp_path, created_at=NOW)).counts.interest_nodes == len(nodes)
 
 
 def test_signals_are_clean_bounded_and_of_the_last_thirty_days(small_world: SmallWorld) -> None:

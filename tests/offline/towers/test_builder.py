@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from serendipity.offline.interests.builder import build_interests
-from serendipity.offline.interests.summary import InterestsSummary
+from serendipity.offline.interests.node_table import read_nodes, write_nodes
+from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
+from serendipity.offline.interests.taxonomy import KnownNode, Taxonomy
 from serendipity.offline.logs.histories import split_times
-from serendipity.offline.towers.builder import REPORT, before, build_towers, encode_titles, prepare
+from serendipity.offline.towers.builder import REPORT, before, build_towers, encode_titles, prepare, read_interests
 from serendipity.offline.towers.dual_tower import item_content
 from serendipity.offline.towers.export import ITEM_VECTORS, PROGRAM, read_spec
+from serendipity.v1 import records_pb2
 from tests.offline.towers.conftest import INTEREST_DIM, World
 
 
@@ -51,6 +54,22 @@ def test_a_build_leaves_towers_as_of_its_moment(world: World, interests: Path, t
     resumed = build_towers(world.logs, interests, tmp_path / "resumed", world.config, until)
     assert resumed == report
     assert (tmp_path / "resumed" / PROGRAM).is_file()
+
+
+def test_items_are_grounded_in_nodes_of_the_catalogue_whatever_reasoners_named(
+    world: World, interests: Path, tmp_path: Path
+) -> None:
+    table = read_nodes(interests)
+    assert table is not None
+    grown = [*table.known, KnownNode((*table.nodes[-1].path, "a new name"), records_pb2.NODE_ORIGIN_REASONER)]
+    taxonomy = Taxonomy.from_catalogue(world.catalogue, grown)
+    shutil.copytree(interests, tmp_path / "grown")
+    write_nodes(tmp_path / "grown", taxonomy, table.vocabulary_id)
+    np.save(tmp_path / "grown" / INTEREST_VECTORS, DrawnEncoder().encode(taxonomy.texts))
+    before_growth, _ = read_interests(interests, world.histories, world.catalogue)
+    nodes, _ = read_interests(tmp_path / "grown", world.histories, world.catalogue)
+    assert len(nodes.vectors) == len(before_growth.vectors) + 1
+    np.testing.assert_array_equal(nodes.item_nodes, before_growth.item_nodes)
 
 
 def test_what_comes_after_until_changes_nothing(world: World) -> None:
