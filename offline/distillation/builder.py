@@ -73,6 +73,60 @@ class RememberingEncoder:
         return np.stack([self._known[text] for text in texts])
 
 
+@dataclass(frozen=True)
+class _Material:
+    """What data set and rank weights are made from."""
+
+    histories: Histories
+    until: int
+    vocabulary: Vocabulary
+    titles: Sequence[str]
+    teacher: Teacher
+    grounder: Grounder
+
+    @classmethod
+    def read(cls, logs: Path, interests: Path, encoder: TextEncoder, teacher: Teacher | None) -> _Material:
+        histories, catalogue = Histories.read(logs), Catalogue.read(logs)
+        vocabulary = Vocabulary.read(interests)
+        return cls(
+            histories=histories,
+            until=LogsSummary.read(logs_directory(logs)).events_until,
+            vocabulary=vocabulary,
+            titles=catalogue.titles,
+            teacher=teacher or TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories),
+            grounder=vocabulary.grounder(RememberingEncoder(encoder)),
+        )
+
+    def dataset(self, out: Path, config: DistillationConfig, progress: Progress | None) -> DatasetSummary:
+        return build_dataset(
+            self.histories,
+            self.until,
+            self.vocabulary.nodes,
+            self.vocabulary.categories,
+            self.titles,
+            self.teacher,
+            self.grounder,
+            out / DATASET_DIRECTORY,
+            config.dataset,
+            style_of(config),
+            progress=progress,
+        )
+
+
+def build_training_data(
+    logs: Path,
+    interests: Path,
+    out: Path,
+    config: DistillationConfig,
+    *,
+    encoder: TextEncoder,
+    teacher: Teacher | None = None,
+    progress: Progress | None = None,
+) -> DatasetSummary:
+    """Make the data set alone, in <out>/dataset, where `build_interest_gpt` goes on from it. Arguments: see there."""
+    return _Material.read(logs, interests, encoder, teacher).dataset(out, config, progress)
+
+
 def build_interest_gpt(
     logs: Path,
     interests: Path,
@@ -92,39 +146,18 @@ def build_interest_gpt(
     """
     out.mkdir(parents=True, exist_ok=True)
     started = clock()
-    histories, catalogue = Histories.read(logs), Catalogue.read(logs)
-    until = LogsSummary.read(logs_directory(logs)).events_until
-    vocabulary = Vocabulary.read(interests)
-    grounder = vocabulary.grounder(RememberingEncoder(encoder))
-    style = style_of(config)
-    teaching = teacher or TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories)
-    dataset = build_dataset(
-        histories,
-        until,
-        vocabulary.nodes,
-        vocabulary.categories,
-        catalogue.titles,
-        teaching,
-        grounder,
-        out / DATASET_DIRECTORY,
-        config.dataset,
-        style,
-        progress=progress,
-    )
+    material = _Material.read(logs, interests, encoder, teacher)
+    dataset = material.dataset(out, config, progress)
     seconds = {"dataset": clock() - started}
     started = clock()
     examples = read_examples(out / DATASET_DIRECTORY)
     training_examples = [example for example in examples if example.split == TRAIN]
-    base = open_base(config, training_examples, vocabulary.categories)
+    base = open_base(config, training_examples, material.vocabulary.categories)
     tuned, training = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
     seconds["training"] = clock() - started
     started = clock()
-    spec = _export(tuned, examples, vocabulary, config, out)
-    spec.rank_weights.extend(
-        _measure_ranks(
-            tuned, histories, until, vocabulary, catalogue.titles, teaching, grounder, config, spec, progress=progress
-        )
-    )
+    spec = _export(tuned, examples, material.vocabulary, config, out)
+    spec.rank_weights.extend(_measure_ranks(tuned, material, config, spec, progress))
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
     write_atomically(out / SPEC, text.encode())
     seconds["export"] = clock() - started
@@ -170,15 +203,9 @@ def _export(
 
 def _measure_ranks(
     tuned: BaseModel,
-    histories: Histories,
-    until: int,
-    vocabulary: Vocabulary,
-    titles: Sequence[str],
-    teacher: Teacher,
-    grounder: Grounder,
+    material: _Material,
     config: DistillationConfig,
     spec: records_pb2.InterestGptSpec,
-    *,
     progress: Progress | None,
 ) -> list[float]:
     """Measure the weight of each rank on validation users, as of the last moment whose horizon the logs hold.
@@ -186,15 +213,16 @@ def _measure_ranks(
     A rank counts after grounding. Where there are fewer validation users than rank_weight_users, others fill up, whose
     answers the training has seen: the weights are then somewhat too high.
     """
-    cut = cuts_of(histories, until, config.dataset)[0]
+    histories, vocabulary = material.histories, material.vocabulary
+    cut = cuts_of(histories, material.until, config.dataset)[0]
     known = [user for user in range(len(histories)) if histories.count_before(user, cut) >= config.dataset.min_clicks]
     known.sort(key=lambda user: split_of(histories.user_ids[user], config.dataset) != VALIDATION)
     users = known[: config.rank_weight_users]
     contexts = contexts_at(histories, cut, users)
-    hinting = teacher.at(cut) if config.dataset.hints else None
-    facts = told_of(contexts, vocabulary.nodes, vocabulary.categories, titles, hinting, config.dataset)
+    hinting = material.teacher.at(cut) if config.dataset.hints else None
+    facts = told_of(contexts, vocabulary.nodes, vocabulary.categories, material.titles, hinting, config.dataset)
     found = named_categories(
-        tuned, contexts, facts, grounder, spec.num_interests, spec.max_new_tokens, progress=progress
+        tuned, contexts, facts, material.grounder, spec.num_interests, spec.max_new_tokens, progress=progress
     )
     days, chosen = config.dataset.horizon_days, np.array(users, np.int64)
     return rank_weights(found, entered_between(histories, cut, days, len(vocabulary.categories), chosen))
