@@ -24,6 +24,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
+from serendipity.tools.demo_nearline import new_user, show_nearline
 from serendipity.tools.deploy import DeployError, deploy, load_text_encoder, publish_over
 from serendipity.tools.recall import print_result, result_console
 from serendipity.tools.service import ServiceError, launch_service
@@ -45,22 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show it; returns 1 when a part fails or an answer breaks the novelty invariant."""
+    """Show it; returns 1 when a part fails, an answer is not novel, or near-line interests do not come."""
     console = result_console()
     start = time.monotonic()
     try:
-        violations = _show(args, console)
+        faults = _show(args, console)
     except (ServiceError, TritonError, DeployError, ClientError, GateRefusedError) as error:
         print(f"serendip demo: {error}", file=sys.stderr)
         return 1
     minutes, seconds = divmod(int(time.monotonic() - start), 60)
     console.print(f"\nDone in {minutes} min {seconds} s; everything that was started has been stopped.")
-    return 1 if violations else 0
+    return 1 if faults else 0
 
 
 def _show(args: argparse.Namespace, console: Console) -> int:
     out = args.out or default_out(args.dataset)
-    console.rule("1  Build: host logs → interests → towers → snapshot")
+    console.rule("1  Build: host logs → interests → InterestGPT → towers → snapshot")
     # Calibrated on fewer users than a build would replay: the curves are much the same, in a third of the time.
     given = {"dataset": args.dataset, "validation": {"max_users": _CALIBRATION_USERS}}
     built = build_and_place(load_build_config(args.config, given), out, console)
@@ -81,8 +82,9 @@ def _show(args: argparse.Namespace, console: Console) -> int:
                 triton.url,
                 publish_over(service.admin_address),
                 towers_dir=out / "towers",
+                interest_gpt_dir=out / "interest_gpt",
             )
-            console.print(f"deployed: Triton has the tower that snapshot {version} pins, and the snapshot is published")
+            console.print(f"deployed: Triton has the models that snapshot {version} pins, and the snapshot is published")
             return asyncio.run(_call(args, console, service.address, out))
 
 
@@ -97,8 +99,14 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
             console.print()
         console.rule("4  Feedback counts at once")
         await _feed_back(client, console, histories.user_ids[chosen[0]])
-        console.rule("5  Novelty, checked for every user")
-        return await _check_novelty(client, console, histories, catalogue, out)
+        console.rule("5  Near-line: queued, refreshed by InterestGPT on Triton, served")
+        until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
+        # Their state outlives the demo: somebody new every time.
+        newcomer = new_user(histories, catalogue, chosen[-1], f"newcomer-{int(time.time())}")
+        served = await show_nearline(client, console, newcomer, until, args.count)
+        console.rule("6  Novelty, checked for every user")
+        violations = await _check_novelty(client, console, histories, catalogue, out)
+        return violations + (served is None)
 
 
 def _users_shown(histories: Histories, wanted: int) -> list[int]:
