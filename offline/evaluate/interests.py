@@ -8,7 +8,7 @@ compared with the others on the same users.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,15 +123,19 @@ def run_reasoner(
     """Ask a reasoner about users as of the cut. clock: seconds, of any zero. Raises what the reasoner raises."""
     started = clock()
     found = reasoner.reason(contexts_at(evaluation.histories, evaluation.cut, users.tolist()), K)
-    seconds = clock() - started
-    counts = reasoner.counts if isinstance(reasoner, LlmReasoner) else None
-    if counts is None:
-        return Said(method, seed, users, found, seconds=seconds)
-    assert isinstance(reasoner, LlmReasoner)
-    return Said(
-        method, seed, users, found, counts.proposals, counts.grounded, counts.kept, counts.answers,
-        counts.parse_failures, reasoner.report, seconds,
-    )  # fmt: skip
+    said = Said(method, seed, users, found, seconds=clock() - started)
+    if not isinstance(reasoner, LlmReasoner) or reasoner.counts is None:
+        return said
+    counts = reasoner.counts
+    return replace(
+        said,
+        proposals=counts.proposals,
+        grounded=counts.grounded,
+        kept=counts.kept,
+        answers=counts.answers,
+        parse_failures=counts.parse_failures,
+        debate=reasoner.report,
+    )
 
 
 def popular_unseen(evaluation: Evaluation, users: NDArray[np.int64]) -> Said:

@@ -119,6 +119,13 @@ def test_a_demand_that_speaks_of_nothing_in_the_vocabulary_gives_way_to_the_node
     assert shown == ["Drinks Coffee at home", "cookware", *["Coffee"] * len(INSTRUCTIONS)]
 
 
+def test_a_department_is_a_demand_without_asking_the_encoder() -> None:
+    def unable(texts: Sequence[str]) -> NDArray[np.float32]:
+        raise AssertionError(f"asked for {texts}")
+
+    assert Grounder(NODES, CATEGORIES, VECTORS, unable, 0.5).speaks_of_goods(["HOME", "drinks", "java"]) == [True] * 3
+
+
 def test_an_address_is_never_shown_even_in_words_like_a_node() -> None:
     said = [says("Drinks Tea Green tea tea.example", demand="Drinks Tea www.tea")]
     path = ground_answer(said, UserFacts(), make_grounder(), (), 1).interests[0].path

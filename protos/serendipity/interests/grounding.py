@@ -88,6 +88,8 @@ class Grounder:
         self._numbers = {comparable(name): number for number, name in enumerate(categories, 1)}
         self._names: dict[str, list[GroundingNode]] = {}
         self._aliases: dict[str, list[GroundingNode]] = {}
+        # Names above the nodes as well: a department of many categories is a demand, though nothing grounds in it.
+        self._levels = {comparable(name) for node in self._nodes for name in node.path}
         for node in self._nodes:
             self._names.setdefault(comparable(node.name), []).append(node)
             for alias in node.aliases:
@@ -119,11 +121,13 @@ class Grounder:
         return found
 
     def speaks_of_goods(self, texts: Sequence[str]) -> list[bool]:
-        """Tell which texts may be shown as core demands: names of nodes, and what is like some node.
+        """Tell which texts may be shown as core demands: names of nodes and of what is above them, or like some node.
 
         Anything else a model wrote, or was made to write by what a user typed, is none.
         """
-        named = [is_name(text) and self.node_of(text) is not None for text in texts]
+        named = [
+            is_name(text) and (comparable(text) in self._levels or self.node_of(text) is not None) for text in texts
+        ]
         asked = sorted({text for text, known in zip(texts, named, strict=True) if not known and is_name(text)})
         rows = self.similarities(asked)
         like = {
