@@ -12,6 +12,10 @@ SUMMARY = "interests.json"
 INTEREST_VECTORS = "interest_vectors.npy"
 
 
+class SummaryError(ValueError):
+    """interests.json cannot be read: names the file and what was found."""
+
+
 @dataclass(frozen=True)
 class InterestsSummary:
     """What the interests directory holds.
@@ -38,8 +42,12 @@ class InterestsSummary:
 
     @classmethod
     def read(cls, interests: Path) -> InterestsSummary:
-        """Read interests.json below an interests directory."""
-        return cls(**json.loads((interests / SUMMARY).read_text(encoding="utf-8")))
+        """Read interests.json below an interests directory. Raises SummaryError."""
+        path = interests / SUMMARY
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise SummaryError(f"{path}: cannot be read ({error}); expected it of the interests builder") from error
 
     def write(self, interests: Path) -> None:
         """Write interests.json below an interests directory."""

@@ -63,7 +63,7 @@ class Vocabulary:
         try:
             summary = InterestsSummary.read(interests)
             vectors: NDArray[np.float32] = np.load(interests / INTEREST_VECTORS, allow_pickle=False)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise VocabularyError(f"{interests}: cannot be read ({error}); build the interests anew") from error
         if table.vocabulary_id != summary.vocabulary_id or len(vectors) != len(table.nodes):
             raise VocabularyError(

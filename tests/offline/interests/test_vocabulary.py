@@ -155,6 +155,12 @@ def test_another_encoder_or_another_vocabularys_files_are_refused(tmp_path: Path
     other.name = "other"
     with pytest.raises(VocabularyError, match="text encoder: found 'other', expected 'letters'"):
         make_grounder(tmp_path, other)
+    summary = tmp_path / "interests.json"
+    written = summary.read_text()
+    summary.write_text('{"reasoner": "taxonomy"}')
+    with pytest.raises(VocabularyError, match=r"interests.json: cannot be read .* build the interests anew"):
+        Vocabulary.read(tmp_path)
+    summary.write_text(written)
     write_nodes(tmp_path, taxonomy, "f" * 16)
     with pytest.raises(VocabularyError, match=r"expected .* of ffffffffffffffff"):
         Vocabulary.read(tmp_path)
