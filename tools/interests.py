@@ -4,9 +4,10 @@
     serendip interests refresh --all --build …                 (everybody, fresh or not)
     serendip interests refresh --user 718 --user 1146 --build …
 
-Due are those whose interests are missing, past their life, or of another taxonomy or vocabulary, as for `Recall`. They
-go through the same queue as those that requests ask for, so a run that is interrupted goes on where it stopped when
-`--due` is run again. Where a service runs, its near-line process does the work; otherwise this command does.
+Due are those whose interests are missing, past their life, or of another taxonomy or vocabulary, as for `Recall`, among
+the users this host owns (shard). They go through the same queue as those that requests ask for, so a run that is
+interrupted goes on where it stopped when `--due` is run again. Where a service runs, its near-line process does the
+work; otherwise this command does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable
+from serendipity.channel.feedback_event import Ownership
 from serendipity.channel.nearline.drain import Drained, drain
 from serendipity.channel.nearline.due import DueUser, DueUsers
 from serendipity.channel.nearline.loop import generation_moment
@@ -66,6 +68,7 @@ async def _refresh(
                         "with InterestGPT and publish"
                     )
                 moment = generation_moment(channel, snapshot, nearline.clock())
+                owned = Ownership(server.shard, server.num_shards)
                 known = DueUsers(snapshot, nearline.store, channel, moment)
                 out.print(
                     f"model {snapshot.interest_gpt}, "
@@ -77,7 +80,8 @@ async def _refresh(
                     def chosen() -> Iterator[DueUser]:
                         for user in map(known.look, users) if users else known.all():
                             progress.advance(task)
-                            if user.cause is not None or not only_due:
+                            # Other hosts refresh their own users.
+                            if owned.owns(user.user_id) and (user.cause is not None or not only_due):
                                 yield user if only_due else user.by_operator()
 
                     drained = await drain(nearline, works=works, users=chosen())

@@ -17,6 +17,7 @@ from serendipity.channel.nearline.refresher import Refreshed, Refresher
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Lease, Snapshot, SnapshotHolder
+from serendipity.v1 import records_pb2
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -74,8 +75,8 @@ class RefreshLoop:
     new try when Triton does not answer; longest_pause: until the later ones; clock: Unix seconds.
 
     When nothing answers it may be Triton, or a prompt that brings it down. So the batch is halved with every failure;
-    of an entry that fails alone, the next one in the queue is tried alone, and if that is answered, the first is at
-    fault. Nothing else counts against an entry.
+    where an entry fails alone, the next one in the queue is tried alone, and an entry that fails before and after
+    another was answered is at fault. Nothing else of the kind counts against an entry.
     """
 
     def __init__(
@@ -142,24 +143,37 @@ class RefreshLoop:
         self.in_hand = len(some)
         try:
             refreshed = await self._refresher.refresh(some, model, now)
-        except GenerationError as error:
+        except GenerationError:
+            self._size = max(1, len(some) // 2)
             if len(some) > 1:
-                self._size = len(some) // 2
                 raise
-            self._size = 1
-            witnesses = entries[1:2]
-            refreshed = await self._refresher.refresh(witnesses, model, now)
-            if not refreshed.completion_tokens:
+            witness = await self._refresher.refresh(entries[1:2], model, now)
+            if not witness.completion_tokens:
                 # Nothing was asked, so nothing is known of who is at fault.
                 raise
-            _log.warning("a user brings down what it is asked of", user=some[0].user_id, error=str(error))
-            await asyncio.to_thread(self._store.fail, some[0], str(error), self._clock())
+            self._observer.refreshed(witness, model.spec.model_name)
+            again = await self._once_more(some[0], model, now)
+            if again is None:
+                return witness
+            refreshed = again
         else:
             self._size = min(self._batch, 2 * self._size)
         finally:
             self.in_hand = 0
         self._observer.refreshed(refreshed, model.spec.model_name)
         return refreshed
+
+    async def _once_more(self, suspect: records_pb2.NearlineEntry, model: RefreshModel, now: int) -> Refreshed | None:
+        """Try the one that failed alone while another was answered; failing again, it is put off, and None returned.
+
+        The second try is for Triton's sake, which may have come back between the first and the other's.
+        """
+        try:
+            return await self._refresher.refresh([suspect], model, now)
+        except GenerationError as error:
+            _log.warning("a user brings down what it is asked of", user=suspect.user_id, error=str(error))
+            await asyncio.to_thread(self._store.fail, suspect, str(error), self._clock())
+            return None
 
 
 def generation_moment(settings: ChannelSettings, snapshot: Snapshot, now: float) -> int:

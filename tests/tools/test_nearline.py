@@ -156,6 +156,17 @@ async def test_everybody_who_is_due_is_refreshed_and_an_interrupted_run_goes_on(
         assert census(store).records == WITHOUT
 
 
+async def test_a_host_refreshes_its_own_users_and_no_others(build: Path, small_world: SmallWorld) -> None:
+    words = ("refresh", "--due", "--build", str(build), "--clock", "snapshot", "--num-shards", "2", "--shard")
+    counts = []
+    async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
+        for shard in ("0", "1"):
+            assert await asyncio.to_thread(call, interests, *words, shard, "--triton-url", url) == 0
+            with open_nearline(settings_of(build)) as store:
+                counts.append(census(store).records)
+    assert 0 < counts[0] < counts[1] == WITHOUT
+
+
 async def test_who_is_named_is_refreshed_fresh_or_not(
     build: Path, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:

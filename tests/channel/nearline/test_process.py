@@ -139,6 +139,23 @@ async def test_the_one_who_brings_triton_down_is_put_off_and_the_others_are_serv
     assert counted.records == len(small_world.user_ids)
 
 
+async def test_triton_coming_back_between_two_tries_is_nobodys_fault(small_world: SmallWorld, tmp_path: Path) -> None:
+    settings = published(small_world, tmp_path, nearline_batch=1)
+    absences = [TritonStatus(grpc.StatusCode.UNAVAILABLE)]
+
+    def answers(_: str) -> str:
+        if absences:
+            raise absences.pop()
+        return answer_with(*small_world.catalogue.categories)
+
+    async with talking_triton(answers) as (url, _), opened_nearline(settings, pipeline(url)) as nearline:
+        want(nearline.store, *small_world.user_ids[:2])
+        refreshed = await nearline.loop.step()
+        counted = census(nearline.store)
+    assert refreshed is not None
+    assert (counted.records, counted.ready, counted.delayed) == (2, 0, 0)
+
+
 async def test_records_carry_the_snapshot_they_were_made_with(small_world: SmallWorld, tmp_path: Path) -> None:
     settings = published(small_world, tmp_path)
     async with (
