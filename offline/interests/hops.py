@@ -114,6 +114,7 @@ class TwoHop(Prompting):
 
     num_interests: int = 10
     name: Mode = field(default="two-hop", init=False)
+    _demands: dict[tuple[str, Sampling], dict[str, str]] = field(default_factory=dict, init=False, compare=False)
 
     def ask(
         self,
@@ -124,11 +125,15 @@ class TwoHop(Prompting):
     ) -> list[Reply]:
         """See Prompting. Later rounds keep the demands and revise the interests."""
         seeds = [seeds_of(facts) for facts in users]
-        unique = list(dict.fromkeys(seed for some in seeds for seed in some))
         hop = Sampling(max_new_tokens=_DEMAND_TOKENS, temperature=sampling.temperature, seed=sampling.seed)
+        # Kept for the later rounds of this debate only: users' searches never end.
+        known = self._demands.setdefault((model.name, hop), {})
+        if shown is None:
+            known.clear()
+        unique = [seed for seed in dict.fromkeys(seed for some in seeds for seed in some) if seed not in known]
         first = model.complete([Prompt(f"Item: {seed}\nNeed:", _HOP_1) for seed in unique], hop) if unique else []
-        demands = {seed: read_demand(answer.text) for seed, answer in zip(unique, first, strict=True)}
-        paths = [[(seed, demands[seed] or seed) for seed in some] for some in seeds]
+        known.update((seed, read_demand(answer.text)) for seed, answer in zip(unique, first, strict=True))
+        paths = [[(seed, known[seed] or seed) for seed in some] for some in seeds]
         prompts = [
             Prompt(
                 _sections(_needs(paths[place]), _known(facts), *_debate(shown, place), self._task(shown, place)), _HOP_2
@@ -234,7 +239,7 @@ _HOP_2 = (
     "cooking outdoors -> cool box (picnic)"
 )
 _DEMAND_TOKENS = 16
-_MOST_WORDS = 8
+_MOST_WORDS = 6
 _MOST_LINES = 60
 
 _MARKER = re.compile(r"^\s*(?:[-*•·–—+>]+|\(?\d{1,3}[.):]|#+)\s*")

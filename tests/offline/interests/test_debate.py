@@ -113,6 +113,15 @@ def test_every_call_and_token_is_counted(taxonomy: Taxonomy) -> None:
     assert report.prompt_tokens == sum(len(prompt.user.split()) for prompt in asked)
 
 
+def test_demands_are_asked_for_once_a_debate(taxonomy: Taxonomy) -> None:
+    model = Shopkeeper()
+    prompting = prompting_of("two-hop")
+    for _ in range(2):
+        agents = agents_of([model], DebateConfig(rounds=2))
+        debate([DRINKER], [()], agents, prompting, make_grounder(taxonomy), rounds=2, num_interests=5)
+    assert sum(prompt.user == "Item: coffee\nNeed:" for prompt, _ in model.asked) == 2
+
+
 def test_bounds_of_the_configuration_are_checked() -> None:
     with pytest.raises(ValidationError, match="agents"):
         DebateConfig(agents=0)
