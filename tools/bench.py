@@ -13,7 +13,6 @@ from serendipity.tools.subjects import add_subjects
 SUBJECTS = {
     "channel": "serendipity.tools.bench_channel",
     "interest-gpt": "serendipity.tools.bench_interest_gpt",
-    "interest-gpt": "serendipity.tools.bench_interest_gpt",
 }
 
 

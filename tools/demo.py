@@ -84,7 +84,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
                 towers_dir=out / "towers",
                 interest_gpt_dir=out / "interest_gpt",
             )
-            console.print(f"deployed: Triton has the models that snapshot {version} pins, and the snapshot is published")
+            console.print(f"deployed: Triton has the models that snapshot {version} pins; it is published")
             return asyncio.run(_call(args, console, service.address, out))
 
 
