@@ -47,8 +47,8 @@ class ContextReader:
     """Reads users of one snapshot, which must stay open.
 
     signals: its signals.lmdb, None where the snapshot has none; feedback: of this host; rule: which signals the model
-    is told; hints: how many categories of the interests that the snapshot stores it is told; node_categories: interest
-    node → number of its one top-level category.
+    is told; hints: how many categories it is told of the interests that the snapshot stores, the user's or else
+    everybody's; node_categories: interest node → number of its one top-level category.
     """
 
     def __init__(
@@ -104,13 +104,16 @@ class ContextReader:
             ),
         )
         known = frozenset(clicks.categories.tolist())
-        if self._hints:
+        if self._hints and not facts.is_empty:
             facts = replace(facts, hints=self._hints_of(key, known))
         return KnownUser(user_id, facts, known)
 
     def _hints_of(self, key: bytes, known: frozenset[int]) -> tuple[str, ...]:
-        """Name the categories of the snapshot's interests that are still novel, best first."""
-        stored = self._snapshot.interests.read(key)
+        """Name the categories of the snapshot's interests that are still novel, best first.
+
+        Of a user for whom it has none, those of everybody: they are better to choose from than nothing.
+        """
+        stored = self._snapshot.interests.read(key) or self._snapshot.interests.read(layout.DEFAULT_USER)
         numbers = [self._node_categories.get(node, NO_CATEGORY) for node in stored.node_ids.tolist()] if stored else []
         novel = [number for number in dict.fromkeys(numbers) if number != NO_CATEGORY and number not in known]
         return tuple(self._snapshot.category_names[number - 1] for number in novel[: self._hints])

@@ -160,4 +160,16 @@ def test_stored_interests_hint_at_categories_that_are_still_novel(small_world: S
     assert expected
     assert list(hinted.read(user_id, NOW).facts.hints) == expected
     assert not plain.facts.hints
-    assert not hinted.read("nobody", NOW).facts.hints
+    assert hinted.read("nobody", NOW).facts.is_empty
+
+
+def test_what_everybody_may_want_hints_where_nothing_is_stored_of_a_user(
+    small_world: SmallWorld, snapshot: Snapshot
+) -> None:
+    nodes = {node.node_id: node.category for node in grounding_nodes(snapshot)}
+    searched = records_pb2.UserFeedbackRecord(searches=[records_pb2.Search(query="boots", time=NOW - 60)])
+    hinted = ContextReader(snapshot, None, lambda _: searched, EVERYTHING, hints=2, node_categories=nodes)
+    stored = dict.fromkeys(nodes[node] for node in small_world.contents.default_interests.node_ids if node in nodes)
+    expected = [snapshot.category_names[number - 1] for number in stored][:2]
+    assert expected
+    assert list(hinted.read("nobody", NOW).facts.hints) == expected
