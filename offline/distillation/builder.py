@@ -27,7 +27,7 @@ from serendipity.offline.distillation.asking import named_categories, told_of
 from serendipity.offline.distillation.base_model import BaseModel, no_progress_bars, open_base, style_of
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
-from serendipity.offline.distillation.examples import Example, fields_of
+from serendipity.offline.distillation.examples import Example, fields_of, hints_alone
 from serendipity.offline.distillation.moments import TRAIN, VALIDATION, cuts_of, entered_between, split_of
 from serendipity.offline.distillation.rank_weights import rank_weights
 from serendipity.offline.distillation.sft import Training, tune
@@ -153,6 +153,9 @@ def build_interest_gpt(
     examples = read_examples(out / DATASET_DIRECTORY)
     training_examples = [example for example in examples if example.split == TRAIN]
     base = open_base(config, training_examples, material.vocabulary.categories)
+    short = [short for example in training_examples if (short := hints_alone(example)) is not None]
+    if config.sft.hints_first and base.style == "compact" and short:
+        base, _ = tune(base, short, out / CHECKPOINTS / "hints", config.sft, progress=progress)
     tuned, training = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
     seconds["training"] = clock() - started
     started = clock()

@@ -66,13 +66,13 @@ class DatasetConfig(_Frozen):
 class TinyLmConfig(_Frozen):
     """A Llama trained from scratch, with a tokenizer of its own."""
 
-    hidden_size: int = Field(96, ge=8)
+    hidden_size: int = Field(64, ge=8)
     """Width d."""
     num_layers: int = Field(2, ge=1)
     """Transformer layers."""
     num_heads: int = Field(4, ge=1)
     """Attention heads; they divide hidden_size."""
-    intermediate_size: int = Field(256, ge=8)
+    intermediate_size: int = Field(168, ge=8)
     """Width of the feed-forward layers."""
     merges: int = Field(400, ge=0)
     """Tokens of the byte-level BPE beside the 256 bytes and the whole names."""
@@ -106,11 +106,14 @@ class SftConfig(_Frozen):
     """Tune all weights or adapters; none: full for the tiny model, adapters for any other base."""
     lora: LoraConfig = LoraConfig()
     """Adapters, where they are tuned."""
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(1.0, gt=0)
     """Passes over the training examples."""
+    hints_first: bool = True
+    """Train once on prompts of hints alone before the whole ones, where prompts are compact and hint: a small model
+    must learn to copy before anything else, and does so in a fraction of the tokens."""
     max_examples: int | None = Field(None, ge=1)
     """Training examples used at most; none: all."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(8, ge=1)
     """Examples of one forward pass."""
     accumulation: int = Field(1, ge=1)
     """Forward passes of one optimiser step."""
@@ -144,7 +147,7 @@ class DistillationConfig(_Frozen):
 
     base: str = "tiny"
     """tiny: from scratch. smollm2: SmolLM2-135M-Instruct from its package. Else the path of a `transformers` model."""
-    dataset: DatasetConfig = DatasetConfig(num_examples=8_000)
+    dataset: DatasetConfig = DatasetConfig(num_examples=5_000, max_cuts=5)
     """The data set."""
     tiny: TinyLmConfig = TinyLmConfig()
     """The model that is trained from scratch."""

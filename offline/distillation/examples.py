@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, write_answer
 from serendipity.interests.grounding import GroundedInterest, Grounder, ground_answer
-from serendipity.interests.prompt import PromptStyle, render
+from serendipity.interests.prompt import PromptStyle, UserFacts, render
 from serendipity.offline.distillation.config import DatasetConfig
 from serendipity.offline.interests.reasoner import Interest, UserContext
 from serendipity.offline.interests.taxonomy import TaxonomyNode
@@ -116,6 +116,14 @@ def fields_of(config: DatasetConfig) -> tuple[str, ...]:
 def hints_of(found: Sequence[Interest], nodes: Sequence[TaxonomyNode], categories: Sequence[str]) -> tuple[str, ...]:
     """Name the categories of interests, in their order."""
     return tuple(categories[nodes[interest.node_id].categories[0] - 1] for interest in found)
+
+
+def hints_alone(example: Example) -> Example | None:
+    """Shorten a compact prompt to its hints, from which copying is learned at half the tokens; None without hints."""
+    line = next((line for line in example.prompt.splitlines() if line.startswith("hints: ")), None)
+    if line is None:
+        return None
+    return replace(example, prompt=render(UserFacts(hints=line.removeprefix("hints: ").split("; ")), "compact"))
 
 
 def _select(
