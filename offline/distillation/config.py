@@ -55,6 +55,9 @@ class DatasetConfig(_Frozen):
     hints: int = Field(16, ge=0, le=16)
     """Categories the teacher proposes that a prompt lists, best first; near-line prompts list those of the snapshot's
     interests. The model learns to judge them: a debate with the teacher as the other agent. 0: none."""
+    search_share: float = Field(0.3, ge=0, le=1)
+    """Share of the contexts without searches that are given one, for a category among the teacher's proposals, as if
+    typed a minute ago: where logs hold no searches a model would never learn that one leads anywhere."""
     hint_dropout: float = Field(0.1, ge=0, le=1)
     """Share of the prompts without hints, so that users whose interests the snapshot lacks are answered too."""
     prompt_style: PromptStyle | None = None

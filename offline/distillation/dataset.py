@@ -30,7 +30,7 @@ from serendipity.interests.grounding import Grounder
 from serendipity.interests.prompt import PromptStyle
 from serendipity.layout import hash_of, write_atomically
 from serendipity.offline.distillation.config import DatasetConfig
-from serendipity.offline.distillation.examples import REPEATED, Example, Rejected, make_example
+from serendipity.offline.distillation.examples import REPEATED, Example, Rejected, make_example, with_search
 from serendipity.offline.distillation.moments import SPLITS, cuts_of, entered_between, split_of
 from serendipity.offline.distillation.teacher import Teacher
 from serendipity.offline.interests.contexts import contexts_at
@@ -234,12 +234,21 @@ def _examples_at(
     entered = entered_between(histories, cut, config.horizon_days, len(categories), np.array(users, np.int64))
     made: list[Example | Rejected] = []
     for start in range(0, len(users), _BATCH):
-        contexts = contexts_at(histories, cut, users[start : start + _BATCH])
-        for row, (context, found) in enumerate(zip(contexts, reasoner.reason(contexts, depth), strict=True), start):
+        known = contexts_at(histories, cut, users[start : start + _BATCH])
+        proposed = reasoner.reason(known, depth)
+        contexts = [
+            with_search(context, found, nodes, categories, config, rng)
+            for context, found in zip(known, proposed, strict=True)
+        ]
+        changed = [place for place, context in enumerate(contexts) if context is not known[place]]
+        answers = dict(zip(changed, reasoner.reason([contexts[place] for place in changed], depth), strict=True))
+        for place, (context, hinting) in enumerate(zip(contexts, proposed, strict=True)):
+            row = start + place
             made.append(
                 make_example(
                     context,
-                    found,
+                    answers.get(place, hinting),
+                    hinting,
                     set(np.flatnonzero(entered[row]).tolist()),
                     correction,
                     nodes,

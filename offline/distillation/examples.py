@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, write_answer
+from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, read_answer, write_answer
 from serendipity.interests.grounding import GroundedInterest, Grounder, ground_answer
 from serendipity.interests.prompt import PromptStyle, UserFacts, render
 from serendipity.offline.distillation.config import DatasetConfig
@@ -18,6 +18,8 @@ from serendipity.offline.interests.user_facts import facts_of
 
 POPULATION_SEED = "everyone"
 """Seed of an interest that only the population speaks for: an answer's fields are never empty."""
+
+_MINUTE = 60
 
 UNTOLD = "nothing is known of the user"
 UNGROUNDED = "too few interests ground"
@@ -56,9 +58,28 @@ class Rejected:
     prompt: str
 
 
+def with_search(
+    user: UserContext,
+    found: Sequence[Interest],
+    nodes: Sequence[TaxonomyNode],
+    categories: Sequence[str],
+    config: DatasetConfig,
+    rng: np.random.Generator,
+) -> UserContext:
+    """Give a user without searches one for the category of a random proposal, in `search_share` of all cases.
+
+    found: what the teacher proposes without it. The same user comes back in all other cases.
+    """
+    if user.searches or not found or rng.random() >= config.search_share:
+        return user
+    node = nodes[found[int(rng.integers(len(found)))].node_id]
+    return replace(user, searches=((categories[node.categories[0] - 1], user.now - _MINUTE),))
+
+
 def make_example(
     user: UserContext,
     found: Sequence[Interest],
+    hinting: Sequence[Interest],
     entered: Collection[int],
     correction: NDArray[np.float64],
     nodes: Sequence[TaxonomyNode],
@@ -73,6 +94,7 @@ def make_example(
 ) -> Example | Rejected:
     """Make an example of a user's context and the teacher's interests, best first.
 
+    hinting: interests that the prompt hints at: near-line they are older than the latest search.
     entered: numbers of the categories the user entered within the horizon; they only matter for the selection
     "confirmed": there the entered ones come first, in random order, so that what is learned of the first place is how
     likely each category is entered and not how the teacher ranks it; others follow in the teacher's order.
@@ -80,7 +102,7 @@ def make_example(
     """
     facts = facts_of(user, categories, titles, config.facts)
     if rng.random() >= config.hint_dropout:
-        facts = replace(facts, hints=hints_of(found[: config.hints], nodes, categories))
+        facts = replace(facts, hints=hints_of(hinting[: config.hints], nodes, categories))
     prompt = render(facts, style)
     if facts.is_empty:
         return Rejected(user.user_id, user.now, UNTOLD, prompt)
@@ -119,11 +141,19 @@ def hints_of(found: Sequence[Interest], nodes: Sequence[TaxonomyNode], categorie
 
 
 def hints_alone(example: Example) -> Example | None:
-    """Shorten a compact prompt to its hints, from which copying is learned at half the tokens; None without hints."""
-    line = next((line for line in example.prompt.splitlines() if line.startswith("hints: ")), None)
-    if line is None:
+    """Shorten a compact prompt to its hints and the searches that the answer starts from; None without hints.
+
+    Copying is learned from these at half the tokens.
+    """
+    lines = dict(line.split(": ", 1) for line in example.prompt.splitlines() if ": " in line)
+    if "hints" not in lines:
         return None
-    return replace(example, prompt=render(UserFacts(hints=line.removeprefix("hints: ").split("; ")), "compact"))
+    seeds = {proposal.seed for proposal in read_answer(example.answer)}
+    facts = UserFacts(
+        searches=[text for text in lines.get("searches", "").split("; ") if text in seeds],
+        hints=lines["hints"].split("; "),
+    )
+    return replace(example, prompt=render(facts, "compact"))
 
 
 def _select(

@@ -116,3 +116,23 @@ def test_logs_shorter_than_twice_the_horizon_are_refused(shop: Shop) -> None:
 def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"dataset\.parquet: cannot be read"):
         read_examples(tmp_path)
+
+
+def test_users_without_searches_are_lent_one_and_the_teacher_reasons_from_it(shop: Shop, tmp_path: Path) -> None:
+    build(shop, tmp_path / "lent", SMALL.model_copy(update={"search_share": 1.0}))
+    build(shop, tmp_path / "bare", SMALL.model_copy(update={"search_share": 0.0}))
+    lent, bare = read_examples(tmp_path / "lent"), read_examples(tmp_path / "bare")
+    searches = [_line(example.prompt, "searches") for example in lent]
+    assert all(search in shop.vocabulary.categories for search in searches)
+    from_search = [
+        any(proposal.seed == search for proposal in read_answer(example.answer))
+        for example, search in zip(lent, searches, strict=True)
+    ]
+    assert sum(from_search) > len(lent) / 2
+    # Near-line the hints are older than the search.
+    hints = {(example.user_id, example.as_of): _line(example.prompt, "hints") for example in bare}
+    assert all(hints[example.user_id, example.as_of] == _line(example.prompt, "hints") for example in lent)
+
+
+def _line(prompt: str, name: str) -> str:
+    return next(line.partition(": ")[2] for line in prompt.splitlines() if line.startswith(f"{name}: "))
