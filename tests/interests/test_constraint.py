@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from serendipity.interests import constraint
 from serendipity.interests.answer import answer_schema, read_answer, write_answer
-from serendipity.interests.constraint import ConstraintError, JsonConstraint
+from serendipity.interests.constraint import ConstraintError, Distinct, JsonConstraint
 from tests.fixtures.tiny_language_model import make_tiny_language_model
 
 CATEGORIES = ["TEA", "COFFEE & COCOA", 'ODD "NAMES"', "CAFÉ"]
@@ -147,3 +147,29 @@ def test_the_file_alone_is_enough(tmp_path: Path) -> None:
         "assert constraint.JsonConstraint and not [name for name in sys.modules if name.startswith('serendipity')]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_distinct_field_takes_each_value_once_while_others_are_left(
+    model: Any, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> None:
+    names = ["TEA", "TEAPOTS", "COFFEE", "CAFÉ"]
+    rows = {"type": "array", "items": {**SHORT, "properties": {"category": {"enum": names}}}}
+    schema = JsonConstraint(
+        tokenizer,
+        {**rows, "minItems": 5, "maxItems": 5},
+        vocab_size=len(tokenizer) + 8,
+        eos_token_ids=[int(tokenizer.eos_token_id or 0)],
+        distinct=Distinct("category", names),
+    )
+    for text in write(model, tokenizer, schema, [True] * 4, tokens=400, seed=seed):
+        found = [row["category"] for row in json.loads(text)]
+        assert sorted(found[:4]) == sorted(names)
+        assert found[4] in names
+
+
+def test_a_distinct_field_tells_where_an_answer_stands_in_it() -> None:
+    distinct = Distinct("category", ["TEA", "COFFEE"])
+    assert distinct.left('{"interests": [{"seed": "category: ') is None
+    assert distinct.left('[{"category": "TEA"}') is None
+    assert distinct.left('[{"category": "TEA"}, {"category": "CO') == ("CO", ["COFFEE"])

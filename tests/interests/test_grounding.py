@@ -105,6 +105,21 @@ def test_a_seed_is_named_only_if_the_model_was_told_it() -> None:
     ]
 
 
+def test_a_made_up_seed_gives_way_to_a_search_beside_the_interest_then_to_a_recent_category_or_to_none() -> None:
+    def path(facts: UserFacts, interest: str) -> records_pb2.InterestPath:
+        proposal = says(interest, seed="sailing", demand="adventure")
+        return ground_answer([proposal], facts, make_grounder(), known=(), num_interests=1).interests[0].path
+
+    recent = [CategoryFact("Tea", 3, 1)]
+    by_search = path(UserFacts(searches=["tea"], recent=recent), "Coffee")
+    assert (by_search.seed_kind, by_search.seed) == (records_pb2.SEED_KIND_SEARCH, "tea")
+    assert (by_search.core_demand, by_search.relation) == ("Drinks", records_pb2.RELATION_CO_HYPONYM)
+    by_category = path(UserFacts(searches=["sailing boats"], recent=recent), "Coffee")
+    assert (by_category.seed_kind, by_category.seed) == (records_pb2.SEED_KIND_CATEGORY, "Tea")
+    by_nothing = path(UserFacts(searches=["tea"], recent=recent), "Kitchen")
+    assert (by_nothing.seed_kind, by_nothing.seed) == (records_pb2.SEED_KIND_POPULATION, "")
+
+
 def test_an_interest_beside_its_seed_is_a_co_hyponym() -> None:
     facts = UserFacts(recent=[CategoryFact("Tea", 3, 1)])
     said = [says("Coffee", seed="Tea"), says("Mugs", "Kitchen", seed="Tea")]

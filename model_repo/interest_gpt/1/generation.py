@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from constraint import JsonConstraint  # type: ignore[import-not-found]  # placed beside this file
+from constraint import Distinct, JsonConstraint  # type: ignore[import-not-found]  # placed beside this file
 from prompts import Answer, Limits, Prompt, Prompts  # type: ignore[import-not-found]  # beside this file
 from transformers import AutoModelForCausalLM, GenerationConfig
 
@@ -48,6 +48,7 @@ class Generation:
             schema,
             vocab_size=len(model.get_output_embeddings().weight),
             eos_token_ids=self._ends,
+            distinct=_distinct_categories(schema),
         )
 
     @torch.inference_mode()
@@ -70,6 +71,12 @@ class Generation:
         end = next((at for at, token in enumerate(written) if token in self._ends), len(written))
         text = self._tokenizer.decode(written[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Answer(text, len(prompt.tokens), end)
+
+
+def _distinct_categories(schema: dict[str, Any]) -> Any:
+    """Each category once: an answer that repeats one wastes a place, and small models like to."""
+    interest = schema["properties"]["interests"]["items"]["properties"]
+    return Distinct("category", interest["category"]["enum"])
 
 
 def _check_room(model: Any, limits: Limits) -> None:

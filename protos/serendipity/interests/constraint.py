@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,17 +30,43 @@ class ConstraintError(Exception):
     """A schema or a tokenizer cannot be used for constrained decoding: says which, and why."""
 
 
+@dataclass(frozen=True)
+class Distinct:
+    """A text field of the answer's objects and the values it may take, each once."""
+
+    field: str
+    values: Sequence[str]
+
+    def left(self, written: str) -> tuple[str, list[str]] | None:
+        """Where an answer stands inside the field: what it has of the value, and the values not used; else None."""
+        opening = f'{json.dumps(self.field)}: "'
+        *_, last = before = written.split(opening)
+        if len(before) == 1 or '"' in last:
+            return None
+        used = {part.partition('"')[0] for part in before[1:-1]}
+        return last, [value for value in self.values if value not in used]
+
+
 class JsonConstraint:
     """A JSON schema compiled for a tokenizer; made once (half a second), then used for any number of batches.
 
     tokenizer: a fast tokenizer of transformers that covers every byte (byte-level, or with byte fallback).
     schema: JSON schema with an answer. vocab_size: columns of the model's logits, at least the tokenizer's.
-    eos_token_ids: what ends an answer, at least one. Raises ConstraintError.
+    eos_token_ids: what ends an answer, at least one. distinct: a field whose values may occur once an answer, which a
+    schema cannot say. Raises ConstraintError.
     """
 
     def __init__(
-        self, tokenizer: Any, schema: Mapping[str, Any], *, vocab_size: int, eos_token_ids: Sequence[int]
+        self,
+        tokenizer: Any,
+        schema: Mapping[str, Any],
+        *,
+        vocab_size: int,
+        eos_token_ids: Sequence[int],
+        distinct: Distinct | None = None,
     ) -> None:
+        self._tokenizer = tokenizer
+        self._distinct = distinct
         self._eos = list(eos_token_ids)
         if not self._eos:
             raise ConstraintError("eos_token_ids: found none, expected the token that ends an answer")
@@ -57,7 +84,8 @@ class JsonConstraint:
 
     def decoding(self, rows: Sequence[bool]) -> ConstrainedDecoding:
         """Begin a batch. rows: for each row of the batch, whether it is constrained."""
-        return ConstrainedDecoding([self._start.deep_copy() if row else None for row in rows], self._eos)
+        matchers = [self._start.deep_copy() if row else None for row in rows]
+        return ConstrainedDecoding(matchers, self._eos, self._tokenizer, self._distinct)
 
     def _compiled(self, schema: Mapping[str, Any]) -> LLMatcher:
         try:
@@ -77,9 +105,18 @@ class ConstrainedDecoding:
     whole JSON, which who reads it finds out, and the other rows of the batch are not harmed.
     """
 
-    def __init__(self, matchers: Sequence[LLMatcher | None], eos_token_ids: Sequence[int]) -> None:
+    def __init__(
+        self,
+        matchers: Sequence[LLMatcher | None],
+        eos_token_ids: Sequence[int],
+        tokenizer: Any,
+        distinct: Distinct | None,
+    ) -> None:
         self._matchers = matchers
         self._eos = list(eos_token_ids)
+        self._tokenizer = tokenizer
+        self._distinct = distinct
+        self._start: int | None = None
         self._length: int | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -91,7 +128,34 @@ class ConstrainedDecoding:
                 if matcher is not None and not matcher.is_stopped():
                     matcher.consume_tokens(written)
         self._length = input_ids.shape[1]
-        return scores.masked_fill(~self._allowed(scores.shape[1], scores.device), -torch.inf)
+        self._start = self._length if self._start is None else self._start
+        allowed = self._allowed(scores.shape[1], scores.device)
+        if self._distinct is not None:
+            for row, written in enumerate(input_ids[:, self._start :].tolist()):
+                if self._matchers[row] is not None:
+                    self._forbid_used(allowed[row], written, self._distinct)
+        return scores.masked_fill(~allowed, -torch.inf)
+
+    def _forbid_used(self, allowed: torch.Tensor, written: list[int], distinct: Distinct) -> None:
+        """Take away, inside the distinct field, the tokens that lead to nothing but used values. allowed: [vocab]."""
+        found = distinct.left(self._decoded(written))
+        if found is None:
+            return
+        begun, values = found
+        tokens = allowed.nonzero().flatten().tolist()
+        leading = []
+        for token in tokens:
+            value, quote, _ = (begun + self._decoded([token])).partition('"')
+            leads = value in values if quote else any(other.startswith(value) for other in values)
+            # A token may be a part of a character: what it leads to shows later.
+            leading.append(leads or "\ufffd" in value)
+        # When all are used up the schema alone decides.
+        if any(leading):
+            allowed[[token for token, leads in zip(tokens, leading, strict=True) if not leads]] = False
+
+    def _decoded(self, tokens: list[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
 
     def _allowed(self, vocab_size: int, device: torch.device) -> torch.Tensor:
         """Which tokens may follow. Returns [B, vocab_size] bool."""

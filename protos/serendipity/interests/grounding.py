@@ -213,7 +213,8 @@ def ground_answer(
     """Ground an answer's proposals and keep the first num_interests that may be stored.
 
     known: numbers of the categories among the user's latest 200 clicks, which are not novel. A demand or interest that
-    speaks of nothing in the vocabulary, or an address in it, gives way to the name of the node or of the one above it.
+    speaks of nothing in the vocabulary, or an address in it, gives way to the name of the node or of the one above it;
+    a seed that the model was not told, to one that it was told and that lies beside the interest, or to none.
     """
     told = bounded(facts)
     kept: list[tuple[Proposal, Grounding]] = []
@@ -253,6 +254,10 @@ def _path(
 ) -> records_pb2.InterestPath:
     node = grounding.node
     kind, seed = seed_of(proposal.seed, told)
+    if kind == records_pb2.SEED_KIND_POPULATION:
+        kind, seed = _related_seed(node, told, grounder)
+        # What they share is the demand that leads from one to the other.
+        demand = node.path[-2] if seed else demand
     beside = grounder.node_of(seed) if kind != records_pb2.SEED_KIND_PROFILE else None
     is_beside = beside is not None and len(beside.path) > 1 and beside.path[:-1] == node.path[:-1]
     return records_pb2.InterestPath(
@@ -263,6 +268,20 @@ def _path(
         relation=records_pb2.RELATION_CO_HYPONYM if is_beside else records_pb2.RELATION_HYPONYM,
         score=grounding.similarity,
     )
+
+
+def _related_seed(node: GroundingNode, told: UserFacts, grounder: Grounder) -> tuple[records_pb2.SeedKind, str]:
+    """Find a search, else a recent category, with which an interest shares the node above: a path that the taxonomy
+    bears out, where the model named no seed that it was told."""
+    seeds = (
+        *((records_pb2.SEED_KIND_SEARCH, query) for query in told.searches),
+        *((records_pb2.SEED_KIND_CATEGORY, fact.name) for fact in told.recent),
+    )
+    for kind, seed in seeds:
+        found = grounder.node_of(seed)
+        if found is not None and len(found.path) > 1 and found.path[:-1] == node.path[:-1]:
+            return kind, seed
+    return records_pb2.SEED_KIND_POPULATION, ""
 
 
 def seed_of(seed: str, told: UserFacts) -> tuple[records_pb2.SeedKind, str]:
