@@ -62,12 +62,14 @@ async def show_nearline(
         f"user {user.user_id}, whom the snapshot does not know, clicks {recorded.accepted - 1} items and searches for "
         f"“{escape(user.search)}”"
     )
-    first = await client.recall(user.user_id, count=count, explain=True)
+    # So that there is something to see of the interests: by score alone they may come after what is close to the taste.
+    quotas = {"interest": (count // 2, count)}
+    first = await client.recall(user.user_id, count=count, explain=True, quotas=quotas)
     console.print(f"first answer: {_speaks(first)}; the user is queued")
     start = time.monotonic()
     while time.monotonic() - start < _PATIENCE_SECONDS:
         await asyncio.sleep(_POLL_SECONDS)
-        result = await client.recall(user.user_id, count=count, explain=True)
+        result = await client.recall(user.user_id, count=count, explain=True, quotas=quotas)
         if paths := own_paths(result):
             console.print(f"{time.monotonic() - start:.1f} s later: {_speaks(result)}. Paths of the answer:")
             for seed, demand, interest in paths:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from serendipity.channel.errors import (
     TextEncoderRefused,
     TextEncoderUnavailable,
 )
-from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
+from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
 from serendipity.v1 import records_pb2
 
 TEXT_ENCODER = "text_encoder"
@@ -68,19 +69,24 @@ class InterestGpt:
         timeout: float,
         *,
         constrained: bool = True,
+        excluded: Sequence[Sequence[str]] = (),
     ) -> list[Answer]:
         """Ask the model that `spec` names, in batches of up to spec.max_batch, and return answers in prompts' order.
 
         prompts: user messages (`prompt.render`). timeout: seconds for all of them. constrained: only answers of the
-        schema can be written.
+        schema can be written; excluded: of each prompt the categories that such an answer must not name, or nothing.
 
         All are answered or an error is raised: InterestGptUnavailable when the call is worth trying again,
         InterestGptRefused when it is not; of several prompts any may be at fault then, so try them one by one.
         """
         cells = _cells(prompts, "prompt", InterestGptRefused)
+        if excluded:
+            lists = [json.dumps(list(names), ensure_ascii=False) for names in excluded]
+            cells = np.concatenate([cells, _cells(lists, "excluded", InterestGptRefused)], axis=1)
 
         def batch(part: NDArray[np.object_]) -> list[Any]:
-            return [_tensor(PROMPT, part), _tensor(CONSTRAINED, np.full((len(part), 1), constrained))]
+            tensors = [_tensor(PROMPT, part[:, :1]), _tensor(CONSTRAINED, np.full((len(part), 1), constrained))]
+            return [*tensors, _tensor(EXCLUDED, part[:, 1:])] if excluded else tensors
 
         outputs = await self._model.infer(
             spec.model_name, cells, max(1, spec.max_batch), batch, (ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS), timeout

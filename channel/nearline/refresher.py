@@ -20,6 +20,7 @@ from serendipity.interests.answer import AnswerError, Proposal, read_answer
 from serendipity.interests.grounding import GroundedInterest, ground_answer
 from serendipity.interests.life import expires_at
 from serendipity.interests.prompt import bounded, render
+from serendipity.novelty import NO_CATEGORY
 from serendipity.v1 import records_pb2
 
 MAX_INTERESTS = 16
@@ -57,6 +58,7 @@ class _Asked:
     entry: records_pb2.NearlineEntry
     user: KnownUser
     prompt: str
+    excluded: list[str]
 
 
 class Refresher:
@@ -138,7 +140,7 @@ class Refresher:
             if bounded(user.facts).is_empty:
                 outcomes.append(Unneeded(entry, quiet_until=int(self._clock() + self._quiet_seconds)))
             else:
-                asked.append(_Asked(entry, user, render(user.facts, model.style)))
+                asked.append(_Asked(entry, user, render(user.facts, model.style), _known_names(user, model)))
         return asked
 
     def _is_fresh(self, user_id: str, model: RefreshModel, now: int) -> bool:
@@ -156,7 +158,9 @@ class Refresher:
         if not asked:
             return []
         try:
-            answers = await self._gpt.answers(spec, [one.prompt for one in asked], self._timeout)
+            answers = await self._gpt.answers(
+                spec, [one.prompt for one in asked], self._timeout, excluded=[one.excluded for one in asked]
+            )
         except InterestGptRefused as error:
             if len(asked) == 1:
                 outcomes.append(Failed(asked[0].entry, str(error)))
@@ -230,3 +234,8 @@ def _completed(
             paths=[interest.path for interest in interests], reasoner=model.spec.model_name
         ),
     )
+
+
+def _known_names(user: KnownUser, model: RefreshModel) -> list[str]:
+    """Name the categories among the latest 200 clicks: an answer that names one wastes a place."""
+    return [model.snapshot.category_names[number - 1] for number in sorted(user.known) if number != NO_CATEGORY]

@@ -173,3 +173,26 @@ def test_a_distinct_field_tells_where_an_answer_stands_in_it() -> None:
     assert distinct.left('{"interests": [{"seed": "category: ') is None
     assert distinct.left('[{"category": "TEA"}') is None
     assert distinct.left('[{"category": "TEA"}, {"category": "CO') == ("CO", ["COFFEE"])
+
+
+def test_excluded_values_are_taken_by_no_row_they_are_excluded_from(
+    model: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    names = ["TEA", "TEAPOTS", "COFFEE"]
+    schema = JsonConstraint(
+        tokenizer,
+        {**SHORT, "properties": {"category": {"enum": names}}},
+        vocab_size=len(tokenizer) + 8,
+        eos_token_ids=[int(tokenizer.eos_token_id or 0)],
+        distinct=Distinct("category", names),
+    )
+    prompts = tokenizer(["prompt"] * 3, return_tensors="pt")
+    excluded = [["TEA", "COFFEE"], ["TEAPOTS", "COFFEE"], names]
+    written = model.generate(
+        **prompts, do_sample=False, max_new_tokens=80, logits_processor=[schema.decoding([True] * 3, excluded)]
+    )
+    texts = tokenizer.batch_decode(written[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
+    found = [json.loads(text)["category"] for text in texts]
+    assert found[:2] == ["TEAPOTS", "TEA"]
+    # Nothing is left to choose from: the schema alone decides.
+    assert found[2] in names

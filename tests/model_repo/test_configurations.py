@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME
-from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
+from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
 from serendipity.interests.prompt import STYLES
 from serendipity.tools.placement import MODEL_REPOSITORY
 
@@ -84,7 +84,11 @@ def test_interest_gpt_is_asked_alike_with_and_without_vllm() -> None:
 
 def test_interest_gpt_takes_and_gives_what_the_contract_names() -> None:
     config = read("interest_gpt")
-    assert [(tensor.name, tensor.optional) for tensor in config.input] == [(PROMPT, False), (CONSTRAINED, True)]
+    assert [(tensor.name, tensor.optional) for tensor in config.input] == [
+        (PROMPT, False),
+        (CONSTRAINED, True),
+        (EXCLUDED, True),
+    ]
     assert [tensor.name for tensor in config.output] == [ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS]
     assert all(list(tensor.dims) == [1] for tensor in (*config.input, *config.output))
     assert max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size

@@ -5,6 +5,7 @@ Stands alone, in Triton's Python.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,11 @@ INSTRUCTIONS = "instructions.txt"
 
 @dataclass(frozen=True)
 class Batch:
-    """The prompts of one request, and whether the answer to each is constrained."""
+    """The prompts of one request; of each, whether its answer is constrained, and what categories it must not name."""
 
     prompts: list[Prompt]
     constrained: list[bool]
+    excluded: list[frozenset[str]]
 
 
 def check_numpy() -> None:
@@ -90,10 +92,22 @@ def _batch(request: Any, write: Callable[[str], Prompt]) -> Batch:
     cells = pb_utils.get_input_tensor_by_name(request, "prompt").as_numpy().reshape(-1)
     wishes = pb_utils.get_input_tensor_by_name(request, "constrained")
     constrained = [True] * len(cells) if wishes is None else wishes.as_numpy().reshape(-1).astype(bool).tolist()
+    named = pb_utils.get_input_tensor_by_name(request, "excluded")
+    excluded = [_names(cell) for cell in named.as_numpy().reshape(-1)] if named else [frozenset[str]()] * len(cells)
     prompts = []
     for place, cell in enumerate(cells):
         try:
             prompts.append(write(cell.decode()))
         except (PromptError, UnicodeDecodeError) as error:
             raise ValueError(f"prompt {place}: {error}") from error
-    return Batch(prompts, constrained)
+    return Batch(prompts, constrained, excluded)
+
+
+def _names(cell: bytes) -> frozenset[str]:
+    try:
+        names = json.loads(cell)
+    except ValueError as error:
+        raise ValueError(f"excluded: found {cell[:60]!r}, expected a JSON list of categories") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"excluded: found {cell[:60]!r}, expected a JSON list of categories")
+    return frozenset(names)

@@ -5,7 +5,7 @@ Stands alone: needs torch, transformers and the modules beside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +52,17 @@ class Generation:
         )
 
     @torch.inference_mode()
-    def generate(self, prompts: Sequence[Prompt], constrained: Sequence[bool]) -> list[Answer]:
-        """Answer prompts as one batch, padded on the left. constrained: per prompt."""
+    def generate(
+        self, prompts: Sequence[Prompt], constrained: Sequence[bool], excluded: Sequence[Collection[str]] = ()
+    ) -> list[Answer]:
+        """Answer prompts as one batch, padded on the left. constrained, excluded (categories): per prompt."""
         width = max(len(prompt.tokens) for prompt in prompts)
         ids = torch.full((len(prompts), width), self._pad)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
             ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
             mask[row, width - len(prompt.tokens) :] = 1
-        processors = [self._constraint.decoding(constrained)] if any(constrained) else None
+        processors = [self._constraint.decoding(constrained, excluded or None)] if any(constrained) else None
         written = self._model.generate(
             input_ids=ids.to(self._device), attention_mask=mask.to(self._device), logits_processor=processors
         )

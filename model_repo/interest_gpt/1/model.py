@@ -60,6 +60,7 @@ class TritonPythonModel:
             answers = self._generation.generate(
                 [prompt for batch in batches.values() for prompt in batch.prompts],
                 [wish for batch in batches.values() for wish in batch.constrained],
+                [names for batch in batches.values() for names in batch.excluded],
             )
         except Exception as error:
             if len(batches) == 1:

@@ -9,8 +9,9 @@ that the parameter `engine` names batches by itself: every prompt is a request o
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,7 @@ class TritonPythonModel:
         try:
             self._prompts = open_prompts(version, parameters)
             self._engine = parameters["engine"]
-            self._sampling = {
-                wish: _sampling(self._prompts.limits.max_new_tokens, read_json(version / SCHEMA) if wish else None)
-                for wish in (True, False)
-            }
+            self._schema: dict[str, Any] = read_json(version / SCHEMA)
         except Exception as error:
             raise pb_utils.TritonModelException(f"{version}: {error}") from error
         tokenizer = self._prompts.tokenizer
@@ -60,8 +58,8 @@ class TritonPythonModel:
 
     async def _answer(self, batch: Batch) -> Any:
         asked = [
-            self._request(prompt, wish).async_exec(decoupled=True)
-            for prompt, wish in zip(batch.prompts, batch.constrained, strict=True)
+            self._request(prompt, wish, names).async_exec(decoupled=True)
+            for prompt, wish, names in zip(batch.prompts, batch.constrained, batch.excluded, strict=True)
         ]
         try:
             streams = await asyncio.gather(*asked)
@@ -70,11 +68,13 @@ class TritonPythonModel:
             return failure(error, pb_utils.TritonError.UNAVAILABLE)
         return response(answers)
 
-    def _request(self, prompt: Prompt, constrained: bool) -> Any:
+    def _request(self, prompt: Prompt, constrained: bool, excluded: Collection[str]) -> Any:
+        schema = _without(self._schema, excluded) if constrained else None
+        sampling = _sampling(self._prompts.limits.max_new_tokens, schema)
         text = prompt.text.removeprefix(self._begin) if self._begin else prompt.text
         inputs = {
             "text_input": np.array([text.encode()], np.object_),
-            "sampling_parameters": np.array([self._sampling[constrained]], np.object_),
+            "sampling_parameters": np.array([sampling], np.object_),
             "stream": np.array([False]),
             "exclude_input_in_output": np.array([True]),
             "return_num_output_tokens": np.array([True]),
@@ -103,6 +103,14 @@ class TritonPythonModel:
         # vLLM counts the token that ends an answer.
         tokens = most if was_cut else max(0, int(answer["num_output_tokens"]) - 1)
         return Answer(answer["text_output"].decode(), len(prompt.tokens), tokens)
+
+
+def _without(schema: dict[str, Any], excluded: Collection[str]) -> dict[str, Any]:
+    """Take categories out of an answer's schema, unless that leaves none."""
+    mine = copy.deepcopy(schema)
+    category = mine["properties"]["interests"]["items"]["properties"]["category"]
+    category["enum"] = [name for name in category["enum"] if name not in excluded] or category["enum"]
+    return mine
 
 
 def _sampling(max_new_tokens: int, schema: dict[str, Any] | None) -> bytes:

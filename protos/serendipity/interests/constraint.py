@@ -10,7 +10,7 @@ serendipity is not installed, can load a copy of this file placed beside a model
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,10 @@ class Distinct:
 
     field: str
     values: Sequence[str]
+
+    def without(self, names: Collection[str]) -> Distinct:
+        """Take values away."""
+        return Distinct(self.field, [value for value in self.values if value not in names])
 
     def left(self, written: str) -> tuple[str, list[str]] | None:
         """Where an answer stands inside the field: what it has of the value, and the values not used; else None."""
@@ -82,10 +86,14 @@ class JsonConstraint:
         other._start = self._compiled(schema)
         return other
 
-    def decoding(self, rows: Sequence[bool]) -> ConstrainedDecoding:
-        """Begin a batch. rows: for each row of the batch, whether it is constrained."""
+    def decoding(self, rows: Sequence[bool], excluded: Sequence[Collection[str]] | None = None) -> ConstrainedDecoding:
+        """Begin a batch. rows: for each row of the batch, whether it is constrained; excluded: values of the distinct
+        field that it must not take, while it has others to choose from."""
         matchers = [self._start.deep_copy() if row else None for row in rows]
-        return ConstrainedDecoding(matchers, self._eos, self._tokenizer, self._distinct)
+        distinct = [self._distinct] * len(rows)
+        if self._distinct is not None and excluded is not None:
+            distinct = [self._distinct.without(names) for names in excluded]
+        return ConstrainedDecoding(matchers, self._eos, self._tokenizer, distinct)
 
     def _compiled(self, schema: Mapping[str, Any]) -> LLMatcher:
         try:
@@ -110,7 +118,7 @@ class ConstrainedDecoding:
         matchers: Sequence[LLMatcher | None],
         eos_token_ids: Sequence[int],
         tokenizer: Any,
-        distinct: Distinct | None,
+        distinct: Sequence[Distinct | None],
     ) -> None:
         self._matchers = matchers
         self._eos = list(eos_token_ids)
@@ -130,10 +138,9 @@ class ConstrainedDecoding:
         self._length = input_ids.shape[1]
         self._start = self._length if self._start is None else self._start
         allowed = self._allowed(scores.shape[1], scores.device)
-        if self._distinct is not None:
-            for row, written in enumerate(input_ids[:, self._start :].tolist()):
-                if self._matchers[row] is not None:
-                    self._forbid_used(allowed[row], written, self._distinct)
+        for row, distinct in enumerate(self._distinct):
+            if distinct is not None and self._matchers[row] is not None:
+                self._forbid_used(allowed[row], input_ids[row, self._start :].tolist(), distinct)
         return scores.masked_fill(~allowed, -torch.inf)
 
     def _forbid_used(self, allowed: torch.Tensor, written: list[int], distinct: Distinct) -> None:
