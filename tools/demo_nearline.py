@@ -84,11 +84,13 @@ async def show_nearline(
 
 def own_paths(result: RecallResult) -> list[tuple[str, str, str]]:
     """List the paths seed → core demand → latent interest of an answer that start at something the user did."""
-    return [
+    paths = (
         (reason.seed, reason.core_demand, reason.latent_interest)
         for reason in result.message.reasons
         if reason.seed and reason.latent_interest
-    ]
+    )
+    # A path is told once for the items of its interest and once for those near it.
+    return list(dict.fromkeys(paths))
 
 
 def _speaks(result: RecallResult) -> str:
