@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.feedback_clicks import feedback_clicks
 from serendipity.channel.interest_weights import ItemEvents
 from serendipity.channel.interests import Freshness, InterestEvents, InterestReader, Interests
 from serendipity.channel.nearline.priority import refresh_priority
@@ -31,7 +32,7 @@ from serendipity.channel.state import UserState
 from serendipity.channel.stores import StoredUser, feedback_columns
 from serendipity.channel.vectors import RowRanges
 from serendipity.features import LongHistory, TowerInputs, with_clicks
-from serendipity.novelty import CLICK_WINDOW, NO_CATEGORY, Clicks, clicked_categories, latest
+from serendipity.novelty import CLICK_WINDOW, Clicks, clicked_categories, latest
 from serendipity.v1 import records_pb2
 
 _UNPROVED = "novelty is judged without it"
@@ -184,21 +185,17 @@ def _feedback(
         return _Feedback.none()
     if record is None:
         return _Feedback.none()
-    items, times = feedback_columns(record.clicks, snapshot.rows)
+    clicks = feedback_clicks(snapshot, record)
     horizon = int(settings.served_horizon_hours * 3600)
     # Beyond every event where nothing counts as served.
     since = query.now - horizon if horizon else np.iinfo(np.int64).max
     at_least = settings.interest_exposures if settings.interest_calibration else 0
     exposed, exposure_times = feedback_columns(record.exposures, snapshot.rows, since, at_least)
-    categories = snapshot.categories_of(items)
-    for i in np.flatnonzero(items[: len(record.click_categories)] == 0).tolist():
-        # In the catalogue when it was clicked and gone since: its category stays known to the user all the same.
-        categories[i] = snapshot.category_numbers.get(record.click_categories[i], NO_CATEGORY)
     return _Feedback(
-        clicks=Clicks(items, categories, times),
+        clicks=clicks,
         served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
         events=InterestEvents(
-            ItemEvents.of(items, times, query.now), ItemEvents.of(exposed, exposure_times, query.now)
+            ItemEvents.of(clicks.items, clicks.times, query.now), ItemEvents.of(exposed, exposure_times, query.now)
         ),
         says_something=bool(record.clicks or record.searches or record.signals),
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt
+from serendipity.channel.feedback_clicks import feedback_clicks
 from serendipity.channel.snapshot import Snapshot
 from serendipity.channel.stores import Store, StoredUser, feedback_columns
 from serendipity.features import LongHistory, with_clicks
@@ -142,16 +141,6 @@ class ContextReader:
     def _title(self, row: int) -> str:
         item = self._snapshot.items.read(self._snapshot.item_ids[row])
         return item.title if item else ""
-
-
-def feedback_clicks(snapshot: Snapshot, feedback: records_pb2.UserFeedbackRecord) -> Clicks:
-    """Lay acknowledged clicks out by the rows and categories of a snapshot."""
-    items, times = feedback_columns(feedback.clicks, snapshot.rows)
-    categories = snapshot.categories_of(items)
-    for i in np.flatnonzero(items[: len(feedback.click_categories)] == 0).tolist():
-        # In the catalogue when it was clicked and gone since: its category stays known to the user all the same.
-        categories[i] = snapshot.category_numbers.get(feedback.click_categories[i], NO_CATEGORY)
-    return Clicks(items, categories, times)
 
 
 def _searches(
