@@ -37,6 +37,8 @@ ITEM_VECTORS = "item_vectors.npy"
 ITEM_INDEX = "items.faiss"
 """IVF index; only where the manifest's vector index is of kind "ivf"."""
 NOVEL_CATEGORIES = "novel_categories.lmdb"
+GROUPS = "groups.lmdb"
+"""Groups of users; only in snapshots whose manifest names a group model."""
 SIGNALS = "signals.lmdb"
 """Searches, views and the like by user; read near-line only. Snapshots written before this file existed lack it."""
 
@@ -64,6 +66,11 @@ def item_key(item_id: str) -> bytes:
 def node_key(node_id: int) -> bytes:
     """Encode an interest node id as an LMDB key."""
     return struct.pack(">I", node_id)
+
+
+def group_key(group_id: int) -> bytes:
+    """Encode a group id as an LMDB key."""
+    return struct.pack(">I", group_id)
 
 
 def write_manifest(directory: Path, manifest: records_pb2.Manifest) -> None:

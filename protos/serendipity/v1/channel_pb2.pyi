@@ -33,6 +33,7 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_UNSPECIFIED: _ClassVar[Source]
     SOURCE_INTEREST: _ClassVar[Source]
     SOURCE_COLLABORATIVE: _ClassVar[Source]
+    SOURCE_GROUP: _ClassVar[Source]
 
 class SourceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -69,6 +70,7 @@ EVENT_TYPE_SEARCH: EventType
 SOURCE_UNSPECIFIED: Source
 SOURCE_INTEREST: Source
 SOURCE_COLLABORATIVE: Source
+SOURCE_GROUP: Source
 SOURCE_STATE_UNSPECIFIED: SourceState
 SOURCE_STATE_OK: SourceState
 SOURCE_STATE_EMPTY: SourceState

@@ -58,7 +58,7 @@ REFRESH_CAUSE_FOREIGN: RefreshCause
 REFRESH_CAUSE_OPERATOR: RefreshCause
 
 class UserRecord(_message.Message):
-    __slots__ = ("click_items", "click_categories", "click_times", "profile", "user_vector", "long_categories", "long_counts", "long_last_times")
+    __slots__ = ("click_items", "click_categories", "click_times", "profile", "user_vector", "long_categories", "long_counts", "long_last_times", "csid", "group_id")
     CLICK_ITEMS_FIELD_NUMBER: _ClassVar[int]
     CLICK_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     CLICK_TIMES_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,8 @@ class UserRecord(_message.Message):
     LONG_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     LONG_COUNTS_FIELD_NUMBER: _ClassVar[int]
     LONG_LAST_TIMES_FIELD_NUMBER: _ClassVar[int]
+    CSID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     click_items: _containers.RepeatedScalarFieldContainer[int]
     click_categories: _containers.RepeatedScalarFieldContainer[int]
     click_times: _containers.RepeatedScalarFieldContainer[int]
@@ -75,7 +77,33 @@ class UserRecord(_message.Message):
     long_categories: _containers.RepeatedScalarFieldContainer[int]
     long_counts: _containers.RepeatedScalarFieldContainer[int]
     long_last_times: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, click_items: _Optional[_Iterable[int]] = ..., click_categories: _Optional[_Iterable[int]] = ..., click_times: _Optional[_Iterable[int]] = ..., profile: _Optional[_Iterable[int]] = ..., user_vector: _Optional[bytes] = ..., long_categories: _Optional[_Iterable[int]] = ..., long_counts: _Optional[_Iterable[int]] = ..., long_last_times: _Optional[_Iterable[int]] = ...) -> None: ...
+    csid: _containers.RepeatedScalarFieldContainer[int]
+    group_id: int
+    def __init__(self, click_items: _Optional[_Iterable[int]] = ..., click_categories: _Optional[_Iterable[int]] = ..., click_times: _Optional[_Iterable[int]] = ..., profile: _Optional[_Iterable[int]] = ..., user_vector: _Optional[bytes] = ..., long_categories: _Optional[_Iterable[int]] = ..., long_counts: _Optional[_Iterable[int]] = ..., long_last_times: _Optional[_Iterable[int]] = ..., csid: _Optional[_Iterable[int]] = ..., group_id: _Optional[int] = ...) -> None: ...
+
+class GroupRecord(_message.Message):
+    __slots__ = ("group_id", "profile", "users", "categories")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    group_id: int
+    profile: str
+    users: int
+    categories: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, group_id: _Optional[int] = ..., profile: _Optional[str] = ..., users: _Optional[int] = ..., categories: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class UserGroupRecord(_message.Message):
+    __slots__ = ("csid", "group_id", "group_model_id", "generated_at")
+    CSID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
+    csid: _containers.RepeatedScalarFieldContainer[int]
+    group_id: int
+    group_model_id: str
+    generated_at: int
+    def __init__(self, csid: _Optional[_Iterable[int]] = ..., group_id: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generated_at: _Optional[int] = ...) -> None: ...
 
 class InterestsRecord(_message.Message):
     __slots__ = ("node_ids", "weights", "generated_at", "expires_at", "taxonomy_hash", "vocabulary_id")
@@ -172,19 +200,23 @@ class ItemRecord(_message.Message):
     def __init__(self, row: _Optional[int] = ..., category: _Optional[int] = ..., title: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., brand: _Optional[str] = ..., available: _Optional[bool] = ...) -> None: ...
 
 class NovelCategoriesRecord(_message.Message):
-    __slots__ = ("categories", "scores", "generated_at", "group_model_id")
+    __slots__ = ("categories", "scores", "generated_at", "group_model_id", "generation", "taxonomy_hash")
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
     GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
     categories: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     generated_at: int
     group_model_id: str
-    def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ...) -> None: ...
+    generation: int
+    taxonomy_hash: int
+    def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold")
+    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold", "groups", "coevolution")
     class ChecksumsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +251,8 @@ class Manifest(_message.Message):
     BUILD_CONFIGURATION_FIELD_NUMBER: _ClassVar[int]
     INTEREST_GPT_FIELD_NUMBER: _ClassVar[int]
     GROUNDING_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    COEVOLUTION_FIELD_NUMBER: _ClassVar[int]
     layout_version: int
     version: str
     created_at: _timestamp_pb2.Timestamp
@@ -239,7 +273,71 @@ class Manifest(_message.Message):
     build_configuration: str
     interest_gpt: InterestGptSpec
     grounding_threshold: float
-    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ...) -> None: ...
+    groups: GroupSpec
+    coevolution: CoevolutionSpec
+    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ..., groups: _Optional[_Union[GroupSpec, _Mapping]] = ..., coevolution: _Optional[_Union[CoevolutionSpec, _Mapping]] = ...) -> None: ...
+
+class GroupSpec(_message.Message):
+    __slots__ = ("group_model_id", "model_name", "fingerprint", "sequence_length", "click_threshold", "counted", "min_clicks", "num_groups", "codebook_size", "num_quantizers", "profile_fields", "max_batch")
+    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    CLICK_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    MIN_CLICKS_FIELD_NUMBER: _ClassVar[int]
+    NUM_GROUPS_FIELD_NUMBER: _ClassVar[int]
+    CODEBOOK_SIZE_FIELD_NUMBER: _ClassVar[int]
+    NUM_QUANTIZERS_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    group_model_id: str
+    model_name: str
+    fingerprint: str
+    sequence_length: int
+    click_threshold: int
+    counted: str
+    min_clicks: int
+    num_groups: int
+    codebook_size: int
+    num_quantizers: int
+    profile_fields: _containers.RepeatedCompositeFieldContainer[ProfileField]
+    max_batch: int
+    def __init__(self, group_model_id: _Optional[str] = ..., model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., sequence_length: _Optional[int] = ..., click_threshold: _Optional[int] = ..., counted: _Optional[str] = ..., min_clicks: _Optional[int] = ..., num_groups: _Optional[int] = ..., codebook_size: _Optional[int] = ..., num_quantizers: _Optional[int] = ..., profile_fields: _Optional[_Iterable[_Union[ProfileField, _Mapping]]] = ..., max_batch: _Optional[int] = ...) -> None: ...
+
+class CoevolutionSpec(_message.Message):
+    __slots__ = ("novelty_model_name", "novelty_fingerprint", "relevance_model_name", "relevance_fingerprint", "base", "prompt_style", "group_model_id", "taxonomy_hash", "num_candidates", "threshold", "score_scale", "score_offset", "generation", "max_batch", "max_prompt_tokens")
+    NOVELTY_MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    NOVELTY_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    RELEVANCE_MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    RELEVANCE_FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_STYLE_FIELD_NUMBER: _ClassVar[int]
+    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
+    NUM_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    SCORE_SCALE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    novelty_model_name: str
+    novelty_fingerprint: str
+    relevance_model_name: str
+    relevance_fingerprint: str
+    base: str
+    prompt_style: str
+    group_model_id: str
+    taxonomy_hash: str
+    num_candidates: int
+    threshold: float
+    score_scale: float
+    score_offset: float
+    generation: int
+    max_batch: int
+    max_prompt_tokens: int
+    def __init__(self, novelty_model_name: _Optional[str] = ..., novelty_fingerprint: _Optional[str] = ..., relevance_model_name: _Optional[str] = ..., relevance_fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., group_model_id: _Optional[str] = ..., taxonomy_hash: _Optional[str] = ..., num_candidates: _Optional[int] = ..., threshold: _Optional[float] = ..., score_scale: _Optional[float] = ..., score_offset: _Optional[float] = ..., generation: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class InterestGptSpec(_message.Message):
     __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "rank_weights", "max_batch", "facts", "answer_fields")

@@ -1,0 +1,40 @@
+"""How the two LLMs' answers become a novel-category list: one code for the batch builder and for near-line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LIST_LENGTH = 64
+"""Categories a stored list holds at most."""
+
+
+@dataclass(frozen=True)
+class AlignedCategory:
+    """A category of a list. alignment: s of arXiv 2508.00450, eq. 13, normalised to 0 … 1."""
+
+    category: str
+    alignment: float
+
+
+def alignment(score: float, scale: float, offset: float) -> float:
+    """Normalise what the Relevance LLM gives to 0 … 1: a logistic curve fitted on validation pairs (Platt)."""
+    # Not exp of a large positive number, which overflows.
+    z = scale * score + offset
+    return 1 / (1 + math.exp(-z)) if z >= 0 else math.exp(z) / (1 + math.exp(z))
+
+
+def aligned_list(
+    candidates: Sequence[str], alignments: Sequence[float], threshold: float, most: int = LIST_LENGTH
+) -> list[AlignedCategory]:
+    """Keep the candidates whose alignment reaches the threshold, best aligned first (eq. 14).
+
+    candidates: in the Novelty LLM's order, which decides between equals. Values that are not finite are dropped.
+    """
+    kept = [
+        AlignedCategory(category, value)
+        for category, value in zip(candidates, alignments, strict=True)
+        if math.isfinite(value) and value >= threshold
+    ]
+    return sorted(kept, key=lambda aligned: -aligned.alignment)[:most]
