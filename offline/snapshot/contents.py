@@ -80,6 +80,8 @@ class SnapshotContents:
     grounding_threshold: least cosine at which a name grounds in a node by the text encoder.
     signals: user id → what near-line prompts are told beside the clicks; users without any are left out.
     interest_gpt: which InterestGPT refreshes interests; None: none was trained.
+    group_spec: the group model that users' groups are of; None: none was built. groups: by group id, 0 … num_groups.
+    coevolution: the LLMs that wrote the lists; None: none were trained, and there are no lists.
     novel_categories: novel-category key → record. build_configuration: JSON.
     """
 
@@ -103,6 +105,9 @@ class SnapshotContents:
     signals: Mapping[str, records_pb2.UserSignalsRecord] = field(default_factory=dict)
     interest_gpt: records_pb2.InterestGptSpec | None = None
     click_types: Sequence[channel_pb2.EventType] = (channel_pb2.EVENT_TYPE_CLICK,)
+    group_spec: records_pb2.GroupSpec | None = None
+    groups: Sequence[records_pb2.GroupRecord] = ()
+    coevolution: records_pb2.CoevolutionSpec | None = None
     novel_categories: Mapping[bytes, records_pb2.NovelCategoriesRecord] = field(default_factory=dict)
     build_configuration: str = "{}"
 

@@ -73,6 +73,7 @@ def check_user(name: str, record: records_pb2.UserRecord, contents: SnapshotCont
         list(record.long_categories),
         f"category numbers, 1 to {num_categories}",
     )
+    _check_group(name, record, contents.group_spec)
 
 
 def check_interests(name: str, record: records_pb2.InterestsRecord, contents: SnapshotContents) -> None:
@@ -157,3 +158,12 @@ def check_signals(name: str, record: records_pb2.UserSignalsRecord, contents: Sn
         items,
         f"row + 1, 1 to {contents.num_items}",
     )
+
+
+def _check_group(name: str, record: records_pb2.UserRecord, spec: records_pb2.GroupSpec | None) -> None:
+    layers, codes, groups = (spec.num_quantizers, spec.codebook_size, spec.num_groups) if spec else (0, 0, 0)
+    csid = list(record.csid)
+    expected = f"none, or {layers} codes below {codes}" if spec else "none: there is no group model"
+    require(not csid or (len(csid) == layers and max(csid) < codes), f"{name}.csid", csid, expected)
+    require(bool(csid) == bool(record.group_id), f"{name}.group_id", record.group_id, "a group where there is a CSID")
+    require(record.group_id <= groups, f"{name}.group_id", record.group_id, f"0 to {groups}")

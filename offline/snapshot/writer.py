@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.offline.snapshot.contents import SnapshotContents, check_contents, check_identifier
+from serendipity.offline.snapshot.group_checks import check_groups, check_novel_categories
 from serendipity.offline.snapshot.index import BuiltIndex, IndexConfig, build_index
 from serendipity.offline.snapshot.record_checks import (
     check_interest_paths,
@@ -45,6 +46,7 @@ def write_snapshot(
     Raises ContentsError, before anything appears in `root`, when the contents do not fit together.
     """
     check_contents(contents)
+    check_groups(contents)
     root.mkdir(parents=True, exist_ok=True)
     with _exclusive(root):
         beside = root / _BUILDING
@@ -79,11 +81,13 @@ def _write_files(
         ),
         layout.SIGNALS: write_store(directory / layout.SIGNALS, _signals(contents)),
         layout.ITEMS: write_store(directory / layout.ITEMS, _items(contents)),
-        layout.NOVEL_CATEGORIES: write_store(
-            directory / layout.NOVEL_CATEGORIES,
-            ((key, record.SerializeToString()) for key, record in sorted(contents.novel_categories.items())),
-        ),
+        layout.NOVEL_CATEGORIES: write_store(directory / layout.NOVEL_CATEGORIES, _novel_categories(contents)),
     }
+    if contents.group_spec is not None:
+        sizes[layout.GROUPS] = write_store(
+            directory / layout.GROUPS,
+            ((layout.group_key(group.group_id), group.SerializeToString()) for group in contents.groups),
+        )
     _write_array(directory / layout.INTEREST_VECTORS, contents.node_vectors)
     _write_array(directory / layout.ITEM_VECTORS, contents.item_vectors)
     _write_array(directory / layout.ITEM_AVAILABLE, np.asarray(contents.catalogue.available, np.bool_))
@@ -125,6 +129,8 @@ def _manifest(contents: SnapshotContents, directory: Path, created_at: int, buil
         vocabulary_id=contents.vocabulary_id,
         grounding_threshold=contents.grounding_threshold,
         interest_gpt=contents.interest_gpt,
+        groups=contents.group_spec,
+        coevolution=contents.coevolution,
         build_configuration=contents.build_configuration,
     )
     stamp = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -171,6 +177,12 @@ def _signals(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
     for key, user_id in _keys("signals", contents.signals):
         record = contents.signals[user_id]
         check_signals(f"signals[{user_id!r}]", record, contents)
+        yield key, record.SerializeToString()
+
+
+def _novel_categories(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
+    for key, record in sorted(contents.novel_categories.items()):
+        check_novel_categories(f"novel_categories[{key.hex()}]", record, contents)
         yield key, record.SerializeToString()
 
 
