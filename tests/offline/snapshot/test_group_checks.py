@@ -1,0 +1,161 @@
+"""What a snapshot refuses of groups, their models and the novel-category lists."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serendipity import layout
+from serendipity.keys import novel_category_key
+from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents, taxonomy_number
+from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.v1 import records_pb2
+from tests.fixtures.small_world import NOW, SmallWorld
+
+MODEL = "0123456789abcdef"
+
+
+def _with_groups(small_world: SmallWorld) -> SnapshotContents:
+    """The small world's contents with two groups and a list for one of them."""
+    contents = small_world.contents
+    taxonomy_hash = contents.taxonomy_hash
+    key = novel_category_key(MODEL, 1, contents.catalogue.categories[:1])
+    return dataclasses.replace(
+        contents,
+        group_spec=records_pb2.GroupSpec(
+            group_model_id=MODEL,
+            model_name=f"group_encoder_{MODEL}",
+            fingerprint=MODEL,
+            sequence_length=8,
+            click_threshold=1,
+            counted="category",
+            min_clicks=2,
+            num_groups=1,
+            codebook_size=4,
+            num_quantizers=2,
+            max_batch=16,
+        ),
+        groups=[
+            records_pb2.GroupRecord(group_id=0, profile="everyone", users=3),
+            records_pb2.GroupRecord(group_id=1, profile="some", users=2, categories=[1]),
+        ],
+        coevolution=records_pb2.CoevolutionSpec(
+            novelty_model_name=f"novelty_llm_{MODEL}",
+            novelty_fingerprint=MODEL,
+            relevance_model_name=f"relevance_llm_{MODEL}",
+            relevance_fingerprint=MODEL,
+            base="tiny",
+            prompt_style="compact",
+            group_model_id=MODEL,
+            taxonomy_hash=taxonomy_hash,
+            num_candidates=4,
+            threshold=0.5,
+            score_scale=1.0,
+            max_batch=16,
+            max_prompt_tokens=64,
+        ),
+        novel_categories={
+            key: records_pb2.NovelCategoriesRecord(
+                categories=[2, 1],
+                scores=[0.75, 0.5],
+                generated_at=NOW,
+                group_model_id=MODEL,
+                taxonomy_hash=taxonomy_number(taxonomy_hash),
+            )
+        },
+    )
+
+
+def _changed(contents: SnapshotContents, field: str, **values: Any) -> SnapshotContents:
+    """Change fields of one of the contents' messages: the spec, the LLMs, the second group or the only list."""
+    message: Any
+    if field == "novel_categories":
+        ((key, record),) = contents.novel_categories.items()
+        message = type(record).FromString(record.SerializeToString())
+        changed: Any = {key: message}
+    elif field == "groups":
+        message = records_pb2.GroupRecord.FromString(contents.groups[1].SerializeToString())
+        changed = [contents.groups[0], message]
+    else:
+        found = getattr(contents, field)
+        message = changed = type(found).FromString(found.SerializeToString())
+    for name, value in values.items():
+        if isinstance(value, list):
+            getattr(message, name)[:] = value
+        else:
+            setattr(message, name, value)
+    return dataclasses.replace(contents, **{field: changed})
+
+
+def test_groups_and_lists_are_read_back(small_world: SmallWorld, tmp_path: Path) -> None:
+    contents = _with_groups(small_world)
+    directory = write_snapshot(contents, tmp_path, created_at=NOW)
+    manifest = layout.verify_files(directory)
+    assert (manifest.groups, manifest.coevolution) == (contents.group_spec, contents.coevolution)
+    assert (directory / layout.GROUPS).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "message"),
+    [
+        ("group_spec", {"fingerprint": "x"}, "fingerprint of model_name: found 'x', expected 16 hex digits"),
+        ("group_spec", {"model_name": "group_encoder_"}, "group_spec.model_name"),
+        ("group_spec", {"group_model_id": ""}, "group_spec.group_model_id"),
+        ("group_spec", {"counted": "brand"}, "group_spec.counted: found 'brand'"),
+        ("group_spec", {"num_groups": 2}, "groups: found ids [0, 1] …, expected 0 to 2 in order"),
+        ("groups", {"profile": ""}, "groups[1].profile: found 0 characters"),
+        ("groups", {"categories": [10_000]}, "groups[1].categories"),
+        ("coevolution", {"group_model_id": "f" * 16}, "coevolution.group_model_id"),
+        ("coevolution", {"taxonomy_hash": "f" * 64}, "coevolution.taxonomy_hash"),
+        ("coevolution", {"threshold": float("nan")}, "coevolution.threshold"),
+        ("coevolution", {"prompt_style": "verse"}, "coevolution.prompt_style: found 'verse'"),
+        ("novel_categories", {"scores": [0.5]}, "scores: found 1 scores, expected 2"),
+        ("novel_categories", {"scores": [0.5, 0.75]}, "best first"),
+        ("novel_categories", {"scores": [float("nan"), 0.5]}, "within 0 … 1"),
+        ("novel_categories", {"categories": [1, 1]}, "distinct category numbers"),
+        ("novel_categories", {"categories": [0, 1]}, "distinct category numbers"),
+        ("novel_categories", {"group_model_id": "other"}, "group_model_id: found 'other'"),
+        ("novel_categories", {"taxonomy_hash": 1}, "taxonomy_hash"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    small_world: SmallWorld, tmp_path: Path, field: str, values: dict[str, Any], message: str
+) -> None:
+    contents = _changed(_with_groups(small_world), field, **values)
+    with pytest.raises(ContentsError, match=re.escape(message)):
+        write_snapshot(contents, tmp_path, created_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"csid": [1, 4], "group_id": 1}, "csid: found [1, 4], expected none, or 2 codes below 4"),
+        ({"csid": [1], "group_id": 1}, "csid: found [1]"),
+        ({"csid": [], "group_id": 1}, "group_id: found 1, expected a group where there is a CSID"),
+        ({"csid": [1, 2], "group_id": 2}, "group_id: found 2, expected 0 to 1"),
+    ],
+)
+def test_a_users_group_must_be_one_of_the_model(
+    small_world: SmallWorld, tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    contents = _with_groups(small_world)
+    user_id, record = next(iter(contents.users.items()))
+    changed = records_pb2.UserRecord.FromString(record.SerializeToString())
+    changed.csid[:] = values["csid"]
+    changed.group_id = values["group_id"]
+    with pytest.raises(ContentsError, match=re.escape(message)):
+        write_snapshot(
+            dataclasses.replace(contents, users={**contents.users, user_id: changed}), tmp_path, created_at=NOW
+        )
+
+
+def test_lists_need_the_models_that_wrote_them(small_world: SmallWorld, tmp_path: Path) -> None:
+    contents = _with_groups(small_world)
+    with pytest.raises(ContentsError, match="novel_categories: found 1 lists, expected none"):
+        write_snapshot(dataclasses.replace(contents, coevolution=None), tmp_path, created_at=NOW)
+    with pytest.raises(ContentsError, match="groups: found 2 groups, expected none"):
+        write_snapshot(dataclasses.replace(contents, group_spec=None), tmp_path, created_at=NOW)
