@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,18 @@ from serendipity.v1 import records_pb2
 
 UserTower = Callable[[TowerInputs], NDArray[np.float32]]
 """Exported user tower: B users → [B, 1 + K, d] float32."""
+
+
+class UserGroups(Protocol):
+    """Which group every user of some histories belongs to."""
+
+    @property
+    def csid(self) -> NDArray[np.int32]:
+        """[U, layers] codes of the users' collaborative semantic ids."""
+
+    @property
+    def group_id(self) -> NDArray[np.int32]:
+        """[U] groups; 0, and no CSID, for users with too little history."""
 
 
 def known_users(histories: Histories, moment: int) -> list[int]:
@@ -46,12 +59,14 @@ class UserRecords(Mapping[str, records_pb2.UserRecord]):
         moment: int,
         assembler: FeatureAssembler,
         vectors: NDArray[np.float16],
+        groups: UserGroups | None = None,
     ) -> None:
-        """Take users (numbers) and their stored vectors, [len(users), d]."""
+        """Take users (numbers), their stored vectors, [len(users), d], and the groups of all users of the histories."""
         self._histories = histories
         self._moment = moment
         self._assembler = assembler
         self._vectors = vectors
+        self._groups = groups
         self._place = {histories.user_ids[user]: i for i, user in enumerate(users)}
 
     def __len__(self) -> int:
@@ -66,6 +81,7 @@ class UserRecords(Mapping[str, records_pb2.UserRecord]):
         clicks = self._histories.clicks_before(user, self._moment)
         long = self._histories.long_history_before(user, self._moment)
         most = slice(MAX_LONG_CATEGORIES)
+        group_id = 0 if self._groups is None else int(self._groups.group_id[user])
         return records_pb2.UserRecord(
             click_items=clicks.items.tolist(),
             click_categories=clicks.categories.tolist(),
@@ -75,6 +91,8 @@ class UserRecords(Mapping[str, records_pb2.UserRecord]):
             long_categories=long.categories[most].tolist(),
             long_counts=long.counts[most].tolist(),
             long_last_times=long.last_times[most].tolist(),
+            csid=self._groups.csid[user].tolist() if self._groups is not None and group_id else [],
+            group_id=group_id,
         )
 
 
