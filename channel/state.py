@@ -1,4 +1,4 @@
-"""What the pipeline sees of this host's mutable state: feedback, availability, near-line interests, erasures.
+"""What the pipeline sees of this host's mutable state: feedback, availability, near-line records, erasures.
 
 All of it changes between snapshots; whoever keeps it (LMDB environments in the service, nothing at all in a replay)
 implements `UserState`.
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from serendipity.channel.nearline.wanted_list import WantedList
 from serendipity.v1 import records_pb2
 
 
@@ -59,6 +60,28 @@ class UserState(Protocol):
     def want_interests(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
         """Ask for the user's interests to be generated near-line. priority: 0 to 1. Never waits, never raises."""
 
+    def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
+        """Return the list filled near-line for a key, whatever its generation and taxonomy; None without any.
+
+        A record without categories says that the LLMs were asked and that nothing reached the threshold. Raises
+        StateUnavailable when it cannot be read.
+        """
+
+    def want_novel_categories(self, want: WantedList) -> None:
+        """Count a request for a list that is missing or not current; it is filled near-line once there were enough.
+
+        Never waits, never raises.
+        """
+
+    def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
+        """Return the group assigned to the user near-line, whatever its group model; None without any.
+
+        Raises StateUnavailable when it cannot be read.
+        """
+
+    def want_group(self, user_id: str, num_clicks: int) -> None:
+        """Ask for the user's group to be assigned near-line. num_clicks: kept clicks. Never waits, never raises."""
+
     def is_forgotten(self, user_id: str) -> bool:
         """Tell whether the user is on the erasure list: nothing that is stored of such a user may be used.
 
@@ -93,6 +116,20 @@ class EmptyUserState:
         return None
 
     def want_interests(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
+        """Do nothing: there is no queue."""
+
+    def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:  # noqa: ARG002
+        """Return None: nothing is filled here."""
+        return None
+
+    def want_novel_categories(self, want: WantedList) -> None:
+        """Do nothing: there is no queue."""
+
+    def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:  # noqa: ARG002
+        """Return None: nothing is assigned here."""
+        return None
+
+    def want_group(self, user_id: str, num_clicks: int) -> None:
         """Do nothing: there is no queue."""
 
     def is_forgotten(self, user_id: str) -> bool:  # noqa: ARG002

@@ -488,7 +488,7 @@ class UserFeedbackRecord(_message.Message):
     def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., click_categories: _Optional[_Iterable[str]] = ..., searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ...) -> None: ...
 
 class NearlineEntry(_message.Message):
-    __slots__ = ("user_id", "cause", "priority", "enqueued_at", "attempts", "not_before", "last_error", "parked", "generation")
+    __slots__ = ("user_id", "cause", "priority", "enqueued_at", "attempts", "not_before", "last_error", "parked", "generation", "novel_categories", "requests")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
@@ -498,6 +498,8 @@ class NearlineEntry(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     PARKED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
+    NOVEL_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     cause: RefreshCause
     priority: float
@@ -507,7 +509,19 @@ class NearlineEntry(_message.Message):
     last_error: str
     parked: bool
     generation: int
-    def __init__(self, user_id: _Optional[str] = ..., cause: _Optional[_Union[RefreshCause, str]] = ..., priority: _Optional[float] = ..., enqueued_at: _Optional[int] = ..., attempts: _Optional[int] = ..., not_before: _Optional[int] = ..., last_error: _Optional[str] = ..., parked: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
+    novel_categories: NovelCategoriesWant
+    requests: int
+    def __init__(self, user_id: _Optional[str] = ..., cause: _Optional[_Union[RefreshCause, str]] = ..., priority: _Optional[float] = ..., enqueued_at: _Optional[int] = ..., attempts: _Optional[int] = ..., not_before: _Optional[int] = ..., last_error: _Optional[str] = ..., parked: _Optional[bool] = ..., generation: _Optional[int] = ..., novel_categories: _Optional[_Union[NovelCategoriesWant, _Mapping]] = ..., requests: _Optional[int] = ...) -> None: ...
+
+class NovelCategoriesWant(_message.Message):
+    __slots__ = ("group_model_id", "group_id", "categories")
+    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    group_model_id: str
+    group_id: int
+    categories: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, group_model_id: _Optional[str] = ..., group_id: _Optional[int] = ..., categories: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FeedbackLogRecord(_message.Message):
     __slots__ = ("event", "recorded_at")
