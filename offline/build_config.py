@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serendipity.offline.calibration import CalibrationConfig
 from serendipity.offline.distillation.config import DistillationConfig
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.logs.schema import LogsConfig
@@ -20,7 +21,7 @@ from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.towers.config import TowersConfig
 
 
-class BuildConfigError(Exception):
+class BuildConfigError(BuilderError):
     """A build configuration cannot be read: names the file and every field that is wrong."""
 
 

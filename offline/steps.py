@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from rich.progress import Progress
 
 from serendipity.layout import hash_of, sha256, write_atomically
+from serendipity.offline.errors import BuilderError
 
 STAMP = ".stamp.json"
 """Written into a step's directory when everything else is in it."""
@@ -35,7 +36,7 @@ Numbers = Mapping[str, float | int | str]
 """Key numbers of a step, for the summary."""
 
 
-class StepError(Exception):
+class StepError(BuilderError):
     """A step cannot run, or made nothing: names it, what was found and what was expected."""
 
 

@@ -19,12 +19,12 @@ from rich.console import Console
 from serendipity import layout
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.publication import Publications
+from serendipity.groups.model import GroupModelError
+from serendipity.interests.model import InterestGptError
 from serendipity.offline.build import BuildResult, build
-from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
-from serendipity.offline.datasets.adapter import DatasetError
-from serendipity.offline.encoder import EncoderError, default_path
-from serendipity.offline.language_models.language_model import LanguageModelError
-from serendipity.offline.logs.errors import LogsError
+from serendipity.offline.build_config import BuildConfig, load_build_config
+from serendipity.offline.encoder import default_path
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools import pipeline, placement
 from serendipity.tools.quality_gate import quality_gate
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"serendip build: {error}\nThe snapshot is on disk and not published.", file=sys.stderr)
         return 1
     except (
-        BuildConfigError, DatasetError, LogsError, EncoderError, ChannelError, layout.SnapshotError, ValidationError,
-        LanguageModelError, placement.PlacementError,
+        BuilderError, ChannelError, GroupModelError, InterestGptError, layout.SnapshotError, placement.PlacementError,
+        ValidationError,
     ) as error:  # fmt: skip
         print(f"serendip build: {error}", file=sys.stderr)
         return 1

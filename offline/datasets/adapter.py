@@ -9,8 +9,10 @@ from pathlib import Path
 
 import duckdb
 
+from serendipity.offline.errors import BuilderError
 
-class DatasetError(Exception):
+
+class DatasetError(BuilderError):
     """A data set cannot be had: names it, and the package to install or the file that is missing."""
 
 

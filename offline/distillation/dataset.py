@@ -33,6 +33,7 @@ from serendipity.offline.distillation.config import DatasetConfig
 from serendipity.offline.distillation.examples import REPEATED, Example, Rejected, make_example, with_search
 from serendipity.offline.distillation.moments import SPLITS, cuts_of, entered_between, split_of
 from serendipity.offline.distillation.teacher import Teacher
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import TaxonomyNode
 from serendipity.offline.logs.histories import Histories
@@ -67,7 +68,7 @@ _REJECTED_TYPES = pa.schema(
 )
 
 
-class DatasetError(Exception):
+class DatasetError(BuilderError):
     """A data set cannot be read: names the file, what was found and what was expected."""
 
 

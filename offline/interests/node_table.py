@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from serendipity.layout import hash_of
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.parquet import write_rows
 from serendipity.offline.interests.taxonomy import NO_NODE, KnownNode, Taxonomy, TaxonomyNode
 from serendipity.v1 import records_pb2
@@ -29,7 +30,7 @@ _TYPES = {
 }  # fmt: skip
 
 
-class NodeTableError(Exception):
+class NodeTableError(BuilderError):
     """The table of nodes cannot be read: names the file, what was found and what was expected."""
 
 

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from serendipity.layout import write_atomically
+from serendipity.offline.errors import BuilderError
 
 SUMMARY = "interests.json"
 INTEREST_VECTORS = "interest_vectors.npy"
 
 
-class SummaryError(ValueError):
+class SummaryError(BuilderError, ValueError):
     """interests.json cannot be read: names the file and what was found."""
 
 

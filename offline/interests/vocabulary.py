@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.interests.grounding import Grounder, GroundingNode
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.node_table import read_nodes
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy, TaxonomyNode
 
 
-class VocabularyError(Exception):
+class VocabularyError(BuilderError):
     """A vocabulary cannot be read or used: names the file, what was found and what was expected."""
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from serendipity.offline.errors import BuilderError
+
 MAX_PROMPT_CHARS = 100_000
 """Characters of a prompt, system and user together: what is longer is a mistake, and may be somebody's attack."""
 
@@ -19,7 +21,7 @@ MAX_CHARS_PER_TOKEN = 32
 """Characters of an answer per token it may have: bounds what an endpoint can make us keep."""
 
 
-class LanguageModelError(Exception):
+class LanguageModelError(BuilderError):
     """A language model did not answer: names the model, what was found and what was expected."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from serendipity.offline.errors import BuilderError
 
-class LogsError(Exception):
+
+class LogsError(BuilderError):
     """A host file or a built log cannot be used; names the file and column, what was found and what was expected."""
 
 

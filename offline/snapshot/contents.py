@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from serendipity.interests.model import MODEL_PREFIX
 from serendipity.interests.prompt import STYLES
+from serendipity.offline.errors import BuilderError
 from serendipity.v1 import channel_pb2, records_pb2
 
 MAX_LONG_CATEGORIES = 400
@@ -22,7 +23,7 @@ _TAXONOMY_HASH = re.compile(r"[0-9a-f]{64}")
 _VOCABULARY_ID = re.compile(r"[0-9a-f]{16}")
 
 
-class ContentsError(ValueError):
+class ContentsError(BuilderError, ValueError):
     """The contents cannot become a snapshot: names the field, what was found and what was expected."""
 
 
