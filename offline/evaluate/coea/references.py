@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Setting
+from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
 
 
 @dataclass(frozen=True)
@@ -69,3 +69,8 @@ class FittedChance:
         """Draw scores."""
         rng = np.random.default_rng([self.seed, len(episodes.histories.items)])
         return rng.random((len(episodes), self.num_categories)).astype(np.float32)
+
+
+def methods() -> tuple[Method, ...]:
+    """Both rows."""
+    return (Chance(), Popularity())

@@ -1,0 +1,39 @@
+"""All rows of the comparison, in the order of the report.
+
+A module of methods has `methods() -> tuple[Method, ...]`. It is imported only when one of its rows is wanted, so that
+the libraries of one baseline need not be installed for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from serendipity.offline.evaluate.coea.protocol import Method
+
+_PACKAGE = "serendipity.offline.evaluate.coea"
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "references": ("Random", "Popularity"),
+    "explore": ("EXPLORE",),
+    "hierarchical_bandits": ("HUCB", "pHUCB"),
+    "neural_linear_bandit": ("NLB",),
+}
+"""Module → names of its rows."""
+
+NAMES: tuple[str, ...] = tuple(name for names in MODULES.values() for name in names)
+"""Every row's name."""
+
+
+def find_methods(names: Sequence[str] | None = None) -> tuple[Method, ...]:
+    """Make the methods of these names (all by default), in the report's order. Raises ValueError for an unknown one."""
+    wanted = set(NAMES if names is None else names)
+    unknown = wanted - set(NAMES)
+    if unknown:
+        raise ValueError(f"methods: found {', '.join(sorted(unknown))}, expected some of {', '.join(NAMES)}")
+    found: list[Method] = []
+    for module, rows in MODULES.items():
+        if wanted & set(rows):
+            made = {method.name: method for method in import_module(f"{_PACKAGE}.{module}").methods()}
+            found += [made[name] for name in rows if name in wanted]
+    return tuple(found)
