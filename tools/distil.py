@@ -25,7 +25,7 @@ from rich.table import Table
 
 from serendipity.interests.model import InterestGptError, read_spec
 from serendipity.layout import write_atomically
-from serendipity.offline.distillation.base_model import BaseModelError, load_model, open_base, style_of
+from serendipity.offline.distillation.base_model import open_base, style_of
 from serendipity.offline.distillation.builder import (
     DATASET_DIRECTORY,
     RememberingEncoder,
@@ -41,6 +41,7 @@ from serendipity.offline.interests.vocabulary import Vocabulary, VocabularyError
 from serendipity.offline.language_models.language_model import LanguageModelError
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.tuning.base_model import BaseModelError, load_model
 
 QUALITY = "quality.json"
 

@@ -12,13 +12,13 @@ from rich.progress import Progress
 from serendipity.interests.answer import AnswerError, read_answer
 from serendipity.interests.grounding import Grounder, ground_answer
 from serendipity.interests.prompt import UserFacts, render
-from serendipity.offline.distillation.base_model import BaseModel
 from serendipity.offline.distillation.config import DatasetConfig
 from serendipity.offline.distillation.examples import hints_of
 from serendipity.offline.distillation.generation import generate
 from serendipity.offline.interests.reasoner import Reasoner, UserContext
 from serendipity.offline.interests.taxonomy import TaxonomyNode
 from serendipity.offline.interests.user_facts import facts_of
+from serendipity.offline.tuning.base_model import BaseModel
 
 
 def told_of(

@@ -24,13 +24,13 @@ from serendipity.interests.grounding import Grounder
 from serendipity.interests.model import CATEGORIES, MODEL_PREFIX, SPEC, fingerprint
 from serendipity.layout import write_atomically
 from serendipity.offline.distillation.asking import named_categories, told_of
-from serendipity.offline.distillation.base_model import BaseModel, no_progress_bars, open_base, style_of
+from serendipity.offline.distillation.base_model import open_base, style_of
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
 from serendipity.offline.distillation.examples import Example, fields_of, hints_alone
 from serendipity.offline.distillation.moments import TRAIN, VALIDATION, cuts_of, entered_between, split_of
 from serendipity.offline.distillation.rank_weights import rank_weights
-from serendipity.offline.distillation.sft import Training, tune
+from serendipity.offline.distillation.sft import tune
 from serendipity.offline.distillation.teacher import TaxonomyTeacher, Teacher
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.interests.contexts import contexts_at
@@ -39,6 +39,8 @@ from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.tuning.base_model import BaseModel, no_progress_bars
+from serendipity.offline.tuning.training import Training
 from serendipity.v1 import records_pb2
 
 DATASET_DIRECTORY = "dataset"

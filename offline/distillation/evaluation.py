@@ -14,12 +14,13 @@ from rich.progress import Progress
 
 from serendipity.interests.answer import AnswerError, Proposal, read_answer
 from serendipity.interests.grounding import Grounder
-from serendipity.offline.distillation.base_model import BaseModel
 from serendipity.offline.distillation.config import SftConfig
 from serendipity.offline.distillation.examples import Example
 from serendipity.offline.distillation.generation import Generated, generate
-from serendipity.offline.distillation.tokens import IGNORED, tokenize
+from serendipity.offline.distillation.tokens import tokenize
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.tuning.base_model import BaseModel
+from serendipity.offline.tuning.tokens import IGNORED
 
 
 @dataclass(frozen=True)

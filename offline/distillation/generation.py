@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from serendipity.offline.distillation.base_model import BaseModel
 from serendipity.offline.distillation.tokens import prompt_tokens
+from serendipity.offline.tuning.base_model import BaseModel
 
 BATCH = 64
 

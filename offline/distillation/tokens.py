@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from serendipity.interests.answer import Proposal, write_answer
 from serendipity.interests.prompt import INSTRUCTIONS, PromptStyle
 from serendipity.offline.distillation.config import SftConfig
 from serendipity.offline.distillation.examples import Example
-
-IGNORED = -100
-"""Label of tokens that are read but not learned (PyTorch's cross entropy)."""
-
-
-@dataclass(frozen=True)
-class TokenExample:
-    """input_ids: prompt and completion; labels: the same, IGNORED where nothing is learned."""
-
-    input_ids: list[int]
-    labels: list[int]
+from serendipity.offline.tuning import tokens
+from serendipity.offline.tuning.tokens import IGNORED, TokenExample
 
 
 def prompt_tokens(tokenizer: Any, prompt: str, style: PromptStyle) -> list[int]:
     """Turn a user message into tokens, with instructions and chat template where the style has them."""
-    if style == "compact":
-        return list(tokenizer(prompt)["input_ids"])
-    messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": prompt}]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    (ids,) = tokens.prompt_tokens(tokenizer, [prompt], style, INSTRUCTIONS)
+    return ids
 
 
 def tokenize(
@@ -38,7 +25,7 @@ def tokenize(
 ) -> tuple[list[TokenExample], int]:
     """Turn examples into tokens; those of more than max_tokens are left out. Returns them and how many were."""
     made = [_tokenize(example, tokenizer, style, config) for example in examples]
-    kept = [tokens for tokens in made if len(tokens.input_ids) <= config.max_tokens]
+    kept = [example for example in made if len(example.input_ids) <= config.max_tokens]
     return kept, len(made) - len(kept)
 
 

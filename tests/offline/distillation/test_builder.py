@@ -5,13 +5,15 @@ import pytest
 import torch
 
 from serendipity.interests.model import read_spec
-from serendipity.offline.distillation import sft
-from serendipity.offline.distillation.base_model import BaseModelError, load_model, open_base
+from serendipity.offline.distillation.base_model import open_base
 from serendipity.offline.distillation.builder import build_interest_gpt, build_training_data
-from serendipity.offline.distillation.config import DistillationConfig, LoraConfig, SftConfig, TinyLmConfig
+from serendipity.offline.distillation.config import DistillationConfig, SftConfig
 from serendipity.offline.distillation.dataset import read_examples
 from serendipity.offline.distillation.evaluation import evaluate_answers
 from serendipity.offline.distillation.sft import tune
+from serendipity.offline.tuning import training
+from serendipity.offline.tuning.base_model import BaseModelError, load_model
+from serendipity.offline.tuning.config import LoraConfig, TinyLmConfig
 from serendipity.v1 import records_pb2
 from tests.offline.distillation.conftest import Shop
 from tests.offline.distillation.test_dataset import SMALL
@@ -67,13 +69,13 @@ def test_a_killed_training_resumes_to_the_same_weights(
 
     whole, _ = tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "whole", config)
 
-    class Dies(sft._Steps):
+    class Dies(training.Steps):
         def on_step_end(self, args: object, state: object, control: object, **more: object) -> None:
             if getattr(state, "global_step", 0) == 8:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(sft, "_Steps", Dies)
+        patched.setattr(training, "Steps", Dies)
         with pytest.raises(KeyboardInterrupt):
             tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "killed", config)
     resumed, _ = tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "killed", config)

@@ -4,8 +4,9 @@ from hypothesis import strategies as st
 
 from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, write_answer
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
-from serendipity.offline.distillation.config import TinyLmConfig
-from serendipity.offline.distillation.tiny_lm import make_model, make_tokenizer
+from serendipity.offline.distillation.whole_tokens import make_tokenizer
+from serendipity.offline.tuning.config import TinyLmConfig
+from serendipity.offline.tuning.tiny_lm import make_model
 
 CONFIG = TinyLmConfig(hidden_size=16, num_heads=2, intermediate_size=32, merges=40)
 TOKENIZER = make_tokenizer(["GREEN TEA", "TEA", "Café", "MUGS & CUPS"], ["age 65+; income 35-49K"], CONFIG)

@@ -1,10 +1,12 @@
 import json
 
 from serendipity.interests.answer import CATEGORY_FIRST, Proposal, write_answer
-from serendipity.offline.distillation.config import SftConfig, TinyLmConfig
+from serendipity.offline.distillation.config import SftConfig
 from serendipity.offline.distillation.examples import Example
-from serendipity.offline.distillation.tiny_lm import make_tokenizer
-from serendipity.offline.distillation.tokens import IGNORED, tokenize
+from serendipity.offline.distillation.tokens import tokenize
+from serendipity.offline.distillation.whole_tokens import make_tokenizer
+from serendipity.offline.tuning.config import TinyLmConfig
+from serendipity.offline.tuning.tokens import IGNORED
 
 NAMES = ["TEA", "MUGS", "RICE"]
 TOKENIZER = make_tokenizer(NAMES, ["everyone"], TinyLmConfig(merges=20))

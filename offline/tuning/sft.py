@@ -1,0 +1,96 @@
+"""Supervised fine-tuning on completions with `trl`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from rich.progress import Progress
+from torch import Tensor
+from trl import SFTConfig as TrlConfig
+from trl import SFTTrainer
+
+from serendipity.offline.tuning.base_model import BaseModel
+from serendipity.offline.tuning.config import TuningConfig
+from serendipity.offline.tuning.tokens import IGNORED, TokenExample
+from serendipity.offline.tuning.training import Training, identity, train, trainer_arguments
+
+
+def tune(
+    base: BaseModel,
+    examples: Sequence[TokenExample],
+    checkpoints: Path,
+    config: TuningConfig,
+    *,
+    progress: Progress | None = None,
+) -> tuple[BaseModel, Training]:
+    """Tune the base on examples and return it with adapters merged.
+
+    Of the first max_examples those of more than max_tokens are left out. A run that was killed resumes from its last
+    checkpoint below `checkpoints`, if the examples and the configuration are the same. Where all weights are tuned,
+    those of `base` are changed in place. Raises ValueError when no example is short enough to learn from.
+    """
+    wanted = list(examples)[: config.max_examples]
+    chosen = [example for example in wanted if len(example.input_ids) <= config.max_tokens]
+    if not chosen:
+        raise ValueError(
+            f"sft.max_tokens: found {config.max_tokens} and {len(wanted)} longer examples, expected a shorter"
+        )
+    directory = checkpoints / identity(base, [[example.input_ids, example.labels] for example in chosen], config)
+    dataset = Dataset.from_dict(
+        {
+            "input_ids": [example.input_ids for example in chosen],
+            "labels": [example.labels for example in chosen],
+            "length": [len(example.input_ids) for example in chosen],
+        }
+    )
+    arguments = TrlConfig(
+        **trainer_arguments(directory, config),
+        label_smoothing_factor=config.label_smoothing,
+        activation_checkpointing=config.gradient_checkpointing,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
+
+    def make_trainer(model: Any, steps: Any) -> SFTTrainer:
+        return SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=_Collator(base.tokenizer.pad_token_id),
+            processing_class=base.tokenizer,
+            callbacks=[steps],
+        )
+
+    tuned = train(base, make_trainer, directory, config, "CAUSAL_LM", progress=progress)
+    training = Training(
+        examples=len(chosen),
+        too_long=len(wanted) - len(chosen),
+        tokens=sum(len(example.input_ids) for example in chosen),
+        steps=tuned.steps,
+        loss=tuned.loss,
+        trainable=tuned.trainable,
+    )
+    return tuned.base, training
+
+
+class _Collator:
+    """Pads on the right and gives no attention mask: causal attention never looks at what comes later, and attention
+    without a mask is computed faster."""
+
+    def __init__(self, pad: int) -> None:
+        self._pad = pad
+
+    def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
+        width = max(len(row["input_ids"]) for row in rows)
+
+        def padded(name: str, value: int) -> Tensor:
+            return torch.tensor([row[name] + [value] * (width - len(row[name])) for row in rows])
+
+        return {
+            "input_ids": padded("input_ids", self._pad),
+            "labels": padded("labels", IGNORED),
+            "position_ids": torch.arange(width).expand(len(rows), width),
+        }

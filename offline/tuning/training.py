@@ -1,0 +1,181 @@
+"""One training with `trl`: all weights, or low-rank adapters (`peft`) that are merged when it is done; resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model
+from rich.progress import Progress
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from serendipity.layout import hash_of
+from serendipity.offline.towers.threads import limited_threads
+from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
+from serendipity.offline.tuning.config import LoraConfig, TuningConfig
+
+logger = logging.getLogger(__name__)
+
+Task = Literal["CAUSAL_LM", "SEQ_CLS"]
+"""What `peft` calls a model that writes and one that gives a text a number."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training. examples: learned from; too_long: left out; tokens: of one epoch; loss: mean of the last
+    tenth of the steps; trainable: weights that were tuned."""
+
+    examples: int
+    too_long: int
+    tokens: int
+    steps: int
+    loss: float
+    trainable: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned model, and how it went: see Training."""
+
+    base: BaseModel
+    steps: int
+    loss: float
+    trainable: int
+
+
+def train(
+    base: BaseModel,
+    make_trainer: Callable[[Any, TrainerCallback], Any],
+    directory: Path,
+    config: TuningConfig,
+    task: Task,
+    *,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Run the trainer that is made of model and callback, from its last checkpoint in the directory if there is one.
+
+    Where all weights are tuned, those of `base` are changed in place.
+    """
+    method = config.method or ("full" if base.name == TINY else "lora")
+    with limited_threads(config.threads), no_progress_bars(), global_randomness():
+        torch.manual_seed(config.seed)
+        model = base.model.train()
+        if method == "lora":
+            model = get_peft_model(model, adapters(config.lora, task))
+        steps = Steps(progress)
+        trainer = make_trainer(model, steps)
+        trainer.remove_callback(PrinterCallback)
+        found = get_last_checkpoint(str(directory)) if directory.is_dir() else None
+        trainer.train(resume_from_checkpoint=found)
+        tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
+        trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
+        if isinstance(tuned, PeftModel):
+            tuned = tuned.merge_and_unload()
+    last = steps.losses[-max(1, len(steps.losses) // 10) :]
+    return Tuned(
+        base=BaseModel(base.name, tuned.eval(), base.tokenizer, base.style),
+        steps=int(trainer.state.global_step),
+        loss=sum(last) / len(last) if last else float("nan"),
+        trainable=trainable,
+    )
+
+
+class Steps(TrainerCallback):  # type: ignore[misc]
+    """Shows how far the training is and keeps the losses."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.losses: list[float] = []
+        self._progress = progress
+        self._task: Any = None
+
+    def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+        """Begin the bar, and take over the losses before a resumption."""
+        if self._progress:
+            self._task = self._progress.add_task("tuning", total=state.max_steps, completed=state.global_step)
+        self.losses += [entry["loss"] for entry in state.log_history if "loss" in entry]
+
+    def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        """Advance the bar."""
+        if self._progress:
+            self._progress.advance(self._task)
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Keep a loss."""
+        if logs and "loss" in logs:
+            self.losses.append(float(logs["loss"]))
+            logger.info("step %d: loss %.4f", state.global_step, self.losses[-1])
+
+
+def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:
+    """Say what all trainers of `trl` are told alike."""
+    has_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(directory),
+        "num_train_epochs": config.epochs,
+        "per_device_train_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.accumulation,
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": config.warmup_share,
+        "weight_decay": config.weight_decay,
+        "train_sampling_strategy": "group_by_length",
+        "max_length": None,
+        "remove_unused_columns": False,
+        "bf16": has_gpu,
+        "use_cpu": not has_gpu,
+        "logging_steps": 10,
+        "save_steps": config.checkpoint_steps,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": config.seed,
+        "data_seed": config.seed,
+    }
+
+
+def adapters(config: LoraConfig, task: Task) -> PeftLoraConfig:
+    """Say what is adapted: all linear layers."""
+    return PeftLoraConfig(
+        task_type=task,
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules="all-linear",
+    )
+
+
+def identity(base: BaseModel, tokens: list[Any], config: TuningConfig) -> str:
+    """Hash what a checkpoint depends on. tokens: the training's, as JSON can write them."""
+    settings = config.model_dump(exclude={"threads", "checkpoint_steps"})
+    parts = [json.dumps(settings, sort_keys=True).encode(), base.model.config.to_json_string().encode()]
+    parts += [weight.detach().float().cpu().numpy().tobytes() for weight in _first_and_last(base.model)]
+    parts += [json.dumps(example).encode() for example in tokens]
+    return hash_of(parts)[:16]
+
+
+def _first_and_last(model: Any) -> list[torch.Tensor]:
+    """Of a large model all weights would take minutes to hash; what was tuned before differs at both ends."""
+    weights = list(model.parameters())
+    return [weights[0], weights[-1]]
+
+
+@contextmanager
+def global_randomness() -> Iterator[None]:
+    """Restore the random states that trl and transformers seed."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
