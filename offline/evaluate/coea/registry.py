@@ -15,6 +15,7 @@ _PACKAGE = "serendipity.offline.evaluate.coea"
 
 MODULES: dict[str, tuple[str, ...]] = {
     "references": ("Random", "Popularity"),
+    "two_tower": ("Two-tower",),
     "explore": ("EXPLORE",),
     "hierarchical_bandits": ("HUCB", "pHUCB"),
     "neural_linear_bandit": ("NLB",),
