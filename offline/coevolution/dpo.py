@@ -1,0 +1,246 @@
+"""Direct preference optimisation against the previous cycle's model plus a divergence from it, on `trl`.
+
+The loss is arXiv 2508.00450, eq. 16 and 17: −log σ(β [log π/π_ref(c_w) − log π/π_ref(c_l)]) + λ·KL(π‖π_ref), both
+averaged over pairs. The divergence is that of the whole distributions over tokens, not of the one token that was
+chosen; it is summed over the tokens of a completion, as the log-ratios are, and averaged over the two completions.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel, get_peft_model
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PrinterCallback, TrainerCallback
+from trl import DPOConfig, DPOTrainer
+
+from serendipity.offline.coevolution.pco_config import Divergence, DpoConfig
+from serendipity.offline.towers.threads import limited_threads
+from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
+from serendipity.offline.tuning.training import adapters, global_randomness
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TokenPair:
+    """A preference in tokens. chosen, rejected: completions, the token that ends an answer included."""
+
+    prompt: Sequence[int]
+    chosen: Sequence[int]
+    rejected: Sequence[int]
+
+
+@dataclass(frozen=True)
+class DpoTraining:
+    """A finished optimisation. loss: DPO and divergence together; dpo: eq. 16 alone; kl: the divergence, unweighted;
+    accuracy: share of the pairs that π prefers as it should more than π_ref does; margin: mean difference of rewards.
+    All are means over the steps, so of the first pass each is measured before it is learned from."""
+
+    pairs: int
+    steps: int
+    loss: float
+    dpo: float
+    kl: float
+    accuracy: float
+    margin: float
+
+
+def optimise(
+    base: BaseModel, pairs: Sequence[TokenPair], config: DpoConfig, *, seed: int
+) -> tuple[BaseModel, DpoTraining]:
+    """Tune a model on preferences, with what it is now as the reference; adapters are merged.
+
+    The weights of `base` are changed in place: of a large model no third copy is held. Without pairs nothing changes.
+    Raises ValueError for a model whose logits are not what its output layer gives (soft capping, scaling): trl and the
+    divergence would be of different distributions.
+    """
+    if not pairs:
+        return base, DpoTraining(0, 0, *[float("nan")] * 5)
+    _check(base.model.config)
+    method = config.method or ("full" if base.name == TINY else "lora")
+    with (
+        limited_threads(config.threads),
+        no_progress_bars(),
+        global_randomness(),
+        _renamed_in_transformers(),
+        TemporaryDirectory(prefix="serendipity-dpo-") as scratch,
+    ):
+        torch.manual_seed(seed)
+        reference = copy.deepcopy(base.model).requires_grad_(False).eval() if method == "full" else None
+        policy = base.model.train()
+        if method == "lora":
+            policy = get_peft_model(policy, adapters(config.lora, "CAUSAL_LM"))
+        logs = _Logs()
+        trainer = KlDpoTrainer(
+            model=policy,
+            ref_model=reference,
+            args=_arguments(Path(scratch), config, seed),
+            train_dataset=Dataset.from_dict(
+                {
+                    "prompt_ids": [list(pair.prompt) for pair in pairs],
+                    "chosen_ids": [list(pair.chosen) for pair in pairs],
+                    "rejected_ids": [list(pair.rejected) for pair in pairs],
+                }
+            ),
+            processing_class=base.tokenizer,
+            callbacks=[logs],
+            kl_weight=config.kl_weight,
+            divergence=config.divergence,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
+        if isinstance(tuned, PeftModel):
+            tuned = tuned.merge_and_unload()
+        # trl put a forward of its own on the model, and would put the next one around it.
+        vars(tuned).pop("forward", None)
+    training = DpoTraining(
+        pairs=len(pairs),
+        steps=int(trainer.state.global_step),
+        loss=logs.mean("loss"),
+        dpo=logs.mean("dpo"),
+        kl=logs.mean("kl"),
+        accuracy=logs.mean("rewards/accuracies"),
+        margin=logs.mean("rewards/margins"),
+    )
+    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style), training
+
+
+class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
+    """trl's DPO with λ·KL between π and π_ref added to its loss.
+
+    trl's forward passes give the log-probability of the chosen token alone; the hidden states they pass through are
+    caught on the way, so that the whole distributions cost an output layer and no forward pass more.
+    """
+
+    def __init__(self, *args: Any, kl_weight: float, divergence: Divergence, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._kl_weight = kl_weight
+        self._divergence: Divergence = divergence
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Add the weighted divergence to the loss of trl."""
+        policy = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        # With adapters both passes go through the same modules: first the policy's, then, adapters off, the reference.
+        reference = self.ref_model or policy
+        with _states_of(policy, reference) as states, _renamed_in_transformers():
+            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs = found if return_outputs else (found, None)
+        mask = inputs["completion_mask"]
+        with torch.set_grad_enabled(self._kl_weight > 0 and torch.is_grad_enabled()):
+            ours = _logits(policy, states[0], mask)
+            theirs = _logits(reference, states[1], mask).detach()
+            kl = divergence(ours, theirs, self._divergence).sum() / len(mask)
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        metrics["dpo"].append(float(loss.detach()))
+        metrics["kl"].append(float(kl.detach()))
+        if self._kl_weight:
+            loss = loss + self._kl_weight * kl
+        return (loss, outputs) if return_outputs else loss
+
+    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
+        # They are tokens already, exactly those that are served.
+        return dataset
+
+
+def divergence(policy: Tensor, reference: Tensor, direction: Divergence) -> Tensor:
+    """Kullback–Leibler divergence between the distributions of two tensors of logits: [n, V] each → [n]."""
+    log_p, log_q = F.log_softmax(policy, -1), F.log_softmax(reference, -1)
+    if direction == "forward":
+        log_p, log_q = log_q, log_p
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+@contextmanager
+def _states_of(*models: Any) -> Iterator[list[Tensor]]:
+    """Collect the last hidden states of every forward pass of the models inside the block, in order: [B, T, d] each."""
+    states: list[Tensor] = []
+    backbones = {id(model): model.base_model for model in models}.values()
+    handles = [
+        backbone.register_forward_hook(lambda _module, _inputs, outputs: states.append(outputs.last_hidden_state))
+        for backbone in backbones
+    ]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _logits(model: Any, states: Tensor, mask: Tensor) -> Tensor:
+    """Lay out the distributions that the completions' tokens are drawn from: [tokens, V]."""
+    logits: Tensor = model.get_output_embeddings()(states[:, :-1][mask[:, 1:].bool()])
+    return logits.float()
+
+
+class _Logs(TrainerCallback):  # type: ignore[misc]
+    """Keeps what trl logs at the end of each pass: means over its steps."""
+
+    def __init__(self) -> None:
+        self._found: list[dict[str, float]] = []
+
+    def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "kl" in logs:
+            self._found.append(dict(logs))
+            logger.info("step %d: loss %.4f, kl %.5f", state.global_step, logs["loss"], logs["kl"])
+
+    def mean(self, name: str) -> float:
+        """Mean over the passes."""
+        return sum(float(found[name]) for found in self._found) / len(self._found)
+
+
+@contextmanager
+def _renamed_in_transformers() -> Iterator[None]:
+    """Keep quiet about a name that trl and peft use and transformers deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def _check(config: Any) -> None:
+    for name, neutral in (
+        ("final_logit_softcapping", None), ("logit_scale", 1), ("output_multiplier", 1), ("lm_head_multiplier", 1),
+        ("logits_scaling", 1),
+    ):  # fmt: skip
+        found = getattr(config, name, None)
+        if found is not None and found != neutral:
+            raise ValueError(f"{config.model_type}: {name}: found {found}, expected none: logits must be the layer's")
+
+
+def _arguments(directory: Path, config: DpoConfig, seed: int) -> DPOConfig:
+    has_gpu = torch.cuda.is_available()
+    return DPOConfig(
+        output_dir=str(directory),
+        beta=config.beta,
+        loss_type=["sigmoid"],
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="constant",
+        activation_checkpointing=config.gradient_checkpointing,
+        max_length=None,
+        bf16=has_gpu,
+        use_cpu=not has_gpu,
+        logging_strategy="epoch",
+        # A cycle is short: what a killed run had of it is done again.
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+        data_seed=seed,
+    )

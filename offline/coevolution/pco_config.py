@@ -1,0 +1,66 @@
+"""How the two LLMs correct each other from cycle to cycle; every number that was chosen, with what it means."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serendipity.offline.tuning.config import LoraConfig
+
+Divergence = Literal["reverse", "forward"]
+"""reverse: KL(π‖π_ref), which keeps π from putting mass where the reference has none. forward: KL(π_ref‖π), which
+keeps π from taking mass away where the reference has some."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DpoConfig(_Frozen):
+    """Direct preference optimisation of the Novelty LLM (arXiv 2508.00450, eq. 16 and 17).
+
+    Published for a base of 7 B weights: LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2 pairs,
+    16 pairs a step. The defaults are the tiny model's, chosen on validation.
+    """
+
+    beta: float = Field(0.1, gt=0)
+    """β: how strongly a difference of log-ratios counts."""
+    kl_weight: float = Field(1.0, ge=0)
+    """λ: weight of the divergence from the previous cycle's model. Not published; 0: without."""
+    divergence: Divergence = "reverse"
+    """Direction of the divergence, which the paper leaves open."""
+    method: Literal["full", "lora"] | None = None
+    """Tune all weights or adapters; none: full for the tiny model, adapters for any other base."""
+    lora: LoraConfig = LoraConfig(rank=8, alpha=16.0, dropout=0.0)
+    """Adapters, where they are tuned; they are merged at the end of each cycle."""
+    epochs: float = Field(1.0, gt=0)
+    """Passes over a cycle's pairs."""
+    batch_size: int = Field(64, ge=1)
+    """Pairs of one forward pass."""
+    accumulation: int = Field(1, ge=1)
+    """Forward passes of one optimiser step."""
+    learning_rate: float = Field(1e-4, gt=0)
+    """Learning rate, the same over all steps: a cycle has too few to rise and fall."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: a third more time for a fraction of the memory."""
+    threads: int = Field(1, ge=1)
+    """CPU threads."""
+
+
+class PcoConfig(_Frozen):
+    """Periodic collaborative optimisation (arXiv 2508.00450, section 4.3)."""
+
+    cycles: int = Field(5, ge=0)
+    """Cycles of a build; 0: the two LLMs as they were tuned."""
+    sample_share: float = Field(0.01, gt=0, le=1)
+    """Share of the interaction records, the increment included, that a cycle draws uniformly (eq. 15)."""
+    max_records: int = Field(1_024, ge=1)
+    """Records of the draw that are used at most, again drawn uniformly: the paper's 5 batches of 1,024 would be
+    5,120."""
+    pairs_per_record: int = Field(1, ge=1)
+    """Preference pairs made at each record, of different categories where its candidates allow."""
+    margin: float = Field(0.0, ge=0, lt=1)
+    """Difference of alignment that the two categories of a pair must exceed."""
+    dpo: DpoConfig = DpoConfig()
+    """How the Novelty LLM learns from the pairs."""

@@ -1,0 +1,108 @@
+"""New logs and feedback joined to the histories: every click once, in order, with the new ones marked."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serendipity.offline.coevolution.increment import Increment, joined
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+
+
+def _histories(clicks: dict[str, list[tuple[int, int, int]]]) -> Histories:
+    """clicks: user → (item, category, time), oldest first."""
+    users = sorted(clicks)
+    rows = [row for user in users for row in clicks[user]]
+    columns = np.array(rows, np.int64).reshape(-1, 3)
+    offsets = np.cumsum([0, *(len(clicks[user]) for user in users)]).astype(np.int64)
+    return Histories(
+        user_ids=users,
+        profiles=[{"of": user} for user in users],
+        offsets=offsets,
+        items=columns[:, 0],
+        categories=columns[:, 1].astype(np.int32),
+        times=columns[:, 2],
+        search_offsets=np.arange(len(users) + 1, dtype=np.int64),
+        searches=[f"search of {user}" for user in users],
+        search_times=np.full(len(users), 5, np.int64),
+    )
+
+
+def _increment(rows: list[tuple[str, int, int, int]]) -> Increment:
+    columns = np.array([row[1:] for row in rows], np.int64).reshape(-1, 3)
+    return Increment([row[0] for row in rows], columns[:, 0], columns[:, 1].astype(np.int32), columns[:, 2])
+
+
+def _catalogue(items: dict[str, str], categories: list[str]) -> Catalogue:
+    numbers = np.array([categories.index(name) + 1 if name else 0 for name in items.values()], np.int32)
+    n = len(items)
+    return Catalogue(
+        list(items), [""] * n, [(name,) for name in items.values()], [""] * n, [()] * n, np.ones(n, np.bool_),
+        np.full(n, np.nan, np.float32), categories, numbers, np.zeros(len(categories) + 1, np.int64), 0,
+    )  # fmt: skip
+
+
+def test_new_clicks_are_sorted_in_and_marked_and_known_ones_are_not_repeated() -> None:
+    histories = _histories({"b": [(1, 1, 10), (2, 1, 20)], "d": [(3, 2, 15)]})
+    new = _increment([("b", 4, 2, 15), ("b", 2, 1, 20), ("c", 1, 1, 7), ("d", 0, 2, 15), ("d", 0, 2, 15)])
+
+    merged, is_new = joined(histories, [new])
+
+    assert merged.user_ids == ["b", "c", "d"]
+    assert merged.offsets.tolist() == [0, 3, 4, 6]
+    assert merged.items.tolist() == [1, 4, 2, 1, 3, 0]
+    assert merged.categories.tolist() == [1, 2, 1, 1, 2, 2]
+    assert is_new.tolist() == [False, True, False, True, False, True]
+
+
+def test_profiles_and_searches_stay_with_their_users() -> None:
+    histories = _histories({"b": [(1, 1, 10)], "d": [(3, 2, 15)]})
+
+    merged, _ = joined(histories, [_increment([("a", 1, 1, 1), ("c", 1, 1, 1)])])
+
+    assert merged.profiles == [{}, {"of": "b"}, {}, {"of": "d"}]
+    assert [merged.searches_before(user, 9) for user in range(4)] == [
+        [], [("search of b", 5)], [], [("search of d", 5)]
+    ]  # fmt: skip
+
+
+_row = st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.integers(1, 2), st.integers(0, 4))
+
+
+@given(old=st.lists(_row, max_size=12, unique=True), new=st.lists(_row, max_size=12))
+def test_nothing_is_lost_nothing_is_double_and_users_stay_in_order(
+    old: list[tuple[str, int, int, int]], new: list[tuple[str, int, int, int]]
+) -> None:
+    by_user = {user: sorted((row[1:] for row in old if row[0] == user), key=lambda row: row[2]) for user in "abc"}
+    merged, is_new = joined(_histories(by_user), [_increment(new)])
+
+    users = [merged.user_ids[user] for user in merged.users]
+    found = list(zip(users, merged.items.tolist(), merged.categories.tolist(), merged.times.tolist(), strict=True))
+    assert sorted(row for row, fresh in zip(found, is_new, strict=True) if not fresh) == sorted(old)
+
+    def key(row: tuple[str, int, int, int]) -> tuple[str, int, int]:
+        return (row[0], row[3], row[1] or -row[2])
+
+    assert {key(row) for row in found} == {key(row) for row in [*old, *new]}
+    fresh = [key(row) for row, is_fresh in zip(found, is_new, strict=True) if is_fresh]
+    assert len(set(fresh)) == len(fresh)
+    assert not set(fresh) & {key(row) for row in old}
+    for start, end in itertools.pairwise(merged.offsets):
+        assert np.all(np.diff(merged.times[start:end]) >= 0)
+
+
+def test_logs_of_another_catalogue_are_read_by_ids_and_names() -> None:
+    ours = _catalogue({"a": "A", "b": "B"}, ["A", "B"])
+    theirs = _catalogue({"new": "B", "b": "C", "z": "Z", "a": "A", "n": ""}, ["A", "B", "C", "Z"])
+    histories = _histories({"u": [(1, 2, 1), (2, 3, 2), (3, 4, 3), (4, 1, 4), (5, 0, 5)]})
+
+    found = Increment.of_logs(histories, theirs, ours)
+
+    assert found.items.tolist() == [0, 2, 1]
+    assert found.categories.tolist() == [2, 2, 1]
+    assert found.times.tolist() == [1, 2, 4]
+    assert found.unknown == 2
