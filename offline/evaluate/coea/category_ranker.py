@@ -84,7 +84,8 @@ class FeatureTable:
         for value in profile.items():
             if value in self._places:
                 told[self._places[value]] = 1.0
-        return np.concatenate([*shares, recent, told]).astype(np.float32)
+        row: NDArray[np.float32] = np.concatenate([*shares, recent, told]).astype(np.float32)
+        return row
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ class CategoryTree:
         _, scales, right = np.linalg.svd(shares, full_matrices=False)
         leaves = right[:dim].T * scales[:dim]
         leaves /= np.maximum(np.linalg.norm(leaves, axis=1, keepdims=True), 1e-9)
-        vectors, parents = [leaves], []
+        vectors: list[NDArray[np.float64]] = [leaves]
+        parents: list[NDArray[np.int64]] = []
         while len(vectors[0]) > _ROOT_CHILDREN:
             below = vectors[0]
             wanted = max(_ROOT_CHILDREN // 2, len(below) // _BRANCHING)

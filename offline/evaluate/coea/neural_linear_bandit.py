@@ -67,7 +67,8 @@ class FittedNeuralLinearBandit:
             deviation = solved.square().sum(dim=0).sqrt().view(features.shape[:2]).numpy()
             noise = rng.standard_normal(deviation.shape)
             found.append(model(part).numpy() + setting["alpha"] * deviation * noise)
-        return np.concatenate(found).astype(np.float32)
+        drawn: NDArray[np.float32] = np.concatenate(found).astype(np.float32)
+        return drawn
 
 
 @torch.no_grad()
@@ -85,7 +86,8 @@ def _precision(ranker: FittedRanker, seed: int) -> Tensor:
         for columns in (moments.next[rows], drawn):
             features = hidden * model.embeddings[columns]
             precision += features.T @ features
-    return torch.linalg.cholesky(precision)
+    factor: Tensor = torch.linalg.cholesky(precision)
+    return factor
 
 
 def methods() -> tuple[Method, ...]:

@@ -1,0 +1,211 @@
+"""A comparison as JSON, as Markdown and as a plot."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from serendipity.layout import write_atomically
+from serendipity.offline.evaluate.coea.choice import QUALITY_KEPT
+from serendipity.offline.evaluate.coea.comparison import Comparison, MethodResult
+from serendipity.offline.evaluate.coea.protocol import CategorySplit, Family
+from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
+
+JSON_REPORT = "coea.json"
+MARKDOWN_REPORT = "report.md"
+TRADE_OFF_PLOT = "trade-off.png"
+
+_AGAINST: tuple[Family, ...] = ("exploitation", "exploration")
+_COLOURS: Mapping[str, str] = {
+    "reference": "tab:gray",
+    "exploitation": "tab:blue",
+    "exploration": "tab:orange",
+    "coea": "tab:red",
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report says of its making. now: Unix seconds; seconds: this run's, without what the cache held."""
+
+    dataset: str
+    command: str
+    now: float
+    seconds: float
+
+
+def write_report(comparison: Comparison, split: CategorySplit, out: Path, about: About) -> None:
+    """Write report.md, coea.json and trade-off.png to `out`."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / JSON_REPORT, json.dumps(_json(comparison, split, about), indent=2).encode())
+    write_atomically(out / TRADE_OFF_PLOT, trade_off_plot(comparison))
+    write_atomically(out / MARKDOWN_REPORT, markdown(comparison, split, about).encode())
+
+
+def headline(comparison: Comparison) -> tuple[str, ...]:
+    """The four measures of Table 2 at the split's K."""
+    hit, rank = comparison.cutoffs.hit, comparison.cutoffs.rank
+    return f"C-H@{hit}", f"C-N@{rank}", f"NCP@{rank}", f"CLTP@{rank}"
+
+
+def markdown(comparison: Comparison, split: CategorySplit, about: About) -> str:
+    """Lay the comparison out as a page: means over seeds ± their standard deviation, in the order of the methods."""
+    rank = comparison.cutoffs.rank
+    more = (f"novel C-H@{rank}", f"novel C-N@{rank}", f"C-T@{rank}", f"C-P@{rank}", f"NCP@{rank} ÷ K")
+    test = split.test
+    lines = [
+        f"# CoEA's comparison on {about.dataset}",
+        "",
+        f"`{about.command}`, {_date(about)}, {_hardware()}, {about.seconds:.0f} s this time, "
+        f"{sum(sum(result.seconds) for result in comparison.results):.0f} s for all results.",
+        "",
+        f"Split: {split.kind}; {len(test):,} users, {int(test.reachable.any(axis=1).sum()):,} with a target outside "
+        f"their latest categories, {int(test.novel_targets.any(axis=1).sum()):,} with a novel one; "
+        f"{split.num_categories} categories. Protocol: `offline/evaluate/coea/protocol.py`; measures: `metrics.py`.",
+        "",
+        f"Trade-offs are chosen on validation: the largest NCP@{rank} with C-H@{comparison.cutoffs.hit} at least "
+        f"{QUALITY_KEPT:g} of the best exploitation baseline's; else the best C-H (marked *).",
+        "",
+        *_table(comparison, (*headline(comparison), f"CLTP@{rank} ÷ K")),
+        "",
+        *_table(comparison, more),
+        "",
+        *_ratios(comparison),
+        "",
+        f"![quality and novelty of every setting on validation]({TRADE_OFF_PLOT})",
+        "",
+        "| | trade-off chosen | seeds | s a seed |",
+        "|---|---|---|---|",
+    ]
+    for result in comparison.results:
+        chosen = ", ".join(f"{name} {value:g}" for name, value in result.setting.items()) or "none"
+        seeds = " ".join(map(str, result.seeds))
+        lines.append(f"| {result.name} | {chosen} | {seeds} | {np.mean(result.seconds):.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def trade_off_plot(comparison: Comparison) -> bytes:
+    """Draw C-H@K against NCP@K of every setting on validation, the chosen ones filled. Returns a PNG."""
+    with mpl.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(8, 5), layout="constrained")
+        axes = figure.subplots()
+        for result in comparison.results:
+            colour = _COLOURS[result.family]
+            novelty = [point.novelty for point in result.validation]
+            quality = [point.quality for point in result.validation]
+            axes.scatter(novelty, quality, s=14, facecolors="none", edgecolors=colour, alpha=0.5)
+            chosen = result.validation[result.chosen]
+            axes.scatter([chosen.novelty], [chosen.quality], s=36, color=colour)
+            axes.annotate(result.name, (chosen.novelty, chosen.quality), xytext=(4, 3), textcoords="offset points")
+        axes.set_xlabel(f"NCP@{comparison.cutoffs.rank}")
+        axes.set_ylabel(f"C-H@{comparison.cutoffs.hit}")
+        axes.set_title("validation: every setting, the chosen one filled")
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def ratios(comparison: Comparison, result: MethodResult) -> dict[tuple[str, str], Ratio]:
+    """Ratios of a method's means to those of the best baseline of each family: (measure, baseline) → paired bootstrap.
+
+    Best by the very measure, on the same users; families without a row, and a method against itself, are left out.
+    """
+    found = {}
+    for measure in headline(comparison):
+        for family in _AGAINST:
+            best = comparison.best(family, measure)
+            if best is None or best.name == result.name:
+                continue
+            rng = np.random.default_rng(0)
+            found[measure, best.name] = bootstrap_ratio(result.by_user(measure), best.by_user(measure), rng)
+    return found
+
+
+def _table(comparison: Comparison, names: tuple[str, ...]) -> list[str]:
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for result in comparison.results:
+        cells = " | ".join(_mean(result, name) for name in names)
+        lines.append(f"| {result.name}{_mark(comparison, result)} | {cells} |")
+    return lines
+
+
+def _mark(comparison: Comparison, result: MethodResult) -> str:
+    """A star where no setting kept the quality asked for."""
+    if result.family not in ("exploration", "coea"):
+        return ""
+    best = max(
+        (point.quality for other in comparison.results if other.family == "exploitation" for point in other.validation),
+        default=None,
+    )
+    return "*" if best is not None and result.validation[result.chosen].quality < QUALITY_KEPT * best else ""
+
+
+def _ratios(comparison: Comparison) -> list[str]:
+    lines = [
+        "Ratio to the best baseline of a family (by that measure, on the test), with the 95 % interval of the paired "
+        "bootstrap over users:",
+        "",
+        "| | measure | against | ratio |",
+        "|---|---|---|---|",
+    ]
+    for result in comparison.results:
+        if result.family in ("exploration", "coea"):
+            for (measure, name), ratio in ratios(comparison, result).items():
+                interval = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+                lines.append(f"| {result.name} | {measure} | {name} | {interval} |")
+    return lines
+
+
+def _mean(result: MethodResult, name: str) -> str:
+    values = result.by_seed(name)
+    spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{values.mean():.4f}{spread}"
+
+
+def _json(comparison: Comparison, split: CategorySplit, about: About) -> dict[str, object]:
+    return {
+        "dataset": about.dataset,
+        "command": about.command,
+        "date": _date(about),
+        "hardware": _hardware(),
+        "seconds": round(about.seconds),
+        "split": split.kind,
+        "users": len(split.test),
+        "methods": [
+            {
+                "name": result.name,
+                "family": result.family,
+                "seeds": list(result.seeds),
+                "seconds": list(result.seconds),
+                "setting": dict(result.setting),
+                "validation": [
+                    {"setting": dict(setting), "quality": point.quality, "novelty": point.novelty}
+                    for setting, point in zip(result.settings, result.validation, strict=True)
+                ],
+                "test": {name: result.by_seed(name).tolist() for name in result.per_user},
+                "ratios": [
+                    {"measure": measure, "against": name, "value": ratio.value, "low": ratio.low, "high": ratio.high}
+                    for (measure, name), ratio in ratios(comparison, result).items()
+                ],
+            }
+            for result in comparison.results
+        ],
+    }
+
+
+def _date(about: About) -> str:
+    return datetime.fromtimestamp(about.now, UTC).date().isoformat()
+
+
+def _hardware() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,76 @@
+"""Compare methods that name novel categories: quality and novelty on the same users and candidates.
+
+    serendip evaluate coea --dataset ml-1m                                  every row, 5 seeds
+    serendip evaluate coea --dataset ml-1m --methods EXPLORE NLB --seeds 2  two rows, 2 seeds
+
+Every result is kept below --out, so that a killed run goes on where it stopped; one core a job. MovieLens is split by
+each user's last clicks, every other data set by time. Writes report.md, coea.json and trade-off.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from serendipity.offline.datasets.registry import prepare
+from serendipity.offline.evaluate.coea.comparison import Cutoffs, compare, run_comparison
+from serendipity.offline.evaluate.coea.protocol import CategorySplit
+from serendipity.offline.evaluate.coea.registry import NAMES, find_methods
+from serendipity.offline.evaluate.coea.report import MARKDOWN_REPORT, About, write_report
+from serendipity.offline.logs.builder import SUMMARY, build_logs
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.offline.logs.schema import LogsConfig
+
+_LEAVE_LAST_OUT = frozenset({"ml-100k", "ml-1m"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip evaluate coea`."""
+    parser.add_argument("--dataset", default="ml-1m", help="data set or host folder")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of all its clicks (default: built below --out)")
+    parser.add_argument("--methods", nargs="+", choices=NAMES, metavar="NAME", help=f"rows: {', '.join(NAMES)}")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument("--jobs", type=int, default=1, help="results computed at once, one core each")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="reports and results (default: var/evaluation/coea/…)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print the report and say where it lies."""
+    name = Path(args.dataset).name
+    out = args.out or Path("var") / "evaluation" / "coea" / name
+    started = time.time()
+    logs = args.logs or _logs(args.dataset, out)
+    load_split = partial(_split, logs, name in _LEAVE_LAST_OUT)
+    load_methods = partial(find_methods, args.methods)
+    console = Console()
+    lists = run_comparison(
+        load_split, load_methods, range(args.seeds), out / "results", args.jobs, partial(console.print, markup=False)
+    )
+    split = load_split()
+    comparison = compare(split, load_methods(), lists, Cutoffs.of(split))
+    rows = f" --methods {' '.join(args.methods)}" if args.methods else ""
+    command = f"serendip evaluate coea --dataset {args.dataset}{rows} --seeds {args.seeds}"
+    write_report(comparison, split, out, About(name, command, started, time.time() - started))
+    console.print(Markdown((out / MARKDOWN_REPORT).read_text(encoding="utf-8")))
+    console.print(f"written: {out / MARKDOWN_REPORT}")
+    return 0
+
+
+def _split(logs: Path, last_out: bool) -> CategorySplit:
+    histories, catalogue = Histories.read(logs), Catalogue.read(logs)
+    make = CategorySplit.leave_last_out if last_out else CategorySplit.by_time
+    return make(histories, catalogue)
+
+
+def _logs(dataset: str, out: Path) -> Path:
+    logs = out / "logs"
+    if not (logs / SUMMARY).is_file():
+        host = prepare(dataset, out)
+        build_logs(host.directory, logs, LogsConfig(novelty_level=host.novelty_level))
+    return logs
