@@ -22,7 +22,8 @@ from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import open_snapshot
 from serendipity.tools.bench_recall import Latencies, bench_recall
 from serendipity.tools.bench_search import SearchRow, bench_search
-from serendipity.tools.deploy import DeployError, load_and_check
+from serendipity.tools.deploy import DeployError, load
+from serendipity.tools.pinned_models import user_tower
 from serendipity.tools.service import ServiceError, launch_service
 from serendipity.tools.triton import launch
 from serendipity.tools.triton_program import TritonError
@@ -66,7 +67,7 @@ def _recall(args: argparse.Namespace, build: Path, directory: Path) -> list[Late
     manifest = layout.read_manifest(directory)
     users = _warm_users(directory, args.users, args.seed)
     with launch(build / "models") as triton:
-        load_and_check(triton.url, manifest.tower, manifest.vector_index.dim)
+        load(triton.url, user_tower(manifest.tower, manifest.vector_index.dim))
         options = {"clock": "snapshot", "state": str(build / "bench-state"), "default_deadline_ms": "5000"}
         with launch_service(build, triton.url, workers=1, options=options) as service:
             return bench_recall(

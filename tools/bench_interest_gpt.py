@@ -42,7 +42,8 @@ from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
-from serendipity.tools.deploy import DeployError, load_interest_gpt
+from serendipity.tools.deploy import DeployError, load
+from serendipity.tools.pinned_models import interest_gpt_model
 from serendipity.tools.placement import PlacementError, Serving, place_interest_gpt, read_interest_gpt_spec
 from serendipity.tools.triton import launch
 from serendipity.tools.triton_program import TritonError
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         prompts = prompts_of(args.build, model_dir, spec, args.users, args.seed)
         sizes = _sizes(args.batches, spec.max_batch)
         with _serving(args, model_dir) as url:
-            load_interest_gpt(url, spec)
+            load(url, interest_gpt_model(spec))
             rows = asyncio.run(measure(url, spec, prompts, sizes, args.seconds))
     except (DatasetError, DeployError, GenerationError, LogsError, PlacementError, TritonError, ValueError) as error:
         print(f"serendip bench interest-gpt: {error}", file=sys.stderr)

@@ -81,8 +81,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
                 out / "models",
                 triton.url,
                 publish_over(service.admin_address),
-                towers_dir=out / "towers",
-                interest_gpt_dir=out / "interest_gpt",
+                build_dir=out,
             )
             console.print(f"deployed: Triton has the models that snapshot {version} pins; it is published")
             return asyncio.run(_call(args, console, service.address, out))

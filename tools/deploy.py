@@ -13,19 +13,16 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import grpc
-import numpy as np
 import tritonclient.grpc as triton_grpc
 
-from serendipity import features, layout
+from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
+from serendipity.channel.nearline.triton_models import tensor
 from serendipity.channel.publication import Publications
 from serendipity.channel.trial_opening import can_be_opened
-from serendipity.interests import answer, model, prompt
-from serendipity.tools import placement
-from serendipity.v1 import admin_pb2, admin_pb2_grpc, records_pb2
-
-_PINNABLE = (features.TOWER_MODEL_PREFIX, model.MODEL_PREFIX)
-"""How the names of models begin that a snapshot can pin."""
+from serendipity.tools import pinned_models, placement
+from serendipity.tools.pinned_models import PinnedModel, ServingPlan
+from serendipity.v1 import admin_pb2, admin_pb2_grpc
 
 
 class DeployError(Exception):
@@ -38,75 +35,62 @@ def deploy(
     url: str,
     publish: Callable[[str], None],
     *,
-    towers_dir: Path | None = None,
-    interest_gpt_dir: Path | None = None,
-    backend: placement.Backend = "python",
-    instances: placement.Instances = placement.AS_CHECKED_IN,
-    interest_gpt: placement.Serving = placement.AS_SERVED_HERE,
+    build_dir: Path | None = None,
+    plan: ServingPlan = pinned_models.AS_SERVED_HERE,
     timeout: float = 120.0,
 ) -> str:
     """Place, load, check and publish; return the snapshot's version.
 
     snapshot_dir: snapshots/<version>. models_dir: Triton's model repository, as this machine sees it. url: Triton's
     gRPC host:port. publish: makes a version the wanted one; called only when the models it pins answer.
-    towers_dir: the training of the tower; interest_gpt_dir: that of InterestGPT, looked at where the snapshot pins
-    one; None where the model is in the repository already. backend, instances and interest_gpt: how Triton runs them.
-    timeout: seconds per call to Triton.
+    build_dir: holds the trainings of the models that the snapshot pins; None where they are in the repository
+    already. plan: how Triton runs them. timeout: seconds per call to Triton.
 
     Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
     """
     manifest = layout.read_manifest(snapshot_dir)
-    spec = manifest.tower
-    if towers_dir is not None:
-        trained = placement.read_spec(towers_dir)
-        if trained.fingerprint != spec.fingerprint:
-            raise DeployError(
-                f"{towers_dir}: fingerprint: found {trained.fingerprint}, "
-                f"expected {spec.fingerprint}, which {snapshot_dir / layout.MANIFEST} pins"
-            )
-        placement.place_user_tower(towers_dir, models_dir, backend, instances)
-    if manifest.HasField("interest_gpt") and interest_gpt_dir is not None:
-        tuned = placement.read_interest_gpt_spec(interest_gpt_dir)
-        if tuned.fingerprint != manifest.interest_gpt.fingerprint:
-            raise DeployError(
-                f"{interest_gpt_dir}: fingerprint: found {tuned.fingerprint}, expected "
-                f"{manifest.interest_gpt.fingerprint}, which {snapshot_dir / layout.MANIFEST} pins"
-            )
-        placement.place_interest_gpt(interest_gpt_dir, models_dir, interest_gpt)
-    load_and_check(url, spec, manifest.vector_index.dim, timeout)
-    if manifest.HasField("interest_gpt"):
-        load_interest_gpt(url, manifest.interest_gpt, timeout)
+    if build_dir is not None:
+        pinned_models.place_pinned(manifest, build_dir, models_dir, plan)
+    for model in pinned_models.pinned_models(manifest):
+        load(url, model, timeout)
     publish(manifest.version)
     return manifest.version
 
 
-def load_and_check(url: str, spec: records_pb2.TowerSpec, dim: int, timeout: float = 120.0) -> None:
-    """Load the tower that `spec` names, and see that it is the one and answers.
+def load(url: str, model: PinnedModel, timeout: float = 120.0) -> None:
+    """Load a model, and see that it is the one that is pinned and answers.
 
-    Loads it (EXPLICIT model control), waits until it is ready, compares the fingerprint its configuration reports,
-    and sends one user of zeros: the answer must be [1, 1 + K, dim] finite float32. Raises DeployError.
+    Loads it (EXPLICIT model control), an engine behind it first, waits until it is ready, compares the parameters it
+    reports, and asks it one question, which also warms it up. Raises DeployError.
     """
-    name = spec.model_name
+    name, where = model.name, f"{model.name} on Triton at {url}"
     client = triton_grpc.InferenceServerClient(url)
     try:
+        engine = name + placement.ENGINE_SUFFIX
+        if engine in {entry.name for entry in client.get_model_repository_index(client_timeout=timeout).models}:
+            client.load_model(engine, client_timeout=timeout)
         client.load_model(name, client_timeout=timeout)
         if not client.is_model_ready(name, client_timeout=timeout):
             raise DeployError(f"{name}: not ready on Triton at {url} after it was loaded")
         parameters = client.get_model_config(name, client_timeout=timeout).config.parameters
-        found = parameters["fingerprint"].string_value if "fingerprint" in parameters else "none"
-        if found != spec.fingerprint:
-            raise DeployError(f"{name} on Triton at {url}: fingerprint: found {found}, expected {spec.fingerprint}")
-        answer = client.infer(name, _zero_inputs(spec), client_timeout=timeout).as_numpy(features.OUTPUT_NAME)
+        for field, expected in model.reported.items():
+            found = parameters[field].string_value if field in parameters else "none"
+            if found != expected:
+                raise DeployError(f"{where}: {field}: found {found}, expected {expected}")
+        question = [tensor(key, values) for key, values in model.question.items()]
+        result = client.infer(name, question, client_timeout=timeout)
     except triton_grpc.InferenceServerException as error:
         raise DeployError(f"{name}: Triton at {url} refused it: {error.message()}") from error
     finally:
         client.close()
-    expected = (1, 1 + spec.max_interests, dim)
-    if answer is None or answer.shape != expected:
-        found = "no output" if answer is None else f"shape {answer.shape}"
-        raise DeployError(f"{name} on Triton at {url}: {features.OUTPUT_NAME}: found {found}, expected {expected}")
-    if not np.isfinite(answer).all():
-        raise DeployError(f"{name} on Triton at {url}: the vectors of a user without history are not finite")
+    answers = {output: result.as_numpy(output) for output in model.outputs}
+    for output, values in answers.items():
+        if values is None:
+            raise DeployError(f"{where}: {output}: found no output")
+    try:
+        model.check(answers)
+    except (pinned_models.AnswerError, ValueError) as error:
+        raise DeployError(f"{where}: {error}") from error
 
 
 def load_text_encoder(url: str, timeout: float = 120.0) -> None:
@@ -122,53 +106,18 @@ def load_text_encoder(url: str, timeout: float = 120.0) -> None:
         client.close()
 
 
-def load_interest_gpt(url: str, spec: records_pb2.InterestGptSpec, timeout: float = 120.0) -> None:
-    """Load the InterestGPT that `spec` names, and see that it is the one and answers.
-
-    An engine behind it is loaded first. Compares the parameters it reports with the spec and asks for the interests of
-    a user of whom nothing is known: the answer must begin as those of the schema do. Raises DeployError.
-    """
-    name = spec.model_name
-    client = triton_grpc.InferenceServerClient(url)
-    try:
-        engine = name + placement.ENGINE_SUFFIX
-        if engine in {entry.name for entry in client.get_model_repository_index(client_timeout=timeout).models}:
-            client.load_model(engine, client_timeout=timeout)
-        client.load_model(name, client_timeout=timeout)
-        if not client.is_model_ready(name, client_timeout=timeout):
-            raise DeployError(f"{name}: not ready on Triton at {url} after it was loaded")
-        parameters = client.get_model_config(name, client_timeout=timeout).config.parameters
-        for field in placement.REPORTED:
-            found = parameters[field].string_value if field in parameters else "none"
-            if found != str(getattr(spec, field)):
-                raise DeployError(f"{name} on Triton at {url}: {field}: found {found}, expected {getattr(spec, field)}")
-        style: prompt.PromptStyle = "chat" if spec.prompt_style == "chat" else "compact"
-        question = triton_grpc.InferInput(model.PROMPT, [1, 1], "BYTES")
-        question.set_data_from_numpy(np.array([[prompt.render(prompt.UserFacts(), style).encode()]], np.object_))
-        cells = client.infer(name, [question], client_timeout=timeout).as_numpy(model.ANSWER)
-    except triton_grpc.InferenceServerException as error:
-        raise DeployError(f"{name}: Triton at {url} refused it: {error.message()}") from error
-    finally:
-        client.close()
-    text = "" if cells is None else cells.item().decode("utf-8", "replace")
-    expected = answer.write_answer([]).removesuffix("]}")
-    if not text.startswith(expected):
-        raise DeployError(f"{name} on Triton at {url}: {model.ANSWER}: found {text[:60]!r}, expected {expected} …")
-
-
-def pinned_models(snapshots_root: Path) -> set[str]:
-    """Models that the retained snapshots pin.
+def retained_models(snapshots_root: Path) -> set[str]:
+    """Names of the models that the retained snapshots pin.
 
     Raises SnapshotError when a manifest cannot be read: then nobody knows what it pins.
     """
     snapshots = (path for path in snapshots_root.iterdir() if path.is_dir() and not path.name.startswith("."))
     manifests = [layout.read_manifest(path) for path in snapshots]
-    names = {name for m in manifests for name in (m.tower.model_name, m.interest_gpt.model_name)}
-    return names - {""}
+    return {model.name for manifest in manifests for model in pinned_models.pinned_models(manifest)}
 
 
 def unload_unused(url: str, pinned: Collection[str], timeout: float = 120.0) -> list[str]:
-    """Unload the user towers and InterestGPTs that no retained snapshot pins, and return their names.
+    """Unload the models that a snapshot can pin and no retained one does, and return their names.
 
     Raises DeployError.
     """
@@ -179,7 +128,7 @@ def unload_unused(url: str, pinned: Collection[str], timeout: float = 120.0) -> 
         unused = sorted(
             name
             for name in loaded
-            if name.startswith(_PINNABLE) and name.removesuffix(placement.ENGINE_SUFFIX) not in pinned
+            if name.startswith(pinned_models.PREFIXES) and name.removesuffix(placement.ENGINE_SUFFIX) not in pinned
         )
         for name in unused:
             client.unload_model(name, client_timeout=timeout)
@@ -226,21 +175,11 @@ def newest(snapshots: Path) -> str:
     raise DeployError(f"{snapshots}: holds no snapshot; build one with `serendip build`")
 
 
-def _zero_inputs(spec: records_pb2.TowerSpec) -> list[triton_grpc.InferInput]:
-    inputs = []
-    for name, sizes in placement.input_sizes(spec).items():
-        dtype, datatype = (np.float32, "FP32") if name == "interests" else (np.int32, "INT32")
-        tensor = triton_grpc.InferInput(name, [1, *sizes], datatype)
-        tensor.set_data_from_numpy(np.zeros((1, *sizes), dtype))
-        inputs.append(tensor)
-    return inputs
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip deploy`."""
     parser.add_argument("version", nargs="?", help="snapshot to publish (default: the newest on disk)")
     parser.add_argument(
-        "--build", type=Path, required=True, metavar="DIR", help="build directory: snapshots/, towers/, interest_gpt/"
+        "--build", type=Path, required=True, metavar="DIR", help="build directory: snapshots/ and trainings"
     )
     parser.add_argument(
         "--models", type=Path, metavar="DIR", help="Triton's repository (default: models/ of the build)"
@@ -248,11 +187,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
     parser.add_argument("--backend", choices=placement.BACKENDS, default="python", help="Triton backend of the tower")
     parser.add_argument(
-        "--instances", type=int, metavar="N", help="instances of tower and encoder (default: as checked in)"
+        "--instances", type=int, metavar="N", help="instances of tower and encoders (default: as checked in)"
     )
     parser.add_argument("--gpu", action="store_true", help="run all models on Triton's GPUs, N on each")
     parser.add_argument(
         "--interest-gpt-threads", type=int, metavar="N", help="threads of InterestGPT on CPUs (default: as checked in)"
+    )
+    parser.add_argument(
+        "--coevolution-threads", type=int, metavar="N", help="threads of Novelty and Relevance LLM each, likewise"
     )
     parser.add_argument(
         "--interest-gpt-backend", choices=placement.INTEREST_GPT_BACKENDS, default="python", help="what runs it"
@@ -284,16 +226,8 @@ def run(args: argparse.Namespace) -> int:
             models,
             args.triton,
             publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate),
-            towers_dir=args.build / "towers",
-            interest_gpt_dir=args.build / "interest_gpt",
-            backend=args.backend,
-            instances=instances,
-            interest_gpt=placement.Serving(
-                args.interest_gpt_backend,
-                args.gpu,
-                args.interest_gpt_threads,
-                placement.VllmEngine(args.models_in_triton, args.tensor_parallel),
-            ),
+            build_dir=args.build,
+            plan=_plan(args, instances),
             timeout=args.timeout,
         )
     except (DeployError, placement.PlacementError, layout.SnapshotError, PublicationRefused) as error:
@@ -302,9 +236,19 @@ def run(args: argparse.Namespace) -> int:
     print(f"published {version}")
     if args.unload_unused:
         try:
-            for name in unload_unused(args.triton, pinned_models(snapshots), args.timeout):
+            for name in unload_unused(args.triton, retained_models(snapshots), args.timeout):
                 print(f"unloaded {name}")
         except (DeployError, layout.SnapshotError) as error:
             print(f"serendip deploy: {version} is published, but unused models stay loaded: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _plan(args: argparse.Namespace, instances: placement.Instances) -> ServingPlan:
+    engine = placement.VllmEngine(args.models_in_triton, args.tensor_parallel)
+    return ServingPlan(
+        args.backend,
+        instances,
+        placement.Serving(args.interest_gpt_backend, args.gpu, args.interest_gpt_threads, engine),
+        placement.LanguageModelServing(args.gpu, args.coevolution_threads),
+    )

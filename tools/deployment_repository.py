@@ -5,7 +5,7 @@ from __future__ import annotations
 import py_compile
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,41 @@ def set_instances(config: model_config_pb2.ModelConfig, instances: Instances) ->
 def parse(template: str) -> model_config_pb2.ModelConfig:
     """Read a config.pbtxt."""
     return text_format.Parse(template, model_config_pb2.ModelConfig())
+
+
+def program_configuration(
+    template: str,
+    name: str,
+    fingerprint: str,
+    inputs: Mapping[str, Sequence[int]],
+    outputs: Mapping[str, Sequence[int]],
+    instances: Instances,
+    max_batch: int | None = None,
+) -> str:
+    """Fill in an exported program's config.pbtxt: name, sizes, fingerprint and warm-up requests.
+
+    inputs, outputs: sizes by name, without the batch dimension. max_batch: None: as checked in.
+
+    Sizes are written out, although -1 would serve, because then Triton refuses a request that does not fit before
+    it is queued, and because a warm-up request has to have some.
+    """
+    config = parse(template)
+    config.name = name
+    if max_batch is not None:
+        config.max_batch_size = max_batch
+    for tensor in config.input:
+        tensor.dims[:] = inputs[tensor.name]
+    for tensor in config.output:
+        tensor.dims[:] = outputs[tensor.name]
+    config.parameters["fingerprint"].string_value = fingerprint
+    set_instances(config, instances)
+    for warm_up_name, users in (("one user", 1), ("a full batch", config.max_batch_size)):
+        warm_up = config.model_warmup.add(name=warm_up_name, batch_size=users)
+        for tensor in config.input:
+            value = warm_up.inputs[tensor.name]
+            value.data_type, value.zero_data = tensor.data_type, True
+            value.dims[:] = tensor.dims
+    return str(text_format.MessageToString(config))
 
 
 def copy_code(modules: Iterable[Path], model: Path, configuration: str) -> Path:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,12 +15,20 @@ from serendipity.interests.prompt import INSTRUCTIONS, STYLES
 from serendipity.tools.deployment_repository import (
     AS_CHECKED_IN,
     MODEL_REPOSITORY,
-    Instances,
     PlacementError,
     copy_code,
     install,
     parse,
-    set_instances,
+)
+from serendipity.tools.language_model_placement import INSTRUCTIONS as INSTRUCTIONS_FILE
+from serendipity.tools.language_model_placement import (
+    SHARED,
+    LanguageModelServing,
+    expect_name,
+    expect_positive,
+    install_language_model,
+    language_model_configuration,
+    read_categories,
 )
 from serendipity.v1 import records_pb2
 
@@ -39,7 +45,7 @@ _PYTHON = MODEL_REPOSITORY / "interest_gpt"
 _VLLM = MODEL_REPOSITORY / "interest_gpt_vllm"
 _ENGINE = MODEL_REPOSITORY / "interest_gpt_vllm_engine"
 _CONSTRAINT = MODEL_REPOSITORY.parent / "interests" / "constraint.py"
-_SHARED = (_PYTHON / "1" / "exchange.py", _PYTHON / "1" / "prompts.py")
+_SHARED_WITH_VLLM = (_PYTHON / "1" / "exchange.py", *SHARED)
 
 
 @dataclass(frozen=True)
@@ -77,33 +83,28 @@ def place_interest_gpt(model_dir: Path, models_dir: Path, serving: Serving = AS_
     """
     spec = read_interest_gpt_spec(model_dir)
     schema = answer_schema(
-        _read_categories(model_dir / model.CATEGORIES), spec.num_interests, spec.answer_fields or FIELDS
+        read_categories(model_dir / model.CATEGORIES), spec.num_interests, spec.answer_fields or FIELDS
     )
     source = _PYTHON if serving.backend == "python" else _VLLM
     template = (source / "config.pbtxt").read_text(encoding="utf-8")
     if serving.backend == "python":
         modules = [*_PYTHON.glob("1/*.py"), _CONSTRAINT]
-        parameters = {} if serving.threads is None else {"threads": str(serving.threads)}
-        instances = Instances(gpu=serving.gpu)
+        here = LanguageModelServing(serving.gpu, serving.threads)
+        parameters, instances = here.parameters, here.instances
     else:
-        modules = [*_VLLM.glob("1/*.py"), *_SHARED]
+        modules = [*_VLLM.glob("1/*.py"), *_SHARED_WITH_VLLM]
         parameters = {"engine": spec.model_name + ENGINE_SUFFIX}
         instances = AS_CHECKED_IN
         _place_engine(spec, models_dir, serving.engine)
-    configuration = interest_gpt_configuration(template, spec, instances, parameters)
-
-    def fill(placed: Path) -> None:
-        version = copy_code(modules, placed, configuration)
-        (version / "answer_schema.json").write_text(json.dumps(schema, ensure_ascii=False), encoding="utf-8")
-        (version / "instructions.txt").write_text(INSTRUCTIONS, encoding="utf-8")
-        weights = version / "model"
-        weights.mkdir()
-        # Directories beside the model are what it was trained on and checkpoints: none of Triton's business.
-        for path in model_dir.iterdir():
-            if path.is_file() and not path.name.startswith("."):
-                shutil.copyfile(path, weights / path.name)
-
-    install(models_dir, spec.model_name, fill)
+    configuration = language_model_configuration(
+        template,
+        spec.model_name,
+        spec.max_batch,
+        instances,
+        {**{name: getattr(spec, name) for name in REPORTED}, **parameters},
+    )
+    texts = {"answer_schema.json": json.dumps(schema, ensure_ascii=False), INSTRUCTIONS_FILE: INSTRUCTIONS}
+    install_language_model(models_dir, spec.model_name, configuration, modules, texts, model_dir)
     return spec.model_name
 
 
@@ -114,40 +115,15 @@ def read_interest_gpt_spec(model_dir: Path) -> records_pb2.InterestGptSpec:
         spec = model.read_spec(model_dir)
     except model.InterestGptError as error:
         raise PlacementError(str(error)) from error
-    expected = model.MODEL_PREFIX + spec.fingerprint
-    if spec.model_name != expected:
-        raise PlacementError(f"{path}: model_name: found {spec.model_name!r}, expected {expected}")
+    expect_name(path, "model_name", spec.model_name, model.MODEL_PREFIX + spec.fingerprint)
     if spec.prompt_style not in STYLES:
         raise PlacementError(f"{path}: prompt_style: found {spec.prompt_style!r}, expected one of {', '.join(STYLES)}")
     if spec.answer_fields and sorted(spec.answer_fields) != sorted(FIELDS):
         raise PlacementError(
             f"{path}: answer_fields: found {list(spec.answer_fields)}, expected {list(FIELDS)}, any order"
         )
-    for field in ("num_interests", "max_new_tokens", "max_prompt_tokens", "max_batch"):
-        if getattr(spec, field) < 1:
-            raise PlacementError(f"{path}: {field}: found {getattr(spec, field)}, expected at least 1")
+    expect_positive(path, spec, ("num_interests", "max_new_tokens", "max_prompt_tokens", "max_batch"))
     return spec
-
-
-def interest_gpt_configuration(
-    template: str, spec: records_pb2.InterestGptSpec, instances: Instances, parameters: dict[str, str]
-) -> str:
-    """Fill in InterestGPT's config.pbtxt: name, batch sizes, and as parameters which model it is and its bounds.
-
-    parameters: others, by name.
-    """
-    config = parse(template)
-    config.name = spec.model_name
-    config.max_batch_size = spec.max_batch
-    preferred: Sequence[int] = config.dynamic_batching.preferred_batch_size
-    sizes = [size for size in preferred if size < spec.max_batch] + [spec.max_batch]
-    config.dynamic_batching.preferred_batch_size[:] = sizes
-    for name in REPORTED:
-        config.parameters[name].string_value = str(getattr(spec, name))
-    for name, value in parameters.items():
-        config.parameters[name].string_value = value
-    set_instances(config, instances)
-    return str(text_format.MessageToString(config))
 
 
 def _place_engine(spec: records_pb2.InterestGptSpec, models_dir: Path, engine: VllmEngine) -> None:
@@ -171,13 +147,3 @@ def _place_engine(spec: records_pb2.InterestGptSpec, models_dir: Path, engine: V
         (version / "model.json").write_text(json.dumps(arguments, indent=2), encoding="utf-8")
 
     install(models_dir, config.name, fill)
-
-
-def _read_categories(path: Path) -> list[str]:
-    try:
-        categories = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PlacementError(f"{path}: cannot be read ({error}); expected a JSON list of categories") from error
-    if not isinstance(categories, list) or not categories or not all(isinstance(name, str) for name in categories):
-        raise PlacementError(f"{path}: found {str(categories)[:60]}, expected a list of one or more names")
-    return categories

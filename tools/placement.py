@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf import json_format, text_format
 
 from serendipity import features
+from serendipity.tools.coevolution_placement import place_coevolution_llms, read_coevolution_spec, reported_by_llm
 from serendipity.tools.deployment_repository import (
     AS_CHECKED_IN,
     MODEL_REPOSITORY,
@@ -20,8 +21,10 @@ from serendipity.tools.deployment_repository import (
     existing,
     install,
     parse,
+    program_configuration,
     set_instances,
 )
+from serendipity.tools.group_encoder_placement import group_input_sizes, place_group_encoder, read_group_spec
 from serendipity.tools.interest_gpt_placement import (
     AS_SERVED_HERE,
     ENGINE_SUFFIX,
@@ -32,6 +35,7 @@ from serendipity.tools.interest_gpt_placement import (
     place_interest_gpt,
     read_interest_gpt_spec,
 )
+from serendipity.tools.language_model_placement import LLM_AS_CHECKED_IN, LanguageModelServing
 from serendipity.v1 import records_pb2
 
 __all__ = [
@@ -40,21 +44,28 @@ __all__ = [
     "BACKENDS",
     "ENGINE_SUFFIX",
     "INTEREST_GPT_BACKENDS",
+    "LLM_AS_CHECKED_IN",
     "MODEL_REPOSITORY",
     "REPORTED",
     "TEXT_ENCODER",
     "Backend",
     "Instances",
+    "LanguageModelServing",
     "PlacementError",
     "Serving",
     "VllmEngine",
+    "group_input_sizes",
     "input_sizes",
+    "place_coevolution_llms",
+    "place_group_encoder",
     "place_interest_gpt",
     "place_text_encoder",
     "place_user_tower",
+    "read_coevolution_spec",
+    "read_group_spec",
     "read_interest_gpt_spec",
     "read_spec",
-    "tower_configuration",
+    "reported_by_llm",
 ]
 
 Backend = Literal["python", "onnxruntime"]
@@ -104,8 +115,14 @@ def place_user_tower(
     else:
         source, weights, name = MODEL_REPOSITORY / "user_tower_onnx", towers_dir / ONNX, "model.onnx"
         _check_onnx_fingerprint(existing(weights, "the tower as ONNX"), spec.fingerprint)
-    template = (source / "config.pbtxt").read_text(encoding="utf-8")
-    configuration = tower_configuration(template, spec, dim, instances)
+    configuration = program_configuration(
+        (source / "config.pbtxt").read_text(encoding="utf-8"),
+        spec.model_name,
+        spec.fingerprint,
+        input_sizes(spec),
+        {features.OUTPUT_NAME: [1 + spec.max_interests, dim]},
+        instances,
+    )
 
     def fill(model: Path) -> None:
         version = copy_code(source.glob("1/*.py"), model, configuration)
@@ -143,31 +160,6 @@ def place_text_encoder(encoder_dir: Path, models_dir: Path, instances: Instances
 
     install(models_dir, TEXT_ENCODER, fill)
     return TEXT_ENCODER
-
-
-def tower_configuration(
-    template: str, spec: records_pb2.TowerSpec, dim: int, instances: Instances = AS_CHECKED_IN
-) -> str:
-    """Fill in a tower's config.pbtxt: name, sizes, fingerprint and warm-up requests. dim: d, of the user vectors.
-
-    Sizes are written out, although -1 would serve, because then Triton refuses a request that does not fit before
-    it is queued, and because a warm-up request has to have some.
-    """
-    sizes = input_sizes(spec)
-    config = parse(template)
-    config.name = spec.model_name
-    for tensor in config.input:
-        tensor.dims[:] = sizes[tensor.name]
-    config.output[0].dims[:] = [1 + spec.max_interests, dim]
-    config.parameters["fingerprint"].string_value = spec.fingerprint
-    set_instances(config, instances)
-    for name, users in (("one user", 1), ("a full batch", config.max_batch_size)):
-        warm_up = config.model_warmup.add(name=name, batch_size=users)
-        for tensor in config.input:
-            value = warm_up.inputs[tensor.name]
-            value.data_type, value.zero_data = tensor.data_type, True
-            value.dims[:] = tensor.dims
-    return str(text_format.MessageToString(config))
 
 
 def input_sizes(spec: records_pb2.TowerSpec) -> dict[str, list[int]]:

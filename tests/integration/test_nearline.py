@@ -23,6 +23,7 @@ from serendipity.interests import model
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
 from serendipity.tools import deploy, placement
+from serendipity.tools.pinned_models import interest_gpt_model, user_tower
 from serendipity.tools.service import Service, launch_service
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_world import write_nearline_snapshot
@@ -67,9 +68,9 @@ def running(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFacto
     placement.place_user_tower(towers, triton_server.models_dir)
     placement.place_text_encoder(encoder.default_path(), triton_server.models_dir)
     placement.place_interest_gpt(directory / "interest_gpt", triton_server.models_dir)
-    deploy.load_and_check(triton_server.url, world.tower, DIM)
+    deploy.load(triton_server.url, user_tower(world.tower, DIM))
     deploy.load_text_encoder(triton_server.url)
-    deploy.load_interest_gpt(triton_server.url, spec)
+    deploy.load(triton_server.url, interest_gpt_model(spec))
     Publications(build / "snapshots").publish(snapshot.name)
     options = {"clock": "snapshot", "nearline_poll_seconds": "0.05", "default_deadline_ms": "2000"}
     with launch_service(build, triton_server.url, options=options) as service:

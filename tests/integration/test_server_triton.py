@@ -13,6 +13,7 @@ from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.publication import Publications
 from serendipity.channel.readiness import model_is_ready
 from serendipity.tools import deploy, placement
+from serendipity.tools.pinned_models import user_tower
 from tests.channel.service import channel_settings, copy_snapshot, server_settings, service
 from tests.fixtures.small_world import DIM, SmallWorld
 from tests.integration.conftest import RunningTriton
@@ -33,7 +34,7 @@ async def test_a_snapshot_is_published_once_its_model_is_ready_and_answers_are_w
     shutil.copy(directory / layout.ITEM_VECTORS, towers)
     (towers / "tower.json").write_text(json_format.MessageToJson(small_world.tower))
     placement.place_user_tower(towers, triton_server.models_dir)
-    deploy.load_and_check(triton_server.url, small_world.tower, DIM)
+    deploy.load(triton_server.url, user_tower(small_world.tower, DIM))
 
     publications = Publications(tmp_path / "snapshots", checks=[model_is_ready(triton_server.url)])
     publications.publish("v1")

@@ -25,6 +25,7 @@ from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
 from serendipity.tools import deploy, placement
+from serendipity.tools.pinned_models import interest_gpt_model
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, example_prompts, make_tiny_interest_gpt
@@ -54,7 +55,7 @@ def served(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFactor
 
 def serve(triton_server: RunningTriton, directory: Path, spec: records_pb2.InterestGptSpec) -> None:
     assert placement.place_interest_gpt(directory, triton_server.models_dir) == spec.model_name
-    deploy.load_interest_gpt(triton_server.url, spec)
+    deploy.load(triton_server.url, interest_gpt_model(spec))
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_a_model_that_reports_another_origin_than_the_snapshot_pins_is_refused(
     pinned.CopyFrom(served.spec)
     setattr(pinned, field, "another")
     with pytest.raises(deploy.DeployError, match=f"{field}: found .*, expected another"):
-        deploy.load_interest_gpt(triton_server.url, pinned)
+        deploy.load(triton_server.url, interest_gpt_model(pinned))
 
 
 async def test_loading_again_changes_no_answer(
@@ -221,7 +222,7 @@ async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_servin
     with pytest.raises(
         deploy.DeployError, match=f"fingerprint: found {other.fingerprint}, expected {served.spec.fingerprint}"
     ):
-        deploy.load_interest_gpt(triton_server.url, served.spec)
+        deploy.load(triton_server.url, interest_gpt_model(served.spec))
     assert await client.answers(served.spec, ["tea"], TIMEOUT) == before
     # Placing again repairs what lies there.
     placement.place_interest_gpt(served.directory, triton_server.models_dir)
@@ -240,7 +241,7 @@ async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
     ]
     placement.place_interest_gpt(served.directory, triton_server.models_dir, placement.Serving("vllm"))
     stand_in_for_vllm(triton_server.models_dir / (spec.model_name + placement.ENGINE_SUFFIX))
-    deploy.load_interest_gpt(triton_server.url, spec)
+    deploy.load(triton_server.url, interest_gpt_model(spec))
     assert expected == [
         await client.answers(spec, prompts, TIMEOUT),
         await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),

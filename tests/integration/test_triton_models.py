@@ -20,6 +20,7 @@ from tritonclient.grpc import model_config_pb2
 
 from serendipity import features
 from serendipity.tools import deploy, placement
+from serendipity.tools.pinned_models import user_tower
 from serendipity.v1 import records_pb2
 from tests.fixtures import example_tower
 from tests.fixtures.example_tower import Sizes, Training, random_inputs, with_unknown_item, write_training
@@ -63,7 +64,7 @@ def client(triton_server: RunningTriton) -> Iterator[Any]:
 def serve(triton_server: RunningTriton, training: Training) -> str:
     """Place and load a training, once, which loads faster than twice; return the model's name."""
     name = placement.place_user_tower(training.directory, triton_server.models_dir, instances=placement.Instances(1))
-    deploy.load_and_check(triton_server.url, training.spec, training.sizes.dim)
+    deploy.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
     return name
 
 
@@ -190,7 +191,7 @@ def test_weights_of_another_training_are_refused_and_the_old_tower_keeps_serving
     shutil.copy(other.directory / "user_tower.pt2", weights)
     found, expected = other.spec.fingerprint, training.spec.fingerprint
     with pytest.raises(deploy.DeployError, match=f"fingerprint: found {found}, expected {expected}"):
-        deploy.load_and_check(triton_server.url, training.spec, training.sizes.dim)
+        deploy.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
     inputs = random_inputs(training.sizes, 1)
     np.testing.assert_allclose(infer(client, served, inputs), training.user_vectors(inputs), atol=1e-5)
     # Placing again repairs what lies there.
@@ -204,14 +205,14 @@ def test_a_model_that_reports_another_fingerprint_is_refused(
     pinned.CopyFrom(training.spec)
     pinned.fingerprint = "0" * 16
     with pytest.raises(deploy.DeployError, match=f"found {training.spec.fingerprint}, expected {'0' * 16}"):
-        deploy.load_and_check(triton_server.url, pinned, training.sizes.dim)
+        deploy.load(triton_server.url, user_tower(pinned, training.sizes.dim))
 
 
 def test_a_tower_of_another_dimension_or_of_nan_is_refused(
     triton_server: RunningTriton, training: Training, served: str, tmp_path: Path
 ) -> None:
     with pytest.raises(deploy.DeployError, match=r"found shape \(1, 5, 5\), expected \(1, 5, 6\)"):
-        deploy.load_and_check(triton_server.url, training.spec, dim=6)
+        deploy.load(triton_server.url, user_tower(training.spec, 6))
     broken = write_training(tmp_path / "towers", seed=2)
     torch.nn.init.constant_(broken.tower.null_interest, float("nan"))
     with pytest.raises(deploy.DeployError, match="not finite"):

@@ -24,6 +24,7 @@ from serendipity.channel.state import EmptyUserState
 from serendipity.channel.triton import TritonTower
 from serendipity.features import TowerInputs
 from serendipity.tools import deploy, placement
+from serendipity.tools.pinned_models import user_tower
 from tests.fixtures.small_world import DIM, NOW, SmallWorld
 from tests.integration.conftest import RunningTriton
 
@@ -38,7 +39,7 @@ def served(triton_server: RunningTriton, small_world: SmallWorld, tmp_path_facto
     shutil.copy(small_world.snapshot_dir / layout.ITEM_VECTORS, towers)
     (towers / "tower.json").write_text(json_format.MessageToJson(small_world.tower))
     name = placement.place_user_tower(towers, triton_server.models_dir)
-    deploy.load_and_check(triton_server.url, small_world.tower, DIM)
+    deploy.load(triton_server.url, user_tower(small_world.tower, DIM))
     return name
 
 
@@ -133,7 +134,7 @@ async def test_an_unloaded_model_degrades_the_answer_until_it_is_back(
     while control.is_model_ready(served):
         await asyncio.sleep(0)
     degraded = await channel.recall(query("user-00"), Deadline.after(60))
-    deploy.load_and_check(triton_server.url, small_world.tower, DIM)
+    deploy.load(triton_server.url, user_tower(small_world.tower, DIM))
     control.close()
     restored = await channel.recall(query("user-00"), Deadline.after(60))
     channel.close()

@@ -24,7 +24,7 @@ from serendipity.interests.prompt import INSTRUCTIONS, PromptStyle
 from serendipity.tools.placement import place_interest_gpt
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, NUM_INTERESTS, example_prompts, make_tiny_interest_gpt
 
-MODULES = ("constraint", "generation", "prompts")
+MODULES = ("constraint", "generation", "prompts", "weights")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from serendipity import layout
 from serendipity.channel.publication import Publications
 from serendipity.tools import cli, deploy, triton
-from serendipity.tools.deploy import DeployError, pinned_models
+from serendipity.tools.deploy import DeployError, retained_models
 from serendipity.v1 import records_pb2
 from tests.fixtures.example_tower import Training, write_training
 from tests.fixtures.small_world import SmallWorld
@@ -92,7 +92,7 @@ def test_the_model_answers_before_the_snapshot_is_published(deployment: Deployme
         deployment.models,
         deployment.url,
         lambda version: seen.append((version, ready(deployment.url, small_world.tower.model_name))),
-        towers_dir=deployment.build / "towers",
+        build_dir=deployment.build,
     )
     assert seen == [(deployment.version, True)]
 
@@ -143,7 +143,7 @@ def test_an_interest_gpt_that_a_snapshot_pins_is_loaded_before_it_is_published_a
     assert cli.main([*arguments, "--interest-gpt-threads", "2", "--unload-unused"]) == 0
     assert ready(deployment.url, interest_gpt.model_name)
     assert 'string_value: "2"' in (deployment.models / interest_gpt.model_name / "config.pbtxt").read_text()
-    assert interest_gpt.model_name in pinned_models(deployment.snapshots)
+    assert interest_gpt.model_name in retained_models(deployment.snapshots)
     manifest = layout.read_manifest(deployment.snapshots / deployment.version)
     manifest.ClearField("interest_gpt")
     layout.write_manifest(deployment.snapshots / deployment.version, manifest)
@@ -171,7 +171,7 @@ def test_an_admin_service_that_is_away_is_named(deployment: Deployment) -> None:
 def test_every_retained_snapshot_pins_its_model(deployment: Deployment, small_world: SmallWorld) -> None:
     (deployment.snapshots / layout.CURRENT).symlink_to(deployment.version)
     (deployment.snapshots / ".building").mkdir()
-    assert pinned_models(deployment.snapshots) == {small_world.tower.model_name}
+    assert retained_models(deployment.snapshots) == {small_world.tower.model_name}
 
 
 def test_a_snapshot_that_cannot_be_read_may_pin_anything_so_nothing_is_unloaded(

@@ -56,7 +56,7 @@ def test_a_placed_tower_is_configured_for_its_own_sizes(training: Training, tmp_
     placed = {
         str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*.*") if path.suffix != ".pyc"
     }
-    assert placed == {"config.pbtxt", "1/model.py", "1/user_tower.pt2"}
+    assert placed == {"config.pbtxt", "1/exported_program.py", "1/model.py", "1/user_tower.pt2"}
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -195,7 +195,7 @@ def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None
     version = tmp_path / place_interest_gpt(tuned, tmp_path) / "1"
     assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
         "answer_schema.json", "constraint.py", "exchange.py", "generation.py", "instructions.txt", "model", "model.py",
-        "prompts.py",
+        "prompts.py", "python_backend.py", "weights.py",
     }  # fmt: skip
     assert json.loads((version / "answer_schema.json").read_text()) == answer_schema(CATEGORIES, 1)
     assert (version / "instructions.txt").read_text() == INSTRUCTIONS
@@ -234,6 +234,7 @@ def test_behind_vllm_an_engine_is_placed_too_and_reads_the_same_weights(tuned: P
     version = tmp_path / name / "1"
     assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
         "answer_schema.json", "exchange.py", "instructions.txt", "model", "model.py", "prompts.py",
+        "python_backend.py", "weights.py",
     }  # fmt: skip
     config = read(tmp_path / f"{name}_engine" / "config.pbtxt")
     assert (config.name, config.backend) == (name + "_engine", "vllm")

@@ -13,6 +13,7 @@ import torch
 from constraint import Distinct, JsonConstraint  # type: ignore[import-not-found]  # placed beside this file
 from prompts import Answer, Limits, Prompt, Prompts  # type: ignore[import-not-found]  # beside this file
 from transformers import AutoModelForCausalLM, GenerationConfig
+from weights import in_memory  # type: ignore[import-not-found]  # beside this file
 
 
 class Generation:
@@ -27,10 +28,7 @@ class Generation:
         # bfloat16 is slower than float32 on most CPUs.
         dtype = torch.float32 if device.type == "cpu" else "auto"
         model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=dtype)
-        # What safetensors loads is mapped: a file changed in place would change the running model, a cut one kill it.
-        for tensor in (*model.parameters(), *model.buffers()):
-            tensor.data = tensor.data.clone()
-        self._model = model.eval().to(device)
+        self._model = in_memory(model, device)
         self._device = device
         _check_room(model, prompts.limits)
         self._ends = _end_tokens(model, self._tokenizer)

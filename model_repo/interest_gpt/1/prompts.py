@@ -52,13 +52,16 @@ class Answer:
 class Prompts:
     """Writes prompts of a style in a model's tokenizer. tokenizer: the one in the model's directory."""
 
-    def __init__(self, directory: Path, style: str, instructions: str, limits: Limits) -> None:
-        """Raises ValueError when the style is unknown or its instructions leave no room, OSError without tokenizer."""
+    def __init__(self, directory: Path, style: str, instructions: str, limits: Limits, *, cut: bool = True) -> None:
+        """cut: a prompt that is too long loses its beginning; otherwise it is refused.
+
+        Raises ValueError when the style is unknown or its instructions leave no room, OSError without tokenizer.
+        """
         if style not in STYLES:
             raise ValueError(f"prompt_style: found {style!r}, expected one of {', '.join(STYLES)}")
         self.limits = limits
         self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        self._style, self._instructions = style, instructions
+        self._style, self._instructions, self._cut = style, instructions, cut
         self._markers = _markers(self.tokenizer)
         frame = len(self._write("-").tokens)
         if frame >= limits.max_prompt_tokens:
@@ -70,11 +73,14 @@ class Prompts:
     def write(self, message: str) -> Prompt:
         """Write the prompt of a user message, at most max_prompt_tokens long.
 
-        Of a message that is too long the beginning is cut off, so that instructions, template and the mark where the
-        answer begins stay. What the tokenizer reads as one of its own marks is blanked: a user's text must not
-        end the place it stands in. Raises PromptError.
+        Of a message that is too long the beginning is cut off, if so wished, so that instructions, template and the
+        mark where the answer begins stay. What the tokenizer reads as one of its own marks is blanked: a user's text
+        must not end the place it stands in. Raises PromptError.
         """
-        kept = message[-_CHARACTERS_PER_TOKEN * self.limits.max_prompt_tokens :]
+        longest = _CHARACTERS_PER_TOKEN * self.limits.max_prompt_tokens
+        if not self._cut and len(message) > longest:
+            raise PromptError(f"found {len(message)} characters, expected at most {longest}")
+        kept = message[-longest:]
         for marker in self._markers:
             kept = kept.replace(marker, " ")
         if not kept.strip():
@@ -82,6 +88,9 @@ class Prompts:
         try:
             prompt = self._write(kept)
             while len(prompt.tokens) > self.limits.max_prompt_tokens:
+                if not self._cut:
+                    found, most = len(prompt.tokens), self.limits.max_prompt_tokens
+                    raise PromptError(f"found {found} tokens, expected at most {most}")
                 kept = self._without_first(kept, len(prompt.tokens) - self.limits.max_prompt_tokens)
                 prompt = self._write(kept)
         except PromptError:

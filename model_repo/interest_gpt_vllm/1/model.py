@@ -12,7 +12,6 @@ import asyncio
 import copy
 import json
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,12 @@ import triton_python_backend_utils as pb_utils
 from exchange import (  # type: ignore[import-not-found]  # placed beside this file
     SCHEMA,
     Batch,
-    check_numpy,
-    failure,
     open_prompts,
-    read_batches,
+    read_batch,
     response,
 )
 from prompts import Answer, Prompt, read_json  # type: ignore[import-not-found]  # placed beside this file
+from python_backend import failure, open_version  # type: ignore[import-not-found]  # placed beside this file
 
 
 class TritonPythonModel:
@@ -34,16 +32,13 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the tokenizer. Raises TritonModelException naming what was found and what was expected."""
-        check_numpy()
-        config = json.loads(args["model_config"])
-        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-        version = Path(args["model_repository"]) / args["model_version"]
+        version = open_version(args)
         try:
-            self._prompts = open_prompts(version, parameters)
-            self._engine = parameters["engine"]
-            self._schema: dict[str, Any] = read_json(version / SCHEMA)
+            self._prompts = open_prompts(version)
+            self._engine = version.parameters["engine"]
+            self._schema: dict[str, Any] = read_json(version.directory / SCHEMA)
         except Exception as error:
-            raise pb_utils.TritonModelException(f"{version}: {error}") from error
+            raise pb_utils.TritonModelException(f"{version.directory}: {error}") from error
         tokenizer = self._prompts.tokenizer
         # vLLM's tokenizer writes the mark of the beginning once more before a template that has it.
         writes_begin = tokenizer("-")["input_ids"][:1] == [tokenizer.bos_token_id]
@@ -51,12 +46,13 @@ class TritonPythonModel:
 
     async def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own."""
-        batches, responses = read_batches(requests, self._prompts.write)
-        answered = await asyncio.gather(*(self._answer(batch) for batch in batches if batch is not None))
-        rest = iter(answered)
-        return [next(rest) if refusal is None else refusal for refusal in responses]
+        return await asyncio.gather(*(self._answer(request) for request in requests))
 
-    async def _answer(self, batch: Batch) -> Any:
+    async def _answer(self, request: Any) -> Any:
+        try:
+            batch: Batch = read_batch(request, self._prompts)
+        except ValueError as error:
+            return failure(error, pb_utils.TritonError.INVALID_ARG)
         asked = [
             self._request(prompt, wish, names).async_exec(decoupled=True)
             for prompt, wish, names in zip(batch.prompts, batch.constrained, batch.excluded, strict=True)

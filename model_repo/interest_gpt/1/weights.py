@@ -1,0 +1,18 @@
+"""A language model's weights as a server keeps them.
+
+Stands alone: needs torch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def in_memory(model: Any, device: torch.device) -> Any:
+    """Copy a model out of the files that safetensors maps, and make it ready to answer on `device`."""
+    # A file changed in place would change the running model, a cut one kill it.
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+    return model.eval().to(device)
