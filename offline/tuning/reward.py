@@ -43,7 +43,7 @@ def tune_reward(
         }
     )
     arguments = RewardConfig(
-        **trainer_arguments(directory, config), gradient_checkpointing=config.gradient_checkpointing
+        **trainer_arguments(directory, config), activation_checkpointing=config.gradient_checkpointing
     )
 
     def make_trainer(model: Any, steps: Any) -> RewardTrainer:

@@ -51,6 +51,12 @@ def relevance_prompt(profile: str, categories: Sequence[str], candidate: str, st
     return f"{told}candidate: {candidate}" if style == "compact" else f"{told}Candidate category: {candidate}"
 
 
+def answer(category: str, style: PromptStyle) -> str:
+    """Write what the Novelty LLM answers for a category, after the prompt: its name, in the compact style spaced."""
+    name = clean_text(category)
+    return f" {name}" if style == "compact" else name
+
+
 def _told(profile: str, categories: Sequence[str], style: PromptStyle) -> str:
     cleaned = clean_text(profile, MAX_PROFILE_CHARS)
     names = [name for name in map(clean_text, categories) if name]

@@ -1,0 +1,96 @@
+"""What the Novelty and the Relevance LLM are made from, shown and tuned with; every number that was chosen."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from serendipity.interests.prompt import PromptStyle
+from serendipity.offline.tuning.base_model import TINY, style_for
+from serendipity.offline.tuning.config import LoraConfig, TinyLmConfig, TuningConfig
+
+PUBLISHED_TUNING = TuningConfig(
+    method="lora",
+    lora=LoraConfig(rank=8, alpha=16.0, dropout=0.0),
+    batch_size=2,
+    accumulation=2,
+    learning_rate=1e-4,
+    weight_decay=0.0,
+)
+"""Both LLMs' SFT settings of arXiv 2508.00450, A.2 and A.3, for Qwen2.5-7B-Instruct-1M. α is not published."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ExamplesConfig(_Frozen):
+    """Which moments of the histories the two LLMs learn from, and what they are told of them."""
+
+    min_clicks: int = Field(5, ge=0)
+    """Clicks before a moment below which it makes no example: at first every category is new."""
+    max_novelty: int = Field(16_000, ge=1)
+    """First occurrences learned from at most; drawn evenly over users."""
+    max_pairs: int = Field(12_000, ge=1)
+    """Pairs of a clicked and an unclicked category at most; drawn evenly over users."""
+    unclicked_clicks: int = Field(5, ge=1)
+    """Categories of so many next clicks never stand for what was not clicked."""
+    exposure_hours: float = Field(24.0, gt=0)
+    """Exposures within so long before or after a click count as shown beside it."""
+    group_dropout: float = Field(0.1, ge=0, le=1)
+    """Share of the examples told the default group instead of the user's own, so that cold users are answered."""
+    recent_dropout: float = Field(0.15, ge=0, le=1)
+    """Share of the examples told fewer of the latest categories, 0 to 2 of them, so that the less specific lists are
+    answered."""
+    validation_share: float = Field(0.1, gt=0, lt=0.5)
+    """Share of the users, by hash, that nothing is trained on: curves, the normalisation of scores and the threshold
+    are theirs."""
+    seed: int = 20_250_811
+    """Seed of every draw."""
+
+
+class CoevolutionConfig(_Frozen):
+    """The two LLMs: base, examples and trainings."""
+
+    base: str = TINY
+    """tiny: from scratch. smollm2: SmolLM2-135M-Instruct from its package. Else the path of a `transformers` model."""
+    prompt_style: PromptStyle | None = None
+    """How prompts are written; none: compact for the tiny model, chat for any other base."""
+    tiny: TinyLmConfig = TinyLmConfig(merges=1_500, max_positions=512)
+    """The model that is trained from scratch."""
+    examples: ExamplesConfig = ExamplesConfig()
+    """What is learned from."""
+    novelty: TuningConfig | None = None
+    """The Novelty LLM's SFT; none: what suits the base."""
+    relevance: TuningConfig | None = None
+    """The Relevance LLM's training; none: what suits the base."""
+    num_candidates: int = Field(10, ge=1)
+    """Categories the Novelty LLM is asked for."""
+    keep_clicked: float = Field(0.9, gt=0, le=1)
+    """Share of the clicked validation categories that the threshold must let pass."""
+    threads: int = Field(1, ge=1)
+    """CPU threads."""
+    seed: int = 20_250_811
+    """Seed of weights and of trainings."""
+
+    @property
+    def style(self) -> PromptStyle:
+        """How prompts are written."""
+        return style_for(self.base, self.prompt_style)
+
+    @property
+    def novelty_tuning(self) -> TuningConfig:
+        """The Novelty LLM's SFT."""
+        return self._tuning(self.novelty, epochs=2.0)
+
+    @property
+    def relevance_tuning(self) -> TuningConfig:
+        """The Relevance LLM's training."""
+        return self._tuning(self.relevance, epochs=1.0)
+
+    def _tuning(self, wanted: TuningConfig | None, *, epochs: float) -> TuningConfig:
+        if wanted is not None:
+            return wanted
+        update = {"threads": self.threads, "seed": self.seed}
+        if self.base != TINY:
+            return PUBLISHED_TUNING.model_copy(update=update)
+        return TuningConfig(batch_size=64, epochs=epochs, max_tokens=self.tiny.max_positions).model_copy(update=update)
