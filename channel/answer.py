@@ -10,7 +10,7 @@ import numpy as np
 from serendipity.channel.errors import StoreError
 from serendipity.channel.hydrate import Hydrated
 from serendipity.channel.reasons import InternedReasons
-from serendipity.channel.recalled import FilterOutcome, Recalled, SourceOutcome, StageTimes
+from serendipity.channel.recalled import FilterOutcome, Recalled, SourceOutcome, StageTimes, Versions
 from serendipity.channel.scorer import FEATURE_NAMES, Scored, rank_features
 from serendipity.channel.snapshot import Snapshot
 from serendipity.novelty import unexpectedness
@@ -48,21 +48,28 @@ def compose(
         all_reason_indexes=reasons.all_indexes,
         all_reason_offsets=reasons.all_offsets,
         feature_names=FEATURE_NAMES,
-        features=rank_features(chosen, surprise, user.interests.weights),
+        features=rank_features(chosen, surprise, user.interests.weights, user.novel_categories),
         warnings=user.warnings,
         source_outcomes=tuple(
             replace(outcome, returned=int((chosen.sources == outcome.source).sum())) for outcome in source_outcomes
         ),
         filter_outcomes=filter_outcomes,
         degraded_reasons=degraded_reasons,
-        versions=replace(snapshot.versions, user_tower=user_tower),
+        versions=_versions(snapshot, user, user_tower),
         times=StageTimes(),
         titles=_titles(item_ids, snapshot) if user.query.explain else (),
         interests_age=max(0.0, user.query.now - user.interests.generated_at) if len(user.interests) else None,
         interests_origin=user.interests.origin.name.lower(),
         interests_freshness=user.interests.freshness.name.lower(),
+        novel_category_key=user.novel_categories.key,
         forgotten=user.forgotten,
     )
+
+
+def _versions(snapshot: Snapshot, user: Hydrated, user_tower: str) -> Versions:
+    versions = replace(snapshot.versions, user_tower=user_tower)
+    novel = user.novel_categories
+    return replace(versions, generation=novel.generation) if len(novel) else versions
 
 
 def _titles(item_ids: Sequence[str], snapshot: Snapshot) -> tuple[str, ...]:

@@ -56,10 +56,14 @@ class Calibration:
     def probabilities(self, source: Source, fallback: bool, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map raw scores of one source, [n], to probabilities, [n] float32 in 0 to 1; order is kept.
 
-        A fallback without a curve of its own takes the tower's; a source without any is read as log odds, which is
-        what the tower's binary cross-entropy makes of an inner product.
+        A fallback without a curve of its own takes the tower's, and the group source without any that of U2I, whose
+        scores its own are, lowered by alignment. Any other source without one is read as log odds, which is what the
+        tower's binary cross-entropy makes of an inner product.
         """
-        knots = self.knots.get((source, fallback)) or self.knots.get((source, False))
+        curves = [(source, fallback), (source, False)]
+        if source is Source.GROUP:
+            curves += [(Source.COLLABORATIVE, fallback), (Source.COLLABORATIVE, False)]
+        knots = next((self.knots[curve] for curve in curves if curve in self.knots), None)
         scores = raw.astype(np.float64)
         if knots is None:
             # The positive and the negative branch of the logistic function, so that exp never overflows.

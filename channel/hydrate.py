@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
 from serendipity.channel.feedback_clicks import feedback_clicks
+from serendipity.channel.groups import GroupHistory, NovelCategories, read_novel_categories
 from serendipity.channel.interest_weights import ItemEvents
 from serendipity.channel.interests import Freshness, InterestEvents, InterestReader, Interests
 from serendipity.channel.nearline.priority import refresh_priority
@@ -56,7 +57,8 @@ class Hydrated:
     clicks: latest 200 of snapshot ∪ feedback ∪ request; clicked: [c + 1] bool by category number;
     listed: [c + 1] bool, categories that the request's lists leave; ranges: rows of those that may be returned
     (STRICT leaves out the clicked ones);
-    unavailable: [n] bool; excluded, served: item rows; inputs: a batch of one for the user tower;
+    unavailable: [n] bool; excluded, served: item rows; interests, novel_categories: what is searched by;
+    inputs: a batch of one for the user tower;
     stored_vector: [d] float32, stands in for the tower; warnings; degraded_reasons: what was down or unreadable;
     forgotten: the user is on the erasure list, and everything here is a stranger's.
     """
@@ -70,6 +72,7 @@ class Hydrated:
     excluded: NDArray[np.int64]
     served: NDArray[np.int64]
     interests: Interests
+    novel_categories: NovelCategories
     inputs: TowerInputs
     stored_vector: NDArray[np.float32] | None
     warnings: tuple[QueryWarning, ...]
@@ -107,7 +110,9 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     feedback = _feedback(snapshot, query, forgotten, state, settings, warnings, degraded)
     clicks = latest(resolved.clicks, feedback.clicks, user.clicks)
     clicked = clicked_categories(clicks, snapshot.num_categories)
-    allowed = resolved.categories & ~clicked if query.novelty_policy is NoveltyPolicy.STRICT else resolved.categories
+    # A list of novel categories leads to no others, whatever the policy.
+    novel = resolved.categories & ~clicked
+    allowed = novel if query.novelty_policy is NoveltyPolicy.STRICT else resolved.categories
     ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
     reader = InterestReader(snapshot, state, settings, query.now, degraded)
     if forgotten:
@@ -116,6 +121,8 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         interests = reader.of_user(query.user_id, key, feedback.events, ranges)
         if key != layout.DEFAULT_USER or feedback.says_something:
             _want_interests(snapshot, query, state, interests.own_freshness, (feedback.clicks, user.clicks))
+    history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
+    novel_categories = read_novel_categories(snapshot, state, settings, query.user_id, history, clicks, novel, degraded)
     return Hydrated(
         query=query,
         clicks=clicks,
@@ -126,6 +133,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         excluded=resolved.excluded,
         served=feedback.served,
         interests=interests,
+        novel_categories=novel_categories,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
         stored_vector=user.vector,
         warnings=tuple(warnings),

@@ -56,6 +56,7 @@ class Source(IntEnum):
 
     INTEREST = channel_pb2.SOURCE_INTEREST
     COLLABORATIVE = channel_pb2.SOURCE_COLLABORATIVE
+    GROUP = channel_pb2.SOURCE_GROUP
 
 
 KNOWN_SOURCES = frozenset(int(source) for source in Source)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from serendipity.channel.candidates import NO_INTEREST
 from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.group_reasons import group_reason
+from serendipity.channel.groups import NovelCategories
 from serendipity.channel.interests import Interests
 from serendipity.channel.query import Source
 from serendipity.channel.recalled import Reason
@@ -36,7 +38,12 @@ class InternedReasons:
     failure: str
 
 
-def intern_reasons(scored: Scored, interests: Interests, read_paths: Callable[[], list[StoredPath]]) -> InternedReasons:
+def intern_reasons(
+    scored: Scored,
+    interests: Interests,
+    novel_categories: NovelCategories,
+    read_paths: Callable[[], list[StoredPath]],
+) -> InternedReasons:
     """Collect the reasons of the items returned, reading the user's paths only if an interest is among them.
 
     read_paths: paths in the order of the record that the interests are from; raises StoreError or StateUnavailable.
@@ -49,18 +56,25 @@ def intern_reasons(scored: Scored, interests: Interests, read_paths: Callable[[]
             stored = read_paths()
         except (StoreError, StateUnavailable) as error:
             failure = f"reasons: {error}"
+    rows = scored.rows.tolist()
+    positions = {number: position for position, number in enumerate(novel_categories.numbers.tolist())}
+    category_of = dict(zip(rows, scored.categories.tolist(), strict=True))
     numbers: dict[tuple[int, int, bool], int] = {}
 
     def number(row: int, source: int, interest: int) -> int:
-        return numbers.setdefault((source, interest, _is_grounded(row, interest, interests)), len(numbers))
+        # What led to an item: the interest, or of the group source the category, by position.
+        led = positions[category_of[row]] if source == Source.GROUP else interest
+        return numbers.setdefault((source, led, _is_grounded(row, interest, interests)), len(numbers))
 
-    rows = scored.rows.tolist()
     all_indexes = [number(row, *find) for row, finds in zip(rows, found, strict=True) for find in finds]
     offsets = np.cumsum([0, *(len(finds) for finds in found)])
     best = zip(rows, scored.sources.tolist(), scored.interests.tolist(), strict=True)
     return InternedReasons(
         reasons=tuple(
-            _reason(Source(source), interest, grounded, interests, stored) for source, interest, grounded in numbers
+            group_reason(novel_categories, led)
+            if source == Source.GROUP
+            else _reason(Source(source), led, grounded, interests, stored)
+            for source, led, grounded in numbers
         ),
         indexes=np.array([number(*find) for find in best], np.int32),
         all_indexes=np.array(all_indexes, np.int32),

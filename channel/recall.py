@@ -22,15 +22,16 @@ from serendipity.channel.errors import DeadlinePassed, TowerAnswerInvalid, Tower
 from serendipity.channel.filters import apply_filters
 from serendipity.channel.hydrate import Hydrated, hydrate
 from serendipity.channel.interests import path_reader
-from serendipity.channel.query import NoveltyPolicy, RecallQuery, SourceBounds
+from serendipity.channel.query import NoveltyPolicy, RecallQuery
 from serendipity.channel.reasons import intern_reasons
 from serendipity.channel.recalled import Recalled, SourceOutcome, SourceState, StageTimes
 from serendipity.channel.scorer import score
-from serendipity.channel.selector import category_cap, select, source_bounds
+from serendipity.channel.selector import category_cap, select, source_quotas
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Lease, Snapshot, SnapshotHolder
 from serendipity.channel.sources import CandidateSource, UserVectors
 from serendipity.channel.sources.collaborative import CollaborativeSource
+from serendipity.channel.sources.group import GroupSource
 from serendipity.channel.sources.interest import InterestSource
 from serendipity.channel.state import EmptyUserState, UserState
 from serendipity.channel.tower import UserTower
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 STORED_VECTORS = "stored user vectors"
 """Name of what stands in for the user tower."""
 
-SOURCES: tuple[CandidateSource, ...] = (InterestSource(), CollaborativeSource())
+SOURCES: tuple[CandidateSource, ...] = (InterestSource(), CollaborativeSource(), GroupSource())
 """All sources, in the order their outcomes are listed."""
 
 _Result = TypeVar("_Result")
@@ -165,10 +166,8 @@ class Channel:
         snapshot, query = lease.snapshot, user.query
         begin = time.perf_counter()
         budget = deadline.share(self._settings.sources_share)
-        bounds = source_bounds(query, self._settings)
-        found = await asyncio.gather(
-            *(self._find(source, lease, user, vectors, bounds.get(source.source), budget) for source in SOURCES)
-        )
+        quotas = source_quotas(query, self._settings)
+        found = await asyncio.gather(*(self._find(source, lease, user, vectors, budget) for source in SOURCES))
         searched = time.perf_counter()
         candidates, filter_outcomes = apply_filters(
             Candidates.concatenate([part.candidates for part in found]), user, snapshot
@@ -185,9 +184,12 @@ class Channel:
             known_weight=self._settings.soft_novelty_weight if query.novelty_policy is NoveltyPolicy.SOFT else 1.0,
         )
         cap = category_cap(query.count, self._settings.category_share)
-        chosen = scored.take(select(scored, query.count, bounds, cap))
+        chosen = scored.take(select(scored, query.count, quotas, cap))
         reasons = intern_reasons(
-            chosen, user.interests, path_reader(user.interests, query.user_id, snapshot, self._state)
+            chosen,
+            user.interests,
+            user.novel_categories,
+            path_reader(user.interests, query.user_id, snapshot, self._state),
         )
         degraded = (tower_failure, *user.degraded_reasons, *(part.failure for part in found), reasons.failure)
         recalled = compose(
@@ -210,10 +212,10 @@ class Channel:
         lease: Lease,
         user: Hydrated,
         vectors: UserVectors | None,
-        bounds: SourceBounds | None,
         budget: Deadline,
     ) -> _Found:
         """Run one source and measure it; whatever happens to it is told, not raised."""
+        bounds = user.query.source_bounds.get(source.source)
         if bounds is not None and bounds.max_count == 0:
             # Its finds would only hide those of others: an item goes to the source that scores it highest.
             return _Found(Candidates.empty(), SourceOutcome(source.source, SourceState.EMPTY, 0, 0, 0, 0.0))

@@ -22,6 +22,18 @@ class SourceState(IntEnum):
     UNAVAILABLE = channel_pb2.SOURCE_STATE_UNAVAILABLE
 
 
+class NovelCategoryKey(IntEnum):
+    """Which novel-category list the group source answered from; see NovelCategoryKey in channel.proto."""
+
+    UNSPECIFIED = channel_pb2.NOVEL_CATEGORY_KEY_UNSPECIFIED
+    NONE = channel_pb2.NOVEL_CATEGORY_KEY_NONE
+    M3 = channel_pb2.NOVEL_CATEGORY_KEY_M3
+    M2 = channel_pb2.NOVEL_CATEGORY_KEY_M2
+    M1 = channel_pb2.NOVEL_CATEGORY_KEY_M1
+    M0 = channel_pb2.NOVEL_CATEGORY_KEY_M0
+    DEFAULT = channel_pb2.NOVEL_CATEGORY_KEY_DEFAULT
+
+
 @dataclass(frozen=True)
 class SourceOutcome:
     """How one source fared. requested, found, returned: candidates; elapsed: seconds."""
@@ -57,12 +69,18 @@ class Reason:
 
 @dataclass(frozen=True)
 class Versions:
-    """What produced an answer. user_tower: model called, or the fallback's name; events_until: Unix seconds."""
+    """What produced an answer.
+
+    user_tower: model called, or the fallback's name; events_until: Unix seconds; group_model_id: empty without a group
+    model; generation: cycle of the collaborative optimisation.
+    """
 
     snapshot: str
     user_tower: str
     calibration: str
     events_until: int
+    group_model_id: str = ""
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,14 +99,14 @@ class Recalled:
     """Candidates of one answer, best first; element i of every column is candidate i.
 
     item_ids: n ids; scores: [n] float32 probabilities; sources: [n] int8, numbers of Source;
-    relevance: [n] float32, raw inner products; unexpectedness: [n] float32, 0 to 1;
+    relevance: [n] float32, raw scores of the sources; unexpectedness: [n] float32, 0 to 1;
     category_indexes: [n] int32 into `categories`, the names that occur;
     reasons: each once; reason_indexes: [n] int32 into them, the reason of the source in `sources`;
     all_reason_indexes, all_reason_offsets: compressed rows, [n + 1] offsets;
     features: [n, len(feature_names)] float32; titles: n titles, none where the query asks for no explanation;
     interests_age: seconds since the interests searched by were generated, None without any; interests_origin,
-    interests_freshness: names of Origin and Freshness in lower case; forgotten: the user is on the erasure list, and
-    the answer is not to be kept under the user's id.
+    interests_freshness: names of Origin and Freshness in lower case; novel_category_key: of the list the group source
+    answered from; forgotten: the user is on the erasure list, and the answer is not to be kept under the user's id.
     """
 
     recall_id: str
@@ -115,6 +133,7 @@ class Recalled:
     interests_age: float | None = None
     interests_origin: str = ""
     interests_freshness: str = ""
+    novel_category_key: NovelCategoryKey = NovelCategoryKey.UNSPECIFIED
     forgotten: bool = False
 
     def __len__(self) -> int:

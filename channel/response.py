@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
 
+from serendipity.channel.query import Source
 from serendipity.channel.recalled import Recalled
 from serendipity.v1 import channel_pb2
 
@@ -43,6 +44,9 @@ def to_response(recalled: Recalled, explain: bool) -> channel_pb2.RecallResponse
             found=outcome.found,
             returned=outcome.returned,
             elapsed=_duration(outcome.elapsed),
+            novel_category_key=channel_pb2.NovelCategoryKey.ValueType(
+                recalled.novel_category_key if outcome.source is Source.GROUP else 0
+            ),
         )
     for removal in recalled.filter_outcomes:
         response.filter_counts.add(filter=removal.name, kept=removal.kept, removed=removal.removed)
@@ -50,6 +54,8 @@ def to_response(recalled: Recalled, explain: bool) -> channel_pb2.RecallResponse
     response.versions.user_tower = recalled.versions.user_tower
     response.versions.calibration = recalled.versions.calibration
     response.versions.events_until.seconds = recalled.versions.events_until
+    response.versions.group_model_id = recalled.versions.group_model_id
+    response.versions.generation = recalled.versions.generation
     for name in ("total", "hydrate", "user_tower", "sources", "rank"):
         getattr(response.timings, name).CopyFrom(_duration(getattr(recalled.times, name)))
     return response

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from serendipity.channel.calibration import Calibration
 from serendipity.channel.candidates import Candidates
+from serendipity.channel.groups import NovelCategories
 from serendipity.channel.query import Source
 
 NOT_FOUND = -1
@@ -19,10 +20,16 @@ FEATURE_NAMES = (
     "unexpectedness",
     "novel",
     "interest_weight",
+    "alignment",
+    "alignment_recent",
     *(f"{source.name.lower()}_{part}" for source in Source for part in ("score", "reciprocal_rank")),
 )
 """Columns of the rank features. A source's score and reciprocal rank (1 for its best item) are 0 where it did not
-find the item."""
+find the item. alignment: of the item's category on the group's list, 0 where it is not on it; alignment_recent: how
+many of the user's latest categories that list is for (m), −1 for the list of the default group, 0 again where the
+category is not on it."""
+
+_OF_SOURCES = FEATURE_NAMES.index("alignment_recent") + 1
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,10 @@ def score(
 
 
 def rank_features(
-    scored: Scored, unexpectedness: NDArray[np.float32], interest_weights: NDArray[np.float32]
+    scored: Scored,
+    unexpectedness: NDArray[np.float32],
+    interest_weights: NDArray[np.float32],
+    novel_categories: NovelCategories,
 ) -> NDArray[np.float32]:
     """Lay out the features of m items, [m, len(FEATURE_NAMES)] float32, a row per item."""
     features = np.zeros((len(scored), len(FEATURE_NAMES)), np.float32)
@@ -135,9 +145,11 @@ def rank_features(
     features[:, 2] = scored.novel
     led = scored.interests >= 0
     features[led, 3] = interest_weights[scored.interests[led]]
-    features[:, 4::2] = scored.source_scores
+    features[:, 4] = novel_categories.alignments_of(scored.categories)
+    features[features[:, 4] > 0, 5] = novel_categories.num_recent
+    features[:, _OF_SOURCES::2] = scored.source_scores
     found = scored.source_ranks != NOT_FOUND
-    features[:, 5::2][found] = 1.0 / (1.0 + scored.source_ranks[found])
+    features[:, _OF_SOURCES + 1 :: 2][found] = 1.0 / (1.0 + scored.source_ranks[found])
     return features
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.channel.calibration import Calibration
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable
+from serendipity.channel.group_stores import GroupStore, NovelCategoryStore
 from serendipity.channel.recalled import Versions
 from serendipity.channel.state import AvailabilityOverlay
 from serendipity.channel.stores import InterestStore, ItemStore, NodeStore, PathStore, Store, UserStore
@@ -35,7 +36,9 @@ class Snapshot:
     unavailable: [n] bool, as of the snapshot; interest_vectors: [num_nodes, D] float32, mapped;
     click_types: numbers of EventType that count as clicks; taxonomy_hash: first 8 bytes of it, as records carry it;
     vocabulary_id: number of the interest vocabulary, 0 for none; interest_gpt: model that generates interests
-    near-line, empty for none.
+    near-line, empty for none; group_spec, groups: group model and groups of users, None where none was built;
+    coevolution: LLMs that novel-category lists are of, None without; novel_categories: the lists, None without a group
+    model.
     """
 
     directory: Path
@@ -61,6 +64,10 @@ class Snapshot:
     taxonomy_hash: int
     vocabulary_id: int
     interest_gpt: str
+    group_spec: records_pb2.GroupSpec | None
+    groups: GroupStore | None
+    coevolution: records_pb2.CoevolutionSpec | None
+    novel_categories: NovelCategoryStore | None
 
     @property
     def num_categories(self) -> int:
@@ -94,6 +101,9 @@ class Snapshot:
         """Close the stores. Mappings of vectors go with the last array over them."""
         for store in (self.users, self.interests, self.paths, self.nodes, self.items):
             store.close()
+        for of_groups in (self.groups, self.novel_categories):
+            if of_groups is not None:
+                of_groups.close()
 
 
 def open_snapshot(directory: Path, *, verify: bool = True, gpu: bool = False) -> Snapshot:
@@ -133,8 +143,14 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
     id_order = np.empty(num_items, np.int32)
     id_order[sorted(range(num_items), key=item_ids.__getitem__)] = np.arange(num_items, dtype=np.int32)
     assembler = FeatureAssembler.from_spec(manifest.tower)
+    group_spec = manifest.groups if manifest.HasField("groups") else None
     users = UserStore(
-        directory / layout.USERS, num_items, num_categories, assembler.profile_width, manifest.vector_index.dim
+        directory / layout.USERS,
+        num_items,
+        num_categories,
+        assembler.profile_width,
+        manifest.vector_index.dim,
+        manifest.groups.num_groups,
     )
     opened.append(users)
     interests = InterestStore(directory / layout.INTERESTS, manifest.counts.interest_nodes)
@@ -146,6 +162,13 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
     items = ItemStore(directory / layout.ITEMS)
     opened.append(items)
     _expect(directory / layout.ITEMS, (len(items),), (num_items,))
+    groups = novel_categories = None
+    if group_spec is not None:
+        groups = GroupStore(directory / layout.GROUPS)
+        opened.append(groups)
+        _expect(directory / layout.GROUPS, (len(groups),), (group_spec.num_groups + 1,))
+        novel_categories = NovelCategoryStore(directory / layout.NOVEL_CATEGORIES, num_categories)
+        opened.append(novel_categories)
     unavailable = ~_available(directory, manifest, items)
     unavailable.flags.writeable = False
     calibration = Calibration.from_manifest(manifest.calibration)
@@ -156,6 +179,8 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
             user_tower=manifest.tower.model_name,
             calibration=calibration.id,
             events_until=manifest.events_until.seconds,
+            group_model_id=manifest.groups.group_model_id,
+            generation=manifest.coevolution.generation,
         ),
         category_names=tuple(manifest.categories),
         category_numbers={name: i + 1 for i, name in enumerate(manifest.categories)},
@@ -179,6 +204,10 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         taxonomy_hash=int(manifest.taxonomy_hash[:16] or "0", 16),
         vocabulary_id=int(manifest.vocabulary_id[:16] or "0", 16),
         interest_gpt=manifest.interest_gpt.model_name,
+        group_spec=group_spec,
+        groups=groups,
+        coevolution=manifest.coevolution if manifest.HasField("coevolution") else None,
+        novel_categories=novel_categories,
     )
 
 

@@ -26,6 +26,7 @@ from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt, StoreUnavailable
 from serendipity.channel.vectors import RowRanges
 from serendipity.features import LongHistory
+from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.novelty import Clicks
 from serendipity.v1 import channel_pb2, records_pb2
 
@@ -118,25 +119,30 @@ class StoredUser:
     """A user as of the snapshot.
 
     clicks: latest 200, newest first; long_history: every category ever clicked; profile: [P] int32 value numbers;
-    vector: [d] float32, U2I vector for when the tower is away, None where none is stored.
+    vector: [d] float32, U2I vector for when the tower is away, None where none is stored; group_id: group of the
+    snapshot's group model, 0 for the default one.
     """
 
     clicks: Clicks
     long_history: LongHistory
     profile: NDArray[np.int32]
     vector: NDArray[np.float32] | None
+    group_id: int = DEFAULT_GROUP
 
 
 class UserStore(Store):
     """users.lmdb."""
 
-    def __init__(self, path: Path, num_items: int, num_categories: int, profile_width: int, dim: int) -> None:
+    def __init__(
+        self, path: Path, num_items: int, num_categories: int, profile_width: int, dim: int, num_groups: int
+    ) -> None:
         """The counts are the manifest's; a record that goes beyond them is corrupt."""
         super().__init__(path)
         self._num_items = num_items
         self._num_categories = num_categories
         self._profile_width = profile_width
         self._dim = dim
+        self._num_groups = num_groups
 
     def read(self, key: bytes) -> StoredUser | None:
         """Read a user by key. Raises RecordCorrupt, StoreUnavailable."""
@@ -157,6 +163,8 @@ class UserStore(Store):
             raise self._corrupt(key, "categories", "a number too large", f"at most {self._num_categories}")
         if len(record.profile) > self._profile_width:
             raise self._corrupt(key, "profile", f"{len(record.profile)} values", f"at most {self._profile_width}")
+        if record.group_id > self._num_groups:
+            raise self._corrupt(key, "group_id", record.group_id, f"at most {self._num_groups}")
         profile = np.zeros(self._profile_width, np.int32)
         profile[: len(record.profile)] = record.profile
         return StoredUser(
@@ -166,6 +174,7 @@ class UserStore(Store):
             ),
             profile=profile,
             vector=self._vector(key, record.user_vector),
+            group_id=record.group_id,
         )
 
     def _vector(self, key: bytes, stored: bytes) -> NDArray[np.float32] | None:

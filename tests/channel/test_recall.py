@@ -39,6 +39,9 @@ from tests.fixtures.small_world import DAY, NOW, SmallWorld
 
 DEADLINE = 30.0
 
+OTHERS = {Source.COLLABORATIVE: SourceState.OK, Source.GROUP: SourceState.EMPTY}
+"""How the other sources fare in a snapshot without groups."""
+
 
 class AwayTower:
     """A tower that fails in one way."""
@@ -146,7 +149,7 @@ async def test_a_user_gets_what_was_planted(small_world: SmallWorld, channel: Ch
         recalled = await ask(channel, query(user_id, 5))
         planted = {names[number - 1] for number in small_world.planted[user_id]}
         assert recalled.categories[recalled.category_indexes[0]] in planted
-        assert states(recalled) == {Source.INTEREST: SourceState.OK, Source.COLLABORATIVE: SourceState.OK}
+        assert states(recalled) == {Source.INTEREST: SourceState.OK, **OTHERS}
         assert not recalled.degraded
         assert recalled.warnings == ()
 
@@ -161,7 +164,7 @@ async def test_an_answer_is_ordered_calibrated_and_complete(small_world: SmallWo
     assert recalled.features[:, recalled.feature_names.index("relevance")].tolist() == recalled.relevance.tolist()
     assert (recalled.features[:, recalled.feature_names.index("novel")] == 1).all()
     assert recalled.all_reason_offsets[-1] == len(recalled.all_reason_indexes)
-    assert {reason.source for reason in recalled.reasons} == set(Source)
+    assert {reason.source for reason in recalled.reasons} == {Source.INTEREST, Source.COLLABORATIVE}
     for i in range(30):
         mine = recalled.all_reason_indexes[recalled.all_reason_offsets[i] : recalled.all_reason_offsets[i + 1]]
         assert recalled.reason_indexes[i] in mine
@@ -213,7 +216,7 @@ async def test_stored_vectors_stand_in_for_a_tower_that_is_away(small_world: Sma
     assert len(recalled) == 10
     assert recalled.degraded_reasons == (f"user tower: {error}",)
     assert recalled.versions.user_tower == STORED_VECTORS
-    assert states(recalled) == {Source.INTEREST: SourceState.OK, Source.COLLABORATIVE: SourceState.OK}
+    assert states(recalled) == {Source.INTEREST: SourceState.OK, **OTHERS}
 
 
 async def test_a_tower_of_other_dimensions_is_not_believed(small_world: SmallWorld) -> None:
@@ -293,7 +296,7 @@ async def test_interests_that_cannot_be_used_leave_the_other_source(
     user_id = small_world.user_ids[0]
     with a_channel(damaged(layout.INTERESTS, layout.user_key(user_id), record), local_tower) as channel:
         recalled = await ask(channel, query(user_id, 10))
-    assert states(recalled) == {Source.INTEREST: state, Source.COLLABORATIVE: SourceState.OK}
+    assert states(recalled) == {Source.INTEREST: state, **OTHERS}
     assert len(recalled) == 10
     assert recalled.degraded is degraded
 
@@ -331,7 +334,7 @@ async def test_a_source_that_breaks_does_not_break_the_others(
 
     monkeypatch.setattr(recall_module.SOURCES[0], "find", broken)
     recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert states(recalled) == {Source.INTEREST: SourceState.UNAVAILABLE, Source.COLLABORATIVE: SourceState.OK}
+    assert states(recalled) == {Source.INTEREST: SourceState.UNAVAILABLE, **OTHERS}
     assert recalled.degraded_reasons == ("interest: failed (MemoryError); the logs say why",)
     assert len(recalled) == 10
 
@@ -354,7 +357,7 @@ async def test_a_source_that_hangs_times_out_and_holds_its_snapshot(
     holder = SnapshotHolder(opened)
     channel = Channel(holder, local_tower, clock=lambda: NOW)
     recalled = await channel.recall(query(small_world.user_ids[0], 10), Deadline.after(1.0))
-    assert states(recalled) == {Source.INTEREST: SourceState.TIMEOUT, Source.COLLABORATIVE: SourceState.OK}
+    assert states(recalled) == {Source.INTEREST: SourceState.TIMEOUT, **OTHERS}
     assert recalled.degraded_reasons == ("interest: did not answer before the deadline",)
     holder.close()
     # The thread still searches: the snapshot stays open until it is done.

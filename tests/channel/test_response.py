@@ -7,7 +7,7 @@ import pytest
 
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.query import parse_query
+from serendipity.channel.query import Source, parse_query
 from serendipity.channel.recalled import Recalled
 from serendipity.channel.response import to_response
 from serendipity.v1 import channel_pb2 as pb
@@ -43,7 +43,7 @@ def test_every_column_goes_over_the_wire(recalled: Recalled) -> None:
         pb.WARNING_CODE_UNKNOWN_CATEGORY,
         pb.WARNING_CODE_COLD_USER,
     ]
-    assert [status.source for status in response.source_statuses] == [pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE]
+    assert [status.source for status in response.source_statuses] == list(Source)
     assert [count.filter for count in response.filter_counts] == [o.name for o in recalled.filter_outcomes]
     assert response.versions.snapshot == recalled.versions.snapshot
     assert response.versions.events_until.seconds == NOW - 1

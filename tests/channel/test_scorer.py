@@ -8,10 +8,14 @@ from hypothesis.extra import numpy as npst
 
 from serendipity.channel.calibration import Calibration, Knots
 from serendipity.channel.candidates import NO_INTEREST, Candidates
+from serendipity.channel.groups import NovelCategories
 from serendipity.channel.query import Source
+from serendipity.channel.recalled import NovelCategoryKey
 from serendipity.channel.scorer import FEATURE_NAMES, Scored, rank_features, score
 
-I2I, U2I = Source.INTEREST, Source.COLLABORATIVE
+I2I, U2I, GROUP = Source.INTEREST, Source.COLLABORATIVE, Source.GROUP
+
+NO_LIST = NovelCategories.none(NovelCategoryKey.NONE)
 
 
 def knots(raw: list[float], probability: list[float]) -> Knots:
@@ -60,7 +64,7 @@ def test_an_item_of_several_sources_takes_the_highest_score() -> None:
 def test_of_several_interests_the_nearest_counts() -> None:
     result = scored(candidates((7, I2I, 0.2, 0), (7, I2I, 0.9, 3), (7, I2I, 0.5, 1)))
     assert (result.rows.tolist(), result.interests.tolist()) == ([7], [3])
-    assert result.source_ranks.tolist() == [[0, -1]]
+    assert result.source_ranks.tolist() == [[0, -1, -1]]
 
 
 def test_ties_go_to_the_better_rank_then_to_the_smaller_id() -> None:
@@ -105,12 +109,13 @@ def test_calibration_keeps_the_order_and_gives_probabilities(raw: np.ndarray, ca
 def test_nothing_found_is_nothing_scored() -> None:
     result = scored(candidates())
     assert len(result) == 0
-    assert rank_features(result, np.empty(0, np.float32), np.empty(0, np.float32)).shape == (0, len(FEATURE_NAMES))
+    nothing = np.empty(0, np.float32)
+    assert rank_features(result, nothing, nothing, NO_LIST).shape == (0, len(FEATURE_NAMES))
 
 
 def test_features_say_what_each_source_found() -> None:
     result = scored(candidates((5, I2I, 1.0, 1), (6, I2I, 0.5, 0), (6, U2I, 2.0, NO_INTEREST)))
-    features = rank_features(result, np.array([0.25, 0.75], np.float32), np.array([0.9, 0.3], np.float32))
+    features = rank_features(result, np.array([0.25, 0.75], np.float32), np.array([0.9, 0.3], np.float32), NO_LIST)
     columns = {name: features[:, i].tolist() for i, name in enumerate(FEATURE_NAMES)}
     assert result.rows.tolist() == [5, 6]
     assert columns["relevance"] == [1.0, 0.5]

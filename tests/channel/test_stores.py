@@ -76,7 +76,7 @@ def test_keys_that_are_not_there_are_none(snapshot: Snapshot) -> None:
 )
 def test_a_corrupt_user_is_named(tmp_path: Path, record: records_pb2.UserRecord | bytes, complaint: str) -> None:
     value = record if isinstance(record, bytes) else record.SerializeToString()
-    store = UserStore(write(tmp_path / "users.lmdb", {b"u": value}), 10, 3, 2, 4)
+    store = UserStore(write(tmp_path / "users.lmdb", {b"u": value}), 10, 3, 2, 4, 5)
     with pytest.raises(RecordCorrupt, match=rf"users\.lmdb: key b'u': .*{complaint}"):
         store.read(b"u")
     store.close()

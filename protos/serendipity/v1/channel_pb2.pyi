@@ -44,6 +44,16 @@ class SourceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_STATE_TIMEOUT: _ClassVar[SourceState]
     SOURCE_STATE_UNAVAILABLE: _ClassVar[SourceState]
 
+class NovelCategoryKey(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NOVEL_CATEGORY_KEY_UNSPECIFIED: _ClassVar[NovelCategoryKey]
+    NOVEL_CATEGORY_KEY_NONE: _ClassVar[NovelCategoryKey]
+    NOVEL_CATEGORY_KEY_M3: _ClassVar[NovelCategoryKey]
+    NOVEL_CATEGORY_KEY_M2: _ClassVar[NovelCategoryKey]
+    NOVEL_CATEGORY_KEY_M1: _ClassVar[NovelCategoryKey]
+    NOVEL_CATEGORY_KEY_M0: _ClassVar[NovelCategoryKey]
+    NOVEL_CATEGORY_KEY_DEFAULT: _ClassVar[NovelCategoryKey]
+
 class WarningCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     WARNING_CODE_UNSPECIFIED: _ClassVar[WarningCode]
@@ -77,6 +87,13 @@ SOURCE_STATE_EMPTY: SourceState
 SOURCE_STATE_STALE: SourceState
 SOURCE_STATE_TIMEOUT: SourceState
 SOURCE_STATE_UNAVAILABLE: SourceState
+NOVEL_CATEGORY_KEY_UNSPECIFIED: NovelCategoryKey
+NOVEL_CATEGORY_KEY_NONE: NovelCategoryKey
+NOVEL_CATEGORY_KEY_M3: NovelCategoryKey
+NOVEL_CATEGORY_KEY_M2: NovelCategoryKey
+NOVEL_CATEGORY_KEY_M1: NovelCategoryKey
+NOVEL_CATEGORY_KEY_M0: NovelCategoryKey
+NOVEL_CATEGORY_KEY_DEFAULT: NovelCategoryKey
 WARNING_CODE_UNSPECIFIED: WarningCode
 WARNING_CODE_UNKNOWN_CATEGORY: WarningCode
 WARNING_CODE_UNKNOWN_ITEM: WarningCode
@@ -228,20 +245,22 @@ class Warning(_message.Message):
     def __init__(self, code: _Optional[_Union[WarningCode, str]] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class SourceStatus(_message.Message):
-    __slots__ = ("source", "state", "requested", "found", "returned", "elapsed")
+    __slots__ = ("source", "state", "requested", "found", "returned", "elapsed", "novel_category_key")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_FIELD_NUMBER: _ClassVar[int]
     FOUND_FIELD_NUMBER: _ClassVar[int]
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    NOVEL_CATEGORY_KEY_FIELD_NUMBER: _ClassVar[int]
     source: Source
     state: SourceState
     requested: int
     found: int
     returned: int
     elapsed: _duration_pb2.Duration
-    def __init__(self, source: _Optional[_Union[Source, str]] = ..., state: _Optional[_Union[SourceState, str]] = ..., requested: _Optional[int] = ..., found: _Optional[int] = ..., returned: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    novel_category_key: NovelCategoryKey
+    def __init__(self, source: _Optional[_Union[Source, str]] = ..., state: _Optional[_Union[SourceState, str]] = ..., requested: _Optional[int] = ..., found: _Optional[int] = ..., returned: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., novel_category_key: _Optional[_Union[NovelCategoryKey, str]] = ...) -> None: ...
 
 class FilterCount(_message.Message):
     __slots__ = ("filter", "kept", "removed")
@@ -254,16 +273,20 @@ class FilterCount(_message.Message):
     def __init__(self, filter: _Optional[str] = ..., kept: _Optional[int] = ..., removed: _Optional[int] = ...) -> None: ...
 
 class Versions(_message.Message):
-    __slots__ = ("snapshot", "user_tower", "calibration", "events_until")
+    __slots__ = ("snapshot", "user_tower", "calibration", "events_until", "group_model_id", "generation")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     USER_TOWER_FIELD_NUMBER: _ClassVar[int]
     CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     EVENTS_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     snapshot: str
     user_tower: str
     calibration: str
     events_until: _timestamp_pb2.Timestamp
-    def __init__(self, snapshot: _Optional[str] = ..., user_tower: _Optional[str] = ..., calibration: _Optional[str] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    group_model_id: str
+    generation: int
+    def __init__(self, snapshot: _Optional[str] = ..., user_tower: _Optional[str] = ..., calibration: _Optional[str] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("total", "hydrate", "user_tower", "sources", "rank")
