@@ -14,6 +14,7 @@ from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.feedback_event import Ownership
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.wanted_list import WantedList
 from serendipity.channel.state import AvailabilityOverlay
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
@@ -26,8 +27,9 @@ class HostState:
     """UserState on the stores all workers of the host share; they stay the caller's to close.
 
     feedback, nearline, erasures: give the open store, or raise StateUnavailable; ownership: users whose feedback is
-    kept here; want_interval: seconds within which a user is not wanted again by this process, so that those asked for
-    all the time do not flood the queue; on_want: told the cause of every want passed on; clock: seconds, ever growing.
+    kept here; want_interval: seconds within which a user's interests, or group, are not wanted again by this process,
+    so that those asked for all the time do not flood the queue; on_want: told the cause of every want of interests
+    passed on; clock: seconds, ever growing.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class HostState:
         self._ownership = ownership
         self._on_want = on_want
         self._lately = _Lately(want_interval, _REMEMBERED_USERS, clock)
+        self._grouped_lately = _Lately(want_interval, _REMEMBERED_USERS, clock)
 
     def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         """Return the user's acknowledged feedback, newest first; None without any. Raises StateUnavailable."""
@@ -76,6 +79,25 @@ class HostState:
             with contextlib.suppress(StateUnavailable):
                 self._nearline().want(user_id, cause, priority)
                 self._on_want(cause)
+
+    def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
+        """Return the list filled near-line for a key; None without any. Raises StateUnavailable."""
+        return self._nearline().novel_categories(key)
+
+    def want_novel_categories(self, want: WantedList) -> None:
+        """Count a request for a list; every one counts, since the requests decide whether it is filled."""
+        with contextlib.suppress(StateUnavailable):
+            self._nearline().want_list(want)
+
+    def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
+        """Return the group assigned to the user near-line; None without any. Raises StateUnavailable."""
+        return self._nearline().group(user_id)
+
+    def want_group(self, user_id: str, num_clicks: int) -> None:
+        """Queue the user, unless this process did so a moment ago."""
+        if self._grouped_lately.is_new(user_id):
+            with contextlib.suppress(StateUnavailable):
+                self._nearline().want_group(user_id, num_clicks)
 
     def is_forgotten(self, user_id: str) -> bool:
         """Tell whether the user is on the erasure list. Raises StateUnavailable."""

@@ -108,16 +108,16 @@ class ServerSettings(BaseSettings):
     """Age at which a serving-log file goes."""
 
     nearline: bool = True
-    """Run the process that generates wanted interests; without it they only queue up."""
+    """Run the process that generates what is wanted; without it that only queues up."""
 
     nearline_triton_url: str | None = None
-    """Triton that serves InterestGPT and the text encoder, host:port; by default the one of the user tower."""
+    """Triton that serves the near-line models and the text encoder, host:port; by default the user tower's."""
 
     nearline_batch: int = Field(default=64, ge=1, le=1_024)
-    """Users refreshed at once; the calls of InterestGPT are as large as its model allows."""
+    """Users or lists worked on at once; the calls of a model are as large as it allows."""
 
     nearline_timeout_seconds: float = Field(default=120.0, gt=0)
-    """Time InterestGPT has for one batch."""
+    """Time a model has for one batch."""
 
     nearline_poll_seconds: float = Field(default=1.0, gt=0)
     """Time between looks at an empty queue."""
@@ -126,25 +126,37 @@ class ServerSettings(BaseSettings):
     """Longest time between tries while Triton does not answer; the first is tried after nearline_poll_seconds."""
 
     nearline_max_entries: int = Field(default=1_000_000, ge=1)
-    """Users queued at most; then the least urgent are refused."""
+    """Entries queued at most, of each kind; then the least urgent are refused."""
 
     nearline_max_attempts: int = Field(default=5, ge=1)
-    """Failures after which a user is parked until an operator retries."""
+    """Failures after which a user or list is parked until an operator retries."""
 
     nearline_back_off_seconds: float = Field(default=60.0, gt=0)
-    """Time until a failed user is tried again; it doubles with every failure."""
+    """Time until a failed user or list is tried again; it doubles with every failure."""
 
     nearline_longest_back_off_seconds: float = Field(default=21_600.0, gt=0)
     """Longest such time."""
 
     nearline_quiet_seconds: float = Field(default=3_600.0, ge=0)
-    """Time for which a user of whom nothing is known is not queued again."""
+    """Time for which a user of whom nothing is known, or too little for a group, is not queued again."""
+
+    nearline_list_requests: int = Field(default=3, ge=1)
+    """Requests, of all workers together, for a missing novel-category list until it is queued."""
+
+    nearline_max_lists: int = Field(default=1_000_000, ge=1)
+    """Novel-category lists kept at most; the oldest go first."""
+
+    nearline_empty_list_seconds: float = Field(default=86_400.0, ge=0)
+    """Time for which it is remembered that nothing reached a list's threshold; then it may be asked for again."""
+
+    nearline_group_days: float = Field(default=30.0, gt=0)
+    """Age at which a group that was assigned near-line goes; the user is assigned anew when asked for."""
 
     nearline_commit_seconds: float = Field(default=0.1, ge=0)
-    """Time between commits of the users wanted: each costs an fsync."""
+    """Time between commits of what is wanted, and of ten times that for lists: each costs an fsync."""
 
     nearline_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
-    """Largest size of the near-line store; a user's interests and paths take about 2 KB."""
+    """Largest size of the near-line store; a user's interests and paths take about 2 KB, a list up to 0.5 KB."""
 
     uvloop: bool = True
     """Use uvloop's event loop in the workers (some 15 % more calls a second)."""
@@ -172,7 +184,7 @@ class ServerSettings(BaseSettings):
 
     @property
     def nearline_lock_path(self) -> Path:
-        """File that the one process that generates interests holds."""
+        """File that the one near-line process holds."""
         return self.state / "nearline.lock"
 
     @property

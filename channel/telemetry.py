@@ -23,7 +23,8 @@ from prometheus_client.registry import Collector
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.feedback import Recorded
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.recalled import Recalled, Versions
+from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.recalled import NovelCategoryKey, Recalled, Versions
 from serendipity.v1 import records_pb2
 
 _LATENCY_BUCKETS = (
@@ -111,6 +112,12 @@ class Telemetry:
             ["origin", "freshness"],
             registry=new,
         )
+        self._novel_category_keys = Counter(
+            "serendipity_novel_category_keys",
+            "Answers by the key of the list that the group source answered from.",
+            ["key"],
+            registry=new,
+        )
         self._interests_wanted = Counter(
             "serendipity_interests_wanted",
             "Users whose interests were asked for near-line, by cause.",
@@ -164,6 +171,8 @@ class Telemetry:
         if recalled.degraded:
             self._degraded.inc()
         self._interests.labels(recalled.interests_origin, recalled.interests_freshness).inc()
+        if recalled.novel_category_key is not NovelCategoryKey.UNSPECIFIED:
+            self._novel_category_keys.labels(recalled.novel_category_key.name.lower()).inc()
         if recalled.interests_age is not None:
             self._interests_age.observe(recalled.interests_age)
         for stage in _STAGES:
@@ -226,14 +235,17 @@ class _NearlineCollector(Collector):
         self._nearline = nearline
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield the counts of this process."""
-        family = CounterMetricFamily(
-            "serendipity_interests_queued", "Users asked for near-line, by what became of it.", labels=["outcome"]
-        )
-        with contextlib.suppress(StateUnavailable):
-            for outcome, count in asdict(self._nearline().wanted()).items():
-                family.add_metric([outcome], count)
-        yield family
+        """Yield the counts of this process, by kind."""
+        for name, kind, whom in (
+            ("serendipity_interests_queued", Kind.INTERESTS, "Users whose interests were"),
+            ("serendipity_groups_queued", Kind.GROUPS, "Users whose groups were"),
+            ("serendipity_lists_queued", Kind.LISTS, "Novel-category lists that were"),
+        ):
+            family = CounterMetricFamily(name, f"{whom} asked for near-line, by what became of it.", labels=["outcome"])
+            with contextlib.suppress(StateUnavailable):
+                for outcome, count in asdict(self._nearline().queue(kind).wanted()).items():
+                    family.add_metric([outcome], count)
+            yield family
 
 
 class MetricsServer:

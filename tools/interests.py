@@ -26,6 +26,7 @@ from serendipity.channel.nearline.drain import Drained, drain
 from serendipity.channel.nearline.due import DueUser, DueUsers
 from serendipity.channel.nearline.loop import generation_moment
 from serendipity.channel.nearline.process import exclusive, opened_nearline
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.tools.nearline import add_service_options, console, print_drained, service_settings
@@ -84,7 +85,7 @@ async def _refresh(
                             if owned.owns(user.user_id) and (user.cause is not None or not only_due):
                                 yield user if only_due else user.by_operator()
 
-                    drained = await drain(nearline, works=works, users=chosen())
+                    drained = await drain(nearline, works=works, kinds=(Kind.INTERESTS,), users=chosen())
     print_drained(out, drained)
     return drained
 

@@ -1,12 +1,14 @@
-"""Look at the near-line queue, let failed users be tried again, or work it until it is empty.
+"""Look at the near-line queues, let what failed be tried again, or work them until they are empty.
 
     serendip nearline status --build var/complete-journey
     serendip nearline retry 718 1146 --build var/complete-journey        (or --all)
+    serendip nearline retry --all --kind lists --build var/complete-journey
     serendip nearline drain --build var/complete-journey --triton-url 127.0.0.1:8001
 
-`status` and `retry` need no service and disturb none. `drain` waits for a running service to empty the queue, and does
-the work itself where none is running. Failed users wait for their next try and parked ones for `retry`: neither is
-drained.
+There is a queue for users' interests, one for users' groups and one for novel-category lists; --kind chooses some.
+`status` and `retry` need no service and disturb none. `drain` waits for a running service to empty the queues, and does
+the work itself where none is running. What failed waits for its next try and what is parked for
+`retry`: neither is drained.
 """
 
 from __future__ import annotations
@@ -27,20 +29,27 @@ from serendipity.channel.nearline.drain import Drained, drain
 from serendipity.channel.nearline.housekeeping import Census, cause_name, census
 from serendipity.channel.nearline.process import exclusive, opened_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
-from serendipity.channel.nearline.telemetry import NearlineStatus, read_status
+from serendipity.channel.nearline.subject import USER_KINDS, Kind, subject_name
+from serendipity.channel.nearline.telemetry import NearlineStatus, WorkStatus, read_status
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
+from serendipity.layout import user_key
 from serendipity.tools.options import add_setting_options, read_settings
 
 _SHOWN = 20
-"""Parked users listed."""
+"""Parked entries listed of each kind."""
+
+_NOUNS = {Kind.INTERESTS: "users with interests", Kind.GROUPS: "users with a group", Kind.LISTS: "lists"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip nearline`."""
     parser.add_argument("action", choices=("status", "retry", "drain"))
     parser.add_argument("users", nargs="*", metavar="USER", help="retry: users to be tried again at once")
-    parser.add_argument("--all", action="store_true", help="retry: everybody who failed, parked or not")
+    parser.add_argument("--all", action="store_true", help="retry: everything that failed, parked or not")
+    parser.add_argument(
+        "--kind", action="append", choices=[str(kind) for kind in Kind], help="only of this kind; repeatable"
+    )
     add_service_options(parser)
 
 
@@ -65,17 +74,18 @@ def service_settings(args: argparse.Namespace) -> tuple[ServerSettings, ChannelS
 def run(args: argparse.Namespace) -> int:
     """Do it; returns 1 when it cannot be done, 2 when it is not said for whom."""
     server, channel = service_settings(args)
+    kinds = [kind for kind in Kind if not args.kind or str(kind) in args.kind]
     try:
         if args.action == "drain":
-            return _drain(server, channel)
+            return _drain(server, channel, kinds)
         if not server.nearline_path.is_dir():
             print(f"serendip nearline: {server.nearline_path}: no near-line store there", file=sys.stderr)
             return 1
         with open_nearline(server) as store:
             if args.action == "status":
-                _print_status(server, store)
+                _print_status(server, store, kinds)
                 return 0
-            return _retry(store, args.users, everybody=args.all)
+            return _retry(store, kinds, args.users, everything=args.all)
     except (ChannelError, OSError) as error:
         print(f"serendip nearline {args.action}: {error}", file=sys.stderr)
         return 1
@@ -88,86 +98,110 @@ def console() -> Console:
 
 def print_drained(console: Console, drained: Drained) -> None:
     """Say what was done, and how fast."""
-    totals, seconds = drained.totals, max(drained.seconds, 1e-9)
-    refreshed = totals.get("completed", 0)
-    tokens = totals.get("completion_tokens", 0)
+    seconds = max(drained.seconds, 1e-9)
+    totals = drained.totals[Kind.INTERESTS]
+    refreshed, tokens = totals.get("completed", 0), totals.get("completion_tokens", 0)
     console.print(
         f"refreshed {refreshed:,} users in {drained.seconds:.1f} s: {refreshed / seconds:.3g} users/s, "
         f"{tokens / seconds:,.0f} new tokens/s, {totals.get('prompt_tokens', 0) / seconds:,.0f} prompt tokens/s",
         highlight=False,
     )
+    for kind, done in ((Kind.GROUPS, "assigned groups to {:,} users"), (Kind.LISTS, "filled {:,} lists")):
+        if completed := drained.totals[kind].get("completed"):
+            console.print(done.format(completed), highlight=False)
     others = {"failed": "to be tried later", "parked": "given up", "unneeded": "nothing to do or nothing known"}
-    said = [f"{totals[name]:,} {name} ({meaning})" for name, meaning in others.items() if totals.get(name)]
-    if drained.refused:
-        said.append(f"{drained.refused:,} refused (the queue is full; run again)")
-    if said:
-        console.print("; ".join(said), highlight=False)
+    for kind, counts in drained.totals.items():
+        said = [f"{counts[name]:,} {name} ({meaning})" for name, meaning in others.items() if counts.get(name)]
+        if kind is Kind.INTERESTS and drained.refused:
+            said.append(f"{drained.refused:,} refused (the queue is full; run again)")
+        if said:
+            console.print(f"{kind}: {'; '.join(said)}", highlight=False)
 
 
-def _drain(server: ServerSettings, channel: ChannelSettings) -> int:
-    async def work() -> tuple[Drained, Census]:
+def _drain(server: ServerSettings, channel: ChannelSettings, kinds: Sequence[Kind]) -> int:
+    async def work() -> tuple[Drained, dict[Kind, Census]]:
         with exclusive(server) as works:
             async with opened_nearline(server, channel) as nearline:
-                out.print("works the queue" if works else "waits for the running service to work the queue")
-                drained = await drain(nearline, works=works)
-                return drained, await asyncio.to_thread(census, nearline.store)
+                out.print("works the queues" if works else "waits for the running service to work the queues")
+                drained = await drain(nearline, works=works, kinds=kinds)
+                return drained, {kind: await asyncio.to_thread(census, nearline.store, kind) for kind in kinds}
 
     out = console()
     drained, left = asyncio.run(work())
     print_drained(out, drained)
-    out.print(
-        f"left: {left.ready:,} ready, {left.delayed:,} to be tried later, {left.parked:,} parked", highlight=False
-    )
+    for kind, counted in left.items():
+        out.print(
+            f"{kind} left: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked",
+            highlight=False,
+        )
     return 0
 
 
-def _retry(store: NearlineStore, users: Sequence[str], *, everybody: bool) -> int:
-    if bool(users) == everybody:
+def _retry(store: NearlineStore, kinds: Sequence[Kind], users: Sequence[str], *, everything: bool) -> int:
+    if bool(users) == everything:
         print("serendip nearline retry: found neither or both, expected USER … or --all", file=sys.stderr)
         return 2
-    strangers = [user_id for user_id in users if not store.retry(user_id)]
-    retried = store.retry() if everybody else len(users) - len(strangers)
-    print(f"to be tried at once: {retried} users")
+    if everything:
+        retried = {kind: store.queue(kind).retry() for kind in kinds}
+        said = ", ".join(f"{kind} {count}" for kind, count in retried.items())
+        print(f"to be tried at once: {said}")
+        return 0
+    user_kinds = [kind for kind in kinds if kind in USER_KINDS]
+    strangers = [user for user in users if not sum(store.queue(kind).retry(user_key(user)) for kind in user_kinds)]
+    print(f"to be tried at once: {len(users) - len(strangers)} users")
     if strangers:
         print(f"serendip nearline retry: not queued: {', '.join(strangers)}", file=sys.stderr)
     return 1 if strangers else 0
 
 
-def _print_status(server: ServerSettings, store: NearlineStore) -> None:
-    out, counted, now = console(), census(store), time.time()
+def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[Kind]) -> None:
+    out, now = console(), time.time()
     with exclusive(server) as free:
-        out.print(_process(None if free else read_status(server.nearline_status_path), free=free, now=now))
-    out.print(
-        f"queue: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked; "
-        f"oldest {_age(now - counted.oldest) if counted.oldest else '-'}",
-        highlight=False,
-    )
-    causes = ", ".join(f"{name} {count:,}" for name, count in sorted(counted.by_cause.items()))
-    out.print(f"by cause: {causes or '-'}", highlight=False)
-    out.print(f"users with interests: {counted.records:,}", highlight=False)
-    out.print(
-        f"since the beginning: {', '.join(f'{n} {c:,}' for n, c in counted.totals.items()) or '-'}", highlight=False
-    )
-    if counted.parked:
-        table = Table("parked user", "cause", "attempts", "since", "last error", box=None, pad_edge=False)
-        for entry in store.parked(_SHOWN):
-            since = _age(now - entry.not_before)
-            row = (escape(entry.user_id), cause_name(entry.cause), str(entry.attempts), since, escape(entry.last_error))
-            table.add_row(*row)
-        out.print(table)
-        if counted.parked > _SHOWN:
-            out.print(f"and {counted.parked - _SHOWN:,} more")
+        status = None if free else read_status(server.nearline_status_path)
+        out.print(_process(status, free=free))
+    for kind in kinds:
+        counted = census(store, kind)
+        out.print(f"[bold]{kind}[/bold]: {counted.records:,} {_NOUNS[kind]}", highlight=False)
+        if status is not None:
+            out.print(f"  {_work(status.works[kind], now)}", highlight=False)
+        out.print(
+            f"  queue: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked; "
+            f"oldest {_age(now - counted.oldest) if counted.oldest else '-'}",
+            highlight=False,
+        )
+        causes = ", ".join(f"{name} {count:,}" for name, count in sorted(counted.by_cause.items()))
+        out.print(f"  by cause: {causes or '-'}", highlight=False)
+        if kind is Kind.LISTS:
+            out.print(f"  asked for too seldom so far: {counted.counted:,}", highlight=False)
+        totals = ", ".join(f"{name} {count:,}" for name, count in counted.totals.items())
+        out.print(f"  since the beginning: {totals or '-'}", highlight=False)
+        if counted.parked:
+            _print_parked(out, store, kind, counted.parked, now)
 
 
-def _process(status: NearlineStatus | None, *, free: bool, now: float) -> str:
+def _print_parked(out: Console, store: NearlineStore, kind: Kind, parked: int, now: float) -> None:
+    table = Table("parked", "cause", "attempts", "since", "last error", box=None, pad_edge=False)
+    for entry in store.queue(kind).parked(_SHOWN):
+        since = _age(now - entry.not_before)
+        name = escape(subject_name(entry))
+        table.add_row(name, cause_name(entry.cause), str(entry.attempts), since, escape(entry.last_error))
+    out.print(table)
+    if parked > _SHOWN:
+        out.print(f"and {parked - _SHOWN:,} more")
+
+
+def _process(status: NearlineStatus | None, *, free: bool) -> str:
     if free:
         return "process: none is running"
     if status is None:
         return "process: one is running and has not said anything yet (a drain by hand says nothing)"
-    done = f"last batch {_age(now - status.refreshed_at)} ago" if status.refreshed_at else "no batch yet"
-    error = f"; cannot refresh: {escape(status.error)}" if status.error else ""
-    model = status.model or "none: the snapshot names no InterestGPT"
-    return f"process: pid {status.pid}, snapshot {status.snapshot or '-'}, model {model}, {done}{error}"
+    return f"process: pid {status.pid}, snapshot {status.snapshot or '-'}"
+
+
+def _work(work: WorkStatus, now: float) -> str:
+    done = f"last batch {_age(now - work.done_at)} ago" if work.done_at else "no batch yet"
+    error = f"; cannot work: {escape(work.error)}" if work.error else ""
+    return f"model {work.model or 'none: the snapshot names none'}, {done}{error}"
 
 
 def _age(seconds: float) -> str:

@@ -1,10 +1,10 @@
-"""Working the queue until it is empty: by this process, or by watching the one that does."""
+"""Working the queues until they are empty: by this process, or by watching the one that does."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,6 +14,7 @@ from serendipity.channel.errors import ChannelError
 from serendipity.channel.nearline.due import DueUser
 from serendipity.channel.nearline.process import Nearline
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.v1 import records_pb2
 
 _FEED = 1_000
@@ -25,9 +26,12 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Drained:
-    """What was done meanwhile. totals: name → by how much the store's grew; refused: users the full queue refused."""
+    """What was done meanwhile.
 
-    totals: Mapping[str, int]
+    totals: of each kind, name → by how much the store's grew; refused: users the full queue refused.
+    """
+
+    totals: Mapping[Kind, Mapping[str, int]]
     refused: int
     seconds: float
 
@@ -36,46 +40,54 @@ async def drain(
     nearline: Nearline,
     *,
     works: bool,
+    kinds: Collection[Kind] = tuple(Kind),
     users: Iterable[DueUser] = (),
     poll: float = 0.5,
     patience: int = 8,
 ) -> Drained:
     """Queue users, a thousand ahead of the work, until all were queued and nothing is left to be tried now.
 
-    works: this process does the work, and holds the host's lock (`exclusive`); otherwise another one does. users: those
-    without a cause are asked for by the operator's word; poll: seconds between
-    looks while another works, and until the first new try when nothing answers; patience: tries in a row that may
-    fail. Raises ChannelError when they have, and StateUnavailable; what was done by then is kept.
+    works: this process does the work, and holds the host's lock (`exclusive`); otherwise another one does. kinds: that
+    are waited for or worked on, of those whose model the snapshot names; users: those without a cause are asked for by
+    the operator's word; poll: seconds between looks while another works, and until the first new try when nothing
+    answers; patience: tries in a row that may fail. Raises ChannelError when they have, and StateUnavailable; what was
+    done by then is kept.
     """
     store, start = nearline.store, time.perf_counter()
+    interests = store.queue(Kind.INTERESTS)
     left = iter(users)
-    before, refused_before = _totals(store), store.wanted().refused
+    before, refused_before = _totals(store), interests.wanted().refused
+    loops = {kind: nearline.loops[kind] for kind in kinds}
     failures = 0
     while True:
         queued = 0
-        if await asyncio.to_thread(_ready, store) < _FEED:
+        if await asyncio.to_thread(interests.ready) < _FEED:
             queued = await asyncio.to_thread(_feed, store, left)
-        if works:
-            try:
-                idle = await nearline.loop.step() is None
-                failures = 0
-            except ChannelError as error:
-                failures += 1
-                if failures == patience:
-                    raise
-                _log.warning("interests not refreshed", error=str(error), failures=failures)
-                await asyncio.sleep(min(_LONGEST_PAUSE, poll * 2.0**failures))
-                continue
-        else:
-            idle = await asyncio.to_thread(_ready, store) == 0
-            if not queued:
-                await asyncio.sleep(0.0 if idle else poll)
+        try:
+            if works:
+                idle = not [done for loop in loops.values() if (done := await loop.step()) is not None]
+            else:
+                working = [kind for kind, loop in loops.items() if await loop.has_model()]
+                idle = not any([await asyncio.to_thread(store.queue(kind).ready) for kind in working])
+                if not queued:
+                    await asyncio.sleep(0.0 if idle else poll)
+            failures = 0
+        except ChannelError as error:
+            failures += 1
+            if failures == patience:
+                raise
+            _log.warning("batch not done", error=str(error), failures=failures)
+            await asyncio.sleep(min(_LONGEST_PAUSE, poll * 2.0**failures))
+            continue
         if idle and not queued:
             break
     after = await asyncio.to_thread(_totals, store)
     return Drained(
-        totals={name: count - before.get(name, 0) for name, count in after.items()},
-        refused=store.wanted().refused - refused_before,
+        totals={
+            kind: {name: count - before[kind].get(name, 0) for name, count in counts.items()}
+            for kind, counts in after.items()
+        },
+        refused=interests.wanted().refused - refused_before,
         seconds=time.perf_counter() - start,
     )
 
@@ -89,11 +101,5 @@ def _feed(store: NearlineStore, users: Iterator[DueUser]) -> int:
     return len(some)
 
 
-def _ready(store: NearlineStore) -> int:
-    with store.reading() as transaction:
-        return transaction.count(store.tables.ready)
-
-
-def _totals(store: NearlineStore) -> dict[str, int]:
-    with store.reading() as transaction:
-        return transaction.totals()
+def _totals(store: NearlineStore) -> dict[Kind, dict[str, int]]:
+    return {kind: store.queue(kind).totals() for kind in Kind}

@@ -1,76 +1,43 @@
-"""From the queue to the refresher, batch by batch: what waits for what, and what is at fault when nothing answers."""
+"""From a queue to its work, batch by batch: what waits for what, and what is at fault when nothing answers."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
 from serendipity.channel.errors import ChannelError, GenerationError
-from serendipity.channel.nearline.context import ReadFeedback
-from serendipity.channel.nearline.refresh_model import RefreshModel
-from serendipity.channel.nearline.refresher import Refreshed, Refresher
-from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.durable_queue import DurableQueue
+from serendipity.channel.nearline.outcome import BatchDone
+from serendipity.channel.nearline.snapshot_models import Model, SnapshotModels
+from serendipity.channel.nearline.subject import Kind, subject_name
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import Lease, Snapshot, SnapshotHolder
+from serendipity.channel.snapshot import Snapshot
 from serendipity.v1 import records_pb2
+
+Done = TypeVar("Done", bound=BatchDone)
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
 class LoopObserver(Protocol):
-    """Is told how the loop fares."""
+    """Is told how the loops fare."""
 
-    def refreshed(self, refreshed: Refreshed, model_name: str) -> None:
+    def done(self, kind: Kind, done: BatchDone, model_name: str) -> None:
         """Take note of a batch."""
 
-    def failed(self, error: Exception) -> None:
-        """Take note that no batch could be refreshed."""
+    def failed(self, kind: Kind, error: Exception) -> None:
+        """Take note that a batch could not be worked on."""
 
 
-class RefreshModels:
-    """The refresh model of the snapshot being held; one that is replaced is closed with the next look."""
+class NearlineLoop(Generic[Model, Done]):
+    """Takes the most urgent entries of a queue and has them worked on, for as long as it is let.
 
-    def __init__(self, holder: SnapshotHolder, feedback: ReadFeedback) -> None:
-        self._holder = holder
-        self._feedback = feedback
-        self._lease: Lease | None = None
-        self._model: RefreshModel | None = None
-
-    def current(self) -> RefreshModel | None:
-        """Open the held snapshot's, unless it is open; None if the snapshot names no InterestGPT.
-
-        Takes seconds for a vocabulary of many nodes. Raises SnapshotUnavailable.
-        """
-        lease = self._holder.acquire()
-        if self._lease is not None and lease.snapshot is self._lease.snapshot:
-            lease.release()
-            return self._model
-        try:
-            model = RefreshModel.open(lease.snapshot, self._feedback)
-        except BaseException:
-            lease.release()
-            raise
-        self.close()
-        self._lease, self._model = lease, model
-        return model
-
-    def close(self) -> None:
-        """Close the model and let its snapshot go."""
-        if self._model is not None:
-            self._model.close()
-        if self._lease is not None:
-            self._lease.release()
-        self._lease = self._model = None
-
-
-class RefreshLoop:
-    """Takes the most urgent entries and has them refreshed, for as long as it is let.
-
+    work: brings entries to their end, as of a moment (Unix seconds), or raises ChannelError and settles nothing;
     batch: entries at once; settings: what "now" is; poll: seconds between looks at an empty queue, and until the first
     new try when Triton does not answer; longest_pause: until the later ones; clock: Unix seconds.
 
@@ -81,9 +48,9 @@ class RefreshLoop:
 
     def __init__(
         self,
-        store: NearlineStore,
-        refresher: Refresher,
-        models: RefreshModels,
+        queue: DurableQueue,
+        work: Callable[[Sequence[records_pb2.NearlineEntry], Model, int], Awaitable[Done]],
+        models: SnapshotModels[Model],
         settings: ChannelSettings,
         observer: LoopObserver,
         *,
@@ -92,8 +59,8 @@ class RefreshLoop:
         longest_pause: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._store = store
-        self._refresher = refresher
+        self._queue = queue
+        self._work = work
         self._models = models
         self._settings = settings
         self._observer = observer
@@ -103,11 +70,11 @@ class RefreshLoop:
         self._longest_pause = longest_pause
         self._clock = clock
         self.in_hand = 0
-        """Entries being refreshed now."""
+        """Entries being worked on now."""
 
     async def run(self, told: asyncio.Event) -> None:
-        """Refresh until told to stop. What cannot be refreshed is reported and tried again after a pause."""
-        failures = 0
+        """Work until told to stop. What cannot be done is reported and tried again after a pause."""
+        failures, kind = 0, self._queue.kind
         while not told.is_set():
             pause = 0.0
             try:
@@ -117,67 +84,76 @@ class RefreshLoop:
             except ChannelError as error:
                 pause = min(self._longest_pause, self._poll * 2.0 ** min(failures, 30))
                 failures += 1
-                self._observer.failed(error)
-                _log.warning("interests not refreshed", error=str(error), failures=failures, again_in=pause)
+                self._observer.failed(kind, error)
+                _log.warning("batch not done", kind=kind, error=str(error), failures=failures, again_in=pause)
             except Exception as error:
                 pause = self._longest_pause
                 failures += 1
-                self._observer.failed(error)
-                _log.exception("interests not refreshed")
+                self._observer.failed(kind, error)
+                _log.exception("batch not done", kind=kind)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(told.wait(), pause)
 
-    async def step(self) -> Refreshed | None:
-        """Refresh one batch; None if there is nothing to do, or no model to do it with.
+    async def step(self) -> Done | None:
+        """Work on one batch; None if there is nothing to do, or no model to do it with.
 
         Raises ChannelError when it cannot be done now; the queue is as it was then.
         """
         model = await asyncio.to_thread(self._models.current)
         if model is None:
             return None
-        entries = await asyncio.to_thread(self._store.take, max(2, self._size), self._clock())
+        entries = await asyncio.to_thread(self._queue.take, max(2, self._size), self._clock())
         if not entries:
             return None
         now = generation_moment(self._settings, model.snapshot, self._clock())
         some = entries[: self._size]
         self.in_hand = len(some)
         try:
-            refreshed = await self._refresher.refresh(some, model, now)
+            done = await self._work(some, model, now)
         except GenerationError:
             self._size = max(1, len(some) // 2)
             if len(some) > 1:
                 raise
-            witness = await self._refresher.refresh(entries[1:2], model, now)
-            if not witness.completion_tokens:
+            witness = await self._work(entries[1:2], model, now)
+            if not witness.asked:
                 # Nothing was asked, so nothing is known of who is at fault.
                 raise
-            self._observer.refreshed(witness, model.spec.model_name)
+            self._observer.done(self._queue.kind, witness, model.name)
             again = await self._once_more(some[0], model, now)
             if again is None:
                 return witness
-            refreshed = again
+            done = again
         else:
             self._size = min(self._batch, 2 * self._size)
         finally:
             self.in_hand = 0
-        self._observer.refreshed(refreshed, model.spec.model_name)
-        return refreshed
+        self._observer.done(self._queue.kind, done, model.name)
+        return done
 
-    async def _once_more(self, suspect: records_pb2.NearlineEntry, model: RefreshModel, now: int) -> Refreshed | None:
+    async def has_model(self) -> bool:
+        """Tell whether the held snapshot names a model of the kind. Raises SnapshotUnavailable."""
+        return await asyncio.to_thread(self._models.current) is not None
+
+    async def _once_more(self, suspect: records_pb2.NearlineEntry, model: Model, now: int) -> Done | None:
         """Try the one that failed alone while another was answered; failing again, it is put off, and None returned.
 
         The second try is for Triton's sake, which may have come back between the first and the other's.
         """
         try:
-            return await self._refresher.refresh([suspect], model, now)
+            return await self._work([suspect], model, now)
         except GenerationError as error:
-            _log.warning("a user brings down what it is asked of", user=suspect.user_id, error=str(error))
-            await asyncio.to_thread(self._store.fail, suspect, str(error), self._clock())
+            _log.warning(
+                "an entry brings down what it is asked of",
+                kind=self._queue.kind,
+                subject=subject_name(suspect),
+                error=str(error),
+            )
+            await asyncio.to_thread(self._queue.fail, suspect, str(error), self._clock())
             return None
 
 
 def generation_moment(settings: ChannelSettings, snapshot: Snapshot, now: float) -> int:
-    """Moment that interests are generated as of, Unix seconds: by the clock that requests are answered by.
+    """Moment that records are generated as of, Unix seconds: by the clock that requests are answered by.
 
     now: of the wall clock.
     """

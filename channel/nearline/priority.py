@@ -1,4 +1,4 @@
-"""Whose interests are generated first, and when a failed attempt is repeated."""
+"""What is generated first, and when a failed attempt is repeated."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _FLOORS: dict[int, float] = {
 _RECENCY_HALF_LIFE_DAYS = 7.0
 _MANY_CLICKS = 20
 """Clicks at which a user counts as half as active as one can be."""
+_MANY_REQUESTS = 20
+"""Requests at which a list is half as urgent as one can be."""
 
 
 def refresh_priority(cause: int, num_clicks: int, latest_click: int, now: int) -> float:
@@ -39,6 +41,16 @@ def refresh_priority(cause: int, num_clicks: int, latest_click: int, now: int) -
     return _FLOORS.get(cause, 0.0) + _BAND * activity
 
 
+def group_priority(num_clicks: int) -> float:
+    """Tell how urgent a user's group is, 0 to 1: the more kept clicks, the surer it is and the sooner it is used."""
+    return max(0, num_clicks) / (max(0, num_clicks) + _MANY_CLICKS)
+
+
+def list_priority(requests: int) -> float:
+    """Tell how urgent a novel-category list is, 0 to 1: by the requests that asked for it."""
+    return requests / (requests + _MANY_REQUESTS)
+
+
 def due(entry: records_pb2.NearlineEntry) -> float:
     """Moment (Unix seconds) that entries are ordered by, earliest first: its priority is a head start."""
     return entry.enqueued_at + PATIENCE_SECONDS * (1.0 - entry.priority)
@@ -49,7 +61,7 @@ class BackOff:
     """How failed attempts are repeated.
 
     first, longest: seconds to the first repetition, which doubles with every failure, and at most; jitter: share of it
-    that is added or taken off by hash of user and attempt, so that what failed together is not repeated together;
+    that is added or taken off by hash of subject and attempt, so that what failed together is not repeated together;
     max_attempts: failures after which an entry is parked.
     """
 
@@ -58,8 +70,8 @@ class BackOff:
     jitter: float = 0.25
     max_attempts: int = 5
 
-    def delay(self, user_id: str, attempts: int) -> float:
-        """Seconds until the next attempt, after `attempts` that failed (at least 1)."""
+    def delay(self, subject: str, attempts: int) -> float:
+        """Seconds until the next attempt, after `attempts` that failed (at least 1). subject: its name."""
         plain = min(self.longest, self.first * 2.0 ** min(attempts - 1, 60))
-        digest = hashlib.blake2b(f"{attempts} {user_id}".encode(), digest_size=8).digest()
+        digest = hashlib.blake2b(f"{attempts} {subject}".encode(), digest_size=8).digest()
         return plain * (1 + self.jitter * (2 * int.from_bytes(digest, "big") / (2**64 - 1) - 1))

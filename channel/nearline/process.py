@@ -1,4 +1,4 @@
-"""The near-line process: the one process of a host that generates interests, beside the workers that want them."""
+"""The near-line process: the one process of a host that generates what its workers want, one loop for each kind."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable, StateUnavailable
 from serendipity.channel.feedback import FeedbackStore
-from serendipity.channel.nearline.housekeeping import Cleared, clear
-from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEncoder
-from serendipity.channel.nearline.loop import RefreshLoop, RefreshModels, generation_moment
-from serendipity.channel.nearline.refresher import Refresher
+from serendipity.channel.nearline.housekeeping import Cleared, Expiry, clear
+from serendipity.channel.nearline.loop import NearlineLoop, generation_moment
+from serendipity.channel.nearline.loops import Opened, named_models, open_loops
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.telemetry import NearlineTelemetry
 from serendipity.channel.publication import Publications
 from serendipity.channel.server_settings import ServerSettings
@@ -40,16 +41,17 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Nearline:
-    """What refreshing needs, opened.
+    """What the work needs, opened.
 
-    telemetry: told of every batch; watcher: follows the wanted snapshot; clock: Unix seconds.
+    telemetry: told of every batch; watcher: follows the wanted snapshot; loops: by kind; clock: Unix seconds.
     """
 
     store: NearlineStore
     erasures: ErasureList
     holder: SnapshotHolder
     watcher: SnapshotWatcher
-    loop: RefreshLoop
+    publications: Publications
+    loops: Mapping[Kind, NearlineLoop[Any, Any]]
     telemetry: NearlineTelemetry
     clock: Callable[[], float]
 
@@ -64,8 +66,8 @@ async def opened_nearline(
 ) -> AsyncIterator[Nearline]:
     """Open the stores, the snapshot wanted and the clients of Triton, and close them in the end.
 
-    status_path: file that says how refreshing fares; only the near-line process writes it. Raises StateUnavailable.
-    Without a snapshot, or with a bad one, nothing can be refreshed until there is a good one.
+    status_path: file that says how the work fares; only the near-line process writes it. Raises StateUnavailable.
+    Without a snapshot, or with a bad one, nothing can be generated until there is a good one.
     """
     async with contextlib.AsyncExitStack() as stack:
         store = open_nearline(settings, clock)
@@ -76,55 +78,31 @@ async def opened_nearline(
         stack.callback(feedback.close)
         holder = SnapshotHolder()
         stack.callback(holder.close)
-        models = RefreshModels(holder, feedback.user)
-        stack.callback(models.close)
-        url = settings.nearline_triton_url or channel_settings.triton_url
-        gpt = InterestGpt(url)
-        stack.push_async_callback(gpt.close)
-        encoder = TritonTextEncoder(url, timeout=settings.nearline_timeout_seconds)
-        stack.push_async_callback(encoder.close)
         telemetry = NearlineTelemetry(store, status_path, os.getpid(), clock=clock)
-        refresher = Refresher(
-            store,
-            erasures,
-            gpt,
-            encoder.encode,
-            timeout=settings.nearline_timeout_seconds,
-            quiet_seconds=settings.nearline_quiet_seconds,
-            clock=clock,
-        )
-        loop = RefreshLoop(
-            store,
-            refresher,
-            models,
-            channel_settings,
-            telemetry,
-            batch=settings.nearline_batch,
-            poll=settings.nearline_poll_seconds,
-            longest_pause=settings.nearline_retry_seconds,
-            clock=clock,
-        )
+        opened = Opened(store, erasures, feedback.user, holder, telemetry, clock)
+        loops = open_loops(stack, opened, settings, channel_settings)
+        publications = Publications(settings.snapshots)
 
         async def on_change(_: Served, snapshot: Snapshot | None) -> None:
             if snapshot is not None:
-                telemetry.serves(snapshot.versions.snapshot, snapshot.interest_gpt)
+                telemetry.serves(snapshot.versions.snapshot, named_models(snapshot))
 
         watcher = SnapshotWatcher(
-            Publications(settings.snapshots),
+            publications,
             holder,
             on_change=on_change,
             poll=settings.snapshot_poll_seconds,
             retry=settings.snapshot_retry_seconds,
         )
         await watcher.converge()
-        yield Nearline(store, erasures, holder, watcher, loop, telemetry, clock)
+        yield Nearline(store, erasures, holder, watcher, publications, loops, telemetry, clock)
 
 
 @contextlib.asynccontextmanager
 async def running_nearline(
     settings: ServerSettings, channel_settings: ChannelSettings, *, clock: Callable[[], float] = time.time
 ) -> AsyncIterator[Nearline]:
-    """Refresh until the context ends; then finish the batch in hand within `drain_seconds`, or leave it queued.
+    """Work until the context ends; then finish the batches in hand within `drain_seconds`, or leave them queued.
 
     The caller holds the host's lock (`exclusive`). Raises StateUnavailable, and OSError when the port is taken.
     """
@@ -137,31 +115,31 @@ async def running_nearline(
         port = settings.metrics_port and settings.metrics_port + settings.workers
         stack.callback(nearline.telemetry.serve(settings.metrics_host, port).close)
         told = asyncio.Event()
-        refreshing = asyncio.create_task(nearline.loop.run(told))
+        working = [asyncio.create_task(loop.run(told)) for loop in nearline.loops.values()]
         others = [
             asyncio.create_task(nearline.watcher.run()),
-            asyncio.create_task(_keep_house(nearline, channel_settings, clock)),
+            asyncio.create_task(_keep_house(nearline, settings, channel_settings, clock)),
         ]
         try:
             yield nearline
         finally:
             told.set()
-            await asyncio.wait((refreshing,), timeout=settings.drain_seconds)
-            for task in (refreshing, *others):
+            await asyncio.wait(working, timeout=settings.drain_seconds)
+            for task in (*working, *others):
                 task.cancel()
-            await asyncio.gather(refreshing, *others, return_exceptions=True)
+            await asyncio.gather(*working, *others, return_exceptions=True)
 
 
 def run_nearline(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
     """Be the near-line process until SIGTERM, SIGINT or the end of the parent. The target of a spawned process."""
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker="nearline")
-    asyncio.run(_refresh_until_told(settings, channel_settings))
+    asyncio.run(_work_until_told(settings, channel_settings))
 
 
 @contextlib.contextmanager
 def exclusive(settings: ServerSettings) -> Iterator[bool]:
-    """Hold the right to generate this host's interests; False if another process has it. Raises StateUnavailable."""
+    """Hold the right to do this host's near-line work; False if another process has it. Raises StateUnavailable."""
     try:
         settings.state.mkdir(parents=True, exist_ok=True)
         file = settings.nearline_lock_path.open("a")
@@ -171,7 +149,7 @@ def exclusive(settings: ServerSettings) -> Iterator[bool]:
         yield _locked(file.fileno())
 
 
-async def _refresh_until_told(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
+async def _work_until_told(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -191,7 +169,7 @@ async def _refresh_until_told(settings: ServerSettings, channel_settings: Channe
 
 
 async def _take_turn(settings: ServerSettings, told: asyncio.Event, stack: contextlib.AsyncExitStack) -> bool:
-    """Wait until no other process generates interests (a drain by hand may take minutes); False once told to stop."""
+    """Wait until no other process does the work (a drain by hand may take minutes); False once told to stop."""
     waiting = False
     while not told.is_set():
         attempt = contextlib.ExitStack()
@@ -200,7 +178,7 @@ async def _take_turn(settings: ServerSettings, told: asyncio.Event, stack: conte
             return True
         attempt.close()
         if not waiting:
-            _log.warning("waits: another process generates interests", lock=str(settings.nearline_lock_path))
+            _log.warning("waits: another process does the near-line work", lock=str(settings.nearline_lock_path))
             waiting = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(told.wait(), _LOCK_POLL_SECONDS)
@@ -215,10 +193,12 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-async def _keep_house(nearline: Nearline, settings: ChannelSettings, clock: Callable[[], float]) -> None:
+async def _keep_house(
+    nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, clock: Callable[[], float]
+) -> None:
     while True:
         try:
-            cleared = await asyncio.to_thread(keep_house, nearline, settings, clock())
+            cleared = await asyncio.to_thread(keep_house, nearline, settings, channel_settings, clock())
             nearline.telemetry.cleared(cleared)
             _log.info("kept house", **asdict(cleared))
         except ChannelError as error:
@@ -226,19 +206,24 @@ async def _keep_house(nearline: Nearline, settings: ChannelSettings, clock: Call
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
-def keep_house(nearline: Nearline, settings: ChannelSettings, now: float) -> Cleared:
-    """Remove records past the hard age, entries parked for as long, and erased users. now: Unix seconds.
+def keep_house(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, now: float) -> Cleared:
+    """Remove records past their age or of group models no snapshot has, entries parked for long, and erased users.
 
-    Raises StateUnavailable.
+    now: Unix seconds. Raises StateUnavailable.
     """
-    hard_age = settings.interest_hard_age_days * _DAY
-    generated_before = 0.0
+    hard_age = channel_settings.interest_hard_age_days * _DAY
+    moment = 0.0
     with contextlib.suppress(SnapshotUnavailable), nearline.holder.acquire() as lease:
-        generated_before = generation_moment(settings, lease.snapshot, now) - hard_age
-    return clear(
-        nearline.store,
-        generated_before=generated_before,
+        moment = generation_moment(channel_settings, lease.snapshot, now)
+    manifests = [listed.manifest for listed in nearline.publications.listed()]
+    # A snapshot that cannot be read now may be read later; nothing is known of its groups.
+    known = [manifest.groups.group_model_id for manifest in manifests if manifest is not None]
+    expiry = Expiry(
+        generated_before=moment - hard_age,
         parked_before=now - hard_age,
-        now=now,
-        erased=nearline.erasures.keys(),
+        groups_before=moment - settings.nearline_group_days * _DAY,
+        empty_before=moment - settings.nearline_empty_list_seconds,
+        asked_before=now - _DAY,
+        group_models=frozenset(known) if known and len(known) == len(manifests) else None,
     )
+    return clear(nearline.store, expiry, now=now, erased=nearline.erasures.keys())

@@ -77,6 +77,11 @@ class RefreshModel:
         )
         return cls(spec, style, grounder, encodings, users, snapshot, signals)
 
+    @property
+    def name(self) -> str:
+        """InterestGPT's name."""
+        return self.spec.model_name
+
     def close(self) -> None:
         """Close what was opened beside the snapshot."""
         if self.signals is not None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from serendipity.channel.errors import InterestGptRefused, RecordCorrupt
 from serendipity.channel.nearline.context import KnownUser
 from serendipity.channel.nearline.encodings import EncodeAhead
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt
-from serendipity.channel.nearline.outcome import Completed, Failed, Outcome, Settled, Unneeded
+from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, InterestRecords, Outcome, Unneeded
 from serendipity.channel.nearline.refresh_model import RefreshModel
+from serendipity.channel.nearline.settlement import Settlement, ask_in_halves
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.interests.answer import AnswerError, Proposal, read_answer
 from serendipity.interests.grounding import GroundedInterest, ground_answer
@@ -27,27 +27,16 @@ MAX_INTERESTS = 16
 """Interests of a hot record at most, whatever a spec says: it stays within 120 bytes."""
 
 
-class Erasures(Protocol):
-    """The users who are to be forgotten."""
-
-    def contains(self, user_id: str) -> bool:
-        """Tell whether a user is one of them. Raises StateUnavailable."""
-
-
 @dataclass(frozen=True)
-class Refreshed:
-    """What became of a batch.
+class Refreshed(BatchDone):
+    """What became of a batch of users.
 
-    settled: entries by outcome; forgotten: entries of users on the erasure list, removed; prompt_tokens,
-    completion_tokens: as the model counted them; seconds: of all of it; dropped: reason → proposals of the answers that
-    were not stored.
+    prompt_tokens, completion_tokens: as the model counted them; dropped: reason → proposals of the answers that were
+    not stored.
     """
 
-    settled: Settled
-    forgotten: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    seconds: float = 0.0
     dropped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -64,29 +53,26 @@ class _Asked:
 class Refresher:
     """Generates the interests of queued users.
 
-    erasures: users who are skipped, and of whom all is removed; encode: the text encoder of the snapshots' interest
-    vectors; timeout: seconds for the answers of one batch; quiet_seconds: for which a user of whom nothing is known is
-    not queued again; clock: Unix seconds, for the queue.
+    encode: the text encoder of the snapshots' interest vectors; timeout: seconds for the answers of one batch;
+    quiet_seconds: for which a user of whom nothing is known is not queued again.
     """
 
     def __init__(
         self,
         store: NearlineStore,
-        erasures: Erasures,
+        settlement: Settlement,
         gpt: InterestGpt,
         encode: EncodeAhead,
         *,
         timeout: float,
         quiet_seconds: float,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._erasures = erasures
+        self._settlement = settlement
         self._gpt = gpt
         self._encode = encode
         self._timeout = timeout
         self._quiet_seconds = quiet_seconds
-        self._clock = clock
 
     async def refresh(self, entries: Sequence[records_pb2.NearlineEntry], model: RefreshModel, now: int) -> Refreshed:
         """Bring entries to their end: records, a failure that is put off, or nothing to do.
@@ -107,10 +93,11 @@ class Refresher:
             "prompt_tokens": sum(answer.prompt_tokens for _, answer in answered),
             "completion_tokens": sum(answer.completion_tokens for _, answer in answered),
         }
-        settled, forgotten = await asyncio.to_thread(self._settle, outcomes, entries, tokens)
+        settled, forgotten = await asyncio.to_thread(self._settlement.settle, outcomes, entries, tokens)
         return Refreshed(
             settled=settled,
             forgotten=forgotten,
+            asked=len(answered),
             **tokens,
             seconds=time.perf_counter() - start,
             dropped=dropped,
@@ -126,7 +113,7 @@ class Refresher:
         """Read users and write their prompts; those who need none get their outcome."""
         asked = []
         for entry in entries:
-            if self._erasures.contains(entry.user_id):
+            if self._settlement.is_forgotten(entry):
                 continue
             if entry.cause != records_pb2.REFRESH_CAUSE_OPERATOR and self._is_fresh(entry.user_id, model, now):
                 # Wanted once more while it was being generated.
@@ -138,7 +125,7 @@ class Refresher:
                 outcomes.append(Failed(entry, str(error)))
                 continue
             if bounded(user.facts).is_empty:
-                outcomes.append(Unneeded(entry, quiet_until=int(self._clock() + self._quiet_seconds)))
+                outcomes.append(Unneeded(entry, quiet_until=int(self._settlement.clock() + self._quiet_seconds)))
             else:
                 asked.append(_Asked(entry, user, render(user.facts, model.style), _known_names(user, model)))
         return asked
@@ -154,30 +141,15 @@ class Refresher:
     async def _ask(
         self, asked: Sequence[_Asked], spec: records_pb2.InterestGptSpec, outcomes: list[Outcome]
     ) -> list[tuple[_Asked, Answer]]:
-        """Ask the model; a batch that it refuses is halved until the prompts at fault are alone."""
-        if not asked:
-            return []
-        try:
-            answers = await self._gpt.answers(
-                spec, [one.prompt for one in asked], self._timeout, excluded=[one.excluded for one in asked]
-            )
-        except InterestGptRefused as error:
-            if len(asked) == 1:
-                outcomes.append(Failed(asked[0].entry, str(error)))
-                return []
-            half = len(asked) // 2
-            first = await self._ask(asked[:half], spec, outcomes)
-            return first + await self._ask(asked[half:], spec, outcomes)
-        return list(zip(asked, answers, strict=True))
-
-    def _settle(
-        self, outcomes: Sequence[Outcome], entries: Sequence[records_pb2.NearlineEntry], tokens: Mapping[str, int]
-    ) -> tuple[Settled, int]:
-        """Store outcomes and forget whom is to be forgotten, those included who asked while the model was thinking."""
-        forgotten = {entry.user_id for entry in entries if self._erasures.contains(entry.user_id)}
-        self._store.forget_all(forgotten)
-        kept = [outcome for outcome in outcomes if outcome.entry.user_id not in forgotten]
-        return self._store.settle(kept, self._clock(), tokens), len(forgotten)
+        """Ask the model; prompts that it refuses fail."""
+        return await ask_in_halves(
+            asked,
+            lambda some: self._gpt.answers(
+                spec, [one.prompt for one in some], self._timeout, excluded=[one.excluded for one in some]
+            ),
+            InterestGptRefused,
+            lambda one, error: outcomes.append(Failed(one.entry, str(error))),
+        )
 
 
 def _parse(answered: Sequence[tuple[_Asked, Answer]], outcomes: list[Outcome]) -> list[tuple[_Asked, list[Proposal]]]:
@@ -222,16 +194,18 @@ def _completed(
     weights = [rank_weights[min(rank, len(rank_weights) - 1)] for rank in range(len(interests))]
     return Completed(
         entry,
-        records_pb2.InterestsRecord(
-            node_ids=[interest.node.node_id for interest in interests],
-            weights=[round(1000 * min(max(weight, 0.0), 1.0)) for weight in weights],
-            generated_at=now,
-            expires_at=expires_at(entry.user_id, now),
-            taxonomy_hash=model.snapshot.taxonomy_hash,
-            vocabulary_id=model.snapshot.vocabulary_id,
-        ),
-        records_pb2.InterestPathsRecord(
-            paths=[interest.path for interest in interests], reasoner=model.spec.model_name
+        InterestRecords(
+            records_pb2.InterestsRecord(
+                node_ids=[interest.node.node_id for interest in interests],
+                weights=[round(1000 * min(max(weight, 0.0), 1.0)) for weight in weights],
+                generated_at=now,
+                expires_at=expires_at(entry.user_id, now),
+                taxonomy_hash=model.snapshot.taxonomy_hash,
+                vocabulary_id=model.snapshot.vocabulary_id,
+            ),
+            records_pb2.InterestPathsRecord(
+                paths=[interest.path for interest in interests], reasoner=model.spec.model_name
+            ),
         ),
     )
 

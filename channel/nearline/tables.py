@@ -1,75 +1,120 @@
-"""The tables of the near-line store, inside one LMDB environment shared by all processes of a host.
+"""The near-line store's LMDB environment, shared by all processes of a host: a queue for each kind, and the records.
 
-    queue      user → NearlineEntry, one entry a user
-    ready      due (8 bytes, milliseconds) ‖ BLAKE2b-128 of the user's key → the key; entries to be tried, in order
-    delayed    not_before ‖ hash → key; entries whose last attempt failed
-    parked     not_before ‖ hash → key; entries that failed too often, in the order they were parked
-    interests  user → InterestsRecord
-    paths      user → InterestPathsRecord, of the same refresh as the interests
-    quiet      user → Unix seconds (8 bytes); nothing is known of the user, who is not queued again before
-    meta       name of a count → the count (8 bytes)
+    queues         see queue_tables; those of interests have no prefix, those of groups group_, those of lists list_
+    interests      user → InterestsRecord
+    paths          user → InterestPathsRecord, of the same refresh as the interests
+    groups         user → UserGroupRecord
+    lists          novel-category key → NovelCategoriesRecord
+    lists_by_age   generated_at (8 bytes) ‖ BLAKE2b-128 of the key → the key
+    meta           name of a count, with the queue's prefix → the count (8 bytes)
 
-Every entry stands in exactly one of ready, delayed and parked. Whatever changes together changes in one transaction, so
-a process that dies leaves all of it or nothing.
+Whatever changes together changes in one transaction, so a process that dies leaves all of it or nothing. Environments
+written before groups and lists were kept get their tables when they are opened.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import lmdb
+from google.protobuf.message import DecodeError
 
-from serendipity.channel.nearline.priority import due
+from serendipity.channel.errors import StateFull, StateUnavailable
+from serendipity.channel.nearline.queue_tables import (
+    NUMBER,
+    TABLES_OF_QUEUE,
+    QueueTables,
+    QueueTransaction,
+    Table,
+    number,
+)
+from serendipity.channel.nearline.subject import Kind
 from serendipity.v1 import records_pb2
 
-Table: TypeAlias = lmdb._Database
-"""A table of the environment."""
-
-_NUMBER = struct.Struct(">Q")
+_PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
+_EVICTED = "evicted"
 
 
 class NearlineTables:
-    """The opened environment. Raises lmdb.Error, here and in all methods."""
+    """The opened environment.
 
-    def __init__(self, path: Path, map_bytes: int) -> None:
-        # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a transaction
-        # that has ended is on disk).
-        self.env = lmdb.open(str(path), map_size=map_bytes, max_dbs=8, max_readers=512, readahead=False)
-        # Readers that were killed would otherwise pin old pages for ever.
-        self.env.reader_check()
-        self.queue = self.env.open_db(b"queue")
-        self.ready = self.env.open_db(b"ready")
-        self.delayed = self.env.open_db(b"delayed")
-        self.parked = self.env.open_db(b"parked")
-        self.interests = self.env.open_db(b"interests")
-        self.paths = self.env.open_db(b"paths")
-        self.quiet = self.env.open_db(b"quiet")
-        self.meta = self.env.open_db(b"meta")
+    path: its directory, made if missing; map_bytes: its largest size; max_lists: novel-category lists kept at most,
+    the oldest go first. Raises StateUnavailable, StateFull, here and in all methods.
+    """
+
+    def __init__(self, path: Path, map_bytes: int, max_lists: int) -> None:
+        # As in messages: they reach callers, whom this machine's directories do not concern.
+        self._name = path.name
+        self.max_lists = max_lists
+        with self._guarded("opened"):
+            path.mkdir(parents=True, exist_ok=True)
+            # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a
+            # transaction that has ended is on disk).
+            self.env = lmdb.open(
+                str(path), map_size=map_bytes, max_dbs=len(Kind) * TABLES_OF_QUEUE + 6, max_readers=512, readahead=False
+            )
+            # Readers that were killed would otherwise pin old pages for ever.
+            self.env.reader_check()
+            self.queues = {kind: QueueTables(self.env, prefix) for kind, prefix in _PREFIXES.items()}
+            self.interests = self.env.open_db(b"interests")
+            self.paths = self.env.open_db(b"paths")
+            self.groups = self.env.open_db(b"groups")
+            self.lists = self.env.open_db(b"lists")
+            self.lists_by_age = self.env.open_db(b"lists_by_age")
+            self.meta = self.env.open_db(b"meta")
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[NearlineTransaction]:
+        """See the tables as of one moment."""
+        with self._guarded("read"), self.env.begin() as txn:
+            yield NearlineTransaction(self, txn)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[NearlineTransaction]:
+        """Change the tables in one transaction; other writers of the host wait."""
+        with self._guarded("written"), self.env.begin(write=True) as txn:
+            yield NearlineTransaction(self, txn)
+
+    def last_transaction(self) -> int:
+        """Number of the last committed transaction of the environment, all processes counted."""
+        with self._guarded("read"):
+            return int(self.env.info()["last_txnid"])
+
+    def close(self) -> None:
+        """Close the environment. May be called twice."""
+        self.env.close()
+
+    @contextlib.contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.MapFullError as error:
+            raise StateFull(f"{self._name}: full; raise nearline_map_bytes, or let records expire sooner") from error
+        except (lmdb.Error, OSError, DecodeError) as error:
+            raise StateUnavailable(f"{self._name}: cannot be {what} ({error})") from error
 
 
 class NearlineTransaction:
-    """The tables inside one transaction; entries move between the orders whenever they are put."""
+    """The records and counts inside one transaction, and the queues beside them."""
 
     def __init__(self, tables: NearlineTables, txn: lmdb.Transaction) -> None:
         self.tables = tables
         self._txn = txn
 
+    def queue(self, kind: Kind) -> QueueTransaction:
+        """The queue of one kind."""
+        return QueueTransaction(self.tables.queues[kind], self._txn)
+
     def has(self, table: Table, key: bytes) -> bool:
         """Tell whether a table holds a key."""
         return self._txn.get(key, db=table) is not None
 
-    def interests(self, key: bytes) -> records_pb2.InterestsRecord | None:
-        """Read a user's interests."""
-        value = self._txn.get(key, db=self.tables.interests)
-        return None if value is None else records_pb2.InterestsRecord.FromString(bytes(value))
-
-    def paths(self, key: bytes) -> records_pb2.InterestPathsRecord | None:
-        """Read how a user's interests were reached."""
-        value = self._txn.get(key, db=self.tables.paths)
-        return None if value is None else records_pb2.InterestPathsRecord.FromString(bytes(value))
+    def count(self, table: Table) -> int:
+        """Rows of a table."""
+        return int(self._txn.stat(table)["entries"])
 
     def keys_after(self, table: Table, start: bytes, most: int) -> list[bytes]:
         """Read up to `most` keys of a table that come after one, in their order; all come after the empty one."""
@@ -83,105 +128,85 @@ class NearlineTransaction:
                 found = cursor.next()
         return keys
 
-    def entry(self, key: bytes) -> records_pb2.NearlineEntry | None:
-        """Read an entry."""
-        value = self._txn.get(key, db=self.tables.queue)
-        return None if value is None else records_pb2.NearlineEntry.FromString(bytes(value))
+    def interests(self, key: bytes) -> records_pb2.InterestsRecord | None:
+        """Read a user's interests."""
+        value = self._txn.get(key, db=self.tables.interests)
+        return None if value is None else records_pb2.InterestsRecord.FromString(bytes(value))
 
-    def put(self, key: bytes, entry: records_pb2.NearlineEntry) -> None:
-        """Write an entry into the queue and into the order it belongs to."""
-        self.remove(key)
-        self._txn.put(key, entry.SerializeToString(), db=self.tables.queue)
-        order, place = self._place(key, entry)
-        self._txn.put(place, key, db=order)
+    def paths(self, key: bytes) -> records_pb2.InterestPathsRecord | None:
+        """Read how a user's interests were reached."""
+        value = self._txn.get(key, db=self.tables.paths)
+        return None if value is None else records_pb2.InterestPathsRecord.FromString(bytes(value))
 
-    def remove(self, key: bytes) -> bool:
-        """Remove an entry; False if there is none."""
-        before = self.entry(key)
-        if before is None:
-            return False
-        order, place = self._place(key, before)
-        self._txn.delete(place, db=order)
-        self._txn.delete(key, db=self.tables.queue)
-        return True
-
-    def num_waiting(self) -> int:
-        """Entries that are ready or delayed."""
-        return self.count(self.tables.ready) + self.count(self.tables.delayed)
-
-    def count(self, table: Table) -> int:
-        """Entries of a table."""
-        return int(self._txn.stat(table)["entries"])
-
-    def first(self, order: Table, most: int) -> list[records_pb2.NearlineEntry]:
-        """Read the first entries of an order."""
-        return [entry for key in self.keys(order, most) if (entry := self.entry(key)) is not None]
-
-    def last_ready(self) -> bytes | None:
-        """Key of the user whose turn comes last; None where nobody is ready."""
-        with self._txn.cursor(self.tables.ready) as cursor:
-            return bytes(cursor.value()) if cursor.last() else None
-
-    def keys(self, order: Table, most: int, until: float | None = None) -> list[bytes]:
-        """Read keys of users in their order; until: those that stand at or before a moment (Unix seconds)."""
-        keys: list[bytes] = []
-        with self._txn.cursor(order) as cursor:
-            for place, key in cursor:
-                if len(keys) == most or (until is not None and _NUMBER.unpack_from(place)[0] > _milliseconds(until)):
-                    break
-                keys.append(bytes(key))
-        return keys
-
-    def put_records(
+    def put_interests(
         self, key: bytes, interests: records_pb2.InterestsRecord, paths: records_pb2.InterestPathsRecord
     ) -> None:
         """Write a user's interests and how they were reached."""
         self._txn.put(key, interests.SerializeToString(), db=self.tables.interests)
         self._txn.put(key, paths.SerializeToString(), db=self.tables.paths)
 
-    def remove_records(self, key: bytes) -> bool:
+    def remove_interests(self, key: bytes) -> bool:
         """Remove a user's interests and paths; False if there are none."""
         self._txn.delete(key, db=self.tables.paths)
         return bool(self._txn.delete(key, db=self.tables.interests))
 
-    def quiet_until(self, key: bytes) -> int:
-        """Moment (Unix seconds) before which the user is not queued; 0 for none."""
-        return _number(self._txn.get(key, db=self.tables.quiet))
+    def group(self, key: bytes) -> records_pb2.UserGroupRecord | None:
+        """Read a user's group."""
+        value = self._txn.get(key, db=self.tables.groups)
+        return None if value is None else records_pb2.UserGroupRecord.FromString(bytes(value))
 
-    def set_quiet(self, key: bytes, until: int) -> None:
-        """Keep the user out of the queue until a moment (Unix seconds); 0 lets the user in again."""
-        if until:
-            self._txn.put(key, _NUMBER.pack(until), db=self.tables.quiet)
-        else:
-            self._txn.delete(key, db=self.tables.quiet)
+    def put_group(self, key: bytes, group: records_pb2.UserGroupRecord) -> None:
+        """Write a user's group."""
+        self._txn.put(key, group.SerializeToString(), db=self.tables.groups)
 
-    def add(self, count: str, more: int = 1) -> None:
-        """Raise a count."""
+    def remove_group(self, key: bytes) -> bool:
+        """Remove a user's group; False if there is none."""
+        return bool(self._txn.delete(key, db=self.tables.groups))
+
+    def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
+        """Read the list of a key."""
+        value = self._txn.get(key, db=self.tables.lists)
+        return None if value is None else records_pb2.NovelCategoriesRecord.FromString(bytes(value))
+
+    def put_list(self, key: bytes, record: records_pb2.NovelCategoriesRecord) -> None:
+        """Write the list of a key; the oldest ones go where there are too many, and are counted."""
+        self.remove_list(key)
+        self._txn.put(key, record.SerializeToString(), db=self.tables.lists)
+        self._txn.put(_age_place(key, record), key, db=self.tables.lists_by_age)
+        while self.count(self.tables.lists) > self.tables.max_lists:
+            with self._txn.cursor(self.tables.lists_by_age) as cursor:
+                cursor.first()
+                oldest = bytes(cursor.value())
+            self.remove_list(oldest)
+            self.add(Kind.LISTS, _EVICTED)
+
+    def remove_list(self, key: bytes) -> bool:
+        """Remove the list of a key; False if there is none."""
+        before = self.novel_categories(key)
+        if before is None:
+            return False
+        self._txn.delete(_age_place(key, before), db=self.tables.lists_by_age)
+        return bool(self._txn.delete(key, db=self.tables.lists))
+
+    def add(self, kind: Kind, count: str, more: int = 1) -> None:
+        """Raise a count of a kind."""
         if more:
-            key = count.encode()
-            before = _number(self._txn.get(key, db=self.tables.meta))
-            self._txn.put(key, _NUMBER.pack(before + more), db=self.tables.meta)
+            key = f"{_PREFIXES[kind]}{count}".encode()
+            before = number(self._txn.get(key, db=self.tables.meta))
+            self._txn.put(key, NUMBER.pack(before + more), db=self.tables.meta)
 
-    def totals(self) -> dict[str, int]:
-        """Read all counts, by name."""
+    def totals(self, kind: Kind) -> dict[str, int]:
+        """Read all counts of a kind, by name."""
+        own = _PREFIXES[kind]
+        others = tuple(prefix for prefix in _PREFIXES.values() if prefix not in ("", own))
         with self._txn.cursor(self.tables.meta) as cursor:
-            return {bytes(name).decode(): _number(value) for name, value in cursor}
-
-    def _place(self, key: bytes, entry: records_pb2.NearlineEntry) -> tuple[Table, bytes]:
-        """Tell where an entry stands: the order, and its key there. It follows from the entry alone."""
-        if entry.parked:
-            order, moment = self.tables.parked, float(entry.not_before)
-        elif entry.not_before:
-            order, moment = self.tables.delayed, float(entry.not_before)
-        else:
-            order, moment = self.tables.ready, due(entry)
-        # User keys take up to LMDB's 511 bytes, so that none would fit behind the moment.
-        return order, _NUMBER.pack(_milliseconds(moment)) + hashlib.blake2b(key, digest_size=16).digest()
+            named = {bytes(name).decode(): number(value) for name, value in cursor}
+        return {
+            name.removeprefix(own): count
+            for name, count in named.items()
+            if name.startswith(own) and not name.startswith(others)
+        }
 
 
-def _milliseconds(moment: float) -> int:
-    return max(0, round(1_000 * moment))
-
-
-def _number(value: bytes | memoryview | None) -> int:
-    return 0 if value is None else int(_NUMBER.unpack(value)[0])
+def _age_place(key: bytes, record: records_pb2.NovelCategoriesRecord) -> bytes:
+    return NUMBER.pack(max(0, record.generated_at)) + hashlib.blake2b(key, digest_size=16).digest()

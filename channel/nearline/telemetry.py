@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.housekeeping import Cleared, census
+from serendipity.channel.nearline.list_filler import Filled
+from serendipity.channel.nearline.outcome import BatchDone
 from serendipity.channel.nearline.refresher import Refreshed
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.telemetry import MetricsServer
 
 _BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -26,26 +30,35 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class NearlineStatus:
-    """How the near-line process fares.
+class WorkStatus:
+    """How one kind of work fares.
 
-    snapshot, model: what it refreshes with, empty for none; error: why nothing could be refreshed last, empty since it
-    could; refreshed_at: end of the last batch, Unix seconds, 0 for none; metrics_port: 0 for nowhere.
+    model: what it is done with, empty where the snapshot names none; error: why nothing could be done last, empty since
+    it could; done_at: end of the last batch, Unix seconds, 0 for none.
     """
+
+    model: str = ""
+    error: str = ""
+    done_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class NearlineStatus:
+    """How the near-line process fares. snapshot: empty for none; works: by kind; metrics_port: 0 for nowhere."""
 
     pid: int
     snapshot: str = ""
-    model: str = ""
-    error: str = ""
-    refreshed_at: float = 0.0
+    works: Mapping[Kind, WorkStatus] = field(default_factory=lambda: {kind: WorkStatus() for kind in Kind})
     metrics_port: int = 0
 
 
 def read_status(path: Path) -> NearlineStatus | None:
     """Read the file; None if there is none, or none that can be read: no process is running."""
     try:
-        return NearlineStatus(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        read = json.loads(path.read_text(encoding="utf-8"))
+        works = {kind: WorkStatus(**read["works"][kind]) for kind in Kind}
+        return NearlineStatus(**{**read, "works": works})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
@@ -63,7 +76,7 @@ class NearlineTelemetry:
         self._clock = clock
         self.status = NearlineStatus(pid)
         self._entries = Counter(
-            "serendipity_nearline_entries", "Entries that were tried, by outcome.", ["outcome"], registry=new
+            "serendipity_nearline_entries", "Entries that were tried, by outcome.", ["kind", "outcome"], registry=new
         )
         self._tokens = Counter(
             "serendipity_nearline_tokens", "Tokens that InterestGPT read and wrote.", ["kind"], registry=new
@@ -74,43 +87,56 @@ class NearlineTelemetry:
             ["reason"],
             registry=new,
         )
+        self._proposed = Counter(
+            "serendipity_nearline_proposed_categories", "Categories that the Novelty LLM named.", registry=new
+        )
+        self._empty = Counter(
+            "serendipity_nearline_empty_lists", "Lists on which nothing reached the threshold.", registry=new
+        )
         self._seconds = Histogram(
             "serendipity_nearline_batch_seconds",
-            "Time of a batch, from the users' records to theirs.",
+            "Time of a batch, from what is known to the records.",
+            ["kind"],
             buckets=_BATCH_BUCKETS,
             registry=new,
         )
         self._failures = Counter(
-            "serendipity_nearline_failures", "Batches that could not be refreshed.", ["error"], registry=new
+            "serendipity_nearline_failures", "Batches that could not be done.", ["kind", "error"], registry=new
         )
         self._cleared = Counter("serendipity_nearline_cleared", "What housekeeping removed.", ["kind"], registry=new)
         self._model = Gauge(
-            "serendipity_nearline_model_info", "1 for what is refreshed with.", ["snapshot", "model"], registry=new
+            "serendipity_nearline_model_info", "1 for what is worked with.", ["kind", "snapshot", "model"], registry=new
         )
         new.register(_QueueCollector(store, clock))
 
-    def refreshed(self, refreshed: Refreshed, model_name: str) -> None:
+    def done(self, kind: Kind, done: BatchDone, model_name: str) -> None:
         """Count a batch."""
-        for outcome, count in (*asdict(refreshed.settled).items(), ("forgotten", refreshed.forgotten)):
-            self._entries.labels(outcome).inc(count)
-        self._tokens.labels("prompt").inc(refreshed.prompt_tokens)
-        self._tokens.labels("completion").inc(refreshed.completion_tokens)
-        for reason, count in refreshed.dropped.items():
-            self._dropped.labels(reason).inc(count)
-        self._seconds.observe(refreshed.seconds)
-        _log.info("interests refreshed", model=model_name, **asdict(refreshed))
-        self._tell(replace(self.status, error="", refreshed_at=self._clock()))
+        for outcome, count in (*asdict(done.settled).items(), ("forgotten", done.forgotten)):
+            self._entries.labels(kind, outcome).inc(count)
+        if isinstance(done, Refreshed):
+            self._tokens.labels("prompt").inc(done.prompt_tokens)
+            self._tokens.labels("completion").inc(done.completion_tokens)
+            for reason, count in done.dropped.items():
+                self._dropped.labels(reason).inc(count)
+        if isinstance(done, Filled):
+            self._proposed.inc(done.proposed)
+            self._empty.inc(done.empty)
+        self._seconds.labels(kind).observe(done.seconds)
+        _log.info("batch done", kind=kind, model=model_name, **asdict(done))
+        self._note(kind, error="", done_at=self._clock())
 
-    def failed(self, error: Exception) -> None:
-        """Count a batch that could not be refreshed."""
-        self._failures.labels(type(error).__name__).inc()
-        self._tell(replace(self.status, error=str(error)))
+    def failed(self, kind: Kind, error: Exception) -> None:
+        """Count a batch that could not be done."""
+        self._failures.labels(kind, type(error).__name__).inc()
+        self._note(kind, error=str(error))
 
-    def serves(self, snapshot: str, model_name: str) -> None:
-        """Note which snapshot and which InterestGPT are refreshed with from now on."""
+    def serves(self, snapshot: str, models: Mapping[Kind, str]) -> None:
+        """Note which snapshot and which models are worked with from now on. models: empty names for none."""
         self._model.clear()
-        self._model.labels(snapshot, model_name).set(1)
-        self._tell(replace(self.status, snapshot=snapshot, model=model_name))
+        for kind, model in models.items():
+            self._model.labels(kind, snapshot, model).set(1)
+        works = {kind: replace(work, model=models[kind]) for kind, work in self.status.works.items()}
+        self._tell(replace(self.status, snapshot=snapshot, works=works))
 
     def cleared(self, cleared: Cleared) -> None:
         """Count what housekeeping removed."""
@@ -122,6 +148,10 @@ class NearlineTelemetry:
         server = MetricsServer(self.registry, host, port)
         self._tell(replace(self.status, metrics_port=server.port))
         return server
+
+    def _note(self, kind: Kind, **changes: Any) -> None:
+        work = replace(self.status.works[kind], **changes)
+        self._tell(replace(self.status, works={**self.status.works, kind: work}))
 
     def _tell(self, status: NearlineStatus) -> None:
         self.status = status
@@ -136,22 +166,33 @@ class _QueueCollector(Collector):
         self._store = store
         self._clock = clock
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield depth, age and records; nothing while the store cannot be read."""
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Yield depth, age and records of each kind; nothing while the store cannot be read."""
         try:
-            counted = census(self._store)
+            counted = {kind: census(self._store, kind) for kind in Kind}
         except StateUnavailable:
             return
-        depth = GaugeMetricFamily("serendipity_nearline_queue", "Entries by state.", labels=["state"])
-        for state in ("ready", "delayed", "parked"):
-            depth.add_metric([state], getattr(counted, state))
-        yield depth
+        depth = GaugeMetricFamily("serendipity_nearline_queue", "Entries by state.", labels=["kind", "state"])
         causes = GaugeMetricFamily(
-            "serendipity_nearline_queue_causes", "Entries that are not parked, by cause.", labels=["cause"]
+            "serendipity_nearline_queue_causes", "Entries that are not parked, by cause.", labels=["kind", "cause"]
         )
-        for cause, count in counted.by_cause.items():
-            causes.add_metric([cause], count)
-        yield causes
-        age = self._clock() - counted.oldest if counted.oldest else 0.0
-        yield GaugeMetricFamily("serendipity_nearline_oldest_seconds", "Age of the oldest entry not parked.", age)
-        yield GaugeMetricFamily("serendipity_nearline_records", "Users with near-line interests.", counted.records)
+        age = GaugeMetricFamily(
+            "serendipity_nearline_oldest_seconds", "Age of the oldest entry not parked.", labels=["kind"]
+        )
+        records = GaugeMetricFamily(
+            "serendipity_nearline_records", "Users with near-line interests or groups, and lists.", labels=["kind"]
+        )
+        seldom = GaugeMetricFamily(
+            "serendipity_nearline_counted", "Subjects asked for too seldom so far to be queued.", labels=["kind"]
+        )
+        evicted = CounterMetricFamily("serendipity_nearline_evicted_lists", "Lists that made room for newer ones.")
+        for kind, count in counted.items():
+            for state in ("ready", "delayed", "parked"):
+                depth.add_metric([kind, state], getattr(count, state))
+            for cause, entries in count.by_cause.items():
+                causes.add_metric([kind, cause], entries)
+            age.add_metric([kind], self._clock() - count.oldest if count.oldest else 0.0)
+            records.add_metric([kind], count.records)
+            seldom.add_metric([kind], count.counted)
+        evicted.add_metric([], counted[Kind.LISTS].totals.get("evicted", 0))
+        yield from (depth, causes, age, records, seldom, evicted)

@@ -21,6 +21,7 @@ from serendipity.channel.host_state import HostState
 from serendipity.channel.hydrate import Hydrated, hydrate
 from serendipity.channel.interests import Freshness, Origin, path_reader
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.query import NoveltyPolicy, RecallQuery
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Snapshot, SnapshotHolder
@@ -385,7 +386,7 @@ def test_a_user_asked_for_all_the_time_is_queued_once_in_a_while(
         state.want_interests(user_id, STALE, 0.1)
     assert len(causes) == 4
     assert nearline_store.flush(10.0)
-    assert nearline_store.wanted().accepted == 2
+    assert nearline_store.queue(Kind.INTERESTS).wanted().accepted == 2
 
 
 def test_users_are_remembered_within_bounds(

@@ -17,7 +17,9 @@ from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client_messages import Feedback, RecentEvent, recall_request, to_feedback_event
 from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.feedback_event import FORGOTTEN
+from serendipity.channel.nearline.outcome import Completed, InterestRecords
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.serving_log import read_serving_log
 from serendipity.channel.worker import Worker
 from serendipity.v1 import channel_pb2, records_pb2
@@ -56,7 +58,7 @@ def store_interests(directory: Path, world: SmallWorld, user_id: str, node_id: i
     with NearlineStore(directory / "state" / "nearline") as store:
         store.want(user_id, records_pb2.REFRESH_CAUSE_MISSING, 1.0)
         assert store.flush(10.0)
-        (entry,) = store.take(1, NOW)
+        (entry,) = store.queue(Kind.INTERESTS).take(1, NOW)
         manifest = layout.read_manifest(directory / "snapshots" / "v1")
         interests = records_pb2.InterestsRecord(
             node_ids=[node_id],
@@ -72,12 +74,15 @@ def store_interests(directory: Path, world: SmallWorld, user_id: str, node_id: i
             core_demand="a quiet morning",
             latent_interest=world.contents.nodes[node_id].name,
         )
-        assert store.complete(entry, interests, records_pb2.InterestPathsRecord(paths=[path], reasoner="test"))
+        done = Completed(
+            entry, InterestRecords(interests, records_pb2.InterestPathsRecord(paths=[path], reasoner="test"))
+        )
+        assert store.queue(Kind.INTERESTS).settle([done], NOW).completed == 1
 
 
 def queued(directory: Path) -> list[tuple[str, int]]:
     with NearlineStore(directory / "state" / "nearline") as store:
-        return [(entry.user_id, entry.cause) for entry in store.take(100, time.time())]
+        return [(entry.user_id, entry.cause) for entry in store.queue(Kind.INTERESTS).take(100, time.time())]
 
 
 async def metrics(worker: Worker) -> str:

@@ -14,6 +14,7 @@ import pytest
 from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.process import exclusive, running_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.publication import Publications
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.tools import interests, nearline
@@ -75,7 +76,7 @@ def park(build: Path, user_id: str, error: str) -> None:
     queue(build, user_id)
     with NearlineStore(settings_of(build).nearline_path) as store:
         for _ in range(5):
-            store.fail(records_pb2.NearlineEntry(user_id=user_id), error, NOW)
+            store.queue(Kind.INTERESTS).fail(records_pb2.NearlineEntry(user_id=user_id), error, NOW)
 
 
 def test_status_says_what_is_queued_and_why_users_are_parked(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,10 +112,10 @@ def test_parked_users_are_let_back_in(build: Path, capsys: pytest.CaptureFixture
     assert call(nearline, "retry", "one", "stranger", "--build", str(build)) == 1
     assert "not queued: stranger" in capsys.readouterr().err
     assert call(nearline, "retry", "--all", "--build", str(build)) == 0
-    assert "to be tried at once: 2 users" in capsys.readouterr().out
+    assert "to be tried at once: interests 2, groups 0, lists 0" in capsys.readouterr().out
     assert call(nearline, "retry", "--build", str(build)) == 2
     with open_nearline(settings_of(build)) as store:
-        assert sorted(entry.user_id for entry in store.take(10, NOW)) == ["one", "three", "two"]
+        assert sorted(entry.user_id for entry in store.queue(Kind.INTERESTS).take(10, NOW)) == ["one", "three", "two"]
 
 
 async def test_drain_does_the_work_where_no_service_runs(
@@ -124,9 +125,9 @@ async def test_drain_does_the_work_where_no_service_runs(
     async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
         status = await asyncio.to_thread(call, nearline, "drain", "--build", str(build), "--triton-url", url)
     said = capsys.readouterr().out
-    assert (status, "works the queue" in said, "refreshed 3 users in" in said) == (0, True, True)
+    assert (status, "works the queues" in said, "refreshed 3 users in" in said) == (0, True, True)
     assert "1 unneeded" in said
-    assert "left: 0 ready, 0 to be tried later, 0 parked" in said
+    assert "interests left: 0 ready, 0 to be tried later, 0 parked" in said
 
 
 async def test_everybody_who_is_due_is_refreshed_and_an_interrupted_run_goes_on(

@@ -15,6 +15,7 @@ from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.process import exclusive, keep_house, opened_nearline, running_nearline
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.telemetry import read_status
 from serendipity.channel.publication import Publications
 from serendipity.channel.server_settings import ServerSettings
@@ -63,19 +64,22 @@ async def test_whoever_is_wanted_is_refreshed(small_world: SmallWorld, tmp_path:
     async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
         async with running_nearline(settings, pipeline(url)) as nearline:
             want(nearline.store, *small_world.user_ids, "nobody")
-            await until(lambda: not nearline.store.take(1, NOW))
+            await until(lambda: not nearline.store.queue(Kind.INTERESTS).take(1, NOW))
             port = nearline.telemetry.status.metrics_port
             page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
             status = read_status(settings.nearline_status_path)
         assert read_status(settings.nearline_status_path) is None
     metrics = scrape(page, "serendipity_nearline_entries_total")
-    assert metrics['{outcome="completed"}'] == len(small_world.user_ids)
-    assert metrics['{outcome="unneeded"}'] == 1
-    assert scrape(page, "serendipity_nearline_queue")['{state="ready"}'] == 0
-    assert scrape(page, "serendipity_nearline_records")[""] == len(small_world.user_ids)
+    assert metrics['{kind="interests",outcome="completed"}'] == len(small_world.user_ids)
+    assert metrics['{kind="interests",outcome="unneeded"}'] == 1
+    assert scrape(page, "serendipity_nearline_queue")['{kind="interests",state="ready"}'] == 0
+    assert scrape(page, "serendipity_nearline_records")['{kind="interests"}'] == len(small_world.user_ids)
     assert scrape(page, "serendipity_nearline_tokens_total")['{kind="completion"}'] == 10 * len(small_world.user_ids)
     assert status is not None
-    assert (status.model, status.error) == (spec_of(small_world).model_name, "")
+    assert (status.works[Kind.INTERESTS].model, status.works[Kind.INTERESTS].error) == (
+        spec_of(small_world).model_name,
+        "",
+    )
     with NearlineStore(settings.nearline_path) as store:
         for user_id in small_world.user_ids:
             interests = store.interests(user_id)
@@ -100,11 +104,13 @@ async def test_while_triton_is_away_the_queue_waits_and_then_goes_on(small_world
 
     async with talking_triton(answers) as (url, triton), running_nearline(settings, pipeline(url)) as nearline:
         want(nearline.store, *small_world.user_ids[:10])
-        await until(lambda: "UNAVAILABLE" in nearline.telemetry.status.error and len(triton.prompts) > 5)
-        assert all(entry.attempts == 0 for entry in nearline.store.take(100, NOW))
+        await until(
+            lambda: "UNAVAILABLE" in nearline.telemetry.status.works[Kind.INTERESTS].error and len(triton.prompts) > 5
+        )
+        assert all(entry.attempts == 0 for entry in nearline.store.queue(Kind.INTERESTS).take(100, NOW))
         down.clear()
-        await until(lambda: not nearline.store.take(1, NOW))
-        assert nearline.telemetry.status.error == ""
+        await until(lambda: not nearline.store.queue(Kind.INTERESTS).take(1, NOW))
+        assert nearline.telemetry.status.works[Kind.INTERESTS].error == ""
         counted = census(nearline.store)
     assert (counted.records, counted.parked, counted.delayed) == (10, 0, 0)
 
@@ -132,7 +138,7 @@ async def test_the_one_who_brings_triton_down_is_put_off_and_the_others_are_serv
         want(store, *small_world.user_ids)
         await until(lambda: census(store).ready == 0)
         with store.reading() as transaction:
-            (entry,) = transaction.first(store.tables.delayed, 10)
+            (entry,) = transaction.queue(Kind.INTERESTS).first(store.queue(Kind.INTERESTS).tables.delayed, 10)
         counted = census(store)
     assert (entry.user_id, entry.attempts) == ("poisoner", 1)
     assert "UNAVAILABLE" in entry.last_error
@@ -150,7 +156,7 @@ async def test_triton_coming_back_between_two_tries_is_nobodys_fault(small_world
 
     async with talking_triton(answers) as (url, _), opened_nearline(settings, pipeline(url)) as nearline:
         want(nearline.store, *small_world.user_ids[:2])
-        refreshed = await nearline.loop.step()
+        refreshed = await nearline.loops[Kind.INTERESTS].step()
         counted = census(nearline.store)
     assert refreshed is not None
     assert (counted.records, counted.ready, counted.delayed) == (2, 0, 0)
@@ -167,7 +173,7 @@ async def test_records_carry_the_snapshot_they_were_made_with(small_world: Small
         newer = spec_of(small_world, style="chat")
         snapshot = write_nearline_snapshot(small_world, tmp_path / "snapshots", newer, created_at=NOW + DAY)
         Publications(tmp_path / "snapshots").publish(snapshot.name)
-        await until(lambda: nearline.telemetry.status.model == newer.model_name)
+        await until(lambda: nearline.telemetry.status.works[Kind.INTERESTS].model == newer.model_name)
         want(nearline.store, small_world.user_ids[1])
         await until(lambda: nearline.store.interests(small_world.user_ids[1]) is not None)
         reasoners = [nearline.store.paths(user_id) for user_id in small_world.user_ids[:2]]
@@ -181,8 +187,8 @@ async def test_without_a_snapshot_or_a_model_nothing_is_taken(small_world: Small
         copy_snapshot(small_world, tmp_path / "snapshots", "without")
         Publications(tmp_path / "snapshots").publish("without")
         await nearline.watcher.converge()
-        assert await nearline.loop.step() is None
-        assert len(nearline.store.take(1, NOW)) == 1
+        assert await nearline.loops[Kind.INTERESTS].step() is None
+        assert len(nearline.store.queue(Kind.INTERESTS).take(1, NOW)) == 1
 
 
 async def test_housekeeping_removes_what_is_over_and_who_is_erased(small_world: SmallWorld, tmp_path: Path) -> None:
@@ -197,12 +203,12 @@ async def test_housekeeping_removes_what_is_over_and_who_is_erased(small_world: 
     with ErasureList(settings.erasures_path) as erasures:
         erasures.add(users[0])
     async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
-        cleared = keep_house(nearline, pipeline("127.0.0.1:1"), NOW)
+        cleared = keep_house(nearline, settings, pipeline("127.0.0.1:1"), NOW)
         assert (cleared.erased, cleared.records) == (1, 0)
         assert nearline.store.interests(users[0]) is None
         wall = ChannelSettings(interest_hard_age_days=30.0)
-        assert keep_house(nearline, wall, NOW + 29 * DAY).records == 0
-        assert keep_house(nearline, wall, NOW + 31 * DAY).records == 2
+        assert keep_house(nearline, settings, wall, NOW + 29 * DAY).records == 0
+        assert keep_house(nearline, settings, wall, NOW + 31 * DAY).records == 2
         assert census(nearline.store).records == 0
 
 
@@ -219,9 +225,9 @@ async def test_a_batch_in_hand_when_it_is_told_to_stop_stays_queued(small_world:
     with hung_triton() as url:
         async with running_nearline(settings, pipeline(url)) as nearline:
             want(nearline.store, small_world.user_ids[0])
-            await until(lambda: nearline.loop.in_hand > 0)
+            await until(lambda: nearline.loops[Kind.INTERESTS].in_hand > 0)
     with NearlineStore(settings.nearline_path) as store:
-        (entry,) = store.take(10, NOW)
+        (entry,) = store.queue(Kind.INTERESTS).take(10, NOW)
     assert (entry.user_id, entry.attempts) == (small_world.user_ids[0], 0)
 
 

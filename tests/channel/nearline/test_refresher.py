@@ -15,9 +15,12 @@ from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEnc
 from serendipity.channel.nearline.outcome import Settled
 from serendipity.channel.nearline.refresh_model import RefreshModel, grounding_nodes
 from serendipity.channel.nearline.refresher import Refreshed, Refresher
+from serendipity.channel.nearline.settlement import Settlement
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.snapshot import Snapshot, open_snapshot
 from serendipity.interests.life import expires_at
+from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
 from tests.fixtures.nearline_world import (
@@ -62,7 +65,7 @@ class Parts:
         for user_id in user_ids:
             self.store.want(user_id, cause, 0.5)
         assert self.store.flush(10)
-        return await self.refresher.refresh(self.store.take(100, NOW), self.model, NOW)
+        return await self.refresher.refresh(self.store.queue(Kind.INTERESTS).take(100, NOW), self.model, NOW)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,12 @@ async def refreshing(
         forgotten = Forgotten()
         with NearlineStore(tmp_path / "nearline", map_bytes=1 << 24, commit_interval=0, clock=lambda: NOW) as store:
             refresher = Refresher(
-                store, forgotten, gpt, encoder.encode, timeout=10.0, quiet_seconds=60.0, clock=lambda: NOW
+                store,
+                Settlement(store, Kind.INTERESTS, forgotten, lambda: NOW),
+                gpt,
+                encoder.encode,
+                timeout=10.0,
+                quiet_seconds=60.0,
             )
             yield Parts(store, refresher, model, triton, forgotten, user, wanted)
         model.close()
@@ -125,7 +133,7 @@ async def test_answers_become_records_with_their_paths(parts: Parts) -> None:
     assert len(interests.SerializeToString()) <= 120
     assert [path.latent_interest for path in paths.paths] == parts.wanted
     assert paths.reasoner == parts.model.spec.model_name
-    assert parts.store.take(10, NOW) == []
+    assert parts.store.queue(Kind.INTERESTS).take(10, NOW) == []
 
 
 async def test_the_model_is_told_what_is_known(parts: Parts) -> None:
@@ -153,11 +161,11 @@ async def test_what_cannot_be_stored_fails_with_its_reason(parts: Parts, small_w
         parts.triton.answers = lambda _, answer=answer: answer  # type: ignore[misc]
         refreshed = await parts.refresh(parts.user)
         assert refreshed.settled == Settled(failed=1), attempt
-        parts.store.retry(parts.user)
+        parts.store.queue(Kind.INTERESTS).retry(user_key(parts.user))
     parts.triton.answers = lambda _: next(iter(cases))
     await parts.refresh(parts.user)
     with parts.store.reading() as transaction:
-        (entry,) = transaction.first(parts.store.tables.delayed, 10)
+        (entry,) = transaction.queue(Kind.INTERESTS).first(parts.store.queue(Kind.INTERESTS).tables.delayed, 10)
     assert "expected JSON" in entry.last_error
     assert parts.store.interests(parts.user) is None
 
@@ -197,7 +205,7 @@ async def test_while_triton_is_away_nothing_counts_against_anybody(parts: Parts,
         parts.triton.answers = lambda _: answer_with(*parts.wanted, interest="something else")
     with pytest.raises((InterestGptUnavailable, TextEncoderUnavailable)):
         await parts.refresh(parts.user)
-    (entry,) = parts.store.take(10, NOW)
+    (entry,) = parts.store.queue(Kind.INTERESTS).take(10, NOW)
     assert (entry.attempts, entry.last_error) == (0, "")
 
 
@@ -211,7 +219,7 @@ async def test_a_user_of_whom_nothing_is_known_costs_no_call(parts: Parts) -> No
     refreshed = await parts.refresh("nobody")
     assert (refreshed.settled, parts.triton.prompts) == (Settled(unneeded=1), [])
     await parts.refresh("nobody")
-    assert parts.store.wanted().quiet == 1
+    assert parts.store.queue(Kind.INTERESTS).wanted().quiet == 1
 
 
 async def test_fresh_interests_are_not_generated_again_unless_an_operator_asks(parts: Parts) -> None:
@@ -237,7 +245,7 @@ async def test_who_asks_to_be_forgotten_while_the_model_thinks_is_forgotten(part
     parts.triton.answers = answers
     refreshed = await parts.refresh(parts.user)
     assert (refreshed.forgotten, refreshed.settled) == (1, Settled())
-    assert (parts.store.interests(parts.user), parts.store.take(10, NOW)) == (None, [])
+    assert (parts.store.interests(parts.user), parts.store.queue(Kind.INTERESTS).take(10, NOW)) == (None, [])
 
 
 async def test_nothing_a_hostile_model_says_reaches_a_record(parts: Parts) -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from serendipity.channel.errors import StateUnavailable
-from serendipity.channel.nearline.outcome import Completed, Failed, Settled, Unneeded
+from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS
+from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, Settled, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
-from serendipity.channel.nearline.store import MAX_ERROR_CHARS, NearlineStore
+from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted import WantedCounts
+from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 
 NOW = 1_700_000_000
@@ -61,15 +64,25 @@ def records(generated_at: int = NOW) -> tuple[records_pb2.InterestsRecord, recor
     )
 
 
+def complete(
+    store: NearlineStore,
+    entry: records_pb2.NearlineEntry,
+    interests: records_pb2.InterestsRecord,
+    paths: records_pb2.InterestPathsRecord,
+) -> bool:
+    outcome = Completed(entry, InterestRecords(interests, paths))
+    return store.queue(Kind.INTERESTS).settle([outcome], NOW).completed == 1
+
+
 def test_a_user_is_queued_once_with_the_most_urgent_cause(store: NearlineStore, clock: Clock) -> None:
     want(store, "user", 0.2, STALE)
     clock.now += 50
     want(store, "user", 0.8, MISSING)
     want(store, "user", 0.3, STALE)
-    (entry,) = store.take(10, clock.now)
+    (entry,) = store.queue(Kind.INTERESTS).take(10, clock.now)
     assert (entry.cause, entry.enqueued_at, entry.generation) == (MISSING, NOW, 3)
     assert entry.priority == pytest.approx(0.8)
-    assert store.wanted() == WantedCounts(accepted=1, merged=2)
+    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=1, merged=2)
 
 
 def test_wants_before_one_commit_count_as_one(tmp_path: Path) -> None:
@@ -77,7 +90,7 @@ def test_wants_before_one_commit_count_as_one(tmp_path: Path) -> None:
         for priority in (0.1, 0.9, 0.5):
             store.want("user", MISSING, priority)
         assert store.flush(10)
-        (entry,) = store.take(1, NOW)
+        (entry,) = store.queue(Kind.INTERESTS).take(1, NOW)
         assert entry.generation == 1
         assert entry.priority == pytest.approx(0.9)
 
@@ -87,21 +100,26 @@ def test_the_most_urgent_goes_first_and_waiting_makes_urgent(store: NearlineStor
     clock.now += 0.7 * PATIENCE_SECONDS
     want(store, "urgent", 0.9)
     want(store, "calm, late", 0.1)
-    assert users(store.take(10, clock.now)) == ["urgent", "calm, early", "calm, late"]
+    assert users(store.queue(Kind.INTERESTS).take(10, clock.now)) == ["urgent", "calm, early", "calm, late"]
     clock.now += 0.2 * PATIENCE_SECONDS
     want(store, "urgent, late", 0.9)
-    assert users(store.take(10, clock.now)) == ["urgent", "calm, early", "urgent, late", "calm, late"]
-    assert users(store.take(2, clock.now)) == ["urgent", "calm, early"]
+    assert users(store.queue(Kind.INTERESTS).take(10, clock.now)) == [
+        "urgent",
+        "calm, early",
+        "urgent, late",
+        "calm, late",
+    ]
+    assert users(store.queue(Kind.INTERESTS).take(2, clock.now)) == ["urgent", "calm, early"]
 
 
 def test_a_full_queue_refuses_or_displaces_the_least_urgent(store: NearlineStore, clock: Clock) -> None:
     for i in range(5):
         want(store, f"user-{i}", 0.5)
     want(store, "calm", 0.1)
-    assert store.wanted() == WantedCounts(accepted=5, refused=1)
+    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=5, refused=1)
     want(store, "urgent", 0.9)
-    assert store.wanted() == WantedCounts(accepted=6, refused=1, displaced=1)
-    queued = users(store.take(10, clock.now))
+    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=6, refused=1, displaced=1)
+    queued = users(store.queue(Kind.INTERESTS).take(10, clock.now))
     assert (len(queued), queued[0]) == (5, "urgent")
     assert "calm" not in queued
 
@@ -111,8 +129,8 @@ def test_wants_that_cannot_be_stored_are_refused(store: NearlineStore) -> None:
     store.want("\udc80", MISSING, 0.5)
     store.want("user", MISSING, float("nan"))
     assert store.flush(10)
-    assert store.wanted() == WantedCounts(accepted=1, refused=2)
-    assert store.take(1, NOW)[0].priority == 0
+    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=1, refused=2)
+    assert store.queue(Kind.INTERESTS).take(1, NOW)[0].priority == 0
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
@@ -120,69 +138,69 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         for i in range(10):
             store.want(f"user-{i}", MISSING, 0.5)
         assert store.flush(10)
-        assert store.wanted() == WantedCounts(accepted=3, overflowed=7)
+        assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=3, overflowed=7)
 
 
 def test_completion_stores_records_and_removes_the_entry(store: NearlineStore) -> None:
     want(store, "user")
-    (entry,) = store.take(1, NOW)
+    (entry,) = store.queue(Kind.INTERESTS).take(1, NOW)
     interests, paths = records()
-    assert store.complete(entry, interests, paths)
-    assert store.take(1, NOW) == []
+    assert complete(store, entry, interests, paths)
+    assert store.queue(Kind.INTERESTS).take(1, NOW) == []
     assert (store.interests("user"), store.paths("user")) == (interests, paths)
     assert (store.interests("other"), store.paths("other")) == (None, None)
 
 
 def test_paths_belong_to_the_interests_they_are_read_for(store: NearlineStore) -> None:
     want(store, "user")
-    store.complete(store.take(1, NOW)[0], *records())
+    complete(store, store.queue(Kind.INTERESTS).take(1, NOW)[0], *records())
     assert store.paths("user", NOW) is not None
     assert store.paths("user", NOW - 1) is None
 
 
 def test_a_user_wanted_again_meanwhile_stays_queued(store: NearlineStore, clock: Clock) -> None:
     want(store, "user")
-    (entry,) = store.take(1, NOW)
+    (entry,) = store.queue(Kind.INTERESTS).take(1, NOW)
     want(store, "user")
-    assert store.complete(entry, *records())
-    assert users(store.take(1, clock.now)) == ["user"]
+    assert complete(store, entry, *records())
+    assert users(store.queue(Kind.INTERESTS).take(1, clock.now)) == ["user"]
     assert store.interests("user") is not None
 
 
 def test_what_was_forgotten_meanwhile_is_not_stored(store: NearlineStore) -> None:
     want(store, "user")
-    (entry,) = store.take(1, NOW)
+    (entry,) = store.queue(Kind.INTERESTS).take(1, NOW)
     assert store.forget("user")
-    assert not store.complete(entry, *records())
+    assert not complete(store, entry, *records())
     assert store.interests("user") is None
-    assert store.settle([Failed(entry, "why"), Unneeded(entry)], NOW) == Settled(gone=2)
-    assert store.take(1, NOW) == []
+    assert store.queue(Kind.INTERESTS).settle([Failed(entry, "why"), Unneeded(entry)], NOW) == Settled(gone=2)
+    assert store.queue(Kind.INTERESTS).take(1, NOW) == []
 
 
 def test_forgetting_removes_everything(store: NearlineStore) -> None:
     want(store, "user")
-    store.complete(store.take(1, NOW)[0], *records())
+    complete(store, store.queue(Kind.INTERESTS).take(1, NOW)[0], *records())
     want(store, "user")
     assert store.forget("user")
-    assert (store.interests("user"), store.paths("user"), store.take(1, NOW)) == (None, None, [])
+    assert (store.interests("user"), store.paths("user"), store.queue(Kind.INTERESTS).take(1, NOW)) == (None, None, [])
     assert not store.forget("user")
 
 
 def test_failures_are_put_off_ever_longer_then_parked(store: NearlineStore, clock: Clock) -> None:
     want(store, "user")
     for delay in (100, 200):
-        (entry,) = store.take(1, clock.now)
-        store.fail(entry, "no JSON", clock.now)
-        assert store.take(1, clock.now + 0.75 * delay - 1) == []
+        (entry,) = store.queue(Kind.INTERESTS).take(1, clock.now)
+        store.queue(Kind.INTERESTS).fail(entry, "no JSON", clock.now)
+        assert store.queue(Kind.INTERESTS).take(1, clock.now + 0.75 * delay - 1) == []
         clock.now += 1.25 * delay + 1
-    (entry,) = store.take(1, clock.now)
+    (entry,) = store.queue(Kind.INTERESTS).take(1, clock.now)
     assert (entry.attempts, entry.last_error) == (2, "no JSON")
-    store.fail(entry, "x" * 1_000, clock.now)
-    assert store.take(1, clock.now + 1e9) == []
-    (parked,) = store.parked()
+    store.queue(Kind.INTERESTS).fail(entry, "x" * 1_000, clock.now)
+    assert store.queue(Kind.INTERESTS).take(1, clock.now + 1e9) == []
+    (parked,) = store.queue(Kind.INTERESTS).parked()
     assert (parked.parked, parked.attempts, parked.last_error) == (True, 3, "x" * MAX_ERROR_CHARS)
     want(store, "user")
-    assert store.take(1, clock.now + 1e9) == [], "wanting a parked user does not try it again"
+    assert store.queue(Kind.INTERESTS).take(1, clock.now + 1e9) == [], "wanting a parked user does not try it again"
 
 
 def test_delays_differ_between_users() -> None:
@@ -198,48 +216,52 @@ def test_an_operator_lets_parked_users_be_tried_again(store: NearlineStore, cloc
         want(store, user_id)
     for _ in range(3):
         clock.now += 10_000
-        for entry in store.take(10, clock.now):
-            store.fail(entry, "why", clock.now)
-    assert sorted(users(store.parked())) == ["one", "two"]
-    assert store.retry("nobody") == 0
-    assert store.retry("one") == 1
-    (entry,) = store.take(10, clock.now)
+        for entry in store.queue(Kind.INTERESTS).take(10, clock.now):
+            store.queue(Kind.INTERESTS).fail(entry, "why", clock.now)
+    assert sorted(users(store.queue(Kind.INTERESTS).parked())) == ["one", "two"]
+    assert store.queue(Kind.INTERESTS).retry(user_key("nobody")) == 0
+    assert store.queue(Kind.INTERESTS).retry(user_key("one")) == 1
+    (entry,) = store.queue(Kind.INTERESTS).take(10, clock.now)
     assert (entry.user_id, entry.attempts, entry.last_error) == ("one", 0, "")
-    store.fail(entry, "why", clock.now)
-    assert store.retry() == 2
-    assert sorted(users(store.take(10, clock.now))) == ["one", "two"]
+    store.queue(Kind.INTERESTS).fail(entry, "why", clock.now)
+    assert store.queue(Kind.INTERESTS).retry() == 2
+    assert sorted(users(store.queue(Kind.INTERESTS).take(10, clock.now))) == ["one", "two"]
 
 
 def test_asking_for_a_parked_user_as_an_operator_tries_it_again(store: NearlineStore, clock: Clock) -> None:
     want(store, "user", 0.9)
     for _ in range(3):
         clock.now += 10_000
-        store.fail(store.take(1, clock.now)[0], "why", clock.now)
+        store.queue(Kind.INTERESTS).fail(store.queue(Kind.INTERESTS).take(1, clock.now)[0], "why", clock.now)
     want(store, "user", 0.8, OPERATOR)
-    (entry,) = store.take(1, clock.now)
+    (entry,) = store.queue(Kind.INTERESTS).take(1, clock.now)
     assert (entry.cause, entry.attempts) == (OPERATOR, 0)
     assert entry.priority == pytest.approx(0.9)
     want(store, "user", 1.0, MISSING)
-    assert store.take(1, clock.now)[0].cause == OPERATOR
+    assert store.queue(Kind.INTERESTS).take(1, clock.now)[0].cause == OPERATOR
 
 
 def test_a_user_of_whom_nothing_is_known_is_left_alone_for_a_while(store: NearlineStore, clock: Clock) -> None:
     want(store, "user")
-    store.settle([Unneeded(store.take(1, NOW)[0], quiet_until=NOW + 100)], NOW)
+    store.queue(Kind.INTERESTS).settle(
+        [Unneeded(store.queue(Kind.INTERESTS).take(1, NOW)[0], quiet_until=NOW + 100)], NOW
+    )
     want(store, "user")
-    assert store.take(1, NOW) == []
-    assert store.wanted() == WantedCounts(accepted=1, quiet=1)
+    assert store.queue(Kind.INTERESTS).take(1, NOW) == []
+    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=1, quiet=1)
     clock.now += 100
     want(store, "user")
-    assert users(store.take(1, clock.now)) == ["user"]
+    assert users(store.queue(Kind.INTERESTS).take(1, clock.now)) == ["user"]
 
 
 def test_several_outcomes_end_in_one_transaction(store: NearlineStore, clock: Clock) -> None:
     for i in range(3):
         want(store, f"user-{i}")
-    first, second, third = store.take(3, NOW)
+    first, second, third = store.queue(Kind.INTERESTS).take(3, NOW)
     before = store.last_transaction()
-    settled = store.settle([Completed(first, *records()), Failed(second, "why"), Unneeded(third)], clock.now)
+    settled = store.queue(Kind.INTERESTS).settle(
+        [Completed(first, InterestRecords(*records())), Failed(second, "why"), Unneeded(third)], clock.now
+    )
     assert settled == Settled(completed=1, failed=1, unneeded=1)
     assert store.last_transaction() == before + 1
 
@@ -250,9 +272,9 @@ def test_everything_committed_is_there_after_reopening(tmp_path: Path) -> None:
         store.want("queued", MISSING, 0.5)
         store.want("done", MISSING, 0.9)
         assert store.flush(10)
-        store.complete(store.take(1, NOW)[0], *records())
+        complete(store, store.queue(Kind.INTERESTS).take(1, NOW)[0], *records())
     with NearlineStore(path, map_bytes=1 << 24) as store:
-        assert users(store.take(10, NOW)) == ["queued"]
+        assert users(store.queue(Kind.INTERESTS).take(10, NOW)) == ["queued"]
         assert store.interests("done") is not None
 
 
@@ -263,7 +285,7 @@ def test_two_processes_share_the_store(store: NearlineStore, tmp_path: Path) -> 
     process.start()
     process.join()
     assert process.exitcode == 0
-    assert users(store.take(1, NOW)) == ["elsewhere"]
+    assert users(store.queue(Kind.INTERESTS).take(1, NOW)) == ["elsewhere"]
 
 
 def _want_elsewhere(path: Path) -> None:
@@ -274,9 +296,9 @@ def _want_elsewhere(path: Path) -> None:
 def test_long_and_strange_user_ids_are_users_too(store: NearlineStore) -> None:
     for user_id in ("x" * 600, "ü\x00🙂"):
         want(store, user_id)
-        (entry,) = store.take(1, NOW)
+        (entry,) = store.queue(Kind.INTERESTS).take(1, NOW)
         assert entry.user_id == user_id
-        assert store.complete(entry, *records())
+        assert complete(store, entry, *records())
         assert store.interests(user_id) is not None
 
 
@@ -290,5 +312,5 @@ def test_wants_after_close_are_counted_as_lost(tmp_path: Path) -> None:
     store = NearlineStore(tmp_path, map_bytes=1 << 24)
     store.close()
     store.want("user", MISSING, 0.5)
-    assert store.wanted() == WantedCounts(lost=1)
+    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(lost=1)
     store.close()

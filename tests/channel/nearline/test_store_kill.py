@@ -9,8 +9,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from serendipity.channel.nearline.outcome import Completed, Failed
+from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_store import assert_consistent
 
@@ -42,12 +43,14 @@ def settle_for_ever(path: Path, life: int, out: Connection) -> None:
     rng = random.Random(life)
     with open_store(path) as store:
         while True:
-            entries = store.take(8, NOW)
+            entries = store.queue(Kind.INTERESTS).take(8, NOW)
             outcomes = [
-                Completed(entry, *records(entry.user_id)) if rng.random() < 0.7 else Failed(entry, "why")
+                Completed(entry, InterestRecords(*records(entry.user_id)))
+                if rng.random() < 0.7
+                else Failed(entry, "why")
                 for entry in entries
             ]
-            store.settle(outcomes, NOW)
+            store.queue(Kind.INTERESTS).settle(outcomes, NOW)
             out.send([one.entry.user_id for one in outcomes if isinstance(one, Completed)])
 
 

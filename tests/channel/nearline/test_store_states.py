@@ -10,10 +10,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from serendipity.channel.nearline.housekeeping import clear
-from serendipity.channel.nearline.outcome import Completed, Failed, Unneeded
+from serendipity.channel.nearline.housekeeping import Expiry, clear
+from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
+from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_store import assert_consistent
 
@@ -108,7 +110,7 @@ class NearlineMachine(RuleBasedStateMachine):
         for user, entry in self.entries.items():
             if entry.state.startswith("delayed") and float(entry.state.split()[1]) <= self.now:
                 self.entries[user].state = "ready"
-        self.taken = self.store.take(most, self.now)
+        self.taken = self.store.queue(Kind.INTERESTS).take(most, self.now)
         ready = sorted(e.due for e in self.entries.values() if e.state == "ready")
         assert [self.entries[entry.user_id].due for entry in self.taken] == ready[:most]
         assert all(entry.attempts < MAX_ATTEMPTS for entry in self.taken)
@@ -122,12 +124,14 @@ class NearlineMachine(RuleBasedStateMachine):
         user, expected = entry.user_id, self.entries.get(entry.user_id)
         if kind == "complete":
             generated_at = int(self.now)
-            self.store.settle([Completed(entry, *self.made(generated_at))], self.now)
+            self.store.queue(Kind.INTERESTS).settle(
+                [Completed(entry, InterestRecords(*self.made(generated_at)))], self.now
+            )
             if expected is not None:
                 self.records[user] = generated_at
                 self.leave(user, expected, entry)
         elif kind == "fail":
-            self.store.settle([Failed(entry, "why")], self.now)
+            self.store.queue(Kind.INTERESTS).settle([Failed(entry, "why")], self.now)
             if expected is not None:
                 expected.attempts += 1
                 delay = 100 * 2 ** (expected.attempts - 1)
@@ -137,13 +141,13 @@ class NearlineMachine(RuleBasedStateMachine):
                     (gone,) = self.entries.keys() - assert_consistent(self.store).keys()
                     assert self.entries.pop(gone).state == "parked"
         else:
-            self.store.settle([Unneeded(entry, quiet_until=int(self.now) + 60)], self.now)
+            self.store.queue(Kind.INTERESTS).settle([Unneeded(entry, quiet_until=int(self.now) + 60)], self.now)
             if expected is not None and self.leave(user, expected, entry):
                 self.quiet[user] = int(self.now) + 60
 
     @rule(user=st.one_of(st.none(), USERS))
     def retry(self, user: str | None) -> None:
-        self.store.retry(user)
+        self.store.queue(Kind.INTERESTS).retry(None if user is None else user_key(user))
         for name, entry in self.entries.items():
             if name == user or (user is None and entry.state != "ready"):
                 entry.state, entry.attempts = "ready", 0
@@ -156,7 +160,7 @@ class NearlineMachine(RuleBasedStateMachine):
 
     @rule(age=st.sampled_from([10, 1_000]))
     def keep_house(self, age: int) -> None:
-        cleared = clear(self.store, generated_before=self.now - age, parked_before=0, now=self.now)
+        cleared = clear(self.store, Expiry(generated_before=self.now - age, parked_before=0), now=self.now)
         old = [user for user, generated_at in self.records.items() if generated_at < self.now - age]
         over = [user for user, until in self.quiet.items() if until <= self.now]
         assert (cleared.records, cleared.quiet, cleared.parked) == (len(old), len(over), 0)
