@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from serendipity.groups import model
-from serendipity.groups.prompt import NOVELTY_INSTRUCTIONS, RELEVANCE_INSTRUCTIONS
+from serendipity.groups.prompt import NOVELTY_INSTRUCTIONS, RELEVANCE_INSTRUCTIONS, answer
 from serendipity.interests.prompt import STYLES
 from serendipity.tools.deployment_repository import MODEL_REPOSITORY, PlacementError
 from serendipity.tools.language_model_placement import (
@@ -23,7 +24,8 @@ from serendipity.tools.language_model_placement import (
 from serendipity.v1 import records_pb2
 
 _GROUPS = MODEL_REPOSITORY.parent / "groups"
-_DECODING = tuple(_GROUPS / name for name in ("category_trie.py", "decoding.py"))
+_DECODING = _GROUPS / "decoding.py"
+_TRIE = _GROUPS / "category_trie.py"
 
 
 def place_coevolution_llms(
@@ -35,8 +37,9 @@ def place_coevolution_llms(
     or none. Raises PlacementError.
     """
     spec = read_coevolution_spec(coevolution_dir)
+    style = STYLES[STYLES.index(spec.prompt_style)]
     for kind, name in ((model.NOVELTY, spec.novelty_model_name), (model.RELEVANCE, spec.relevance_model_name)):
-        read_categories(coevolution_dir / kind / model.CATEGORIES)
+        categories = read_categories(coevolution_dir / kind / model.CATEGORIES)
         source = MODEL_REPOSITORY / f"{kind}_llm"
         is_novelty = kind == model.NOVELTY
         configuration = language_model_configuration(
@@ -46,11 +49,14 @@ def place_coevolution_llms(
             serving.instances,
             {**reported_by_llm(spec, kind), **serving.parameters},
         )
-        instructions = NOVELTY_INSTRUCTIONS if is_novelty else RELEVANCE_INSTRUCTIONS
-        modules = [*source.glob("1/*.py"), *SHARED, *(_DECODING if is_novelty else ())]
-        install_language_model(
-            models_dir, name, configuration, modules, {INSTRUCTIONS: instructions}, coevolution_dir / kind
-        )
+        modules = [*source.glob("1/*.py"), *SHARED, _DECODING]
+        if is_novelty:
+            modules.append(_TRIE)
+            answers = [answer(category, style) for category in categories]
+            texts = {INSTRUCTIONS: NOVELTY_INSTRUCTIONS, "answers.json": json.dumps(answers, ensure_ascii=False)}
+        else:
+            texts = {INSTRUCTIONS: RELEVANCE_INSTRUCTIONS}
+        install_language_model(models_dir, name, configuration, modules, texts, coevolution_dir / kind)
     return spec.novelty_model_name, spec.relevance_model_name
 
 

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME
+from serendipity.groups import model as group_model
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
 from serendipity.interests.prompt import STYLES
 from serendipity.tools.placement import MODEL_REPOSITORY
@@ -25,7 +26,9 @@ def read(name: str) -> model_config_pb2.ModelConfig:
 
 
 def test_every_model_has_a_configuration() -> None:
-    assert {*INTEREST_GPTS, VLLM_ENGINE, "text_encoder", "user_tower", "user_tower_onnx"} <= set(MODELS)
+    assert {
+        *INTEREST_GPTS, VLLM_ENGINE, *TOWERS, "text_encoder", "group_encoder", "novelty_llm", "relevance_llm",
+    } <= set(MODELS)  # fmt: skip
     assert sorted(path.name for path in MODEL_REPOSITORY.iterdir() if path.is_dir()) == MODELS
 
 
@@ -93,6 +96,38 @@ def test_interest_gpt_takes_and_gives_what_the_contract_names() -> None:
     assert all(list(tensor.dims) == [1] for tensor in (*config.input, *config.output))
     assert max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size
     assert config.parameters["prompt_style"].string_value in STYLES
+
+
+INT32, INT64 = model_config_pb2.TYPE_INT32, model_config_pb2.TYPE_INT64
+FP32, STRING = model_config_pb2.TYPE_FP32, model_config_pb2.TYPE_STRING
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "outputs"),
+    [
+        (
+            "group_encoder",
+            [(group_model.SEQUENCE, INT64, False), (group_model.PROFILE, INT32, False)],
+            [(group_model.CSID, INT32), (group_model.GROUP_ID, INT32)],
+        ),
+        (
+            "novelty_llm",
+            [
+                (group_model.PROMPT, STRING, False),
+                (group_model.EXCLUDED, STRING, True),
+                (group_model.COUNT, INT32, False),
+            ],
+            [(group_model.PROPOSALS, STRING)],
+        ),
+        ("relevance_llm", [(group_model.PROMPT, STRING, False)], [(group_model.SCORE, FP32)]),
+    ],
+)
+def test_the_models_of_groups_take_and_give_what_the_contract_names(
+    name: str, inputs: list[tuple[str, int, bool]], outputs: list[tuple[str, int]]
+) -> None:
+    config = read(name)
+    assert [(tensor.name, tensor.data_type, tensor.optional) for tensor in config.input] == inputs
+    assert [(tensor.name, tensor.data_type) for tensor in config.output] == outputs
 
 
 @pytest.mark.parametrize(

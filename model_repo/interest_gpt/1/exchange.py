@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from prompts import Answer, Limits, Prompt, Prompts  # type: ignore[import-not-found]  # beside this file
+from prompts import Answer, Prompt, Prompts  # type: ignore[import-not-found]  # beside this file
 from python_backend import (  # type: ignore[import-not-found]  # beside this file
     Version,
     column,
@@ -33,8 +33,7 @@ class Batch:
 
 def open_prompts(version: Version) -> Prompts:
     """Read how a version's prompts are written. Raises ValueError or OSError naming what is wrong."""
-    limits = Limits(int(version.parameters["max_prompt_tokens"]), int(version.parameters["max_new_tokens"]))
-    return Prompts(version.weights, version.parameters["prompt_style"], version.instructions, limits)
+    return version.prompts(int(version.parameters["max_new_tokens"]), cut=True)
 
 
 def read_batch(request: Any, prompts: Prompts) -> Batch:

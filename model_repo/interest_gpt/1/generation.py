@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from constraint import Distinct, JsonConstraint  # type: ignore[import-not-found]  # placed beside this file
-from prompts import Answer, Limits, Prompt, Prompts  # type: ignore[import-not-found]  # beside this file
+from prompts import Answer, Prompt, Prompts  # type: ignore[import-not-found]  # beside this file
 from transformers import AutoModelForCausalLM, GenerationConfig
-from weights import in_memory  # type: ignore[import-not-found]  # beside this file
+from weights import check_room, in_memory  # type: ignore[import-not-found]  # beside this file
 
 
 class Generation:
@@ -30,7 +30,8 @@ class Generation:
         model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=dtype)
         self._model = in_memory(model, device)
         self._device = device
-        _check_room(model, prompts.limits)
+        limits = prompts.limits
+        check_room(model, limits.max_prompt_tokens + limits.max_new_tokens, "max_prompt_tokens + max_new_tokens")
         self._ends = _end_tokens(model, self._tokenizer)
         pad = self._tokenizer.pad_token_id
         self._pad = self._ends[0] if pad is None else pad
@@ -77,15 +78,6 @@ def _distinct_categories(schema: dict[str, Any]) -> Any:
     """Each category once: an answer that repeats one wastes a place, and small models like to."""
     interest = schema["properties"]["interests"]["items"]["properties"]
     return Distinct("category", interest["category"]["enum"])
-
-
-def _check_room(model: Any, limits: Limits) -> None:
-    most = getattr(model.config, "max_position_embeddings", None)
-    needed = limits.max_prompt_tokens + limits.max_new_tokens
-    if most is not None and needed > most:
-        raise ValueError(
-            f"max_prompt_tokens + max_new_tokens: found {needed}, expected at most the model's {most} positions"
-        )
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:

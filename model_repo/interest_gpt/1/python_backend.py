@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
-from prompts import Prompt, PromptError, fingerprint  # type: ignore[import-not-found]  # beside this file
+from prompts import Limits, Prompt, PromptError, Prompts, fingerprint  # type: ignore[import-not-found]  # beside this file
 
 WEIGHTS = "model"
 INSTRUCTIONS = "instructions.txt"
@@ -36,10 +36,11 @@ class Version:
         """Where `save_pretrained` wrote model and tokenizer."""
         return self.directory / WEIGHTS
 
-    @property
-    def instructions(self) -> str:
-        """The system message. Raises OSError."""
-        return (self.directory / INSTRUCTIONS).read_text(encoding="utf-8")
+    def prompts(self, max_new_tokens: int, *, cut: bool) -> Prompts:
+        """Read how prompts are written. cut: those that are too long, or refuse them. Raises ValueError, OSError."""
+        limits = Limits(int(self.parameters["max_prompt_tokens"]), max_new_tokens)
+        instructions = (self.directory / INSTRUCTIONS).read_text(encoding="utf-8")
+        return Prompts(self.weights, self.parameters["prompt_style"], instructions, limits, cut=cut)
 
 
 def open_version(args: dict[str, str]) -> Version:
