@@ -9,6 +9,7 @@ import pytest
 from serendipity.channel.local import LocalChannel
 from serendipity.channel.local_tower import LocalTower
 from serendipity.channel.snapshot import Snapshot, open_snapshot
+from tests.fixtures.grouped_world import GroupedWorld, make_grouped_world
 from tests.fixtures.small_world import NOW, SmallWorld
 
 
@@ -16,6 +17,20 @@ from tests.fixtures.small_world import NOW, SmallWorld
 def snapshot(small_world: SmallWorld) -> Iterator[Snapshot]:
     """The small world's snapshot, open."""
     opened = open_snapshot(small_world.snapshot_dir)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def grouped_world(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> GroupedWorld:
+    """The small world with groups and lists; tests must not change its files."""
+    return make_grouped_world(small_world, tmp_path_factory.mktemp("grouped-world"))
+
+
+@pytest.fixture(scope="session")
+def grouped_snapshot(grouped_world: GroupedWorld) -> Iterator[Snapshot]:
+    """The snapshot with groups, open."""
+    opened = open_snapshot(grouped_world.snapshot_dir)
     yield opened
     opened.close()
 
