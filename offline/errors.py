@@ -12,6 +12,7 @@ class BuilderError(Exception):
     EncoderError         a text encoder's directory
     LanguageModelError   a language model that cannot be reached or read
     NodeTableError, VocabularyError, SummaryError    what the interests' builder left
+    GroupsError          groups that cannot be made of what there is
     ExportError          a model that does not survive its export
     ContentsError        parts of a snapshot that do not fit together
     StepError            a step's inputs

@@ -25,18 +25,23 @@ class ExportError(BuilderError):
     """An exported tower differs from the module it came from, or cannot be read."""
 
 
-def export_program(module: nn.Module, example_inputs: Sequence[torch.Tensor], path: Path) -> str:
+def export_program(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    path: Path,
+    input_names: Sequence[str] = features.INPUT_NAMES,
+) -> str:
     """Write `module` with torch.export, the number of users (dimension 0) left open, and return its fingerprint.
 
-    example_inputs: one batch in the order of serendipity.features.INPUT_NAMES, which is the order of forward's
-    arguments; every dimension but the first is fixed to its size. The module is exported in evaluation mode on
-    the CPU. Raises ExportError when the number of inputs is wrong, or when the program that was written answers
-    differently from the module at another batch size.
+    example_inputs: one batch in the order of input_names (by default the user tower's), which is the order of
+    forward's arguments; every dimension but the first is fixed to its size. forward gives a tensor or several. The
+    module is exported in evaluation mode on the CPU. Raises ExportError when the number of inputs is wrong, or when
+    the program that was written answers differently from the module at another batch size.
     """
-    inputs = _batch_of_two(example_inputs)
+    inputs = _batch_of_two(example_inputs, input_names)
     with _evaluating(module), torch.no_grad():
         try:
-            program = torch.export.export(module, inputs, dynamic_shapes=_dynamic_shapes())
+            program = torch.export.export(module, inputs, dynamic_shapes=_dynamic_shapes(input_names))
         except Exception as error:  # torch raises whatever tracing meets
             raise ExportError(
                 f"{path}: the module cannot be exported with an open number of users "
@@ -47,12 +52,13 @@ def export_program(module: nn.Module, example_inputs: Sequence[torch.Tensor], pa
             written = load_program(beside)
             for users in (1, 3):
                 rows = tuple(torch.cat([tensor, tensor])[:users] for tensor in inputs)
-                _compare(path, written(*rows), module(*rows), tolerance=1e-6)
+                for found, expected in zip(_tensors(written(*rows)), _tensors(module(*rows)), strict=True):
+                    _compare(path, found, expected, tolerance=1e-6)
     return features.tower_fingerprint(path)
 
 
 def load_program(path: Path) -> nn.Module:
-    """Read an exported program as a module: tensors in the order of INPUT_NAMES → [B, 1 + K, d] float32."""
+    """Read an exported program as a module: tensors in the order of export → what its module gave."""
     try:
         return torch.export.load(path).module()
     except Exception as error:  # torch raises whatever its deserializer meets
@@ -65,13 +71,13 @@ def export_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path:
     example_inputs: as for export_program. fingerprint: of the exported program from the same training, kept in the
     file's metadata, so that placing it on Triton can tell that both belong together.
     """
-    inputs = _batch_of_two(example_inputs)
+    inputs = _batch_of_two(example_inputs, features.INPUT_NAMES)
     with _evaluating(module), torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(
             module,
             inputs,
             dynamo=True,
-            dynamic_shapes=_dynamic_shapes(),
+            dynamic_shapes=_dynamic_shapes(features.INPUT_NAMES),
             input_names=list(features.INPUT_NAMES),
             output_names=[features.OUTPUT_NAME],
             opset_version=_OPSET,
@@ -97,7 +103,7 @@ def check_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path: 
     names = tuple(entry.name for entry in session.get_inputs())
     if names != features.INPUT_NAMES:
         raise ExportError(f"{path}: inputs: found {', '.join(names)}, expected {', '.join(features.INPUT_NAMES)}")
-    inputs = _batch_of_two(example_inputs)
+    inputs = _batch_of_two(example_inputs, features.INPUT_NAMES)
     difference = 0.0
     with _evaluating(module), torch.no_grad():
         for users in (1, 2, 5):
@@ -118,20 +124,23 @@ def _compare(path: Path, found: torch.Tensor, expected: torch.Tensor, tolerance:
     return difference
 
 
-def _batch_of_two(example_inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def _tensors(output: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return output if isinstance(output, tuple) else (output,)
+
+
+def _batch_of_two(example_inputs: Sequence[torch.Tensor], names: Sequence[str]) -> tuple[torch.Tensor, ...]:
     """Two users or more: torch.export takes a dimension of size 1 for a constant."""
-    if len(example_inputs) != len(features.INPUT_NAMES):
+    if len(example_inputs) != len(names):
         raise ExportError(
-            f"example_inputs: found {len(example_inputs)} tensors, expected {len(features.INPUT_NAMES)}: "
-            f"{', '.join(features.INPUT_NAMES)}"
+            f"example_inputs: found {len(example_inputs)} tensors, expected {len(names)}: {', '.join(names)}"
         )
     inputs = tuple(tensor.detach().cpu() for tensor in example_inputs)
     return inputs if len(inputs[0]) > 1 else tuple(torch.cat([tensor, tensor]) for tensor in inputs)
 
 
-def _dynamic_shapes() -> tuple[dict[int, torch.export.Dim], ...]:
+def _dynamic_shapes(names: Sequence[str]) -> tuple[dict[int, torch.export.Dim], ...]:
     batch = torch.export.Dim("batch", min=1, max=65536)
-    return tuple({0: batch} for _ in features.INPUT_NAMES)
+    return tuple({0: batch} for _ in names)
 
 
 @contextmanager

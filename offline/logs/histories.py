@@ -155,6 +155,33 @@ def _read_signals(file: Path, bounds: NDArray[np.int64]) -> dict[str, NDArray[np
     }
 
 
+def before(histories: Histories, until: int) -> Histories:
+    """Leave out every click and search at or after a moment."""
+    clicks, searches = histories.times < until, histories.search_times < until
+    search_users = np.repeat(np.arange(len(histories)), np.diff(histories.search_offsets))
+    bounds = np.arange(len(histories) + 1)
+    return Histories(
+        user_ids=histories.user_ids,
+        profiles=histories.profiles,
+        offsets=np.searchsorted(histories.users[clicks], bounds).astype(np.int64),
+        items=histories.items[clicks],
+        categories=histories.categories[clicks],
+        times=histories.times[clicks],
+        search_offsets=np.searchsorted(search_users[searches], bounds).astype(np.int64),
+        searches=[query for query, kept in zip(histories.searches, searches.tolist(), strict=True) if kept],
+        search_times=histories.search_times[searches],
+    )
+
+
+def profile_fields(histories: Histories) -> dict[str, dict[str, int]]:
+    """Number every profile value that occurs, from 1: fields and their values in alphabetical order."""
+    values: dict[str, set[str]] = {}
+    for profile in histories.profiles:
+        for name, value in profile.items():
+            values.setdefault(name, set()).add(value)
+    return {name: {value: number for number, value in enumerate(sorted(values[name]), 1)} for name in sorted(values)}
+
+
 def split_times(histories: Histories | Path, fractions: Sequence[float] = (0.8, 0.9)) -> tuple[int, ...]:
     """Find the moments that split all clicks by count: about fractions[i] of them lie strictly before moment i.
 

@@ -32,7 +32,7 @@ from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
-from serendipity.offline.logs.histories import Histories, split_times
+from serendipity.offline.logs.histories import Histories, before, profile_fields, split_times
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower, item_content
 from serendipity.offline.towers.export import export_towers
@@ -161,18 +161,12 @@ def feature_assembler(
     histories: Histories, catalogue: Catalogue, interest_dim: int, config: TowersConfig
 ) -> FeatureAssembler:
     """Size the assembler to the data: every profile value that occurs, and no more category columns than categories."""
-    values: dict[str, set[str]] = {}
-    for profile in histories.profiles:
-        for name, value in profile.items():
-            values.setdefault(name, set()).add(value)
     return FeatureAssembler(
         history_length=config.rows.history_length,
         max_long_categories=min(config.rows.max_long_categories, len(catalogue.categories)),
         max_interests=config.rows.max_interests,
         interest_dim=interest_dim,
-        profile_fields={
-            name: {value: number + 1 for number, value in enumerate(sorted(values[name]))} for name in sorted(values)
-        },
+        profile_fields=profile_fields(histories),
     )
 
 
@@ -223,24 +217,6 @@ def prepare(
         validation=validation,
         cut=builder.moment(factors[validation_cut], examples),
         now=builder.moment(factors[until], examples),
-    )
-
-
-def before(histories: Histories, until: int) -> Histories:
-    """Leave out every click and search at or after a moment."""
-    clicks, searches = histories.times < until, histories.search_times < until
-    search_users = np.repeat(np.arange(len(histories)), np.diff(histories.search_offsets))
-    bounds = np.arange(len(histories) + 1)
-    return Histories(
-        user_ids=histories.user_ids,
-        profiles=histories.profiles,
-        offsets=np.searchsorted(histories.users[clicks], bounds).astype(np.int64),
-        items=histories.items[clicks],
-        categories=histories.categories[clicks],
-        times=histories.times[clicks],
-        search_offsets=np.searchsorted(search_users[searches], bounds).astype(np.int64),
-        searches=[query for query, kept in zip(histories.searches, searches.tolist(), strict=True) if kept],
-        search_times=histories.search_times[searches],
     )
 
 

@@ -1,0 +1,105 @@
+"""What fitting groups came to, as numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.layout import write_atomically
+from serendipity.offline.groups.cohesion import Cohesion, cohesion
+from serendipity.offline.groups.fitting import Fitted
+from serendipity.offline.groups.next_item import NextItemReport
+from serendipity.offline.groups.rq_vae import RqVaeReport
+
+
+@dataclass(frozen=True)
+class LayerUse:
+    """How the users' CSIDs use one codebook. used: codes that occur; perplexity: exp of the entropy of their use."""
+
+    used: int
+    perplexity: float
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """Numbers about a group model and the users it was fitted to.
+
+    users, warm_users: all, and those with a group of their own. layers: use of the codebooks. csids: distinct ones;
+    collisions: share of warm users who share theirs with another. reconstruction_error: share of the interests'
+    variance that CSIDs do not tell. group_sizes: users of groups 1 … G. cohesion: figure 3; cohesion_centred: the same
+    of interests less their mean.
+    """
+
+    users: int
+    warm_users: int
+    next_item: NextItemReport
+    rq_vae: RqVaeReport
+    layers: tuple[LayerUse, ...]
+    csids: int
+    collisions: float
+    reconstruction_error: float
+    group_sizes: tuple[int, ...]
+    cohesion: Cohesion
+    cohesion_centred: Cohesion
+
+    @classmethod
+    def of(cls, fitted: Fitted, num_users: int, codebook_size: int, seed: int) -> GroupReport:
+        """Sum up what was fitted."""
+        codes, group_ids = fitted.codes.numpy(), fitted.group_ids.numpy().astype(np.int32)
+        _, shared_by = np.unique(codes, axis=0, return_counts=True)
+        interests = fitted.interests.numpy()
+        return cls(
+            users=num_users,
+            warm_users=len(codes),
+            next_item=fitted.next_item,
+            rq_vae=fitted.rq_vae,
+            layers=tuple(layer_use(layer, codebook_size) for layer in codes.T),
+            csids=len(shared_by),
+            collisions=float(shared_by[shared_by > 1].sum() / len(codes)),
+            reconstruction_error=fitted.encoder.rq_vae.reconstruction_error(fitted.interests),
+            group_sizes=tuple(np.bincount(group_ids, minlength=fitted.encoder.num_groups + 1)[1:].tolist()),
+            cohesion=cohesion(interests, group_ids, seed),
+            cohesion_centred=cohesion(interests - interests.mean(0), group_ids, seed),
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the report as JSON."""
+        write_atomically(path, json.dumps(asdict(self), indent=2).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> GroupReport:
+        """Read what `write` wrote."""
+        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> GroupReport:
+        """Make a report of what JSON holds."""
+        next_item, rq_vae = found["next_item"], found["rq_vae"]
+        return cls(
+            **{
+                **found,
+                "next_item": NextItemReport(**{**next_item, "losses": tuple(next_item["losses"])}),
+                "rq_vae": RqVaeReport(**{**rq_vae, "losses": tuple(rq_vae["losses"])}),
+                "layers": tuple(LayerUse(**layer) for layer in found["layers"]),
+                "group_sizes": tuple(found["group_sizes"]),
+                "cohesion": _cohesion(found["cohesion"]),
+                "cohesion_centred": _cohesion(found["cohesion_centred"]),
+            }
+        )
+
+
+def layer_use(codes: NDArray[np.int64], codebook_size: int) -> LayerUse:
+    """Tell how codes, [n], use a codebook."""
+    shares = np.bincount(codes, minlength=codebook_size) / max(1, len(codes))
+    used = shares[shares > 0]
+    return LayerUse(len(used), float(np.exp(-(used * np.log(used)).sum())))
+
+
+def _cohesion(found: dict[str, Any]) -> Cohesion:
+    matrix = tuple(tuple(row) for row in found["matrix"])
+    return Cohesion(**{**found, "group_ids": tuple(found["group_ids"]), "matrix": matrix})

@@ -1,0 +1,113 @@
+"""RQ-VAE: long-term interest → latent vector → CSID, and back (arXiv 2508.00450, section 3.3 and eq. 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from serendipity.offline.groups.config import QuantizerConfig
+from serendipity.offline.groups.residual_quantizer import ResidualQuantizer
+
+
+@dataclass(frozen=True)
+class RqVaeReport:
+    """What training the RQ-VAE came to.
+
+    losses: mean reconstruction error per epoch, of interests scaled to a variance of 1; revived: dead codes moved.
+    """
+
+    losses: tuple[float, ...]
+    revived: int
+
+
+class RqVae(nn.Module):
+    """Encoder, residual quantiser and decoder. dim: of the interests."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.encoder = _perceptron(dim, config.hidden_dim, config.latent_dim)
+        self.decoder = _perceptron(config.latent_dim, config.hidden_dim, dim)
+        self.quantizer = ResidualQuantizer(
+            config.num_quantizers,
+            config.codebook_size,
+            config.latent_dim,
+            decay=config.decay,
+            dead_below=config.dead_below,
+        )
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, interests: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantise interests, [B, d]. Returns codes [B, L] int64 and quantised latent vectors [B, latent_dim]."""
+        codes, quantized = self.quantizer(self.latent(interests))
+        return codes, quantized
+
+    def latent(self, interests: Tensor) -> Tensor:
+        """Encode interests: [B, d] → [B, latent_dim]."""
+        latent: Tensor = self.encoder(self.scaled(interests))
+        return latent
+
+    def scaled(self, interests: Tensor) -> Tensor:
+        """Centre interests and scale them to a mean variance of 1, by what was trained on."""
+        return (interests - self.mean) / self.scale
+
+    @torch.no_grad()
+    def reconstruction_error(self, interests: Tensor) -> float:
+        """Give the share of the interests' variance that the CSID does not tell, at least 0."""
+        _, quantized = self(interests)
+        scaled = self.scaled(interests)
+        variance = (scaled - scaled.mean(0)).square().mean()
+        return float(F.mse_loss(self.decoder(quantized), scaled) / variance.clamp(min=1e-12))
+
+
+def train_rq_vae(
+    model: RqVae, interests: Tensor, config: QuantizerConfig, seed: int, progress: Progress | None = None
+) -> RqVaeReport:
+    """Train on interests, [n, d]: ‖x − decoder(Σ_l e^l)‖² + commitment_weight · ‖z − sg(Σ_l e^l)‖².
+
+    Gradients pass the quantiser straight through. The codebooks begin at k-means centres of what the encoder gives
+    before any step; for that it is trained for an epoch without the quantiser.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model.mean.copy_(interests.mean(0))
+    model.scale.copy_((interests - model.mean).square().mean().sqrt().clamp(min=1e-6))
+    parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
+    losses, revived = [], 0
+    task = progress.add_task("CSIDs", total=config.epochs) if progress else None
+    for epoch in range(config.epochs + 1):
+        if epoch == 1:
+            with torch.no_grad():
+                model.quantizer.start(model.latent(interests), seed)
+        total = 0.0
+        for places in torch.randperm(len(interests), generator=generator).split(config.batch_size):
+            scaled = model.scaled(interests[places])
+            latent = model.encoder(scaled)
+            passed, commitment = latent, torch.zeros(())
+            if epoch:
+                revived += model.quantizer.learn(latent.detach(), generator)
+                _, quantized = model.quantizer(latent.detach())
+                passed = latent + (quantized - latent).detach()
+                commitment = F.mse_loss(latent, quantized)
+            reconstruction = F.mse_loss(model.decoder(passed), scaled)
+            loss = reconstruction + config.commitment_weight * commitment
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += reconstruction.item() * len(places)
+        if epoch:
+            losses.append(total / len(interests))
+            if progress and task is not None:
+                progress.advance(task)
+    return RqVaeReport(tuple(losses), revived)
+
+
+def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, outputs))
