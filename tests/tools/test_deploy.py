@@ -19,6 +19,7 @@ from serendipity.tools.deploy import DeployError, retained_models
 from serendipity.v1 import records_pb2
 from tests.fixtures.example_tower import Training, write_training
 from tests.fixtures.small_world import SmallWorld
+from tests.fixtures.tiny_coevolution import make_tiny_coevolution, make_tiny_group_encoder
 from tests.fixtures.tiny_interest_gpt import make_tiny_interest_gpt
 
 pytestmark = pytest.mark.integration
@@ -161,6 +162,35 @@ def test_an_interest_gpt_of_another_training_is_refused_and_nothing_is_published
     expected = f"fingerprint: found {other.fingerprint}, expected {interest_gpt.fingerprint}"
     assert expected in capsys.readouterr().err
     assert Publications(deployment.snapshots).wanted() == ""
+
+
+def test_the_models_of_groups_and_lists_are_loaded_before_publication_and_unloaded_when_no_snapshot_pins_them(
+    deployment: Deployment, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    groups = make_tiny_group_encoder(deployment.build / "groups")
+    llms = make_tiny_coevolution(deployment.build / "coevolution")
+    names = {groups.model_name, llms.novelty_model_name, llms.relevance_model_name}
+    manifest = layout.read_manifest(deployment.snapshots / deployment.version)
+    manifest.groups.CopyFrom(groups)
+    manifest.coevolution.CopyFrom(llms)
+    # What else a snapshot of groups holds is not for deployment to look at.
+    layout.write_manifest(deployment.snapshots / deployment.version, manifest)
+    assert retained_models(deployment.snapshots) == names | {small_world.tower.model_name}
+    published: list[set[str]] = []
+    deploy.deploy(
+        deployment.snapshots / deployment.version,
+        deployment.models,
+        deployment.url,
+        lambda _: published.append({name for name in names if ready(deployment.url, name)}),
+        build_dir=deployment.build,
+    )
+    assert published == [names]
+    assert deploy.unload_unused(deployment.url, retained_models(deployment.snapshots)) == []
+    manifest.ClearField("coevolution")
+    layout.write_manifest(deployment.snapshots / deployment.version, manifest)
+    unused = deploy.unload_unused(deployment.url, retained_models(deployment.snapshots))
+    assert unused == sorted(names - {groups.model_name})
+    assert ready(deployment.url, groups.model_name)
 
 
 def test_an_admin_service_that_is_away_is_named(deployment: Deployment) -> None:

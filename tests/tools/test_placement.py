@@ -12,13 +12,26 @@ from tritonclient.grpc import model_config_pb2
 
 from serendipity import layout
 from serendipity.features import INPUT_NAMES
+from serendipity.groups import model as group_model
+from serendipity.groups.prompt import NOVELTY_INSTRUCTIONS, RELEVANCE_INSTRUCTIONS, answer
 from serendipity.interests import model
 from serendipity.interests.answer import CATEGORY_FIRST, answer_schema
 from serendipity.interests.prompt import INSTRUCTIONS
 from serendipity.offline.export import export_onnx
 from serendipity.tools import placement
-from serendipity.tools.placement import PlacementError, place_interest_gpt, place_text_encoder, place_user_tower
+from serendipity.tools.pinned_models import AS_SERVED_HERE, PREFIXES, ServingPlan, pinned_models, place_pinned
+from serendipity.tools.placement import (
+    PlacementError,
+    place_coevolution_llms,
+    place_group_encoder,
+    place_interest_gpt,
+    place_text_encoder,
+    place_user_tower,
+)
+from serendipity.v1 import records_pb2
 from tests.fixtures.example_tower import Sizes, Training, random_inputs, tensors, write_training
+from tests.fixtures.tiny_coevolution import CATEGORIES as NOVEL_CATEGORIES
+from tests.fixtures.tiny_coevolution import make_tiny_coevolution, make_tiny_group_encoder
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, make_tiny_interest_gpt
 
 
@@ -302,3 +315,177 @@ def test_a_missing_file_of_an_interest_gpt_is_named(interest_gpt: Path, tmp_path
 def test_a_directory_that_is_no_interest_gpt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlacementError, match=r"interest_gpt\.json: cannot be read"):
         place_interest_gpt(tmp_path, tmp_path / "models")
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A group model; tests that change its files take a copy."""
+    directory = tmp_path_factory.mktemp("trained") / "groups"
+    make_tiny_group_encoder(directory, max_batch=12)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def llms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Novelty and a Relevance LLM; tests that change their files take a copy."""
+    directory = tmp_path_factory.mktemp("trained") / "coevolution"
+    make_tiny_coevolution(directory, max_batch=12)
+    return directory
+
+
+@pytest.fixture
+def groups(encoders: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(encoders, tmp_path / "groups")
+
+
+@pytest.fixture
+def coevolution(llms: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(llms, tmp_path / "coevolution")
+
+
+def change(path: Path, **fields: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def test_a_placed_group_encoder_is_configured_for_its_own_sizes(encoders: Path, tmp_path: Path) -> None:
+    name = place_group_encoder(encoders, tmp_path, placement.Instances(2))
+    spec = group_model.read_group_spec(encoders)
+    config = read(tmp_path / name / "config.pbtxt")
+    assert (name, config.name, config.max_batch_size) == (spec.model_name, spec.model_name, 12)
+    assert config.parameters["fingerprint"].string_value == spec.fingerprint
+    assert {tensor.name: list(tensor.dims) for tensor in (*config.input, *config.output)} == {
+        "sequence": [6], "profile": [2], "csid": [3], "group_id": [1],
+    }  # fmt: skip
+    assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, 12]
+    assert config.instance_group[0].count == 2
+    assert {path.name for path in (tmp_path / name / "1").iterdir()} - {"__pycache__"} == {
+        "exported_program.py", "group_encoder.pt2", "model.py",
+    }  # fmt: skip
+
+
+def test_placed_llms_say_which_they_are_and_their_bounds(llms: Path, tmp_path: Path) -> None:
+    spec = group_model.read_coevolution_spec(llms)
+    names = place_coevolution_llms(llms, tmp_path, placement.LanguageModelServing(gpu=True, threads=3))
+    assert names == (spec.novelty_model_name, spec.relevance_model_name)
+    for name, fingerprint in zip(names, (spec.novelty_fingerprint, spec.relevance_fingerprint), strict=True):
+        config = read(tmp_path / name / "config.pbtxt")
+        assert (config.name, config.max_batch_size) == (name, 12)
+        assert list(config.dynamic_batching.preferred_batch_size) == [8, 12]
+        assert {key: value.string_value for key, value in config.parameters.items()} == {
+            "fingerprint": fingerprint, "base": "random", "prompt_style": "compact", "max_prompt_tokens": "960",
+            "threads": "3",
+        }  # fmt: skip
+        (group,) = config.instance_group
+        assert (group.count, group.kind) == (1, group.KIND_GPU)
+
+
+def test_placed_llms_stand_alone(llms: Path, tmp_path: Path) -> None:
+    novelty, relevance = (tmp_path / name / "1" for name in place_coevolution_llms(llms, tmp_path))
+    shared = {"decoding.py", "instructions.txt", "model", "model.py", "prompts.py", "python_backend.py", "weights.py"}
+    found = [{path.name for path in version.iterdir()} - {"__pycache__"} for version in (novelty, relevance)]
+    assert found == [shared | {"answers.json", "category_trie.py", "ranking.py"}, shared | {"scoring.py"}]
+    assert json.loads((novelty / "answers.json").read_text()) == [answer(name, "compact") for name in NOVEL_CATEGORIES]
+    assert (novelty / "instructions.txt").read_text() == NOVELTY_INSTRUCTIONS
+    assert (relevance / "instructions.txt").read_text() == RELEVANCE_INSTRUCTIONS
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("modelName", "group_encoder", "model_name: found 'group_encoder', expected group_encoder_[0-9a-f]{16}"),
+        ("maxBatch", 0, "max_batch: found 0, expected at least 1"),
+        ("numGroups", 0, "num_groups: found 0, expected at least 1"),
+        ("fingerprint", "0" * 16, f"fingerprint: found '{'0' * 16}', expected"),
+    ],
+)
+def test_a_group_model_that_cannot_be_served_is_refused(
+    groups: Path, tmp_path: Path, field: str, value: object, expected: str
+) -> None:
+    change(groups / group_model.GROUP_SPEC, **{field: value})
+    with pytest.raises(PlacementError, match=rf"groups\.json: {expected}"):
+        place_group_encoder(groups, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("noveltyModelName", "novelty", "novelty_model_name: found 'novelty', expected novelty_llm_[0-9a-f]{16}"),
+        ("relevanceModelName", "", "relevance_model_name: found '', expected relevance_llm_[0-9a-f]{16}"),
+        ("relevanceFingerprint", "", "relevance_fingerprint: found '', expected"),
+        ("promptStyle", "prose", "prompt_style: found 'prose', expected one of compact, chat"),
+        ("maxPromptTokens", 0, "max_prompt_tokens: found 0, expected at least 1"),
+    ],
+)
+def test_llms_that_cannot_be_served_are_refused(
+    coevolution: Path, tmp_path: Path, field: str, value: object, expected: str
+) -> None:
+    change(coevolution / group_model.COEVOLUTION_SPEC, **{field: value})
+    with pytest.raises(PlacementError, match=rf"coevolution\.json: {expected}"):
+        place_coevolution_llms(coevolution, tmp_path / "models")
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "categories.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", [group_model.NOVELTY, group_model.RELEVANCE])
+def test_a_missing_file_of_an_llm_is_named(coevolution: Path, tmp_path: Path, kind: str, missing: str) -> None:
+    (coevolution / kind / missing).unlink()
+    with pytest.raises(PlacementError, match=rf"{kind}.*{missing.removeprefix('model')}"):
+        place_coevolution_llms(coevolution, tmp_path / "models")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_no_threads_at_all_are_refused(threads: int) -> None:
+    with pytest.raises(PlacementError, match=f"threads: found {threads}, expected at least 1"):
+        placement.LanguageModelServing(threads=threads)
+
+
+@pytest.fixture
+def build(training: Training, tuned: Path, groups: Path, coevolution: Path, tmp_path: Path) -> Path:
+    """A build directory with a training of every kind."""
+    shutil.copytree(training.directory, tmp_path / "towers")
+    shutil.copytree(tuned, tmp_path / "interest_gpt")
+    return tmp_path
+
+
+def manifest_of(build: Path) -> records_pb2.Manifest:
+    return records_pb2.Manifest(
+        version="v1",
+        tower=placement.read_spec(build / "towers"),
+        interest_gpt=model.read_spec(build / "interest_gpt"),
+        groups=group_model.read_group_spec(build / "groups"),
+        coevolution=group_model.read_coevolution_spec(build / "coevolution"),
+    )
+
+
+def test_every_model_that_a_manifest_pins_is_placed_and_none_that_it_does_not(build: Path) -> None:
+    manifest = manifest_of(build)
+    names = place_pinned(manifest, build, build / "models", ServingPlan(instances=placement.Instances(3)))
+    assert sorted(path.name for path in (build / "models").iterdir()) == sorted(names)
+    assert [name.startswith(prefix) for name, prefix in zip(names, PREFIXES, strict=True)] == [True] * 5
+    counts = [read(build / "models" / name / "config.pbtxt").instance_group[0].count for name in names]
+    assert counts == [3, 1, 3, 1, 1]
+    older = records_pb2.Manifest(tower=manifest.tower)
+    assert place_pinned(older, build, build / "older") == [manifest.tower.model_name]
+    assert [path.name for path in (build / "older").iterdir()] == [manifest.tower.model_name]
+
+
+@pytest.mark.parametrize("part", ["tower", "interest_gpt", "groups", "coevolution"])
+def test_a_training_that_is_not_the_one_that_is_pinned_is_refused(build: Path, part: str) -> None:
+    manifest = manifest_of(build)
+    spec = getattr(manifest, part)
+    for field in spec.DESCRIPTOR.fields:
+        if field.name.endswith("model_name"):
+            setattr(spec, field.name, getattr(spec, field.name)[:-16] + "0" * 16)
+        if field.name.endswith("fingerprint"):
+            setattr(spec, field.name, "0" * 16)
+    directory = {"tower": "towers"}.get(part, part)
+    with pytest.raises(PlacementError, match=rf"{directory}: fingerprint: found [0-9a-f]{{16}}, expected {'0' * 16}"):
+        place_pinned(manifest, build, build / "models", AS_SERVED_HERE)
+
+
+def test_every_pinned_model_is_told_by_its_fingerprint_and_asked_something(build: Path) -> None:
+    for pinned in pinned_models(manifest_of(build)):
+        assert pinned.name.endswith(pinned.reported["fingerprint"])
+        assert pinned.question
+        assert pinned.outputs
