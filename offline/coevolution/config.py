@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from serendipity.interests.prompt import PromptStyle
+from serendipity.offline.coevolution.pco_config import PcoConfig
 from serendipity.offline.tuning.base_model import TINY, style_for
 from serendipity.offline.tuning.config import LoraConfig, TinyLmConfig, TuningConfig
 
@@ -65,6 +66,8 @@ class CoevolutionConfig(_Frozen):
     """The Relevance LLM's training; none: what suits the base."""
     num_candidates: int = Field(10, ge=1)
     """Categories the Novelty LLM is asked for."""
+    pco: PcoConfig = PcoConfig()
+    """How they then correct each other."""
     keep_clicked: float = Field(0.9, gt=0, le=1)
     """Share of the clicked validation categories that the threshold must let pass."""
     threads: int = Field(1, ge=1)

@@ -60,9 +60,10 @@ class DpoTraining:
 def optimise(
     base: BaseModel, pairs: Sequence[TokenPair], config: DpoConfig, *, seed: int
 ) -> tuple[BaseModel, DpoTraining]:
-    """Tune a model on preferences, with what it is now as the reference; adapters are merged.
+    """Tune a model on preferences, with what it is now as the reference. Without pairs nothing changes.
 
-    The weights of `base` are changed in place: of a large model no third copy is held. Without pairs nothing changes.
+    Where all weights are tuned, a copy is, and `base` stays as it was; adapters are merged into the weights of `base`
+    in place, so that of a large model no second copy is held.
     Raises ValueError for a model whose logits are not what its output layer gives (soft capping, scaling): trl and the
     divergence would be of different distributions.
     """
@@ -78,10 +79,10 @@ def optimise(
         TemporaryDirectory(prefix="serendipity-dpo-") as scratch,
     ):
         torch.manual_seed(seed)
-        reference = copy.deepcopy(base.model).requires_grad_(False).eval() if method == "full" else None
-        policy = base.model.train()
-        if method == "lora":
-            policy = get_peft_model(policy, adapters(config.lora, "CAUSAL_LM"))
+        if method == "full":
+            policy, reference = copy.deepcopy(base.model).train(), base.model.eval()
+        else:
+            policy, reference = get_peft_model(base.model.train(), adapters(config.lora, "CAUSAL_LM")), None
         logs = _Logs()
         trainer = KlDpoTrainer(
             model=policy,
@@ -104,8 +105,9 @@ def optimise(
         tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
         if isinstance(tuned, PeftModel):
             tuned = tuned.merge_and_unload()
-        # trl put a forward of its own on the model, and would put the next one around it.
-        vars(tuned).pop("forward", None)
+        # trl put a forward of its own on the models, and would put the next one around it.
+        for model in (tuned, base.model):
+            vars(model).pop("forward", None)
     training = DpoTraining(
         pairs=len(pairs),
         steps=int(trainer.state.global_step),

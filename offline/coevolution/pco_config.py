@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from serendipity.offline.tuning.config import LoraConfig
+from serendipity.offline.tuning.config import LoraConfig, TuningConfig
 
 Divergence = Literal["reverse", "forward"]
 """reverse: KL(π‖π_ref), which keeps π from putting mass where the reference has none. forward: KL(π_ref‖π), which
@@ -36,7 +36,7 @@ class DpoConfig(_Frozen):
     """Adapters, where they are tuned; they are merged at the end of each cycle."""
     epochs: float = Field(1.0, gt=0)
     """Passes over a cycle's pairs."""
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(32, ge=1)
     """Pairs of one forward pass."""
     accumulation: int = Field(1, ge=1)
     """Forward passes of one optimiser step."""
@@ -48,6 +48,15 @@ class DpoConfig(_Frozen):
     """CPU threads."""
 
 
+class PanelConfig(_Frozen):
+    """Clicks of validation users that every cycle is measured on alike."""
+
+    moments: int = Field(256, ge=1)
+    """Clicks outside the latest categories, drawn uniformly; fewer where there are no more."""
+    top: int = Field(5, ge=1)
+    """K: proposals, and places of a list, that are looked at."""
+
+
 class PcoConfig(_Frozen):
     """Periodic collaborative optimisation (arXiv 2508.00450, section 4.3)."""
 
@@ -55,12 +64,18 @@ class PcoConfig(_Frozen):
     """Cycles of a build; 0: the two LLMs as they were tuned."""
     sample_share: float = Field(0.01, gt=0, le=1)
     """Share of the interaction records, the increment included, that a cycle draws uniformly (eq. 15)."""
-    max_records: int = Field(1_024, ge=1)
+    max_records: int = Field(512, ge=1)
     """Records of the draw that are used at most, again drawn uniformly: the paper's 5 batches of 1,024 would be
     5,120."""
     pairs_per_record: int = Field(1, ge=1)
     """Preference pairs made at each record, of different categories where its candidates allow."""
-    margin: float = Field(0.0, ge=0, lt=1)
-    """Difference of alignment that the two categories of a pair must exceed."""
+    margin: float = Field(0.0, ge=0)
+    """Difference of f, as log-odds of the one being preferred (eq. 12), that the two categories of a pair exceed."""
     dpo: DpoConfig = DpoConfig()
     """How the Novelty LLM learns from the pairs."""
+    relevance: TuningConfig = TuningConfig(
+        batch_size=64, learning_rate=3e-4, weight_decay=0.0, checkpoint_steps=10_000, logging_steps=1
+    )
+    """How the Relevance LLM learns from the clicks of the cycle's records; its seed gives way to each cycle's own."""
+    panel: PanelConfig = PanelConfig()
+    """What the curves are measured on."""

@@ -76,6 +76,8 @@ class TuningConfig(_Frozen):
     """Recompute activations in the backward pass: a third more time for a fraction of the memory."""
     checkpoint_steps: int = Field(200, ge=1)
     """Optimiser steps between two checkpoints that a killed run resumes from."""
+    logging_steps: int = Field(10, ge=1)
+    """Optimiser steps between two losses that are kept."""
     threads: int = Field(1, ge=1)
     """CPU threads. More help large bases; the tiny model's matrices are too small to share, and where cores are busy
     two threads were slower than one."""

@@ -81,6 +81,8 @@ def train(
         trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
         if isinstance(tuned, PeftModel):
             tuned = tuned.merge_and_unload()
+        # trl puts a forward of its own on some models, and would put the next one around it.
+        vars(tuned).pop("forward", None)
     last = steps.losses[-max(1, len(steps.losses) // 10) :]
     return Tuned(
         base=BaseModel(base.name, tuned.eval(), base.tokenizer, base.style),
@@ -133,7 +135,7 @@ def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:
         "remove_unused_columns": False,
         "bf16": has_gpu,
         "use_cpu": not has_gpu,
-        "logging_steps": 10,
+        "logging_steps": config.logging_steps,
         "save_steps": config.checkpoint_steps,
         "save_total_limit": 1,
         "report_to": "none",

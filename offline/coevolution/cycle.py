@@ -1,0 +1,105 @@
+"""One cycle of the periodic collaborative optimisation: each LLM is corrected by what the other, and the users, say."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from serendipity.offline.coevolution.config import CoevolutionConfig
+from serendipity.offline.coevolution.dpo import DpoTraining, optimise
+from serendipity.offline.coevolution.examples import RelevancePair, Renderer, dropped_out, relevance_pair
+from serendipity.offline.coevolution.exposures import Exposures
+from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.coevolution.preferences import Told, as_tokens, candidates_at, preferences
+from serendipity.offline.coevolution.records import InteractionRecords
+from serendipity.offline.coevolution.relevance import RelevanceLlm
+from serendipity.offline.coevolution.training import tune_relevance
+from serendipity.offline.tuning.base_model import TINY, BaseModel
+from serendipity.offline.tuning.training import Training
+
+Stage = Callable[[int, str], None]
+"""Told of every stage before it begins: cycle, name."""
+
+
+@dataclass(frozen=True)
+class Llms:
+    """The two LLMs."""
+
+    novelty: NoveltyLlm
+    relevance: RelevanceLlm
+
+
+@dataclass(frozen=True)
+class CycleTraining:
+    """What a cycle learned from. records: drawn; of_increment: of them new; told: distinct prompts; dpo: of the
+    Novelty LLM; relevance: of the Relevance LLM, none where no drawn record made a pair."""
+
+    records: int
+    of_increment: int
+    told: int
+    dpo: DpoTraining
+    relevance: Training | None
+
+
+def run_cycle(
+    llms: Llms,
+    records: InteractionRecords,
+    renderer: Renderer,
+    config: CoevolutionConfig,
+    cycle: int,
+    *,
+    exposures: Exposures | None = None,
+    stage: Stage = lambda _cycle, _name: None,
+) -> tuple[Llms, CycleTraining]:
+    """Update both LLMs on a draw of the records (arXiv 2508.00450, section 4.3.3).
+
+    Candidates come from the Novelty LLM as the last cycle left it, and are ordered by the Relevance LLM as it is now;
+    then the Relevance LLM learns from what was clicked at the same records. Everything random follows from the
+    configuration's seed and the cycle's number. The LLMs that are tuned whole are copied, see `dpo.optimise`.
+    """
+    pco = config.pco
+    generator = np.random.default_rng([config.seed, 3, cycle])
+    stage(cycle, "records")
+    clicks = records.sample(pco.sample_share, pco.max_records, generator)
+    told: list[Told] = []
+    pairs: list[RelevancePair] = []
+    for click in clicks.tolist():
+        moment = records.moment(click)
+        told.append(dropped_out(moment.group, moment.recent, config.examples, generator))
+        pair = relevance_pair(
+            records.histories, records.groups, len(renderer.categories), config.examples, click, generator, exposures
+        )
+        if pair is not None:
+            pairs.append(pair)
+
+    stage(cycle, "proposals")
+    candidates = candidates_at(told, llms.novelty, llms.relevance, renderer, config.num_candidates)
+    preferred = preferences(told, candidates, pco.pairs_per_record, pco.margin, generator)
+
+    stage(cycle, "novelty")
+    seed = int(generator.integers(2**31))
+    novelty, dpo = optimise(llms.novelty.base, as_tokens(preferred, llms.novelty, renderer), pco.dpo, seed=seed)
+
+    stage(cycle, "relevance")
+    relevance, training = _updated(llms.relevance, pairs, renderer, config, int(generator.integers(2**31)))
+    tuned = Llms(replace(llms.novelty, base=novelty), relevance)
+    new = int(records.increment[clicks].sum())
+    return tuned, CycleTraining(len(clicks), new, len(candidates), dpo, training)
+
+
+def _updated(
+    relevance: RelevanceLlm, pairs: list[RelevancePair], renderer: Renderer, config: CoevolutionConfig, seed: int
+) -> tuple[RelevanceLlm, Training | None]:
+    if not pairs:
+        return relevance, None
+    tuning = config.pco.relevance.model_copy(update={"seed": seed, "threads": config.threads})
+    base = relevance.base
+    if tuning.method == "full" or (tuning.method is None and base.name == TINY):
+        base = BaseModel(base.name, copy.deepcopy(base.model), base.tokenizer, base.style)
+    with TemporaryDirectory(prefix="serendipity-relevance-") as scratch:
+        return tune_relevance(replace(relevance, base=base), pairs, renderer, Path(scratch), tuning)

@@ -1,0 +1,99 @@
+"""Preference pairs: what the Novelty LLM proposes, ordered by what the Relevance LLM gives for it (eq. 15 and 16)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from serendipity.offline.coevolution.dpo import TokenPair
+from serendipity.offline.coevolution.examples import Renderer
+from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.coevolution.relevance import RelevanceLlm
+
+Told = tuple[int, tuple[int, ...]]
+"""What the LLMs are told: group, and numbers of the latest categories, newest first."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A proposal. category: number; log_probability: the Novelty LLM's; score: f of the Relevance LLM."""
+
+    category: int
+    log_probability: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Preference:
+    """c_w and c_l at what was told: numbers of categories, of which the first is given more by the Relevance LLM."""
+
+    told: Told
+    chosen: int
+    rejected: int
+
+
+def candidates_at(
+    told: Sequence[Told], novelty: NoveltyLlm, relevance: RelevanceLlm, renderer: Renderer, count: int
+) -> dict[Told, list[Candidate]]:
+    """Ask the Novelty LLM for `count` categories outside those told, most probable first, and score them.
+
+    What is told more than once is asked once.
+    """
+    distinct = list(dict.fromkeys(told))
+    numbers = {name: number for number, name in enumerate(renderer.categories, 1)}
+    ranked = novelty.rank(
+        [renderer.novelty(group, recent) for group, recent in distinct],
+        count,
+        [renderer.names(recent) for _, recent in distinct],
+    )
+    prompts = [
+        renderer.relevance(group, recent, numbers[name])
+        for (group, recent), row in zip(distinct, ranked, strict=True)
+        for name, _ in row
+    ]
+    scores = iter(relevance.score(prompts).tolist())
+    return {
+        key: [Candidate(numbers[name], value, next(scores)) for name, value in row]
+        for key, row in zip(distinct, ranked, strict=True)
+    }
+
+
+def preferences(
+    told: Sequence[Told],
+    candidates: dict[Told, list[Candidate]],
+    pairs_per_record: int,
+    margin: float,
+    generator: np.random.Generator,
+) -> list[Preference]:
+    """Draw pairs at each record, uniformly without repetition from those of its candidates that differ enough.
+
+    margin: difference of scores that must be exceeded, so that equals never make a pair; a record whose candidates
+    allow fewer pairs makes fewer.
+    """
+    found = []
+    for key in told:
+        # Best scored first: of every combination the first is preferred.
+        ordered = sorted(candidates[key], key=lambda candidate: -candidate.score)
+        possible = [
+            (one, other) for one, other in itertools.combinations(ordered, 2) if one.score - other.score > margin
+        ]
+        size = min(pairs_per_record, len(possible))
+        for place in generator.choice(len(possible), size, replace=False).tolist() if size else []:
+            one, other = possible[place]
+            found.append(Preference(key, one.category, other.category))
+    return found
+
+
+def as_tokens(pairs: Sequence[Preference], novelty: NoveltyLlm, renderer: Renderer) -> list[TokenPair]:
+    """Turn preferences into tokens: prompts as they are asked, answers as they are written, with their end."""
+    distinct = list(dict.fromkeys(pair.told for pair in pairs))
+    prompts = novelty.prompt_tokens([renderer.novelty(group, recent) for group, recent in distinct])
+    by_told = dict(zip(distinct, prompts, strict=True))
+    answers, end = novelty.answers, novelty.base.tokenizer.eos_token_id
+    return [
+        TokenPair(by_told[pair.told], [*answers[pair.chosen - 1], end], [*answers[pair.rejected - 1], end])
+        for pair in pairs
+    ]
