@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,6 @@ import grpc
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from serendipity.channel.errors import (
     ChannelError,
@@ -24,21 +23,9 @@ from serendipity.channel.errors import (
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
 from serendipity.v1 import records_pb2
+from tests.fixtures.triton_script import Script, Step, nothing, output, serving, texts_of
 
 SPEC = records_pb2.InterestGptSpec(model_name="interest_gpt_0123456789abcdef", max_batch=4, max_new_tokens=64)
-
-Step = Callable[[service_pb2.ModelInferRequest], service_pb2.ModelInferResponse] | grpc.StatusCode | None
-
-
-def output(response: service_pb2.ModelInferResponse, name: str, values: np.ndarray) -> None:
-    datatype = {"O": "BYTES", "i": "INT32", "f": "FP32"}[values.dtype.kind]
-    raw = serialize_byte_tensor(values).item() if datatype == "BYTES" else values.tobytes()
-    response.outputs.add(name=name, datatype=datatype, shape=values.shape)
-    response.raw_output_contents.append(raw)
-
-
-def texts_of(request: service_pb2.ModelInferRequest) -> list[str]:
-    return [text.decode() for text in deserialize_bytes_tensor(request.raw_input_contents[0])]
 
 
 def shouted(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
@@ -56,51 +43,6 @@ def measured(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRe
     response = service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
     output(response, "embeddings", np.array([[len(text), 1] for text in texts_of(request)], np.float32))
     return response
-
-
-class Script(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Answers each call by the next step, the last one for ever: an answer, a status, or None for a call that hangs.
-
-    together: calls that must be in flight before any of them is answered.
-    """
-
-    def __init__(self, steps: Sequence[Step], together: int = 1) -> None:
-        self.steps = list(steps)
-        self.barrier = asyncio.Barrier(together)
-        self.requests: list[service_pb2.ModelInferRequest] = []
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.cancelled = asyncio.Event()
-
-    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self.requests.append(request)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            await self.barrier.wait()
-            step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-            if step is None:
-                await asyncio.Event().wait()
-            if isinstance(step, grpc.StatusCode):
-                await context.abort(step, "as scripted")
-            return step(request)  # type: ignore[misc]
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        finally:
-            self.in_flight -= 1
-
-
-@asynccontextmanager
-async def serving(*steps: Step, together: int = 1) -> AsyncIterator[tuple[str, Script]]:
-    server, script = grpc.aio.server(), Script(steps, together)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(script, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}", script
-    finally:
-        await server.stop(None)
 
 
 @asynccontextmanager
@@ -226,10 +168,6 @@ async def test_one_failing_batch_fails_the_call_and_cancels_the_others() -> None
             await client.answers(SPEC, ["user"] * 8, 10.0)
         async with asyncio.timeout(60):
             await script.cancelled.wait()
-
-
-def nothing(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
-    return service_pb2.ModelInferResponse(model_name=request.model_name, model_version="1")
 
 
 def too_few(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
