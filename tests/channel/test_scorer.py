@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from serendipity.channel.calibration import Calibration, Knots
 from serendipity.channel.candidates import NO_INTEREST, Candidates
 from serendipity.channel.groups import NovelCategories
 from serendipity.channel.query import Source
-from serendipity.channel.recalled import NovelCategoryKey
+from serendipity.channel.recalled import NovelCategoryKey, SourceState
 from serendipity.channel.scorer import FEATURE_NAMES, Scored, rank_features, score
 
 I2I, U2I, GROUP = Source.INTEREST, Source.COLLABORATIVE, Source.GROUP
@@ -106,6 +108,18 @@ def test_calibration_keeps_the_order_and_gives_probabilities(raw: np.ndarray, ca
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
 
 
+def test_the_group_source_without_a_curve_takes_that_of_u2i() -> None:
+    raw = np.array([1.0, 5.0, 50.0], np.float32)
+    assert CALIBRATION.probabilities(GROUP, False, raw).tolist() == pytest.approx([0.1, 0.5, 1.0])
+    assert CALIBRATION.probabilities(GROUP, True, raw).tolist() == pytest.approx([0.01, 0.05, 0.1])
+    own = Calibration("own", {**CALIBRATION.knots, (GROUP, False): knots([0, 10], [0.0, 0.5])})
+    assert own.probabilities(GROUP, False, raw).tolist() == pytest.approx([0.05, 0.25, 0.5])
+    # Its own for the tower goes before another source's for stored vectors.
+    assert own.probabilities(GROUP, True, raw).tolist() == pytest.approx([0.05, 0.25, 0.5])
+    uncalibrated = Calibration().probabilities(GROUP, False, raw)
+    assert uncalibrated.tolist() == Calibration().probabilities(U2I, False, raw).tolist()
+
+
 def test_nothing_found_is_nothing_scored() -> None:
     result = scored(candidates())
     assert len(result) == 0
@@ -126,6 +140,44 @@ def test_features_say_what_each_source_found() -> None:
     assert columns["interest_reciprocal_rank"] == [1.0, 0.5]
     assert columns["collaborative_score"] == pytest.approx([0.0, 0.2])
     assert columns["collaborative_reciprocal_rank"] == [0.0, 1.0]
+
+
+def test_features_tell_the_alignment_of_an_items_category_whichever_source_found_it() -> None:
+    found = candidates((5, I2I, 1.0, 1), (6, GROUP, 2.0, NO_INTEREST), (7, GROUP, 1.0, NO_INTEREST))
+    result = score(
+        found,
+        np.array([3, 2, 2], np.int32),
+        np.ones(3, np.bool_),
+        np.arange(100, dtype=np.int32),
+        CALIBRATION,
+        fallback=False,
+        interest_factors=np.ones(2, np.float32),
+    )
+    nothing = np.zeros(0, np.int64)
+    novel = NovelCategories(
+        key=NovelCategoryKey.M2,
+        group_id=1,
+        profile="",
+        recent=("a", "b"),
+        names=("c",),
+        numbers=np.array([2], np.int32),
+        alignments=np.array([0.75], np.float32),
+        starts=nothing,
+        ends=nothing,
+        state=SourceState.OK,
+        generation=0,
+    )
+    features = rank_features(result, np.zeros(3, np.float32), np.ones(2, np.float32), novel)
+    columns = {name: features[:, i].tolist() for i, name in enumerate(FEATURE_NAMES)}
+    assert result.rows.tolist() == [5, 6, 7]
+    assert columns["alignment"] == [0.0, 0.75, 0.75]
+    assert columns["alignment_recent"] == [0.0, 2.0, 2.0]
+    assert columns["group_score"] == pytest.approx([0.0, 0.2, 0.1])
+    assert columns["group_reciprocal_rank"] == [0.0, 1.0, 0.5]
+    assert columns["interest_weight"] == [1.0, 0.0, 0.0]
+    default = replace(novel, key=NovelCategoryKey.DEFAULT, recent=())
+    features = rank_features(result, np.zeros(3, np.float32), np.ones(2, np.float32), default)
+    assert features[:, FEATURE_NAMES.index("alignment_recent")].tolist() == [0.0, -1.0, -1.0]
 
 
 finds = st.lists(

@@ -14,6 +14,7 @@ from serendipity.channel.local_tower import LocalTower
 from serendipity.channel.state import EmptyUserState
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
+from tests.fixtures.grouped_world import GroupedWorld, novel_list
 from tests.fixtures.small_world import NOW, NUM_ITEMS, SmallWorld
 
 Click = tuple[int, int]
@@ -21,11 +22,15 @@ Click = tuple[int, int]
 
 
 class Feedback(EmptyUserState):
-    """Holds the feedback of one user."""
+    """Holds the feedback of one user, and for every key that is asked for a list of all categories."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clicks: Sequence[Click] = ()
+        self.record: records_pb2.NovelCategoriesRecord | None = None
+
+    def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
+        return self.record
 
     def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         newest_first = sorted(self.clicks, key=lambda click: -click[1])[:200]
@@ -43,9 +48,10 @@ def feedback() -> Feedback:
 
 
 @pytest.fixture(scope="module")
-def channel(small_world: SmallWorld, feedback: Feedback) -> Iterator[LocalChannel]:
+def channel(small_world: SmallWorld, grouped_world: GroupedWorld, feedback: Feedback) -> Iterator[LocalChannel]:
+    """All three sources find something in the snapshot with groups."""
     tower = LocalTower(small_world.tower_path)
-    with LocalChannel(small_world.snapshot_dir, tower, feedback, clock=lambda: NOW) as opened:
+    with LocalChannel(grouped_world.snapshot_dir, tower, feedback, clock=lambda: NOW) as opened:
         yield opened
 
 
@@ -88,6 +94,8 @@ clicks = st.lists(
     count=st.sampled_from([1, 5, 20, 1_000]),
     allow=st.sets(st.integers(0, 11), max_size=6),
     deny=st.sets(st.integers(0, 11), max_size=4),
+    # What near-line may hold for any key: nothing, or what the user clicked as well.
+    listed=st.none() | st.permutations(range(1, 13)),
 )
 def test_strict_holds_over_random_histories(
     small_world: SmallWorld,
@@ -100,11 +108,15 @@ def test_strict_holds_over_random_histories(
     count: int,
     allow: set[int],
     deny: set[int],
+    listed: list[int] | None,
 ) -> None:
     user_id = f"user-{user:02d}"
     names = small_world.contents.catalogue.categories
     sent = [(row % rows if row < NUM_ITEMS else row, time) for row, time in sent]
-    feedback.clicks = fed
+    feedback.clicks, feedback.record = fed, None
+    if listed is not None:
+        feedback.record = novel_list(small_world, 1, (), generated_at=NOW)
+        feedback.record.categories[:] = listed
     response = channel.recall(
         pb.RecallRequest(
             user_id=user_id,
