@@ -1,0 +1,271 @@
+"""Novel-category lists and users' groups in the near-line store: who is queued when, and what is kept how long."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from serendipity.channel.nearline.housekeeping import Expiry, census, clear
+from serendipity.channel.nearline.outcome import Completed, NovelCategories, Unneeded, UserGroup
+from serendipity.channel.nearline.priority import BackOff, list_priority
+from serendipity.channel.nearline.queue_tables import NUMBER
+from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind, subject_name, wanted_list
+from serendipity.channel.nearline.wanted import WantedCounts
+from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.v1 import records_pb2
+
+NOW = 1_700_000_000
+DAY = 86_400
+NEEDED = 3
+MAP_BYTES = 1 << 24
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[NearlineStore]:
+    with open_store(tmp_path / "nearline") as opened:
+        yield opened
+
+
+def open_store(path: Path) -> NearlineStore:
+    return NearlineStore(
+        path,
+        map_bytes=MAP_BYTES,
+        max_entries=4,
+        max_lists=3,
+        list_requests=NEEDED,
+        back_off=BackOff(max_attempts=2),
+        commit_interval=0,
+        clock=lambda: NOW,
+    )
+
+
+def a_list(number: int = 0) -> WantedList:
+    return WantedList("model", 1 + number, ("TEA", "WINE"))
+
+
+def ask(store: NearlineStore, want: WantedList, times: int = 1) -> None:
+    """Ask as often, each request in a commit of its own."""
+    for _ in range(times):
+        store.want_list(want)
+        assert store.flush(10)
+
+
+def queued(store: NearlineStore) -> list[WantedList]:
+    return [wanted_list(entry) for entry in store.queue(Kind.LISTS).take(10, NOW)]
+
+
+def fill(store: NearlineStore, generated_at: int = NOW, *, empty: bool = False, model: str = "model") -> None:
+    """Complete the first list queued."""
+    (entry,) = store.queue(Kind.LISTS).take(1, NOW)
+    record = records_pb2.NovelCategoriesRecord(
+        categories=[] if empty else [1], scores=[] if empty else [0.5], generated_at=generated_at, group_model_id=model
+    )
+    assert store.queue(Kind.LISTS).settle([Completed(entry, NovelCategories(record))], NOW).completed == 1
+
+
+def test_a_list_is_queued_with_the_request_that_makes_enough(store: NearlineStore) -> None:
+    ask(store, a_list(), NEEDED - 1)
+    assert queued(store) == []
+    assert store.queue(Kind.LISTS).wanted() == WantedCounts(counted=NEEDED - 1)
+    ask(store, a_list())
+    assert queued(store) == [a_list()]
+    (entry,) = store.queue(Kind.LISTS).take(1, NOW)
+    assert entry.requests == NEEDED
+    assert entry.priority == pytest.approx(list_priority(NEEDED))
+    assert census(store, Kind.LISTS).counted == 0
+
+
+def test_the_order_of_categories_makes_no_other_list(store: NearlineStore) -> None:
+    ask(store, WantedList("model", 1, ("TEA", "WINE")), 2)
+    ask(store, WantedList("model", 1, ("WINE", "TEA")))
+    assert len(queued(store)) == 1
+
+
+def test_requests_before_one_commit_all_count(tmp_path: Path) -> None:
+    with NearlineStore(tmp_path, map_bytes=MAP_BYTES, list_requests=NEEDED, commit_interval=60) as store:
+        for _ in range(NEEDED):
+            store.want_list(a_list())
+        assert store.flush(10)
+        assert queued(store) == [a_list()]
+
+
+def test_requests_of_all_processes_count_together(store: NearlineStore, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    for _ in range(NEEDED - 1):
+        process = context.Process(target=_ask_elsewhere, args=(tmp_path / "nearline",))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    assert queued(store) == []
+    ask(store, a_list())
+    assert queued(store) == [a_list()]
+
+
+def _ask_elsewhere(path: Path) -> None:
+    with open_store(path) as store:
+        store.want_list(a_list())
+
+
+def test_the_list_that_more_requests_ask_for_goes_first(store: NearlineStore) -> None:
+    ask(store, a_list(0), NEEDED)
+    ask(store, a_list(1), NEEDED + 2)
+    ask(store, a_list(2), NEEDED + 1)
+    assert queued(store) == [a_list(1), a_list(2), a_list(0)]
+
+
+def test_a_full_queue_refuses_until_requests_make_a_list_more_urgent_than_another(store: NearlineStore) -> None:
+    for number in range(4):
+        ask(store, a_list(number), NEEDED + 1)
+    ask(store, a_list(9), NEEDED)
+    assert store.queue(Kind.LISTS).wanted().refused == 1
+    assert a_list(9) not in queued(store)
+    ask(store, a_list(9), 2)
+    assert store.queue(Kind.LISTS).wanted().displaced == 1
+    assert queued(store)[0] == a_list(9)
+    assert len(queued(store)) == 4
+
+
+def test_counting_begins_anew_where_too_many_lists_are_counted(store: NearlineStore) -> None:
+    for number in range(4):
+        ask(store, a_list(number))
+    assert census(store, Kind.LISTS).counted == 4
+    ask(store, a_list(9), 2)
+    assert census(store, Kind.LISTS).counted == 1
+    ask(store, a_list(9))
+    assert queued(store) == [a_list(9)]
+
+
+def test_lists_that_cannot_be_stored_are_refused(store: NearlineStore) -> None:
+    for want in (WantedList("x" * 300, 1, ()), WantedList("model", -1, ()), WantedList("model", 1, ("\udc80",))):
+        ask(store, want)
+    assert store.queue(Kind.LISTS).wanted() == WantedCounts(refused=3)
+
+
+def test_the_oldest_lists_go_where_there_are_too_many(store: NearlineStore) -> None:
+    for number, age in enumerate((2, 9, 5, 1)):
+        ask(store, a_list(number), NEEDED)
+        fill(store, NOW - age * DAY)
+    kept = [store.novel_categories(a_list(number).key) is not None for number in range(4)]
+    assert kept == [True, False, True, True]
+    assert store.queue(Kind.LISTS).totals()["evicted"] == 1
+
+
+def test_lists_of_a_group_model_that_no_snapshot_has_go(store: NearlineStore) -> None:
+    ask(store, a_list(0), NEEDED)
+    fill(store, model="old")
+    ask(store, a_list(1), NEEDED)
+    fill(store, model="new")
+    unknown = clear(store, Expiry(generated_before=0, parked_before=0, group_models=None), now=NOW)
+    assert unknown.lists == 0
+    assert clear(store, Expiry(generated_before=0, parked_before=0, group_models={"new"}), now=NOW).lists == 1
+    assert store.novel_categories(a_list(0).key) is None
+    assert store.novel_categories(a_list(1).key) is not None
+
+
+def test_an_empty_list_is_remembered_for_a_while(store: NearlineStore) -> None:
+    ask(store, a_list(0), NEEDED)
+    fill(store, empty=True)
+    ask(store, a_list(1), NEEDED)
+    fill(store)
+    assert clear(store, Expiry(0, 0, empty_before=NOW), now=NOW).lists == 0
+    assert clear(store, Expiry(0, 0, empty_before=NOW + 1), now=NOW).lists == 1
+    assert store.novel_categories(a_list(0).key) is None
+    assert store.novel_categories(a_list(1).key) is not None
+
+
+def test_counts_of_long_ago_go(store: NearlineStore) -> None:
+    ask(store, a_list())
+    assert clear(store, Expiry(0, 0, asked_before=NOW), now=NOW).counted == 0
+    assert clear(store, Expiry(0, 0, asked_before=NOW + 1), now=NOW).counted == 1
+    assert census(store, Kind.LISTS).counted == 0
+
+
+def test_failed_lists_are_parked_and_retried_by_themselves(store: NearlineStore) -> None:
+    queue = store.queue(Kind.LISTS)
+    ask(store, a_list(), NEEDED)
+    for attempt in range(2):
+        (entry,) = queue.take(1, NOW + attempt * DAY)
+        queue.fail(entry, "why", NOW + attempt * DAY)
+    (parked,) = queue.parked()
+    assert subject_name(parked) == "group 1: TEA, WINE"
+    assert store.queue(Kind.INTERESTS).retry() == 0
+    assert queue.retry() == 1
+    assert queued(store) == [a_list()]
+
+
+def test_a_users_group_is_stored_and_forgotten_with_the_user(store: NearlineStore) -> None:
+    store.want_group("user", 30)
+    store.want("user", records_pb2.REFRESH_CAUSE_MISSING, 0.5)
+    assert store.flush(10)
+    (entry,) = store.queue(Kind.GROUPS).take(10, NOW)
+    group = records_pb2.UserGroupRecord(csid=[1, 2], group_id=3, group_model_id="model", generated_at=NOW)
+    store.queue(Kind.GROUPS).settle([Completed(entry, UserGroup(group))], NOW)
+    assert store.group("user") == group
+    assert [e.user_id for e in store.queue(Kind.INTERESTS).take(10, NOW)] == ["user"], "each kind has its own queue"
+    store.want_group("user", 30)
+    assert store.flush(10)
+    assert store.forget("user")
+    assert store.group("user") is None
+    for kind in (Kind.INTERESTS, Kind.GROUPS):
+        assert store.queue(kind).take(10, NOW) == []
+    assert store.queue(Kind.GROUPS).settle([Completed(entry, UserGroup(group))], NOW).gone == 1
+    assert store.group("user") is None
+
+
+def test_groups_expire_by_age_and_with_their_model(store: NearlineStore) -> None:
+    for user, (model, age) in {"old": ("new", 40), "foreign": ("old", 1), "fresh": ("new", 1)}.items():
+        store.want_group(user, 30)
+        assert store.flush(10)
+        (entry,) = store.queue(Kind.GROUPS).take(1, NOW)
+        record = records_pb2.UserGroupRecord(group_id=1, group_model_id=model, generated_at=NOW - age * DAY)
+        store.queue(Kind.GROUPS).settle([Completed(entry, UserGroup(record))], NOW)
+    expiry = Expiry(0, 0, groups_before=NOW - 30 * DAY, group_models={"new"})
+    assert clear(store, expiry, now=NOW).groups == 2
+    assert [store.group(user) is not None for user in ("old", "foreign", "fresh")] == [False, False, True]
+
+
+def test_a_user_with_too_few_clicks_is_left_alone_for_a_while(store: NearlineStore) -> None:
+    store.want_group("user", 30)
+    assert store.flush(10)
+    (entry,) = store.queue(Kind.GROUPS).take(1, NOW)
+    store.queue(Kind.GROUPS).settle([Unneeded(entry, quiet_until=NOW + 60)], NOW)
+    store.want_group("user", 30)
+    store.want("user", records_pb2.REFRESH_CAUSE_MISSING, 0.5)
+    assert store.flush(10)
+    assert store.queue(Kind.GROUPS).wanted().quiet == 1
+    assert store.queue(Kind.INTERESTS).wanted().accepted == 1
+
+
+def test_totals_are_kept_by_kind(store: NearlineStore) -> None:
+    ask(store, a_list(), NEEDED)
+    fill(store)
+    assert store.queue(Kind.LISTS).totals() == {"completed": 1}
+    assert store.queue(Kind.INTERESTS).totals() == store.queue(Kind.GROUPS).totals() == {}
+
+
+def test_an_environment_of_interests_alone_keeps_what_it_holds(tmp_path: Path) -> None:
+    """What was written before groups and lists were queued: eight tables, entries without requests."""
+    entry = records_pb2.NearlineEntry(
+        user_id="user", cause=records_pb2.REFRESH_CAUSE_MISSING, priority=0.5, enqueued_at=NOW, generation=1
+    )
+    interests = records_pb2.InterestsRecord(node_ids=[1], weights=[2], generated_at=NOW)
+    env = lmdb.open(str(tmp_path), map_size=MAP_BYTES, max_dbs=8)
+    names = (b"queue", b"ready", b"delayed", b"parked", b"interests", b"paths", b"quiet", b"meta")
+    tables = {name: env.open_db(name) for name in names}
+    with env.begin(write=True) as txn:
+        txn.put(b"user", entry.SerializeToString(), db=tables[b"queue"])
+        txn.put(NUMBER.pack((NOW + DAY // 2) * 1_000) + b"\0" * 16, b"user", db=tables[b"ready"])
+        txn.put(b"other", interests.SerializeToString(), db=tables[b"interests"])
+        txn.put(b"completed", NUMBER.pack(7), db=tables[b"meta"])
+    env.close()
+    with open_store(tmp_path) as store:
+        assert store.queue(Kind.INTERESTS).take(10, NOW) == [entry]
+        assert store.interests("other") == interests
+        assert store.queue(Kind.INTERESTS).totals() == {"completed": 7}
+        ask(store, a_list(), NEEDED)
+        assert queued(store) == [a_list()]
