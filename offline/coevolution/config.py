@@ -56,8 +56,9 @@ class CoevolutionConfig(_Frozen):
     """tiny: from scratch. smollm2: SmolLM2-135M-Instruct from its package. Else the path of a `transformers` model."""
     prompt_style: PromptStyle | None = None
     """How prompts are written; none: compact for the tiny model, chat for any other base."""
-    tiny: TinyLmConfig = TinyLmConfig(merges=1_500, max_positions=512)
-    """The model that is trained from scratch."""
+    tiny: TinyLmConfig = TinyLmConfig(initializer_range=0.125, merges=1_500, max_positions=512)
+    """The model that is trained from scratch. Its weights begin at 1/√d: after 250 steps the Novelty LLM's validation
+    loss was 2.56 instead of 2.69 (MovieLens-1M), which is that of popularity."""
     examples: ExamplesConfig = ExamplesConfig()
     """What is learned from."""
     novelty: TuningConfig | None = None
@@ -83,12 +84,12 @@ class CoevolutionConfig(_Frozen):
     @property
     def novelty_tuning(self) -> TuningConfig:
         """The Novelty LLM's SFT."""
-        return self._tuning(self.novelty, epochs=2.0)
+        return self._tuning(self.novelty, epochs=3.0)
 
     @property
     def relevance_tuning(self) -> TuningConfig:
         """The Relevance LLM's training."""
-        return self._tuning(self.relevance, epochs=1.0)
+        return self._tuning(self.relevance, epochs=2.0)
 
     def _tuning(self, wanted: TuningConfig | None, *, epochs: float) -> TuningConfig:
         if wanted is not None:
@@ -96,4 +97,5 @@ class CoevolutionConfig(_Frozen):
         update = {"threads": self.threads, "seed": self.seed}
         if self.base != TINY:
             return PUBLISHED_TUNING.model_copy(update=update)
-        return TuningConfig(batch_size=64, epochs=epochs, max_tokens=self.tiny.max_positions).model_copy(update=update)
+        tiny = TuningConfig(batch_size=32, epochs=epochs, learning_rate=2e-3, max_tokens=self.tiny.max_positions)
+        return tiny.model_copy(update=update)

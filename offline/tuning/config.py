@@ -22,6 +22,8 @@ class TinyLmConfig(_Frozen):
     """Attention heads; they divide hidden_size."""
     intermediate_size: int = Field(168, ge=8)
     """Width of the feed-forward layers."""
+    initializer_range: float = Field(0.02, gt=0)
+    """Standard deviation of the weights at first. That of large models; 1/√d lets a small one attend much sooner."""
     merges: int = Field(400, ge=0)
     """Tokens of the byte-level BPE beside the 256 bytes and the whole names."""
     max_positions: int = Field(2_048, ge=256)

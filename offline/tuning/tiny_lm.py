@@ -78,6 +78,7 @@ def _shape(tokenizer: PreTrainedTokenizerFast, config: TinyLmConfig) -> LlamaCon
         num_attention_heads=config.num_heads,
         num_key_value_heads=config.num_heads,
         max_position_embeddings=config.max_positions,
+        initializer_range=config.initializer_range,
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
