@@ -2,6 +2,7 @@
 
 serendip bench channel --dataset complete-journey       Recall against its floor, category search against ANN
 serendip bench interest-gpt --build var/complete-journey --launch      users refreshed a second, machines for 10 M
+serendip bench coevolution --build var/complete-journey --launch       missing novel-category lists filled a second
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from serendipity.tools.subjects import add_subjects
 SUBJECTS = {
     "channel": "serendipity.tools.bench_channel",
     "interest-gpt": "serendipity.tools.bench_interest_gpt",
+    "coevolution": "serendipity.tools.bench_coevolution",
 }
 
 

@@ -18,10 +18,8 @@ import math
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
@@ -42,10 +40,10 @@ from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
+from serendipity.tools.bench_serving import batch_sizes, serving
 from serendipity.tools.deploy import DeployError, load
 from serendipity.tools.pinned_models import interest_gpt_model
 from serendipity.tools.placement import PlacementError, Serving, place_interest_gpt, read_interest_gpt_spec
-from serendipity.tools.triton import launch
 from serendipity.tools.triton_program import TritonError
 from serendipity.v1 import records_pb2
 
@@ -83,8 +81,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         spec = read_interest_gpt_spec(model_dir)
         prompts = prompts_of(args.build, model_dir, spec, args.users, args.seed)
-        sizes = _sizes(args.batches, spec.max_batch)
-        with _serving(args, model_dir) as url:
+        sizes = batch_sizes(args.batches, spec.max_batch)
+        serving_as = Serving(threads=args.threads)
+        with serving(args.url, lambda models: place_interest_gpt(model_dir, models, serving_as)) as url:
             load(url, interest_gpt_model(spec))
             rows = asyncio.run(measure(url, spec, prompts, sizes, args.seconds))
     except (DatasetError, DeployError, GenerationError, LogsError, PlacementError, TritonError, ValueError) as error:
@@ -187,26 +186,6 @@ def prompts_of(build: Path, model_dir: Path, spec: records_pb2.InterestGptSpec, 
     if not prompts:
         raise ValueError(f"{build}: found no users of whom anything is known")
     return prompts
-
-
-def _sizes(asked: Sequence[int] | None, most: int) -> list[int]:
-    if asked is None:
-        return [size for size in (1, 8, 16, 32, 64, 128) if size < most] + [most]
-    for size in asked:
-        if not 1 <= size <= most:
-            raise ValueError(f"--batches: found {size}, expected 1 to {most}, the model's max_batch")
-    return sorted(set(asked))
-
-
-@contextmanager
-def _serving(args: argparse.Namespace, model_dir: Path) -> Iterator[str]:
-    if args.url:
-        yield args.url
-        return
-    with tempfile.TemporaryDirectory(prefix="interest-gpt-") as scratch:
-        place_interest_gpt(model_dir, Path(scratch), Serving(threads=args.threads))
-        with launch(Path(scratch)) as triton:
-            yield triton.url
 
 
 def _report(args: argparse.Namespace, spec: records_pb2.InterestGptSpec, rows: Sequence[Throughput]) -> str:
