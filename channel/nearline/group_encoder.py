@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +31,7 @@ class GroupEncoder:
         All are answered or an error is raised: GroupEncoderUnavailable when the call is worth trying again,
         GroupEncoderRefused when it is not. Whether a history suffices for a group is for the caller to tell.
         """
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             SEQUENCE: np.ascontiguousarray(sequences, np.int64),
             PROFILE: np.ascontiguousarray(profiles, np.int32),
         }

@@ -14,7 +14,7 @@ import torch
 from decoding import TextScorer  # type: ignore[import-not-found]  # placed beside this file
 from numpy.typing import NDArray
 from prompts import Prompt, Prompts  # type: ignore[import-not-found]  # placed beside this file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification
 from weights import check_room, in_memory  # type: ignore[import-not-found]  # placed beside this file
 
 
@@ -23,11 +23,12 @@ class Scoring:
 
     def __init__(self, directory: Path, prompts: Prompts, device: torch.device) -> None:
         """Load what `save_pretrained` wrote to `directory`. Raises ValueError or OSError naming what is wrong."""
+        labels = AutoConfig.from_pretrained(directory, local_files_only=True).num_labels
+        if labels != 1:
+            raise ValueError(f"num_labels: found {labels}, expected 1")
         # bfloat16 is slower than float32 on most CPUs.
         dtype = torch.float32 if device.type == "cpu" else "auto"
         model = AutoModelForSequenceClassification.from_pretrained(directory, local_files_only=True, dtype=dtype)
-        if model.config.num_labels != 1:
-            raise ValueError(f"num_labels: found {model.config.num_labels}, expected 1")
         check_room(model, prompts.limits.max_prompt_tokens, "max_prompt_tokens")
         self._scorer: Any = TextScorer(in_memory(model, device))
 
