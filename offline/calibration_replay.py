@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity import layout
 from serendipity.offline.calibration import (
     CalibrationConfig,
     Outcomes,
@@ -24,13 +25,15 @@ from serendipity.offline.evaluate.metrics import hits, recall_at
 from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
-from serendipity.v1 import records_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 
 OpenRecall = Callable[[Path, Path | None], AbstractContextManager[Recall]]
 """Opens the pipeline over a snapshot directory and an exported user tower; None for the tower: as if it were away.
 Its clock must be the snapshot's (now = events_until), or ages and interests would be those of another time."""
 
 NOVEL_RECALL_DEPTH = 20
+
+_GROUP = channel_pb2.SOURCE_GROUP
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,27 @@ def replay_for_calibration(
 ) -> CalibrationReplay:
     """Replay [cut, until) with the tower and without it, and fit a calibrator for every source and path.
 
+    In a snapshot with novel-category lists the group source is replayed alone as well: beside sources that are not
+    calibrated yet its finds go to U2I, whose score of the same item is higher before alignment counts for anything, and
+    what is left of them would not tell what the source is worth.
+
     snapshot, tower: made of events before `cut` alone; histories: up to `until`. Users are those who clicked in the
     period: P(interaction | recalled) is that of users who are there to be asked for.
     """
     users = active_users(histories, cut, until, max_users, seed)
     requests = ReplayRequests(count=count, exclude_own=False)
+    has_lists = layout.read_manifest(snapshot).HasField("coevolution")
     answers = []
+    parts = []
     for program in (tower, None):
         with open_recall(snapshot, program) as recall:
             answers.append(replay(recall, histories, catalogue, users, cut, requests, advance=advance))
-    parts = [outcomes(part, histories, cut, until) for part in answers]
+            part = outcomes(answers[-1], histories, cut, until)
+            if has_lists:
+                alone = replay(recall, histories, catalogue, users, cut, replace(requests, only=_GROUP))
+                of_groups = outcomes(alone, histories, cut, until)
+                part = Outcomes.concatenate([part.where(part.sources != _GROUP), of_groups])
+        parts.append(part)
     calibration = fit_calibration(Outcomes.concatenate(parts), (until - cut) / 86_400, config)
     return CalibrationReplay(
         calibration=calibration,

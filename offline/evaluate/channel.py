@@ -135,6 +135,8 @@ def evaluate_channel(
         reliability=_reliabilities(strict, of_cold, histories, held_out, config.reliability_bins),
         latency=_latency(strict),
         baselines=compared,
+        novel_category_keys=strict.novel_category_keys,
+        cold_novel_category_keys=of_cold.novel_category_keys,
     )
 
 

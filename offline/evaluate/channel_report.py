@@ -15,6 +15,9 @@ from serendipity.offline.evaluate.significance import Ratio
 JSON_REPORT = "channel.json"
 MARKDOWN_REPORT = "channel.md"
 
+_KEYS = ("m3", "m2", "m1", "m0", "default", "none")
+"""Keys of novel-category lists, most specific first, as `NovelCategoryKey` names them."""
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -81,7 +84,8 @@ class ChannelReport:
     novelty_rate: share of returned candidates that are novel (ENR); violations: those that are not, under STRICT;
     coverage: K → share of the catalogue; categories_per_answer: distinct ones, mean. all is judged on answers without a
     novelty policy, the others on STRICT answers; reliability: of all users asked, cold ones included, by leading
-    source, and of cold users alone; latency: by stage, "caller" is what the caller waited.
+    source, and of cold users alone; latency: by stage, "caller" is what the caller waited; novel_category_keys: key of
+    the list that the group source answered from → answers, under STRICT, and the same of cold users.
     """
 
     dataset: str
@@ -110,6 +114,8 @@ class ChannelReport:
     reliability: Mapping[str, Reliability]
     latency: Mapping[str, Percentiles]
     baselines: Mapping[str, Comparison] = field(default_factory=dict)
+    novel_category_keys: Mapping[str, int] = field(default_factory=dict)
+    cold_novel_category_keys: Mapping[str, int] = field(default_factory=dict)
 
 
 def write_report(report: ChannelReport, directory: Path) -> None:
@@ -131,6 +137,7 @@ def to_markdown(report: ChannelReport) -> str:
         _accuracy(report),
         *([_comparisons(report)] if report.baselines else []),
         _sources(report),
+        *([_keys(report)] if report.novel_category_keys else []),
         _filters(report),
         _calibration(report),
         _latency(report),
@@ -215,6 +222,14 @@ def _sources(report: ChannelReport) -> str:
     ]
     header = ("source", "requested", "found", "returned", "hits", "also found", "only it found", "hit rate", "answers")
     return "## What each source gave (STRICT, novel targets)\n\n" + _table(header, rows)
+
+
+def _keys(report: ChannelReport) -> str:
+    rows = []
+    for label, counts in (("users", report.novel_category_keys), ("cold users", report.cold_novel_category_keys)):
+        total = sum(counts.values())
+        rows.append((label, f"{total:,}", *(f"{counts.get(key, 0) / total:.1%}" if total else "–" for key in _KEYS)))
+    return "## Which list the group source answered from (STRICT)\n\n" + _table(("", "answers", *_KEYS), rows)
 
 
 def _filters(report: ChannelReport) -> str:

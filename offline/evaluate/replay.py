@@ -60,7 +60,8 @@ class Replay:
     users: [n] int64 user numbers. rows: [n, K] int64 item rows, −1 for none; scores, relevance, unexpectedness: [n, K]
     float32; sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item.
     fallback: [n] bool, answered with stored vectors; degraded: [n] bool; seconds: [n] float64 as the caller saw it;
-    stage_seconds: stage → [n].
+    stage_seconds: stage → [n]; novel_category_keys: key of the list that the group source answered from → answers, of
+    snapshots with lists.
     """
 
     count: int
@@ -80,6 +81,7 @@ class Replay:
     degraded_reasons: Mapping[str, int]
     snapshots: tuple[str, ...]
     calibrations: tuple[str, ...]
+    novel_category_keys: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -100,12 +102,14 @@ class Replay:
 class ReplayRequests:
     """How users are asked for.
 
-    count: candidates per user; exclude_own: leave out what the user clicked before the cut, since targets are new.
+    count: candidates per user; exclude_own: leave out what the user clicked before the cut, since targets are new;
+    only: the one source that is asked; None: all.
     """
 
     count: int = 100
     novelty_policy: channel_pb2.NoveltyPolicy = channel_pb2.NOVELTY_POLICY_STRICT
     exclude_own: bool = True
+    only: channel_pb2.Source | None = None
 
 
 def replay(
@@ -133,6 +137,7 @@ def replay(
             count=count,
             novelty_policy=requests.novelty_policy,
             exclude_item_ids=_own_items(histories, catalogue, user, cut) if requests.exclude_own else (),
+            source_quotas=_quotas(requests),
         )
         start = clock()
         response = recall(request)
@@ -180,6 +185,7 @@ class _Columns:
         self.source_states: dict[str, Counter[str]] = {}
         self.filters: dict[str, Counter[str]] = {}
         self.degraded_reasons: Counter[str] = Counter()
+        self.novel_category_keys: Counter[str] = Counter()
         self.snapshots: set[str] = set()
         self.calibrations: set[str] = set()
 
@@ -213,6 +219,9 @@ class _Columns:
             counts.update(requested=status.requested, found=status.found, returned=status.returned)
             state = channel_pb2.SourceState.Name(status.state).removeprefix("SOURCE_STATE_").lower()
             self.source_states.setdefault(name, Counter())[state] += 1
+            if status.novel_category_key:
+                key = channel_pb2.NovelCategoryKey.Name(status.novel_category_key)
+                self.novel_category_keys[key.removeprefix("NOVEL_CATEGORY_KEY_").lower()] += 1
         for outcome in response.filter_counts:
             self.filters.setdefault(outcome.filter, Counter()).update(kept=outcome.kept, removed=outcome.removed)
 
@@ -243,6 +252,7 @@ class _Columns:
             degraded_reasons=dict(self.degraded_reasons),
             snapshots=tuple(sorted(self.snapshots)),
             calibrations=tuple(sorted(self.calibrations)),
+            novel_category_keys=dict(self.novel_category_keys),
         )
 
 
@@ -263,6 +273,17 @@ def _found_by(response: channel_pb2.RecallResponse) -> NDArray[np.bool_]:
         if values is not None and feature in names:
             found[:, column] |= values[:, names.index(feature)] > 0
     return found
+
+
+def _quotas(requests: ReplayRequests) -> list[channel_pb2.SourceQuota]:
+    if requests.only is None:
+        return []
+    return [
+        channel_pb2.SourceQuota(
+            source=channel_pb2.Source.ValueType(source), max_count=requests.count if source == requests.only else 0
+        )
+        for source in SOURCES
+    ]
 
 
 def _own_items(histories: Histories, catalogue: Catalogue, user: int, cut: int) -> Sequence[str]:

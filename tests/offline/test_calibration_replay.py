@@ -12,18 +12,28 @@ from serendipity.offline.calibration_replay import CalibrationReplay, active_use
 from serendipity.offline.snapshot.contents import check_calibration
 from serendipity.tools.pipeline import open_pipeline
 from serendipity.v1 import channel_pb2
+from tests.fixtures.grouped_world import make_grouped_world
 from tests.fixtures.small_histories import UNTIL, make_small_histories
 from tests.fixtures.small_world import NOW, SmallWorld
 
 
 @pytest.fixture(scope="module")
 def replayed(small_world: SmallWorld) -> CalibrationReplay:
+    return replay_of(small_world)
+
+
+@pytest.fixture(scope="module")
+def replayed_groups(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> CalibrationReplay:
+    return replay_of(make_grouped_world(small_world, tmp_path_factory.mktemp("grouped")).world)
+
+
+def replay_of(world: SmallWorld) -> CalibrationReplay:
     return replay_for_calibration(
         open_pipeline,
-        small_world.snapshot_dir,
-        small_world.tower_path,
-        make_small_histories(small_world),
-        small_world.catalogue,
+        world.snapshot_dir,
+        world.tower_path,
+        make_small_histories(world),
+        world.catalogue,
         NOW,
         UNTIL,
         max_users=1000,
@@ -42,6 +52,21 @@ def test_every_source_and_path_gets_a_curve(replayed: CalibrationReplay) -> None
     assert replayed.calibration.horizon_days == 30
     assert replayed.users == 61
     assert sum(curve.num_candidates for curve in replayed.calibration.calibrators) == replayed.candidates
+
+
+def test_the_group_source_gets_curves_of_its_own_on_all_that_it_finds(
+    replayed: CalibrationReplay, replayed_groups: CalibrationReplay
+) -> None:
+    check_calibration(replayed_groups.calibration)
+    curves = {(curve.source, curve.fallback): curve for curve in replayed_groups.calibration.calibrators}
+    assert not any(curve.source == channel_pb2.SOURCE_GROUP for curve in replayed.calibration.calibrators)
+    for fallback in (False, True):
+        curve = curves[channel_pb2.SOURCE_GROUP, fallback]
+        # 30 of each of 61 users, though beside the others most of these items would have gone to U2I.
+        assert curve.num_candidates == 61 * 30
+        assert curve.num_positives >= 20
+        assert curve.probability[-1] > curve.probability[0]
+    assert sum(curve.num_candidates for curve in curves.values()) == replayed_groups.candidates
 
 
 def test_scores_are_worth_what_they_say_and_more_than_the_base_rate(replayed: CalibrationReplay) -> None:

@@ -26,6 +26,7 @@ from serendipity.offline.evaluate.held_out import HeldOut
 from serendipity.offline.evaluate.replay import Recall, ReplayError, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
+from tests.fixtures.grouped_world import make_grouped_world
 from tests.fixtures.small_histories import UNTIL, make_small_histories
 from tests.fixtures.small_world import NOW, SmallWorld
 
@@ -133,7 +134,7 @@ def test_the_real_pipeline_recalls_what_was_planted(
     assert report.novel.recall[20] > 2 * report.baselines["anything"].novel.recall[20]
     assert report.baselines["anything"].novel_ratio[20].low > 1.0
     assert (report.cold_users, report.cold.users) == (1, 1)
-    assert set(report.sources) == {"interest", "collaborative"}
+    assert set(report.sources) == {"interest", "collaborative", "group"}
     assert sum(source.returned for source in report.sources.values()) == 20 * report.users
     assert sum(source.hits for source in report.sources.values()) == report.novel.found
     for source in report.sources.values():
@@ -272,3 +273,25 @@ def _ideal(held_out: HeldOut, *, novel: bool) -> NDArray[np.int64]:
     for i, count in enumerate(targets.counts):
         lists[i, :count] = targets.rows[targets.offsets[i] : targets.offsets[i] + count]
     return lists
+
+
+def test_the_report_says_which_list_the_group_source_answered_from(
+    small_world: SmallWorld, histories: Histories, held_out: HeldOut, tmp_path: Path
+) -> None:
+    grouped = make_grouped_world(small_world, tmp_path)
+    with LocalChannel(grouped.snapshot_dir, LocalTower(small_world.tower_path), clock=lambda: NOW) as channel:
+        report = evaluate_channel(
+            channel.recall, histories, small_world.catalogue, held_out, dataset="grouped", config=CONFIG
+        )
+        users = np.arange(10, dtype=np.int64)
+        requests = ReplayRequests(count=10, only=channel_pb2.SOURCE_GROUP)
+        alone = replay(channel.recall, histories, small_world.catalogue, users, NOW, requests)
+    assert sum(report.novel_category_keys.values()) == report.users
+    assert set(report.novel_category_keys) <= {"m3", "m2", "m1", "m0", "default"}
+    assert report.cold_novel_category_keys == {"default": report.cold_users}
+    assert report.sources["group"].found > 0
+    text = to_markdown(report)
+    assert "## Which list the group source answered from" in text
+    assert f"| cold users | {report.cold_users} | 0.0% | 0.0% | 0.0% | 0.0% | 100.0% | 0.0% |" in text
+    assert set(alone.sources[alone.rows >= 0].tolist()) == {channel_pb2.SOURCE_GROUP}
+    assert json.loads(to_json(report))["novel_category_keys"] == report.novel_category_keys
