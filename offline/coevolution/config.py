@@ -67,6 +67,8 @@ class CoevolutionConfig(_Frozen):
     """The Relevance LLM's training; none: what suits the base."""
     num_candidates: int = Field(10, ge=1)
     """Categories the Novelty LLM is asked for."""
+    max_batch: int = Field(64, ge=1)
+    """Prompts in one call of the Triton models at most."""
     pco: PcoConfig = PcoConfig()
     """How they then correct each other."""
     keep_clicked: float = Field(0.9, gt=0, le=1)
@@ -84,12 +86,12 @@ class CoevolutionConfig(_Frozen):
     @property
     def novelty_tuning(self) -> TuningConfig:
         """The Novelty LLM's SFT."""
-        return self._tuning(self.novelty, epochs=3.0)
+        return self._tuning(self.novelty, epochs=2.0)
 
     @property
     def relevance_tuning(self) -> TuningConfig:
         """The Relevance LLM's training."""
-        return self._tuning(self.relevance, epochs=2.0)
+        return self._tuning(self.relevance, epochs=1.0)
 
     def _tuning(self, wanted: TuningConfig | None, *, epochs: float) -> TuningConfig:
         if wanted is not None:

@@ -48,9 +48,12 @@ def packed(sequences: Sequence[Sequence[int]], most: int) -> Iterator[tuple[list
 
     Yields, for each tree, the places of its sequences and the tree. Raises ValueError for an empty sequence.
     """
-    tree, places, path, previous = TokenTree([], [], [], []), [], [], ()
-    for place in sorted(range(len(sequences)), key=lambda place: sequences[place]):
-        tokens = sequences[place]
+    tree, places = TokenTree([], [], [], []), list[int]()
+    path: list[int] = []
+    previous: tuple[int, ...] = ()
+    rows = [tuple(tokens) for tokens in sequences]
+    for place in sorted(range(len(rows)), key=rows.__getitem__):
+        tokens = rows[place]
         if not tokens:
             raise ValueError(f"sequence {place}: found no tokens, expected at least one")
         shared = _shared(previous, tokens)
