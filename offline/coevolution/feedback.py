@@ -30,38 +30,43 @@ ERASURES = "erasures"
 _LOG = b"log"
 _PAGE = 1_000
 
+_Row = tuple[str, int, int]
+"""User id, item row, Unix seconds."""
+
 
 @dataclass(frozen=True)
-class FeedbackClicks:
-    """clicks: by a catalogue's numbers; skipped: rows of the log that are none, by reason.
+class Feedback:
+    """clicks, shown: what was clicked and what was exposed, by a catalogue's numbers; skipped: rows of the log that are
+    neither, by reason.
 
-    Reasons: corrupt (not a record), incomplete (no user, item or time), erased, not a click, unknown item.
+    Reasons: corrupt (not a record), incomplete (no user, item or time), erased, other event, unknown item.
     """
 
     clicks: Increment
+    shown: Increment
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-def read_feedback(store: Path, catalogue: Catalogue, click_types: Collection[str]) -> FeedbackClicks:
-    """Read the clicks of a feedback store. click_types: names of the events that count as clicks (LogsSummary).
+def read_feedback(store: Path, catalogue: Catalogue, click_types: Collection[str]) -> Feedback:
+    """Read clicks and exposures of a feedback store. click_types: names of the events that count as clicks
+    (LogsSummary).
 
     A row that cannot be read is counted and skipped: one broken row must not stop the daily run. Raises LogsError when
     there is no store or it cannot be opened.
     """
-    counted = {EVENT_TYPES[name] for name in click_types}
+    clicked = {EVENT_TYPES[name] for name in click_types}
     erasures = store.parent / ERASURES
     erased = Erasures.read(erasures if erasures.is_dir() else None).keys
     rows = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     skipped: Counter[str] = Counter()
-    user_ids: list[str] = []
-    items: list[int] = []
-    times: list[int] = []
+    clicks: list[_Row] = []
+    shown: list[_Row] = []
     for value in _values(store):
         event = _event(value)
         if event is None:
             skipped["corrupt"] += 1
-        elif event.type not in counted:
-            skipped["not a click"] += 1
+        elif event.type not in clicked and event.type != channel_pb2.EVENT_TYPE_EXPOSURE:
+            skipped["other event"] += 1
         elif not event.user_id or not event.item_id or event.time.seconds < EARLIEST_TIME:
             skipped["incomplete"] += 1
         elif user_key(event.user_id) in erased:
@@ -69,18 +74,16 @@ def read_feedback(store: Path, catalogue: Catalogue, click_types: Collection[str
         elif event.item_id not in rows or catalogue.item_categories[rows[event.item_id]] == NO_CATEGORY:
             skipped["unknown item"] += 1
         else:
-            user_ids.append(event.user_id)
-            items.append(rows[event.item_id] + 1)
-            times.append(event.time.seconds)
-    numbers = np.array(items, np.int64)
-    clicks = Increment(
-        user_ids,
-        numbers,
-        catalogue.item_categories[numbers - 1].astype(np.int32),
-        np.array(times, np.int64),
-        skipped["unknown item"],
-    )
-    return FeedbackClicks(clicks, dict(skipped))
+            kept = clicks if event.type in clicked else shown
+            kept.append((event.user_id, rows[event.item_id], event.time.seconds))
+    return Feedback(_increment(clicks, catalogue), _increment(shown, catalogue), dict(skipped))
+
+
+def _increment(rows: list[_Row], catalogue: Catalogue) -> Increment:
+    items = np.array([row for _, row, _ in rows], np.int64)
+    categories = catalogue.item_categories[items].astype(np.int32)
+    times = np.array([time for _, _, time in rows], np.int64)
+    return Increment([user_id for user_id, _, _ in rows], items + 1, categories, times)
 
 
 def _event(value: bytes) -> channel_pb2.FeedbackEvent | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.novelty import NO_CATEGORY
+from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
@@ -117,3 +118,25 @@ def _offsets(places: NDArray[np.int64], offsets: NDArray[np.int64], users: int) 
     counts = np.zeros(users, np.int64)
     counts[places] = np.diff(offsets)
     return np.r_[np.int64(0), np.cumsum(counts)]
+
+
+def joined_exposures(
+    exposures: Exposures, before: Histories, after: Histories, increments: Sequence[Increment]
+) -> Exposures:
+    """Merge exposures since into those of the logs. before, after: histories without and with the increment, whose
+    users they are numbered by; what was shown to users of neither is left out."""
+    places = np.array([after.user_numbers[user_id] for user_id in before.user_ids], np.int64)
+    users = [np.repeat(places, np.diff(exposures.offsets))]
+    categories, times = [exposures.categories], [exposures.times]
+    for new in increments:
+        numbers = np.array([after.user_numbers.get(user_id, -1) for user_id in new.user_ids], np.int64)
+        users.append(numbers[numbers >= 0])
+        categories.append(new.categories[numbers >= 0])
+        times.append(new.times[numbers >= 0])
+    owner, moments = np.concatenate(users), np.concatenate(times)
+    order = np.lexsort((moments, owner))
+    return Exposures(
+        np.searchsorted(owner[order], np.arange(len(after) + 1)).astype(np.int64),
+        np.concatenate(categories)[order].astype(np.int32),
+        moments[order],
+    )

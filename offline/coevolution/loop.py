@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from serendipity.groups.model import NOVELTY, RELEVANCE
 from serendipity.layout import write_atomically
@@ -30,6 +30,8 @@ from serendipity.offline.tuning.training import Training
 
 REPORT = "report.json"
 _PREFIX = "cycle_"
+
+_Llm = TypeVar("_Llm", NoveltyLlm, RelevanceLlm)
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ class Loop:
         latest = places[-1]
         novelty = NoveltyLlm.read(latest / NOVELTY, style, threads)
         relevance = RelevanceLlm.read(latest / RELEVANCE, style, threads)
-        return Llms(_named_as(novelty, start.novelty), _named_as(relevance, start.relevance)), reports
+        name = start.novelty.base.name
+        return Llms(named(novelty, name), named(relevance, name)), reports
 
 
 def _keep(directory: Path, llms: Llms, report: CycleReport, placing: Callable[[], None]) -> None:
@@ -160,6 +163,6 @@ def _read_report(path: Path) -> CycleReport:
     return CycleReport.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _named_as(llm: Any, start: Any) -> Any:
-    """Give a model that was read the name of its base, which tells how it is tuned, and the base's own tokenizer."""
-    return replace(llm, base=replace(llm.base, name=start.base.name, tokenizer=start.base.tokenizer))
+def named(llm: _Llm, name: str) -> _Llm:
+    """Give LLMs that were read the name of their base: it tells how they are tuned."""
+    return replace(llm, base=replace(llm.base, name=name))

@@ -74,8 +74,10 @@ class PcoConfig(_Frozen):
     dpo: DpoConfig = DpoConfig()
     """How the Novelty LLM learns from the pairs."""
     relevance: TuningConfig = TuningConfig(
-        batch_size=64, learning_rate=3e-4, weight_decay=0.0, checkpoint_steps=10_000, logging_steps=1
+        batch_size=64, learning_rate=3e-4, warmup_share=0.0, weight_decay=0.0, checkpoint_steps=10_000, logging_steps=1
     )
     """How the Relevance LLM learns from the clicks of the cycle's records; its seed gives way to each cycle's own."""
+    common_categories: int = Field(50, ge=0)
+    """Most clicked categories for each of which every group gets a list; others near-line fills when asked for."""
     panel: PanelConfig = PanelConfig()
     """What the curves are measured on."""

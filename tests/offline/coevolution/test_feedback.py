@@ -75,7 +75,9 @@ def test_clicks_are_read_by_the_catalogues_numbers_and_all_else_is_counted(tmp_p
     assert found.clicks.items.tolist() == [2, 3, 1]
     assert found.clicks.categories.tolist() == [1, 2, 1]
     assert found.clicks.times.tolist() == [_NOW - 100, _NOW - 99, _NOW - 94]
-    assert found.skipped == {"not a click": 2, "unknown item": 2}
+    assert found.shown.items.tolist() == [3]
+    assert found.shown.categories.tolist() == [2]
+    assert found.skipped == {"other event": 1, "unknown item": 2}
 
 
 def test_corrupt_rows_are_counted_and_do_not_stop_the_reading(tmp_path: Path) -> None:
@@ -118,7 +120,7 @@ def test_users_on_the_erasure_list_are_left_out(tmp_path: Path) -> None:
     found = read_feedback(store, _catalogue(), _CLICKS)
 
     assert list(found.clicks.user_ids) == ["u2", "u3"]
-    assert found.skipped["erased"] == 3
+    assert found.skipped["erased"] == 4
 
 
 def test_without_a_store_the_error_names_the_directory(tmp_path: Path) -> None:

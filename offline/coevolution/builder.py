@@ -1,0 +1,269 @@
+"""Logs and groups → the two LLMs and the novel-category lists; and the daily run that goes on from them.
+
+<out>/  novelty/ relevance/     the LLMs after the last cycle (serendipity.groups.model)
+        lists.parquet           offline.coevolution.lists
+        curves.json curves.png  offline.coevolution.curves, of all cycles so far
+        cycles.json             a CycleReport for each cycle of the last run
+        configuration.json      CoevolutionConfig
+        coevolution.json        CoevolutionSpec; written last
+        .work-<identity>/       what a killed run continues
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from google.protobuf import json_format
+from pydantic import ValidationError
+
+from serendipity.groups.model import (
+    COEVOLUTION_SPEC,
+    NOVELTY,
+    NOVELTY_PREFIX,
+    RELEVANCE,
+    RELEVANCE_PREFIX,
+    llm_fingerprint,
+    read_coevolution_spec,
+)
+from serendipity.layout import hash_of, sha256, write_atomically
+from serendipity.offline.coevolution.coevolution import Coevolution, normalised, tuned, validation_pairs
+from serendipity.offline.coevolution.config import CoevolutionConfig
+from serendipity.offline.coevolution.curves import CURVES, Judge, Panel, PanelMeasures, write_curves
+from serendipity.offline.coevolution.cycle import Llms, Stage
+from serendipity.offline.coevolution.examples import Renderer
+from serendipity.offline.coevolution.exposures import Exposures
+from serendipity.offline.coevolution.increment import Increment, joined, joined_exposures
+from serendipity.offline.coevolution.lists import make_lists, wanted, write_lists
+from serendipity.offline.coevolution.loop import CycleReport, Loop, named
+from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.coevolution.records import InteractionRecords
+from serendipity.offline.coevolution.relevance import RelevanceLlm
+from serendipity.offline.errors import BuilderError
+from serendipity.offline.groups.group_model import GroupModel
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.logs.catalogue import Catalogue, logs_directory
+from serendipity.offline.logs.histories import Histories
+from serendipity.v1 import records_pb2
+
+CONFIGURATION = "configuration.json"
+CYCLES = "cycles.json"
+_CURVE = "cycles"
+_MAX_PROMPT_TOKENS = {"compact": 256, "chat": 1_024}
+
+
+class CoevolutionError(BuilderError):
+    """The LLMs of a build cannot be gone on with: names the file, what was found and what was expected."""
+
+
+def build_coevolution(
+    logs: Path,
+    groups: Path,
+    out: Path,
+    config: CoevolutionConfig,
+    *,
+    taxonomy_hash: str | None = None,
+    stage: Stage = lambda _cycle, _name: None,
+) -> records_pb2.CoevolutionSpec:
+    """Tune both LLMs, run the configured cycles, make the lists, and write the directory.
+
+    taxonomy_hash: of the build's taxonomy; none: of the catalogue's own. A run that was killed is continued. Raises
+    LogsError, what the group model raises when it is read, and ValueError when the logs are too short.
+    """
+    histories, catalogue = Histories.read(logs), Catalogue.read(logs)
+    exposures = Exposures.read(logs, len(histories), catalogue)
+    model = GroupModel.read(groups)
+    tables = [logs_directory(logs) / name for name in ("clicks.parquet", "catalogue.parquet")]
+    work = _work(out, [config.model_dump_json(), model.spec.group_model_id, *map(sha256, tables)])
+    click_groups = model.click_groups(histories)
+    renderer = Renderer(model.profiles, catalogue.categories, config.style)
+    held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
+    started = work / "start"
+    if started.is_dir():
+        llms = _read_llms(started, config, config.base)
+    else:
+        stage(0, "tuning")
+        llms = tuned(
+            histories, click_groups, renderer, held_out, config, exposures=exposures, checkpoints=work / "checkpoints"
+        ).llms
+        beside = work / ".start"
+        shutil.rmtree(beside, ignore_errors=True)
+        _save_llms(llms, beside)
+        beside.rename(started)
+    start = normalised(llms, renderer, held_out, config, 0)
+    records = InteractionRecords.of(histories, click_groups, config.examples)
+    loop = _loop(records, start, config, exposures)
+    found, reports = loop.run(start.llms, config.pco.cycles, work / "cycles", stage=stage)
+    result = normalised(found, renderer, held_out, config, reports[-1].cycle)
+    stage(result.generation, "lists")
+    spec = _write(out, result, reports, [], histories, model, config, taxonomy_hash or _taxonomy_hash(catalogue))
+    shutil.rmtree(work, ignore_errors=True)
+    return spec
+
+
+def continue_coevolution(
+    built: Path,
+    logs: Path,
+    groups: Path,
+    cycles: int,
+    increments: Sequence[Increment] = (),
+    *,
+    shown: Sequence[Increment] = (),
+    stage: Stage = lambda _cycle, _name: None,
+) -> records_pb2.CoevolutionSpec:
+    """Run more cycles from the LLMs of a build, with what came in since, and replace its directory by a new one.
+
+    built: as build_coevolution wrote it. logs, groups: those it was built of. increments: clicks since, by the
+    catalogue of `logs`; shown: exposures since, likewise. A run that was killed is continued if all of it is the same;
+    readers see the old directory or the new one, but for the moment between two renamings, which the next run mends.
+    Raises CoevolutionError when the group model is another one, LogsError, GroupModelError.
+    """
+    beside, old = built.with_name(f".{built.name}.next"), built.with_name(f".{built.name}.old")
+    _mend(built, beside, old)
+    spec = read_coevolution_spec(built)
+    config = _read_configuration(built / CONFIGURATION)
+    model = GroupModel.read(groups)
+    if spec.group_model_id != model.spec.group_model_id:
+        raise CoevolutionError(
+            f"{built / COEVOLUTION_SPEC}: group_model_id: found {spec.group_model_id!r}, expected "
+            f"{model.spec.group_model_id!r} of {groups}; build the LLMs anew"
+        )
+    before, catalogue = Histories.read(logs), Catalogue.read(logs)
+    histories, is_new = joined(before, increments)
+    exposures = joined_exposures(Exposures.read(logs, len(before), catalogue), before, histories, shown)
+    click_groups = model.click_groups(histories)
+    renderer = Renderer(model.profiles, catalogue.categories, config.style)
+    held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
+    start = normalised(_read_llms(built, config, spec.base), renderer, held_out, config, spec.generation)
+    records = InteractionRecords.of(histories, click_groups, config.examples, increment=is_new)
+    work = _work(
+        beside,
+        [
+            config.model_dump_json(), model.spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint,
+            hash_of([histories.times.tobytes(), histories.categories.tobytes(), histories.offsets.tobytes()]),
+        ],
+    )  # fmt: skip
+    loop = _loop(records, start, config, exposures)
+    found, reports = loop.run(start.llms, cycles, work / "cycles", stage=stage)
+    result = normalised(found, renderer, held_out, config, reports[-1].cycle)
+    stage(result.generation, "lists")
+    earlier = _read_curve(built / CURVES)
+    made = _write(beside, result, reports, earlier, histories, model, config, spec.taxonomy_hash, base=spec.base)
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    stage(result.generation, "placing")
+    built.rename(old)
+    beside.rename(built)
+    shutil.rmtree(old, ignore_errors=True)
+    return made
+
+
+def _loop(records: InteractionRecords, start: Coevolution, config: CoevolutionConfig, exposures: Exposures) -> Loop:
+    held_out = InteractionRecords.of(records.histories, records.groups, config.examples, split="validation")
+    return Loop(
+        records,
+        Panel.of(held_out, config.pco.panel, config.seed),
+        Judge(start.relevance, start.scale, start.offset),
+        start.renderer,
+        config,
+        exposures,
+        start.generation,
+    )
+
+
+def _write(
+    out: Path,
+    result: Coevolution,
+    reports: Sequence[CycleReport],
+    earlier: Sequence[tuple[int, PanelMeasures]],
+    histories: Histories,
+    model: GroupModel,
+    config: CoevolutionConfig,
+    taxonomy_hash: str,
+    *,
+    base: str | None = None,
+) -> records_pb2.CoevolutionSpec:
+    (out / COEVOLUTION_SPEC).unlink(missing_ok=True)
+    _save_llms(result.llms, out)
+    model_id = model.spec.group_model_id
+    told = wanted(histories, model.assign(histories).group_id, model.spec.num_groups, config.pco.common_categories)
+    write_lists(out, make_lists(result, model_id, told))
+    measured = [(report.cycle, report.measures) for report in reports]
+    write_curves(out, {_CURVE: [*(row for row in earlier if row[0] < measured[0][0]), *measured]})
+    write_atomically(out / CYCLES, json.dumps([asdict(report) for report in reports], indent=2).encode())
+    write_atomically(out / CONFIGURATION, config.model_dump_json(indent=2).encode())
+    novelty, relevance = llm_fingerprint(out / NOVELTY), llm_fingerprint(out / RELEVANCE)
+    positions = min(result.novelty.base.max_positions, result.relevance.base.max_positions)
+    answers = max(map(len, result.novelty.answers), default=0) + 1
+    spec = records_pb2.CoevolutionSpec(
+        novelty_model_name=NOVELTY_PREFIX + novelty,
+        novelty_fingerprint=novelty,
+        relevance_model_name=RELEVANCE_PREFIX + relevance,
+        relevance_fingerprint=relevance,
+        base=base or result.novelty.base.name,
+        prompt_style=result.novelty.base.style,
+        group_model_id=model_id,
+        taxonomy_hash=taxonomy_hash,
+        num_candidates=config.num_candidates,
+        threshold=result.threshold,
+        score_scale=result.scale,
+        score_offset=result.offset,
+        generation=result.generation,
+        max_batch=config.max_batch,
+        max_prompt_tokens=min(positions - answers, _MAX_PROMPT_TOKENS[result.novelty.base.style]),
+    )
+    text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
+    write_atomically(out / COEVOLUTION_SPEC, text.encode())
+    return spec
+
+
+def _save_llms(llms: Llms, directory: Path) -> None:
+    llms.novelty.save(directory / NOVELTY)
+    llms.relevance.save(directory / RELEVANCE)
+
+
+def _read_llms(directory: Path, config: CoevolutionConfig, base: str) -> Llms:
+    novelty = NoveltyLlm.read(directory / NOVELTY, config.style, config.threads)
+    relevance = RelevanceLlm.read(directory / RELEVANCE, config.style, config.threads)
+    return Llms(named(novelty, base), named(relevance, base))
+
+
+def _work(out: Path, identity: Sequence[str]) -> Path:
+    """Make the directory of what a killed run leaves, and remove those of other runs."""
+    work = out / f".work-{hash_of(part.encode() for part in identity)[:16]}"
+    for other in out.glob(".work-*"):
+        if other != work:
+            shutil.rmtree(other)
+    work.mkdir(parents=True, exist_ok=True)
+    return work
+
+
+def _mend(built: Path, beside: Path, old: Path) -> None:
+    """Finish what a run killed between two renamings began."""
+    if not built.exists():
+        for whole in (beside, old):
+            if (whole / COEVOLUTION_SPEC).is_file():
+                whole.rename(built)
+                return
+
+
+def _read_configuration(path: Path) -> CoevolutionConfig:
+    try:
+        return CoevolutionConfig.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CoevolutionError(f"{path}: cannot be read ({error}); expected the configuration of a build") from error
+
+
+def _read_curve(path: Path) -> list[tuple[int, PanelMeasures]]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))[_CURVE]
+        return [(row.pop("cycle"), PanelMeasures(**row)) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CoevolutionError(f"{path}: cannot be read ({error}); expected the curves of a build") from error
+
+
+def _taxonomy_hash(catalogue: Catalogue) -> str:
+    return Taxonomy.from_catalogue(catalogue).hash

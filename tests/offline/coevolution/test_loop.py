@@ -1,0 +1,167 @@
+"""The closed loop in memory and on disk: it learns, resumes wherever it was killed, and makes lists that keep rules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serendipity.keys import novel_category_key
+from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
+from serendipity.offline.coevolution.curves import CURVES, CURVES_PLOT, Judge, Panel, write_curves
+from serendipity.offline.coevolution.cycle import Llms
+from serendipity.offline.coevolution.lists import make_lists, read_lists, wanted, write_lists
+from serendipity.offline.coevolution.loop import CycleReport, Loop
+from serendipity.offline.coevolution.preferences import Candidate, preferences
+from serendipity.offline.coevolution.records import InteractionRecords
+from tests.offline.coevolution.closed_loop_world import CATEGORIES, TwoGroups, catalogue, config, histories
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def start() -> Coevolution:
+    return coevolve(histories(), catalogue(), TwoGroups(), config(cycles=0))
+
+
+def _loop(start: Coevolution) -> Loop:
+    settings, found = config(), histories()
+    groups = TwoGroups().click_groups(found)
+    held_out = InteractionRecords.of(found, groups, settings.examples, split="validation")
+    return Loop(
+        InteractionRecords.of(found, groups, settings.examples),
+        Panel.of(held_out, settings.pco.panel, settings.seed),
+        Judge(start.relevance, start.scale, start.offset),
+        start.renderer,
+        settings,
+    )
+
+
+def _weights(llms: Llms) -> list[torch.Tensor]:
+    return [*llms.novelty.base.model.parameters(), *llms.relevance.base.model.parameters()]
+
+
+def _same(one: Llms, other: Llms) -> bool:
+    return all(torch.equal(ours, theirs) for ours, theirs in zip(_weights(one), _weights(other), strict=True))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start: Coevolution) -> tuple[Llms, list[CycleReport]]:
+    return _loop(start).run(start.llms, 2)
+
+
+@pytest.mark.parametrize(("cycle", "name"), [(1, "novelty"), (2, "relevance"), (2, "placing")])
+def test_killed_at_any_stage_it_comes_to_the_same(
+    cycle: int, name: str, start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
+) -> None:
+    def kill(at: int, stage: str) -> None:
+        if (at, stage) == (cycle, name):
+            raise Killed
+
+    with pytest.raises(Killed):
+        _loop(start).run(start.llms, 2, tmp_path, stage=kill)
+    stages: list[tuple[int, str]] = []
+    llms, reports = _loop(start).run(start.llms, 2, tmp_path, stage=lambda *stage: stages.append(stage))
+
+    assert _same(llms, uninterrupted[0])
+    assert stages[0] == (cycle, "records")
+    assert [report.measures for report in reports] == [report.measures for report in uninterrupted[1]]
+    assert [report.training for report in reports] == [report.training for report in uninterrupted[1]]
+
+
+def test_a_finished_run_is_read_again_and_can_be_gone_on_with(start: Coevolution, tmp_path: Path) -> None:
+    first, _ = _loop(start).run(start.llms, 1, tmp_path)
+    again, reports = _loop(start).run(start.llms, 1, tmp_path, stage=lambda *_: pytest.fail("nothing was to be done"))
+    assert _same(first, again)
+    assert [report.cycle for report in reports] == [0, 1]
+    _, reports = _loop(start).run(start.llms, 3, tmp_path)
+    assert [report.cycle for report in reports] == [0, 1, 2, 3]
+    kept = sorted(path.parent.name for path in tmp_path.glob("*/novelty"))
+    assert kept == ["cycle_0003"]
+
+
+def test_cycles_change_both_llms_and_leave_the_start_as_it_was(
+    start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]]
+) -> None:
+    llms, reports = uninterrupted
+    assert not _same(start.llms, llms)
+    before = [weight.detach().clone() for weight in _weights(start.llms)]
+    _loop(start).run(start.llms, 1)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, _weights(start.llms), strict=True))
+    for name in ("novelty", "relevance"):
+        ours, theirs = getattr(start, name).base.model, getattr(llms, name).base.model
+        assert any(not torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert reports[0].training is None
+    assert all(report.training and report.training.dpo.pairs > 0 for report in reports[1:])
+
+
+def test_in_memory_every_cycle_is_handed_out(start: Coevolution) -> None:
+    seen: list[tuple[int, int]] = []
+    result = coevolve(
+        histories(),
+        catalogue(),
+        TwoGroups(),
+        config(),
+        start=start,
+        on_cycle=lambda found, report: seen.append((found.generation, report.cycle)),
+    )
+    assert seen == [(0, 0), (1, 1), (2, 2)]
+    assert result.generation == 2
+
+
+def test_lists_keep_the_threshold_the_order_and_leave_out_what_was_told(start: Coevolution) -> None:
+    told = [(0, ()), (1, (2,)), (2, (5, 6, 7)), (1, (2,))]
+    lists = start.lists([group for group, _ in told], [recent for _, recent in told])
+    assert lists[1] == lists[3]
+    assert any(lists)
+    for (_, recent), made in zip(told, lists, strict=True):
+        names = [aligned.category for aligned in made]
+        assert not set(names) & {CATEGORIES[number - 1] for number in recent}
+        assert len(set(names)) == len(names) <= start.num_candidates
+        values = [aligned.alignment for aligned in made]
+        assert values == sorted(values, reverse=True)
+        assert all(value >= start.threshold for value in values)
+
+
+def test_lists_are_made_for_every_back_off_of_users_and_for_every_group(start: Coevolution, tmp_path: Path) -> None:
+    found = histories()
+    groups = (np.arange(len(found)) % 2 + 1).astype(np.int32)
+    told = wanted(found, groups, 2, common_categories=8)
+    write_lists(tmp_path, make_lists(start, "model", told))
+    stored = {made.key: made for made in read_lists(tmp_path)}
+
+    keys = {novel_category_key("model", group, start.renderer.names(recent)) for group, recent in told}
+    assert len(keys) == len(told)
+    assert set(stored) <= keys
+    assert {len(recent) for _, recent in told} == {0, 1, 2, 3}
+    assert {group for group, recent in told if not recent} == {0, 1, 2}
+    assert sum(len(recent) == 1 for _, recent in told) == 3 * 8
+    for made in stored.values():
+        assert made.key == novel_category_key("model", made.group_id, made.told)
+        assert not {aligned.category for aligned in made.categories} & set(made.told)
+        assert all(start.threshold <= aligned.alignment <= 1 for aligned in made.categories)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), max_size=6), st.floats(0, 1), st.integers(1, 4))
+def test_no_pair_is_of_equals_or_within_the_margin(scores: list[float], margin: float, wanted_pairs: int) -> None:
+    candidates = {(0, ()): [Candidate(number, -1.0, score) for number, score in enumerate(scores, 1)]}
+    pairs = preferences([(0, ())], candidates, wanted_pairs, margin, np.random.default_rng(3))
+    assert all(scores[pair.chosen - 1] - scores[pair.rejected - 1] > margin for pair in pairs)
+    assert len({(pair.chosen, pair.rejected) for pair in pairs}) == len(pairs)
+    possible = sum(one - other > margin for one in scores for other in scores)
+    assert len(pairs) == min(wanted_pairs, possible)
+
+
+def test_curves_are_written_as_json_and_as_a_picture(
+    uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
+) -> None:
+    rows = [(report.cycle, report.measures) for report in uninterrupted[1]]
+    write_curves(tmp_path, {"with KL": rows, "without KL": rows})
+    assert '"without KL"' in (tmp_path / CURVES).read_text()
+    assert (tmp_path / CURVES_PLOT).read_bytes().startswith(b"\x89PNG")
