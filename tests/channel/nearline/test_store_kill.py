@@ -9,11 +9,12 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords
+from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, NovelCategories
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.nearline.subject import Kind, wanted_list
+from serendipity.channel.nearline.wanted_list import WantedList
 from serendipity.v1 import records_pb2
-from tests.fixtures.nearline_store import assert_consistent
+from tests.fixtures.nearline_store import assert_consistent, assert_lists_consistent
 
 NOW = 1_700_000_000
 KILLS = 8
@@ -63,12 +64,12 @@ def records(user_id: str) -> tuple[records_pb2.InterestsRecord, records_pb2.Inte
     )
 
 
-def lives_until_killed(target: Callable[[Path, int, Connection], None], path: Path) -> list[str]:
+def lives_until_killed(target: Callable[[Path, int, Connection], None], path: Path, kills: int = KILLS) -> list[str]:
     """Run a process again and again, kill it −9 at a random moment each time; all the users it told of."""
     rng = random.Random(0)
     context = multiprocessing.get_context("spawn")
     told: list[str] = []
-    for life in range(KILLS):
+    for life in range(kills):
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=target, args=(path, life, sender))
         process.start()
@@ -118,3 +119,57 @@ def test_kills_lose_no_user_and_leave_no_half_made_record(tmp_path: Path) -> Non
     assert not queued.keys() & stored.keys()
     assert all(found == records(user_id) for user_id, found in stored.items())
     assert any(entry.attempts for entry in queued.values())
+
+
+def open_lists(path: Path) -> NearlineStore:
+    return NearlineStore(path, map_bytes=1 << 26, list_requests=2, commit_interval=0.0001)
+
+
+def a_list(name: str) -> WantedList:
+    return WantedList("model", 1, (name,))
+
+
+def ask_for_ever(path: Path, life: int, out: Connection) -> None:
+    """Ask for new lists often enough, tell each batch once it is flushed, until killed."""
+    with open_lists(path) as store:
+        batch = 0
+        while True:
+            names = [f"{life}-{batch}-{i}" for i in range(5)]
+            for name in names:
+                store.want_list(a_list(name))
+                store.want_list(a_list(name))
+            store.flush()
+            out.send(names)
+            batch += 1
+
+
+def fill_for_ever(path: Path, life: int, out: Connection) -> None:
+    """Fill whatever lists are queued, tell each batch once it is settled, until killed."""
+    with open_lists(path) as store:
+        queue = store.queue(Kind.LISTS)
+        while True:
+            entries = queue.take(8, NOW)
+            queue.settle([Completed(entry, NovelCategories(list_record(entry))) for entry in entries], NOW)
+            out.send([wanted_list(entry).categories[0] for entry in entries])
+
+
+def list_record(entry: records_pb2.NearlineEntry) -> records_pb2.NovelCategoriesRecord:
+    """A record that tells which list it is."""
+    number = sum(wanted_list(entry).categories[0].encode())
+    return records_pb2.NovelCategoriesRecord(categories=[number], scores=[0.5], generated_at=NOW - number)
+
+
+def test_every_list_that_enough_requests_asked_for_survives_kills_and_none_is_half_made(tmp_path: Path) -> None:
+    told = lives_until_killed(ask_for_ever, tmp_path, kills=3)
+    with open_lists(tmp_path) as store:
+        queued = {wanted_list(entry).categories[0] for entry in store.queue(Kind.LISTS).take(10**6, NOW)}
+    assert set(told) <= queued
+    filled = lives_until_killed(fill_for_ever, tmp_path, kills=3)
+    with open_lists(tmp_path) as store:
+        lists = assert_lists_consistent(store)
+        left = {wanted_list(entry).categories[0] for entry in store.queue(Kind.LISTS).take(10**6, NOW)}
+    done = {name for name in queued if a_list(name).key in lists}
+    assert set(filled) <= done
+    assert done | left == queued
+    assert not done & left
+    assert all(lists[a_list(name).key].categories == [sum(name.encode())] for name in done)
