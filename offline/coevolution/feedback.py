@@ -102,7 +102,7 @@ def _values(store: Path) -> Iterator[bytes]:
             while True:
                 with environment.begin(db=log) as transaction, transaction.cursor() as cursor:
                     found = cursor.set_range(key)
-                    page = []
+                    page: list[bytes] = []
                     while found and len(page) < _PAGE:
                         page.append(bytes(cursor.value()))
                         # The next page begins just behind the last key of this one.

@@ -117,7 +117,7 @@ def _offsets(places: NDArray[np.int64], offsets: NDArray[np.int64], users: int) 
         return offsets
     counts = np.zeros(users, np.int64)
     counts[places] = np.diff(offsets)
-    return np.r_[np.int64(0), np.cumsum(counts)]
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
 def joined_exposures(
