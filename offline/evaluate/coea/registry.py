@@ -19,6 +19,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "explore": ("EXPLORE",),
     "hierarchical_bandits": ("HUCB", "pHUCB"),
     "neural_linear_bandit": ("NLB",),
+    "coea": ("CoEA", "CoEA w/o Long", "CoEA w/o Short", "CoEA w/o R-LLM", "CoEA w/o KL"),
 }
 """Module → names of its rows."""
 

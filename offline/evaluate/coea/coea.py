@@ -1,0 +1,185 @@
+"""CoEA and its ablations (arXiv 2508.00450, Table 2): groups of users, two LLMs, and cycles between them.
+
+A list depends on the user's group and C_s alone, as those that are served. Rows of one seed share what they have in
+common: all of them the group model, and those that tell the LLMs the same also the two LLMs before the first cycle.
+The row that comes first therefore takes the time of what is shared.
+
+CoEA          profile of the group and C_s; lists of the Novelty LLM's candidates, in the Relevance LLM's order
+CoEA w/o Long   no profile is told, in any training or question
+CoEA w/o Short  C_s is not told; it is left out of lists all the same
+CoEA w/o R-LLM  no Relevance LLM: the Novelty LLM's own order, no threshold, and no cycles, which need it
+CoEA w/o KL     cycles without the divergence from the cycle before, λ = 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.groups.lists import aligned_list, alignment
+from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
+from serendipity.offline.coevolution.config import CoevolutionConfig
+from serendipity.offline.coevolution.preferences import Candidate, Told, candidates_at
+from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
+from serendipity.offline.evaluate.coea.shared_trainings import SharedTrainings
+from serendipity.offline.groups.config import GroupsConfig
+from serendipity.offline.groups.group_model import GroupModel
+from serendipity.offline.tuning.base_model import TINY
+
+CYCLES = (0, 5, 10, 20, 30)
+"""Cycles after which lists are made, to choose from."""
+
+CANDIDATES = (5, 8, 20)
+"""Categories the Novelty LLM is asked for, to choose from; on MovieLens the last is all of them."""
+
+
+@dataclass(frozen=True)
+class Coea:
+    """A row of CoEA's family.
+
+    cycles: after which lists are made, ascending; candidates: of the Novelty LLM; both are chosen from on validation,
+    as is whether the threshold is used. with_profile, with_recent, with_relevance: False for an ablation. shared: with
+    the other rows.
+    """
+
+    name: str = "CoEA"
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
+    llms: CoevolutionConfig = field(default_factory=CoevolutionConfig)
+    cycles: tuple[int, ...] = CYCLES
+    candidates: tuple[int, ...] = CANDIDATES
+    with_profile: bool = True
+    with_recent: bool = True
+    with_relevance: bool = True
+    shared: SharedTrainings = field(default_factory=SharedTrainings, repr=False, compare=False)
+    family: Family = "coea"
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be run."""
+        if not self.cycles or list(self.cycles) != sorted(set(self.cycles)) or self.cycles[0] < 0:
+            raise ValueError(f"{self.name}: cycles: found {self.cycles}, expected some, ascending, from 0")
+        if self.llms.base != TINY:
+            # Adapters are merged into the model they belong to: what it was after an earlier cycle is gone.
+            raise ValueError(f"{self.name}: base: found {self.llms.base}, expected {TINY}: several cycles are kept")
+
+    @cached_property
+    def settings(self) -> tuple[Setting, ...]:
+        """Cycles, candidates and whether the threshold is used."""
+        if not self.with_relevance:
+            return ({},)
+        return tuple(
+            {"cycles": cycles, "candidates": candidates, "threshold": threshold}
+            for cycles in self.cycles
+            for candidates in self.candidates
+            for threshold in (0, 1)
+        )
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        """Of groups and LLMs, and what is left out."""
+        return {
+            "groups": self.groups.model_dump(mode="json", exclude={"threads"}),
+            "llms": self.llms.model_dump(mode="json", exclude={"threads"}),
+            "without": [self.with_profile, self.with_recent, self.with_relevance],
+        }
+
+    def fit(self, split: CategorySplit, seed: int) -> FittedCoea:
+        """Fit the groups, tune both LLMs, and run the cycles, keeping the LLMs after each number that is asked for."""
+        groups = self.shared.groups(split, self.groups, seed)
+        start = self.shared.tuned(
+            split, groups, self.llms, seed, with_profile=self.with_profile, with_recent=self.with_recent
+        )
+        kept = {0: start}
+        if self.with_relevance:
+            latest = start
+            for cycles in self.cycles:
+                if cycles > latest.generation:
+                    pco = self.llms.pco.model_copy(update={"cycles": cycles - latest.generation})
+                    latest = coevolve(
+                        split.training,
+                        split.catalogue,
+                        groups.model,
+                        self.llms.model_copy(update={"pco": pco}),
+                        seed=seed,
+                        with_profile=self.with_profile,
+                        with_recent=self.with_recent,
+                        start=latest,
+                        click_groups=groups.clicks,
+                    )
+                kept[cycles] = latest
+        return FittedCoea(groups.model, kept, max(self.candidates))
+
+
+class FittedCoea:
+    """LLMs by number of cycles, and what they answered so far. most: categories the Novelty LLM is asked for."""
+
+    def __init__(self, groups: GroupModel, by_cycles: Mapping[int, Coevolution], most: int) -> None:
+        self.groups = groups
+        self.by_cycles = by_cycles
+        self._most = most
+        self._proposed: dict[tuple[int, Told], list[Candidate]] = {}
+
+    def scores(self, episodes: Episodes, setting: Setting) -> NDArray[np.float32]:
+        """Score what is on the list by its place; empty settings ask for the Novelty LLM's own order."""
+        told = self._told(episodes)
+        if not setting:
+            return self._by_novelty(told)
+        cycles, count = int(setting["cycles"]), int(setting["candidates"])
+        coevolution = self.by_cycles[cycles]
+        names = coevolution.renderer.categories
+        numbers = {name: number for number, name in enumerate(names)}
+        threshold = coevolution.threshold if setting["threshold"] else 0.0
+        self._ask(cycles, told)
+        rows = {}
+        for key in dict.fromkeys(told):
+            found = self._proposed[cycles, key][:count]
+            listed = aligned_list(
+                [names[candidate.category - 1] for candidate in found],
+                [alignment(candidate.score, coevolution.scale, coevolution.offset) for candidate in found],
+                threshold,
+            )
+            rows[key] = by_place([numbers[aligned.category] for aligned in listed], len(names))
+        return np.stack([rows[key] for key in told])
+
+    def _told(self, episodes: Episodes) -> list[Told]:
+        groups = self.groups.assign(episodes.histories).group_id[episodes.users].tolist()
+        return list(zip(groups, episodes.recent, strict=True))
+
+    def _ask(self, cycles: int, told: Sequence[Told]) -> None:
+        new = [key for key in dict.fromkeys(told) if (cycles, key) not in self._proposed]
+        if new:
+            of = self.by_cycles[cycles]
+            found = candidates_at(new, of.novelty, of.relevance, of.renderer, self._most)
+            self._proposed |= {(cycles, key): row for key, row in found.items()}
+
+    def _by_novelty(self, told: Sequence[Told]) -> NDArray[np.float32]:
+        start = self.by_cycles[0]
+        distinct = list(dict.fromkeys(told))
+        found = start.novelty.log_probabilities([start.renderer.novelty(*key) for key in distinct])
+        places = {key: place for place, key in enumerate(distinct)}
+        return found[[places[key] for key in told]]
+
+
+def by_place(columns: Sequence[int], num_categories: int) -> NDArray[np.float32]:
+    """Score a list by places, best first, so that its order is kept whatever ties: [C] float32, −inf off the list."""
+    scores = np.full(num_categories, -np.inf, np.float32)
+    scores[np.asarray(columns, np.int64)] = -np.arange(len(columns), dtype=np.float32)
+    return scores
+
+
+def methods() -> tuple[Method, ...]:
+    """CoEA and its four ablations, sharing trainings."""
+    shared = SharedTrainings()
+    llms = CoevolutionConfig()
+    dpo = llms.pco.dpo.model_copy(update={"kl_weight": 0.0})
+    without_kl = llms.model_copy(update={"pco": llms.pco.model_copy(update={"dpo": dpo})})
+    return (
+        Coea(shared=shared),
+        Coea("CoEA w/o Long", with_profile=False, shared=shared),
+        Coea("CoEA w/o Short", with_recent=False, shared=shared),
+        Coea("CoEA w/o R-LLM", with_relevance=False, shared=shared),
+        Coea("CoEA w/o KL", llms=without_kl, shared=shared),
+    )
