@@ -16,10 +16,10 @@ from serendipity.offline.groups.config import GroupsConfig, InterestConfig, Quan
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
 from tests.offline.evaluate.coea.worlds import catalogue, cyclists
 
-TUNING = TuningConfig(batch_size=32, max_examples=400, learning_rate=3e-3, max_tokens=256)
+TUNING = TuningConfig(batch_size=32, max_examples=96, learning_rate=3e-3, max_tokens=256)
 LLMS = CoevolutionConfig(
     tiny=TinyLmConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, merges=20, max_positions=256),
-    examples=ExamplesConfig(min_clicks=2, max_novelty=200, max_pairs=200),
+    examples=ExamplesConfig(min_clicks=2, max_novelty=96, max_pairs=96),
     novelty=TUNING,
     relevance=TUNING,
     pco=PcoConfig(cycles=2, max_records=16, panel=PanelConfig(moments=16)),
@@ -30,6 +30,7 @@ GROUPS = GroupsConfig(
     num_groups=3,
 )
 COEA = Coea(groups=GROUPS, llms=LLMS, cycles=(0, 1, 2), candidates=(2, 4))
+"""Rows made of it by `replace` share its trainings."""
 
 
 @pytest.fixture(scope="module")
