@@ -18,7 +18,9 @@ from serendipity.channel.feedback_event import refusal
 from serendipity.channel.host_state import HostState
 from serendipity.channel.local import LocalChannel
 from serendipity.channel.local_tower import LocalTower
+from serendipity.channel.nearline.outcome import Completed, InterestRecords
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
 from serendipity.interests.text import MAX_CHARS, clean_text
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
@@ -52,7 +54,7 @@ class Host:
         """Store interests with paths as no reasoner of ours would write them."""
         self.nearline.want(user_id, records_pb2.REFRESH_CAUSE_MISSING, 1.0)
         assert self.nearline.flush(10.0)
-        (entry,) = self.nearline.take(1, NOW)
+        (entry,) = self.nearline.queue(Kind.INTERESTS).take(1, NOW)
         manifest = self.world.contents
         interests = records_pb2.InterestsRecord(
             node_ids=range(len(paths)),
@@ -67,7 +69,8 @@ class Host:
             records_pb2.InterestPath(seed_kind=next(kinds), seed=seed, core_demand=demand, latent_interest=interest)
             for seed, demand, interest in paths
         ]
-        assert self.nearline.complete(entry, interests, records_pb2.InterestPathsRecord(paths=written))
+        records = InterestRecords(interests, records_pb2.InterestPathsRecord(paths=written))
+        assert self.nearline.queue(Kind.INTERESTS).settle([Completed(entry, records)], NOW).completed == 1
 
     def recall(self, user_id: str, **fields: object) -> pb.RecallResponse:
         """Ask, and send the answer over the wire."""

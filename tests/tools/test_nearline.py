@@ -15,6 +15,7 @@ from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.process import exclusive, running_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.nearline.wanted_list import WantedList
 from serendipity.channel.publication import Publications
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.tools import interests, nearline
@@ -89,6 +90,30 @@ def test_status_says_what_is_queued_and_why_users_are_parked(build: Path, capsys
     assert "by cause: missing 1" in said
     assert "poisoned [red]" in said
     assert "answer: no JSON" in said
+
+
+def test_lists_and_groups_are_shown_and_retried_beside_interests(
+    build: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_nearline(settings_of(build)) as store:
+        store.want_group("cold", 30)
+        for want in (WantedList("model", 3, ("TEA",)), WantedList("model", 4, ())):
+            for _ in range(3):
+                store.want_list(want)
+        store.want_list(WantedList("model", 5, ()))
+        assert store.flush(10)
+        (entry,) = store.queue(Kind.LISTS).take(1, NOW)
+        for _ in range(5):
+            store.queue(Kind.LISTS).fail(entry, "group 3: found none", NOW)
+    assert call(nearline, "status", "--build", str(build)) == 0
+    said = capsys.readouterr().out
+    assert "groups: 0 users with a group" in said
+    assert "lists: 0 lists" in said
+    assert said.count("queue: 1 ready, 0 to be tried later") == 2
+    assert "asked for too seldom so far: 1" in said
+    assert "group 3: found none" in said
+    assert call(nearline, "retry", "--all", "--kind", "lists", "--build", str(build)) == 0
+    assert "to be tried at once: lists 1" in capsys.readouterr().out
 
 
 async def test_status_says_how_the_process_fares(
