@@ -33,14 +33,14 @@ class InterestConfig(_Frozen):
     """Layers of attention."""
     num_heads: Annotated[int, Field(ge=1)] = 4
     """Attention heads of a layer."""
-    window: Annotated[int, Field(ge=2)] = 64
+    window: Annotated[int, Field(ge=2)] = 32
     """Clicks a layer attends to: the current one and those right before it. The network therefore reads the latest
     num_layers · window clicks, and one pass over a history gives the interest at every moment of it."""
     min_item_clicks: Annotated[int, Field(ge=1)] = 5
     """Kept clicks an item needs for an embedding of its own; rarer ones are known by their category."""
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=1)] = 3
     """Passes over the users; each shows one stretch of num_layers · window kept clicks of every user."""
-    batch_clicks: Annotated[int, Field(ge=1)] = 4096
+    batch_clicks: Annotated[int, Field(ge=1)] = 1024
     """Positions of a batch, padding included."""
     num_negatives: Annotated[int, Field(ge=1)] = 256
     """Items the next one is told from, drawn per batch from the popular; all of them where there are no more."""
@@ -78,7 +78,7 @@ class QuantizerConfig(_Frozen):
     """Width of the hidden layer of encoder and decoder."""
     prefixes: Annotated[int, Field(ge=0)] = 4
     """Earlier moments of each user that are quantised beside the latest: groups are assigned as of the past too."""
-    epochs: Annotated[int, Field(ge=1)] = 30
+    epochs: Annotated[int, Field(ge=1)] = 10
     """Passes over the interests."""
     batch_size: Annotated[int, Field(ge=1)] = 1024
     """Interests of a batch."""

@@ -12,6 +12,9 @@ from torch.nn import functional as F
 from serendipity.offline.groups.config import QuantizerConfig
 from serendipity.offline.groups.residual_quantizer import ResidualQuantizer
 
+_CLIP = 1.0
+"""Largest norm of a gradient."""
+
 
 @dataclass(frozen=True)
 class RqVaeReport:
@@ -25,14 +28,21 @@ class RqVaeReport:
 
 
 class RqVae(nn.Module):
-    """Encoder, residual quantiser and decoder. dim: of the interests."""
+    """Encoder, residual quantiser and decoder. dim: of the interests.
+
+    Latent vectors are normalised: were their scale free, commitment would shrink it faster than the codes' moving
+    averages follow. Measured on MovieLens-1M: without this the error rises from 0.12 to above 1 in some 20 epochs.
+    """
 
     mean: Tensor
     scale: Tensor
 
     def __init__(self, dim: int, config: QuantizerConfig) -> None:
         super().__init__()
-        self.encoder = _perceptron(dim, config.hidden_dim, config.latent_dim)
+        self.encoder = nn.Sequential(
+            _perceptron(dim, config.hidden_dim, config.latent_dim),
+            nn.LayerNorm(config.latent_dim, elementwise_affine=False),
+        )
         self.decoder = _perceptron(config.latent_dim, config.hidden_dim, dim)
         self.quantizer = ResidualQuantizer(
             config.num_quantizers,
@@ -80,6 +90,8 @@ def train_rq_vae(
     model.scale.copy_((interests - model.mean).square().mean().sqrt().clamp(min=1e-6))
     parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
+    steps = (config.epochs + 1) * -(-len(interests) // config.batch_size)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses, revived = [], 0
     task = progress.add_task("CSIDs", total=config.epochs) if progress else None
     for epoch in range(config.epochs + 1):
@@ -100,7 +112,9 @@ def train_rq_vae(
             loss = reconstruction + config.commitment_weight * commitment
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, _CLIP)
             optimizer.step()
+            schedule.step()
             total += reconstruction.item() * len(places)
         if epoch:
             losses.append(total / len(interests))
