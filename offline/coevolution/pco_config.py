@@ -21,7 +21,7 @@ class DpoConfig(_Frozen):
     """Direct preference optimisation of the Novelty LLM (arXiv 2508.00450, eq. 16 and 17).
 
     Published for a base of 7 B weights: LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2 pairs,
-    16 pairs a step. The defaults are the tiny model's, chosen on validation.
+    16 pairs a step. The defaults are meant for the tiny model, and have not been chosen on validation yet.
     """
 
     beta: float = Field(0.1, gt=0)

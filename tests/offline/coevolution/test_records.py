@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from serendipity.offline.coevolution.config import ExamplesConfig
 from serendipity.offline.coevolution.records import InteractionRecords, Moment
 from serendipity.offline.logs.histories import Histories
 
@@ -24,15 +25,17 @@ def _records(clicks: list[list[tuple[int, int]]], new: int = 0) -> InteractionRe
         search_times=np.empty(0, np.int64),
     )
     size = len(columns)
-    return InteractionRecords(histories, np.arange(size, dtype=np.int32), np.arange(size) >= size - new)
+    return InteractionRecords(
+        histories, np.arange(size, dtype=np.int32), np.arange(size), np.arange(size) >= size - new
+    )
 
 
 def test_a_moment_knows_nothing_of_its_own_second_or_later() -> None:
     records = _records([[(1, 1), (2, 2), (1, 3), (3, 4), (4, 5), (5, 5), (6, 9)]])
-    assert records.moment(0) == Moment(0, (), 1, frozenset())
-    assert records.moment(3) == Moment(3, (1, 2), 3, frozenset({1, 2}))
-    assert records.moment(5) == Moment(5, (3, 1, 2), 5, frozenset({1, 2, 3}))
-    assert records.moment(6) == Moment(6, (5, 4, 3), 6, frozenset({1, 2, 3, 4, 5}))
+    assert records.moment(0) == Moment(0, (), frozenset())
+    assert records.moment(3) == Moment(3, (1, 2), frozenset({1, 2}))
+    assert records.moment(5) == Moment(5, (3, 1, 2), frozenset({1, 2, 3}))
+    assert records.moment(6) == Moment(6, (5, 4, 3), frozenset({1, 2, 3, 4, 5}))
 
 
 def test_one_per_cent_of_all_records_is_drawn_without_repetition() -> None:
@@ -66,4 +69,13 @@ def test_the_same_seed_draws_the_same_and_another_draws_otherwise() -> None:
 def test_groups_of_other_histories_are_refused() -> None:
     records = _records([[(1, 1), (2, 2)]])
     with pytest.raises(ValueError, match="found 1 groups"):
-        InteractionRecords.of(records.histories, np.zeros(1, np.int32))
+        InteractionRecords.of(records.histories, np.zeros(1, np.int32), ExamplesConfig())
+
+
+def test_only_clicks_of_the_splits_users_are_records() -> None:
+    records = _records([[(user % 3 + 1, 1), (0, 2)] for user in range(200)])
+    config = ExamplesConfig(validation_share=0.2)
+    trained = InteractionRecords.of(records.histories, records.groups, config)
+    held_out = InteractionRecords.of(records.histories, records.groups, config, split="validation")
+    assert sorted([*trained.clicks.tolist(), *held_out.clicks.tolist()]) == list(range(0, 400, 2))
+    assert 20 <= len(held_out) <= 60
