@@ -16,9 +16,12 @@ _PACKAGE = "serendipity.offline.evaluate.coea"
 MODULES: dict[str, tuple[str, ...]] = {
     "references": ("Random", "Popularity"),
     "two_tower": ("Two-tower",),
+    "sequential": ("GRU4Rec", "SASRec", "BERT4Rec"),
     "explore": ("EXPLORE",),
     "hierarchical_bandits": ("HUCB", "pHUCB"),
     "neural_linear_bandit": ("NLB",),
+    "kerec": ("LLM-KERec",),
+    "google": ("Google-v1", "Google-v2"),
     "coea": ("CoEA", "CoEA w/o Long", "CoEA w/o Short", "CoEA w/o R-LLM", "CoEA w/o KL"),
 }
 """Module → names of its rows."""
