@@ -29,19 +29,19 @@ class StoredList:
     @classmethod
     def of(cls, record: records_pb2.NovelCategoriesRecord, num_categories: int) -> StoredList:
         """Lay a record out. Raises ValueError naming the field that does not fit the catalogue's categories."""
-        numbers, alignments = np.array(record.categories, np.int32), np.array(record.scores, np.float32)
+        numbers, alignments = list(record.categories), list(record.scores)
         if len(numbers) != len(alignments):
             raise ValueError(f"scores: found {len(alignments)} scores, expected {len(numbers)}, one per category")
-        if len(numbers) and not 0 < numbers.min() <= numbers.max() <= num_categories:
+        if numbers and not 0 < min(numbers) <= max(numbers) <= num_categories:
             raise ValueError(
-                f"categories: found numbers {numbers.min()} to {numbers.max()}, expected 1 to {num_categories}"
+                f"categories: found numbers {min(numbers)} to {max(numbers)}, expected 1 to {num_categories}"
             )
-        if len(set(record.categories)) < len(numbers):
+        if len(set(numbers)) < len(numbers):
             raise ValueError("categories: found one twice, expected each once")
-        # Not a number compares false.
-        if not ((alignments >= 0) & (alignments <= 1)).all():
-            raise ValueError(f"scores: found {alignments.tolist()}, expected alignments, 0 to 1")
-        return cls(numbers, alignments, record)
+        # Not a number compares false, whatever stands beside it.
+        if not all(0 <= alignment <= 1 for alignment in alignments):
+            raise ValueError(f"scores: found {alignments}, expected alignments, 0 to 1")
+        return cls(np.array(numbers, np.int32), np.array(alignments, np.float32), record)
 
 
 class NovelCategoryStore(Store):

@@ -11,7 +11,7 @@ from serendipity.channel.hydrate import Hydrated
 from serendipity.channel.query import Source
 from serendipity.channel.recalled import SourceState
 from serendipity.channel.sources import UserVectors
-from serendipity.channel.vectors import ItemVectors, RowRanges
+from serendipity.channel.vectors import ItemVectors
 
 _FAIR_SHARES = 2
 """How many times its share of what is requested one category may find, of one share more than there are categories: a
@@ -35,11 +35,7 @@ class GroupSource:
         if not len(novel):
             return Candidates.empty()
         quota = math.ceil(_FAIR_SHARES * requested / (len(novel) + 1))
-        query = user_vectors.user[None]
-        hits = [
-            vectors.search_exactly(query, quota, RowRanges(start, end), user.unavailable)[0]
-            for start, end in zip(novel.starts[:, None], novel.ends[:, None], strict=True)
-        ]
+        hits = vectors.search_slices(user_vectors.user, quota, novel.starts, novel.ends, user.unavailable)
         rows = np.concatenate([hit.rows for hit in hits])
         relevance = np.logaddexp(np.float32(0), np.concatenate([hit.scores for hit in hits]))
         raw = relevance * np.repeat(novel.alignments, [len(hit.rows) for hit in hits])

@@ -280,7 +280,7 @@ def _quotas(requests: ReplayRequests) -> list[channel_pb2.SourceQuota]:
         return []
     return [
         channel_pb2.SourceQuota(
-            source=channel_pb2.Source.ValueType(source), max_count=requests.count if source == requests.only else 0
+            source=channel_pb2.Source.Name(source), max_count=requests.count if source == requests.only else 0
         )
         for source in SOURCES
     ]

@@ -180,3 +180,20 @@ def with_index(vectors: np.ndarray, kind: str) -> ItemVectors:
         index.add(vectors)
         return ItemVectors(vectors, gpu=index)
     return ItemVectors(vectors)
+
+
+@given(st.integers(0, 2**16), st.integers(1, 40))
+def test_slices_are_searched_as_ranges_are(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    searched = ItemVectors(rng.normal(size=(200, 4)).astype(np.float32))
+    unavailable = rng.random(200) < 0.3
+    query = rng.normal(size=4).astype(np.float32)
+    edges = np.sort(rng.choice(201, 6, replace=False))
+    starts, ends = edges[::2], edges[1::2]
+    for hits, start, end in zip(searched.search_slices(query, k, starts, ends, unavailable), starts, ends, strict=True):
+        (exact,) = searched.search_exactly(
+            query[None], k, RowRanges(starts[starts == start], ends[ends == end]), unavailable
+        )
+        order = np.argsort(-hits.scores)
+        assert hits.rows[order].tolist() == exact.rows.tolist()
+        np.testing.assert_allclose(hits.scores[order], exact.scores, rtol=1e-4, atol=1e-5)
