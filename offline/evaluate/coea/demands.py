@@ -43,7 +43,7 @@ class Demands:
     @property
     def named(self) -> list[int]:
         """Numbers of the categories that name a demand."""
-        return np.unique(self.named_by).tolist()
+        return sorted(set(self.named_by.tolist()))
 
     def chain(self, recent: Sequence[int], target: int) -> tuple[int, int]:
         """Say which of some categories is nearest to a target (ties: the first) and what the target's demand is."""

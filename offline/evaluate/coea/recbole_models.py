@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -123,12 +122,12 @@ class SequentialModel:
                 schedule.step()
                 step += 1
                 if step % config.check_every == 0 or step == config.steps:
-                    scores = self.log_probabilities(contexts)
-                    likely = float(scores[np.arange(len(answers)), answers].mean()) if len(answers) else 0.0
-                    worse = 0 if likely > best else worse + 1
-                    if likely > best:
-                        best, recall = likely, _recall(scores, answers)
-                        kept = copy.deepcopy(self._model.state_dict())
+                    likely, recalled = self._on_held_out(contexts, answers)
+                    # Without anything held out the latest weights are kept.
+                    better = likely > best or not len(answers)
+                    worse = 0 if better else worse + 1
+                    if better:
+                        best, recall, kept = likely, recalled, copy.deepcopy(self._model.state_dict())
         self._model.load_state_dict(kept)
         self.report = SequentialReport(best, recall, popularity, step, time.process_time() - since)
         return self.report
@@ -153,6 +152,12 @@ class SequentialModel:
                 scores[:, PADDING] = -torch.inf
                 found[users] = torch.log_softmax(scores, dim=1).numpy()
         return found
+
+    def _on_held_out(self, contexts: ItemSequences, answers: NDArray[np.int64]) -> tuple[float, float]:
+        if not len(answers):
+            return 0.0, 0.0
+        scores = self.log_probabilities(contexts)
+        return float(scores[np.arange(len(answers)), answers].mean()), _recall(scores, answers)
 
     def _causal_batch(
         self, sequences: ItemSequences, ends: NDArray[np.int64], rng: np.random.Generator
@@ -259,11 +264,11 @@ class _NumItems:
         return self.number
 
 
-def _library(architecture: Architecture) -> Callable[..., Any]:
+def _library(architecture: Architecture) -> type[Any]:
     # Importing RecBole's models turns torch's anomaly detection on for the whole process (sine.py), which makes every
     # backward pass a third slower; leaving the block puts it back.
     with torch.autograd.set_detect_anomaly(torch.is_anomaly_enabled()):
         from recbole.model import sequential_recommender
 
-    found: Callable[..., Any] = getattr(sequential_recommender, architecture)
+    found: type[Any] = getattr(sequential_recommender, architecture)
     return found

@@ -83,7 +83,8 @@ class FittedSequential:
     def _shares(self) -> NDArray[np.float32]:
         # One more click each, so that an item nobody clicked is unlikely and not impossible.
         smoothed = self.clicks + 1
-        return np.log(smoothed / smoothed.sum()).astype(np.float32)
+        shares: NDArray[np.float32] = np.log(smoothed / smoothed.sum()).astype(np.float32)
+        return shares
 
 
 def methods() -> tuple[Method, ...]:

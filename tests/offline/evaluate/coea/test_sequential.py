@@ -101,6 +101,16 @@ def test_histories_too_short_to_learn_from_leave_the_model_as_it_was_made() -> N
     assert report.steps == 0
 
 
+def test_users_of_two_clicks_are_learned_from_though_none_is_held_out() -> None:
+    pairs = ItemSequences(np.tile([1, 2], 30), np.arange(0, 61, 2))
+    model = SequentialModel("GRU4Rec", 3, SMALL.model_copy(update={"steps": 100}), 0)
+
+    report = model.fit(pairs)
+
+    assert report.steps == 100
+    assert model.log_probabilities(ItemSequences(np.array([1]), np.array([0, 1]))).argmax() == 2
+
+
 def test_a_model_is_not_asked_for_users_without_clicks() -> None:
     model = SequentialModel("SASRec", 3, SMALL, 0)
 
