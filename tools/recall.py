@@ -68,7 +68,7 @@ def print_result(console: Console, user_id: str, result: RecallResult) -> None:
     console.print(table)
     filled = ", ".join(
         f"{_word(channel_pb2.Source.Name(s.source), 'SOURCE_')} {s.returned} of {s.found} found"
-        f" ({_word(channel_pb2.SourceState.Name(s.state), 'SOURCE_STATE_').upper()})"
+        f" ({', '.join(_fared(s))})"
         for s in message.source_statuses
     )
     removed = ", ".join(f"{f.filter} {f.removed}" for f in message.filter_counts if f.removed)
@@ -98,6 +98,15 @@ def _cells(candidate: Candidate, explained: bool) -> list[str]:
         f"{candidate.unexpectedness:.2f}",
     ]
     return [*cells, escape(candidate.reasons[0].text) if candidate.reasons else ""] if explained else cells
+
+
+def _fared(status: channel_pb2.SourceStatus) -> list[str]:
+    """Say how a source fared and, of the group source, which list it answered from."""
+    fared = [_word(channel_pb2.SourceState.Name(status.state), "SOURCE_STATE_").upper()]
+    if status.novel_category_key:
+        key = channel_pb2.NovelCategoryKey.Name(status.novel_category_key)
+        fared.append(f"list {_word(key, 'NOVEL_CATEGORY_KEY_')}")
+    return fared
 
 
 def _word(name: str, prefix: str) -> str:

@@ -33,3 +33,23 @@ def test_brackets_in_ids_titles_and_reasons_are_printed_as_they_are() -> None:
     print_result(Console(file=output, width=200), "[u]", to_result(response))
     for text in ("[red]1", "[organic] tea [/b]", "[tea]", "“[/x]”", "user tower: [/y]", "user [u]:"):
         assert text in output.getvalue()
+
+
+def test_the_group_source_says_which_list_it_answered_from() -> None:
+    response = channel_pb2.RecallResponse(
+        source_statuses=[
+            channel_pb2.SourceStatus(
+                source=channel_pb2.SOURCE_COLLABORATIVE, state=channel_pb2.SOURCE_STATE_OK, found=40, returned=7
+            ),
+            channel_pb2.SourceStatus(
+                source=channel_pb2.SOURCE_GROUP,
+                state=channel_pb2.SOURCE_STATE_STALE,
+                found=20,
+                returned=3,
+                novel_category_key=channel_pb2.NOVEL_CATEGORY_KEY_M2,
+            ),
+        ]
+    )
+    output = io.StringIO()
+    print_result(Console(file=output, width=200), "u", to_result(response))
+    assert "collaborative 7 of 40 found (OK), group 3 of 20 found (STALE, list m2)" in output.getvalue()
