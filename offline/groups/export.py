@@ -42,5 +42,5 @@ def read_group_encoder(path: Path, config: GroupsConfig) -> GroupEncoder:
     )
     network = InterestEncoder(vocabulary, state["interest.field_sizes"].tolist(), config.interest)
     encoder = GroupEncoder(network, RqVae(config.interest.dim, config.quantizer), state["centroids"])
-    encoder.load_state_dict(state, strict=False)
+    encoder.load_state_dict(state)
     return encoder.eval()

@@ -15,6 +15,9 @@ _PRIOR_USERS = 5
 """Users of the population's mean taste that every group is thought to have besides: what a handful of users did says
 little about a group."""
 
+_MUCH_LESS = 0.5
+"""Share of the population's share below which a category is not called chosen often, however many choose it."""
+
 
 @dataclass(frozen=True)
 class GroupFacts:
@@ -29,7 +32,7 @@ class GroupFacts:
 
 
 def category_shares(
-    users: NDArray[np.int32], categories: NDArray[np.int32], num_users: int, num_categories: int
+    users: NDArray[np.int64], categories: NDArray[np.int32], num_users: int, num_categories: int
 ) -> NDArray[np.float64]:
     """Give every user's share of clicks in every category, [U, C + 1]; rows of users without clicks are zero.
 
@@ -89,7 +92,7 @@ def _facts(share: NDArray[np.float64], population: NDArray[np.float64], names: i
     apart = _best(part, lift > 1, names)
     left = population > 0
     left[apart] = False
-    often = _best(share, left & (share > 0), names)
+    often = _best(share, left & (lift >= _MUCH_LESS), names)
     left[often] = False
     missing = population * np.log(np.maximum(lift, 1e-12))
     rarely = _best(-missing, left & (lift < 1), names)

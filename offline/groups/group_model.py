@@ -15,10 +15,11 @@ from rich.progress import Progress
 
 from serendipity.features import FeatureAssembler
 from serendipity.groups.model import GROUP_ENCODER, GROUP_ENCODER_PREFIX
-from serendipity.groups.sequence import DEFAULT_GROUP, LongSequenceRule
+from serendipity.groups.sequence import DEFAULT_GROUP, Counted, LongSequenceRule
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.config import GroupsConfig
-from serendipity.offline.groups.export import export_group_encoder
+from serendipity.offline.groups.directory import StoredModel
+from serendipity.offline.groups.export import export_group_encoder, read_group_encoder
 from serendipity.offline.groups.facts import category_shares, describe, group_facts
 from serendipity.offline.groups.fitting import POSITIONS, Fitted, fit_encoder
 from serendipity.offline.groups.group_encoder import GroupEncoder
@@ -51,7 +52,7 @@ class GroupModel:
     """Encoder, clusters and profiles.
 
     encoder: in evaluation mode. rule: which clicks it is fed. fields: numbers of profile values. groups: records by
-    group id, 0 … G.
+    group id, 0 … G. exported: the program it was read from; None: it was fitted, and is exported when it is asked for.
     """
 
     encoder: GroupEncoder
@@ -60,6 +61,7 @@ class GroupModel:
     groups: tuple[records_pb2.GroupRecord, ...]
     report: GroupReport
     config: GroupsConfig
+    exported: bytes | None = None
 
     @classmethod
     def fit(
@@ -92,8 +94,29 @@ class GroupModel:
                 torch.manual_seed(config.seed)
                 fitted = fit_encoder(kept, catalogue.item_categories, fields, config, progress)
             report = GroupReport.of(fitted, len(histories), config.quantizer.codebook_size, config.seed)
-            groups = _describe_groups(fitted, histories, catalogue, config, profile_llm)
+            groups = _describe_groups(fitted, kept, histories, catalogue, config, profile_llm)
         return cls(fitted.encoder, rule, fields, groups, report, config)
+
+    @classmethod
+    def read(cls, directory: Path) -> GroupModel:
+        """Read a model from the directory of one. Raises GroupModelError, or ExportError of the program."""
+        stored = StoredModel.read(directory)
+        spec = stored.spec
+        counted: Counted = "item" if spec.counted == "item" else "category"
+        fields = {field.name: {value: i for i, value in enumerate(field.values, 1)} for field in spec.profile_fields}
+        return cls(
+            encoder=read_group_encoder(directory / GROUP_ENCODER, stored.config),
+            rule=LongSequenceRule(spec.click_threshold, counted, spec.sequence_length, spec.min_clicks),
+            fields=FeatureAssembler(0, 0, 0, 0, fields),
+            groups=stored.groups,
+            report=stored.report,
+            config=stored.config,
+            exported=stored.program,
+        )
+
+    def write(self, out: Path) -> None:
+        """Write the model's directory (serendipity.offline.groups.directory)."""
+        StoredModel(self.spec, self.config, self.groups, self.report, self.program).write(out)
 
     @property
     def profiles(self) -> list[str]:
@@ -107,6 +130,8 @@ class GroupModel:
     @cached_property
     def program(self) -> bytes:
         """The exported encoder (group_encoder.pt2)."""
+        if self.exported is not None:
+            return self.exported
         with tempfile.TemporaryDirectory() as directory, limited_threads(self.config.threads):
             export_group_encoder(self.encoder, self.rule.length, self.fields.profile_width, Path(directory))
             return (Path(directory) / GROUP_ENCODER).read_bytes()
@@ -192,16 +217,21 @@ class GroupModel:
 
 def _describe_groups(
     fitted: Fitted,
+    kept: KeptHistories,
     histories: Histories,
     catalogue: Catalogue,
     config: GroupsConfig,
     profile_llm: LanguageModel | None,
 ) -> tuple[records_pb2.GroupRecord, ...]:
-    """Write the profiles: from what sets groups apart alone, or with a sentence of the Profile LLM's behind it."""
+    """Write the profiles: from what sets groups apart alone, or with a sentence of the Profile LLM's behind it.
+
+    What a user chooses is told from the clicks the user's group comes from: the latest kept ones.
+    """
     group_ids = np.zeros(len(histories), np.int32)
     group_ids[fitted.warm] = fitted.group_ids.numpy()
     num_groups = fitted.encoder.num_groups
-    shares = category_shares(histories.users, histories.categories, len(histories), len(catalogue.categories))
+    owners, items = kept.latest_clicks(config.interest.sequence_length)
+    shares = category_shares(owners, catalogue.item_categories[items - 1], len(histories), len(catalogue.categories))
     facts = group_facts(shares, group_ids, num_groups, config.profile.names)
     profiles = [describe(fact, catalogue.categories) for fact in facts]
     if profile_llm is not None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.layout import write_atomically
 from serendipity.offline.groups.cohesion import Cohesion, cohesion
 from serendipity.offline.groups.fitting import Fitted
 from serendipity.offline.groups.next_item import NextItemReport
@@ -67,18 +65,14 @@ class GroupReport:
             cohesion_centred=cohesion(interests - interests.mean(0), group_ids, seed),
         )
 
-    def write(self, path: Path) -> None:
+    def to_json(self) -> str:
         """Write the report as JSON."""
-        write_atomically(path, json.dumps(asdict(self), indent=2).encode())
+        return json.dumps(asdict(self), indent=2)
 
     @classmethod
-    def read(cls, path: Path) -> GroupReport:
-        """Read what `write` wrote."""
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> GroupReport:
-        """Make a report of what JSON holds."""
+    def from_json(cls, text: str) -> GroupReport:
+        """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError when it is not that."""
+        found = json.loads(text)
         next_item, rq_vae = found["next_item"], found["rq_vae"]
         return cls(
             **{

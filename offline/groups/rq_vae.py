@@ -99,7 +99,7 @@ def train_rq_vae(
             with torch.no_grad():
                 model.quantizer.start(model.latent(interests), seed)
         total = 0.0
-        for places in torch.randperm(len(interests), generator=generator).split(config.batch_size):
+        for places in torch.split(torch.randperm(len(interests), generator=generator), config.batch_size):
             scaled = model.scaled(interests[places])
             latent = model.encoder(scaled)
             passed, commitment = latent, torch.zeros(())

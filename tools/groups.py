@@ -1,0 +1,117 @@
+"""Show the groups of users a build made: one group's profile and members, or how good the groups are.
+
+serendip groups show 7 --build var/complete-journey
+serendip groups report --build var/complete-journey
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import duckdb
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serendipity.groups.model import GroupModelError, read_group_spec
+from serendipity.offline.groups.directory import ASSIGNMENTS, HEAT_MAP, read_groups, read_report
+from serendipity.offline.groups.next_item import VALIDATED_AT
+from serendipity.offline.groups.report import GroupReport
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.errors import LogsError
+from serendipity.v1 import records_pb2
+
+_MOST_USERS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare `serendip groups show GROUP` and `serendip groups report`."""
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("show", "print a group's profile, what sets it apart and some of its users"),
+        ("report", "print codebook use, collisions, reconstruction and cosines within and between groups"),
+    ):
+        command = commands.add_parser(name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        if name == "show":
+            command.add_argument("group", type=int, help="group id; 0 is the default group")
+        command.add_argument("--build", type=Path, default=Path("var/complete-journey"), help="build directory")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show or report; returns 1 when there is no such group or no groups were built."""
+    console = Console()
+    groups = args.build / "groups"
+    try:
+        spec = read_group_spec(groups)
+        if args.command == "report":
+            _print_report(console, spec, read_report(groups), groups / HEAT_MAP)
+        elif not 0 <= args.group <= spec.num_groups:
+            print(f"serendip groups: group {args.group}: expected 0 to {spec.num_groups}", file=sys.stderr)
+            return 1
+        else:
+            group = read_groups(groups)[args.group]
+            _print_group(console, group, Catalogue.read(args.build).categories, users_of(groups, args.group))
+    except (GroupModelError, LogsError) as error:
+        print(f"serendip groups: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def users_of(groups: Path, group_id: int) -> list[tuple[str, list[int]]]:
+    """List the first users of a group with their CSIDs, by user id. Raises GroupModelError."""
+    path = groups / ASSIGNMENTS
+    query = "SELECT user_id, csid FROM read_parquet(?) WHERE group_id = ? ORDER BY user_id LIMIT ?"
+    try:
+        with duckdb.connect() as connection:
+            rows = connection.execute(query, [str(path), group_id, _MOST_USERS]).fetchall()
+    except duckdb.Error as error:
+        raise GroupModelError(f"{path}: cannot be read ({error}); expected users' groups: build them anew") from error
+    return [(user_id, list(csid)) for user_id, csid in rows]
+
+
+def _print_group(
+    console: Console, group: records_pb2.GroupRecord, categories: list[str], users: list[tuple[str, list[int]]]
+) -> None:
+    name = "default group" if group.group_id == 0 else f"group {group.group_id}"
+    apart = ", ".join(categories[number - 1] for number in group.categories)
+    console.print(f"{name}: {group.users:,} users", highlight=False)
+    console.print(f"profile: {escape(group.profile)}", highlight=False)
+    console.print(f"categories: {escape(apart)}", highlight=False)
+    for user_id, csid in users:
+        console.print(f"  {escape(user_id)}  {'-'.join(map(str, csid)) or 'no CSID'}", highlight=False)
+    if group.users > len(users):
+        console.print(f"  … and {group.users - len(users):,} more", highlight=False)
+
+
+def _print_report(console: Console, spec: records_pb2.GroupSpec, report: GroupReport, picture: Path) -> None:
+    lines = [
+        ("group model", spec.group_model_id),
+        ("clicks kept", f"from {spec.click_threshold} by {spec.counted} on, the latest {spec.sequence_length}"),
+        ("users", f"{report.users:,}, {report.warm_users:,} with a group of their own"),
+        (
+            f"next item, hit rate at {VALIDATED_AT}",
+            f"{report.next_item.hit_rate:.3f} against {report.next_item.popularity_hit_rate:.3f} by popularity "
+            f"({report.next_item.validation_users:,} users)",
+        ),
+        ("reconstruction error", f"{report.reconstruction_error:.3f} of the interests' variance"),
+        ("distinct CSIDs", f"{report.csids:,}; {report.collisions:.1%} of the users share theirs"),
+        *(
+            (f"codebook {layer}", f"{use.used} of {spec.codebook_size} codes, perplexity {use.perplexity:.1f}")
+            for layer, use in enumerate(report.layers, 1)
+        ),
+        ("dead codes revived", f"{report.rq_vae.revived:,}"),
+        ("groups", f"{spec.num_groups}, of {min(report.group_sizes):,} to {max(report.group_sizes):,} users"),
+        ("cosine within groups", f"{report.cohesion.intra:.3f} (centred {report.cohesion_centred.intra:.3f})"),
+        ("cosine between groups", f"{report.cohesion.inter:.3f} (centred {report.cohesion_centred.inter:.3f})"),
+        ("heat map", str(picture)),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in lines:
+        table.add_row(name, escape(value))
+    console.print(table)
+    matrix = Table("first \\ second", *map(str, report.cohesion.group_ids), box=None, pad_edge=False)
+    for group, row in zip(report.cohesion.group_ids, report.cohesion.matrix, strict=True):
+        matrix.add_row(str(group), *(f"{value:.2f}" for value in row))
+    console.print(matrix)
