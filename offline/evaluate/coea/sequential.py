@@ -92,5 +92,5 @@ def methods() -> tuple[Method, ...]:
     return (
         Sequential("GRU4Rec", SequentialConfig(learning_rate=8e-3, steps=1_000)),
         Sequential("SASRec", SequentialConfig(learning_rate=2e-3, dropout=0.1, steps=1_000)),
-        Sequential("BERT4Rec", SequentialConfig(learning_rate=4e-3, dropout=0.1, steps=1_000)),
+        Sequential("BERT4Rec", SequentialConfig(learning_rate=2e-3, dropout=0.0, steps=850)),
     )
