@@ -1,4 +1,4 @@
-"""The order of the builders: logs → interests → InterestGPT → towers → calibration → snapshot → canary → publication.
+"""The order of the builders: logs → interests, towers, groups, lists → calibration → snapshot → canary → publication.
 
 Scores are calibrated on time that the scoring model has not seen: the towers are trained twice anyway, first on labels
 that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
@@ -6,7 +6,8 @@ that end at a cut, then on everything. What the first training can do is made a 
 
     <out>/host/  logs/  interests/  towers/      docs/architecture.md
     <out>/interest_gpt/                          what refreshes interests near-line
-    <out>/validation/{logs,interests,snapshot}/
+    <out>/validation/{logs,interests,coevolution,snapshot}/
+    <out>/groups/  coevolution/                  groups of users; the two LLMs and their novel-category lists
     <out>/calibration/                           calibration.json, replay.json
     <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
     <out>/snapshots/<version>/
@@ -32,6 +33,7 @@ from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibration
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import TextEncoder, default_path
+from serendipity.offline.group_steps import COEVOLUTION_CODE, GroupSteps
 from serendipity.offline.interest_steps import INTERESTS_CODE, LOGS_CODE, InterestSteps
 from serendipity.offline.logs.builder import LogsSummary, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
@@ -59,7 +61,7 @@ _TOWERS_CODE = (
     *INTERESTS_CODE, "serendipity.offline.towers", "serendipity.offline.export", "serendipity.features",
     "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.metrics",
 )  # fmt: skip
-_SNAPSHOT_CODE = (*INTERESTS_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
+_SNAPSHOT_CODE = (*COEVOLUTION_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
 _CALIBRATION_CODE = (
     *LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
     "serendipity.offline.evaluate", "serendipity.features",
@@ -154,12 +156,13 @@ class _Build:
         self._encoder_path = config.text_encoder or default_path()
         self._encoder: TextEncoder | None = None
         self._interests = InterestSteps(config, out, self._encoder_path, self._text_encoder, out / ".cache")
+        self._groups = GroupSteps(config, out)
 
     @property
     def num_steps(self) -> int:
         """How many steps there are."""
         optional = (self.config.dataset in ADAPTERS, self.config.hold_out > 0, self.config.interest_gpt.enabled)
-        return 9 + sum(optional)
+        return 9 + sum(optional) + (3 if self.config.group_source else 0)
 
     def steps(self) -> Iterator[Step]:
         """Give the steps in order; each is asked for when the one before has run."""
@@ -180,6 +183,11 @@ class _Build:
         yield self._towers()
         yield self._logs("validation/logs", host, cut)
         yield self._interests.validation_interests()
+        if self.config.group_source:
+            yield self._groups.groups()
+            if self._groups.groups_directory():
+                yield self._groups.validation_coevolution()
+                yield self._groups.coevolution()
         yield self._validation_snapshot(host)
         yield self._calibration(cut)
         yield self._snapshot(host)
@@ -246,6 +254,8 @@ class _Build:
             logs=self.out / "validation" / "logs",
             interests=self.out / "validation" / "interests",
             towers=self.out / "towers" / FIT,
+            groups=self._groups.groups_directory(),
+            coevolution=self._groups.coevolution_directory("validation/coevolution"),
         )
 
         def run(context: StepContext) -> Numbers:
@@ -300,6 +310,8 @@ class _Build:
             interests=self.out / "interests",
             towers=self.out / "towers",
             interest_gpt=self._interests.interest_gpt_directory(),
+            groups=self._groups.groups_directory(),
+            coevolution=self._groups.coevolution_directory(),
         )
 
         def run(context: StepContext) -> Numbers:
@@ -387,6 +399,8 @@ def _describe(snapshot: Path) -> Numbers:
         "bytes of interests per user": store_size(snapshot / layout.INTERESTS).mean_value_bytes,
         "bytes of paths per user": store_size(snapshot / layout.INTEREST_PATHS).mean_value_bytes,
         "bytes of signals per user": store_size(snapshot / layout.SIGNALS).mean_value_bytes,
+        "groups": manifest.groups.num_groups,
+        "novel-category lists": store_size(snapshot / layout.NOVEL_CATEGORIES).entries,
         "InterestGPT": manifest.interest_gpt.model_name or "none",
         "index": manifest.vector_index.kind,
         "recall@100 of the index": manifest.vector_index.recall_at_100,
@@ -394,5 +408,8 @@ def _describe(snapshot: Path) -> Numbers:
 
 
 def _inputs(directories: BuildDirectories) -> list[Path]:
-    found = (directories.logs, directories.interests, directories.towers, directories.interest_gpt)
+    found = (
+        directories.logs, directories.interests, directories.towers, directories.interest_gpt, directories.groups,
+        directories.coevolution,
+    )  # fmt: skip
     return [directory for directory in found if directory]

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serendipity.offline.calibration import CalibrationConfig
+from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.logs.schema import LogsConfig
@@ -69,6 +71,15 @@ class BuildConfig(BaseModel):
     of a moment."""
     interest_gpt: InterestGptConfig = InterestGptConfig()
     """The model that refreshes interests near-line."""
+    group_source: bool = False
+    """Whether users are grouped and novel-category lists made: without them a snapshot has no group source. Off by
+    default until what it adds to a build's time is measured on The Complete Journey."""
+    groups: GroupsConfig = GroupsConfig()
+    """Groups of users with alike long-term interests."""
+    coevolution: CoevolutionConfig = CoevolutionConfig()
+    """The Novelty and the Relevance LLM, and how they correct each other."""
+    increment_cycles: Annotated[int, Field(ge=1)] = 1
+    """Cycles of theirs on what was clicked after the moment that scores are calibrated from."""
     towers: TowersConfig = TowersConfig()
     """The towers and their training."""
     index: IndexConfig = IndexConfig()

@@ -27,6 +27,7 @@ from serendipity.offline.encoder import default_path
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools import pipeline, placement
+from serendipity.tools.pinned_models import place_pinned
 from serendipity.tools.quality_gate import quality_gate
 
 
@@ -86,10 +87,8 @@ def build_and_place(
     kept = out / "state" / "erasures"
 
     def place_and_publish(snapshot: Path) -> None:
-        placement.place_user_tower(out / "towers", models)
         placement.place_text_encoder(config.text_encoder or default_path(), models)
-        if layout.read_manifest(snapshot).HasField("interest_gpt"):
-            placement.place_interest_gpt(out / "interest_gpt", models)
+        place_pinned(layout.read_manifest(snapshot), out, models)
         Publications(out / "snapshots", gates=[quality_gate(config.gate)]).publish(snapshot.name)
 
     return build(

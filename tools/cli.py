@@ -33,6 +33,8 @@ COMMANDS = {
     "snapshot": Command("snapshot", "serve", "verify, list, publish or roll back snapshots"),
     "evaluate": Command("evaluate", "offline,serve", "measure towers, interests or the whole channel on held-out time"),
     "distil": Command("distil", "llm", "make InterestGPT: data set, training, comparison with its base"),
+    "groups": Command("groups", "offline", "show a group of users, or what is known of all groups"),
+    "coevolve": Command("coevolution", "llm", "go on with the loop of the Novelty and Relevance LLMs by some cycles"),
     "nearline": Command("nearline", "serve", "show, retry or empty the queue of users whose interests are wanted"),
     "interests": Command("interests", "serve", "refresh the interests of everybody whose are due"),
     "graph": Command("graph", "offline", "show or export a user's knowledge graph"),

@@ -13,10 +13,11 @@ from serendipity.interests.facts import SIGNAL_DAYS
 from serendipity.interests.life import expires_at
 from serendipity.interests.text import clean_text
 from serendipity.novelty import Clicks
+from serendipity.offline.coevolution.lists import StoredList
 from serendipity.offline.interests.reasoner import Interest
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
-from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, taxonomy_number
+from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, ContentsError, taxonomy_number
 from serendipity.offline.snapshot.record_checks import MAX_SIGNALS
 from serendipity.v1 import records_pb2
 
@@ -207,6 +208,30 @@ def node_records(taxonomy: Taxonomy) -> list[records_pb2.InterestNode]:
         )
         for node in taxonomy.nodes
     ]
+
+
+def novel_categories_records(
+    lists: Sequence[StoredList], categories: Sequence[str], spec: records_pb2.CoevolutionSpec, generated_at: int
+) -> dict[bytes, records_pb2.NovelCategoriesRecord]:
+    """Make the records of the lists, by key. generated_at: Unix seconds.
+
+    Raises ContentsError when a list names a category that the catalogue lacks.
+    """
+    numbers = {name: number for number, name in enumerate(categories, start=1)}
+    strangers = [found.category for made in lists for found in made.categories if found.category not in numbers]
+    if strangers:
+        raise ContentsError(f"novel_categories: found {strangers[0]!r}, expected a category of the catalogue")
+    return {
+        made.key: records_pb2.NovelCategoriesRecord(
+            categories=[numbers[found.category] for found in made.categories],
+            scores=[found.alignment for found in made.categories],
+            generated_at=generated_at,
+            group_model_id=spec.group_model_id,
+            generation=made.generation,
+            taxonomy_hash=taxonomy_number(spec.taxonomy_hash),
+        )
+        for made in lists
+    }
 
 
 def _half(vectors: NDArray[np.float32]) -> NDArray[np.float16]:

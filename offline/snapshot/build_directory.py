@@ -10,7 +10,10 @@ import duckdb
 import numpy as np
 
 from serendipity.features import FeatureAssembler, tower_fingerprint
+from serendipity.groups.model import read_coevolution_spec
 from serendipity.interests.model import read_spec as read_interest_gpt_spec
+from serendipity.offline.coevolution.lists import read_lists
+from serendipity.offline.groups.group_model import GroupModel
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
@@ -26,6 +29,7 @@ from serendipity.offline.snapshot.assembly import (
     interests_record,
     known_users,
     node_records,
+    novel_categories_records,
     signals_record,
     stored_vectors,
 )
@@ -39,12 +43,15 @@ class BuildDirectories:
     """Where the builders wrote: directories of logs, interests and towers that were made of one another.
 
     interest_gpt: of the InterestGPT that was distilled from them; None: near-line interests are not refreshed.
+    groups: of the group model; coevolution: of the LLMs and their lists; None: there are none, and no group source.
     """
 
     logs: Path
     interests: Path
     towers: Path
     interest_gpt: Path | None = None
+    groups: Path | None = None
+    coevolution: Path | None = None
 
 
 def read_contents(
@@ -58,7 +65,7 @@ def read_contents(
     """Read everything as of the end of the logs. advance: told of users as their stored vectors are made.
 
     Raises ContentsError when interests or towers were made of other logs, InterestGptError when the InterestGPT
-    cannot be used.
+    cannot be used, GroupModelError when the group model or the LLMs cannot.
     """
     catalogue, histories = Catalogue.read(directories.logs), Histories.read(directories.logs)
     logs = LogsSummary.read(directories.logs)
@@ -80,10 +87,14 @@ def read_contents(
     of_nobody = found.pop(None, [])
     of_users = {user_id: interests for user_id, interests in found.items() if user_id in known}
     generated_at = summary.generated_at
+    model = GroupModel.read(directories.groups) if directories.groups else None
+    coevolution = read_coevolution_spec(directories.coevolution) if directories.coevolution else None
     return SnapshotContents(
         catalogue=catalogue,
         item_vectors=np.load(directories.towers / ITEM_VECTORS, allow_pickle=False),
-        users=UserRecords(histories, users, logs.events_until, assembler, vectors),
+        users=UserRecords(
+            histories, users, logs.events_until, assembler, vectors, model.assign(histories) if model else None
+        ),
         default_user=cold_record(tower, assembler, logs.events_until),
         interests={
             user_id: interests_record(user_id, interests, taxonomy.hash, generated_at)
@@ -105,6 +116,14 @@ def read_contents(
         grounding_threshold=summary.grounding_threshold,
         signals={histories.user_ids[user]: record for user, record in signals if record.ByteSize()},
         interest_gpt=read_interest_gpt_spec(directories.interest_gpt) if directories.interest_gpt else None,
+        group_spec=model.spec if model else None,
+        groups=model.records() if model else [],
+        coevolution=coevolution,
+        novel_categories={}
+        if coevolution is None or directories.coevolution is None
+        else novel_categories_records(
+            read_lists(directories.coevolution), catalogue.categories, coevolution, logs.events_until
+        ),
         click_types=[EVENT_TYPES[name] for name in logs.click_types],
         build_configuration=build_configuration,
     )

@@ -1,0 +1,114 @@
+"""The build's steps that group users, and that tune the two LLMs which find what is novel to a group.
+
+Groups and LLMs are fitted as of the cut where the towers' first training ends, so that the lists which scores are
+calibrated on come from models that have not seen the time they are judged by. What was clicked after the cut is the
+increment of the closed loop's next cycles, just as `serendip coevolve` runs them day by day.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from serendipity.groups.model import COEVOLUTION_SPEC, GROUP_SPEC
+from serendipity.offline.build_config import BuildConfig
+from serendipity.offline.coevolution.builder import build_coevolution, continue_coevolution
+from serendipity.offline.coevolution.increment import Increment
+from serendipity.offline.coevolution.lists import read_lists
+from serendipity.offline.groups.builder import build_groups
+from serendipity.offline.groups.group_model import GroupsError
+from serendipity.offline.interest_steps import INTERESTS_CODE
+from serendipity.offline.interests.summary import InterestsSummary
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.offline.steps import Numbers, Step, StepContext
+from serendipity.v1 import records_pb2
+
+_GROUPS_CODE = (*INTERESTS_CODE, "serendipity.groups", "serendipity.keys", "serendipity.offline.groups")
+COEVOLUTION_CODE = (*_GROUPS_CODE, "serendipity.offline.coevolution", "serendipity.offline.tuning")
+
+_FITTED_ON = "validation/logs"
+
+
+class GroupSteps:
+    """Makes the steps of one build. out: the build directory."""
+
+    def __init__(self, config: BuildConfig, out: Path) -> None:
+        self._config = config
+        self._out = out
+
+    def groups(self) -> Step:
+        """Group the users as of the cut; logs in which no user has enough history make no group model."""
+        logs = self._out / _FITTED_ON
+        config = self._config.groups
+
+        def run(context: StepContext) -> Numbers:
+            try:
+                spec = build_groups(logs, context.directory, config, progress=context.progress)
+            except GroupsError as error:
+                return {"made": f"no: {error}"}
+            return {"encoder": spec.model_name, "groups": spec.num_groups}
+
+        return Step("groups", [logs], config.model_dump(mode="json"), _GROUPS_CODE, run)
+
+    def groups_directory(self) -> Path | None:
+        """Where the group model of this build lies; None if none is wanted, or none could be made."""
+        return self._made("groups", GROUP_SPEC)
+
+    def validation_coevolution(self) -> Step:
+        """Tune both LLMs as of the cut, let them correct each other, and make the lists of that moment."""
+        logs, groups = self._out / _FITTED_ON, self._out / "groups"
+        config = self._config.coevolution
+
+        def run(context: StepContext) -> Numbers:
+            spec = build_coevolution(
+                logs, groups, context.directory, config, taxonomy_hash=self._taxonomy_hash("validation/interests")
+            )
+            return _describe(spec, context.directory)
+
+        inputs = [logs, groups, self._out / "validation" / "interests"]
+        return Step(
+            "validation/coevolution", inputs, config.model_dump(mode="json"), COEVOLUTION_CODE, run, resumable=True
+        )
+
+    def coevolution(self) -> Step:
+        """Go on from there with what was clicked since, and make the lists of the end of the logs."""
+        before, logs, groups = self._out / _FITTED_ON, self._out / "logs", self._out / "groups"
+        start = self._out / "validation" / "coevolution"
+
+        def run(context: StepContext) -> Numbers:
+            built = context.directory / "built"
+            shutil.rmtree(built, ignore_errors=True)
+            shutil.copytree(start, built)
+            catalogue = Catalogue.read(before)
+            since = Increment.of_logs(Histories.read(logs), Catalogue.read(logs), catalogue)
+            spec = continue_coevolution(built, before, groups, self._config.increment_cycles, [since])
+            for made in built.iterdir():
+                made.rename(context.directory / made.name)
+            built.rmdir()
+            return _describe(spec, context.directory)
+
+        configuration = {"cycles": self._config.increment_cycles}
+        return Step("coevolution", [before, logs, groups, start], configuration, COEVOLUTION_CODE, run)
+
+    def coevolution_directory(self, name: str = "coevolution") -> Path | None:
+        """Where LLMs and lists of this build lie; None if none are wanted, or none could be made."""
+        return self._made(name, COEVOLUTION_SPEC)
+
+    def _made(self, name: str, spec: str) -> Path | None:
+        directory = self._out / name
+        return directory if self._config.group_source and (directory / spec).is_file() else None
+
+    def _taxonomy_hash(self, interests: str) -> str:
+        return InterestsSummary.read(self._out / interests).taxonomy_hash
+
+
+def _describe(spec: records_pb2.CoevolutionSpec, directory: Path) -> Numbers:
+    return {
+        "Novelty LLM": spec.novelty_model_name,
+        "Relevance LLM": spec.relevance_model_name,
+        "base": spec.base,
+        "cycles": spec.generation,
+        "threshold": spec.threshold,
+        "lists": len(read_lists(directory)),
+    }
