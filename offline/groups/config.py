@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from serendipity.offline.language_models.config import LanguageModelConfig
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -96,6 +98,8 @@ class QuantizerConfig(_Frozen):
 class ProfileConfig(_Frozen):
     """Textual profiles of groups (eq. 7)."""
 
+    language_model: LanguageModelConfig | None = None
+    """The Profile LLM; none: profiles are written from what sets groups apart alone."""
     representatives: Annotated[int, Field(ge=1)] = 10
     """Users nearest to a group's centroid that its profile is written from."""
     titles: Annotated[int, Field(ge=0)] = 5

@@ -120,6 +120,7 @@ def test_training_depends_on_the_seed_alone() -> None:
     second = GroupModel.fit(histories, catalogue, None, config)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.report == second.report
+    assert first.spec == second.spec
     assert np.array_equal(first.vectors(histories), second.vectors(histories))
     other = GroupModel.fit(histories, catalogue, None, config.model_copy(update={"seed": 1}))
     assert not np.array_equal(first.vectors(histories), other.vectors(histories))
