@@ -10,6 +10,7 @@ each user's last clicks, every other data set by time. Writes report.md, coea.js
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from serendipity.offline.datasets.registry import prepare
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.coea.comparison import Cutoffs, compare, run_comparison
 from serendipity.offline.evaluate.coea.protocol import CategorySplit
 from serendipity.offline.evaluate.coea.registry import NAMES, find_methods
@@ -41,19 +43,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare, print the report and say where it lies."""
+    """Compare, print the report and say where it lies; returns 1 when something that is needed is missing."""
+    try:
+        return _compare(args)
+    except BuilderError as error:
+        print(f"serendip evaluate coea: {error}", file=sys.stderr)
+        return 1
+
+
+def _compare(args: argparse.Namespace) -> int:
     name = Path(args.dataset).name
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
-    logs = args.logs or _logs(args.dataset, out)
-    load_split = partial(_split, logs, name in _LEAVE_LAST_OUT)
+    logs = args.logs or find_logs(args.dataset, out)
+    load_split = partial(read_split, logs, name)
     load_methods = partial(find_methods, args.methods)
     console = Console()
     lists = run_comparison(
         load_split, load_methods, range(args.seeds), out / "results", args.jobs, partial(console.print, markup=False)
     )
     split = load_split()
-    comparison = compare(split, load_methods(), lists, Cutoffs.of(split))
+    comparison = compare(split, methods, lists, Cutoffs.of(split))
     rows = f" --methods {' '.join(args.methods)}" if args.methods else ""
     command = f"serendip evaluate coea --dataset {args.dataset}{rows} --seeds {args.seeds}"
     write_report(comparison, split, out, About(name, command, started, time.time() - started))
@@ -62,13 +72,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _split(logs: Path, last_out: bool) -> CategorySplit:
+def read_split(logs: Path, dataset: str) -> CategorySplit:
+    """Split the clicks of logs, by each user's last ones where the data set is compared so."""
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
-    make = CategorySplit.leave_last_out if last_out else CategorySplit.by_time
+    make = CategorySplit.leave_last_out if dataset in _LEAVE_LAST_OUT else CategorySplit.by_time
     return make(histories, catalogue)
 
 
-def _logs(dataset: str, out: Path) -> Path:
+def find_logs(dataset: str, out: Path) -> Path:
+    """Give the logs below `out`, built first where they are missing."""
     logs = out / "logs"
     if not (logs / SUMMARY).is_file():
         host = prepare(dataset, out)

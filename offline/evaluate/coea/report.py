@@ -43,6 +43,11 @@ class About:
     now: float
     seconds: float
 
+    @property
+    def date(self) -> str:
+        """Day of its making, UTC."""
+        return datetime.fromtimestamp(self.now, UTC).date().isoformat()
+
 
 def write_report(comparison: Comparison, split: CategorySplit, out: Path, about: About) -> None:
     """Write report.md, coea.json and trade-off.png to `out`."""
@@ -50,6 +55,11 @@ def write_report(comparison: Comparison, split: CategorySplit, out: Path, about:
     write_atomically(out / JSON_REPORT, json.dumps(_json(comparison, split, about), indent=2).encode())
     write_atomically(out / TRADE_OFF_PLOT, trade_off_plot(comparison))
     write_atomically(out / MARKDOWN_REPORT, markdown(comparison, split, about).encode())
+
+
+def hardware() -> str:
+    """Name the machine a report is made on."""
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def headline(comparison: Comparison) -> tuple[str, ...]:
@@ -66,7 +76,7 @@ def markdown(comparison: Comparison, split: CategorySplit, about: About) -> str:
     lines = [
         f"# CoEA's comparison on {about.dataset}",
         "",
-        f"`{about.command}`, {_date(about)}, {_hardware()}, {about.seconds:.0f} s this time, "
+        f"`{about.command}`, {about.date}, {hardware()}, {about.seconds:.0f} s this time, "
         f"{sum(sum(result.seconds) for result in comparison.results):.0f} s for all results.",
         "",
         f"Split: {split.kind}; {len(test):,} users, {int(test.reachable.any(axis=1).sum()):,} with a target outside "
@@ -176,8 +186,8 @@ def _json(comparison: Comparison, split: CategorySplit, about: About) -> dict[st
     return {
         "dataset": about.dataset,
         "command": about.command,
-        "date": _date(about),
-        "hardware": _hardware(),
+        "date": about.date,
+        "hardware": hardware(),
         "seconds": round(about.seconds),
         "split": split.kind,
         "users": len(split.test),
@@ -201,11 +211,3 @@ def _json(comparison: Comparison, split: CategorySplit, about: About) -> dict[st
             for result in comparison.results
         ],
     }
-
-
-def _date(about: About) -> str:
-    return datetime.fromtimestamp(about.now, UTC).date().isoformat()
-
-
-def _hardware() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} cores"

@@ -66,7 +66,7 @@ def result_path(cache: Path, split: str, method: Method, seed: int) -> Path:
         "split": split,
         "configuration": dict(method.configuration),
         "settings": [dict(setting) for setting in method.settings],
-        "code": _code(type(method).__module__),
+        "code": code_of(type(method).__module__),
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
     slug = "".join(letter if letter.isalnum() else "-" for letter in method.name.lower())
@@ -90,8 +90,8 @@ def _update(digest: hashlib._Hash, episodes: Episodes) -> None:
     digest.update(repr(episodes.recent).encode())
 
 
-def _code(module: str) -> str:
-    """Digest of a module's syntax tree without docstrings."""
+def code_of(module: str) -> str:
+    """Digest a module's syntax tree, without docstrings."""
     source = getattr(sys.modules[module], "__file__", None)
     if source is None:
         return ""
