@@ -55,6 +55,7 @@ def _compare(args: argparse.Namespace) -> int:
     name = Path(args.dataset).name
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
+    methods = find_methods(args.methods)  # what a row lacks is said before data are prepared
     logs = args.logs or find_logs(args.dataset, out)
     load_split = partial(read_split, logs, name)
     load_methods = partial(find_methods, args.methods)
