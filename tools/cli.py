@@ -31,7 +31,7 @@ COMMANDS = {
     "triton": Command("triton", "serve", "run the packaged (or an installed) tritonserver on a model repository"),
     "deploy": Command("deploy", "serve", "place a snapshot's models, load them on Triton, then publish the snapshot"),
     "snapshot": Command("snapshot", "serve", "verify, list, publish or roll back snapshots"),
-    "evaluate": Command("evaluate", "offline,serve", "measure towers, interests or the whole channel on held-out time"),
+    "evaluate": Command("evaluate", "evaluation", "measure towers, interests or the whole channel on held-out time"),
     "distil": Command("distil", "llm", "make InterestGPT: data set, training, comparison with its base"),
     "groups": Command("groups", "offline", "show a group of users, or what is known of all groups"),
     "coevolve": Command("coevolution", "llm", "go on with the loop of the Novelty and Relevance LLMs by some cycles"),

@@ -6,10 +6,11 @@ the libraries of one baseline need not be installed for the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 from serendipity.offline.evaluate.coea.protocol import Method
+from serendipity.offline.evaluate.coea.recbole_library import require_recbole
 
 _PACKAGE = "serendipity.offline.evaluate.coea"
 
@@ -26,12 +27,18 @@ MODULES: dict[str, tuple[str, ...]] = {
 }
 """Module → names of its rows."""
 
+_REQUIREMENTS: Mapping[str, Callable[[], None]] = {"sequential": require_recbole}
+"""Module → check for libraries that it imports no earlier than in training: what is missing is said at once."""
+
 NAMES: tuple[str, ...] = tuple(name for names in MODULES.values() for name in names)
 """Every row's name."""
 
 
 def find_methods(names: Sequence[str] | None = None) -> tuple[Method, ...]:
-    """Make the methods of these names (all by default), in the report's order. Raises ValueError for an unknown one."""
+    """Make the methods of these names (all by default), in the report's order.
+
+    Raises ValueError for an unknown one, LibraryMissing where a row's library is not installed.
+    """
     wanted = set(NAMES if names is None else names)
     unknown = wanted - set(NAMES)
     if unknown:
@@ -39,6 +46,8 @@ def find_methods(names: Sequence[str] | None = None) -> tuple[Method, ...]:
     found: list[Method] = []
     for module, rows in MODULES.items():
         if wanted & set(rows):
+            if module in _REQUIREMENTS:
+                _REQUIREMENTS[module]()
             made = {method.name: method for method in import_module(f"{_PACKAGE}.{module}").methods()}
             found += [made[name] for name in rows if name in wanted]
     return tuple(found)

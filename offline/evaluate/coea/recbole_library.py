@@ -1,0 +1,26 @@
+"""Whether RecBole, whose sequential models are rows of the comparison, is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from serendipity.offline.errors import BuilderError
+
+_PACKAGES = ("recbole", "colorama", "colorlog", "tensorboard", "texttable")
+"""The library, and what importing its models imports."""
+
+
+class LibraryMissing(BuilderError):
+    """A package that only the evaluation needs is not installed: names it, and what to install."""
+
+
+def require_recbole() -> None:
+    """Raise LibraryMissing unless RecBole's models can be imported. They are not imported here: that takes 2 s."""
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise LibraryMissing(
+            f"GRU4Rec, SASRec, BERT4Rec: found no package {', '.join(missing)}, expected RecBole; install it with\n"
+            "    pip install 'serendipity[evaluation]'\n"
+            "    pip install --no-deps recbole==1.2.1\n"
+            "or name the other rows with --methods"
+        )
