@@ -155,8 +155,9 @@ class _Build:
         self._clock = clock
         self._encoder_path = config.text_encoder or default_path()
         self._encoder: TextEncoder | None = None
-        self._interests = InterestSteps(config, out, self._encoder_path, self._text_encoder, out / ".cache")
-        self._groups = GroupSteps(config, out)
+        cache = out / ".cache"
+        self._interests = InterestSteps(config, out, self._encoder_path, self._text_encoder, cache)
+        self._groups = GroupSteps(config, out, cache)
 
     @property
     def num_steps(self) -> int:
@@ -187,7 +188,8 @@ class _Build:
             yield self._groups.groups()
             if self._groups.groups_directory():
                 yield self._groups.validation_coevolution()
-                yield self._groups.coevolution()
+                if self._groups.coevolution_directory("validation/coevolution"):
+                    yield self._groups.coevolution()
         yield self._validation_snapshot(host)
         yield self._calibration(cut)
         yield self._snapshot(host)

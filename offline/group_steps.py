@@ -7,12 +7,16 @@ increment of the closed loop's next cycles, just as `serendip coevolve` runs the
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from serendipity.groups.model import COEVOLUTION_SPEC, GROUP_SPEC
 from serendipity.offline.build_config import BuildConfig
-from serendipity.offline.coevolution.builder import build_coevolution, continue_coevolution
+from serendipity.offline.coevolution.builder import (
+    ShortLogsError,
+    build_coevolution,
+    continue_coevolution,
+    forget_work,
+)
 from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
@@ -27,15 +31,20 @@ from serendipity.v1 import records_pb2
 _GROUPS_CODE = (*INTERESTS_CODE, "serendipity.groups", "serendipity.keys", "serendipity.offline.groups")
 COEVOLUTION_CODE = (*_GROUPS_CODE, "serendipity.offline.coevolution", "serendipity.offline.tuning")
 
+COEVOLUTION = "coevolution"
+"""Step and directory of the LLMs and lists that a snapshot is made of."""
+
 _FITTED_ON = "validation/logs"
 
 
 class GroupSteps:
-    """Makes the steps of one build. out: the build directory."""
+    """Makes the steps of one build. out: the build directory; cache: directory of what may be lost: what language
+    models answered."""
 
-    def __init__(self, config: BuildConfig, out: Path) -> None:
+    def __init__(self, config: BuildConfig, out: Path, cache: Path) -> None:
         self._config = config
         self._out = out
+        self._cache = cache
 
     def groups(self) -> Step:
         """Group the users as of the cut; logs in which no user has enough history make no group model."""
@@ -44,7 +53,9 @@ class GroupSteps:
 
         def run(context: StepContext) -> Numbers:
             try:
-                spec = build_groups(logs, context.directory, config, progress=context.progress)
+                spec = build_groups(
+                    logs, context.directory, config, cache=self._cache / "completions", progress=context.progress
+                )
             except GroupsError as error:
                 return {"made": f"no: {error}"}
             return {"encoder": spec.model_name, "groups": spec.num_groups}
@@ -56,15 +67,20 @@ class GroupSteps:
         return self._made("groups", GROUP_SPEC)
 
     def validation_coevolution(self) -> Step:
-        """Tune both LLMs as of the cut, let them correct each other, and make the lists of that moment."""
+        """Tune both LLMs as of the cut, let them correct each other, and make the lists of that moment; logs in which
+        too few users have enough history make none."""
         logs, groups = self._out / _FITTED_ON, self._out / "groups"
         config = self._config.coevolution
 
         def run(context: StepContext) -> Numbers:
-            spec = build_coevolution(
-                logs, groups, context.directory, config, taxonomy_hash=self._taxonomy_hash("validation/interests")
-            )
-            return _describe(spec, context.directory)
+            try:
+                spec = build_coevolution(
+                    logs, groups, context.directory, config, taxonomy_hash=self._taxonomy_hash("validation/interests")
+                )
+            except ShortLogsError as error:
+                return {"made": f"no: {error}"}
+            forget_work(context.directory)
+            return describe_coevolution(spec, context.directory)
 
         inputs = [logs, groups, self._out / "validation" / "interests"]
         return Step(
@@ -77,21 +93,19 @@ class GroupSteps:
         start = self._out / "validation" / "coevolution"
 
         def run(context: StepContext) -> Numbers:
-            built = context.directory / "built"
-            shutil.rmtree(built, ignore_errors=True)
-            shutil.copytree(start, built)
             catalogue = Catalogue.read(before)
             since = Increment.of_logs(Histories.read(logs), Catalogue.read(logs), catalogue)
-            spec = continue_coevolution(built, before, groups, self._config.increment_cycles, [since])
-            for made in built.iterdir():
-                made.rename(context.directory / made.name)
-            built.rmdir()
-            return _describe(spec, context.directory)
+            spec = continue_coevolution(
+                start, context.directory, before, groups, self._config.increment_cycles, [since]
+            )
+            forget_work(context.directory)
+            return describe_coevolution(spec, context.directory)
 
         configuration = {"cycles": self._config.increment_cycles}
-        return Step("coevolution", [before, logs, groups, start], configuration, COEVOLUTION_CODE, run)
+        inputs = [before, logs, groups, start]
+        return Step(COEVOLUTION, inputs, configuration, COEVOLUTION_CODE, run, resumable=True)
 
-    def coevolution_directory(self, name: str = "coevolution") -> Path | None:
+    def coevolution_directory(self, name: str = COEVOLUTION) -> Path | None:
         """Where LLMs and lists of this build lie; None if none are wanted, or none could be made."""
         return self._made(name, COEVOLUTION_SPEC)
 
@@ -103,7 +117,8 @@ class GroupSteps:
         return InterestsSummary.read(self._out / interests).taxonomy_hash
 
 
-def _describe(spec: records_pb2.CoevolutionSpec, directory: Path) -> Numbers:
+def describe_coevolution(spec: records_pb2.CoevolutionSpec, directory: Path) -> Numbers:
+    """Tell the key numbers of LLMs and lists."""
     return {
         "Novelty LLM": spec.novelty_model_name,
         "Relevance LLM": spec.relevance_model_name,

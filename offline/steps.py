@@ -113,6 +113,35 @@ def run_steps(
         return [_bring_up_to_date(step, out, hashes, display, clock) for step in steps]
 
 
+def renew_step(
+    out: Path, name: str, make: Callable[[Path], Numbers], *, clock: Callable[[], float] = time.monotonic
+) -> Outcome:
+    """Replace what a step made by something that goes on from it, and keep it up to date for the next build.
+
+    The step keeps its key, so that the next build takes the new directory for the step's and runs what depends on it.
+    make: writes the new directory, which holds what a killed run left, while <out>/<name> stays as it is. What is in
+    place is whole at any moment but between two renamings, behind which the next run, or build, moves it into place.
+    Raises StepError when no build made what is in place, or it was changed since, or a build is at work.
+    """
+    with _exclusive(out):
+        hashes = ContentHashes()
+        place = out / name
+        _mend(place, hashes)
+        stamp = _Stamp.read(place)
+        if stamp is None or stamp.content != hashes.of(place):
+            found = "nothing that a build made" if stamp is None else "other content than was stamped"
+            raise StepError(f"{place}: found {found}, expected a step's whole directory; build it (anew)")
+        working = _working(place, stamp.key)
+        working.mkdir(exist_ok=True)
+        (working / STAMP).unlink(missing_ok=True)
+        start = clock()
+        numbers = dict(make(working))
+        seconds = clock() - start
+        _Stamp(stamp.key, hashes.of(working), seconds, numbers).write(working)
+        _move_into_place(working, place)
+        return Outcome(name, True, seconds, numbers)
+
+
 class ContentHashes:
     """SHA-256 of files and directories by content, computed once per file while it stays as it is."""
 
@@ -187,7 +216,7 @@ def _bring_up_to_date(
     place = out / step.name
     place.parent.mkdir(parents=True, exist_ok=True)
     key = step_key(step, hashes)
-    working = place.with_name(f".{place.name}.{key[:16]}")
+    working = _working(place, key)
     current = partial(_is_current, step, key, hashes=hashes)
     if not current(place) and current(working):
         # The last run was killed after it was done and before it was in place.
@@ -220,6 +249,21 @@ def _is_current(step: Step, key: str, directory: Path, *, hashes: ContentHashes)
         and all(path.exists() for path in step.products(stamp.numbers))
         and stamp.content == hashes.of(directory)
     )
+
+
+def _working(place: Path, key: str) -> Path:
+    return place.with_name(f".{place.name}.{key[:16]}")
+
+
+def _mend(place: Path, hashes: ContentHashes) -> None:
+    """Move into place what a killed run had no time to."""
+    if place.exists():
+        return
+    for left in place.parent.glob(f".{place.name}.*"):
+        stamp = _Stamp.read(left)
+        if stamp is not None and left == _working(place, stamp.key) and stamp.content == hashes.of(left):
+            left.rename(place)
+            return
 
 
 def _move_into_place(working: Path, place: Path) -> None:

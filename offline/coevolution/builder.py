@@ -1,4 +1,4 @@
-"""Logs and groups → the two LLMs and the novel-category lists; and the daily run that goes on from them.
+"""Logs and groups → the two LLMs and the novel-category lists; and the run that goes on from them.
 
 <out>/  novelty/ relevance/     the LLMs after the last cycle (serendipity.groups.model)
         lists.parquet           offline.coevolution.lists
@@ -52,11 +52,16 @@ from serendipity.v1 import records_pb2
 CONFIGURATION = "configuration.json"
 CYCLES = "cycles.json"
 _CURVE = "cycles"
+_WORK = ".work-"
 _MAX_PROMPT_TOKENS = {"compact": 256, "chat": 1_024}
 
 
 class CoevolutionError(BuilderError):
     """The LLMs of a build cannot be gone on with: names the file, what was found and what was expected."""
+
+
+class ShortLogsError(CoevolutionError):
+    """The users that nothing is trained on have clicked too little to tell what scores are worth."""
 
 
 def build_coevolution(
@@ -70,8 +75,9 @@ def build_coevolution(
 ) -> records_pb2.CoevolutionSpec:
     """Tune both LLMs, run the configured cycles, make the lists, and write the directory.
 
-    taxonomy_hash: of the build's taxonomy; none: of the catalogue's own. A run that was killed is continued. Raises
-    LogsError, what the group model raises when it is read, and ValueError when the logs are too short.
+    taxonomy_hash: of the build's taxonomy; none: of the catalogue's own. A run that was killed is continued;
+    `forget_work` removes what it kept for that. Raises LogsError, GroupModelError, and ShortLogsError
+    when there is too little to learn from.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     exposures = Exposures.read(logs, len(histories), catalogue)
@@ -81,6 +87,12 @@ def build_coevolution(
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
+    records = InteractionRecords.of(histories, click_groups, config.examples)
+    if not held_out or not _panel(records, config).moments:
+        raise ShortLogsError(
+            f"{logs}: found no click of a validation user outside the latest categories, expected some: the logs are "
+            f"too short, or examples.validation_share = {config.examples.validation_share} is of too few users"
+        )
     started = work / "start"
     if started.is_dir():
         llms = _read_llms(started, config, config.base)
@@ -94,18 +106,16 @@ def build_coevolution(
         _save_llms(llms, beside)
         beside.rename(started)
     start = normalised(llms, renderer, held_out, config, 0)
-    records = InteractionRecords.of(histories, click_groups, config.examples)
     loop = _loop(records, start, config, exposures)
     found, reports = loop.run(start.llms, config.pco.cycles, work / "cycles", stage=stage)
     result = normalised(found, renderer, held_out, config, reports[-1].cycle)
     stage(result.generation, "lists")
-    spec = _write(out, result, reports, [], histories, model, config, taxonomy_hash or _taxonomy_hash(catalogue))
-    shutil.rmtree(work, ignore_errors=True)
-    return spec
+    return _write(out, result, reports, [], histories, model, config, taxonomy_hash or _taxonomy_hash(catalogue))
 
 
 def continue_coevolution(
     built: Path,
+    out: Path,
     logs: Path,
     groups: Path,
     cycles: int,
@@ -114,15 +124,13 @@ def continue_coevolution(
     shown: Sequence[Increment] = (),
     stage: Stage = lambda _cycle, _name: None,
 ) -> records_pb2.CoevolutionSpec:
-    """Run more cycles from the LLMs of a build, with what came in since, and replace its directory by a new one.
+    """Run more cycles from the LLMs of a build, with what came in since, and write another directory.
 
-    built: as build_coevolution wrote it. logs, groups: those it was built of. increments: clicks since, by the
-    catalogue of `logs`; shown: exposures since, likewise. A run that was killed is continued if all of it is the same;
-    readers see the old directory or the new one, but for the moment between two renamings, which the next run mends.
+    built: as build_coevolution wrote it; it stays as it is. out: the new directory. logs, groups: those that `built` is
+    of, or later logs of the same catalogue. increments: clicks since, by the catalogue of `logs`; shown: exposures
+    since, likewise. A run that was killed is continued if all of it is the same; `forget_work` removes what it kept.
     Raises CoevolutionError when the group model is another one, LogsError, GroupModelError.
     """
-    beside, old = built.with_name(f".{built.name}.next"), built.with_name(f".{built.name}.old")
-    _mend(built, beside, old)
     spec = read_coevolution_spec(built)
     config = _read_configuration(built / CONFIGURATION)
     model = GroupModel.read(groups)
@@ -140,10 +148,15 @@ def continue_coevolution(
     start = normalised(_read_llms(built, config, spec.base), renderer, held_out, config, spec.generation)
     records = InteractionRecords.of(histories, click_groups, config.examples, increment=is_new)
     work = _work(
-        beside,
+        out,
         [
             config.model_dump_json(), model.spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint,
-            hash_of([histories.times.tobytes(), histories.categories.tobytes(), histories.offsets.tobytes()]),
+            hash_of(
+                [
+                    histories.times.tobytes(), histories.categories.tobytes(), histories.offsets.tobytes(),
+                    is_new.tobytes(), exposures.times.tobytes(), exposures.categories.tobytes(),
+                ]
+            ),
         ],
     )  # fmt: skip
     loop = _loop(records, start, config, exposures)
@@ -151,27 +164,23 @@ def continue_coevolution(
     result = normalised(found, renderer, held_out, config, reports[-1].cycle)
     stage(result.generation, "lists")
     earlier = _read_curve(built / CURVES)
-    made = _write(beside, result, reports, earlier, histories, model, config, spec.taxonomy_hash, base=spec.base)
-    shutil.rmtree(work, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-    stage(result.generation, "placing")
-    built.rename(old)
-    beside.rename(built)
-    shutil.rmtree(old, ignore_errors=True)
-    return made
+    return _write(out, result, reports, earlier, histories, model, config, spec.taxonomy_hash, base=spec.base)
+
+
+def forget_work(out: Path) -> None:
+    """Remove what a run keeps to be continued, when what it made is in place."""
+    for work in out.glob(f"{_WORK}*"):
+        shutil.rmtree(work)
 
 
 def _loop(records: InteractionRecords, start: Coevolution, config: CoevolutionConfig, exposures: Exposures) -> Loop:
+    judge = Judge(start.relevance, start.scale, start.offset)
+    return Loop(records, _panel(records, config), judge, start.renderer, config, exposures, start.generation)
+
+
+def _panel(records: InteractionRecords, config: CoevolutionConfig) -> Panel:
     held_out = InteractionRecords.of(records.histories, records.groups, config.examples, split="validation")
-    return Loop(
-        records,
-        Panel.of(held_out, config.pco.panel, config.seed),
-        Judge(start.relevance, start.scale, start.offset),
-        start.renderer,
-        config,
-        exposures,
-        start.generation,
-    )
+    return Panel.of(held_out, config.pco.panel, config.seed)
 
 
 def _write(
@@ -233,21 +242,12 @@ def _read_llms(directory: Path, config: CoevolutionConfig, base: str) -> Llms:
 
 def _work(out: Path, identity: Sequence[str]) -> Path:
     """Make the directory of what a killed run leaves, and remove those of other runs."""
-    work = out / f".work-{hash_of(part.encode() for part in identity)[:16]}"
-    for other in out.glob(".work-*"):
+    work = out / f"{_WORK}{hash_of(part.encode() for part in identity)[:16]}"
+    for other in out.glob(f"{_WORK}*"):
         if other != work:
             shutil.rmtree(other)
     work.mkdir(parents=True, exist_ok=True)
     return work
-
-
-def _mend(built: Path, beside: Path, old: Path) -> None:
-    """Finish what a run killed between two renamings began."""
-    if not built.exists():
-        for whole in (beside, old):
-            if (whole / COEVOLUTION_SPEC).is_file():
-                whole.rename(built)
-                return
 
 
 def _read_configuration(path: Path) -> CoevolutionConfig:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from serendipity.offline.progress import build_display, describe, summary
-from serendipity.offline.steps import STAMP, Outcome, Step, StepContext, StepError, run_steps
+from serendipity.offline.steps import STAMP, Outcome, Step, StepContext, StepError, renew_step, run_steps
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -266,6 +267,90 @@ def _printed(show: Callable[[Console], None], *, terminal: bool) -> str:
     file = io.StringIO()
     show(Console(file=file, force_terminal=terminal, width=100))
     return file.getvalue()
+
+
+def test_a_renewed_step_is_up_to_date_and_what_depends_on_it_runs(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    steps = [_upper(source, name="first"), _upper(out / "first", name="second")]
+    _build(steps, out)
+
+    def longer(directory: Path) -> dict[str, int]:
+        text = (out / "first" / "text.txt").read_text() + ", and more"
+        (directory / "text.txt").write_text(text)
+        return {"characters": len(text)}
+
+    assert renew_step(out, "first", longer).numbers == {"characters": 19}
+    again = _build(steps, out)
+    assert [(o.ran, o.numbers["characters"]) for o in again] == [(False, 19), (True, 19)]
+    assert (out / "second" / "text.txt").read_text() == "SOME TEXT, AND MORE"
+    assert [path.name for path in out.iterdir() if path.is_dir()] == ["first", "second"]
+
+
+def test_a_renewal_that_fails_leaves_the_step_and_what_it_may_go_on_with(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    steps = [_upper(source)]
+    _build(steps, out)
+
+    def fail(directory: Path) -> dict[str, int]:
+        (directory / "text.txt").write_text("half")
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        renew_step(out, "upper", fail)
+    assert (out / "upper" / "text.txt").read_text() == "SOME TEXT"
+    assert not _build(steps, out)[0].ran
+
+    def go_on(directory: Path) -> dict[str, int]:
+        with (directory / "text.txt").open("a") as file:
+            return {"characters": file.write(" a text")}
+
+    renew_step(out, "upper", go_on)
+    assert (out / "upper" / "text.txt").read_text() == "half a text"
+
+
+def test_a_renewal_killed_between_two_renamings_is_in_place_for_whoever_comes_next(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(text: str) -> Callable[[Path], dict[str, int]]:
+        return lambda directory: {"characters": (directory / "text.txt").write_text(text)}
+
+    rename = Path.rename
+
+    def kill(path: Path, target: Path) -> Path:
+        if not target.name.startswith("."):
+            raise RuntimeError("killed")
+        return rename(path, target)
+
+    for name in ("a build", "a renewal"):
+        out = tmp_path / name
+        _build([_upper(source)], out)
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", kill)
+            with pytest.raises(RuntimeError, match="killed"):
+                renew_step(out, "upper", write("new"))
+        assert not (out / "upper").exists()
+        if name == "a build":
+            assert not _build([_upper(source)], out)[0].ran
+            assert (out / "upper" / "text.txt").read_text() == "new"
+        else:
+            renew_step(out, "upper", lambda to, out=out: write((out / "upper" / "text.txt").read_text() + "er")(to))
+            assert (out / "upper" / "text.txt").read_text() == "newer"
+        assert not list(out.glob(".upper*"))
+
+
+@pytest.mark.parametrize("what", ["nothing", "unstamped", "changed"])
+def test_only_what_a_build_made_is_renewed(source: Path, tmp_path: Path, what: str) -> None:
+    out = tmp_path / "out"
+    _build([_upper(source)], out)
+    if what == "nothing":
+        shutil.rmtree(out / "upper")
+    elif what == "unstamped":
+        (out / "upper" / STAMP).unlink()
+    else:
+        (out / "upper" / "text.txt").write_text("by hand")
+    expected = "other content than was stamped" if what == "changed" else "nothing that a build made"
+    with pytest.raises(StepError, match=f"upper: found {expected}"):
+        renew_step(out, "upper", lambda _: pytest.fail("nothing to go on from"))
 
 
 def test_without_a_terminal_there_is_a_plain_line_when_a_step_starts_and_ends(source: Path, tmp_path: Path) -> None:
