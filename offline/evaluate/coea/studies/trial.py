@@ -1,0 +1,159 @@
+"""One training of a study with one seed, kept on disk: what a killed study continues from.
+
+Answers are kept, not figures, as `result_cache` does; trials of one seed run in one process, one after the other, so
+that they share what they have in common.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.layout import write_atomically
+from serendipity.offline.evaluate.coea.protocol import CategorySplit
+from serendipity.offline.evaluate.coea.result_cache import code_of, fingerprint
+from serendipity.offline.evaluate.coea.shared_trainings import SharedTrainings
+from serendipity.offline.towers.threads import limited_threads
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_PREFIX = "answers."
+
+Answers = Mapping[str, NDArray[np.generic]]
+"""What a trial found, by name: whatever its study asks for."""
+
+
+class Trial(Protocol):
+    """What a study runs once a seed.
+
+    name: unique among the trials of a run. configuration: everything that changes its answers besides split and seed,
+    JSON-able.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in file names and reports."""
+        ...
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        """Everything that changes its answers besides split and seed."""
+        ...
+
+    def run(self, split: CategorySplit, seed: int, shared: SharedTrainings) -> Answers:
+        """Train on split.training and answer. shared: with the other trials of this seed."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial with one seed found. seconds: its own, what it was the first to share included."""
+
+    name: str
+    seed: int
+    seconds: float
+    answers: Answers
+
+    def write(self, path: Path) -> None:
+        """Write beside, then move into place."""
+        about = {"name": self.name, "seed": self.seed, "seconds": self.seconds}
+        buffer = io.BytesIO()
+        prefixed = {_PREFIX + name: found for name, found in self.answers.items()}
+        np.savez_compressed(buffer, about=np.array(json.dumps(about)), **prefixed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path) -> TrialResult:
+        """Read what `write` wrote."""
+        with np.load(path) as stored:
+            about = json.loads(str(stored["about"]))
+            answers = {name.removeprefix(_PREFIX): stored[name] for name in stored.files if name.startswith(_PREFIX)}
+        return cls(about["name"], about["seed"], about["seconds"], answers)
+
+
+def trial_path(cache: Path, split: str, trial: Trial, seed: int) -> Path:
+    """Name the file of a trial with a seed, by the same rule as `result_cache.result_path`. split: its fingerprint."""
+    facts = {
+        "format": _FORMAT,
+        "split": split,
+        "configuration": dict(trial.configuration),
+        "code": code_of(type(trial).__module__),
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    slug = "".join(letter if letter.isalnum() else "-" for letter in trial.name.lower())
+    return cache / f"{slug}-{seed}-{digest}.npz"
+
+
+def run_trials(
+    load_split: Callable[[], CategorySplit],
+    trials: Sequence[Trial],
+    seeds: Sequence[int],
+    cache: Path,
+    jobs: int = 1,
+    report: Callable[[str], None] = logger.info,
+) -> list[TrialResult]:
+    """Run with every seed what is not in the cache yet; returns all, trials in their order, seeds within.
+
+    load_split: called in every process, so it must be picklable, as trials must, where jobs > 1. A job is one core and
+    one seed: what a killed run was computing is lost, and no more. report: told of every result.
+    """
+    split = load_split()
+    asked = fingerprint(split)
+    paths = {(t, seed): trial_path(cache, asked, trial, seed) for t, trial in enumerate(trials) for seed in seeds}
+    missing = {
+        seed: [(trial, paths[t, seed]) for t, trial in enumerate(trials) if not paths[t, seed].is_file()]
+        for seed in seeds
+    }
+    wanted = {seed: rest for seed, rest in missing.items() if rest}
+    if jobs <= 1:
+        for seed, rest in wanted.items():
+            _run_seed(split, rest, seed, report)
+    elif wanted:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(load_split,)) as pool:
+            running = [pool.submit(_run_in_worker, rest, seed) for seed, rest in wanted.items()]
+            for done in as_completed(running):
+                for line in done.result():
+                    report(line)
+    return [TrialResult.read(path) for path in paths.values()]
+
+
+def _run_seed(
+    split: CategorySplit, trials: Sequence[tuple[Trial, Path]], seed: int, report: Callable[[str], None]
+) -> None:
+    shared = SharedTrainings()
+    for trial, path in trials:
+        started = time.perf_counter()
+        with limited_threads(1):
+            answers = trial.run(split, seed, shared)
+        found = TrialResult(trial.name, seed, time.perf_counter() - started, answers)
+        found.write(path)
+        report(f"{trial.name}, seed {seed}: {found.seconds:.1f} s")
+
+
+_worker: dict[str, CategorySplit] = {}
+"""Split of a worker process, loaded once."""
+
+
+def _start_worker(load_split: Callable[[], CategorySplit]) -> None:
+    _worker["split"] = load_split()
+
+
+def _run_in_worker(trials: Sequence[tuple[Trial, Path]], seed: int) -> list[str]:
+    lines: list[str] = []
+    _run_seed(_worker["split"], trials, seed, lines.append)
+    return lines

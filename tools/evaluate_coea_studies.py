@@ -1,0 +1,94 @@
+"""Study CoEA beside its table: rounds of its cycles, what its categories have to do with its users, its parameters.
+
+    serendip evaluate coea-studies --dataset ml-1m                       everything, 5 seeds
+    serendip evaluate coea-studies --dataset ml-1m --studies rounds --seeds 2
+    serendip evaluate coea-studies --dataset ml-1m --studies sweeps --seeds 2 --jobs 2
+
+rounds     quality and novelty after every round, with and without the divergence (Figure 4)
+affinity   cosine of the categories named and the user's long-term interest (Table 3)
+sweeps     one parameter moved at a time, on validation, at small scale (Figure 6)
+
+Every trial is kept below --out, so that a killed run goes on where it stopped; one core and one seed a job. Each study
+writes a page, its numbers and a plot: STUDY.md, STUDY.json, STUDY.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from serendipity.offline.evaluate.coea.protocol import CategorySplit
+from serendipity.offline.evaluate.coea.report import About
+from serendipity.offline.evaluate.coea.studies import affinity, rounds, sweeps
+from serendipity.offline.evaluate.coea.studies.pages import write_affinity, write_rounds, write_sweeps
+from serendipity.offline.evaluate.coea.studies.panel import VALIDATION_USERS, reduced
+from serendipity.offline.evaluate.coea.studies.trial import Trial, run_trials
+from serendipity.offline.evaluate.coea.studies.variant import Variant
+from serendipity.tools.evaluate_coea import find_logs, read_split
+
+STUDIES = ("rounds", "affinity", "sweeps")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `serendip evaluate coea-studies`."""
+    parser.add_argument("--dataset", default="ml-1m", help="data set or host folder")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of all its clicks (default: built below --out)")
+    parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES, help="some instead of all")
+    parser.add_argument("--rounds", type=int, default=rounds.ROUNDS, help="rounds of the curves")
+    parser.add_argument(
+        "--validation-users", type=int, default=VALIDATION_USERS, help="users asked for on validation, at most"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds run at once, one core each")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="pages and results (default: var/evaluation/coea/…)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the trials of the studies, print each study's page and say where it lies."""
+    name = Path(args.dataset).name
+    out = args.out or Path("var") / "evaluation" / "coea" / name
+    started = time.time()
+    load_split = partial(_split, args.logs or find_logs(args.dataset, out), name, args.validation_users)
+    base = Variant()
+    found_sweeps = sweeps.sweeps(sweeps.small(base))
+    trials: dict[str, Sequence[Trial]] = {
+        "rounds": rounds.trials(base, args.rounds),
+        "affinity": (affinity.AffinityTrial(base),),
+        "sweeps": sweeps.trials(found_sweeps),
+    }
+    wanted = [study for study in STUDIES if study in args.studies]
+    console = Console()
+    results = run_trials(
+        load_split,
+        [trial for study in wanted for trial in trials[study]],
+        range(args.seeds),
+        out / "results",
+        args.jobs,
+        partial(console.print, markup=False),
+    )
+    split = load_split()
+    command = f"serendip evaluate coea-studies --dataset {args.dataset} --studies {' '.join(wanted)}"
+    about = About(name, f"{command} --seeds {args.seeds}", started, time.time() - started)
+    for study in wanted:
+        names = {trial.name for trial in trials[study]}
+        ours = [result for result in results if result.name in names]
+        if study == "rounds":
+            page = write_rounds(rounds.study(ours, split), split, out, about)
+        elif study == "affinity":
+            page = write_affinity(affinity.study(ours, split), split, out, about)
+        else:
+            seconds = sum(result.seconds for result in ours)
+            page = write_sweeps(sweeps.study(found_sweeps, ours, split), seconds, split, out, about)
+        console.print(Markdown(page.read_text(encoding="utf-8")))
+        console.print(f"written: {page}")
+    return 0
+
+
+def _split(logs: Path, dataset: str, validation_users: int) -> CategorySplit:
+    return reduced(read_split(logs, dataset), validation_users)
