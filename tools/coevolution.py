@@ -78,7 +78,9 @@ def _since(args: argparse.Namespace, catalogue: Catalogue, console: Console) -> 
     if args.logs is not None:
         clicks.append(Increment.of_logs(Histories.read(args.logs), Catalogue.read(args.logs), catalogue))
         console.print(
-            f"{args.logs}: {len(clicks[-1]):,} clicks, {clicks[-1].unknown:,} of unknown categories", highlight=False
+            f"{args.logs}: {len(clicks[-1]):,} clicks, {clicks[-1].unknown:,} of unknown categories",
+            highlight=False,
+            soft_wrap=True,
         )
     if args.feedback is not None:
         types = LogsSummary.read(logs_directory(args.build / "logs")).click_types
@@ -90,5 +92,6 @@ def _since(args: argparse.Namespace, catalogue: Catalogue, console: Console) -> 
             f"{args.feedback}: {len(feedback.clicks):,} clicks, {len(feedback.shown):,} exposures; "
             f"left out: {rest or 'nothing'}",
             highlight=False,
+            soft_wrap=True,
         )
     return clicks, shown
