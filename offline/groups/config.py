@@ -40,18 +40,21 @@ class InterestConfig(_Frozen):
     num_layers · window clicks, and one pass over a history gives the interest at every moment of it."""
     min_item_clicks: Annotated[int, Field(ge=1)] = 5
     """Kept clicks an item needs for an embedding of its own; rarer ones are known by their category."""
-    epochs: Annotated[int, Field(ge=1)] = 3
+    epochs: Annotated[int, Field(ge=1)] = 2
     """Passes over the users; each shows one stretch of num_layers · window kept clicks of every user."""
+    min_steps: Annotated[int, Field(ge=0)] = 400
+    """Steps below which there are more passes, up to twice as many: where users are few."""
     batch_clicks: Annotated[int, Field(ge=1)] = 1024
     """Positions of a batch, padding included."""
     num_negatives: Annotated[int, Field(ge=1)] = 256
     """Items the next one is told from, drawn per batch from the popular; all of them where there are no more."""
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 6e-3
     """AdamW's, at its height; it rises over the first tenth of the steps and falls to zero (cosine)."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     """AdamW's."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of embeddings and of what each layer adds."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of embeddings and of what each layer adds; two passes do not overfit, and 0.1 costs a third more time for fewer
+    hits."""
     validation_users: Annotated[int, Field(ge=0)] = 1000
     """Users whose last kept click is not learned from but asked for, to tell what the interest is worth."""
 
@@ -78,13 +81,13 @@ class QuantizerConfig(_Frozen):
     """Width of what is quantised."""
     hidden_dim: Annotated[int, Field(ge=1)] = 128
     """Width of the hidden layer of encoder and decoder."""
-    prefixes: Annotated[int, Field(ge=0)] = 4
+    prefixes: Annotated[int, Field(ge=0)] = 2
     """Earlier moments of each user that are quantised beside the latest: groups are assigned as of the past too."""
-    epochs: Annotated[int, Field(ge=1)] = 10
+    epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the interests."""
-    batch_size: Annotated[int, Field(ge=1)] = 1024
+    batch_size: Annotated[int, Field(ge=1)] = 512
     """Interests of a batch."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0)] = 6e-3
     """AdamW's."""
     commitment_weight: Annotated[float, Field(ge=0)] = 0.25
     """Weight of the commitment loss against the reconstruction loss."""

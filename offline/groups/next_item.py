@@ -84,18 +84,19 @@ class NextItemTrainer:
         self._generator = torch.Generator().manual_seed(seed)
 
     def train(self, progress: Progress | None = None) -> NextItemReport:
-        """Train for config.epochs and validate. Draws from torch's global random state (dropout)."""
+        """Train for `num_epochs` and validate. Draws from torch's global random state (dropout)."""
         config = self._config
         taken = np.minimum(self._learned, config.sequence_length)
         batches = of_like_length(taken, config.batch_clicks)
-        num_steps = max(1, len(batches) * config.epochs)
+        epochs = num_epochs(config, len(batches)) if int((self._counts > 0).sum()) > 1 else 0
+        num_steps = max(1, len(batches) * epochs)
         parameters = [*self._encoder.parameters(), self._bias]
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, num_steps))
-        task = progress.add_task("long-term interests", total=config.epochs) if progress else None
+        task = progress.add_task("long-term interests", total=epochs) if progress else None
         losses = []
         self._encoder.train()
-        for _ in range(config.epochs if int((self._counts > 0).sum()) > 1 else 0):
+        for _ in range(epochs):
             total = positions = 0.0
             for number in self._random.permutation(len(batches)):
                 loss, count = self._step(batches[number], optimizer, parameters)
@@ -167,6 +168,12 @@ class NextItemTrainer:
             hits += int((best == target.unsqueeze(1)).sum())
             popular_hits += int((popular == target.unsqueeze(1)).sum())
         return hits / len(self._validation), popular_hits / len(self._validation)
+
+
+def num_epochs(config: InterestConfig, num_batches: int) -> int:
+    """Passes over so many batches: config.epochs, or up to twice as many where that is fewer than min_steps."""
+    wanted = -(-config.min_steps // max(1, num_batches))
+    return max(config.epochs, min(wanted, 2 * config.epochs))
 
 
 def _rate(step: int, num_steps: int) -> float:

@@ -14,7 +14,14 @@ ITEMS_PER_CATEGORY = 5
 CONFIG = GroupsConfig(
     sequence=SequenceConfig(threshold=2, counted="category", min_clicks=3),
     interest=InterestConfig(
-        dim=16, window=4, epochs=12, batch_clicks=256, min_item_clicks=2, learning_rate=1e-2, validation_users=8
+        dim=16,
+        window=4,
+        epochs=12,
+        min_steps=0,
+        batch_clicks=256,
+        min_item_clicks=2,
+        learning_rate=1e-2,
+        validation_users=8,
     ),
     quantizer=QuantizerConfig(codebook_size=4, num_quantizers=2, latent_dim=4, hidden_dim=16, epochs=10, prefixes=2),
     num_groups=3,
