@@ -42,7 +42,7 @@ class InterestConfig(_Frozen):
     """Kept clicks an item needs for an embedding of its own; rarer ones are known by their category."""
     epochs: Annotated[int, Field(ge=1)] = 2
     """Passes over the users; each shows one stretch of num_layers · window kept clicks of every user."""
-    min_steps: Annotated[int, Field(ge=0)] = 400
+    min_steps: Annotated[int, Field(ge=0)] = 350
     """Steps below which there are more passes, up to twice as many: where users are few."""
     batch_clicks: Annotated[int, Field(ge=1)] = 1024
     """Positions of a batch, padding included."""
