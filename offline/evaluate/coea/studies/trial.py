@@ -13,10 +13,11 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _PREFIX = "answers."
+_POLL_SECONDS = 1.0
 
 Answers = Mapping[str, NDArray[np.generic]]
 """What a trial found, by name: whatever its study asks for."""
@@ -123,12 +125,7 @@ def run_trials(
         for seed, rest in wanted.items():
             _run_seed(split, rest, seed, report)
     elif wanted:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(load_split,)) as pool:
-            running = [pool.submit(_run_in_worker, rest, seed) for seed, rest in wanted.items()]
-            for done in as_completed(running):
-                for line in done.result():
-                    report(line)
+        _run_seeds_at_once(load_split, wanted, jobs, report)
     return [TrialResult.read(path) for path in paths.values()]
 
 
@@ -145,15 +142,32 @@ def _run_seed(
         report(f"{trial.name}, seed {seed}: {found.seconds:.1f} s")
 
 
-_worker: dict[str, CategorySplit] = {}
-"""Split of a worker process, loaded once."""
+def _run_seeds_at_once(
+    load_split: Callable[[], CategorySplit],
+    wanted: Mapping[int, Sequence[tuple[Trial, Path]]],
+    jobs: int,
+    report: Callable[[str], None],
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    lines = context.SimpleQueue()
+    start = (load_split, lines)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=start) as pool:
+        running = {pool.submit(_run_in_worker, rest, seed) for seed, rest in wanted.items()}
+        while running:
+            done, running = wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            while not lines.empty():
+                report(lines.get())
+            for one in done:
+                one.result()
 
 
-def _start_worker(load_split: Callable[[], CategorySplit]) -> None:
-    _worker["split"] = load_split()
+_worker: dict[str, Any] = {}
+"""Split of a worker process, loaded once, and where it reports to."""
 
 
-def _run_in_worker(trials: Sequence[tuple[Trial, Path]], seed: int) -> list[str]:
-    lines: list[str] = []
-    _run_seed(_worker["split"], trials, seed, lines.append)
-    return lines
+def _start_worker(load_split: Callable[[], CategorySplit], lines: SimpleQueue[str]) -> None:
+    _worker["split"], _worker["lines"] = load_split(), lines
+
+
+def _run_in_worker(trials: Sequence[tuple[Trial, Path]], seed: int) -> None:
+    _run_seed(_worker["split"], trials, seed, _worker["lines"].put)

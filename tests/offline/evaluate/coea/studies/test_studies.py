@@ -188,6 +188,21 @@ def test_a_second_run_of_trials_computes_nothing_again(split: CategorySplit, tmp
     assert one.runs == [0, 1, 2, 0]
 
 
+def cyclists_split() -> CategorySplit:
+    return CategorySplit.leave_last_out(cyclists(), catalogue(8))
+
+
+def test_a_worker_process_runs_all_of_a_seed_and_reports_every_trial(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    results = run_trials(
+        cyclists_split, [Counting("one"), Counting("other")], [7], tmp_path, jobs=2, report=told.append
+    )
+
+    assert [found.answers["seed of all"].tolist() for found in results] == [[7], [7]]
+    assert [line.split(":")[0] for line in told] == ["one, seed 7", "other, seed 7"]
+
+
 def test_every_study_writes_a_page_its_numbers_and_a_plot(
     split: CategorySplit, curves: rounds.RoundsStudy, cosines: TrialResult, tmp_path: Path
 ) -> None:
