@@ -18,7 +18,7 @@ from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import wanted_list
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
 from serendipity.channel.snapshot import Snapshot
-from serendipity.groups.lists import AlignedCategory, aligned_list, alignment
+from serendipity.groups.lists import AlignedCategory, aligned_list, alignment, llms_hash
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.interests.prompt import PromptStyle
 from serendipity.v1 import records_pb2
@@ -184,4 +184,5 @@ def _record(kept: Sequence[AlignedCategory], model: ListModel, now: int) -> reco
         group_model_id=model.spec.group_model_id,
         generation=model.spec.generation,
         taxonomy_hash=model.snapshot.taxonomy_hash,
+        llms_hash=llms_hash(model.spec),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from serendipity.groups.lists import llms_hash
 from serendipity.keys import novel_category_key
 from serendipity.v1 import records_pb2
 
@@ -32,10 +33,12 @@ def is_current(
     """Tell whether a list, an empty one too, is what the LLMs of a snapshot would give now; others are stale.
 
     spec: of the snapshot; taxonomy_hash: its first 8 bytes. Age does not matter: the LLMs are told the group's profile
-    and the categories of the key, so that a list changes only when they do.
+    and the categories of the key, so that a list changes only when they do. A list that does not say which LLMs wrote
+    it, such as a snapshot's own, is told by their generation alone.
     """
     return (
         record.group_model_id == spec.group_model_id
         and record.generation == spec.generation
         and record.taxonomy_hash == taxonomy_hash
+        and record.llms_hash in (0, llms_hash(spec))
     )

@@ -22,6 +22,7 @@ from serendipity.channel.recalled import NovelCategoryKey, SourceState
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Snapshot, SnapshotHolder, open_snapshot
 from serendipity.channel.state import EmptyUserState
+from serendipity.groups.lists import llms_hash
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.keys import novel_category_key
 from serendipity.v1 import channel_pb2 as pb
@@ -277,6 +278,19 @@ def test_a_list_of_an_earlier_generation_serves_is_stale_and_wanted_anew(
     state.put(novel_list(grouped_world.world, group, recent, generation=GENERATION - 1), group, recent)
     novel = read(grouped_snapshot, other_user, state).novel_categories
     assert (novel.key, novel.state, novel.generation) == (Key.M3, SourceState.STALE, GENERATION - 1)
+    assert [want.categories for want in state.wanted] == [recent]
+
+
+def test_a_list_of_llms_tuned_from_scratch_at_the_same_generation_is_stale_too(
+    grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, other_user: str
+) -> None:
+    group, recent = grouped_world.group_of(other_user), grouped_world.recent(other_user)
+    llms = grouped_snapshot.coevolution
+    assert llms is not None
+    for hash_of_llms, expected in ((llms_hash(llms), SourceState.OK), (1, SourceState.STALE)):
+        state.put(novel_list(grouped_world.world, group, recent, llms_hash=hash_of_llms), group, recent)
+        novel = read(grouped_snapshot, other_user, state).novel_categories
+        assert (novel.key, novel.state) == (Key.M3, expected)
     assert [want.categories for want in state.wanted] == [recent]
 
 

@@ -15,6 +15,10 @@ import pytest
 import torch
 
 from serendipity.groups import model
+from serendipity.groups.prompt import novelty_prompt, relevance_prompt
+from serendipity.offline.coevolution.config import CoevolutionConfig
+from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.tuning.config import TinyLmConfig
 from serendipity.tools.placement import place_coevolution_llms
 from tests.fixtures.tiny_coevolution import CATEGORIES, make_tiny_coevolution
 
@@ -107,3 +111,31 @@ def test_the_fingerprint_is_that_of_the_contract(placed: Placed) -> None:
     prompts: Any = placed.modules["prompts"]
     for version in (placed.novelty, placed.relevance):
         assert prompts.fingerprint(version / "model") == model.llm_fingerprint(version / "model")
+
+
+MARKED = ("<Sale>", "[New] Arrivals", "<pad>", "<end>", "[<|TEA|>]", "WINE")
+"""Names that begin as marks do, or are the tokenizer's own; each is a token of it as prompts write it."""
+
+
+def test_names_like_marks_are_answered_in_triton_as_they_are_in_batches(placed: Placed, tmp_path: Path) -> None:
+    profiles = ["prefers <Sale>, WINE. rarely [New] Arrivals", "<end><pad> [INST] <|im_end|>"]
+    tiny = TinyLmConfig(hidden_size=16, num_layers=1, num_heads=2)
+    llm = NoveltyLlm.open(CoevolutionConfig(tiny=tiny), MARKED, profiles)
+    llm.save(tmp_path)
+    written: Any = placed.modules["prompts"]
+    triton = written.Prompts(tmp_path, "compact", "", written.Limits(200, 0), cut=False)
+    prompts = [
+        prompt
+        for profile in profiles
+        for told in ((), MARKED[:1], MARKED[1:4], MARKED[3:])
+        for prompt in (novelty_prompt(profile, told, "compact"), relevance_prompt(profile, told, MARKED[0], "compact"))
+    ]
+    assert [triton.write(prompt).tokens for prompt in prompts] == llm.prompt_tokens(prompts)
+    asked, excluded = prompts[::2], [frozenset(MARKED[number % 3 : 4]) for number in range(len(prompts[::2]))]
+    module: Any = placed.modules["ranking"]
+    texts = llm.base.tokenizer.batch_decode(llm.answers)
+    ranked = module.Ranking(tmp_path, triton, list(MARKED), texts, CPU)
+    served = ranked.rank([triton.write(prompt) for prompt in asked], [3] * len(asked), excluded)
+    for answered, expected in zip(served, llm.rank(asked, 3, excluded), strict=True):
+        assert [name for name, _ in answered] == [name for name, _ in expected]
+        assert [value for _, value in answered] == pytest.approx([value for _, value in expected], abs=1e-5)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from serendipity.v1 import records_pb2
 
 LIST_LENGTH = 64
 """Categories a stored list holds at most."""
@@ -38,3 +41,20 @@ def aligned_list(
         if math.isfinite(value) and value >= threshold
     ]
     return sorted(kept, key=lambda aligned: -aligned.alignment)[:most]
+
+
+def llms_hash(spec: records_pb2.CoevolutionSpec) -> int:
+    """Name what decides lists beside profiles and categories: both LLMs and how their answers are used. 64 bits, not 0.
+
+    Unlike the generation, it tells LLMs that were tuned from scratch from those before them.
+    """
+    parts = (
+        spec.novelty_fingerprint,
+        spec.relevance_fingerprint,
+        spec.prompt_style,
+        spec.num_candidates,
+        spec.threshold,
+        spec.score_scale,
+        spec.score_offset,
+    )
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") or 1

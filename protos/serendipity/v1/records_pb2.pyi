@@ -200,20 +200,22 @@ class ItemRecord(_message.Message):
     def __init__(self, row: _Optional[int] = ..., category: _Optional[int] = ..., title: _Optional[str] = ..., path: _Optional[_Iterable[str]] = ..., brand: _Optional[str] = ..., available: _Optional[bool] = ...) -> None: ...
 
 class NovelCategoriesRecord(_message.Message):
-    __slots__ = ("categories", "scores", "generated_at", "group_model_id", "generation", "taxonomy_hash")
+    __slots__ = ("categories", "scores", "generated_at", "group_model_id", "generation", "taxonomy_hash", "llms_hash")
     CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
     GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
+    LLMS_HASH_FIELD_NUMBER: _ClassVar[int]
     categories: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     generated_at: int
     group_model_id: str
     generation: int
     taxonomy_hash: int
-    def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ...) -> None: ...
+    llms_hash: int
+    def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ..., llms_hash: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
     __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold", "groups", "coevolution")

@@ -20,7 +20,7 @@ from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
 from serendipity.channel.snapshot import Snapshot, SnapshotHolder, open_snapshot
-from serendipity.groups.lists import alignment
+from serendipity.groups.lists import alignment, llms_hash
 from serendipity.v1 import records_pb2
 from tests.channel.service import channel_settings
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld, make_grouped_world
@@ -144,6 +144,7 @@ async def test_a_list_holds_what_is_aligned_enough_best_first(parts: Parts) -> N
     assert list(record.scores) == pytest.approx([alignment(2.0, 1.0, 0.0), alignment(0.5, 1.0, 0.0)])
     assert (record.generated_at, record.group_model_id, record.generation) == (NOW, GROUP_MODEL, GENERATION)
     assert record.taxonomy_hash == parts.model.snapshot.taxonomy_hash
+    assert record.llms_hash == llms_hash(parts.model.spec)
     assert is_current(record, parts.model.spec, parts.model.snapshot.taxonomy_hash)
     assert parts.store.queue(Kind.LISTS).take(10, NOW) == []
 
