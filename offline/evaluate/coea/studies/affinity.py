@@ -12,8 +12,10 @@ named   whose list it is: RANDOM, K categories drawn from the candidates; SHORT,
 read    the paper's: CoEA's list throughout, against OTHERS, the mean interest of ten users of other groups; EXCHANGE,
         what the network makes of the short-term sequence, the clicks back to the third latest category; OWN, z_u.
 
-Cosines have a common part: interests and item vectors share directions. So they are also given centred, both sides less
-their mean over users or over categories.
+The plain cosine confounds what is named with how it is clicked: a category that everybody clicks is a candidate for
+those who were not clicking it lately, whose interests lie away from it; one hardly clicked is a candidate for all.
+So every cosine is also given BEYOND the category's own: less the mean of cos(z_v, e_c) over all users v the category c
+was a candidate for. Whoever picks categories without regard to the user gets 0 there.
 """
 
 from __future__ import annotations
@@ -45,13 +47,13 @@ NAMED = (RANDOM, SHORT, FULL, TARGETS)
 OTHERS, EXCHANGE, OWN = "ten others", "CoEA-Exchange", "own"
 READ = (OTHERS, EXCHANGE, OWN)
 
-CENTRED = "centred "
+BEYOND = "beyond "
 
 
 @dataclass(frozen=True)
 class AffinityTrial:
     """Cosines of one seed on the test episodes. Answers: every name of NAMED and READ, [n] float64, NaN for users
-    without such a category; the same with CENTRED before the name."""
+    without such a category; the same with BEYOND before the name."""
 
     variant: Variant
     name: str = "affinity"
@@ -82,11 +84,11 @@ class AffinityTrial:
             OWN: own,
         }
         categories = category_vectors(model, split)
+        cosines = {name: _cosines(vectors, categories) for name, vectors in users.items()}
         answers: dict[str, NDArray[np.float64]] = {}
-        nothing = np.zeros(own.shape[1])
-        means: tuple[NDArray[np.float64], NDArray[np.float64]] = own.mean(axis=0), np.nanmean(categories, axis=0)
-        for prefix, (centre, middle) in (("", (nothing, nothing)), (CENTRED, means)):
-            cosines = {name: _cosines(vectors - centre, categories - middle) for name, vectors in users.items()}
+        for prefix in ("", BEYOND):
+            if prefix:
+                cosines = {name: beyond(found, episodes.candidates) for name, found in cosines.items()}
             answers |= {prefix + name: _mean_over(cosines[OWN], chosen[name]) for name in NAMED}
             answers |= {prefix + name: _mean_over(cosines[name], chosen[FULL]) for name in READ}
         return answers
@@ -198,6 +200,13 @@ def _cosines(users: NDArray[np.float64], categories: NDArray[np.float64]) -> NDA
     one = users / np.maximum(np.linalg.norm(users, axis=1, keepdims=True), 1e-12)
     other = categories / np.maximum(np.linalg.norm(categories, axis=1, keepdims=True), 1e-12)
     found: NDArray[np.float64] = one @ other.T
+    return found
+
+
+def beyond(cosines: NDArray[np.float64], candidates: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Take from each category's cosines, [n, C], their mean over the users it is a candidate for."""
+    users = np.maximum(candidates.sum(axis=0), 1)
+    found: NDArray[np.float64] = cosines - np.where(candidates, cosines, 0.0).sum(axis=0) / users
     return found
 
 

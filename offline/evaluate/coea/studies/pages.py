@@ -89,7 +89,7 @@ def write_affinity(study: AffinityStudy, split: CategorySplit, out: Path, about:
 
 
 def affinity_page(study: AffinityStudy, split: CategorySplit, about: About) -> str:
-    """Lay the cosines out, as they are and centred, and each row less the one above."""
+    """Lay the cosines out, as they are and beyond the categories' own, and each row less the one above."""
     lines = [
         f"# Categories against long-term interests on {about.dataset}",
         "",
@@ -98,18 +98,19 @@ def affinity_page(study: AffinityStudy, split: CategorySplit, about: About) -> s
         f"Mean cosine of a user's long-term interest (CSA) and the first {study.length} categories of a list; "
         f"{len(split.test):,} users of the test; seeds {' '.join(map(str, study.seeds))}; means over seeds ± their "
         "standard deviation. A category's vector is the mean of the network's item vectors over its "
-        f"{affinity.ITEMS} most clicked items. Centred: both sides less their mean. Differences are paired by seed, "
+        f"{affinity.ITEMS} most clicked items. Beyond: less the category's mean over the users it was a "
+        "candidate for. Differences are paired by seed, "
         "with Student's 95 % interval. Exact definitions: `offline/evaluate/coea/studies/affinity.py`.",
     ]
     for title, names in (
         ("Whose list, against the user's own interest", affinity.NAMED),
         ("Whose interest, against the categories CoEA names", affinity.READ),
     ):
-        lines += ["", f"{title}:", "", "| | cosine | less the row above | centred | less the row above |"]
+        lines += ["", f"{title}:", "", "| | cosine | less the row above | beyond | less the row above |"]
         lines.append("|---|---|---|---|---|")
         for above, name in zip((None, *names), names, strict=False):
             cells = []
-            for prefix in ("", affinity.CENTRED):
+            for prefix in ("", affinity.BEYOND):
                 cells.append(_mean(study.means[prefix + name]))
                 cells.append("" if above is None else str(study.difference(prefix + name, prefix + above)))
             lines.append(f"| {name} | " + " | ".join(cells) + " |")

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from serendipity.offline.evaluate.coea.studies import affinity
@@ -33,6 +34,7 @@ def rounds_plot(study: RoundsStudy) -> bytes:
                 axes.set_title(f"{measure}, {name}")
         for axes in rows[-1]:
             axes.set_xlabel("round")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         rows[0][0].legend()
         seeds = len(study.with_kl.seeds)
         figure.suptitle(f"mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}")
@@ -40,7 +42,7 @@ def rounds_plot(study: RoundsStudy) -> bytes:
 
 
 def affinity_plot(study: AffinityStudy) -> bytes:
-    """Draw the mean cosines as bars, as they are and centred, a point for every seed."""
+    """Draw the mean cosines as bars, as they are and beyond the categories' own, a point for every seed."""
     with _style():
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         panels = figure.subplots(1, 2)
@@ -51,7 +53,7 @@ def affinity_plot(study: AffinityStudy) -> bytes:
             places = np.arange(len(names))
             for shift, prefix, colour, label in (
                 (-0.2, "", _QUALITY, "cosine"),
-                (0.2, affinity.CENTRED, _NOVELTY, "centred"),
+                (0.2, affinity.BEYOND, _NOVELTY, "beyond the category's own"),
             ):
                 values = [study.means[prefix + name] for name in names]
                 axes.bar(places + shift, [one.mean() for one in values], 0.38, color=colour, alpha=0.75, label=label)

@@ -126,13 +126,24 @@ def test_the_short_sequence_goes_back_to_the_third_latest_category(split: Catego
     assert tuple(found.categories[kept][::-1].tolist()) == split.test.recent[0]
 
 
-def test_cosines_lie_between_bounds_and_what_is_shared_is_the_same(cosines: TrialResult, split: CategorySplit) -> None:
+def test_what_names_and_reads_the_same_has_the_same_cosines(cosines: TrialResult, split: CategorySplit) -> None:
     for name in (*affinity.NAMED, *affinity.READ):
-        for prefix in ("", affinity.CENTRED):
-            values = cosines.answers[prefix + name]
-            assert values.shape == (len(split.test),)
-            assert (np.abs(values.astype(np.float64)) <= 1 + 1e-9).all()
-    assert (cosines.answers[affinity.OWN] == cosines.answers[affinity.FULL]).all()
+        values = cosines.answers[name].astype(np.float64)
+        assert values.shape == (len(split.test),)
+        assert (np.abs(values) <= 1 + 1e-9).all()
+    for prefix in ("", affinity.BEYOND):
+        assert (cosines.answers[prefix + affinity.OWN] == cosines.answers[prefix + affinity.FULL]).all()
+
+
+def test_naming_whatever_may_be_named_is_nothing_beyond_the_categories_own() -> None:
+    rng = np.random.default_rng(0)
+    cosines = rng.normal(size=(4, 3))
+    candidates = np.array([[True, True, False], [True, False, True], [False, True, True], [True, True, True]])
+
+    found = affinity.beyond(cosines, candidates)
+
+    assert np.where(candidates, found, 0.0).sum(axis=0) == pytest.approx(0, abs=1e-12)
+    assert found[0, 0] == pytest.approx(cosines[0, 0] - cosines[[0, 1, 3], 0].mean())
 
 
 def test_sweeps_share_the_default_and_move_one_parameter_each() -> None:
