@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from rich.progress import Progress
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
@@ -55,7 +56,7 @@ def tune(
     )
 
     def make_trainer(model: Any, steps: Any) -> SFTTrainer:
-        return SFTTrainer(
+        return _Trainer(
             model=model,
             args=arguments,
             train_dataset=dataset,
@@ -74,6 +75,35 @@ def tune(
         trainable=tuned.trainable,
     )
     return tuned.base, training
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """Asks for the logits of those columns alone in which something is learned.
+
+    On a CPU trl projects every position onto the vocabulary and ignores most of it afterwards, which takes a small
+    model longer than all of its layers: of prompts of 30 tokens and answers of two, a step took 2.4 times as long.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean cross entropy of what is learned, smoothed as the arguments say."""
+        if return_outputs or self.args.device.type != "cpu" or self.accelerator.num_processes > 1:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs["labels"][:, 1:]
+        columns = (labels != IGNORED).any(dim=0).nonzero().squeeze(1)
+        labels = labels[:, columns]
+        asked = {name: value for name, value in inputs.items() if name != "labels"}
+        logits = model(**asked, logits_to_keep=columns, use_cache=False).logits
+        total = cross_entropy(
+            logits.float().flatten(0, 1),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.args.label_smoothing_factor,
+        )
+        learned = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        return total / torch.as_tensor(learned).clamp(min=1)
 
 
 class _Collator:
