@@ -226,7 +226,7 @@ class Channel:
         candidates, state, why = Candidates.empty(), source.state_of(user), ""
         if vectors is None:
             state, why = SourceState.UNAVAILABLE, f"{name}: neither the user tower nor a stored user vector"
-        else:
+        elif source.has_queries(user):
             try:
                 search = partial(source.find, lease.snapshot.vectors, user, vectors, requested)
                 candidates = await asyncio.wait_for(self._in_thread(lease, search), budget.remaining)

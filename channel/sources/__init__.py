@@ -36,8 +36,12 @@ class CandidateSource(Protocol):
     def find(self, vectors: ItemVectors, user: Hydrated, user_vectors: UserVectors, requested: int) -> Candidates:
         """Find up to `requested` candidates (more where several interests lead to them), best first per query.
 
-        Runs in a thread beside the other sources; reads no store.
+        Asked only where `has_queries`. Runs in a thread beside the other sources; reads no store.
         """
+        ...
+
+    def has_queries(self, user: Hydrated) -> bool:
+        """Tell whether there is anything to search by; if not, no thread is asked to find nothing."""
         ...
 
     def state_of(self, user: Hydrated) -> SourceState:

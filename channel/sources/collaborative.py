@@ -32,6 +32,10 @@ class CollaborativeSource:
             np.full(n, NO_INTEREST, np.int16),
         )
 
+    def has_queries(self, user: Hydrated) -> bool:  # noqa: ARG002
+        """Return True: everybody has a vector."""
+        return True
+
     def state_of(self, user: Hydrated) -> SourceState:  # noqa: ARG002
         """Return OK: it needs nothing that ages on its own."""
         return SourceState.OK

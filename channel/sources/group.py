@@ -32,8 +32,6 @@ class GroupSource:
     def find(self, vectors: ItemVectors, user: Hydrated, user_vectors: UserVectors, requested: int) -> Candidates:
         """Find the items with the highest alignment × relevance, none of the categories filling the answer."""
         novel = user.novel_categories
-        if not len(novel):
-            return Candidates.empty()
         quota = math.ceil(_FAIR_SHARES * requested / (len(novel) + 1))
         hits = vectors.search_slices(user_vectors.user, quota, novel.starts, novel.ends, user.unavailable)
         rows = np.concatenate([hit.rows for hit in hits])
@@ -46,6 +44,10 @@ class GroupSource:
             raw[best],
             np.full(len(best), NO_INTEREST, np.int16),
         )
+
+    def has_queries(self, user: Hydrated) -> bool:
+        """Tell whether there is a list with categories that the user may be shown."""
+        return len(user.novel_categories) > 0
 
     def state_of(self, user: Hydrated) -> SourceState:
         """Return STALE for a list that other LLMs than the snapshot's wrote, UNAVAILABLE where none can be read."""

@@ -31,8 +31,6 @@ class InterestSource:
         While the stored user vector stands in for all interests an open search would repeat U2I's: only the grounded
         rows are searched then.
         """
-        if not len(user.interests):
-            return Candidates.empty()
         k = min(requested, max(_LEAST, _FAIR_SHARES * requested // len(user.interests)))
         finds = [
             (i, hits)
@@ -43,6 +41,10 @@ class InterestSource:
             opened = vectors.search_openly(user_vectors.interests, k, user.ranges, user.unavailable)
             finds += list(enumerate(opened))
         return self._merged(finds)
+
+    def has_queries(self, user: Hydrated) -> bool:
+        """Tell whether the user has interests."""
+        return len(user.interests) > 0
 
     def state_of(self, user: Hydrated) -> SourceState:
         """Return STALE for interests past their life, UNAVAILABLE where they cannot be read, else OK."""

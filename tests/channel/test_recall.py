@@ -339,6 +339,25 @@ async def test_a_source_that_breaks_does_not_break_the_others(
     assert len(recalled) == 10
 
 
+async def test_no_thread_is_asked_where_there_is_nothing_to_search_by(
+    small_world: SmallWorld, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Callable[[], object]] = []
+    submit = channel._threads.submit
+
+    def count(work: Callable[[], object]) -> object:
+        asked.append(work)
+        return submit(work)
+
+    monkeypatch.setattr(channel._threads, "submit", count)
+    # The small world has no lists of novel categories: interests and U2I alone search.
+    assert states(await ask(channel, query(small_world.user_ids[0], 10))) == {
+        Source.INTEREST: SourceState.OK,
+        **OTHERS,
+    }
+    assert len(asked) == 2
+
+
 async def test_a_source_that_hangs_times_out_and_holds_its_snapshot(
     small_world: SmallWorld, local_tower: LocalTower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
