@@ -38,7 +38,12 @@ def test_it_learns_what_the_whole_computation_learns(
 ) -> None:
     directory = make_tiny_language_model(tmp_path / "base")
     config = TuningConfig(
-        batch_size=5, epochs=2, learning_rate=1e-2, label_smoothing=smoothing, accumulation=accumulation
+        batch_size=5,
+        epochs=2,
+        learning_rate=1e-2,
+        label_smoothing=smoothing,
+        accumulation=accumulation,
+        logging_steps=1,
     )
 
     def tuned(name: str) -> tuple[list[torch.Tensor], Training]:
