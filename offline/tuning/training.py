@@ -102,6 +102,8 @@ class Steps(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Begin the bar, and take over the losses before a resumption."""
+        # A training of fewer steps than lie between two losses would end without any.
+        state.logging_steps = max(1, min(state.logging_steps, state.max_steps))
         if self._progress:
             self._task = self._progress.add_task("tuning", total=state.max_steps, completed=state.global_step)
         self.losses += [entry["loss"] for entry in state.log_history if "loss" in entry]
