@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
         partial(console.print, markup=False),
     )
     split = load_split()
-    command = f"serendip evaluate coea-studies --dataset {args.dataset} --studies {' '.join(wanted)}"
-    about = About(name, f"{command} --seeds {args.seeds}", started, time.time() - started)
+    about = About(name, _command(args, wanted), started, time.time() - started)
     for study in wanted:
         names = {trial.name for trial in trials[study]}
         ours = [result for result in results if result.name in names]
@@ -88,6 +87,13 @@ def run(args: argparse.Namespace) -> int:
         console.print(Markdown(page.read_text(encoding="utf-8")))
         console.print(f"written: {page}")
     return 0
+
+
+def _command(args: argparse.Namespace, studies: Sequence[str]) -> str:
+    command = f"serendip evaluate coea-studies --dataset {args.dataset} --studies {' '.join(studies)}"
+    if "rounds" in studies:
+        command += f" --rounds {args.rounds}"
+    return f"{command} --validation-users {args.validation_users} --seeds {args.seeds}"
 
 
 def _split(logs: Path, dataset: str, validation_users: int) -> CategorySplit:
