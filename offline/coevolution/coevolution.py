@@ -16,10 +16,10 @@ from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.curves import Judge, Panel
 from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import (
-    RelevancePair,
+    RelevanceExample,
     Renderer,
     novelty_examples,
-    relevance_pairs,
+    relevance_examples,
 )
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.loop import CycleReport, Loop
@@ -141,7 +141,7 @@ def tuned(
     histories: Histories,
     click_groups: NDArray[np.int32],
     renderer: Renderer,
-    held_out: Sequence[RelevancePair],
+    held_out: Sequence[RelevanceExample],
     config: CoevolutionConfig,
     *,
     exposures: Exposures | None = None,
@@ -160,7 +160,7 @@ def tuned(
         )
         relevance, _ = tune_relevance(
             RelevanceLlm.open(config, categories, profiles),
-            relevance_pairs(histories, click_groups, len(categories), config.examples, exposures=exposures),
+            relevance_examples(histories, click_groups, len(categories), config.examples, exposures=exposures),
             renderer,
             directory / "relevance",
             config.relevance_tuning,
@@ -174,15 +174,15 @@ def validation_pairs(
     num_categories: int,
     config: CoevolutionConfig,
     exposures: Exposures | None = None,
-) -> list[RelevancePair]:
+) -> list[RelevanceExample]:
     """Draw the pairs of validation users that normalisation and threshold are fitted on."""
-    return relevance_pairs(
+    return relevance_examples(
         histories, click_groups, num_categories, config.examples, split="validation", exposures=exposures
     )
 
 
 def normalised(
-    llms: Llms, renderer: Renderer, held_out: Sequence[RelevancePair], config: CoevolutionConfig, generation: int
+    llms: Llms, renderer: Renderer, held_out: Sequence[RelevanceExample], config: CoevolutionConfig, generation: int
 ) -> Coevolution:
     """Fit scale, offset and threshold to the present Relevance LLM. Raises ValueError without validation pairs."""
     clicked, unclicked = score_pairs(llms.relevance, held_out, renderer)

@@ -31,8 +31,10 @@ class ExamplesConfig(_Frozen):
     """Clicks before a moment below which it makes no example: at first every category is new."""
     max_novelty: int = Field(16_000, ge=1)
     """First occurrences learned from at most; drawn evenly over users."""
-    max_pairs: int = Field(12_000, ge=1)
-    """Pairs of a clicked and an unclicked category at most; drawn evenly over users."""
+    max_relevance: int = Field(16_000, ge=1)
+    """Clicks that the Relevance LLM learns from at most; drawn evenly over users."""
+    unclicked: int = Field(16, ge=1)
+    """Unclicked categories set against each of them at most: pairs of one moment, read in one pass."""
     unclicked_clicks: int = Field(5, ge=1)
     """Categories of so many next clicks never stand for what was not clicked."""
     exposure_hours: float = Field(24.0, gt=0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.dpo import DpoTraining, optimise
-from serendipity.offline.coevolution.examples import RelevancePair, Renderer, dropped_out, relevance_pair
+from serendipity.offline.coevolution.examples import RelevanceExample, Renderer, dropped_out, relevance_example
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.preferences import Told, as_tokens, candidates_at, preferences
@@ -37,7 +37,7 @@ class Llms:
 @dataclass(frozen=True)
 class CycleTraining:
     """What a cycle learned from. records: drawn; of_increment: of them new; told: distinct prompts; dpo: of the
-    Novelty LLM; relevance: of the Relevance LLM, none where no drawn record made a pair."""
+    Novelty LLM; relevance: of the Relevance LLM, none where no drawn record made an example."""
 
     records: int
     of_increment: int
@@ -67,15 +67,15 @@ def run_cycle(
     stage(cycle, "records")
     clicks = records.sample(pco.sample_share, pco.max_records, generator)
     told: list[Told] = []
-    pairs: list[RelevancePair] = []
+    examples: list[RelevanceExample] = []
     for click in clicks.tolist():
         moment = records.moment(click)
         told.append(dropped_out(moment.group, moment.recent, config.examples, generator))
-        pair = relevance_pair(
+        example = relevance_example(
             records.histories, records.groups, len(renderer.categories), config.examples, click, generator, exposures
         )
-        if pair is not None:
-            pairs.append(pair)
+        if example is not None:
+            examples.append(example)
 
     stage(cycle, "proposals")
     candidates = candidates_at(told, llms.novelty, llms.relevance, renderer, config.num_candidates)
@@ -86,20 +86,20 @@ def run_cycle(
     novelty, dpo = optimise(llms.novelty.base, as_tokens(preferred, llms.novelty, renderer), pco.dpo, seed=seed)
 
     stage(cycle, "relevance")
-    relevance, training = _updated(llms.relevance, pairs, renderer, config, int(generator.integers(2**31)))
+    relevance, training = _updated(llms.relevance, examples, renderer, config, int(generator.integers(2**31)))
     tuned = Llms(replace(llms.novelty, base=novelty), relevance)
     new = int(records.increment[clicks].sum())
     return tuned, CycleTraining(len(clicks), new, len(candidates), dpo, training)
 
 
 def _updated(
-    relevance: RelevanceLlm, pairs: list[RelevancePair], renderer: Renderer, config: CoevolutionConfig, seed: int
+    relevance: RelevanceLlm, examples: list[RelevanceExample], renderer: Renderer, config: CoevolutionConfig, seed: int
 ) -> tuple[RelevanceLlm, Training | None]:
-    if not pairs:
+    if not examples:
         return relevance, None
     tuning = config.pco.relevance.model_copy(update={"seed": seed, "threads": config.threads})
     base = relevance.base
     if tuning.method == "full" or (tuning.method is None and base.name == TINY):
         base = BaseModel(base.name, copy.deepcopy(base.model), base.tokenizer, base.style)
     with TemporaryDirectory(prefix="serendipity-relevance-") as scratch:
-        return tune_relevance(replace(relevance, base=base), pairs, renderer, Path(scratch), tuning)
+        return tune_relevance(replace(relevance, base=base), examples, renderer, Path(scratch), tuning)

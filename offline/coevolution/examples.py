@@ -44,11 +44,12 @@ class NoveltyExample:
 
 
 @dataclass(frozen=True)
-class RelevancePair:
-    """A click outside the latest categories, and a category that was not clicked (arXiv 2508.00450, eq. 11).
+class RelevanceExample:
+    """A click outside the latest categories, and categories that were not clicked: pairs (c⁺, c⁻) of one moment
+    (arXiv 2508.00450, eq. 11).
 
-    clicked, unclicked: numbers of categories, c⁺ and c⁻; exposed: whether c⁻ was shown to the user, else it was drawn.
-    The rest as in NoveltyExample.
+    clicked: number of c⁺; unclicked: numbers of the c⁻, at least one; exposed: whether these were shown to the user,
+    else they were drawn. The rest as in NoveltyExample.
     """
 
     user: int
@@ -56,7 +57,7 @@ class RelevancePair:
     group: int
     recent: tuple[int, ...]
     clicked: int
-    unclicked: int
+    unclicked: tuple[int, ...]
     exposed: bool
 
 
@@ -113,7 +114,7 @@ def novelty_examples(
     return examples
 
 
-def relevance_pairs(
+def relevance_examples(
     histories: Histories,
     click_groups: NDArray[np.int32],
     num_categories: int,
@@ -122,26 +123,26 @@ def relevance_pairs(
     split: Split = "train",
     until: int | None = None,
     exposures: Exposures | None = None,
-) -> list[RelevancePair]:
-    """Draw clicks outside the latest categories, evenly over the users of the split, each with a category beside it.
+) -> list[RelevanceExample]:
+    """Draw clicks outside the latest categories, evenly over the users of the split, with categories beside each.
 
-    That category was exposed and not clicked, where exposures tell of one; else it is drawn uniformly from those
-    outside the latest categories that the user does not click next.
+    Those were exposed and not clicked, where exposures tell of some; else they are drawn uniformly, without
+    repetition, from the categories outside the latest ones that the user does not click next.
     """
     rng = np.random.default_rng([config.seed, 2, split == "train"])
     clicks = np.flatnonzero(histories.categories != NO_CATEGORY)
-    pairs: list[RelevancePair] = []
-    most = _most(config.max_pairs, config, split)
+    examples: list[RelevanceExample] = []
+    most = _most(config.max_relevance, config, split)
     for click in _drawn(histories, clicks, len(clicks), config, split, until, rng):
-        if len(pairs) == most:
+        if len(examples) == most:
             break
-        pair = relevance_pair(histories, click_groups, num_categories, config, click, rng, exposures)
-        if pair is not None:
-            pairs.append(pair)
-    return pairs
+        example = relevance_example(histories, click_groups, num_categories, config, click, rng, exposures)
+        if example is not None:
+            examples.append(example)
+    return examples
 
 
-def relevance_pair(
+def relevance_example(
     histories: Histories,
     click_groups: NDArray[np.int32],
     num_categories: int,
@@ -149,9 +150,9 @@ def relevance_pair(
     click: int,
     rng: np.random.Generator,
     exposures: Exposures | None = None,
-) -> RelevancePair | None:
-    """Make the pair of one click as `relevance_pairs` does; None for a click inside the latest categories, or where
-    no category is left to be the other one."""
+) -> RelevanceExample | None:
+    """Make the example of one click as `relevance_examples` does; None for a click inside the latest categories, or
+    where no category is left to be set against it."""
     user, time, recent, group = known_before(histories, click_groups, click)
     clicked = int(histories.categories[click])
     if clicked in recent:
@@ -164,9 +165,10 @@ def relevance_pair(
     choices = sorted(shown or set(range(1, num_categories + 1)) - taken)
     if not choices:
         return None
-    unclicked = choices[int(rng.integers(len(choices)))]
+    drawn = rng.choice(len(choices), min(config.unclicked, len(choices)), replace=False)
+    unclicked = tuple(choices[place] for place in drawn.tolist())
     told_group, told = dropped_out(group, recent, config, rng)
-    return RelevancePair(user, time, told_group, told, clicked, unclicked, bool(shown))
+    return RelevanceExample(user, time, told_group, told, clicked, unclicked, bool(shown))
 
 
 def split_of(user_id: str, config: ExamplesConfig) -> Split:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from sklearn.linear_model import LogisticRegression
 
 from serendipity.groups.lists import alignment
-from serendipity.offline.coevolution.examples import NoveltyExample, RelevancePair, Renderer
+from serendipity.offline.coevolution.examples import NoveltyExample, RelevanceExample, Renderer
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.tuning.config import TuningConfig
@@ -50,33 +50,41 @@ def tune_novelty(
 
 def tune_relevance(
     llm: RelevanceLlm,
-    pairs: Sequence[RelevancePair],
+    examples: Sequence[RelevanceExample],
     renderer: Renderer,
     checkpoints: Path,
     config: TuningConfig,
     *,
     progress: Progress | None = None,
 ) -> tuple[RelevanceLlm, Training]:
-    """Tune the Relevance LLM on pairs: −log σ(f(x, c⁺) − f(x, c⁻)) (arXiv 2508.00450, eq. 12).
+    """Tune the Relevance LLM on pairs: −log σ(f(x, c⁺) − f(x, c⁻)), averaged over the c⁻ of a moment
+    (arXiv 2508.00450, eq. 12).
 
     Resumes and raises as `tuning.reward.tune_reward` does; where all weights are tuned, those of `llm` are changed in
     place.
     """
-    clicked = llm.prompt_tokens([renderer.relevance(pair.group, pair.recent, pair.clicked) for pair in pairs])
-    unclicked = llm.prompt_tokens([renderer.relevance(pair.group, pair.recent, pair.unclicked) for pair in pairs])
-    tokens = [PreferredTokens(chosen, rejected) for chosen, rejected in zip(clicked, unclicked, strict=True)]
+    prompts = llm.prompt_tokens(
+        [
+            renderer.relevance(row.group, row.recent, category)
+            for row in examples
+            for category in (row.clicked, *row.unclicked)
+        ]
+    )
+    rest = iter(prompts)
+    tokens = [PreferredTokens(next(rest), [next(rest) for _ in row.unclicked]) for row in examples]
     base, training = tune_reward(llm.base, tokens, checkpoints, config, progress=progress)
     return replace(llm, base=base), training
 
 
 def score_pairs(
-    llm: RelevanceLlm, pairs: Sequence[RelevancePair], renderer: Renderer
+    llm: RelevanceLlm, examples: Sequence[RelevanceExample], renderer: Renderer
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Compute f of the clicked and of the unclicked categories: [n] float32 each."""
-    prompts = [renderer.relevance(pair.group, pair.recent, pair.clicked) for pair in pairs]
-    prompts += [renderer.relevance(pair.group, pair.recent, pair.unclicked) for pair in pairs]
-    scores = llm.score(prompts)
-    return scores[: len(pairs)], scores[len(pairs) :]
+    """Compute f of the two categories of every pair: [pairs] float32 each, a clicked one as often as it has pairs."""
+    of = [(row, category) for row in examples for category in (row.clicked, *row.unclicked)]
+    scores = llm.score([renderer.relevance(row.group, row.recent, category) for row, category in of])
+    sizes = np.array([len(row.unclicked) for row in examples], np.int64)
+    first = np.concatenate([[0], np.cumsum(sizes + 1)[:-1]]).astype(np.int64)
+    return np.repeat(scores[first], sizes), np.delete(scores, first)
 
 
 def fit_platt(clicked: NDArray[np.float32], unclicked: NDArray[np.float32]) -> tuple[float, float]:

@@ -22,10 +22,10 @@ class TokenExample:
 
 @dataclass(frozen=True)
 class PreferredTokens:
-    """Two whole texts, of which the first is preferred."""
+    """Whole texts, of which the first is preferred to each of the others; at least one other."""
 
     chosen: list[int]
-    rejected: list[int]
+    rejected: list[list[int]]
 
 
 def prompt_tokens(tokenizer: Any, prompts: Sequence[str], style: PromptStyle, instructions: str) -> list[list[int]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serendipity.offline.coevolution.config import PUBLISHED_TUNING, CoevolutionConfig
-from serendipity.offline.coevolution.examples import NoveltyExample, RelevancePair, Renderer
+from serendipity.offline.coevolution.examples import NoveltyExample, RelevanceExample, Renderer
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import tune_novelty, tune_relevance
@@ -45,7 +45,7 @@ def test_smollm2_is_tuned_for_one_step_and_answers_categories(tmp_path: Path) ->
     del novelty
     relevance, made = tune_relevance(
         RelevanceLlm.open(config, NAMES, renderer.profiles),
-        [RelevancePair(0, t, 0, (1,), 3, 4, False) for t in range(2)],
+        [RelevanceExample(0, t, 0, (1,), 3, (4,), False) for t in range(2)],
         renderer,
         tmp_path,
         config.relevance_tuning,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.examples import NoveltyExample, Renderer, novelty_examples, relevance_pairs
+from serendipity.offline.coevolution.examples import NoveltyExample, Renderer, novelty_examples, relevance_examples
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import tune_novelty, tune_relevance
@@ -50,7 +50,7 @@ def tuned_novelty(split: CategorySplit, config: CoevolutionConfig) -> NoveltyLlm
 def tuned_relevance(split: CategorySplit, config: CoevolutionConfig) -> RelevanceLlm:
     """Tune a Relevance LLM on clicked and unclicked categories."""
     llm = RelevanceLlm.open(config, split.catalogue.categories, [])
-    pairs = relevance_pairs(split.training, _no_groups(split.training), split.num_categories, config.examples)
+    pairs = relevance_examples(split.training, _no_groups(split.training), split.num_categories, config.examples)
     with tempfile.TemporaryDirectory() as checkpoints:
         return tune_relevance(llm, pairs, without_groups(split, config), Path(checkpoints), config.relevance_tuning)[0]
 

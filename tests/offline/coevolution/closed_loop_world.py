@@ -72,7 +72,7 @@ def config(cycles: int = 2, **dpo: float) -> CoevolutionConfig:
         tiny=TinyLmConfig(
             hidden_size=16, intermediate_size=32, num_layers=1, num_heads=2, merges=50, max_positions=256
         ),
-        examples=ExamplesConfig(max_novelty=200, max_pairs=200, min_clicks=2, validation_share=0.3),
+        examples=ExamplesConfig(max_novelty=200, max_relevance=200, min_clicks=2, validation_share=0.3),
         novelty=tuning,
         relevance=tuning,
         num_candidates=5,

@@ -15,7 +15,7 @@ from serendipity.offline.coevolution.config import ExamplesConfig
 from serendipity.offline.coevolution.examples import (
     Renderer,
     novelty_examples,
-    relevance_pairs,
+    relevance_examples,
     split_of,
 )
 from serendipity.offline.coevolution.exposures import Exposures
@@ -60,31 +60,37 @@ def test_every_first_occurrence_is_an_example_with_what_was_known_before_it() ->
 
 def test_clicks_from_until_on_are_not_learned_from() -> None:
     assert {row.target for row in novelty_examples(ONE, positions(ONE), PLAIN, until=4)} == {2}
-    assert {pair.clicked for pair in relevance_pairs(ONE, positions(ONE), CATEGORIES, PLAIN, until=4)} == {2}
+    assert {pair.clicked for pair in relevance_examples(ONE, positions(ONE), CATEGORIES, PLAIN, until=4)} == {2}
 
 
 def test_a_drawn_category_is_neither_recent_nor_clicked_next() -> None:
-    pairs = relevance_pairs(ONE, positions(ONE), CATEGORIES, PLAIN)
+    pairs = relevance_examples(ONE, positions(ONE), CATEGORIES, PLAIN)
     assert {pair.clicked for pair in pairs} == {1, 2, 3, 4, 5}
     for pair in pairs:
-        assert pair.unclicked not in {pair.clicked, *pair.recent}
+        assert pair.unclicked
+        assert not {pair.clicked, *pair.recent} & set(pair.unclicked)
+        assert len(set(pair.unclicked)) == len(pair.unclicked)
         assert not pair.exposed
         if pair.time == 4:
-            assert pair.unclicked in {5, 6}
+            assert set(pair.unclicked) == {5, 6}
+    few = relevance_examples(ONE, positions(ONE), CATEGORIES, PLAIN.model_copy(update={"unclicked": 1}))
+    assert {len(pair.unclicked) for pair in few} == {1}
 
 
 def test_an_exposed_and_unclicked_category_is_preferred() -> None:
     exposures = Exposures(np.array([0, 4]), np.array([1, 3, 6, 0], np.int32), np.array([6, 6, 7, 7], np.int64))
-    pairs = relevance_pairs(ONE, positions(ONE), CATEGORIES, PLAIN, exposures=exposures)
-    assert {(pair.unclicked, pair.exposed) for pair in pairs if pair.time == 6} == {(6, True)}
+    pairs = relevance_examples(ONE, positions(ONE), CATEGORIES, PLAIN, exposures=exposures)
+    assert {(pair.unclicked, pair.exposed) for pair in pairs if pair.time == 6} == {((6,), True)}
     far = replace(exposures, times=exposures.times + 10**6)
-    assert not any(pair.exposed for pair in relevance_pairs(ONE, positions(ONE), CATEGORIES, PLAIN, exposures=far))
+    assert not any(pair.exposed for pair in relevance_examples(ONE, positions(ONE), CATEGORIES, PLAIN, exposures=far))
 
 
 def test_limits_are_filled_evenly_over_users() -> None:
     users = {f"u{i}": [(t, 1 + t % CATEGORIES) for t in range(1, 30 if i else 300)] for i in range(8)}
     histories = histories_of(users)
-    pairs = relevance_pairs(histories, positions(histories), CATEGORIES, PLAIN.model_copy(update={"max_pairs": 16}))
+    pairs = relevance_examples(
+        histories, positions(histories), CATEGORIES, PLAIN.model_copy(update={"max_relevance": 16})
+    )
     counts = np.bincount([pair.user for pair in pairs])
     assert len(pairs) == 16
     assert counts.max() - counts[counts > 0].min() <= 1
@@ -129,7 +135,10 @@ def test_the_future_changes_no_example_before_it(users: dict[str, list[tuple[int
         for r in novelty_examples(full, positions(full), config, until=until)
     }
     assert told == known
-    for row in (*novelty_examples(full, positions(full), config), *relevance_pairs(full, positions(full), 6, config)):
+    for row in (
+        *novelty_examples(full, positions(full), config),
+        *relevance_examples(full, positions(full), 6, config),
+    ):
         before = [category for time, category in users[full.user_ids[row.user]] if time < row.time]
         assert set(row.recent) <= set(before)
         assert row.group <= len(before)

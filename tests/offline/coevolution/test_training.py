@@ -14,7 +14,7 @@ import torch
 from serendipity.groups.lists import alignment
 from serendipity.groups.model import llm_fingerprint
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.examples import NoveltyExample, RelevancePair, Renderer
+from serendipity.offline.coevolution.examples import NoveltyExample, RelevanceExample, Renderer
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import (
@@ -43,7 +43,9 @@ SMALL = CoevolutionConfig(
 EXAMPLES = [NoveltyExample(0, t, t % 2, (1 + t % 5,), 2 + t % 5) for t in range(120)]
 # Of two categories the one of the higher number is clicked.
 PAIRS = [
-    RelevancePair(0, t, t % 2, (1,), high, low, False) for t in range(40) for high, low in ((6, 2), (5, 3), (4, 2))
+    RelevanceExample(0, t, t % 2, (1,), high, lower, False)
+    for t in range(40)
+    for high, lower in ((6, (2, 5)), (5, (3,)), (4, (2, 3)))
 ]
 
 

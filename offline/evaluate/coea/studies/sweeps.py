@@ -84,7 +84,7 @@ def small(variant: Variant) -> Variant:
     epochs = min(interest.epochs, SMALL_EPOCHS)
     most = {
         "max_novelty": min(examples.max_novelty, SMALL_NOVELTY),
-        "max_pairs": min(examples.max_pairs, SMALL_PAIRS),
+        "max_relevance": min(examples.max_relevance, SMALL_PAIRS),
     }
     return replace(
         variant,

@@ -19,7 +19,7 @@ from tests.offline.evaluate.coea.worlds import catalogue, cyclists
 TUNING = TuningConfig(batch_size=32, max_examples=96, learning_rate=3e-3, max_tokens=256)
 LLMS = CoevolutionConfig(
     tiny=TinyLmConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, merges=20, max_positions=256),
-    examples=ExamplesConfig(min_clicks=2, max_novelty=96, max_pairs=96),
+    examples=ExamplesConfig(min_clicks=2, max_novelty=96, max_relevance=96),
     novelty=TUNING,
     relevance=TUNING,
     pco=PcoConfig(cycles=2, max_records=16, panel=PanelConfig(moments=16)),

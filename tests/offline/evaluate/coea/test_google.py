@@ -14,7 +14,7 @@ from tests.offline.evaluate.coea.worlds import catalogue, cyclists, histories
 TUNING = TuningConfig(batch_size=32, epochs=12, learning_rate=1e-2, max_tokens=256)
 TINY = CoevolutionConfig(
     tiny=TinyLmConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, merges=0, max_positions=256),
-    examples=ExamplesConfig(min_clicks=3, max_pairs=600, recent_dropout=0.0),
+    examples=ExamplesConfig(min_clicks=3, max_relevance=600, recent_dropout=0.0),
     novelty=TUNING,
     relevance=TUNING.model_copy(update={"epochs": 6}),
 )
