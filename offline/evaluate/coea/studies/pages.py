@@ -55,6 +55,8 @@ def rounds_page(study: RoundsStudy, split: CategorySplit, about: About) -> str:
         "in the order they are served in; `of proposals`: the Novelty LLM's own order. Means over seeds ± their "
         "standard deviation.",
         "",
+        _late_novelty(study),
+        "",
         f"Late, the mean over {late}; differences are paired by seed, with Student's 95 % interval:",
         "",
         f"| | measure | {one.name} | {other.name} | with − without | {one.name}: late − round 0 | "
@@ -75,6 +77,18 @@ def rounds_page(study: RoundsStudy, split: CategorySplit, about: About) -> str:
             lines.append(f"| {at} | " + " | ".join(values) + " |")
     lines += ["", "![quality and novelty from round to round](rounds.png)"]
     return "\n".join(lines) + "\n"
+
+
+def _late_novelty(study: RoundsStudy) -> str:
+    """Say what the divergence does to late novelty, in one sentence."""
+    measure = study.measures[1]
+    said = []
+    for name, what in ((measure, "lists"), (f"{measure} of proposals", "the Novelty LLM's proposals")):
+        found = study.late_difference("test", name)
+        said.append(
+            f"{found.other / max(found.one, 1e-12) - 1:+.1%} for {what} ({found.other:.4f} against {found.one:.4f})"
+        )
+    return f"Late novelty on the test, {study.without_kl.name} against {study.with_kl.name}: {'; '.join(said)}."
 
 
 def write_affinity(study: AffinityStudy, split: CategorySplit, out: Path, about: About) -> Path:

@@ -233,6 +233,7 @@ def test_every_study_writes_a_page_its_numbers_and_a_plot(
     texts = [page.read_text(encoding="utf-8") for page in pages]
     assert "| test | NCP@5 |" in texts[0]
     assert "rounds 1 to 2" in texts[0]
+    assert "Late novelty on the test, CoEA w/o KL against CoEA: " in texts[0]
     assert "| short-only (w/o Long) |" in texts[1]
     assert "| 50 (default) |" not in texts[2]
     assert "| 3 (default) |" in texts[2]
