@@ -33,6 +33,7 @@ from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibration
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import TextEncoder, default_path
+from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.group_steps import COEVOLUTION_CODE, GroupSteps
 from serendipity.offline.interest_steps import INTERESTS_CODE, LOGS_CODE, InterestSteps
 from serendipity.offline.logs.builder import LogsSummary, build_logs
@@ -300,6 +301,7 @@ class _Build:
                 "hit rate": replayed.reliability.base_rate,
                 "ECE": replayed.reliability.expected_calibration_error,
                 "novel recall@20": "–" if replayed.novel_recall is None else replayed.novel_recall,
+                "novel-category lists by key": describe_keys(replayed.novel_category_keys),
             }
 
         configuration = {"validation": validation.model_dump(), "calibration": self.config.calibration.model_dump()}
@@ -339,6 +341,7 @@ class _Build:
             snapshot = self.snapshot()
             logs = self.out / "logs"
             task = context.progress.add_task("canary", total=None)
+            replayed = json.loads((self.out / "calibration" / REPLAY).read_text(encoding="utf-8"))
             with self._open_recall(snapshot, self.out / "towers" / PROGRAM) as recall:
                 canary = ask_canary(
                     recall,
@@ -346,7 +349,8 @@ class _Build:
                     Catalogue.read(logs),
                     LogsSummary.read(logs).events_until,
                     self.config.canary,
-                    novel_recall=json.loads((self.out / "calibration" / REPLAY).read_text())["novel_recall"],
+                    novel_recall=replayed["novel_recall"],
+                    novel_category_keys=replayed["novel_category_keys"],
                     advance=lambda done: context.progress.advance(task, done),
                 )
             record_canary(snapshot, canary)

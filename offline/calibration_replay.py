@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from serendipity.offline.calibration import (
 )
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
 from serendipity.offline.evaluate.metrics import hits, recall_at
+from serendipity.offline.evaluate.novel_category_keys import novel_category_keys
 from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
@@ -41,7 +42,8 @@ class CalibrationReplay:
     """What a replay of held-out time gave.
 
     reliability: of the curves on the very candidates they were fitted on, with the tower. novel_recall: Recall@20 on
-    novel targets under STRICT, mean over users; None if nobody had one.
+    novel targets under STRICT, mean over users; None if nobody had one. novel_category_keys: answers by the list that
+    the group source took them from, each user asked for once at a moment of the period; empty without lists.
     """
 
     calibration: records_pb2.Calibration
@@ -49,6 +51,7 @@ class CalibrationReplay:
     novel_recall: float | None
     users: int
     candidates: int
+    novel_category_keys: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Lay out everything but the curves as JSON."""
@@ -82,7 +85,9 @@ def replay_for_calibration(
     """
     users = active_users(histories, cut, until, max_users, seed)
     requests = ReplayRequests(count=count, exclude_own=False)
-    has_lists = layout.read_manifest(snapshot).HasField("coevolution")
+    manifest = layout.read_manifest(snapshot)
+    has_lists = manifest.HasField("coevolution")
+    keys: Mapping[str, int] = {}
     answers = []
     parts = []
     for program in (tower, None):
@@ -92,6 +97,10 @@ def replay_for_calibration(
             if has_lists:
                 alone = replay(recall, histories, catalogue, users, cut, replace(requests, only=_GROUP))
                 of_groups = outcomes(alone, histories, cut, until)
+                # The path makes no difference to the list: once is enough.
+                keys = keys or novel_category_keys(
+                    recall, histories, catalogue, users, cut, until, seed=seed, click_type=manifest.click_types[0]
+                )
                 part = Outcomes.concatenate([part.where(part.sources != _GROUP), of_groups])
         parts.append(part)
     calibration = fit_calibration(Outcomes.concatenate(parts), (until - cut) / 86_400, config)
@@ -101,6 +110,7 @@ def replay_for_calibration(
         novel_recall=_novel_recall(answers[0], HeldOut.between(histories, catalogue, cut, until)),
         users=len(users),
         candidates=sum(map(len, parts)),
+        novel_category_keys=keys,
     )
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,14 @@ from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client_errors import ClientError
 from serendipity.channel.client_messages import Feedback, RecallResult, recall_request
 from serendipity.novelty import clicked_categories, is_novel
+from serendipity.offline.build import REPLAY
 from serendipity.offline.build_config import load_build_config
+from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
+from serendipity.tools.demo_groups import list_keys, show_groups
 from serendipity.tools.demo_nearline import new_user, show_nearline
 from serendipity.tools.deploy import DeployError, deploy, load_text_encoder, publish_over
 from serendipity.tools.recall import print_result, result_console
@@ -61,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace, console: Console) -> int:
     out = args.out or default_out(args.dataset)
-    console.rule("1  Build: host logs → interests → InterestGPT → towers → snapshot")
+    console.rule("1  Build: host logs → interests → InterestGPT → towers → groups → lists → snapshot")
     # Calibrated on fewer users than a build would replay: the curves are much the same, in a third of the time.
     given = {"dataset": args.dataset, "validation": {"max_users": _CALIBRATION_USERS}}
     built = build_and_place(load_build_config(args.config, given), out, console)
@@ -96,14 +101,16 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
             _introduce(console, histories, catalogue, user)
             print_result(console, user, await client.recall(user, count=args.count, explain=True))
             console.print()
-        console.rule("4  Feedback counts at once")
+        console.rule("4  Groups: novel categories that two language models agree on")
+        await show_groups(client, console, histories.user_ids[chosen[0]], _COLD_USER, args.count)
+        console.rule("5  Feedback counts at once")
         await _feed_back(client, console, histories.user_ids[chosen[0]])
-        console.rule("5  Near-line: queued, refreshed by InterestGPT on Triton, served")
+        console.rule("6  Near-line: queued, refreshed by InterestGPT on Triton, served")
         until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
         # Their state outlives the demo: somebody new every time.
         newcomer = new_user(histories, catalogue, chosen[-1], f"newcomer-{int(time.time())}")
         served = await show_nearline(client, console, newcomer, until, args.count)
-        console.rule("6  Novelty, checked for every user")
+        console.rule("7  Novelty, checked for every user")
         violations = await _check_novelty(client, console, histories, catalogue, out)
         return violations + (served is None)
 
@@ -156,6 +163,7 @@ async def _check_novelty(
     until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
     row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     violations = candidates = degraded = empty = 0
+    keys: Counter[str] = Counter()
     start = time.monotonic()
     for at in range(0, len(histories.user_ids), _BATCH):
         users = range(at, min(at + _BATCH, len(histories.user_ids)))
@@ -167,9 +175,17 @@ async def _check_novelty(
             candidates += len(rows)
             degraded += result.degraded
             empty += not len(rows)
+            keys.update(list_keys(result))
     seconds = time.monotonic() - start
     console.print(
         f"{len(histories.user_ids):,} users, {candidates:,} candidates in {seconds:.0f} s: "
         f"[bold]{violations} violations[/bold]; {degraded} degraded answers, {empty} empty ones"
+    )
+    console.print(f"lists the group source answered from: {describe_keys(keys)}", highlight=False)
+    later = json.loads((out / "calibration" / REPLAY).read_text(encoding="utf-8"))["novel_category_keys"]
+    console.print(
+        "and as users went on clicking in the period that scores are calibrated on, without near-line: "
+        f"{describe_keys(later)}",
+        highlight=False,
     )
     return violations

@@ -10,13 +10,11 @@ from pathlib import Path
 
 from serendipity.layout import write_atomically
 from serendipity.offline.calibration import Reliability
+from serendipity.offline.evaluate.novel_category_keys import KEYS
 from serendipity.offline.evaluate.significance import Ratio
 
 JSON_REPORT = "channel.json"
 MARKDOWN_REPORT = "channel.md"
-
-_KEYS = ("m3", "m2", "m1", "m0", "default", "none")
-"""Keys of novel-category lists, most specific first, as `NovelCategoryKey` names them."""
 
 
 @dataclass(frozen=True)
@@ -228,8 +226,8 @@ def _keys(report: ChannelReport) -> str:
     rows = []
     for label, counts in (("users", report.novel_category_keys), ("cold users", report.cold_novel_category_keys)):
         total = sum(counts.values())
-        rows.append((label, f"{total:,}", *(f"{counts.get(key, 0) / total:.1%}" if total else "–" for key in _KEYS)))
-    return "## Which list the group source answered from (STRICT)\n\n" + _table(("", "answers", *_KEYS), rows)
+        rows.append((label, f"{total:,}", *(f"{counts.get(key, 0) / total:.1%}" if total else "–" for key in KEYS)))
+    return "## Which list the group source answered from (STRICT)\n\n" + _table(("", "answers", *KEYS), rows)
 
 
 def _filters(report: ChannelReport) -> str:

@@ -220,8 +220,7 @@ class _Columns:
             state = channel_pb2.SourceState.Name(status.state).removeprefix("SOURCE_STATE_").lower()
             self.source_states.setdefault(name, Counter())[state] += 1
             if status.novel_category_key:
-                key = channel_pb2.NovelCategoryKey.Name(status.novel_category_key)
-                self.novel_category_keys[key.removeprefix("NOVEL_CATEGORY_KEY_").lower()] += 1
+                self.novel_category_keys[key_name(status.novel_category_key)] += 1
         for outcome in response.filter_counts:
             self.filters.setdefault(outcome.filter, Counter()).update(kept=outcome.kept, removed=outcome.removed)
 
@@ -259,6 +258,11 @@ class _Columns:
 def source_name(source: int) -> str:
     """Name of a source as in rank features and reports, e.g. "interest"."""
     return channel_pb2.Source.Name(source).removeprefix("SOURCE_").lower()
+
+
+def key_name(key: channel_pb2.NovelCategoryKey) -> str:
+    """Name of the key of a novel-category list as in metrics and reports, e.g. "m3"."""
+    return channel_pb2.NovelCategoryKey.Name(key).removeprefix("NOVEL_CATEGORY_KEY_").lower()
 
 
 def _found_by(response: channel_pb2.RecallResponse) -> NDArray[np.bool_]:
