@@ -93,7 +93,7 @@ def sweeps_plot(results: Sequence[SweepResult]) -> bytes:
             axes.set_ylabel(f"C-H@{found.cutoffs.hit}", color=_QUALITY)
             other.set_ylabel(f"NCP@{found.cutoffs.rank}", color=_NOVELTY)
             if found is results[0]:
-                axes.legend(handles=[*lines, default])
+                figure.legend(handles=[*lines, default], loc="outside upper center", ncols=3)
         for axes in panels[len(results) :]:
             axes.set_axis_off()
         return _png(figure)

@@ -26,10 +26,10 @@ SMALL_EPOCHS = 1
 """Of the long-term interest's training."""
 SMALL_ROUNDS = 10
 
-FILTER_THRESHOLDS = (1, 2, 3, 5, 10)
+FILTER_THRESHOLDS = (1, 2, 5, 10)
 KL_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
-QUANTIZERS = (1, 2, 3, 4, 6, 8)
-GROUPS = (5, 10, 25, 50, 100, 200)
+QUANTIZERS = (1, 2, 4, 8)
+GROUPS = (5, 20, 50, 100, 200)
 ALIGNMENTS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Values, beside which each parameter's default is always tried."""
 
