@@ -15,7 +15,7 @@ read    the paper's: CoEA's list throughout, against OTHERS, the mean interest o
 The plain cosine confounds what is named with how it is clicked: a category that everybody clicks is a candidate for
 those who were not clicking it lately, whose interests lie away from it; one hardly clicked is a candidate for all.
 So every cosine is also given BEYOND the category's own: less the mean of cos(z_v, e_c) over all users v the category c
-was a candidate for. Whoever picks categories without regard to the user gets 0 there.
+was a candidate for. Categories drawn from the candidates get 0 there, but for chance.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from serendipity.offline.evaluate.coea.studies.trial import Answers, TrialResult
 from serendipity.offline.evaluate.coea.studies.variant import Variant, group_ids, listed
 
 SMALL_NOVELTY = 6_000
-SMALL_PAIRS = 4_000
+SMALL_RELEVANCE = 4_000
 SMALL_EPOCHS = 1
 """Of the long-term interest's training."""
 SMALL_ROUNDS = 10
@@ -84,7 +84,7 @@ def small(variant: Variant) -> Variant:
     epochs = min(interest.epochs, SMALL_EPOCHS)
     most = {
         "max_novelty": min(examples.max_novelty, SMALL_NOVELTY),
-        "max_relevance": min(examples.max_relevance, SMALL_PAIRS),
+        "max_relevance": min(examples.max_relevance, SMALL_RELEVANCE),
     }
     return replace(
         variant,

@@ -97,7 +97,7 @@ def trial_path(cache: Path, split: str, trial: Trial, seed: int) -> Path:
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
     slug = "".join(letter if letter.isalnum() else "-" for letter in trial.name.lower())
-    return cache / f"{slug}-{seed}-{digest}.npz"
+    return cache / f"study-{slug}-{seed}-{digest}.npz"
 
 
 def run_trials(

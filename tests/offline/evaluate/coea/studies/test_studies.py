@@ -20,7 +20,9 @@ from serendipity.offline.evaluate.coea.studies.variant import Variant, group_ids
 from tests.offline.evaluate.coea.test_coea import GROUPS, LLMS
 from tests.offline.evaluate.coea.worlds import catalogue, cyclists
 
-BASE = Variant(GROUPS, LLMS)
+# Several steps a cycle: at its first the divergence from the cycle before is zero, and so is its gradient.
+DPO = LLMS.pco.dpo.model_copy(update={"batch_size": 4, "learning_rate": 1e-3})
+BASE = Variant(GROUPS, LLMS.model_copy(update={"pco": LLMS.pco.model_copy(update={"dpo": DPO})}))
 ABOUT = About("cycle", "serendip evaluate coea-studies", 0.0, 1.0)
 
 
