@@ -37,6 +37,8 @@ from serendipity.offline.coevolution.training import (
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
+_VALIDATION_UNCLICKED = 4
+
 
 class Groups(Protocol):
     """What is asked of a group model."""
@@ -175,10 +177,10 @@ def validation_pairs(
     config: CoevolutionConfig,
     exposures: Exposures | None = None,
 ) -> list[RelevanceExample]:
-    """Draw the pairs of validation users that normalisation and threshold are fitted on."""
-    return relevance_examples(
-        histories, click_groups, num_categories, config.examples, split="validation", exposures=exposures
-    )
+    """Draw the pairs of validation users that normalisation and threshold are fitted on, few of each moment: scale
+    and offset are two numbers, fitted anew after every cycle."""
+    few = config.examples.model_copy(update={"unclicked": min(config.examples.unclicked, _VALIDATION_UNCLICKED)})
+    return relevance_examples(histories, click_groups, num_categories, few, split="validation", exposures=exposures)
 
 
 def normalised(

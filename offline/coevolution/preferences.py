@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,22 +67,20 @@ def preferences(
     margin: float,
     generator: np.random.Generator,
 ) -> list[Preference]:
-    """Draw pairs at each record, uniformly without repetition from those of its candidates that differ enough.
+    """Prefer at each record the best scored of its candidates to some of the others, drawn uniformly.
 
+    The best one alone is preferred: pairs of any two would teach the Novelty LLM the Relevance LLM's whole order, and
+    with it what is familiar; so the best comes to be proposed, and the rest keeps its order by novelty.
     margin: difference of scores that must be exceeded, so that equals never make a pair; a record whose candidates
     allow fewer pairs makes fewer.
     """
     found = []
     for key in told:
-        # Best scored first: of every combination the first is preferred.
         ordered = sorted(candidates[key], key=lambda candidate: -candidate.score)
-        possible = [
-            (one, other) for one, other in itertools.combinations(ordered, 2) if one.score - other.score > margin
-        ]
-        size = min(pairs_per_record, len(possible))
-        for place in generator.choice(len(possible), size, replace=False).tolist() if size else []:
-            one, other = possible[place]
-            found.append(Preference(key, one.category, other.category))
+        others = [other for other in ordered[1:] if ordered[0].score - other.score > margin]
+        size = min(pairs_per_record, len(others))
+        for place in generator.choice(len(others), size, replace=False).tolist() if size else []:
+            found.append(Preference(key, ordered[0].category, others[place].category))
     return found
 
 

@@ -30,11 +30,12 @@ from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.group_model import GroupModel
 from serendipity.offline.tuning.base_model import TINY
 
-CYCLES = (0, 5, 10, 20, 30)
+CYCLES = (0, 10, 20)
 """Cycles after which lists are made, to choose from."""
 
-CANDIDATES = (5, 8, 20)
-"""Categories the Novelty LLM is asked for, to choose from; on MovieLens the last is all of them."""
+CANDIDATES = (5, 6, 8, 10)
+"""Categories the Novelty LLM is asked for, to choose from: the fewer, the more of a list is the Novelty LLM's choice,
+the more, the more of it is the Relevance LLM's."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from serendipity.layout import write_atomically
-from serendipity.offline.evaluate.coea.choice import QUALITY_KEPT
+from serendipity.offline.evaluate.coea.choice import QUALITY_KEPT, reaches
 from serendipity.offline.evaluate.coea.comparison import Comparison, MethodResult
 from serendipity.offline.evaluate.coea.protocol import CategorySplit, Family
 from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
@@ -84,7 +84,8 @@ def markdown(comparison: Comparison, split: CategorySplit, about: About) -> str:
         f"{split.num_categories} categories. Protocol: `offline/evaluate/coea/protocol.py`; measures: `metrics.py`.",
         "",
         f"Trade-offs are chosen on validation: the largest NCP@{rank} with C-H@{comparison.cutoffs.hit} at least "
-        f"{QUALITY_KEPT:g} of the best exploitation baseline's; else the best C-H (marked *).",
+        f"{QUALITY_KEPT:g} of the best exploitation baseline's or, where none of a method's settings has that (marked "
+        "*), of the method's own best.",
         "",
         *_table(comparison, (*headline(comparison), f"CLTP@{rank} ÷ K")),
         "",
@@ -157,7 +158,7 @@ def _mark(comparison: Comparison, result: MethodResult) -> str:
         (point.quality for other in comparison.results if other.family == "exploitation" for point in other.validation),
         default=None,
     )
-    return "*" if best is not None and result.validation[result.chosen].quality < QUALITY_KEPT * best else ""
+    return "" if reaches(result.validation[result.chosen], best) else "*"
 
 
 def _ratios(comparison: Comparison) -> list[str]:

@@ -154,7 +154,8 @@ def test_no_pair_is_of_equals_or_within_the_margin(scores: list[float], margin: 
     pairs = preferences([(0, ())], candidates, wanted_pairs, margin, np.random.default_rng(3))
     assert all(scores[pair.chosen - 1] - scores[pair.rejected - 1] > margin for pair in pairs)
     assert len({(pair.chosen, pair.rejected) for pair in pairs}) == len(pairs)
-    possible = sum(one - other > margin for one in scores for other in scores)
+    assert all(scores[pair.chosen - 1] == max(scores) for pair in pairs)
+    possible = sum(max(scores) - other > margin for other in scores) if scores else 0
     assert len(pairs) == min(wanted_pairs, possible)
 
 
