@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from serendipity.offline.calibration import CalibrationConfig
-from serendipity.offline.coevolution.config import CoevolutionConfig
+from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
+from serendipity.offline.coevolution.pco_config import PcoConfig
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.config import GroupsConfig
@@ -48,6 +49,31 @@ class InterestGptConfig(DistillationConfig):
     """Whether one is made: without it a snapshot's interests serve until they are too old."""
 
 
+class BuildExamplesConfig(ExamplesConfig):
+    """Which moments of the histories the two LLMs of a build learn from: fewer than an evaluation's do."""
+
+    max_novelty: int = Field(10_000, ge=1)
+    """First occurrences learned from at most; drawn evenly over users."""
+    max_relevance: int = Field(8_000, ge=1)
+    """Clicks that the Relevance LLM learns from at most; drawn evenly over users."""
+
+
+class BuildPcoConfig(PcoConfig):
+    """How the two LLMs of a build correct each other; `serendip coevolve` goes on from there."""
+
+    cycles: int = Field(3, ge=0)
+    """Cycles of a build; 0: the two LLMs as they were tuned."""
+
+
+class BuildCoevolutionConfig(CoevolutionConfig):
+    """The two LLMs of a build."""
+
+    examples: BuildExamplesConfig = BuildExamplesConfig()
+    """What is learned from."""
+    pco: BuildPcoConfig = BuildPcoConfig()
+    """How they then correct each other."""
+
+
 class BuildConfig(BaseModel):
     """A whole build. In TOML, nested models are tables: [logs], [towers.trainer], [gate] ….
 
@@ -71,12 +97,11 @@ class BuildConfig(BaseModel):
     of a moment."""
     interest_gpt: InterestGptConfig = InterestGptConfig()
     """The model that refreshes interests near-line."""
-    group_source: bool = False
-    """Whether users are grouped and novel-category lists made: without them a snapshot has no group source. Off by
-    default until what it adds to a build's time is measured on The Complete Journey."""
+    group_source: bool = True
+    """Whether users are grouped and novel-category lists made: without them a snapshot has no group source."""
     groups: GroupsConfig = GroupsConfig()
     """Groups of users with alike long-term interests."""
-    coevolution: CoevolutionConfig = CoevolutionConfig()
+    coevolution: BuildCoevolutionConfig = BuildCoevolutionConfig()
     """The Novelty and the Relevance LLM, and how they correct each other."""
     increment_cycles: Annotated[int, Field(ge=1)] = 1
     """Cycles of theirs on what was clicked after the moment that scores are calibrated from."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +20,25 @@ from rich.console import Console
 from serendipity import layout
 from serendipity.channel.erasure import ErasureList
 from serendipity.channel.publication import Publications
+from serendipity.groups.model import read_coevolution_spec, read_group_spec
 from serendipity.interests.model import read_spec
-from serendipity.offline.build import BuildResult, build, wanted
+from serendipity.offline.build import REPLAY, BuildResult, build, wanted
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
 from serendipity.offline.evaluate.held_out_build import evaluate_build
+from serendipity.offline.evaluate.replay import key_name
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
+from serendipity.offline.towers.export import PROGRAM
 from serendipity.tools import pipeline
 from serendipity.tools.quality_gate import quality_gate
+from serendipity.v1 import channel_pb2
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
 
 REPOSITORY = Path(__file__).parents[2]
 NOW = START + 200 * 86_400
+_GROUP = channel_pb2.SourceQuota(source="SOURCE_GROUP", min_count=5, max_count=10)
 
 SMALL = """
 interests_per_user = 8
@@ -51,11 +58,49 @@ max_interests = 8
 max_epochs = 1
 [towers.loss]
 num_negatives = 128
+[groups]
+num_groups = 4
+[groups.sequence]
+min_clicks = 3
+[groups.interest]
+dim = 8
+window = 4
+epochs = 1
+validation_users = 5
+[groups.quantizer]
+codebook_size = 4
+num_quantizers = 2
+latent_dim = 4
+hidden_dim = 8
+epochs = 2
+[coevolution]
+num_candidates = 5
+[coevolution.tiny]
+hidden_size = 16
+intermediate_size = 32
+num_layers = 1
+num_heads = 2
+merges = 50
+max_positions = 256
+[coevolution.examples]
+max_novelty = 96
+max_relevance = 48
+unclicked = 4
+validation_share = 0.3
+[coevolution.pco]
+cycles = 1
+max_records = 16
+common_categories = 5
+[coevolution.pco.panel]
+moments = 20
 [validation]
 count = 20
 [canary]
 num_users = 60
 count = 20
+[gate]
+# A dozen positives make a curve here: learned anew, it may lie elsewhere.
+max_score_factor = 30.0
 """
 
 
@@ -153,6 +198,43 @@ def test_a_build_publishes_a_whole_calibrated_measured_snapshot(host: Host, buil
     assert canary is not None
     assert (canary.violations, canary.degraded) == (0, 0)
     assert canary.novel_recall is not None
+
+
+def test_the_snapshot_answers_with_the_group_source_and_says_why(host: Host, built: BuildResult) -> None:
+    manifest = layout.read_manifest(built.snapshot)
+    assert manifest.groups == read_group_spec(host.out / "groups")
+    assert manifest.coevolution == read_coevolution_spec(host.out / "coevolution")
+    assert manifest.coevolution.taxonomy_hash == manifest.taxonomy_hash
+    # One cycle as of the cut, and one on what was clicked since.
+    assert read_coevolution_spec(host.out / "validation" / "coevolution").generation == 1
+    assert manifest.coevolution.generation == 2
+    keys: Counter[str] = Counter()
+    reasons = []
+    with pipeline.open_pipeline(built.snapshot, host.out / "towers" / PROGRAM) as recall:
+        for user_id in [*(f"u{n:04}" for n in range(0, 90, 3)), "nobody has seen"]:
+            response = recall(
+                channel_pb2.RecallRequest(user_id=user_id, count=10, explain=True, source_quotas=[_GROUP])
+            )
+            (status,) = (row for row in response.source_statuses if row.source == channel_pb2.SOURCE_GROUP)
+            keys[key_name(status.novel_category_key)] += 1
+            reasons += [
+                response.reasons[reason]
+                for source, reason in zip(response.sources, response.reason_indexes, strict=True)
+                if source == channel_pb2.SOURCE_GROUP
+            ]
+    assert keys["m3"] > 0
+    assert keys["default"] > 0
+    assert reasons
+    assert all(reason.latent_interest in reason.text for reason in reasons)
+
+
+def test_how_often_lists_of_each_key_answer_is_in_the_build_s_report(host: Host, built: BuildResult) -> None:
+    keys = json.loads((host.out / "calibration" / REPLAY).read_text())["novel_category_keys"]
+    assert sum(keys.values()) > 0
+    shares = read_canary(built.snapshot).novel_category_keys  # type: ignore[union-attr]
+    assert shares == {key: count / sum(keys.values()) for key, count in keys.items()}
+    numbers = {outcome.step: outcome.numbers for outcome in built.outcomes}
+    assert str(numbers["calibration"]["novel-category lists by key"]).startswith("exact ")
 
 
 def test_a_killed_build_is_continued_not_repeated(built: BuildResult) -> None:
