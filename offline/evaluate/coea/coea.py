@@ -24,6 +24,7 @@ from serendipity.groups.lists import aligned_list, alignment
 from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.preferences import Candidate, Told, candidates_at
+from serendipity.offline.evaluate.coea.comparison import Cutoffs
 from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
 from serendipity.offline.evaluate.coea.shared_trainings import SharedTrainings
 from serendipity.offline.groups.config import GroupsConfig
@@ -33,17 +34,17 @@ from serendipity.offline.tuning.base_model import TINY
 CYCLES = (0, 10, 20)
 """Cycles after which lists are made, to choose from."""
 
-CANDIDATES = (5, 6, 8, 10)
-"""Categories the Novelty LLM is asked for, to choose from: the fewer, the more of a list is the Novelty LLM's choice,
-the more, the more of it is the Relevance LLM's."""
+BREADTHS = (1.0, 1.2, 1.6, 2.0)
+"""Categories the Novelty LLM is asked for, in multiples of the K that novelty is measured at, to choose from: the
+fewer, the more of a list is the Novelty LLM's choice, the more, the more of it is the Relevance LLM's."""
 
 
 @dataclass(frozen=True)
 class Coea:
     """A row of CoEA's family.
 
-    cycles: after which lists are made, ascending; candidates: of the Novelty LLM; both are chosen from on validation,
-    as is whether the threshold is used. with_profile, with_recent, with_relevance: False for an ablation. shared: with
+    cycles: after which lists are made, ascending; breadths: see BREADTHS; both are chosen from on validation, as is
+    whether the threshold is used. with_profile, with_recent, with_relevance: False for an ablation. shared: with
     the other rows.
     """
 
@@ -51,7 +52,7 @@ class Coea:
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     llms: CoevolutionConfig = field(default_factory=CoevolutionConfig)
     cycles: tuple[int, ...] = CYCLES
-    candidates: tuple[int, ...] = CANDIDATES
+    breadths: tuple[float, ...] = BREADTHS
     with_profile: bool = True
     with_recent: bool = True
     with_relevance: bool = True
@@ -68,13 +69,13 @@ class Coea:
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
-        """Cycles, candidates and whether the threshold is used."""
+        """Cycles, breadth and whether the threshold is used."""
         if not self.with_relevance:
             return ({},)
         return tuple(
-            {"cycles": cycles, "candidates": candidates, "threshold": threshold}
+            {"cycles": cycles, "breadth": breadth, "threshold": threshold}
             for cycles in self.cycles
-            for candidates in self.candidates
+            for breadth in self.breadths
             for threshold in (0, 1)
         )
 
@@ -111,16 +112,18 @@ class Coea:
                         click_groups=groups.clicks,
                     )
                 kept[cycles] = latest
-        return FittedCoea(groups.model, kept, max(self.candidates))
+        return FittedCoea(groups.model, kept, Cutoffs.of(split).rank, max(self.breadths))
 
 
 class FittedCoea:
-    """LLMs by number of cycles, and what they answered so far. most: categories the Novelty LLM is asked for."""
+    """LLMs by number of cycles, and what they answered so far. length: K; broadest: multiple of it that the Novelty LLM
+    is asked for at most."""
 
-    def __init__(self, groups: GroupModel, by_cycles: Mapping[int, Coevolution], most: int) -> None:
+    def __init__(self, groups: GroupModel, by_cycles: Mapping[int, Coevolution], length: int, broadest: float) -> None:
         self.groups = groups
         self.by_cycles = by_cycles
-        self._most = most
+        self._length = length
+        self._most = round(broadest * length)
         self._proposed: dict[tuple[int, Told], list[Candidate]] = {}
 
     def scores(self, episodes: Episodes, setting: Setting) -> NDArray[np.float32]:
@@ -128,7 +131,7 @@ class FittedCoea:
         told = self._told(episodes)
         if not setting:
             return self._by_novelty(told)
-        cycles, count = int(setting["cycles"]), int(setting["candidates"])
+        cycles, count = int(setting["cycles"]), round(setting["breadth"] * self._length)
         coevolution = self.by_cycles[cycles]
         names = coevolution.renderer.categories
         numbers = {name: number for number, name in enumerate(names)}

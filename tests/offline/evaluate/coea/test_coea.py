@@ -29,7 +29,7 @@ GROUPS = GroupsConfig(
     quantizer=QuantizerConfig(codebook_size=4, num_quantizers=2, latent_dim=8, hidden_dim=16, epochs=2),
     num_groups=3,
 )
-COEA = Coea(groups=GROUPS, llms=LLMS, cycles=(0, 1, 2), candidates=(2, 4))
+COEA = Coea(groups=GROUPS, llms=LLMS, cycles=(0, 1, 2), breadths=(0.4, 0.8))
 """Rows made of it by `replace` share its trainings."""
 
 
@@ -44,7 +44,7 @@ def fitted(split: CategorySplit) -> FittedCoea:
 
 
 def test_lists_hold_candidates_alone_and_no_more_than_were_asked_for(split: CategorySplit, fitted: FittedCoea) -> None:
-    scores = fitted.scores(split.test, {"cycles": 2, "candidates": 2, "threshold": 0})
+    scores = fitted.scores(split.test, {"cycles": 2, "breadth": 0.4, "threshold": 0})
 
     listed = np.isfinite(scores)
     assert (listed.sum(axis=1) == 2).all()
@@ -55,7 +55,7 @@ def test_lists_are_those_that_would_be_served(split: CategorySplit, fitted: Fitt
     coevolution = replace(fitted.by_cycles[1], num_candidates=4)
     groups = fitted.groups.assign(split.test.histories).group_id[split.test.users]
 
-    lists = ranked(fitted.scores(split.test, {"cycles": 1, "candidates": 4, "threshold": 1}), split.test, 4)
+    lists = ranked(fitted.scores(split.test, {"cycles": 1, "breadth": 0.8, "threshold": 1}), split.test, 4)
 
     served = coevolution.lists(groups.tolist(), split.test.recent)
     names = split.catalogue.categories
@@ -66,7 +66,7 @@ def test_lists_are_those_that_would_be_served(split: CategorySplit, fitted: Fitt
 
 def test_cycles_are_counted_on_and_each_leaves_the_earlier_llms_alone(split: CategorySplit, fitted: FittedCoea) -> None:
     at_once = replace(COEA, cycles=(2,)).fit(split, 1)
-    setting = {"cycles": 2, "candidates": 4, "threshold": 0}
+    setting = {"cycles": 2, "breadth": 0.8, "threshold": 0}
 
     assert {cycles: kept.generation for cycles, kept in fitted.by_cycles.items()} == {0: 0, 1: 1, 2: 2}
     assert (at_once.scores(split.test, setting) == fitted.scores(split.test, setting)).all()
