@@ -61,7 +61,7 @@ class BuildExamplesConfig(ExamplesConfig):
 class BuildPcoConfig(PcoConfig):
     """How the two LLMs of a build correct each other; `serendip coevolve` goes on from there."""
 
-    cycles: int = Field(3, ge=0)
+    cycles: int = Field(6, ge=0)
     """Cycles of a build; 0: the two LLMs as they were tuned."""
 
 
