@@ -24,7 +24,7 @@ SMALL_NOVELTY = 6_000
 SMALL_RELEVANCE = 4_000
 SMALL_EPOCHS = 1
 """Of the long-term interest's training."""
-SMALL_ROUNDS = 10
+SMALL_ROUNDS = 6
 
 FILTER_THRESHOLDS = (1, 2, 5, 10)
 KL_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -79,8 +79,8 @@ class SweepResult:
 
 
 def small(variant: Variant) -> Variant:
-    """Cut a variant down to the small scale, where it is larger."""
-    interest, examples, cycles = variant.groups.interest, variant.llms.examples, variant.llms.pco.cycles
+    """Cut a variant down to the small scale; what it learns from, where that is more."""
+    interest, examples = variant.groups.interest, variant.llms.examples
     epochs = min(interest.epochs, SMALL_EPOCHS)
     most = {
         "max_novelty": min(examples.max_novelty, SMALL_NOVELTY),
@@ -90,7 +90,7 @@ def small(variant: Variant) -> Variant:
         variant,
         groups=variant.groups.model_copy(update={"interest": interest.model_copy(update={"epochs": epochs})}),
         llms=variant.llms.model_copy(update={"examples": examples.model_copy(update=most)}),
-    ).with_cycles(min(cycles, SMALL_ROUNDS))
+    ).with_cycles(SMALL_ROUNDS)
 
 
 def sweeps(base: Variant) -> tuple[Sweep, ...]:
