@@ -69,7 +69,8 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What came of a sweep: quality (C-H@hit) and novelty (NCP@rank), [seeds, values] each; seconds: of its trials."""
+    """What came of a sweep: quality (C-H@hit), novelty (NCP@rank) and length, the mean number of categories among the
+    first K; [seeds, values] each."""
 
     sweep: Sweep
     cutoffs: Cutoffs
