@@ -18,6 +18,7 @@ from serendipity.channel.client_messages import Feedback, RecallResult
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.tools.recall import print_result
+from serendipity.v1 import channel_pb2
 
 _CLICKS = 40
 """Clicks the new user has: enough to reason from, few enough that most categories are novel."""
@@ -83,11 +84,11 @@ async def show_nearline(
 
 
 def own_paths(result: RecallResult) -> list[tuple[str, str, str]]:
-    """List the paths seed → core demand → latent interest of an answer that start at something the user did."""
+    """List the interest source's paths seed → core demand → latent interest that start at something the user did."""
     paths = (
         (reason.seed, reason.core_demand, reason.latent_interest)
         for reason in result.message.reasons
-        if reason.seed and reason.latent_interest
+        if reason.source == channel_pb2.SOURCE_INTEREST and reason.seed and reason.latent_interest
     )
     # A path is told once for the items of its interest and once for those near it.
     return list(dict.fromkeys(paths))

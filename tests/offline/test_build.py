@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import signal
@@ -31,7 +32,7 @@ from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
 from serendipity.offline.towers.export import PROGRAM
-from serendipity.tools import pipeline
+from serendipity.tools import coevolution, pipeline
 from serendipity.tools.quality_gate import quality_gate
 from serendipity.v1 import channel_pb2
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
@@ -267,6 +268,20 @@ def test_a_change_of_calibration_rebuilds_only_what_depends_on_it(host: Host, bu
     assert again.snapshot != built.snapshot
     assert wanted(host.out / "snapshots") == again.snapshot.name
     host.build(hold_out=0.1)
+
+
+def test_a_build_takes_up_what_the_closed_loop_came_to_since(host: Host, built: BuildResult) -> None:
+    parser = argparse.ArgumentParser()
+    coevolution.add_arguments(parser)
+    later = ["--build", str(host.out), "--logs", str(host.out / "held_out" / "logs")]
+    assert coevolution.run(parser.parse_args(later)) == 0
+    again = host.build(hold_out=0.1)
+    assert _ran(again) == {"snapshot", "canary", "publish"}
+    manifest = layout.read_manifest(again.snapshot)
+    assert manifest.coevolution == read_coevolution_spec(host.out / "coevolution")
+    assert manifest.coevolution.generation == layout.read_manifest(built.snapshot).coevolution.generation + 1
+    assert manifest.groups == layout.read_manifest(built.snapshot).groups
+    assert _ran(host.build(hold_out=0.1)) == set()
 
 
 def test_a_snapshot_outside_the_bounds_is_refused_and_the_old_one_stays(host: Host, built: BuildResult) -> None:
