@@ -1,0 +1,60 @@
+"""What the demo's acts show of a running service over a small world with lists."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from serendipity import layout
+from serendipity.channel.client_messages import to_result
+from serendipity.tools.demo_groups import list_keys, show_groups
+from serendipity.tools.demo_nearline import own_paths
+from serendipity.v1 import channel_pb2
+from tests.channel.service import channel_settings, server_settings, service
+from tests.fixtures.grouped_world import GroupedWorld, make_grouped_world
+from tests.fixtures.small_world import SmallWorld
+
+
+@pytest.fixture
+def grouped(small_world: SmallWorld, tmp_path: Path) -> GroupedWorld:
+    world = make_grouped_world(small_world, tmp_path / "grouped")
+    shutil.copytree(world.world.snapshots_root, tmp_path / "snapshots")
+    (tmp_path / "snapshots" / layout.CURRENT).symlink_to(world.world.version)
+    return world
+
+
+async def test_group_candidates_are_shown_with_list_and_reasons_for_a_warm_and_a_cold_user(
+    grouped: GroupedWorld, tmp_path: Path
+) -> None:
+    warm = next(user for user in grouped.world.user_ids[::2] if grouped.group_of(user) in (1, 2, 3))
+    console = Console(file=io.StringIO(), width=200)
+    async with service(server_settings(tmp_path), channel_settings()) as (client, _):
+        await show_groups(client, console, warm, "nobody", 5)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    of_warm, of_cold = said.split("user nobody belongs to the default group")
+    assert re.search(rf"user {warm} has a group; answered from the list of key m[0-3]", of_warm)
+    assert "answered from the list of key default" in of_cold
+    for act, reason in ((of_warm, "People like you"), (of_cold, "Many people try")):
+        assert reason in act
+        assert "│ interest" not in act
+        assert "│ collaborative" not in act
+
+
+def test_a_path_of_a_group_is_not_taken_for_the_user_s_own() -> None:
+    answer = channel_pb2.RecallResponse(
+        reasons=[
+            channel_pb2.Reason(source=source, seed="tea", core_demand="drinks", latent_interest=found)
+            for source, found in (("SOURCE_GROUP", "cocoa"), ("SOURCE_INTEREST", "coffee"), ("SOURCE_INTEREST", ""))
+        ],
+        source_statuses=[
+            channel_pb2.SourceStatus(source="SOURCE_INTEREST"),
+            channel_pb2.SourceStatus(source="SOURCE_GROUP", novel_category_key="NOVEL_CATEGORY_KEY_M1"),
+        ],
+    )
+    assert own_paths(to_result(answer)) == [("tea", "drinks", "coffee")]
+    assert list_keys(to_result(answer)) == ["m1"]
