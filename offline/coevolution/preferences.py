@@ -67,10 +67,12 @@ def preferences(
     margin: float,
     generator: np.random.Generator,
 ) -> list[Preference]:
-    """Prefer at each record the best scored of its candidates to some of the others, drawn uniformly.
+    """Prefer at each record the best scored of its candidates to others, drawn as the Novelty LLM would answer them.
 
     The best one alone is preferred: pairs of any two would teach the Novelty LLM the Relevance LLM's whole order, and
-    with it what is familiar; so the best comes to be proposed, and the rest keeps its order by novelty.
+    with it what is familiar. The others are drawn without repetition, each with the Novelty LLM's own probability, as
+    the paper samples candidates (arXiv 2508.00450, section 4.3.3): what it always proposes makes room, what it seldom
+    does is left alone.
     margin: difference of scores that must be exceeded, so that equals never make a pair; a record whose candidates
     allow fewer pairs makes fewer.
     """
@@ -78,8 +80,12 @@ def preferences(
     for key in told:
         ordered = sorted(candidates[key], key=lambda candidate: -candidate.score)
         others = [other for other in ordered[1:] if ordered[0].score - other.score > margin]
-        size = min(pairs_per_record, len(others))
-        for place in generator.choice(len(others), size, replace=False).tolist() if size else []:
+        # The largest of log p + Gumbel noise are draws without repetition.
+        keys = [
+            other.log_probability + noise
+            for other, noise in zip(others, generator.gumbel(size=len(others)), strict=True)
+        ]
+        for place in np.argsort(keys)[::-1][:pairs_per_record].tolist():
             found.append(Preference(key, ordered[0].category, others[place].category))
     return found
 

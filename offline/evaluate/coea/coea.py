@@ -21,15 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.groups.lists import aligned_list, alignment
+from serendipity.offline import coevolution, groups, tuning
 from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.preferences import Candidate, Told, candidates_at
 from serendipity.offline.evaluate.coea.comparison import Cutoffs
 from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
+from serendipity.offline.evaluate.coea.result_cache import code_of_package
 from serendipity.offline.evaluate.coea.shared_trainings import SharedTrainings
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.group_model import GroupModel
 from serendipity.offline.tuning.base_model import TINY
+
+_PACKAGES = (coevolution, groups, tuning)
+"""Whose code decides the results."""
 
 CYCLES = (0, 10, 20)
 """Cycles after which lists are made, to choose from."""
@@ -81,11 +86,12 @@ class Coea:
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        """Of groups and LLMs, and what is left out."""
+        """Of groups and LLMs, what is left out, and the code that it all follows from."""
         return {
             "groups": self.groups.model_dump(mode="json", exclude={"threads"}),
             "llms": self.llms.model_dump(mode="json", exclude={"threads"}),
             "without": [self.with_profile, self.with_recent, self.with_relevance],
+            "code": [code_of_package(package) for package in _PACKAGES],
         }
 
     def fit(self, split: CategorySplit, seed: int) -> FittedCoea:

@@ -10,8 +10,10 @@ import hashlib
 import io
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,16 +95,26 @@ def _update(digest: hashlib._Hash, episodes: Episodes) -> None:
 def code_of(module: str) -> str:
     """Digest a module's syntax tree, without docstrings."""
     source = getattr(sys.modules[module], "__file__", None)
-    if source is None:
-        return ""
-    tree = ast.parse(Path(source).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return "" if source is None else _digest_of([Path(source)])
+
+
+def code_of_package(package: ModuleType) -> str:
+    """Digest the syntax trees of a package's own modules, without docstrings, for results that follow from all."""
+    return _digest_of(sorted(path for root in package.__path__ for path in Path(root).glob("*.py")))
+
+
+def _digest_of(sources: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for source in sources:
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                first = node.body[0] if node.body else None
+                if (
+                    isinstance(first, ast.Expr)
+                    and isinstance(first.value, ast.Constant)
+                    and isinstance(first.value.value, str)
+                ):
+                    node.body = node.body[1:] or [ast.Pass()]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]

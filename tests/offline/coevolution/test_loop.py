@@ -159,6 +159,15 @@ def test_no_pair_is_of_equals_or_within_the_margin(scores: list[float], margin: 
     assert len(pairs) == min(wanted_pairs, possible)
 
 
+def test_what_is_rejected_is_drawn_as_the_novelty_llm_would_answer() -> None:
+    likely = {2: 0.6, 3: 0.3, 4: 0.1}
+    candidates = {(0, ()): [Candidate(1, -9.0, 5.0), *(Candidate(n, float(np.log(p)), -n) for n, p in likely.items())]}
+    pairs = preferences([(0, ())] * 4_000, candidates, 1, 0.0, np.random.default_rng(5))
+    assert {pair.chosen for pair in pairs} == {1}
+    shares = np.bincount([pair.rejected for pair in pairs])[2:] / len(pairs)
+    np.testing.assert_allclose(shares, list(likely.values()), atol=0.03)
+
+
 def test_curves_are_written_as_json_and_as_a_picture(
     uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
 ) -> None:
