@@ -21,7 +21,7 @@ class DpoConfig(_Frozen):
     """Direct preference optimisation of the Novelty LLM (arXiv 2508.00450, eq. 16 and 17).
 
     Published for a base of 7 B weights: LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2 pairs,
-    16 pairs a step. The defaults are for the tiny model, chosen on MovieLens-1M's validation clicks among four settings
+    16 pairs a step. The defaults are for the tiny model, from a few trials on one seed of MovieLens-1M
     (docs/coevolution.md).
     """
 
