@@ -49,12 +49,17 @@ class About:
         return datetime.fromtimestamp(self.now, UTC).date().isoformat()
 
 
+_Ratios = Mapping[str, Mapping[tuple[str, str], Ratio]]
+"""By method, then by measure and baseline."""
+
+
 def write_report(comparison: Comparison, split: CategorySplit, out: Path, about: About) -> None:
     """Write report.md, coea.json and trade-off.png to `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / JSON_REPORT, json.dumps(_json(comparison, split, about), indent=2).encode())
+    found = {result.name: ratios(comparison, result) for result in comparison.results}
+    write_atomically(out / JSON_REPORT, json.dumps(_json(comparison, split, about, found), indent=2).encode())
     write_atomically(out / TRADE_OFF_PLOT, trade_off_plot(comparison))
-    write_atomically(out / MARKDOWN_REPORT, markdown(comparison, split, about).encode())
+    write_atomically(out / MARKDOWN_REPORT, _markdown(comparison, split, about, found).encode())
 
 
 def hardware() -> str:
@@ -68,7 +73,7 @@ def headline(comparison: Comparison) -> tuple[str, ...]:
     return f"C-H@{hit}", f"C-N@{rank}", f"NCP@{rank}", f"CLTP@{rank}"
 
 
-def markdown(comparison: Comparison, split: CategorySplit, about: About) -> str:
+def _markdown(comparison: Comparison, split: CategorySplit, about: About, found: _Ratios) -> str:
     """Lay the comparison out as a page: means over seeds ± their standard deviation, in the order of the methods."""
     rank = comparison.cutoffs.rank
     more = (f"novel C-H@{rank}", f"novel C-N@{rank}", f"C-T@{rank}", f"C-P@{rank}", f"NCP@{rank} ÷ K")
@@ -91,7 +96,7 @@ def markdown(comparison: Comparison, split: CategorySplit, about: About) -> str:
         "",
         *_table(comparison, more),
         "",
-        *_ratios(comparison),
+        *_ratios(comparison, found),
         "",
         f"![quality and novelty of every setting on validation]({TRADE_OFF_PLOT})",
         "",
@@ -161,7 +166,7 @@ def _mark(comparison: Comparison, result: MethodResult) -> str:
     return "" if reaches(result.validation[result.chosen], best) else "*"
 
 
-def _ratios(comparison: Comparison) -> list[str]:
+def _ratios(comparison: Comparison, found: _Ratios) -> list[str]:
     lines = [
         "Ratio to the best baseline of a family (by that measure, on the test), with the 95 % interval of the paired "
         "bootstrap over users:",
@@ -171,7 +176,7 @@ def _ratios(comparison: Comparison) -> list[str]:
     ]
     for result in comparison.results:
         if result.family in ("exploration", "coea"):
-            for (measure, name), ratio in ratios(comparison, result).items():
+            for (measure, name), ratio in found[result.name].items():
                 interval = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
                 lines.append(f"| {result.name} | {measure} | {name} | {interval} |")
     return lines
@@ -183,7 +188,7 @@ def _mean(result: MethodResult, name: str) -> str:
     return f"{values.mean():.4f}{spread}"
 
 
-def _json(comparison: Comparison, split: CategorySplit, about: About) -> dict[str, object]:
+def _json(comparison: Comparison, split: CategorySplit, about: About, found: _Ratios) -> dict[str, object]:
     return {
         "dataset": about.dataset,
         "command": about.command,
@@ -206,7 +211,7 @@ def _json(comparison: Comparison, split: CategorySplit, about: About) -> dict[st
                 "test": {name: result.by_seed(name).tolist() for name in result.per_user},
                 "ratios": [
                     {"measure": measure, "against": name, "value": ratio.value, "low": ratio.low, "high": ratio.high}
-                    for (measure, name), ratio in ratios(comparison, result).items()
+                    for (measure, name), ratio in found[result.name].items()
                 ],
             }
             for result in comparison.results
