@@ -70,9 +70,8 @@ def preferences(
     """Prefer at each record the best scored of its candidates to others, drawn as the Novelty LLM would answer them.
 
     The best one alone is preferred: pairs of any two would teach the Novelty LLM the Relevance LLM's whole order, and
-    with it what is familiar. The others are drawn without repetition, each with the Novelty LLM's own probability, as
-    the paper samples candidates (arXiv 2508.00450, section 4.3.3): what it always proposes makes room, what it seldom
-    does is left alone.
+    with it what is familiar. The others are drawn without repetition, each with the Novelty LLM's own probability,
+    a choice of ours: what it always proposes makes room, what it seldom does is left alone.
     margin: difference of scores that must be exceeded, so that equals never make a pair; a record whose candidates
     allow fewer pairs makes fewer.
     """
