@@ -121,10 +121,10 @@ def optimise(
 
 
 class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
-    """trl's DPO with λ·KL between π and π_ref added to its loss.
+    """trl's trainer of DPO with a loss of its own: −log σ and λ·KL from one pass of π and one of π_ref.
 
-    trl's forward passes give the log-probability of the chosen token alone; the hidden states they pass through are
-    caught on the way, so that the whole distributions cost an output layer and no forward pass more.
+    trl's loss knows of the chosen tokens alone, and away from a GPU it goes through the output layer at every place
+    of the prompts too. Here the layer is asked where completions are, and its distributions serve both terms.
     """
 
     def __init__(self, *args: Any, kl_weight: float, divergence: Divergence, **options: Any) -> None:
@@ -133,26 +133,44 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
         self._divergence: Divergence = divergence
 
     def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,  # noqa: ARG002 - as of transformers
     ) -> Any:
-        """Add the weighted divergence to the loss of trl."""
-        policy = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        # With adapters both passes go through the same modules: first the policy's, then, adapters off, the reference.
-        reference = self.ref_model or policy
-        with _states_of(policy, reference) as states, _renamed_in_transformers():
-            found = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        loss, outputs = found if return_outputs else (found, None)
-        mask = inputs["completion_mask"]
+        """Compute eq. 17 for a batch: chosen completions, then the rejected ones of the same pairs."""
+        with self.compute_loss_context_manager():
+            ours = _completion_logs(self.accelerator.unwrap_model(model), inputs)
+            with torch.no_grad(), self._as_reference() as reference:
+                theirs = _completion_logs(reference, inputs)
+        # Places of a row's completion, and the tokens that stand there.
+        rows, places = inputs["completion_mask"][:, 1:].nonzero(as_tuple=True)
+        tokens = inputs["input_ids"][:, 1:][rows, places, None]
+        differences = (ours - theirs).gather(-1, tokens).squeeze(-1)
+        chosen, rejected = differences.new_zeros(len(inputs["input_ids"])).index_add(0, rows, differences).chunk(2)
+        margins = self.beta * (chosen - rejected)
+        dpo = -F.logsigmoid(margins).mean()
         with torch.set_grad_enabled(self._kl_weight > 0 and torch.is_grad_enabled()):
-            ours = _logits(policy, states[0], mask)
-            theirs = _logits(reference, states[1], mask).detach()
-            kl = divergence(ours, theirs, self._divergence).sum() / len(mask)
+            kl = divergence(ours, theirs, self._divergence).sum() / len(inputs["input_ids"])
+        loss = dpo + self._kl_weight * kl if self._kl_weight else dpo
         metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["dpo"].append(float(loss.detach()))
-        metrics["kl"].append(float(kl.detach()))
-        if self._kl_weight:
-            loss = loss + self._kl_weight * kl
-        return (loss, outputs) if return_outputs else loss
+        for name, found in (
+            ("dpo", dpo), ("kl", kl), ("rewards/margins", margins.mean()),
+            ("rewards/accuracies", (margins > 0).float().mean()),
+        ):  # fmt: skip
+            metrics[name].append(float(found.detach()))
+        return (loss, {"margins": margins}) if return_outputs else loss
+
+    @contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """Lend π_ref: the model of its own or, where adapters are tuned, π without them."""
+        if self.ref_model is not None:
+            yield self.accelerator.unwrap_model(self.ref_model)
+            return
+        policy = self.accelerator.unwrap_model(self.model)
+        with policy.disable_adapter():
+            yield policy
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         # They are tokens already, exactly those that are served.
@@ -160,33 +178,19 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 def divergence(policy: Tensor, reference: Tensor, direction: Divergence) -> Tensor:
-    """Kullback–Leibler divergence between the distributions of two tensors of logits: [n, V] each → [n]."""
-    log_p, log_q = F.log_softmax(policy, -1), F.log_softmax(reference, -1)
-    if direction == "forward":
-        log_p, log_q = log_q, log_p
+    """Kullback–Leibler divergence between the distributions of two tensors of log-probabilities: [n, V] each → [n]."""
+    log_p, log_q = (reference, policy) if direction == "forward" else (policy, reference)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
-@contextmanager
-def _states_of(*models: Any) -> Iterator[list[Tensor]]:
-    """Collect the last hidden states of every forward pass of the models inside the block, in order: [B, T, d] each."""
-    states: list[Tensor] = []
-    backbones = {id(model): model.base_model for model in models}.values()
-    handles = [
-        backbone.register_forward_hook(lambda _module, _inputs, outputs: states.append(outputs.last_hidden_state))
-        for backbone in backbones
-    ]
-    try:
-        yield states
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _logits(model: Any, states: Tensor, mask: Tensor) -> Tensor:
-    """Lay out the distributions that the completions' tokens are drawn from: [tokens, V]."""
-    logits: Tensor = model.get_output_embeddings()(states[:, :-1][mask[:, 1:].bool()])
-    return logits.float()
+def _completion_logs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    """Log-probabilities of every token at the places of completions, in the mask's order: [places, V] float32."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    states = inner.base_model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).last_hidden_state
+    chosen = states[:, :-1][inputs["completion_mask"][:, 1:].bool()]
+    return F.log_softmax(inner.get_output_embeddings()(chosen).float(), -1)
 
 
 class _Logs(TrainerCallback):  # type: ignore[misc]

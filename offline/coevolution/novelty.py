@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,44 +13,17 @@ from numpy.typing import NDArray
 from serendipity.groups.category_trie import CategoryTrie
 from serendipity.groups.decoding import CategoryDecoder
 from serendipity.groups.prompt import NOVELTY_INSTRUCTIONS, answer
-from serendipity.interests.prompt import PromptStyle
-from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.llm_directory import read_llm, save_llm
-from serendipity.offline.coevolution.whole_tokens import make_tokenizer
+from serendipity.offline.coevolution.category_llm import CategoryLlm
 from serendipity.offline.towers.threads import limited_threads
-from serendipity.offline.tuning.base_model import BaseModel, open_base
-from serendipity.offline.tuning.tokens import prompt_tokens
+from serendipity.offline.tuning.base_model import Head
 
 
 @dataclass(frozen=True)
-class NoveltyLlm:
-    """A causal language model that can answer catalogue categories alone. threads: CPU threads it may use."""
+class NoveltyLlm(CategoryLlm):
+    """A causal language model that can answer catalogue categories alone."""
 
-    base: BaseModel
-    categories: Sequence[str]
-    threads: int = 1
-
-    @classmethod
-    def open(cls, config: CoevolutionConfig, categories: Sequence[str], profiles: Sequence[str]) -> NoveltyLlm:
-        """Open the base that the configuration names, not tuned yet. Raises what `tuning.base_model.open_base` does."""
-        base = open_base(
-            config.base,
-            config.style,
-            config.tiny,
-            config.seed,
-            lambda: make_tokenizer(categories, profiles, config.tiny),
-        )
-        return cls(base, list(categories), config.threads)
-
-    @classmethod
-    def read(cls, directory: Path, style: PromptStyle = "compact", threads: int = 1) -> NoveltyLlm:
-        """Read what `save` wrote. Raises BaseModelError."""
-        base, categories = read_llm(directory, style, "causal")
-        return cls(base, categories, threads)
-
-    def save(self, directory: Path) -> None:
-        """Write weights, tokenizer and categories."""
-        save_llm(self.base, self.categories, directory)
+    head: ClassVar[Head] = "causal"
+    instructions: ClassVar[str] = NOVELTY_INSTRUCTIONS
 
     @cached_property
     def trie(self) -> CategoryTrie:
@@ -62,10 +35,6 @@ class NoveltyLlm:
         """Tokens of every category's answer, without the token that ends it."""
         texts = [answer(category, self.base.style) for category in self.categories]
         return [list(ids) for ids in self.base.tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
-
-    def prompt_tokens(self, prompts: Sequence[str]) -> list[list[int]]:
-        """Turn user messages into the tokens that the model reads."""
-        return prompt_tokens(self.base.tokenizer, prompts, self.base.style, NOVELTY_INSTRUCTIONS)
 
     def rank(
         self, prompts: Sequence[str], count: int, excluded: Sequence[Collection[str]] | None = None

@@ -113,7 +113,7 @@ def test_loss_is_the_closed_form(tmp_path: Any, weight: float, direction: Diverg
 
 @given(st.lists(st.floats(-4, 4), min_size=6, max_size=6), st.lists(st.floats(-4, 4), min_size=6, max_size=6))
 def test_divergence_is_never_negative_and_turns_round_with_its_direction(p: list[float], q: list[float]) -> None:
-    ours, theirs = torch.tensor([p], dtype=torch.float64), torch.tensor([q], dtype=torch.float64)
+    ours, theirs = torch.tensor([[p, q]], dtype=torch.float64).log_softmax(-1).unbind(1)
     assert float(divergence(ours, theirs, "reverse")) >= -1e-9
     torch.testing.assert_close(divergence(ours, theirs, "reverse"), divergence(theirs, ours, "forward"))
     assert float(divergence(ours, ours, "reverse")) == pytest.approx(0, abs=1e-9)
@@ -155,7 +155,9 @@ def test_without_divergence_it_is_plain_dpo(tmp_path: Any) -> None:
     trainer.train()
 
     for ours, theirs in zip(tuned.model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+        # trl reads its logits in another order of additions: a learning rate of 0.01 moves weights by a thousand
+        # times more than that.
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-5)
 
 
 def _text(pairs: list[TokenPair]) -> Dataset:
