@@ -6,7 +6,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ MARKDOWN_REPORT = "report.md"
 TRADE_OFF_PLOT = "trade-off.png"
 
 _AGAINST: tuple[Family, ...] = ("exploitation", "exploration")
+_WHOLE = "CoEA"
+"""The row that its ablations are compared with."""
 _COLOURS: Mapping[str, str] = {
     "reference": "tab:gray",
     "exploitation": "tab:blue",
@@ -131,15 +133,23 @@ def trade_off_plot(comparison: Comparison) -> bytes:
     return buffer.getvalue()
 
 
+def compared(comparison: Comparison) -> tuple[str, ...]:
+    """What rows are compared by: the headline, and hits among the categories that are new to the user; but nothing that
+    is defined for no user."""
+    names = (*headline(comparison), f"novel C-H@{comparison.cutoffs.rank}")
+    return tuple(name for name in names if len(comparison.results[0].by_user(name)))
+
+
 def ratios(comparison: Comparison, result: MethodResult) -> dict[tuple[str, str], Ratio]:
     """Ratios of a method's means to those of the best baseline of each family: (measure, baseline) → paired bootstrap.
 
-    Best by the very measure, on the same users; families without a row, and a method against itself, are left out.
+    Best by the very measure, on the same users; an ablation is also compared with the whole method. Families without a
+    row, and a method against itself, are left out.
     """
     found = {}
-    for measure in headline(comparison):
-        for family in _AGAINST:
-            best = comparison.best(family, measure)
+    whole = [other for other in comparison.results if other.name == _WHOLE and result.family == other.family]
+    for measure in compared(comparison):
+        for best in (*(comparison.best(family, measure) for family in _AGAINST), *whole):
             if best is None or best.name == result.name:
                 continue
             rng = np.random.default_rng(0)
@@ -148,7 +158,7 @@ def ratios(comparison: Comparison, result: MethodResult) -> dict[tuple[str, str]
 
 
 def _table(comparison: Comparison, names: tuple[str, ...]) -> list[str]:
-    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines = _heads(names)
     for result in comparison.results:
         cells = " | ".join(_mean(result, name) for name in names)
         lines.append(f"| {result.name}{_mark(comparison, result)} | {cells} |")
@@ -167,19 +177,46 @@ def _mark(comparison: Comparison, result: MethodResult) -> str:
 
 
 def _ratios(comparison: Comparison, found: _Ratios) -> list[str]:
+    names = compared(comparison)
     lines = [
-        "Ratio to the best baseline of a family (by that measure, on the test), with the 95 % interval of the paired "
-        "bootstrap over users:",
-        "",
-        "| | measure | against | ratio |",
-        "|---|---|---|---|",
+        "Ratios of means with the 95 % interval of the paired bootstrap over users.",
+        *(line for family in _AGAINST for line in _against(comparison, found, names, family)),
     ]
-    for result in comparison.results:
-        if result.family in ("exploration", "coea"):
-            for (measure, name), ratio in found[result.name].items():
-                interval = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
-                lines.append(f"| {result.name} | {measure} | {name} | {interval} |")
+    ablations = [result for result in comparison.results if (names[0], _WHOLE) in found[result.name]]
+    if ablations:
+        lines += ["", f"To {_WHOLE}:", "", *_heads(names)]
+        lines += [_row(result.name, [found[result.name].get((name, _WHOLE)) for name in names]) for result in ablations]
     return lines
+
+
+def _against(comparison: Comparison, found: _Ratios, names: tuple[str, ...], family: Family) -> list[str]:
+    best = [one for name in names if (one := comparison.best(family, name)) is not None]
+    explorers = [result for result in comparison.results if result.family in ("exploration", "coea")]
+    if not best or not explorers:
+        return []
+    return [
+        "",
+        f"To the {family} baseline that is best by the measure:",
+        "",
+        *_heads([f"{name}, {one.name}" for name, one in zip(names, best, strict=True)]),
+        *(
+            _row(
+                result.name,
+                [found[result.name].get((name, one.name)) for name, one in zip(names, best, strict=True)],
+            )
+            for result in explorers
+        ),
+    ]
+
+
+def _heads(names: Sequence[str]) -> list[str]:
+    return ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+
+
+def _row(name: str, ratios: Sequence[Ratio | None]) -> str:
+    """A dash stands for a row against itself."""
+    cells = ["–" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in ratios]
+    return f"| {name} | " + " | ".join(cells) + " |"
 
 
 def _mean(result: MethodResult, name: str) -> str:

@@ -92,10 +92,23 @@ def test_the_report_names_every_method_and_how_sure_ratios_are(tmp_path: Path) -
 
     page = (tmp_path / MARKDOWN_REPORT).read_text(encoding="utf-8")
     assert "| next | 1.0000 ± 0.0000 |" in page
-    assert "| explorer | C-H@1 | next | 1.000 [1.000, 1.000] |" in page
+    assert "| | C-H@1, next | C-N@5, next |" in page
+    assert "| explorer | 1.000 [1.000, 1.000] |" in page
     content = json.loads((tmp_path / JSON_REPORT).read_text(encoding="utf-8"))
     assert [method["name"] for method in content["methods"]] == ["next", "explorer"]
     assert (tmp_path / TRADE_OFF_PLOT).read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_ablation_is_compared_with_the_whole_method(tmp_path: Path) -> None:
+    methods = [Next("next", "exploitation"), Next("CoEA", "coea"), Next("CoEA w/o Long", "coea")]
+    split, comparison = run(tmp_path / "results", methods)
+
+    write_report(comparison, split, tmp_path, About("cycle", "serendip evaluate coea", 0.0, 1.0))
+
+    page = (tmp_path / MARKDOWN_REPORT).read_text(encoding="utf-8")
+    after = page[page.index("To CoEA:") :]
+    assert "| CoEA w/o Long | 1.000 [1.000, 1.000] |" in after
+    assert "| CoEA |" not in after[: after.index("![")]
 
 
 def test_unknown_methods_are_refused_by_name() -> None:
