@@ -1,7 +1,7 @@
 """Figure 6 at small scale: quality and novelty on validation while one parameter is moved and all others stay.
 
 Swept: the threshold of the sequence filter (eq. 3), λ (eq. 17), residual quantiser layers, number of groups, as in the
-paper; and the threshold of the alignment (eq. 14), which it leaves open. Small scale is SMALL_…: less to learn from and
+paper; the threshold of the alignment (eq. 14), which it leaves open; and how many clicks the Relevance LLM learns from. Small scale is SMALL_…: less to learn from and
 fewer rounds than the table's rows, the same for all points, so that figures compare with each other alone.
 """
 
@@ -30,6 +30,7 @@ FILTER_THRESHOLDS = (1, 2, 5, 10)
 KL_WEIGHTS = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0)
 QUANTIZERS = (1, 2, 4, 8)
 GROUPS = (5, 20, 50, 100, 200)
+RELEVANCE_CLICKS = (1_000, 16_000)
 ALIGNMENTS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 """Values, beside which each parameter's default is always tried."""
 
@@ -118,6 +119,10 @@ def sweeps(base: Variant) -> tuple[Sweep, ...]:
     def divided(value: float) -> Variant:
         return replace(base, groups=groups.model_copy(update={"num_groups": int(value)}))
 
+    def taught(value: float) -> Variant:
+        examples = base.llms.examples.model_copy(update={"max_relevance": int(value)})
+        return replace(base, llms=base.llms.model_copy(update={"examples": examples}))
+
     weight = base.llms.pco.dpo.kl_weight
     aligned = Sweep(
         "threshold of the alignment", ALIGNMENTS, 0, (centre,) * len(ALIGNMENTS), tuple(range(len(ALIGNMENTS)))
@@ -128,6 +133,7 @@ def sweeps(base: Variant) -> tuple[Sweep, ...]:
         sweep("threshold of the sequence filter", FILTER_THRESHOLDS, groups.sequence.threshold, filtered),
         sweep("quantiser layers", QUANTIZERS, groups.quantizer.num_quantizers, layered),
         sweep("groups", GROUPS, groups.num_groups, divided),
+        sweep("clicks of the Relevance LLM", RELEVANCE_CLICKS, base.llms.examples.max_relevance, taught),
     )
 
 
