@@ -28,6 +28,7 @@ from serendipity.offline.logs.builder import SUMMARY, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.tools.arguments import positive
 
 _LEAVE_LAST_OUT = frozenset({"ml-100k", "ml-1m"})
 
@@ -37,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="ml-1m", help="data set or host folder")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of all its clicks (default: built below --out)")
     parser.add_argument("--methods", nargs="+", choices=NAMES, metavar="NAME", help=f"rows: {', '.join(NAMES)}")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
-    parser.add_argument("--jobs", type=int, default=1, help="results computed at once, one core each")
+    parser.add_argument("--seeds", type=positive, default=5, help="number of seeds, from 0")
+    parser.add_argument("--jobs", type=positive, default=1, help="results computed at once, one core each")
     parser.add_argument("--out", type=Path, metavar="DIR", help="reports and results (default: var/evaluation/coea/…)")
 
 

@@ -15,6 +15,7 @@ writes a page, its numbers and a plot: STUDY.md, STUDY.json, STUDY.png.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.coea.protocol import CategorySplit
 from serendipity.offline.evaluate.coea.report import About
 from serendipity.offline.evaluate.coea.studies import affinity, rounds, sweeps
@@ -30,6 +32,7 @@ from serendipity.offline.evaluate.coea.studies.pages import write_affinity, writ
 from serendipity.offline.evaluate.coea.studies.panel import VALIDATION_USERS, reduced
 from serendipity.offline.evaluate.coea.studies.trial import Trial, run_trials
 from serendipity.offline.evaluate.coea.studies.variant import Variant
+from serendipity.tools.arguments import positive
 from serendipity.tools.evaluate_coea import find_logs, read_split
 
 STUDIES = ("rounds", "affinity", "sweeps")
@@ -40,17 +43,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="ml-1m", help="data set or host folder")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of all its clicks (default: built below --out)")
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES, help="some instead of all")
-    parser.add_argument("--rounds", type=int, default=rounds.ROUNDS, help="rounds of the curves")
+    parser.add_argument("--rounds", type=positive, default=rounds.ROUNDS, help="rounds of the curves")
     parser.add_argument(
-        "--validation-users", type=int, default=VALIDATION_USERS, help="users asked for on validation, at most"
+        "--validation-users", type=positive, default=VALIDATION_USERS, help="users asked for on validation, at most"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds run at once, one core each")
+    parser.add_argument("--seeds", type=positive, default=5, help="number of seeds, from 0")
+    parser.add_argument("--jobs", type=positive, default=1, help="seeds run at once, one core each")
     parser.add_argument("--out", type=Path, metavar="DIR", help="pages and results (default: var/evaluation/coea/…)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the trials of the studies, print each study's page and say where it lies."""
+    """Run the trials, print each study's page and say where it lies; returns 1 where data are missing or wrong."""
+    try:
+        return _study(args)
+    except BuilderError as error:
+        print(f"serendip evaluate coea-studies: {error}", file=sys.stderr)
+        return 1
+
+
+def _study(args: argparse.Namespace) -> int:
     name = Path(args.dataset).name
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()

@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,19 @@ class Comparison:
         """The method of a family with the highest mean of a measure on the test episodes; None where none was run."""
         rows = [result for result in self.results if result.family == family]
         return max(rows, key=lambda result: float(result.by_seed(measure).mean()), default=None)
+
+    def among(self, users: NDArray[np.bool_]) -> Comparison:
+        """Measure some of the test's users alone, with the same choices. users: [n] bool."""
+        return replace(
+            self,
+            results=tuple(
+                replace(
+                    result,
+                    per_user={name: np.where(users, values, np.nan) for name, values in result.per_user.items()},
+                )
+                for result in self.results
+            ),
+        )
 
 
 def answer(method: Method, split: CategorySplit, seed: int, threads: int = 1) -> MethodLists:

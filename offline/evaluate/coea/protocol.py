@@ -49,7 +49,7 @@ class Episodes:
     users: [n] int64, user numbers, ascending. histories: of all U users, the clicks known when they are asked and no
     others, so that a model's state "as of the end" is the one to use. targets: [n, C] bool, categories clicked next.
     recent: one tuple a user, C_s as category numbers, newest first. clicked: [n, C] bool, P_u, the categories of the
-    history.
+    history. tied: [n] bool, whether a target was clicked in the very second of the latest click known.
     """
 
     users: NDArray[np.int64]
@@ -57,6 +57,7 @@ class Episodes:
     targets: NDArray[np.bool_]
     recent: tuple[tuple[int, ...], ...]
     clicked: NDArray[np.bool_]
+    tied: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.users)
@@ -83,16 +84,26 @@ class Episodes:
 
     @classmethod
     def of(
-        cls, known: Histories, users: NDArray[np.int64], targets: NDArray[np.bool_], num_categories: int
+        cls,
+        known: Histories,
+        users: NDArray[np.int64],
+        targets: NDArray[np.bool_],
+        num_categories: int,
+        since: NDArray[np.int64] | None = None,
     ) -> Episodes:
-        """Gather what is known of the users. targets: [n, C] bool, in the order of `users`."""
+        """Gather what is known of the users. targets: [n, C] bool, in the order of `users`; since: [n] int64, Unix
+        seconds of the first click on a target, none where all come after what is known."""
         clicked = category_counts(known, num_categories)[users] > 0
         recent = []
         for user in users.tolist():
             clicks = slice(int(known.offsets[user]), int(known.offsets[user + 1]))
             newest_first = Clicks(known.items[clicks][::-1], known.categories[clicks][::-1], known.times[clicks][::-1])
             recent.append(tuple(latest_distinct(newest_first)))
-        return cls(users, known, targets, tuple(recent), clicked)
+        tied = np.zeros(len(users), np.bool_)
+        if since is not None:
+            known_any = known.offsets[users + 1] > known.offsets[users]
+            tied[known_any] = known.times[known.offsets[users + 1][known_any] - 1] >= since[known_any]
+        return cls(users, known, targets, tuple(recent), clicked, tied)
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,8 @@ class CategorySplit:
         def episodes(seen: Histories, held_out: NDArray[np.int64]) -> Episodes:
             targets = np.zeros((len(users), num_categories + 1), np.bool_)
             targets[np.arange(len(users)), histories.categories[held_out]] = True
-            return Episodes.of(seen, users, targets[:, NO_CATEGORY + 1 :], num_categories)
+            since = histories.times[held_out]
+            return Episodes.of(seen, users, targets[:, NO_CATEGORY + 1 :], num_categories, since)
 
         return cls("leave-last-out", catalogue, training, episodes(training, last - 1), episodes(at_test, last))
 

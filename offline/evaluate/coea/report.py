@@ -90,15 +90,14 @@ def _markdown(comparison: Comparison, split: CategorySplit, about: About, found:
         f"their latest categories, {int(test.novel_targets.any(axis=1).sum()):,} with a novel one; "
         f"{split.num_categories} categories. Protocol: `offline/evaluate/coea/protocol.py`; measures: `metrics.py`.",
         "",
-        f"Trade-offs are chosen on validation: the largest NCP@{rank} with C-H@{comparison.cutoffs.hit} at least "
-        f"{QUALITY_KEPT:g} of the best exploitation baseline's or, where none of a method's settings has that (marked "
-        "*), of the method's own best.",
+        _rule(comparison),
         "",
         *_table(comparison, (*headline(comparison), f"CLTP@{rank} ÷ K")),
         "",
         *_table(comparison, more),
         "",
         *_ratios(comparison, found),
+        *_untied(comparison, split),
         "",
         f"![quality and novelty of every setting on validation]({TRADE_OFF_PLOT})",
         "",
@@ -110,6 +109,38 @@ def _markdown(comparison: Comparison, split: CategorySplit, about: About, found:
         seeds = " ".join(map(str, result.seeds))
         lines.append(f"| {result.name} | {chosen} | {seeds} | {np.mean(result.seconds):.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def _rule(comparison: Comparison) -> str:
+    hit, rank = comparison.cutoffs.hit, comparison.cutoffs.rank
+    if not any(result.family == "exploitation" for result in comparison.results):
+        return f"Trade-offs are chosen on validation by C-H@{hit} alone: no exploitation baseline is among the rows."
+    return (
+        f"Trade-offs are chosen on validation: the largest NCP@{rank} with C-H@{hit} at least {QUALITY_KEPT:g} of the "
+        "best exploitation baseline's or, where none of a method's settings has that (marked *), of the method's own "
+        "best."
+    )
+
+
+def _untied(comparison: Comparison, split: CategorySplit) -> list[str]:
+    """Say the headline again without the users of whom the order of one second's clicks decides what comes next."""
+    test = split.test
+    if not test.tied.any():
+        return []
+    untied = comparison.among(~test.tied)
+    left = int((test.reachable.any(axis=1) & ~test.tied).sum())
+    return [
+        "",
+        "## Where the target comes strictly later than everything known",
+        "",
+        f"Of {int(test.tied.sum()):,} users ({test.tied.mean():.0%}) the target was clicked in the same second as the "
+        "click before it: which of the two comes last follows from how items are called. Without them, the same "
+        f"choices, {left:,} users with a target outside their latest categories:",
+        "",
+        *_table(untied, compared(untied)),
+        "",
+        *_ratios(untied, {result.name: ratios(untied, result) for result in untied.results}),
+    ]
 
 
 def trade_off_plot(comparison: Comparison) -> bytes:

@@ -35,4 +35,5 @@ def _of(episodes: Episodes, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) ->
         targets=episodes.targets[rows],
         recent=tuple(episodes.recent[row] for row in rows.tolist()),
         clicked=episodes.clicked[rows],
+        tied=episodes.tied[rows],
     )

@@ -1,8 +1,9 @@
 """Figure 6 at small scale: quality and novelty on validation while one parameter is moved and all others stay.
 
 Swept: the threshold of the sequence filter (eq. 3), λ (eq. 17), residual quantiser layers, number of groups, as in the
-paper; the threshold of the alignment (eq. 14), which it leaves open; and how many clicks the Relevance LLM learns from. Small scale is SMALL_…: less to learn from and
-fewer rounds than the table's rows, the same for all points, so that figures compare with each other alone.
+paper; the threshold of the alignment (eq. 14), which it leaves open; and how many clicks the Relevance LLM learns from.
+Small scale is SMALL_…: less to learn from and fewer rounds than the table's rows, the same for all points, so that
+figures compare with each other alone.
 """
 
 from __future__ import annotations

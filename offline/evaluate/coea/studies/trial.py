@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.layout import write_atomically
+from serendipity.offline import coevolution, groups, tuning
+from serendipity.offline.evaluate.coea import studies
 from serendipity.offline.evaluate.coea.protocol import CategorySplit
-from serendipity.offline.evaluate.coea.result_cache import code_of, fingerprint
+from serendipity.offline.evaluate.coea.result_cache import code_of_package, fingerprint
 from serendipity.offline.evaluate.coea.shared_trainings import SharedTrainings
 from serendipity.offline.towers.threads import limited_threads
 
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 _FORMAT = 1
 _PREFIX = "answers."
 _POLL_SECONDS = 1.0
+
+_PACKAGES = (studies, coevolution, groups, tuning)
+"""Whose code decides the answers."""
 
 Answers = Mapping[str, NDArray[np.generic]]
 """What a trial found, by name: whatever its study asks for."""
@@ -88,12 +93,15 @@ class TrialResult:
 
 
 def trial_path(cache: Path, split: str, trial: Trial, seed: int) -> Path:
-    """Name the file of a trial with a seed, by the same rule as `result_cache.result_path`. split: its fingerprint."""
+    """Name the file of a trial with a seed. split: its fingerprint.
+
+    The name changes with the split, the configuration, and the code of the studies, the groups and the LLMs.
+    """
     facts = {
         "format": _FORMAT,
         "split": split,
         "configuration": dict(trial.configuration),
-        "code": code_of(type(trial).__module__),
+        "code": [code_of_package(package) for package in _PACKAGES],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
     slug = "".join(letter if letter.isalnum() else "-" for letter in trial.name.lower())

@@ -111,6 +111,17 @@ def test_an_ablation_is_compared_with_the_whole_method(tmp_path: Path) -> None:
     assert "| CoEA |" not in after[: after.index("![")]
 
 
+def test_without_some_users_the_same_choices_are_measured_on_the_others(tmp_path: Path) -> None:
+    split, comparison = run(tmp_path / "results", [Next("next", "exploitation")])
+    users = np.arange(len(split.test)) % 2 == 0
+
+    found = comparison.among(users)
+
+    whole, part = comparison.results[0].per_user["C-H@1"], found.results[0].per_user["C-H@1"]
+    assert np.array_equal(part[:, users], whole[:, users], equal_nan=True)
+    assert np.isnan(part[:, ~users]).all()
+
+
 def test_unknown_methods_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="found Nobody, expected some of Random"):
         find_methods(["Nobody"])

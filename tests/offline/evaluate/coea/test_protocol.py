@@ -19,6 +19,15 @@ def test_the_last_click_is_tested_and_the_one_before_validated() -> None:
     assert split.test.recent == ((4, 3, 2),)
 
 
+def test_targets_of_the_second_of_the_latest_known_click_are_tied() -> None:
+    times = [[1, 2, 3, 4, 5], [1, 2, 3, 5, 5], [1, 2, 4, 4, 5]]
+
+    split = CategorySplit.leave_last_out(histories([[1, 2, 3, 4, 5]] * 3, times), catalogue(6))
+
+    assert split.validation.tied.tolist() == [False, False, True]
+    assert split.test.tied.tolist() == [False, True, False]
+
+
 def test_users_with_fewer_than_three_clicks_only_train() -> None:
     split = CategorySplit.leave_last_out(histories([[1, 2], [1, 2, 3]]), catalogue(4))
 
