@@ -2,8 +2,9 @@
 
 A list is looked up for the user's group and the latest m distinct categories, m = 3, 2, 1, 0, and at last for the
 default group; the first that holds a category the user may be shown serves. Two places hold lists, the snapshot and the
-near-line store; of those that fit the snapshot the newest counts. Whatever answers, a list that is missing for the most
-specific key, or that other LLMs than the snapshot's wrote, is asked for near-line.
+near-line store; of those that fit the snapshot one by its LLMs goes before one by others, then the newer counts.
+Whatever answers, a list that is missing for the most specific key, or that other LLMs than the snapshot's wrote, is
+asked for near-line.
 """
 
 from __future__ import annotations
@@ -222,25 +223,29 @@ class _ListReader:
         """
         offsets = self._snapshot.category_offsets
         for i, (kind, of_group, m, key) in enumerate(_keys(group_model_id, group_id, recent)):
-            newest = self._newest(key)
+            best = self._best(key)
             if i == 0:
-                self.most_specific_is_wanted = newest is None or not self.is_current(newest)
-            if newest is None:
+                self.most_specific_is_wanted = best is None or not self.is_current(best)
+            if best is None:
                 continue
-            numbers = newest.numbers
+            numbers = best.numbers
             fits = np.flatnonzero(allowed[numbers] & (offsets[numbers] > offsets[numbers - 1]))
             if len(fits):
-                return _Found(kind, of_group, m, newest, fits)
+                return _Found(kind, of_group, m, best, fits)
         return None
 
     def is_current(self, found: StoredList) -> bool:
         """Tell whether the snapshot's LLMs would give the same list now."""
         return is_current(found.record, self._llms, self._snapshot.taxonomy_hash)
 
-    def _newest(self, key: bytes) -> StoredList | None:
-        """Read what counts for a key; of the same moment, the snapshot's."""
+    def _best(self, key: bytes) -> StoredList | None:
+        """Read what counts for a key: a current list before others, then the newer; of the same moment, the snapshot's.
+
+        Age alone does not tell: a snapshot's lists are dated by the end of its logs, which another cycle of the LLMs
+        leaves as it is, so that near-line lists by the LLMs before may be the younger ones.
+        """
         found = [stored for stored in (self._stored(key), self._nearline(key)) if stored is not None]
-        return max(found, key=lambda stored: stored.record.generated_at, default=None)
+        return max(found, key=lambda stored: (self.is_current(stored), stored.record.generated_at), default=None)
 
     def _stored(self, key: bytes) -> StoredList | None:
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
@@ -240,7 +241,7 @@ def test_events_of_the_request_change_the_key(
     assert len(state.wanted) == 1
 
 
-def test_the_newest_list_of_both_places_serves(
+def test_the_newer_of_two_current_lists_serves(
     grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, exact_user: str
 ) -> None:
     group, recent = grouped_world.group_of(exact_user), grouped_world.recent(exact_user)
@@ -249,11 +250,59 @@ def test_the_newest_list_of_both_places_serves(
     kept = int(stored.numbers[-1])
     record.categories[:], record.scores[:] = [kept], [0.5]
     state.put(record, group, recent)
-    assert read(grouped_snapshot, exact_user, state).novel_categories.numbers.tolist() == [kept]
+    newer = read(grouped_snapshot, exact_user, state).novel_categories
+    assert (newer.numbers.tolist(), newer.state) == ([kept], SourceState.OK)
     for older in (NOW - 86_400, NOW - 90_000):
         record.generated_at = older
         served = read(grouped_snapshot, exact_user, state).novel_categories
-        assert served.numbers.tolist() == stored.numbers.tolist()
+        assert (served.numbers.tolist(), served.state) == (stored.numbers.tolist(), SourceState.OK)
+    assert state.wanted == []
+
+
+@pytest.mark.parametrize("written_by", [{"generation": GENERATION - 1}, {"llms_hash": 1}], ids=["generation", "llms"])
+@pytest.mark.parametrize("is_empty", [False, True], ids=["full", "empty"])
+def test_a_newer_list_of_other_llms_does_not_hide_the_snapshots(
+    grouped_world: GroupedWorld,
+    grouped_snapshot: Snapshot,
+    state: State,
+    exact_user: str,
+    written_by: dict[str, object],
+    is_empty: bool,
+) -> None:
+    group, recent = grouped_world.group_of(exact_user), grouped_world.recent(exact_user)
+    stored = read(grouped_snapshot, exact_user).novel_categories
+    record = novel_list(grouped_world.world, group, recent, generated_at=NOW, **written_by)
+    kept = [] if is_empty else [int(stored.numbers[-1])]
+    record.categories[:], record.scores[:] = kept, [0.5] * len(kept)
+    state.put(record, group, recent)
+    served = read(grouped_snapshot, exact_user, state).novel_categories
+    assert (served.key, served.state, served.generation) == (Key.M3, SourceState.OK, GENERATION)
+    assert served.numbers.tolist() == stored.numbers.tolist()
+    assert state.wanted == []
+
+
+def test_of_two_lists_of_other_llms_the_newer_serves_until_there_is_a_current_one(
+    grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, exact_user: str
+) -> None:
+    group, recent = grouped_world.group_of(exact_user), grouped_world.recent(exact_user)
+    assert grouped_snapshot.coevolution is not None
+    llms = records_pb2.CoevolutionSpec()
+    llms.CopyFrom(grouped_snapshot.coevolution)
+    llms.generation = GENERATION + 1
+    later = replace(grouped_snapshot, coevolution=llms)
+    stored = read(later, exact_user).novel_categories
+    assert (stored.state, stored.generation) == (SourceState.STALE, GENERATION)
+    record = novel_list(grouped_world.world, group, recent, generated_at=NOW)
+    kept = int(stored.numbers[-1])
+    record.categories[:], record.scores[:] = [kept], [0.5]
+    state.put(record, group, recent)
+    stale = read(later, exact_user, state).novel_categories
+    assert (stale.numbers.tolist(), stale.state) == ([kept], SourceState.STALE)
+    assert [want.categories for want in state.wanted] == [recent]
+    record.generation, record.generated_at = GENERATION + 1, NOW - 90_000
+    current = read(later, exact_user, state).novel_categories
+    assert (current.numbers.tolist(), current.state) == ([kept], SourceState.OK)
+    assert len(state.wanted) == 1
 
 
 @pytest.mark.parametrize("fields", [{"taxonomy_hash": 1}, {"group_model_id": "ffffffffffffffff"}])
