@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from serendipity import layout
-from serendipity.channel.errors import CoevolutionLlmRefused, GenerationError, SnapshotUnavailable
+from serendipity.channel.errors import CoevolutionLlmRefused, GenerationError, RecordCorrupt, SnapshotUnavailable
 from serendipity.channel.group_stores import GroupStore
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, NovelCategories, Outcome, Unneeded
@@ -134,7 +134,11 @@ class ListFiller:
             ):
                 outcomes.append(Unneeded(entry))
                 continue
-            group = model.groups.read(want.group_id)
+            try:
+                group = model.groups.read(want.group_id)
+            except RecordCorrupt as error:
+                outcomes.append(Failed(entry, str(error)))
+                continue
             if group is None:
                 outcomes.append(Failed(entry, f"group {want.group_id}: found none in {layout.GROUPS}, expected one"))
             else:
@@ -156,10 +160,11 @@ class ListFiller:
 
         answered = await ask_in_halves(asked, ask, CoevolutionLlmRefused, fail)
         known = model.snapshot.category_numbers
-        return [
-            (one, [name for name in dict.fromkeys(map(_name, answer)) if name in known.keys() - {*one.want.categories}])
-            for one, answer in answered
-        ]
+        proposed = []
+        for one, answer in answered:
+            allowed = known.keys() - {*one.want.categories}
+            proposed.append((one, [name for name in dict.fromkeys(map(_name, answer)) if name in allowed]))
+        return proposed
 
     async def _score(self, some: Sequence[tuple[_Asked, list[str]]], model: ListModel) -> list[list[float]]:
         """Ask the Relevance LLM about all candidates of some lists; f of each."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import lmdb
 import pytest
 
+from serendipity import layout
 from serendipity.channel.errors import CoevolutionLlmRefused, CoevolutionLlmUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.list_filler import Filled, ListFiller, ListModel
@@ -186,6 +189,29 @@ async def test_a_group_that_does_not_exist_fails_with_its_number(parts: Parts) -
     with parts.store.reading() as transaction:
         (entry,) = transaction.queue(Kind.LISTS).first(parts.store.queue(Kind.LISTS).tables.delayed, 1)
     assert entry.last_error == "group 77: found none in groups.lmdb, expected one"
+
+
+async def test_a_group_that_cannot_be_read_fails_alone(
+    parts: Parts, grouped_world: GroupedWorld, tmp_path: Path
+) -> None:
+    directory = tmp_path / "copy"
+    shutil.copytree(grouped_world.snapshot_dir, directory, ignore=shutil.ignore_patterns("lock.mdb"))
+    with (
+        lmdb.open(str(directory / layout.GROUPS), lock=False, map_size=1 << 24) as environment,
+        environment.begin(write=True) as transaction,
+    ):
+        transaction.put(layout.group_key(2), b"\xff")
+    snapshot = open_snapshot(directory, verify=False)
+    model = ListModel.open(snapshot)
+    assert model is not None
+    wants = [want(group=group) for group in (1, 2, 3)]
+    filled = await parts.filler.fill(parts.want(*wants), model, NOW)
+    snapshot.close()
+    assert (filled.settled, filled.asked) == (Settled(completed=2, failed=1), 2)
+    assert [parts.listed(one) is None for one in wants] == [False, True, False]
+    with parts.store.reading() as transaction:
+        (entry,) = transaction.queue(Kind.LISTS).first(parts.store.queue(Kind.LISTS).tables.delayed, 1)
+    assert entry.last_error.startswith("copy/groups.lmdb: key")
 
 
 @pytest.mark.parametrize("by", ["proposals", "scores"])
