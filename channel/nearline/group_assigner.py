@@ -57,6 +57,10 @@ class GroupModel:
     def close(self) -> None:
         """Nothing was opened beside the snapshot."""
 
+    def has_group(self, record: records_pb2.UserGroupRecord) -> bool:
+        """Tell whether a user's group is one of this model; requests do not take one beyond them, and go on asking."""
+        return record.group_model_id == self.spec.group_model_id and record.group_id <= self.spec.num_groups
+
     def read(self, user_id: str) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Lay a user out for the encoder: kept clicks of snapshot and feedback [sequence_length], profile [P].
 
@@ -148,7 +152,7 @@ class GroupAssigner:
             if self._settlement.is_forgotten(entry):
                 continue
             stored = self._store.group(entry.user_id)
-            if stored is not None and stored.group_model_id == model.spec.group_model_id:
+            if stored is not None and model.has_group(stored):
                 outcomes.append(Unneeded(entry))
                 continue
             try:

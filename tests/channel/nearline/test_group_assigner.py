@@ -18,6 +18,7 @@ from serendipity.channel.nearline.settlement import Settlement
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.snapshot import Snapshot, open_snapshot
+from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.grouped_world import GROUP_MODEL, MIN_CLICKS, group_spec, make_grouped_world
 from tests.fixtures.small_world import NOW, SmallWorld
@@ -160,6 +161,24 @@ async def test_who_has_a_group_of_this_model_is_not_asked_about_again(parts: Par
     await parts.assign("user")
     assert (await parts.assign("user")).settled == Settled(unneeded=1)
     assert len(parts.encoder.seen) == 1
+
+
+async def test_a_group_the_model_does_not_have_is_assigned_anew_or_left_in_peace(parts: Parts) -> None:
+    users = ("user", "seldom")
+    parts.clicks("user", list(range(40, 60)))
+    parts.clicks("seldom", list(range(40, 40 + MIN_CLICKS)))
+    await parts.assign(*users)
+    with parts.store.writing() as transaction:
+        for user in users:
+            beyond = records_pb2.UserGroupRecord(group_id=99, group_model_id=GROUP_MODEL, generated_at=NOW)
+            transaction.put_group(user_key(user), beyond)
+    parts.clicks("seldom", [40])
+    assert (await parts.assign(*users)).settled == Settled(completed=1, unneeded=1)
+    group = parts.store.group("user")
+    assert group is not None
+    assert 1 <= group.group_id <= parts.model.spec.num_groups
+    await parts.assign("seldom")
+    assert parts.store.queue(Kind.GROUPS).wanted().quiet == 1
 
 
 async def test_the_history_that_spoils_a_batch_is_found(parts: Parts) -> None:
