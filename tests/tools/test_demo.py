@@ -12,7 +12,8 @@ from rich.console import Console
 
 from serendipity import layout
 from serendipity.channel.client_messages import to_result
-from serendipity.tools.demo_groups import list_keys, show_groups
+from serendipity.groups.sequence import DEFAULT_GROUP
+from serendipity.tools.demo_groups import is_of_another_group, list_keys, show_groups
 from serendipity.tools.demo_nearline import own_paths
 from serendipity.v1 import channel_pb2
 from tests.channel.service import channel_settings, server_settings, service
@@ -43,6 +44,30 @@ async def test_group_candidates_are_shown_with_list_and_reasons_for_a_warm_and_a
         assert reason in act
         assert "│ interest" not in act
         assert "│ collaborative" not in act
+
+
+async def test_nobody_is_said_to_have_a_group_whom_the_answer_does_not_show_in_one(
+    grouped: GroupedWorld, tmp_path: Path
+) -> None:
+    of_default_group = next(user for user in grouped.world.user_ids if grouped.group_of(user) == DEFAULT_GROUP)
+    console = Console(file=io.StringIO(), width=200)
+    async with service(server_settings(tmp_path), channel_settings()) as (client, _):
+        await show_groups(client, console, of_default_group, "nobody", 5)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "has a group" not in said
+    assert f"user {of_default_group} shows no group of their own in this answer; answered from the list" in said
+
+
+@pytest.mark.parametrize(
+    ("profile", "of_everybody", "expected"),
+    [("tea", "all", True), ("all", "all", False), ("", "all", False), ("all", "", False)],
+)
+def test_a_group_shows_in_a_profile_that_is_not_everybodys(profile: str, of_everybody: str, expected: bool) -> None:
+    warm, cold = (
+        to_result(channel_pb2.RecallResponse(reasons=[channel_pb2.Reason(source="SOURCE_GROUP", seed=seed)]))
+        for seed in (profile, of_everybody)
+    )
+    assert is_of_another_group(warm, cold) is expected
 
 
 def test_a_path_of_a_group_is_not_taken_for_the_user_s_own() -> None:
