@@ -1,40 +1,57 @@
 """Go on with the closed loop of a build: the daily run that learns from what came in, and makes the lists anew.
 
     serendip coevolve --build var/mine
-    serendip coevolve --build var/mine --cycles 1 --logs var/today/logs --feedback var/mine/state/feedback
+    serendip coevolve --build var/mine --cycles 1 --logs var/since-build/logs --feedback var/mine/state/feedback
 
 --build is a directory that `serendip build` made; its coevolution/ is replaced by one that is some cycles older, which
 the next build takes up: it keeps the LLMs, and makes and publishes a snapshot of them. What came in since the build is
 given whole every time: what the last run was given is not kept. A run that was killed is continued by the same command.
+
+Nothing is learned from users to be forgotten: --erasures (default: <build>/state/erasures), and the list beside the
+feedback store. What came in of them is left out and counted; if the build's own logs hold any, the build comes first.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from serendipity.groups.model import GroupModelError
+from serendipity.layout import user_key
 from serendipity.offline.coevolution.builder import continue_coevolution, forget_work
-from serendipity.offline.coevolution.feedback import read_feedback
+from serendipity.offline.coevolution.feedback import ERASURES, read_feedback
 from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.group_steps import COEVOLUTION, describe_coevolution
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
+from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.logs.tables import read_rows
 from serendipity.offline.progress import describe
 from serendipity.offline.steps import Numbers, renew_step
+
+
+class ErasedUsersError(BuilderError):
+    """A build's own logs hold users to be forgotten: names the logs, how many, and the command that leaves them out."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip coevolve`."""
     parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build directory")
     parser.add_argument("--cycles", type=int, default=1, metavar="N", help="cycles to run")
-    parser.add_argument("--logs", type=Path, metavar="DIR", help="new logs: clicks in them that the build has not")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="all logs since the build: clicks that it has not")
     parser.add_argument("--feedback", type=Path, metavar="DIR", help="feedback store of a host: <state>/feedback")
+    parser.add_argument(
+        "--erasures", type=Path, metavar="DIR", help="list of users to be forgotten (default: BUILD/state/erasures)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
     built = args.build / COEVOLUTION
     try:
         catalogue = Catalogue.read(args.build / "logs")
-        clicks, shown = _since(args, catalogue, console)
+        lists = _erasure_lists(args)
+        _require_without(lists, args.build)
+        erasures = Erasures(frozenset[bytes]().union(*(erasures.keys for erasures in lists.values())))
+        clicks, shown = _since(args, catalogue, erasures, console)
 
         def make(out: Path) -> Numbers:
             spec = continue_coevolution(
@@ -71,26 +91,82 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _since(args: argparse.Namespace, catalogue: Catalogue, console: Console) -> tuple[list[Increment], list[Increment]]:
+def _erasure_lists(args: argparse.Namespace) -> dict[Path, Erasures]:
+    """Read whom to forget: the list given, or the build's, and the one beside the feedback store.
+
+    A list that is asked for must be there; without one beside a service's state nobody asked to be forgotten.
+    """
+    kept = [args.build / "state" / ERASURES] if args.erasures is None else []
+    if args.feedback is not None:
+        kept.append(args.feedback.parent / ERASURES)
+    given = [] if args.erasures is None else [args.erasures]
+    return {path: Erasures.read(path) for path in [*given, *(path for path in kept if path.is_dir())]}
+
+
+def _require_without(lists: Mapping[Path, Erasures], build: Path) -> None:
+    """Raise ErasedUsersError if the build's own logs hold users to be forgotten.
+
+    The next build leaves them out and makes groups, LLMs and lists anew, so cycles run before it would be lost, and
+    would have learned from these users.
+    """
+    logs = logs_directory(build / "logs")
+    user_ids = [user_id for (user_id,) in read_rows(logs / "users.parquet", "user_id")]
+    for path, erasures in lists.items():
+        found = len(_erased(user_ids, erasures))
+        if found:
+            taken = "" if path == build / "state" / ERASURES else f" --erasures {path}"
+            raise ErasedUsersError(
+                f"{logs}: found {found:,} users of the erasure list {path}, expected none: run "
+                f"`serendip build --out {build}{taken}` with the build's configuration first, which leaves them out"
+            )
+
+
+def _erased(user_ids: Sequence[str], erasures: Erasures) -> set[str]:
+    return {user_id for user_id in set(user_ids) if user_key(user_id) in erasures.keys}
+
+
+def _without(increment: Increment, erasures: Erasures) -> tuple[Increment, int]:
+    """Leave out users to be forgotten. Returns the rest, and how many users were left out."""
+    erased = _erased(increment.user_ids, erasures)
+    kept = np.array([user_id not in erased for user_id in increment.user_ids], np.bool_)
+    rest = replace(
+        increment,
+        user_ids=[user_id for user_id in increment.user_ids if user_id not in erased],
+        items=increment.items[kept],
+        categories=increment.categories[kept],
+        times=increment.times[kept],
+    )
+    return rest, len(erased)
+
+
+def _since(
+    args: argparse.Namespace, catalogue: Catalogue, erasures: Erasures, console: Console
+) -> tuple[list[Increment], list[Increment]]:
     """Read clicks and exposures that came in since, and tell how many."""
     clicks: list[Increment] = []
     shown: list[Increment] = []
     if args.logs is not None:
-        clicks.append(Increment.of_logs(Histories.read(args.logs), Catalogue.read(args.logs), catalogue))
+        found = Increment.of_logs(Histories.read(args.logs), Catalogue.read(args.logs), catalogue)
+        rest, users = _without(found, erasures)
+        clicks.append(rest)
         console.print(
-            f"{args.logs}: {len(clicks[-1]):,} clicks, {clicks[-1].unknown:,} of unknown categories",
+            f"{args.logs}: {len(rest):,} clicks, {found.unknown:,} of unknown categories; "
+            f"left out: {len(found) - len(rest):,} clicks of {users:,} users to be forgotten",
             highlight=False,
             soft_wrap=True,
         )
     if args.feedback is not None:
         types = LogsSummary.read(logs_directory(args.build / "logs")).click_types
         feedback = read_feedback(args.feedback, catalogue, types)
-        clicks.append(feedback.clicks)
-        shown.append(feedback.shown)
-        rest = ", ".join(f"{reason} {number:,}" for reason, number in sorted(feedback.skipped.items()))
+        # The store's reader knows the list beside it alone.
+        clicks.append(_without(feedback.clicks, erasures)[0])
+        shown.append(_without(feedback.shown, erasures)[0])
+        skipped = Counter(feedback.skipped)
+        skipped["erased"] += len(feedback.clicks) - len(clicks[-1]) + len(feedback.shown) - len(shown[-1])
+        rest_of_log = ", ".join(f"{reason} {number:,}" for reason, number in sorted(skipped.items()) if number)
         console.print(
-            f"{args.feedback}: {len(feedback.clicks):,} clicks, {len(feedback.shown):,} exposures; "
-            f"left out: {rest or 'nothing'}",
+            f"{args.feedback}: {len(clicks[-1]):,} clicks, {len(shown[-1]):,} exposures; "
+            f"left out: {rest_of_log or 'nothing'}",
             highlight=False,
             soft_wrap=True,
         )

@@ -10,12 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 
+from serendipity.channel.erasure import ErasureList
 from serendipity.channel.feedback import FeedbackStore
 from serendipity.groups.model import read_coevolution_spec
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
 from serendipity.tools import coevolution
 from serendipity.v1 import channel_pb2
 from tests.fixtures.small_coevolution import CUT, run_small_step
@@ -30,6 +33,10 @@ main(*sys.argv[2:])
 """
 
 
+_RENAMED = 'SELECT * REPLACE (CASE WHEN "user" < 38 THEN user_id ELSE \'z-\' || user_id END AS user_id) ORDER BY "user"'
+"""Makes the last two of the forty users ones whom the build's logs do not know."""
+
+
 def main(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     coevolution.add_arguments(parser)
@@ -39,6 +46,13 @@ def main(*arguments: str) -> int:
 @pytest.fixture
 def build(small_coevolution: Path, tmp_path: Path) -> Path:
     return shutil.copytree(small_coevolution, tmp_path / "build")
+
+
+def rewrite(table: Path, query: str) -> None:
+    """Replace a Parquet table by what a query that begins at its rows gives."""
+    beside = table.with_suffix(".new")
+    duckdb.execute(f"COPY (FROM read_parquet('{table}') {query}) TO '{beside}' (FORMAT parquet)")
+    beside.replace(table)
 
 
 def test_the_next_build_takes_up_what_the_loop_came_to(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,18 +113,87 @@ def test_clicks_a_service_recorded_are_learned_from(build: Path, capsys: pytest.
     assert read_coevolution_spec(build / "coevolution").generation == 2
 
 
-@pytest.mark.parametrize("what", ["no build", "no cycles", "no feedback", "not a build's"])
+@pytest.mark.parametrize("listed", ["by the build's service", "as the option says", "beside the feedback store"])
+def test_of_users_to_be_forgotten_new_logs_teach_nothing(
+    build: Path, tmp_path: Path, listed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(build / "today" / "users.parquet", _RENAMED)
+    without = shutil.copytree(build, tmp_path / "without")
+    rewrite(without / "today" / "clicks.parquet", 'WHERE "user" < 38 ORDER BY "user", time, item_id')
+    counts = [Histories.read(root / "today").times.size for root in (build, without)]
+    state = build / "state" if listed == "by the build's service" else tmp_path / "elsewhere"
+    arguments = {
+        "by the build's service": [],
+        "as the option says": ["--erasures", str(state / "erasures")],
+        "beside the feedback store": ["--feedback", str(state / "feedback")],
+    }
+    FeedbackStore(state / "feedback").close()
+    with ErasureList(state / "erasures") as erasures:
+        for user_id in ("z-u0038", "z-u0039", "z-u0040"):
+            erasures.add(user_id)
+    for root, more in ((build, arguments[listed]), (without, [])):
+        assert main("--build", str(root), "--logs", str(root / "today"), *more) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"left out: {counts[0] - counts[1]} clicks of 2 users to be forgotten" in said
+    assert "left out: 0 clicks of 0 users to be forgotten" in said
+    assert read_coevolution_spec(build / "coevolution") == read_coevolution_spec(without / "coevolution")
+    assert read_lists(build / "coevolution") == read_lists(without / "coevolution")
+
+
+def test_feedback_of_users_to_be_forgotten_teaches_nothing_wherever_they_are_listed(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = Catalogue.read(build / "logs").item_ids[0]
+    types = ["EVENT_TYPE_CLICK", "EVENT_TYPE_EXPOSURE"]
+    users = ["asked-here", "asked-there", "u0001"]
+    events = [
+        channel_pb2.FeedbackEvent(event_id=f"{user_id} {kind}", user_id=user_id, item_id=item, type=kind)
+        for user_id in users
+        for kind in types
+    ]
+    for event in events:
+        event.time.seconds = CUT + 60
+    store = tmp_path / "state" / "feedback"
+    with FeedbackStore(store, clock=lambda: float(CUT + 100)) as feedback:
+        feedback.record(events)
+    for directory, user_id in ((store.parent / "erasures", "asked-here"), (tmp_path / "list", "asked-there")):
+        with ErasureList(directory) as erasures:
+            erasures.add(user_id)
+    assert main("--build", str(build), "--feedback", str(store), "--erasures", str(tmp_path / "list")) == 0
+    assert "feedback: 1 clicks, 1 exposures; left out: erased 4" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("listed", ["by the build's service", "as the option says"])
+def test_a_build_that_holds_users_to_be_forgotten_comes_first(
+    build: Path, tmp_path: Path, listed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read_coevolution_spec(build / "coevolution")
+    given = listed == "as the option says"
+    directory = tmp_path / "list" if given else build / "state" / "erasures"
+    with ErasureList(directory) as erasures:
+        erasures.add("u0001")
+    option = ["--erasures", str(directory)] if given else []
+    assert main("--build", str(build), *option) == 1
+    said = capsys.readouterr().err
+    assert f"found 1 users of the erasure list {directory}, expected none" in said
+    assert f"`{' '.join(['serendip build --out', str(build), *option])}`" in said
+    assert read_coevolution_spec(build / "coevolution") == before
+
+
+@pytest.mark.parametrize("what", ["no build", "no cycles", "no feedback", "no list", "not a build's"])
 def test_what_cannot_be_used_is_named(build: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = {
         "no build": ["--build", str(build / "nowhere")],
         "no cycles": ["--build", str(build), "--cycles", "0"],
         "no feedback": ["--build", str(build), "--feedback", str(build / "state")],
+        "no list": ["--build", str(build), "--erasures", str(build / "nowhere")],
         "not a build's": ["--build", str(build)],
     }
     expected = {
         "no build": "nowhere/logs",
         "no cycles": "--cycles: found 0, expected at least 1",
         "no feedback": "expected a feedback store",
+        "no list": "expected an erasure list",
         "not a build's": "found nothing that a build made",
     }
     if what == "not a build's":
