@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from google.protobuf import json_format
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from serendipity.groups.model import (
@@ -29,6 +31,7 @@ from serendipity.groups.model import (
     llm_fingerprint,
     read_coevolution_spec,
 )
+from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.layout import hash_of, sha256, write_atomically
 from serendipity.offline.coevolution.coevolution import Coevolution, normalised, tuned, validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
@@ -82,7 +85,7 @@ def build_coevolution(
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     exposures = Exposures.read(logs, len(histories), catalogue)
     model = GroupModel.read(groups)
-    tables = [logs_directory(logs) / name for name in ("clicks.parquet", "catalogue.parquet")]
+    tables = sorted(logs_directory(logs).glob("*.parquet"))
     work = _work(out, [config.model_dump_json(), model.spec.group_model_id, *map(sha256, tables)])
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
@@ -153,8 +156,9 @@ def continue_coevolution(
             config.model_dump_json(), model.spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint,
             hash_of(
                 [
-                    histories.times.tobytes(), histories.categories.tobytes(), histories.offsets.tobytes(),
-                    is_new.tobytes(), exposures.times.tobytes(), exposures.categories.tobytes(),
+                    "\n".join(histories.user_ids).encode(), histories.offsets.tobytes(), histories.times.tobytes(),
+                    histories.items.tobytes(), histories.categories.tobytes(), is_new.tobytes(),
+                    exposures.offsets.tobytes(), exposures.times.tobytes(), exposures.categories.tobytes(),
                 ]
             ),
         ],
@@ -164,7 +168,12 @@ def continue_coevolution(
     result = normalised(found, renderer, held_out, config, reports[-1].cycle)
     stage(result.generation, "lists")
     earlier = _read_curve(built / CURVES)
-    return _write(out, result, reports, earlier, histories, model, config, spec.taxonomy_hash, base=spec.base)
+    # The snapshot's user table is that of the build's logs: until the next build users are asked for by that group.
+    served = np.full(len(histories), DEFAULT_GROUP, np.int32)
+    served[[histories.user_numbers[user_id] for user_id in before.user_ids]] = model.assign(before).group_id
+    return _write(
+        out, result, reports, earlier, histories, model, config, spec.taxonomy_hash, base=spec.base, served=served
+    )
 
 
 def forget_work(out: Path) -> None:
@@ -194,11 +203,13 @@ def _write(
     taxonomy_hash: str,
     *,
     base: str | None = None,
+    served: NDArray[np.int32] | None = None,
 ) -> records_pb2.CoevolutionSpec:
     (out / COEVOLUTION_SPEC).unlink(missing_ok=True)
     _save_llms(result.llms, out)
     model_id = model.spec.group_model_id
-    told = wanted(histories, model.assign(histories).group_id, model.spec.num_groups, config.pco.common_categories)
+    group_ids = model.assign(histories).group_id
+    told = wanted(histories, group_ids, model.spec.num_groups, config.pco.common_categories, served)
     write_lists(out, make_lists(result, model_id, told))
     measured = [(report.cycle, report.measures) for report in reports]
     write_curves(out, {_CURVE: [*(row for row in earlier if row[0] < measured[0][0]), *measured]})

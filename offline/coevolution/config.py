@@ -95,6 +95,16 @@ class CoevolutionConfig(_Frozen):
         """The Relevance LLM's training."""
         return self._tuning(self.relevance, epochs=2.0, batch_size=64, learning_rate=4e-3)
 
+    @property
+    def relevance_update(self) -> TuningConfig:
+        """The Relevance LLM's training on the records of one cycle: as it was tuned, but too short to warm up."""
+        if self.pco.relevance is not None:
+            return self.pco.relevance
+        once = {"epochs": 1.0, "warmup_share": 0.0, "checkpoint_steps": 10_000, "logging_steps": 1}
+        if self.base != TINY:
+            return PUBLISHED_TUNING.model_copy(update=once)
+        return TuningConfig(batch_size=64, learning_rate=3e-4, weight_decay=0.0, **once)
+
     def _tuning(
         self, wanted: TuningConfig | None, *, epochs: float, batch_size: int, learning_rate: float
     ) -> TuningConfig:

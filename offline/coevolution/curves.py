@@ -54,7 +54,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Judge:
-    """A Relevance LLM and its normalisation, the same over all cycles: a score that both LLMs move tells nothing."""
+    """The Relevance LLM that a run began with, and its normalisation: a score that both LLMs move tells nothing.
+
+    Where adapters are tuned they are merged into the very model the run began with, since no second copy of a large one
+    is held: the judge then moves with it.
+    """
 
     relevance: RelevanceLlm
     scale: float

@@ -97,7 +97,7 @@ def _updated(
 ) -> tuple[RelevanceLlm, Training | None]:
     if not examples:
         return relevance, None
-    tuning = config.pco.relevance.model_copy(update={"seed": seed, "threads": config.threads})
+    tuning = config.relevance_update.model_copy(update={"seed": seed, "threads": config.threads})
     base = relevance.base
     if tuning.method == "full" or (tuning.method is None and base.name == TINY):
         base = BaseModel(base.name, copy.deepcopy(base.model), base.tokenizer, base.style)

@@ -27,7 +27,7 @@ from trl import DPOConfig, DPOTrainer
 
 from serendipity.offline.coevolution.pco_config import Divergence, DpoConfig
 from serendipity.offline.towers.threads import limited_threads
-from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
+from serendipity.offline.tuning.base_model import BaseModel, no_progress_bars
 from serendipity.offline.tuning.training import adapters, global_randomness
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def optimise(
     if not pairs:
         return base, DpoTraining(0, 0, *[float("nan")] * 5)
     _check(base.model.config)
-    method = config.method or ("full" if base.name == TINY else "lora")
+    config = config.suited_to(base.name)
     with (
         limited_threads(config.threads),
         no_progress_bars(),
@@ -79,7 +79,7 @@ def optimise(
         TemporaryDirectory(prefix="serendipity-dpo-") as scratch,
     ):
         torch.manual_seed(seed)
-        if method == "full":
+        if config.method == "full":
             policy, reference = copy.deepcopy(base.model).train(), base.model.eval()
         else:
             policy, reference = get_peft_model(base.model.train(), adapters(config.lora, "CAUSAL_LM")), None

@@ -49,13 +49,22 @@ class StoredList:
     generation: int
 
 
-def wanted(histories: Histories, group_ids: NDArray[np.int32], num_groups: int, common_categories: int) -> list[Told]:
+def wanted(
+    histories: Histories,
+    group_ids: NDArray[np.int32],
+    num_groups: int,
+    common_categories: int,
+    served_ids: NDArray[np.int32] | None = None,
+) -> list[Told]:
     """Tell which lists a build makes: group, and categories (numbers) as the LLMs are told them.
 
     Those of every user at the end of the logs, m = 3, 2, 1, 0; of every group, the default one included, m = 0 and
     m = 1 for the `common_categories` most clicked categories; of the default group, what users told of no group would
     be asked with. A key is a set, a prompt a sequence: of several orders the commonest is told.
+    group_ids: [U], of the users. served_ids: [U], the groups they are asked for by until their own are served too,
+    where those differ.
     """
+    served = group_ids if served_ids is None else served_ids
     orders: dict[tuple[int, frozenset[int]], Counter[tuple[int, ...]]] = {}
 
     def want(group: int, recent: tuple[int, ...]) -> None:
@@ -66,7 +75,8 @@ def wanted(histories: Histories, group_ids: NDArray[np.int32], num_groups: int, 
         recent = tuple(latest_distinct(clicks))
         for m in BACK_OFF:
             if m <= len(recent):
-                want(group, recent[:m])
+                for each in {group, int(served[user])}:
+                    want(each, recent[:m])
     clicks_by_category = np.bincount(histories.categories)
     clicks_by_category[: NO_CATEGORY + 1] = 0
     common = np.argsort(-clicks_by_category, kind="stable")[:common_categories]

@@ -85,11 +85,12 @@ class Loop:
         """Run cycles first + 1 … first + cycles and return the LLMs after the last, with a report each and one of the
         start.
 
-        directory: where cycles are kept; a run that was killed goes on behind the last whole one, with the same
-        result. It must be of the same start, records and configuration: that is the caller's to tell. None: nothing
-        is kept. on_cycle: called after each cycle that is run, the start included.
+        directory: where cycles are kept; a run that was killed goes on behind the last whole one, with the same result,
+        and one that went further than is asked for begins anew. It must be of the same start, records and
+        configuration: that is the caller's to tell. None: nothing is kept. on_cycle: called after each cycle that is
+        run, the start included.
         """
-        llms, reports = self._resumed(start, directory)
+        llms, reports = self._resumed(start, cycles, directory)
         if not reports:
             reports.append(self._report(llms, self.first, None, 0.0, clock))
             on_cycle(llms, reports[0])
@@ -124,11 +125,15 @@ class Loop:
         )
         return CycleReport(cycle, training, found, clock() - began)
 
-    def _resumed(self, start: Llms, directory: Path | None) -> tuple[Llms, list[CycleReport]]:
+    def _resumed(self, start: Llms, cycles: int, directory: Path | None) -> tuple[Llms, list[CycleReport]]:
         if directory is None or not (directory / REPORT).is_file():
             return start, []
         reports = [_read_report(directory / REPORT)]
         places = sorted(directory.glob(f"{_PREFIX}*"))
+        if len(places) > cycles:
+            # Of earlier cycles the LLMs are gone.
+            shutil.rmtree(directory)
+            return start, []
         if not places:
             return start, reports
         reports += [_read_report(place / REPORT) for place in places]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serendipity.offline.tuning.base_model import TINY
 from serendipity.offline.tuning.config import LoraConfig, TuningConfig
 
 Divergence = Literal["reverse", "forward"]
@@ -20,9 +21,9 @@ class _Frozen(BaseModel):
 class DpoConfig(_Frozen):
     """Direct preference optimisation of the Novelty LLM (arXiv 2508.00450, eq. 16 and 17).
 
-    Published for a base of 7 B weights: LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2 pairs,
-    16 pairs a step. The defaults are for the tiny model, from a few trials on one seed of MovieLens-1M
-    (docs/coevolution.md).
+    Published for a base of 7 B weights (A.3): LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2
+    pairs, 16 pairs a step; so is every base tuned but the tiny model, whose settings come from a few trials on
+    MovieLens-1M (docs/coevolution.md).
     """
 
     beta: float = Field(0.1, gt=0)
@@ -37,16 +38,26 @@ class DpoConfig(_Frozen):
     """Adapters, where they are tuned; they are merged at the end of each cycle."""
     epochs: float = Field(1.0, gt=0)
     """Passes over a cycle's pairs."""
-    batch_size: int = Field(32, ge=1)
-    """Pairs of one forward pass."""
-    accumulation: int = Field(1, ge=1)
-    """Forward passes of one optimiser step."""
-    learning_rate: float = Field(5e-4, gt=0)
-    """Learning rate, the same over all steps: a cycle has too few to rise and fall."""
+    batch_size: int | None = Field(None, ge=1)
+    """Pairs of one forward pass; none: 32 for the tiny model, 2 for any other base."""
+    accumulation: int | None = Field(None, ge=1)
+    """Forward passes of one optimiser step; none: 1 for the tiny model, 8 for any other base."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Learning rate, the same over all steps: a cycle has too few to rise and fall. None: 5e-4 for the tiny model, 5e-6
+    for any other base."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: a third more time for a fraction of the memory."""
     threads: int = Field(1, ge=1)
     """CPU threads."""
+
+    def suited_to(self, base: str) -> DpoConfig:
+        """Settle what is left to the base."""
+        settled: dict[str, object]
+        if base == TINY:
+            settled = {"method": "full", "batch_size": 32, "accumulation": 1, "learning_rate": 5e-4}
+        else:
+            settled = {"method": "lora", "batch_size": 2, "accumulation": 8, "learning_rate": 5e-6}
+        return self.model_copy(update={name: value for name, value in settled.items() if getattr(self, name) is None})
 
 
 class PanelConfig(_Frozen):
@@ -74,10 +85,9 @@ class PcoConfig(_Frozen):
     """Difference of f, as log-odds of the one being preferred (eq. 12), that the two categories of a pair exceed."""
     dpo: DpoConfig = DpoConfig()
     """How the Novelty LLM learns from the pairs."""
-    relevance: TuningConfig = TuningConfig(
-        batch_size=64, learning_rate=3e-4, warmup_share=0.0, weight_decay=0.0, checkpoint_steps=10_000, logging_steps=1
-    )
-    """How the Relevance LLM learns from the clicks of the cycle's records; its seed gives way to each cycle's own."""
+    relevance: TuningConfig | None = None
+    """How the Relevance LLM learns from the clicks of the cycle's records; its seed gives way to each cycle's own.
+    None: what suits the base, see `CoevolutionConfig.relevance_update`."""
     common_categories: int = Field(50, ge=0)
     """Most clicked categories for each of which every group gets a list; others near-line fills when asked for."""
     panel: PanelConfig = PanelConfig()

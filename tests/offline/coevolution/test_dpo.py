@@ -64,7 +64,7 @@ def _trainer(tmp_path: Any, policy: Any, reference: Any, config: DpoConfig) -> K
     return KlDpoTrainer(
         model=policy,
         ref_model=reference,
-        args=arguments_of(tmp_path, config, 3),
+        args=arguments_of(tmp_path, config.suited_to("tiny"), 3),
         train_dataset=_dataset(_PAIRS),
         processing_class=_base().tokenizer,
         kl_weight=config.kl_weight,
@@ -148,7 +148,7 @@ def test_without_divergence_it_is_plain_dpo(tmp_path: Any) -> None:
     trainer = DPOTrainer(
         model=plain,
         ref_model=copy.deepcopy(plain).eval(),
-        args=arguments_of(tmp_path, config, 3),
+        args=arguments_of(tmp_path, config.suited_to("tiny"), 3),
         train_dataset=_text(_PAIRS),
         processing_class=_base().tokenizer,
     )
@@ -158,6 +158,12 @@ def test_without_divergence_it_is_plain_dpo(tmp_path: Any) -> None:
         # trl reads its logits in another order of additions: a learning rate of 0.01 moves weights by a thousand
         # times more than that.
         torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-5)
+
+
+def test_what_is_unset_suits_the_base_and_what_is_set_stays() -> None:
+    tiny, large = DpoConfig().suited_to("tiny"), DpoConfig(batch_size=4).suited_to("/models/large")
+    assert (tiny.method, tiny.batch_size, tiny.accumulation, tiny.learning_rate) == ("full", 32, 1, 5e-4)
+    assert (large.method, large.batch_size, large.accumulation, large.learning_rate) == ("lora", 4, 8, 5e-6)
 
 
 def _text(pairs: list[TokenPair]) -> Dataset:

@@ -86,6 +86,15 @@ def test_a_finished_run_is_read_again_and_can_be_gone_on_with(start: Coevolution
     assert kept == ["cycle_0003"]
 
 
+def test_a_run_that_went_further_than_is_asked_for_begins_anew(
+    start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
+) -> None:
+    _loop(start).run(start.llms, 3, tmp_path)
+    llms, reports = _loop(start).run(start.llms, 2, tmp_path)
+    assert [report.cycle for report in reports] == [0, 1, 2]
+    assert _same(llms, uninterrupted[0])
+
+
 def test_cycles_change_both_llms_and_leave_the_start_as_it_was(
     start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]]
 ) -> None:

@@ -16,6 +16,7 @@ from serendipity.groups.model import llm_fingerprint
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.examples import NoveltyExample, RelevanceExample, Renderer
 from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.coevolution.pco_config import PcoConfig
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import (
     choose_threshold,
@@ -130,6 +131,14 @@ def test_both_trainings_resume_after_a_kill_to_the_same_weights(
         resumed = run(tmp_path / f"{name}-killed")
         for key, weight in whole.items():
             torch.testing.assert_close(resumed[key], weight)
+
+
+def test_a_cycle_tunes_other_bases_as_published_and_what_is_set_as_it_is() -> None:
+    tiny, large = CoevolutionConfig().relevance_update, CoevolutionConfig(base="/models/large").relevance_update
+    assert (tiny.batch_size, tiny.learning_rate, tiny.warmup_share) == (64, 3e-4, 0)
+    assert (large.method, large.batch_size, large.accumulation, large.learning_rate) == ("lora", 2, 2, 1e-4)
+    own = TuningConfig(learning_rate=1e-5)
+    assert CoevolutionConfig(base="/models/large", pco=PcoConfig(relevance=own)).relevance_update == own
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
