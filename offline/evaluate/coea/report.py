@@ -175,13 +175,13 @@ def ratios(comparison: Comparison, result: MethodResult) -> dict[tuple[str, str]
     """Ratios of a method's means to those of the best baseline of each family: (measure, baseline) → paired bootstrap.
 
     Best by the very measure, on the same users; an ablation is also compared with the whole method. Families without a
-    row, and a method against itself, are left out.
+    row, a method against itself, and a baseline at zero are left out.
     """
     found = {}
     whole = [other for other in comparison.results if other.name == _WHOLE and result.family == other.family]
     for measure in compared(comparison):
         for best in (*(comparison.best(family, measure) for family in _AGAINST), *whole):
-            if best is None or best.name == result.name:
+            if best is None or best.name == result.name or not best.by_user(measure).any():
                 continue
             rng = np.random.default_rng(0)
             found[measure, best.name] = bootstrap_ratio(result.by_user(measure), best.by_user(measure), rng)
@@ -245,7 +245,7 @@ def _heads(names: Sequence[str]) -> list[str]:
 
 
 def _row(name: str, ratios: Sequence[Ratio | None]) -> str:
-    """A dash stands for a row against itself."""
+    """A dash stands for a row against itself, or against nothing."""
     cells = ["–" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in ratios]
     return f"| {name} | " + " | ".join(cells) + " |"
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,14 @@ from serendipity.offline.evaluate.coea.comparison import Comparison, Cutoffs, co
 from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Setting
 from serendipity.offline.evaluate.coea.references import methods as references
 from serendipity.offline.evaluate.coea.registry import NAMES, find_methods
-from serendipity.offline.evaluate.coea.report import JSON_REPORT, MARKDOWN_REPORT, TRADE_OFF_PLOT, About, write_report
+from serendipity.offline.evaluate.coea.report import (
+    JSON_REPORT,
+    MARKDOWN_REPORT,
+    TRADE_OFF_PLOT,
+    About,
+    ratios,
+    write_report,
+)
 from tests.offline.evaluate.coea.worlds import catalogue, cyclists
 
 
@@ -109,6 +116,17 @@ def test_an_ablation_is_compared_with_the_whole_method(tmp_path: Path) -> None:
     after = page[page.index("To CoEA:") :]
     assert "| CoEA w/o Long | 1.000 [1.000, 1.000] |" in after
     assert "| CoEA |" not in after[: after.index("![")]
+
+
+def test_nothing_is_compared_with_a_baseline_at_zero(tmp_path: Path) -> None:
+    _, comparison = run(tmp_path, [Next("next", "exploitation"), Next("explorer", "exploration")])
+    next_one, explorer = comparison.results
+    empty = {**next_one.per_user, "CLTP@5": np.zeros_like(next_one.per_user["CLTP@5"])}
+
+    found = ratios(replace(comparison, results=(replace(next_one, per_user=empty), explorer)), explorer)
+
+    assert ("C-H@1", "next") in found
+    assert ("CLTP@5", "next") not in found
 
 
 def test_without_some_users_the_same_choices_are_measured_on_the_others(tmp_path: Path) -> None:
