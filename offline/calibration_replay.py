@@ -23,7 +23,7 @@ from serendipity.offline.calibration import (
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
 from serendipity.offline.evaluate.metrics import hits, recall_at
 from serendipity.offline.evaluate.novel_category_keys import novel_category_keys
-from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, outcomes, replay
+from serendipity.offline.evaluate.replay import SOURCES, Advance, Recall, Replay, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2, records_pb2
@@ -35,6 +35,7 @@ Its clock must be the snapshot's (now = events_until), or ages and interests wou
 NOVEL_RECALL_DEPTH = 20
 
 _GROUP = channel_pb2.SOURCE_GROUP
+_OTHERS = frozenset(SOURCES) - {_GROUP}
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,10 @@ def replay_for_calibration(
 ) -> CalibrationReplay:
     """Replay [cut, until) with the tower and without it, and fit a calibrator for every source and path.
 
-    In a snapshot with novel-category lists the group source is replayed alone as well: beside sources that are not
-    calibrated yet its finds go to U2I, whose score of the same item is higher before alignment counts for anything, and
-    what is left of them would not tell what the source is worth.
+    In a snapshot with novel-category lists the group source is replayed alone, and the others without it: while nothing
+    is calibrated an item goes to the source with the larger raw score, and what is left to a source beside one of
+    another scale would not tell what it is worth. On The Complete Journey too few hits were left to the interest source
+    for a curve of its own.
 
     snapshot, tower: made of events before `cut` alone; histories: up to `until`. Users are those who clicked in the
     period: P(interaction | recalled) is that of users who are there to be asked for.
@@ -92,16 +94,17 @@ def replay_for_calibration(
     parts = []
     for program in (tower, None):
         with open_recall(snapshot, program) as recall:
-            answers.append(replay(recall, histories, catalogue, users, cut, requests, advance=advance))
+            others = replace(requests, sources=_OTHERS) if has_lists else requests
+            answers.append(replay(recall, histories, catalogue, users, cut, others, advance=advance))
             part = outcomes(answers[-1], histories, cut, until)
             if has_lists:
-                alone = replay(recall, histories, catalogue, users, cut, replace(requests, only=_GROUP))
+                alone = replay(recall, histories, catalogue, users, cut, replace(requests, sources=frozenset({_GROUP})))
                 of_groups = outcomes(alone, histories, cut, until)
                 # The path makes no difference to the list: once is enough.
                 keys = keys or novel_category_keys(
                     recall, histories, catalogue, users, cut, until, seed=seed, click_type=manifest.click_types[0]
                 )
-                part = Outcomes.concatenate([part.where(part.sources != _GROUP), of_groups])
+                part = Outcomes.concatenate([part, of_groups])
         parts.append(part)
     calibration = fit_calibration(Outcomes.concatenate(parts), (until - cut) / 86_400, config)
     return CalibrationReplay(

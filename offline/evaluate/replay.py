@@ -103,13 +103,13 @@ class ReplayRequests:
     """How users are asked for.
 
     count: candidates per user; exclude_own: leave out what the user clicked before the cut, since targets are new;
-    only: the one source that is asked; None: all.
+    sources: numbers of those that are asked; None: all.
     """
 
     count: int = 100
     novelty_policy: channel_pb2.NoveltyPolicy = channel_pb2.NOVELTY_POLICY_STRICT
     exclude_own: bool = True
-    only: channel_pb2.Source | None = None
+    sources: frozenset[int] | None = None
 
 
 def replay(
@@ -280,13 +280,11 @@ def _found_by(response: channel_pb2.RecallResponse) -> NDArray[np.bool_]:
 
 
 def _quotas(requests: ReplayRequests) -> list[channel_pb2.SourceQuota]:
-    if requests.only is None:
-        return []
+    """Ask nothing of the other sources, and of those that are asked as much as ever."""
     return [
-        channel_pb2.SourceQuota(
-            source=channel_pb2.Source.Name(source), max_count=requests.count if source == requests.only else 0
-        )
+        channel_pb2.SourceQuota(source=channel_pb2.Source.Name(source), max_count=0)
         for source in SOURCES
+        if requests.sources is not None and source not in requests.sources
     ]
 
 

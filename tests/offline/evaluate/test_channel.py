@@ -284,7 +284,7 @@ def test_the_report_says_which_list_the_group_source_answered_from(
             channel.recall, histories, small_world.catalogue, held_out, dataset="grouped", config=CONFIG
         )
         users = np.arange(10, dtype=np.int64)
-        requests = ReplayRequests(count=10, only=channel_pb2.SOURCE_GROUP)
+        requests = ReplayRequests(count=10, sources=frozenset({channel_pb2.SOURCE_GROUP}))
         alone = replay(channel.recall, histories, small_world.catalogue, users, NOW, requests)
     assert sum(report.novel_category_keys.values()) == report.users
     assert set(report.novel_category_keys) <= {"m3", "m2", "m1", "m0", "default"}
