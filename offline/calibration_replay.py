@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +24,27 @@ from serendipity.offline.calibration import (
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
 from serendipity.offline.evaluate.metrics import hits, recall_at
 from serendipity.offline.evaluate.novel_category_keys import novel_category_keys
-from serendipity.offline.evaluate.replay import SOURCES, Advance, Recall, Replay, ReplayRequests, outcomes, replay
+from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2, records_pb2
 
-OpenRecall = Callable[[Path, Path | None], AbstractContextManager[Recall]]
-"""Opens the pipeline over a snapshot directory and an exported user tower; None for the tower: as if it were away.
-Its clock must be the snapshot's (now = events_until), or ages and interests would be those of another time."""
+
+class OpenRecall(Protocol):
+    """Opens the pipeline over a snapshot directory and an exported user tower.
+
+    tower: None: as if it were away. groups: False: with the group source switched off. The pipeline's clock must be the
+    snapshot's (now = events_until), or ages and interests would be those of another time.
+    """
+
+    def __call__(self, snapshot: Path, tower: Path | None, *, groups: bool = True) -> AbstractContextManager[Recall]:
+        """Open it."""
+        ...
+
 
 NOVEL_RECALL_DEPTH = 20
 
 _GROUP = channel_pb2.SOURCE_GROUP
-_OTHERS = frozenset(SOURCES) - {_GROUP}
 
 
 @dataclass(frozen=True)
@@ -93,18 +102,17 @@ def replay_for_calibration(
     answers = []
     parts = []
     for program in (tower, None):
-        with open_recall(snapshot, program) as recall:
-            others = replace(requests, sources=_OTHERS) if has_lists else requests
-            answers.append(replay(recall, histories, catalogue, users, cut, others, advance=advance))
-            part = outcomes(answers[-1], histories, cut, until)
-            if has_lists:
+        with open_recall(snapshot, program, groups=False) as recall:
+            answers.append(replay(recall, histories, catalogue, users, cut, requests, advance=advance))
+        part = outcomes(answers[-1], histories, cut, until)
+        if has_lists:
+            with open_recall(snapshot, program) as recall:
                 alone = replay(recall, histories, catalogue, users, cut, replace(requests, sources=frozenset({_GROUP})))
-                of_groups = outcomes(alone, histories, cut, until)
                 # The path makes no difference to the list: once is enough.
                 keys = keys or novel_category_keys(
                     recall, histories, catalogue, users, cut, until, seed=seed, click_type=manifest.click_types[0]
                 )
-                part = Outcomes.concatenate([part, of_groups])
+            part = Outcomes.concatenate([part, outcomes(alone, histories, cut, until)])
         parts.append(part)
     calibration = fit_calibration(Outcomes.concatenate(parts), (until - cut) / 86_400, config)
     return CalibrationReplay(

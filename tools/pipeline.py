@@ -42,11 +42,14 @@ class AbsentTower:
 
 
 @contextmanager
-def open_pipeline(snapshot: Path, tower: Path | None) -> Iterator[Recall]:
+def open_pipeline(snapshot: Path, tower: Path | None, *, groups: bool = True) -> Iterator[Recall]:
     """Open the pipeline over a snapshot directory and an exported user tower; None: as if the tower were away.
 
-    Its clock stands at the moment the snapshot was built as of.
+    Its clock stands at the moment the snapshot was built as of. groups: False: with the group source switched off.
     """
+    settings = ChannelSettings(clock="snapshot")
+    if not groups:
+        settings = settings.model_copy(update={"novel_categories_used": 0})
     runner: UserTower = AbsentTower() if tower is None else LocalTower(tower)
     log = logging.getLogger("serendipity.channel.recall")
     level = log.level
@@ -54,7 +57,7 @@ def open_pipeline(snapshot: Path, tower: Path | None) -> Iterator[Recall]:
         # The pipeline warns at every request of a tower that is away; here that is what was asked for.
         log.setLevel(logging.ERROR)
     try:
-        with LocalChannel(snapshot, runner, settings=ChannelSettings(clock="snapshot")) as channel:
+        with LocalChannel(snapshot, runner, settings=settings) as channel:
             yield channel.recall
     finally:
         log.setLevel(level)
