@@ -99,21 +99,22 @@ def replay_for_calibration(
     manifest = layout.read_manifest(snapshot)
     has_lists = manifest.HasField("coevolution")
     keys: Mapping[str, int] = {}
+    of_groups = Outcomes.concatenate([])
+    if has_lists:
+        with open_recall(snapshot, tower) as recall:
+            alone = replay(recall, histories, catalogue, users, cut, replace(requests, sources=frozenset({_GROUP})))
+            of_groups = outcomes(alone, histories, cut, until)
+            keys = novel_category_keys(
+                recall, histories, catalogue, users, cut, until, seed=seed, click_type=manifest.click_types[0]
+            )
     answers = []
     parts = []
     for program in (tower, None):
         with open_recall(snapshot, program, groups=False) as recall:
             answers.append(replay(recall, histories, catalogue, users, cut, requests, advance=advance))
-        part = outcomes(answers[-1], histories, cut, until)
-        if has_lists:
-            with open_recall(snapshot, program) as recall:
-                alone = replay(recall, histories, catalogue, users, cut, replace(requests, sources=frozenset({_GROUP})))
-                # The path makes no difference to the list: once is enough.
-                keys = keys or novel_category_keys(
-                    recall, histories, catalogue, users, cut, until, seed=seed, click_type=manifest.click_types[0]
-                )
-            part = Outcomes.concatenate([part, outcomes(alone, histories, cut, until)])
-        parts.append(part)
+        # The group source searches by the user's own vector, which at this moment is the stored one: once is enough.
+        grouped = replace(of_groups, fallback=np.full(len(of_groups), program is None))
+        parts.append(Outcomes.concatenate([outcomes(answers[-1], histories, cut, until), grouped]))
     calibration = fit_calibration(Outcomes.concatenate(parts), (until - cut) / 86_400, config)
     return CalibrationReplay(
         calibration=calibration,

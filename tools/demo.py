@@ -37,7 +37,7 @@ from serendipity.tools.triton import launch
 from serendipity.tools.triton_program import TritonError
 
 _BATCH = 32
-_CALIBRATION_USERS = 700
+_CALIBRATION_USERS = 500
 _COLD_USER = "someone-nobody-has-seen"
 
 
