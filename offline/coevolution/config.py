@@ -97,7 +97,10 @@ class CoevolutionConfig(_Frozen):
 
     @property
     def relevance_update(self) -> TuningConfig:
-        """The Relevance LLM's training on the records of one cycle: as it was tuned, but too short to warm up."""
+        """The Relevance LLM's training on the records of one cycle, too few to warm up on.
+
+        Other bases learn as they were tuned, the tiny model more slowly.
+        """
         if self.pco.relevance is not None:
             return self.pco.relevance
         once = {"epochs": 1.0, "warmup_share": 0.0, "checkpoint_steps": 10_000, "logging_steps": 1}

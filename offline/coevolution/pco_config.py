@@ -21,7 +21,7 @@ class _Frozen(BaseModel):
 class DpoConfig(_Frozen):
     """Direct preference optimisation of the Novelty LLM (arXiv 2508.00450, eq. 16 and 17).
 
-    Published for a base of 7 B weights (A.3): LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2
+    Published for a base of 7 B weights (A.2): LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2
     pairs, 16 pairs a step; so is every base tuned but the tiny model, whose settings come from a few trials on
     MovieLens-1M (docs/coevolution.md).
     """
