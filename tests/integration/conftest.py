@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,16 @@ class RunningTriton:
     @property
     def url(self) -> str:
         return self.server.url
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Stop the process, its connections left open: whatever is asked meanwhile waits until it goes on."""
+        os.kill(self.server.pid, signal.SIGSTOP)
+        try:
+            os.waitid(os.P_PID, self.server.pid, os.WSTOPPED)
+            yield
+        finally:
+            os.kill(self.server.pid, signal.SIGCONT)
 
 
 @pytest.fixture(scope="session")
