@@ -7,10 +7,12 @@ A cycle is made beside, as .cycle_0001, and moved into place when it is whole.
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,17 +99,18 @@ class Loop:
             if directory is not None:
                 directory.mkdir(parents=True, exist_ok=True)
                 _write_report(directory / REPORT, reports[0])
-        for cycle in range(reports[-1].cycle + 1, self.first + cycles + 1):
-            began = clock()
-            llms, training = run_cycle(
-                llms, self.records, self.renderer, self.config, cycle, exposures=self.exposures, stage=stage
-            )
-            stage(cycle, "measures")
-            reports.append(self._report(llms, cycle, training, began, clock))
-            if directory is not None:
-                stage(cycle, "writing")
-                _keep(directory, llms, reports[-1], lambda cycle=cycle: stage(cycle, "placing"))  # type: ignore[misc]
-            on_cycle(llms, reports[-1])
+        with _older_objects_kept():
+            for cycle in range(reports[-1].cycle + 1, self.first + cycles + 1):
+                began = clock()
+                llms, training = run_cycle(
+                    llms, self.records, self.renderer, self.config, cycle, exposures=self.exposures, stage=stage
+                )
+                stage(cycle, "measures")
+                reports.append(self._report(llms, cycle, training, began, clock))
+                if directory is not None:
+                    stage(cycle, "writing")
+                    _keep(directory, llms, reports[-1], lambda cycle=cycle: stage(cycle, "placing"))  # type: ignore[misc]
+                on_cycle(llms, reports[-1])
         return llms, reports
 
     def _report(
@@ -143,6 +146,17 @@ class Loop:
         relevance = RelevanceLlm.read(latest / RELEVANCE, style, threads)
         name = start.novelty.base.name
         return Llms(named(novelty, name), named(relevance, name)), reports
+
+
+@contextmanager
+def _older_objects_kept() -> Iterator[None]:
+    """Spare garbage collections what was there before: accelerate collects several times a cycle, and going through
+    all that the libraries made took a quarter of it."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _keep(directory: Path, llms: Llms, report: CycleReport, placing: Callable[[], None]) -> None:

@@ -11,16 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.groups.sequence import DEFAULT_GROUP
+from serendipity.offline import coevolution, tuning
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.examples import NoveltyExample, Renderer, novelty_examples, relevance_examples
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import tune_novelty, tune_relevance
 from serendipity.offline.evaluate.coea.protocol import CategorySplit
+from serendipity.offline.evaluate.coea.result_cache import code_of, code_of_package
 from serendipity.offline.logs.histories import Histories
 
 Recent = tuple[int, ...]
 """C_s: numbers of the latest distinct categories, newest first."""
+
+
+def code() -> list[str]:
+    """Digest the code that such LLMs follow from, for the names of kept results."""
+    return [code_of(__name__), *(code_of_package(package) for package in (coevolution, tuning))]
 
 
 def seeded(config: CoevolutionConfig, seed: int) -> CoevolutionConfig:

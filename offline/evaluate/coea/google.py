@@ -29,6 +29,7 @@ from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.evaluate.coea.category_llms import (
     PerList,
     Recent,
+    code,
     first_occurrences,
     seeded,
     tuned_novelty,
@@ -37,6 +38,7 @@ from serendipity.offline.evaluate.coea.category_llms import (
 )
 from serendipity.offline.evaluate.coea.demands import Demands
 from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
+from serendipity.offline.evaluate.coea.result_cache import code_of
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.tuning.sft import tune
 from serendipity.offline.tuning.tokens import IGNORED, TokenExample
@@ -62,8 +64,9 @@ class GoogleV1:
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        """The LLMs'."""
-        return {**self.llms.model_dump(mode="json", exclude={"threads"}), "proposable": self.proposable}
+        """The LLMs', and the code that they follow from."""
+        llms = self.llms.model_dump(mode="json", exclude={"threads"})
+        return {**llms, "proposable": self.proposable, "code": code()}
 
     def fit(self, split: CategorySplit, seed: int) -> FittedGoogleV1:
         """Tune both LLMs once."""
@@ -142,8 +145,9 @@ class GoogleV2:
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        """The LLM's."""
-        return {**self.llm.model_dump(mode="json", exclude={"threads"}), "demands": self.demands}
+        """The LLM's, and the code that it follows from."""
+        llm = self.llm.model_dump(mode="json", exclude={"threads"})
+        return {**llm, "demands": self.demands, "code": [*code(), code_of(Demands.__module__)]}
 
     def fit(self, split: CategorySplit, seed: int) -> FittedGoogleV2:
         """Tune the LLM to write chain and answer."""

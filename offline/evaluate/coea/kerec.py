@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from serendipity.layout import hash_of, sha256
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.evaluate.coea.category_llms import seeded, tuned_novelty, without_groups
+from serendipity.offline.evaluate.coea.category_llms import code, seeded, tuned_novelty, without_groups
 from serendipity.offline.evaluate.coea.category_ranker import FittedRanker, RankerConfig, fit_ranker
 from serendipity.offline.evaluate.coea.complements import Judgements, judge
 from serendipity.offline.evaluate.coea.demands import click_lift
 from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Method, Setting, category_counts
+from serendipity.offline.evaluate.coea.result_cache import code_of
 from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
 from serendipity.offline.tuning.base_model import SMOLLM2, TINY, load_model
 
@@ -54,12 +55,13 @@ class LlmKerec:
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        """Judge, ranker and graph."""
+        """Judge, ranker and graph, and the code that they follow from."""
         return {
             **self.llm.model_dump(mode="json", exclude={"threads"}),
             "ranker": self.ranker.model_dump(),
             "max_pairs": self.max_pairs,
             "kept": self.kept,
+            "code": [*code(), *(code_of(part.__module__) for part in (FittedRanker, Judgements, click_lift))],
         }
 
     def fit(self, split: CategorySplit, seed: int) -> FittedKerec:

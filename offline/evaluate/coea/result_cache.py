@@ -61,7 +61,8 @@ def result_path(cache: Path, split: str, method: Method, seed: int) -> Path:
     """Name the file of a method with a seed. split: `fingerprint` of what is asked.
 
     The name changes with the split, the configuration and settings, and the code of the method's own module (without
-    comments and docstrings). Code further away is not looked at: after changing it, delete the file.
+    comments and docstrings). Code further away is looked at where the configuration digests it (`code_of_package`);
+    else delete the file after changing it.
     """
     facts = {
         "format": _FORMAT,
