@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fixtures.small_coevolution import write_small_build
 from tests.fixtures.small_world import SmallWorld, make_small_world
+
+# The same examples in every run, and no verdict on how fast a busy machine goes through them.
+settings.register_profile("tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+# Of the machine: settings of a service, and a proxy, which servers on loopback are not behind.
+for name in [name for name in os.environ if name.startswith("SERENDIPITY_")]:
+    del os.environ[name]
+os.environ["no_proxy"] = "*"
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -157,24 +156,28 @@ def built(host: Host) -> BuildResult:
     return host.build(hold_out=0.1)
 
 
-_BUILD = """
-import sys
+_KILLED = """
+import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
+from serendipity.offline import steps
 from tests.offline.test_build import Host
-Host(*map(Path, sys.argv[2:5])).build(hold_out=0.1)
+
+host, step = Host(*map(Path, sys.argv[2:5])), sys.argv[5]
+stamped = steps._Stamp.write
+def write(stamp, directory):
+    if directory.name.startswith(f".{step}."):
+        os.kill(os.getpid(), signal.SIGKILL)
+    stamped(stamp, directory)
+steps._Stamp.write = write
+host.build(hold_out=0.1)
 """
 
 
 def _kill_in(host: Host, step: str) -> None:
-    """Build in another process, and kill it as soon as the step has begun."""
-    arguments = [sys.executable, "-c", _BUILD, REPOSITORY, host.folder, host.toml, host.out]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    working = (host.out / step).parent
-    while process.poll() is None and not list(working.glob(f".{Path(step).name}.*")):
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
+    """Build in another process that kills itself when the step's work is there and not yet known to be whole."""
+    arguments = [sys.executable, "-c", _KILLED, REPOSITORY, host.folder, host.toml, host.out, step]
+    process = subprocess.run(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     assert process.returncode == -signal.SIGKILL
     assert not (host.out / step).exists()
 

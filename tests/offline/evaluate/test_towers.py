@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.evaluate.towers import AGAINST, TowersEvaluation, evaluate_towers, variants_of
@@ -19,6 +18,7 @@ from serendipity.offline.towers.config import (
     TowersConfig,
     TrainerConfig,
 )
+from serendipity.offline.towers.threads import limited_threads
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
 
 
@@ -45,14 +45,14 @@ CONFIG = TowersConfig(
 
 @pytest.fixture(scope="module")
 def evaluation(tmp_path_factory: pytest.TempPathFactory) -> TowersEvaluation:
-    torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("evaluate-towers")
     write_small_host(root / "host")
     build_logs(root / "host", root / "logs", LogsConfig(novelty_level=1), now=START + (NUM_DAYS + 1) * 86_400)
     encoder: TextEncoder = DrawnEncoder()  # type: ignore[assignment]
     build_interests(root / "logs", root / "interests", encoder, k=4)
     variants = dict(list(variants_of(CONFIG).items())[:2])
-    return evaluate_towers(root / "logs", root / "interests", variants, [0, 1], root / "work")
+    with limited_threads(1):
+        return evaluate_towers(root / "logs", root / "interests", variants, [0, 1], root / "work")
 
 
 def test_every_method_is_measured_on_the_same_users(evaluation: TowersEvaluation) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import build_logs
@@ -25,6 +25,7 @@ from serendipity.offline.towers.config import (
 )
 from serendipity.offline.towers.dual_tower import DualTower, item_content
 from serendipity.offline.towers.interests import InterestNodes, ReasonedInterests
+from serendipity.offline.towers.threads import limited_threads
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
 
 INTEREST_DIM = 12
@@ -75,8 +76,9 @@ def nodes_of(taxonomy: Taxonomy, num_items: int) -> InterestNodes:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def one_thread() -> Iterator[None]:
+    with limited_threads(1):
+        yield
 
 
 @pytest.fixture(scope="session")
