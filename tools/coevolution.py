@@ -6,8 +6,9 @@
 --build is a directory that `serendip build` made; its coevolution/ is replaced by one that is some cycles older, which
 the next build takes up: it keeps the LLMs, and makes and publishes a snapshot of them. What came in since the build is
 given whole every time: what the last run was given is not kept. A run that was killed is continued by the same command.
+A service of several hosts has a feedback store on each, of its own users: --feedback is given for every one of them.
 
-Nothing is learned from users to be forgotten: --erasures (default: <build>/state/erasures), and the list beside the
+Nothing is learned from users to be forgotten: --erasures (default: <build>/state/erasures), and the list beside each
 feedback store. What came in of them is left out and counted; if the build's own logs hold any, the build comes first.
 """
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from rich.console import Console
 from serendipity.groups.model import GroupModelError
 from serendipity.layout import user_key
 from serendipity.offline.coevolution.builder import continue_coevolution, forget_work
-from serendipity.offline.coevolution.feedback import ERASURES, read_feedback
+from serendipity.offline.coevolution.feedback import ERASURES, Feedback, read_feedback
 from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.group_steps import COEVOLUTION, describe_coevolution
@@ -39,6 +40,10 @@ from serendipity.offline.progress import describe
 from serendipity.offline.steps import Numbers, renew_step
 
 
+class MissingSourceError(BuilderError):
+    """What an option names is not there: names the option, the path, and what was expected."""
+
+
 class ErasedUsersError(BuilderError):
     """A build's own logs hold users to be forgotten: names the logs, how many, and the command that leaves them out."""
 
@@ -47,8 +52,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip coevolve`."""
     parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build directory")
     parser.add_argument("--cycles", type=int, default=1, metavar="N", help="cycles to run")
-    parser.add_argument("--logs", type=Path, metavar="DIR", help="all logs since the build: clicks that it has not")
-    parser.add_argument("--feedback", type=Path, metavar="DIR", help="feedback store of a host: <state>/feedback")
+    parser.add_argument(
+        "--logs",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="all logs since the build: clicks that it has not; repeatable",
+    )
+    parser.add_argument(
+        "--feedback",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="feedback store of a host, <state>/feedback; repeatable: one for each host",
+    )
     parser.add_argument(
         "--erasures", type=Path, metavar="DIR", help="list of users to be forgotten (default: BUILD/state/erasures)"
     )
@@ -62,11 +81,15 @@ def run(args: argparse.Namespace) -> int:
         return 1
     built = args.build / COEVOLUTION
     try:
+        logs = _sources("--logs", args.logs, "output of the logs builder")
+        stores = _sources("--feedback", args.feedback, "a feedback store")
         catalogue = Catalogue.read(args.build / "logs")
         lists = _erasure_lists(args)
         _require_without(lists, args.build)
         erasures = Erasures(frozenset[bytes]().union(*(erasures.keys for erasures in lists.values())))
-        clicks, shown = _since(args, catalogue, erasures, console)
+        new_logs = [_of_logs(path, catalogue, erasures, console) for path in logs]
+        click_types = LogsSummary.read(logs_directory(args.build / "logs")).click_types
+        recorded = [_of_feedback(path, catalogue, click_types, erasures, console) for path in stores]
 
         def make(out: Path) -> Numbers:
             spec = continue_coevolution(
@@ -75,8 +98,8 @@ def run(args: argparse.Namespace) -> int:
                 args.build / "logs",
                 args.build / "groups",
                 args.cycles,
-                clicks,
-                shown=shown,
+                [*new_logs, *(feedback.clicks for feedback in recorded)],
+                shown=[feedback.shown for feedback in recorded],
                 stage=lambda cycle, name: console.print(f"cycle {cycle}: {name} …", highlight=False),
             )
             return describe_coevolution(spec, out)
@@ -91,14 +114,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _sources(option: str, paths: Sequence[Path], expected: str) -> list[Path]:
+    """List what an option was given, each directory once. Raises MissingSourceError when one is not there."""
+    for path in paths:
+        if not path.exists():
+            raise MissingSourceError(f"{option}: found nothing at {path}, expected {expected}")
+    # Read twice, a directory would teach nothing more, but what is told of the two would not add up.
+    return list({path.resolve(): path for path in paths}.values())
+
+
 def _erasure_lists(args: argparse.Namespace) -> dict[Path, Erasures]:
-    """Read whom to forget: the list given, or the build's, and the one beside the feedback store.
+    """Read whom to forget: the list given, or the build's, and those beside the feedback stores.
 
     A list that is asked for must be there; without one beside a service's state nobody asked to be forgotten.
     """
     kept = [args.build / "state" / ERASURES] if args.erasures is None else []
-    if args.feedback is not None:
-        kept.append(args.feedback.parent / ERASURES)
+    kept += [store.parent / ERASURES for store in args.feedback]
     given = [] if args.erasures is None else [args.erasures]
     return {path: Erasures.read(path) for path in [*given, *(path for path in kept if path.is_dir())]}
 
@@ -139,35 +170,32 @@ def _without(increment: Increment, erasures: Erasures) -> tuple[Increment, int]:
     return rest, len(erased)
 
 
-def _since(
-    args: argparse.Namespace, catalogue: Catalogue, erasures: Erasures, console: Console
-) -> tuple[list[Increment], list[Increment]]:
-    """Read clicks and exposures that came in since, and tell how many."""
-    clicks: list[Increment] = []
-    shown: list[Increment] = []
-    if args.logs is not None:
-        found = Increment.of_logs(Histories.read(args.logs), Catalogue.read(args.logs), catalogue)
-        rest, users = _without(found, erasures)
-        clicks.append(rest)
-        console.print(
-            f"{args.logs}: {len(rest):,} clicks, {found.unknown:,} of unknown categories; "
-            f"left out: {len(found) - len(rest):,} clicks of {users:,} users to be forgotten",
-            highlight=False,
-            soft_wrap=True,
-        )
-    if args.feedback is not None:
-        types = LogsSummary.read(logs_directory(args.build / "logs")).click_types
-        feedback = read_feedback(args.feedback, catalogue, types)
-        # The store's reader knows the list beside it alone.
-        clicks.append(_without(feedback.clicks, erasures)[0])
-        shown.append(_without(feedback.shown, erasures)[0])
-        skipped = Counter(feedback.skipped)
-        skipped["erased"] += len(feedback.clicks) - len(clicks[-1]) + len(feedback.shown) - len(shown[-1])
-        rest_of_log = ", ".join(f"{reason} {number:,}" for reason, number in sorted(skipped.items()) if number)
-        console.print(
-            f"{args.feedback}: {len(clicks[-1]):,} clicks, {len(shown[-1]):,} exposures; "
-            f"left out: {rest_of_log or 'nothing'}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return clicks, shown
+def _of_logs(path: Path, catalogue: Catalogue, erasures: Erasures, console: Console) -> Increment:
+    """Read clicks of logs since, and tell how many."""
+    found = Increment.of_logs(Histories.read(path), Catalogue.read(path), catalogue)
+    rest, users = _without(found, erasures)
+    console.print(
+        f"{path}: {len(rest):,} clicks, {found.unknown:,} of unknown categories; "
+        f"left out: {len(found) - len(rest):,} clicks of {users:,} users to be forgotten",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return rest
+
+
+def _of_feedback(
+    store: Path, catalogue: Catalogue, click_types: Collection[str], erasures: Erasures, console: Console
+) -> Feedback:
+    """Read clicks and exposures of a feedback store, and tell how many."""
+    found = read_feedback(store, catalogue, click_types)
+    # The store's reader knows the list beside it alone.
+    clicks, shown = _without(found.clicks, erasures)[0], _without(found.shown, erasures)[0]
+    skipped = Counter(found.skipped)
+    skipped["erased"] += len(found.clicks) - len(clicks) + len(found.shown) - len(shown)
+    left_out = ", ".join(f"{reason} {number:,}" for reason, number in sorted(skipped.items()) if number)
+    console.print(
+        f"{store}: {len(clicks):,} clicks, {len(shown):,} exposures; left out: {left_out or 'nothing'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return Feedback(clicks, shown, dict(skipped))

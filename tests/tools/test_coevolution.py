@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -46,6 +47,23 @@ def main(*arguments: str) -> int:
 @pytest.fixture
 def build(small_coevolution: Path, tmp_path: Path) -> Path:
     return shutil.copytree(small_coevolution, tmp_path / "build")
+
+
+def clicked_and_shown(item: str, users: Sequence[str], seconds: int) -> list[channel_pb2.FeedbackEvent]:
+    """A click and an exposure of each user, so many seconds after the build's logs end."""
+    events = [
+        channel_pb2.FeedbackEvent(event_id=f"{user_id} {kind}", user_id=user_id, item_id=item, type=kind)
+        for user_id in users
+        for kind in ("EVENT_TYPE_CLICK", "EVENT_TYPE_EXPOSURE")
+    ]
+    for event in events:
+        event.time.seconds = CUT + seconds
+    return events
+
+
+def record(store: Path, events: Sequence[channel_pb2.FeedbackEvent]) -> None:
+    with FeedbackStore(store, clock=lambda: float(CUT + 100)) as feedback:
+        feedback.record(events)
 
 
 def rewrite(table: Path, query: str) -> None:
@@ -144,23 +162,73 @@ def test_feedback_of_users_to_be_forgotten_teaches_nothing_wherever_they_are_lis
     build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     item = Catalogue.read(build / "logs").item_ids[0]
-    types = ["EVENT_TYPE_CLICK", "EVENT_TYPE_EXPOSURE"]
-    users = ["asked-here", "asked-there", "u0001"]
-    events = [
-        channel_pb2.FeedbackEvent(event_id=f"{user_id} {kind}", user_id=user_id, item_id=item, type=kind)
-        for user_id in users
-        for kind in types
-    ]
-    for event in events:
-        event.time.seconds = CUT + 60
     store = tmp_path / "state" / "feedback"
-    with FeedbackStore(store, clock=lambda: float(CUT + 100)) as feedback:
-        feedback.record(events)
+    record(store, clicked_and_shown(item, ["asked-here", "asked-there", "u0001"], 60))
     for directory, user_id in ((store.parent / "erasures", "asked-here"), (tmp_path / "list", "asked-there")):
         with ErasureList(directory) as erasures:
             erasures.add(user_id)
     assert main("--build", str(build), "--feedback", str(store), "--erasures", str(tmp_path / "list")) == 0
     assert "feedback: 1 clicks, 1 exposures; left out: erased 4" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_feedback_of_every_host_is_learned_from_as_if_it_were_of_one(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = Catalogue.read(build / "logs").item_ids[:2]
+    of_a = clicked_and_shown(first, ["z-1", "u0001", "u0002"], 60)
+    of_b = clicked_and_shown(second, ["u0003", "u0004", "u0005"], 30)
+    stores = {name: tmp_path / name / "feedback" for name in ("a", "b", "both", "copy")}
+    record(stores["a"], of_a)
+    record(stores["b"], of_b)
+    record(stores["both"], [*of_a, *of_b])
+    record(stores["copy"], of_a)
+    builds = {name: shutil.copytree(build, tmp_path / f"build-{name}") for name in ("both", "one", "again")}
+
+    def learn(build: Path, *names: str) -> str:
+        options = [part for name in names for part in ("--feedback", str(stores[name]))]
+        assert main("--build", str(build), *options) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    said = learn(build, "a", "b")
+    for name in "ab":
+        assert f"{stores[name]}: 3 clicks, 3 exposures; left out: nothing" in said
+    learn(builds["both"], "both")
+    learn(builds["one"], "b")
+    # The same store twice, and another of the same events.
+    assert learn(builds["again"], "a", "b", "a", "copy").count("3 clicks, 3 exposures") == 3
+    specs = {name: read_coevolution_spec(root / "coevolution") for name, root in {"each": build, **builds}.items()}
+    assert specs["each"] == specs["both"] == specs["again"]
+    assert specs["each"] != specs["one"]
+    made = read_lists(build / "coevolution")
+    assert made == read_lists(builds["both"] / "coevolution") == read_lists(builds["again"] / "coevolution")
+
+
+def test_who_is_to_be_forgotten_on_one_host_is_forgotten_on_all(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = Catalogue.read(build / "logs").item_ids[0]
+    asked = {"a": "asked-of-a", "b": "asked-of-b"}
+    options = []
+    for host, user_id in asked.items():
+        # Users move when the number of hosts does: what they did before is where they were then.
+        record(tmp_path / host / "feedback", clicked_and_shown(item, [*asked.values(), f"kept-{host}"], 60))
+        with ErasureList(tmp_path / host / "erasures") as erasures:
+            erasures.add(user_id)
+        options += ["--feedback", str(tmp_path / host / "feedback")]
+    assert main("--build", str(build), *options) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for host in asked:
+        assert f"{tmp_path / host / 'feedback'}: 1 clicks, 1 exposures; left out: erased 4" in said
+
+
+def test_all_logs_that_are_given_are_read(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    later = shutil.copytree(build / "today", build / "later")
+    rewrite(build / "today" / "clicks.parquet", f'WHERE time < {CUT + 5 * 86_400} ORDER BY "user", time, item_id')
+    rewrite(later / "clicks.parquet", f'WHERE time >= {CUT + 5 * 86_400} ORDER BY "user", time, item_id')
+    assert main("--build", str(build), "--logs", str(build / "today"), "--logs", str(later)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for logs in (build / "today", later):
+        assert f"{logs}: {Histories.read(logs).times.size:,} clicks, " in said
 
 
 @pytest.mark.parametrize("listed", ["by the build's service", "as the option says"])
@@ -180,12 +248,23 @@ def test_a_build_that_holds_users_to_be_forgotten_comes_first(
     assert read_coevolution_spec(build / "coevolution") == before
 
 
-@pytest.mark.parametrize("what", ["no build", "no cycles", "no feedback", "no list", "not a build's"])
+@pytest.mark.parametrize(
+    "what", ["no build", "no cycles", "no feedback", "no host", "no logs", "no list", "not a build's"]
+)
 def test_what_cannot_be_used_is_named(build: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = {
         "no build": ["--build", str(build / "nowhere")],
         "no cycles": ["--build", str(build), "--cycles", "0"],
         "no feedback": ["--build", str(build), "--feedback", str(build / "state")],
+        "no host": [
+            "--build",
+            str(build),
+            "--feedback",
+            str(build / "state" / "feedback"),
+            "--feedback",
+            str(build / "nowhere"),
+        ],
+        "no logs": ["--build", str(build), "--logs", str(build / "today"), "--logs", str(build / "nowhere")],
         "no list": ["--build", str(build), "--erasures", str(build / "nowhere")],
         "not a build's": ["--build", str(build)],
     }
@@ -193,9 +272,12 @@ def test_what_cannot_be_used_is_named(build: Path, what: str, capsys: pytest.Cap
         "no build": "nowhere/logs",
         "no cycles": "--cycles: found 0, expected at least 1",
         "no feedback": "expected a feedback store",
+        "no host": f"--feedback: found nothing at {build / 'nowhere'}, expected a feedback store",
+        "no logs": f"--logs: found nothing at {build / 'nowhere'}, expected output of the logs builder",
         "no list": "expected an erasure list",
         "not a build's": "found nothing that a build made",
     }
+    record(build / "state" / "feedback", [])
     if what == "not a build's":
         (build / "coevolution" / ".stamp.json").unlink()
     assert main(*arguments[what]) == 1
