@@ -28,6 +28,7 @@ from serendipity.offline.logs.builder import SUMMARY, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.tuning.base_model import TINY
 from serendipity.tools.arguments import positive
 
 _LEAVE_LAST_OUT = frozenset({"ml-100k", "ml-1m"})
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="ml-1m", help="data set or host folder")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of all its clicks (default: built below --out)")
     parser.add_argument("--methods", nargs="+", choices=NAMES, metavar="NAME", help=f"rows: {', '.join(NAMES)}")
+    parser.add_argument("--base", default=TINY, help="of CoEA's and Google's LLMs: tiny, smollm2 or a directory")
     parser.add_argument("--seeds", type=positive, default=5, help="number of seeds, from 0")
     parser.add_argument("--jobs", type=positive, default=1, help="results computed at once, one core each")
     parser.add_argument("--out", type=Path, metavar="DIR", help="reports and results (default: var/evaluation/coea/…)")
@@ -56,10 +58,10 @@ def _compare(args: argparse.Namespace) -> int:
     name = Path(args.dataset).name
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
-    methods = find_methods(args.methods)  # what a row lacks is said before data are prepared
+    methods = find_methods(args.methods, args.base)  # what a row lacks is said before data are prepared
     logs = args.logs or find_logs(args.dataset, out)
     load_split = partial(read_split, logs, name)
-    load_methods = partial(find_methods, args.methods)
+    load_methods = partial(find_methods, args.methods, args.base)
     console = Console()
     lists = run_comparison(
         load_split, load_methods, range(args.seeds), out / "results", args.jobs, partial(console.print, markup=False)
@@ -67,7 +69,8 @@ def _compare(args: argparse.Namespace) -> int:
     split = load_split()
     comparison = compare(split, methods, lists, Cutoffs.of(split))
     rows = f" --methods {' '.join(args.methods)}" if args.methods else ""
-    command = f"serendip evaluate coea --dataset {args.dataset}{rows} --seeds {args.seeds}"
+    base = "" if args.base == TINY else f" --base {args.base}"
+    command = f"serendip evaluate coea --dataset {args.dataset}{rows}{base} --seeds {args.seeds}"
     write_report(comparison, split, out, About(name, command, started, time.time() - started))
     console.print(Markdown((out / MARKDOWN_REPORT).read_text(encoding="utf-8")))
     console.print(f"written: {out / MARKDOWN_REPORT}")

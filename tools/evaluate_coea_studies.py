@@ -24,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
+from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.coea.protocol import CategorySplit
 from serendipity.offline.evaluate.coea.report import About
@@ -32,6 +33,7 @@ from serendipity.offline.evaluate.coea.studies.pages import write_affinity, writ
 from serendipity.offline.evaluate.coea.studies.panel import VALIDATION_USERS, reduced
 from serendipity.offline.evaluate.coea.studies.trial import Trial, run_trials
 from serendipity.offline.evaluate.coea.studies.variant import Variant
+from serendipity.offline.tuning.base_model import TINY
 from serendipity.tools.arguments import positive
 from serendipity.tools.evaluate_coea import find_logs, read_split
 
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default="ml-1m", help="data set or host folder")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="logs of all its clicks (default: built below --out)")
     parser.add_argument("--studies", nargs="+", choices=STUDIES, default=STUDIES, help="some instead of all")
+    parser.add_argument("--base", default=TINY, help="of both LLMs: tiny, smollm2 or a model's directory")
     parser.add_argument("--rounds", type=positive, default=rounds.ROUNDS, help="rounds of the curves")
     parser.add_argument(
         "--validation-users", type=positive, default=VALIDATION_USERS, help="users asked for on validation, at most"
@@ -66,7 +69,7 @@ def _study(args: argparse.Namespace) -> int:
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
     load_split = partial(_split, args.logs or find_logs(args.dataset, out), name, args.validation_users)
-    base = Variant()
+    base = Variant(llms=CoevolutionConfig(base=args.base))
     found_sweeps = sweeps.sweeps(sweeps.small(base))
     trials: dict[str, Sequence[Trial]] = {
         "rounds": rounds.trials(base, args.rounds),
@@ -104,6 +107,8 @@ def _command(args: argparse.Namespace, studies: Sequence[str]) -> str:
     command = f"serendip evaluate coea-studies --dataset {args.dataset} --studies {' '.join(studies)}"
     if "rounds" in studies:
         command += f" --rounds {args.rounds}"
+    if args.base != TINY:
+        command += f" --base {args.base}"
     return f"{command} --validation-users {args.validation_users} --seeds {args.seeds}"
 
 

@@ -31,6 +31,9 @@ from serendipity.offline.tuning.tokens import prompt_tokens
 class CategoryLlm:
     """What the Novelty and the Relevance LLM have in common. threads: CPU threads it may use.
 
+    Weights are float32, also where a base brings bfloat16: what the few steps of a cycle change lies below half of
+    that type's last digit, and merged into it most would be lost. On a GPU trainings compute in bfloat16 all the same.
+
     head: what it ends in; instructions: the system message of its prompts, where they have one.
     """
 
@@ -51,6 +54,7 @@ class CategoryLlm:
             config.seed,
             lambda: make_tokenizer(categories, profiles, config.tiny),
             cls.head,
+            whole=True,
         )
         return cls(base, list(categories), config.threads)
 
@@ -64,7 +68,7 @@ class CategoryLlm:
             raise BaseModelError(f"{file}: cannot be read ({error}); expected a JSON list of categories") from error
         if not (isinstance(categories, list) and all(isinstance(name, str) for name in categories)):
             raise BaseModelError(f"{file}: found no list of texts, expected a JSON list of categories")
-        return cls(load_model(directory, directory.name, style, cls.head), categories, threads)
+        return cls(load_model(directory, directory.name, style, cls.head, whole=True), categories, threads)
 
     def save(self, directory: Path) -> None:
         """Write weights, tokenizer and categories."""

@@ -38,6 +38,8 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
 _VALIDATION_UNCLICKED = 4
+_ASKED_AT_ONCE = 4_096
+"""Keys whose prompts are held at once: with ten candidates each some 50 MB."""
 
 
 class Groups(Protocol):
@@ -78,15 +80,17 @@ class Coevolution:
             (int(group), tuple(int(number) for number in numbers))
             for group, numbers in zip(group_ids, recent, strict=True)
         ]
-        found = candidates_at(told, self.novelty, self.relevance, self.renderer, self.num_candidates)
-        lists = {
-            key: aligned_list(
-                [self.renderer.categories[candidate.category - 1] for candidate in row],
-                [alignment(candidate.score, self.scale, self.offset) for candidate in row],
-                self.threshold,
-            )
-            for key, row in found.items()
-        }
+        lists: dict[Told, list[AlignedCategory]] = {}
+        distinct = sorted(set(told))  # of one group together: they share a profile
+        for at in range(0, len(distinct), _ASKED_AT_ONCE):
+            some = distinct[at : at + _ASKED_AT_ONCE]
+            found = candidates_at(some, self.novelty, self.relevance, self.renderer, self.num_candidates)
+            for key, row in found.items():
+                lists[key] = aligned_list(
+                    [self.renderer.categories[candidate.category - 1] for candidate in row],
+                    [alignment(candidate.score, self.scale, self.offset) for candidate in row],
+                    self.threshold,
+                )
         return [lists[key] for key in told]
 
 

@@ -61,11 +61,13 @@ def open_base(
     seed: int,
     make_tokenizer: Callable[[], Any],
     head: Head = "causal",
+    *,
+    whole: bool = False,
 ) -> BaseModel:
     """Load the base, or make the tiny model, whose tokenizer comes from the caller.
 
-    seed: of the weights that are drawn. Raises BaseModelError, and LanguageModelError where SmolLM2's package is
-    missing.
+    seed: of the weights that are drawn. whole: float32 everywhere, see `load_model`. Raises BaseModelError,
+    and LanguageModelError where SmolLM2's package is missing.
     """
     if base == TINY:
         tokenizer = make_tokenizer()
@@ -76,18 +78,20 @@ def open_base(
     with torch.random.fork_rng(devices=[]):
         # A reward model's head is new to a base.
         torch.manual_seed(seed)
-        return load_model(directory, name, style, head)
+        return load_model(directory, name, style, head, whole=whole)
 
 
-def load_model(directory: Path, name: str, style: PromptStyle, head: Head = "causal") -> BaseModel:
+def load_model(
+    directory: Path, name: str, style: PromptStyle, head: Head = "causal", *, whole: bool = False
+) -> BaseModel:
     """Load what `save_pretrained` wrote: float32 on a CPU, the weights' own type elsewhere. Nothing is downloaded.
 
-    Raises BaseModelError.
+    whole: float32 everywhere. Raises BaseModelError.
     """
     if not (directory / "config.json").is_file():
         raise BaseModelError(f"{directory / 'config.json'}: missing; expected the directory of a transformers model")
     try:
-        dtype = "auto" if torch.cuda.is_available() else torch.float32
+        dtype = "auto" if torch.cuda.is_available() and not whole else torch.float32
         with no_progress_bars():
             if head == "causal":
                 model = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True, dtype=dtype)

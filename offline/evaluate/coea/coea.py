@@ -68,9 +68,6 @@ class Coea:
         """Raise ValueError for what cannot be run."""
         if not self.cycles or list(self.cycles) != sorted(set(self.cycles)) or self.cycles[0] < 0:
             raise ValueError(f"{self.name}: cycles: found {self.cycles}, expected some, ascending, from 0")
-        if self.llms.base != TINY:
-            # Adapters are merged into the model they belong to: what it was after an earlier cycle is gone.
-            raise ValueError(f"{self.name}: base: found {self.llms.base}, expected {TINY}: several cycles are kept")
 
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
@@ -95,12 +92,18 @@ class Coea:
         }
 
     def fit(self, split: CategorySplit, seed: int) -> FittedCoea:
-        """Fit the groups, tune both LLMs, and run the cycles, keeping the LLMs after each number that is asked for."""
+        """Fit the groups, tune both LLMs, and run the cycles, keeping the LLMs after each number that is asked for.
+
+        Of a base that adapters are tuned of there is one state at a time: what it lists for the episodes of the split
+        is kept instead, and for no others.
+        """
         groups = self.shared.groups(split, self.groups, seed)
         start = self.shared.tuned(
             split, groups, self.llms, seed, with_profile=self.with_profile, with_recent=self.with_recent
         )
-        kept = {0: start}
+        fitted = FittedCoea(groups.model, Cutoffs.of(split).rank, max(self.breadths))
+        asked = () if self.llms.base == TINY else (split.validation, split.test)
+        fitted.keep(0, start, asked if self.with_relevance and 0 in self.cycles else ())
         if self.with_relevance:
             latest = start
             for cycles in self.cycles:
@@ -117,20 +120,26 @@ class Coea:
                         start=latest,
                         click_groups=groups.clicks,
                     )
-                kept[cycles] = latest
-        return FittedCoea(groups.model, kept, Cutoffs.of(split).rank, max(self.breadths))
+                    fitted.keep(cycles, latest, asked)
+        return fitted
 
 
 class FittedCoea:
     """LLMs by number of cycles, and what they answered so far. length: K; broadest: multiple of it that the Novelty LLM
     is asked for at most."""
 
-    def __init__(self, groups: GroupModel, by_cycles: Mapping[int, Coevolution], length: int, broadest: float) -> None:
+    def __init__(self, groups: GroupModel, length: int, broadest: float) -> None:
         self.groups = groups
-        self.by_cycles = by_cycles
+        self.by_cycles: dict[int, Coevolution] = {}
         self._length = length
         self._most = round(broadest * length)
         self._proposed: dict[tuple[int, Told], list[Candidate]] = {}
+
+    def keep(self, cycles: int, coevolution: Coevolution, asked: Sequence[Episodes] = ()) -> None:
+        """Keep the LLMs after so many cycles, and what they answer for these episodes."""
+        self.by_cycles[cycles] = coevolution
+        for episodes in asked:
+            self._ask(cycles, self._told(episodes))
 
     def scores(self, episodes: Episodes, setting: Setting) -> NDArray[np.float32]:
         """Score what is on the list by its place; empty settings ask for the Novelty LLM's own order."""
@@ -162,6 +171,8 @@ class FittedCoea:
         new = [key for key in dict.fromkeys(told) if (cycles, key) not in self._proposed]
         if new:
             of = self.by_cycles[cycles]
+            if of.novelty.base.name != TINY and cycles != max(self.by_cycles):
+                raise ValueError(f"cycles {cycles}: found {len(new)} new lists, expected those of the split alone")
             found = candidates_at(new, of.novelty, of.relevance, of.renderer, self._most)
             self._proposed |= {(cycles, key): row for key, row in found.items()}
 
@@ -180,16 +191,16 @@ def by_place(columns: Sequence[int], num_categories: int) -> NDArray[np.float32]
     return scores
 
 
-def methods() -> tuple[Method, ...]:
-    """CoEA and its four ablations, sharing trainings."""
+def methods(base: str = TINY) -> tuple[Method, ...]:
+    """CoEA and its four ablations, sharing trainings. base: of both LLMs."""
     shared = SharedTrainings()
-    llms = CoevolutionConfig()
+    llms = CoevolutionConfig(base=base)
     dpo = llms.pco.dpo.model_copy(update={"kl_weight": 0.0})
     without_kl = llms.model_copy(update={"pco": llms.pco.model_copy(update={"dpo": dpo})})
     return (
-        Coea(shared=shared),
-        Coea("CoEA w/o Long", with_profile=False, shared=shared),
-        Coea("CoEA w/o Short", with_recent=False, shared=shared),
-        Coea("CoEA w/o R-LLM", with_relevance=False, shared=shared),
+        Coea(llms=llms, shared=shared),
+        Coea("CoEA w/o Long", llms=llms, with_profile=False, shared=shared),
+        Coea("CoEA w/o Short", llms=llms, with_recent=False, shared=shared),
+        Coea("CoEA w/o R-LLM", llms=llms, with_relevance=False, shared=shared),
         Coea("CoEA w/o KL", llms=without_kl, shared=shared),
     )

@@ -40,6 +40,7 @@ from serendipity.offline.evaluate.coea.demands import Demands
 from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
 from serendipity.offline.evaluate.coea.result_cache import code_of
 from serendipity.offline.towers.threads import limited_threads
+from serendipity.offline.tuning.base_model import TINY
 from serendipity.offline.tuning.sft import tune
 from serendipity.offline.tuning.tokens import IGNORED, TokenExample
 
@@ -233,6 +234,7 @@ class FittedGoogleV2:
         return extended
 
 
-def methods() -> tuple[Method, ...]:
-    """Both rows, with the tiny model."""
-    return (GoogleV1(), GoogleV2())
+def methods(base: str = TINY) -> tuple[Method, ...]:
+    """Both rows. base: of their LLMs."""
+    llms = CoevolutionConfig(base=base)
+    return (GoogleV1(llms), GoogleV2(llms))

@@ -11,6 +11,7 @@ from importlib import import_module
 
 from serendipity.offline.evaluate.coea.protocol import Method
 from serendipity.offline.evaluate.coea.recbole_library import require_recbole
+from serendipity.offline.tuning.base_model import TINY
 
 _PACKAGE = "serendipity.offline.evaluate.coea"
 
@@ -30,12 +31,15 @@ MODULES: dict[str, tuple[str, ...]] = {
 _REQUIREMENTS: Mapping[str, Callable[[], None]] = {"sequential": require_recbole}
 """Module → check for libraries that it imports no earlier than in training: what is missing is said at once."""
 
+_WITH_BASE = frozenset({"google", "coea"})
+"""Modules whose language models are tuned from any base."""
+
 NAMES: tuple[str, ...] = tuple(name for names in MODULES.values() for name in names)
 """Every row's name."""
 
 
-def find_methods(names: Sequence[str] | None = None) -> tuple[Method, ...]:
-    """Make the methods of these names (all by default), in the report's order.
+def find_methods(names: Sequence[str] | None = None, base: str = TINY) -> tuple[Method, ...]:
+    """Make the methods of these names (all by default), in the report's order. base: of language models that rows tune.
 
     Raises ValueError for an unknown one, LibraryMissing where a row's library is not installed.
     """
@@ -48,6 +52,7 @@ def find_methods(names: Sequence[str] | None = None) -> tuple[Method, ...]:
         if wanted & set(rows):
             if module in _REQUIREMENTS:
                 _REQUIREMENTS[module]()
-            made = {method.name: method for method in import_module(f"{_PACKAGE}.{module}").methods()}
+            make = import_module(f"{_PACKAGE}.{module}").methods
+            made = {method.name: method for method in (make(base) if module in _WITH_BASE else make())}
             found += [made[name] for name in rows if name in wanted]
     return tuple(found)

@@ -14,6 +14,7 @@ from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.evaluate.coea.protocol import CategorySplit
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.group_model import GroupModel
+from serendipity.offline.tuning.base_model import TINY
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,24 @@ class SharedTrainings:
         with_profile: bool,
         with_recent: bool,
     ) -> Coevolution:
-        """Tune both LLMs on the training clicks, with this seed: cycle 0. How cycles run makes no difference."""
+        """Tune both LLMs on the training clicks, with this seed: cycle 0. How cycles run makes no difference.
+
+        Cycles change a base that adapters are tuned of in place, so that every caller gets one of its own.
+        """
         self._of(split)
         examples = config.examples.model_copy(update={"seed": seed})
         config = config.model_copy(update={"seed": seed, "examples": examples})
         facts = (groups.model.config.model_dump_json(), config.model_dump_json(exclude={"pco"}))
         key = (*facts, with_profile, with_recent)
-        if key not in self._tuned:
-            categories = split.catalogue.categories
-            renderer = Renderer(groups.model.profiles, categories, config.style, with_profile, with_recent)
-            held_out = validation_pairs(split.training, groups.clicks, len(categories), config)
-            self._tuned[key] = tuned(split.training, groups.clicks, renderer, held_out, config)
-        return self._tuned[key]
+        if key in self._tuned:
+            return self._tuned[key]
+        categories = split.catalogue.categories
+        renderer = Renderer(groups.model.profiles, categories, config.style, with_profile, with_recent)
+        held_out = validation_pairs(split.training, groups.clicks, len(categories), config)
+        found = tuned(split.training, groups.clicks, renderer, held_out, config)
+        if config.base == TINY:
+            self._tuned[key] = found
+        return found
 
     def _of(self, split: CategorySplit) -> None:
         if self._split is None or self._split() is not split:

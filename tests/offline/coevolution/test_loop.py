@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serendipity.keys import novel_category_key
+from serendipity.offline.coevolution import coevolution
 from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
 from serendipity.offline.coevolution.curves import CURVES, CURVES_PLOT, Judge, Panel, write_curves
 from serendipity.offline.coevolution.cycle import Llms
@@ -136,6 +137,21 @@ def test_lists_keep_the_threshold_the_order_and_leave_out_what_was_told(start: C
         values = [aligned.alignment for aligned in made]
         assert values == sorted(values, reverse=True)
         assert all(value >= start.threshold for value in values)
+
+
+def test_lists_do_not_depend_on_how_many_are_asked_for_at_once(
+    start: Coevolution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [(group, recent) for group in (2, 0, 1) for recent in ((), (3,), (3, 1), (2, 4, 5))]
+    asked = [group for group, _ in told], [recent for _, recent in told]
+    at_once = start.lists(*asked)
+    monkeypatch.setattr(coevolution, "_ASKED_AT_ONCE", 5)
+    in_parts = start.lists(*asked)
+    assert [[found.category for found in row] for row in in_parts] == [
+        [found.category for found in row] for row in at_once
+    ]
+    for part, whole in zip(in_parts, at_once, strict=True):
+        assert [found.alignment for found in part] == pytest.approx([found.alignment for found in whole], abs=1e-5)
 
 
 def test_lists_are_made_for_every_back_off_of_users_and_for_every_group(start: Coevolution, tmp_path: Path) -> None:

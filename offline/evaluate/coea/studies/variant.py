@@ -16,7 +16,6 @@ from serendipity.offline.evaluate.coea.protocol import CategorySplit, Episodes
 from serendipity.offline.evaluate.coea.shared_trainings import SharedTrainings
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.group_model import GroupModel
-from serendipity.offline.tuning.base_model import TINY
 
 
 @dataclass(frozen=True)
@@ -26,12 +25,6 @@ class Variant:
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     llms: CoevolutionConfig = field(default_factory=CoevolutionConfig)
     with_profile: bool = True
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be run."""
-        if self.llms.base != TINY:
-            # Adapters are merged into the model that trials share.
-            raise ValueError(f"base: found {self.llms.base}, expected {TINY}: trials begin at the same LLMs")
 
     @property
     def configuration(self) -> Mapping[str, object]:

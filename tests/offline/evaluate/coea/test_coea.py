@@ -5,15 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
-from serendipity.offline.coevolution.pco_config import PanelConfig, PcoConfig
+from serendipity.offline.coevolution.config import PUBLISHED_TUNING, CoevolutionConfig, ExamplesConfig
+from serendipity.offline.coevolution.pco_config import DpoConfig, PanelConfig, PcoConfig
 from serendipity.offline.evaluate.coea.coea import Coea, FittedCoea, by_place, methods
 from serendipity.offline.evaluate.coea.metrics import NO_COLUMN, ranked
 from serendipity.offline.evaluate.coea.protocol import CategorySplit
-from serendipity.offline.evaluate.coea.registry import NAMES
+from serendipity.offline.evaluate.coea.registry import NAMES, find_methods
 from serendipity.offline.evaluate.coea.shared_trainings import SharedTrainings
 from serendipity.offline.groups.config import GroupsConfig, InterestConfig, QuantizerConfig
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
+from tests.fixtures.tiny_language_model import make_tiny_language_model
 from tests.offline.evaluate.coea.worlds import catalogue, cyclists
 
 TUNING = TuningConfig(batch_size=32, max_examples=96, learning_rate=3e-3, max_tokens=256)
@@ -134,6 +135,40 @@ def test_cycles_out_of_order_are_refused(cycles: tuple[int, ...]) -> None:
         replace(COEA, cycles=cycles)
 
 
-def test_a_base_of_which_one_state_alone_is_kept_is_refused() -> None:
-    with pytest.raises(ValueError, match="base: found smollm2, expected tiny"):
-        Coea(llms=LLMS.model_copy(update={"base": "smollm2"}))
+@pytest.fixture(scope="module")
+def of_a_base(tmp_path_factory: pytest.TempPathFactory) -> Coea:
+    """A row of a base that adapters are tuned of."""
+    tuning = PUBLISHED_TUNING.model_copy(update={"accumulation": 1, "max_examples": 24, "learning_rate": 1e-2})
+    dpo = DpoConfig(batch_size=8, accumulation=1, learning_rate=1e-2)
+    llms = CoevolutionConfig(
+        base=str(make_tiny_language_model(tmp_path_factory.mktemp("base"), chat=True)),
+        examples=LLMS.examples,
+        novelty=tuning,
+        relevance=tuning,
+        pco=LLMS.pco.model_copy(update={"dpo": dpo, "relevance": tuning.model_copy(update={"warmup_share": 0.0})}),
+    )
+    return replace(COEA, llms=llms, cycles=(0, 1), shared=SharedTrainings())
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+def test_of_adapted_llms_the_lists_of_every_cycle_are_kept(split: CategorySplit, of_a_base: Coea) -> None:
+    fitted = of_a_base.fit(split, 1)
+    settings = [{"cycles": cycles, "breadth": 0.8, "threshold": 0} for cycles in (0, 1)]
+    start, end = (fitted.scores(split.test, setting) for setting in settings)
+    assert (np.isfinite(start).sum(axis=1) == np.isfinite(end).sum(axis=1)).all()
+    assert (start != end).any()
+    # Adapters are merged into the one model there is.
+    assert fitted.by_cycles[0].novelty.base.model is fitted.by_cycles[1].novelty.base.model
+    strangers = replace(split.test, recent=((8, 1),) * len(split.test))
+    with pytest.raises(ValueError, match=r"cycles 0: found \d+ new lists, expected those of the split alone"):
+        fitted.scores(strangers, settings[0])
+    # The next row of the seed begins at LLMs of its own, which no cycle has changed.
+    unchanged = replace(of_a_base, cycles=(0,)).fit(split, 1)
+    assert (unchanged.scores(split.test, settings[0]) == start).all()
+
+
+def test_rows_are_made_of_the_base_that_is_asked_for() -> None:
+    found = find_methods(["Random", "Google-v1", "CoEA", "CoEA w/o KL"], "a base")
+    assert [row.configuration.get("base", row.configuration.get("llms", {}).get("base")) for row in found] == [  # type: ignore[attr-defined]
+        None, "a base", "a base", "a base",
+    ]  # fmt: skip
