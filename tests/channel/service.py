@@ -49,6 +49,8 @@ def server_settings(directory: Path, **changes: object) -> ServerSettings:
             "metrics_port": 0,
             "snapshot_poll_seconds": 0.05,
             "require_ready_model": False,
+            # What tests record is of the small world's time: the worker must not find it too old to keep.
+            "feedback_retention_days": 36_500.0,
             "uvloop": False,
             **changes,
         }
@@ -58,7 +60,13 @@ def server_settings(directory: Path, **changes: object) -> ServerSettings:
 def channel_settings(**changes: object) -> ChannelSettings:
     """Settings of a pipeline that lives when the small world does, on a machine that may be busy."""
     return ChannelSettings.model_validate(
-        {"clock": "snapshot", "triton_url": NO_TRITON, "default_deadline_ms": 2_000.0, **changes}
+        {
+            "clock": "snapshot",
+            "triton_url": NO_TRITON,
+            "default_deadline_ms": 30_000.0,
+            "max_deadline_ms": 30_000.0,
+            **changes,
+        }
     )
 
 
@@ -69,7 +77,7 @@ async def service(
     """A worker and a client of it."""
     async with (
         running_worker(settings, pipeline, settings.address) as worker,
-        AsyncSerendipityClient(f"127.0.0.1:{worker.port}", timeout=10.0) as client,
+        AsyncSerendipityClient(f"127.0.0.1:{worker.port}", timeout=30.0) as client,
     ):
         yield client, worker
 

@@ -139,7 +139,7 @@ async def test_the_client_without_an_event_loop_does_the_same(small_world: Small
 
 
 def test_the_synchronous_client_reports_errors_and_can_be_closed_twice() -> None:
-    client = SerendipityClient("127.0.0.1:1", timeout=1.0)
+    client = SerendipityClient("127.0.0.1:1", timeout=10.0)
     with pytest.raises(Unavailable):
         client.recall("anna")
     client.close()

@@ -148,9 +148,13 @@ async def test_a_text_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
 
 async def test_a_server_that_hangs_costs_the_timeout_and_is_told_to_stop() -> None:
     async with interest_gpt(None) as (client, script):
-        with pytest.raises(InterestGptUnavailable):
-            await client.answers(SPEC, ["user"], 0.2)
-        async with asyncio.timeout(5):
+        seconds = 0.2
+        # On a busy machine the time may be over before the server hears of the call.
+        while not script.requests:
+            with pytest.raises(InterestGptUnavailable):
+                await client.answers(SPEC, ["user"], seconds)
+            seconds *= 2
+        async with asyncio.timeout(60):
             await script.cancelled.wait()
 
 
@@ -163,7 +167,8 @@ async def test_waiting_for_a_turn_counts_against_the_timeout() -> None:
 
 
 async def test_one_failing_batch_fails_the_call_and_cancels_the_others() -> None:
-    async with interest_gpt(grpc.StatusCode.INTERNAL, None) as (client, script):
+    # Together: a batch that is cancelled before the server hears of it tells nothing.
+    async with interest_gpt(grpc.StatusCode.INTERNAL, None, together=2) as (client, script):
         with pytest.raises(InterestGptUnavailable, match="INTERNAL"):
             await client.answers(SPEC, ["user"] * 8, 10.0)
         async with asyncio.timeout(60):
