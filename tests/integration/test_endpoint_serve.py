@@ -28,7 +28,7 @@ from serendipity.offline.language_models.retries import Backoff
 pytestmark = pytest.mark.integration
 
 SHORT = Sampling(max_new_tokens=4)
-PROMPTS = [Prompt(f"What comes after {number}? Say only the number.") for number in range(6)]
+PROMPTS = [Prompt(f"What comes after {number}? Say only the number.") for number in range(12)]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def test_a_server_killed_in_the_middle_costs_only_what_it_had_not_answered(
     cache = tmp_path / "cache"
     before: list[int] = []
     with serving(smollm2, tmp_path / "serve.log") as doomed:
-        model = CachedModel(endpoint_model(doomed.url, smollm2, max_retries=2), cache)
+        # Prompts go on being asked until the kill: one after the other, and more of them than the kill lets through.
+        model = CachedModel(endpoint_model(doomed.url, smollm2, max_retries=2, max_concurrency=1), cache)
         answers = model.answers(PROMPTS, SHORT)
         before += next(answers)
         doomed.process.kill()

@@ -72,7 +72,9 @@ def running(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFacto
     deploy.load_text_encoder(triton_server.url)
     deploy.load(triton_server.url, interest_gpt_model(spec))
     Publications(build / "snapshots").publish(snapshot.name)
-    options = {"clock": "snapshot", "nearline_poll_seconds": "0.05", "default_deadline_ms": "2000"}
+    # This machine may be busy, and a late tower would be a degraded answer.
+    deadlines = {"default_deadline_ms": "30000", "max_deadline_ms": "30000"}
+    options = {"clock": "snapshot", "nearline_poll_seconds": "0.05", **deadlines}
     with launch_service(build, triton_server.url, options=options) as service:
         yield Running(world, build, service, spec)
 

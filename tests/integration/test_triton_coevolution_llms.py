@@ -216,12 +216,18 @@ async def test_more_prompts_than_a_batch_holds_keep_their_order(
         )
 
 
-async def test_a_caller_that_gives_up_leaves_the_models_serving(served: Served, client: CoevolutionLlms) -> None:
-    with pytest.raises(CoevolutionLlmUnavailable):
-        await client.score(served.spec, relevance_prompts(), 0.005)
-    with pytest.raises(CoevolutionLlmUnavailable):
-        await client.propose(served.spec, novelty_prompts(), excluded_of_prompts(), 4, 0.005)
+async def test_a_caller_that_gives_up_leaves_the_models_serving(
+    triton_server: RunningTriton, served: Served, client: CoevolutionLlms
+) -> None:
+    # The connection is there before, so that what is given up has been sent.
+    await client.score(served.spec, ["tea"], TIMEOUT)
+    with triton_server.suspended():
+        with pytest.raises(CoevolutionLlmUnavailable):
+            await client.score(served.spec, relevance_prompts(), 0.1)
+        with pytest.raises(CoevolutionLlmUnavailable):
+            await client.propose(served.spec, novelty_prompts(), excluded_of_prompts(), 4, 0.1)
     assert len(await client.score(served.spec, ["tea"], TIMEOUT)) == 1
+    assert len(await client.propose(served.spec, ["tea"], [[]], 1, TIMEOUT)) == 1
 
 
 async def test_models_that_are_not_loaded_are_worth_another_try(client: CoevolutionLlms) -> None:

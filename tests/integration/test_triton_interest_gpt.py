@@ -30,6 +30,7 @@ from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, example_prompts, make_tiny_interest_gpt
 from tests.integration.conftest import RunningTriton
+from tests.integration.held_model import holdable
 
 pytestmark = pytest.mark.integration
 
@@ -83,10 +84,6 @@ def ready_models(raw: Any) -> set[str]:
     return {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
 
 
-def execution_count(raw: Any, name: str) -> int:
-    return int(raw.get_inference_statistics(name).model_stats[0].execution_count)
-
-
 async def test_every_constrained_answer_can_be_read_even_of_random_weights(served: Served, client: InterestGpt) -> None:
     prompts = [
         render(UserFacts(searches=[word], recent=[CategoryFact("BEEF", n, n)]), "compact")
@@ -118,16 +115,27 @@ async def test_answers_of_a_batch_are_those_of_its_prompts_alone(served: Served,
 
 
 async def test_calls_that_come_together_are_answered_in_few_executions_each_with_its_own(
-    triton_server: RunningTriton, served: Served, client: InterestGpt, raw: Any
+    triton_server: RunningTriton, client: InterestGpt, tmp_path: Path
 ) -> None:
+    directory = tmp_path / "interest_gpt"
+    spec = make_tiny_interest_gpt(directory, seed=3)
+    name = placement.place_interest_gpt(directory, triton_server.models_dir)
+    held = holdable(triton_server, name, tmp_path)
+    deploy.load(triton_server.url, interest_gpt_model(spec))
     prompts = example_prompts()
-    expected = await client.answers(served.spec, prompts, TIMEOUT)
-    before = execution_count(raw, served.spec.model_name)
+    expected = await client.answers(spec, prompts, TIMEOUT)
     many = InterestGpt(triton_server.url, max_batches_in_flight=16)
-    answers = await asyncio.gather(*(many.answers(served.spec, [prompt], TIMEOUT) for prompt in prompts))
+    with held.held():
+        first = asyncio.create_task(client.answers(spec, prompts[:1], TIMEOUT))
+        await asyncio.to_thread(held.wait_until_it_runs)
+        calls = [asyncio.create_task(many.answers(spec, [prompt], TIMEOUT)) for prompt in prompts]
+        await asyncio.to_thread(held.wait_until_waiting, len(prompts))
+    assert await first == expected[:1]
+    assert [(await call)[0] for call in calls] == expected
     await many.close()
-    assert [answer for (answer,) in answers] == expected
-    assert execution_count(raw, served.spec.model_name) - before <= 3
+    # One run for all of them, and perhaps one more for the call that came last of all.
+    assert sum(held.runs()) == 1 + len(prompts)
+    assert len(held.runs()) <= 1 + 2
 
 
 async def test_texts_of_hostile_users_are_answered_like_others(served: Served, client: InterestGpt) -> None:
@@ -163,9 +171,13 @@ def test_a_batch_larger_than_the_models_is_refused(served: Served, raw: Any) -> 
         infer(raw, served.spec.model_name, [b"tea"] * 17)
 
 
-async def test_a_caller_that_gives_up_leaves_the_model_serving(served: Served, client: InterestGpt) -> None:
-    with pytest.raises(InterestGptUnavailable):
-        await client.answers(served.spec, example_prompts(), 0.02)
+async def test_a_caller_that_gives_up_leaves_the_model_serving(
+    triton_server: RunningTriton, served: Served, client: InterestGpt
+) -> None:
+    # The connection is there before, so that what is given up has been sent.
+    await client.answers(served.spec, ["tea"], TIMEOUT)
+    with triton_server.suspended(), pytest.raises(InterestGptUnavailable):
+        await client.answers(served.spec, example_prompts(), 0.1)
     assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
 
 

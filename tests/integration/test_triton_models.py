@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,9 @@ from serendipity.v1 import records_pb2
 from tests.fixtures import example_tower
 from tests.fixtures.example_tower import Sizes, Training, random_inputs, with_unknown_item, write_training
 from tests.integration.conftest import RunningTriton
+from tests.integration.held_model import HeldModel, holdable
 
 pytestmark = pytest.mark.integration
-
-SLOW = Sizes(hidden=512, depth=20)
-"""Some milliseconds a user: requests pile up behind one another."""
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +36,8 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
 
 
 @pytest.fixture(scope="module")
-def slow_training(tmp_path_factory: pytest.TempPathFactory) -> Training:
-    return write_training(tmp_path_factory.mktemp("slow") / "towers", sizes=SLOW)
+def held_training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return write_training(tmp_path_factory.mktemp("held_training") / "towers", seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +47,11 @@ def served(triton_server: RunningTriton, training: Training) -> str:
 
 
 @pytest.fixture(scope="module")
-def served_slow(triton_server: RunningTriton, slow_training: Training) -> str:
-    """The name under which `slow_training` is loaded."""
-    return serve(triton_server, slow_training)
+def held(triton_server: RunningTriton, held_training: Training, tmp_path_factory: pytest.TempPathFactory) -> HeldModel:
+    """`held_training`, loaded so that its runs can be held."""
+    model = holdable(triton_server, place(triton_server, held_training), tmp_path_factory.mktemp("held"))
+    deploy.load(triton_server.url, user_tower(held_training.spec, held_training.sizes.dim))
+    return model
 
 
 @pytest.fixture
@@ -61,9 +61,14 @@ def client(triton_server: RunningTriton) -> Iterator[Any]:
     connection.close()
 
 
+def place(triton_server: RunningTriton, training: Training) -> str:
+    """Place a training to run once, which loads faster than twice; return the model's name."""
+    return placement.place_user_tower(training.directory, triton_server.models_dir, instances=placement.Instances(1))
+
+
 def serve(triton_server: RunningTriton, training: Training) -> str:
-    """Place and load a training, once, which loads faster than twice; return the model's name."""
-    name = placement.place_user_tower(training.directory, triton_server.models_dir, instances=placement.Instances(1))
+    """Place and load a training; return the model's name."""
+    name = place(triton_server, training)
     deploy.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
     return name
 
@@ -83,8 +88,8 @@ def infer(client: Any, name: str, inputs: features.TowerInputs) -> NDArray[np.fl
     return vectors
 
 
-def infer_together(client: Any, name: str, batches: Sequence[features.TowerInputs], **options: Any) -> list[Any]:
-    """Send all at once; give each answer's vectors, or the exception it failed with."""
+def send(client: Any, name: str, batches: Sequence[features.TowerInputs], **options: Any) -> list[Future[Any]]:
+    """Send all at once; each answer is its vectors, or the exception it failed with."""
     answers: list[Future[Any]] = [Future() for _ in batches]
     for answer, inputs in zip(answers, batches, strict=True):
         client.async_infer(
@@ -93,7 +98,22 @@ def infer_together(client: Any, name: str, batches: Sequence[features.TowerInput
             lambda result, error, answer=answer: answer.set_result(error or result.as_numpy(features.OUTPUT_NAME)),
             **options,
         )
+    return answers
+
+
+def results(answers: Sequence[Future[Any]]) -> list[Any]:
     return [answer.result(timeout=60) for answer in answers]
+
+
+def infer_together(client: Any, held: HeldModel, batches: Sequence[features.TowerInputs]) -> list[Any]:
+    """Let all wait together behind one more request, which is the first batch again; give their results."""
+    with held.held():
+        first = send(client, held.name, batches[:1])
+        held.wait_until_it_runs()
+        answers = send(client, held.name, batches)
+        held.wait_until_waiting(len(batches))
+    results(first)
+    return results(answers)
 
 
 @pytest.mark.parametrize("users", [1, 3, 64])
@@ -127,26 +147,27 @@ def test_a_tower_without_profile_fields_is_served(triton_server: RunningTriton, 
 
 
 def test_requests_that_come_together_are_answered_in_one_pass_each_with_its_own(
-    triton_server: RunningTriton, client: Any, slow_training: Training, served_slow: str
+    triton_server: RunningTriton, client: Any, held_training: Training, held: HeldModel
 ) -> None:
-    before = client.get_inference_statistics(served_slow).model_stats[0]
-    batches = [random_inputs(SLOW, users=1 + i % 2, seed=i) for i in range(16)]
-    answers = infer_together(client, served_slow, batches)
-    after = client.get_inference_statistics(served_slow).model_stats[0]
+    batches = [random_inputs(held_training.sizes, users=1 + i % 2, seed=i) for i in range(16)]
+    answers = infer_together(client, held, batches)
     for inputs, answer in zip(batches, answers, strict=True):
-        np.testing.assert_allclose(answer, slow_training.user_vectors(inputs), atol=1e-5)
-    assert after.inference_count - before.inference_count == 24
-    assert after.execution_count - before.execution_count <= 8
+        np.testing.assert_allclose(answer, held_training.user_vectors(inputs), atol=1e-5)
+    # One run for all of them, and perhaps one more for the request that came last of all.
+    assert sum(held.runs()) == 1 + 16
+    assert len(held.runs()) <= 1 + 2
 
 
 def test_an_unknown_item_fails_its_own_request_only(
-    triton_server: RunningTriton, client: Any, slow_training: Training, served_slow: str
+    triton_server: RunningTriton, client: Any, held_training: Training, held: HeldModel
 ) -> None:
-    batches = [random_inputs(SLOW, users=1, seed=i) for i in range(6)]
+    batches = [random_inputs(held_training.sizes, users=1, seed=i) for i in range(6)]
     batches[3] = with_unknown_item(batches[3])
-    answers = infer_together(client, served_slow, batches)
+    answers = infer_together(client, held, batches)
     assert isinstance(answers[3], triton_grpc.InferenceServerException)
     assert [answer.shape for i, answer in enumerate(answers) if i != 3] == [(1, 5, 5)] * 5
+    # All of them in one run, save perhaps the one that came last of all.
+    assert max(held.runs()) >= 5
 
 
 def test_a_wrong_shape_is_refused_with_what_was_expected(
@@ -159,10 +180,10 @@ def test_a_wrong_shape_is_refused_with_what_was_expected(
 
 
 def test_a_full_queue_refuses_at_once(
-    triton_server: RunningTriton, client: Any, slow_training: Training, served_slow: str
+    triton_server: RunningTriton, client: Any, held_training: Training, held: HeldModel
 ) -> None:
     override = model_config_pb2.ModelConfig()
-    path = triton_server.models_dir / served_slow / "config.pbtxt"
+    path = triton_server.models_dir / held.name / "config.pbtxt"
     original = path.read_text()
     text_format.Parse(original, override)
     override.max_batch_size = 1
@@ -170,17 +191,28 @@ def test_a_full_queue_refuses_at_once(
     policy = override.dynamic_batching.default_queue_policy
     policy.max_queue_size, policy.default_timeout_microseconds = 2, 60_000_000
     path.write_text(text_format.MessageToString(override))
+    requests = [random_inputs(held_training.sizes, 1)] * 24
     try:
-        client.load_model(served_slow)
-        answers = infer_together(client, served_slow, [random_inputs(SLOW, 1)] * 24)
-        refused = [str(answer) for answer in answers if isinstance(answer, triton_grpc.InferenceServerException)]
-        assert 0 < len(refused) < 24
+        client.load_model(held.name)
+        with held.held():
+            answers = send(client, held.name, requests)
+            # While no run ends, nothing but a refusal is an answer.
+            wait(answers, timeout=60, return_when=FIRST_COMPLETED)
+        refused = [str(answer) for answer in results(answers) if isinstance(answer, Exception)]
+        assert 0 < len(refused) < len(requests)
         assert all("Exceeds maximum queue size" in message for message in refused)
-        # A request that says how long it may wait is dropped once it has waited that long.
-        answers = infer_together(client, served_slow, [random_inputs(SLOW, 1)] * 3, timeout=1_000)
-        assert any("Request timeout expired" in str(answer) for answer in answers)
+        # A request that says how long it may wait, in microseconds, is dropped once it has waited that long.
+        with held.held():
+            first = send(client, held.name, requests[:1])
+            held.wait_until_it_runs()
+            answers = send(client, held.name, requests, timeout=1)
+            # The first answer shows that the queue is full of those who wait, or that one of them has been dropped.
+            wait(answers, timeout=60, return_when=FIRST_COMPLETED)
+        assert not isinstance(results(first)[0], Exception)
+        assert any("Request timeout expired" in str(answer) for answer in results(answers))
     finally:
         path.write_text(original)
+        client.load_model(held.name)
 
 
 def test_weights_of_another_training_are_refused_and_the_old_tower_keeps_serving(

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,10 +25,20 @@ from tests.fixtures.small_coevolution import CUT, run_small_step
 
 REPOSITORY = Path(__file__).parents[2]
 
-_COEVOLVE = """
-import sys
+_KILLED = """
+import os, signal, sys
 sys.path.insert(0, sys.argv[1])
+from serendipity.offline.coevolution import loop
 from tests.tools.test_coevolution import main
+
+run_cycle = loop.run_cycle
+
+def run_until_the_third(llms, records, renderer, config, cycle, **rest):
+    if cycle == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run_cycle(llms, records, renderer, config, cycle, **rest)
+
+loop.run_cycle = run_until_the_third
 main(*sys.argv[2:])
 """
 
@@ -96,14 +105,11 @@ def test_killed_half_way_the_former_result_serves_and_the_same_command_goes_on(
 ) -> None:
     before = read_coevolution_spec(build / "coevolution")
     arguments = ["--build", str(build), "--logs", str(build / "today"), "--cycles", "2"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", _COEVOLVE, str(REPOSITORY), *arguments], stdout=subprocess.DEVNULL
+    process = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(REPOSITORY), *arguments], stdout=subprocess.DEVNULL, check=False
     )
-    while process.poll() is None and not list(build.glob(".coevolution.*/.work-*/cycles/cycle_0002/report.json")):
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
     assert process.returncode == -signal.SIGKILL
+    assert list(build.glob(".coevolution.*/.work-*/cycles/cycle_0002/report.json"))
     assert read_coevolution_spec(build / "coevolution") == before
     assert {made.generation for made in read_lists(build / "coevolution")} == {1}
     assert not run_small_step(build).ran

@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tritonclient.grpc as triton_grpc
@@ -96,10 +98,20 @@ def test_a_server_that_dies_at_the_start_is_reported_with_its_last_words(tmp_pat
         triton.launch(tmp_path, log_path=tmp_path / "log", arguments=["--load-model=absent"])
 
 
-def test_a_server_that_never_gets_ready_is_ended(tmp_path: Path) -> None:
+def test_a_server_that_never_gets_ready_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sleeper = tmp_path / "tritonserver"
     sleeper.write_text("#!/bin/sh\necho starting $$\nexec sleep 600\n")
     sleeper.chmod(0o755)
+    start = triton._start
+
+    def start_and_hear(*arguments: Any) -> triton.TritonServer:
+        """Give the shell the time that it takes to say so: the server's time to get ready begins after that."""
+        server = start(*arguments)
+        while server.is_running() and not server.log_path.read_text().endswith("\n"):
+            time.sleep(0.01)
+        return server
+
+    monkeypatch.setattr(triton, "_start", start_and_hear)
     with pytest.raises(TritonError, match=r"(?s)not ready in time.*starting") as caught:
         triton.launch(tmp_path, log_path=tmp_path / "log", program=TritonProgram(sleeper, {}), start_timeout=0.2)
     found = re.search(r"starting (\d+)", str(caught.value))
