@@ -9,6 +9,7 @@ ChannelError
 ├── PublicationRefused        a snapshot is not made the wanted one; the present one stays
 ├── StateUnavailable          feedback or availability of this host cannot be read or written
 │   ├── StateOverloaded       too many calls wait for the disk; the caller may try again
+│   ├── StateCorrupt          one record cannot be decoded; the others can
 │   └── StateFull             the environment has reached its map size
 ├── DeadlinePassed            no time was left to answer at all (the edge answers DEADLINE_EXCEEDED)
 ├── TowerError                no user vectors (the pipeline falls back to the stored one)
@@ -81,6 +82,10 @@ class StateUnavailable(ChannelError):
 
 class StateOverloaded(StateUnavailable):
     """More calls wait for the disk than the store holds."""
+
+
+class StateCorrupt(StateUnavailable):
+    """One record of the host's state cannot be decoded; the others can."""
 
 
 class StateFull(StateUnavailable):

@@ -24,9 +24,11 @@ from serendipity.channel.query import (
     QueryWarning,
     RecallQuery,
     ResolvedQuery,
+    Source,
     WarningCode,
     resolve,
 )
+from serendipity.channel.recalled import NovelCategoryKey
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Lease, Snapshot
 from serendipity.channel.state import UserState
@@ -121,8 +123,14 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         interests = reader.of_user(query.user_id, key, feedback.events, ranges)
         if key != layout.DEFAULT_USER or feedback.says_something:
             _want_interests(snapshot, query, state, interests.own_freshness, (feedback.clicks, user.clicks))
-    history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
-    novel_categories = read_novel_categories(snapshot, state, settings, query.user_id, history, clicks, novel, degraded)
+    if query.excludes(Source.GROUP):
+        # As where the source is switched off: no list answers, and one that is missing is not missed.
+        novel_categories = NovelCategories.none(NovelCategoryKey.UNSPECIFIED)
+    else:
+        history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
+        novel_categories = read_novel_categories(
+            snapshot, state, settings, query.user_id, history, clicks, novel, degraded
+        )
     return Hydrated(
         query=query,
         clicks=clicks,

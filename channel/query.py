@@ -136,6 +136,11 @@ class RecallQuery:
     explain: bool = False
     warnings: tuple[QueryWarning, ...] = ()
 
+    def excludes(self, source: Source) -> bool:
+        """Tell whether no candidate may carry a source: its most is 0."""
+        bounds = self.source_bounds.get(source)
+        return bounds is not None and bounds.max_count == 0
+
 
 @dataclass(frozen=True)
 class ResolvedQuery:

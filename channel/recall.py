@@ -215,8 +215,7 @@ class Channel:
         budget: Deadline,
     ) -> _Found:
         """Run one source and measure it; whatever happens to it is told, not raised."""
-        bounds = user.query.source_bounds.get(source.source)
-        if bounds is not None and bounds.max_count == 0:
+        if user.query.excludes(source.source):
             # Its finds would only hide those of others: an item goes to the source that scores it highest.
             return _Found(Candidates.empty(), SourceOutcome(source.source, SourceState.EMPTY, 0, 0, 0, 0.0))
         blocked = len(user.excluded) + len(user.served)

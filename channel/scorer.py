@@ -27,7 +27,7 @@ FEATURE_NAMES = (
 """Columns of the rank features. A source's score and reciprocal rank (1 for its best item) are 0 where it did not
 find the item. alignment: of the item's category on the group's list, 0 where it is not on it; alignment_recent: how
 many of the user's latest categories that list is for (m), −1 for the list of the default group, 0 again where the
-category is not on it."""
+category is not on it. Both are 0 where the request wants nothing of the group source: no list is read then."""
 
 _OF_SOURCES = FEATURE_NAMES.index("alignment_recent") + 1
 

@@ -27,6 +27,7 @@ from serendipity import layout
 from serendipity.channel.admin import AdminServicer, create_admin_server
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.process import run_nearline
+from serendipity.channel.nearline.telemetry import forget_status
 from serendipity.channel.publication import Check, Publications
 from serendipity.channel.readiness import model_is_ready
 from serendipity.channel.server_settings import ServerSettings, split_address
@@ -80,8 +81,8 @@ async def _supervise(
         for number in range(settings.workers)
     ]
     if settings.nearline:
-        forget_status = functools.partial(settings.nearline_status_path.unlink, missing_ok=True)
-        children.append(_Child("nearline", run_nearline, (settings, channel_settings), forget_status))
+        died = functools.partial(forget_status, settings.nearline_status_path)
+        children.append(_Child("nearline", run_nearline, (settings, channel_settings), died))
     kept_alive = [
         asyncio.create_task(_keep_alive(child, told, settings.drain_seconds + _KILL_MARGIN_SECONDS))
         for child in children

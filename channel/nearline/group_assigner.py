@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -17,7 +18,7 @@ from serendipity.channel.feedback_clicks import feedback_clicks
 from serendipity.channel.nearline.context import ReadFeedback
 from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded, UserGroup
-from serendipity.channel.nearline.settlement import Settlement, ask_in_halves
+from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.snapshot import Snapshot
 from serendipity.groups.sequence import Counted, LongSequenceRule, long_sequence
@@ -151,7 +152,7 @@ class GroupAssigner:
         for entry in entries:
             if self._settlement.is_forgotten(entry):
                 continue
-            stored = self._store.group(entry.user_id)
+            stored = read_if_readable(partial(self._store.group, entry.user_id), entry)
             if stored is not None and model.has_group(stored):
                 outcomes.append(Unneeded(entry))
                 continue

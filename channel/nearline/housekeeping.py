@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+import structlog
+from google.protobuf.message import DecodeError
+
 from serendipity.channel.nearline.queue_tables import Table
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
@@ -18,6 +21,8 @@ _Row = TypeVar("_Row")
 
 _PAGE = 2_000
 """Rows looked at, or removed, per transaction: some milliseconds, so that no other writer waits for long."""
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,22 @@ def census(store: NearlineStore, kind: Kind = Kind.INTERESTS) -> Census:
         )
 
 
-def clear(store: NearlineStore, expiry: Expiry, *, now: float, erased: Iterable[bytes] = ()) -> Cleared:
-    """Remove what is over, what kept subjects quiet until now (Unix seconds), and erased users.
+def forget(store: NearlineStore, keys: Iterable[bytes]) -> int:
+    """Remove all that is kept of users given by `layout.user_key`, in steps; returns of how many something was.
 
-    erased: keys of users (`layout.user_key`). Works in steps, so that other writers never wait for long. Raises
-    StateUnavailable.
+    Raises StateUnavailable.
+    """
+    left = iter(keys)
+    forgotten = 0
+    while some := list(islice(left, _PAGE)):
+        forgotten += store.forget_keys(some)
+    return forgotten
+
+
+def clear(store: NearlineStore, expiry: Expiry, *, now: float) -> Cleared:
+    """Remove what is over, what cannot be decoded, and what kept subjects quiet until now (Unix seconds).
+
+    Works in steps, so that other writers never wait for long. Raises StateUnavailable.
     """
 
     def is_old(transaction: NearlineTransaction, key: bytes) -> bool:
@@ -134,7 +150,6 @@ def clear(store: NearlineStore, expiry: Expiry, *, now: float, erased: Iterable[
         parked=sum(parked for parked, _, _ in queues),
         quiet=sum(quiet for _, quiet, _ in queues),
         counted=sum(counted for _, _, counted in queues),
-        erased=_forget(store, iter(erased)),
     )
 
 
@@ -142,8 +157,12 @@ def _clear_queue(store: NearlineStore, kind: Kind, expiry: Expiry, now: float) -
     """Remove what is over in one queue; returns how many parked entries, quiet subjects and counts."""
 
     def is_given_up(transaction: NearlineTransaction, key: bytes) -> bool:
-        entry = transaction.queue(kind).entry(key)
-        return entry is not None and entry.parked and entry.not_before < expiry.parked_before
+        queue = transaction.queue(kind)
+        entry = queue.entry(key)
+        if entry is None:
+            # Removed meanwhile, or it cannot be decoded.
+            return transaction.has(queue.tables.queue, key)
+        return entry.parked and entry.not_before < expiry.parked_before
 
     def is_quiet_no_more(transaction: NearlineTransaction, key: bytes) -> bool:
         return 0 < transaction.queue(kind).quiet_until(key) <= now
@@ -190,27 +209,31 @@ def _remove(
     is_over: Callable[[NearlineTransaction, bytes], bool],
     remove: Callable[[NearlineTransaction, bytes], object],
 ) -> int:
-    """Remove the rows of a table that are over; returns how many."""
+    """Remove the rows of a table that are over, or whose record cannot be decoded; returns how many."""
+
+    def judge(transaction: NearlineTransaction, key: bytes) -> bool | None:
+        try:
+            return is_over(transaction, key)
+        except DecodeError:
+            # Nobody can use it, and every request that meets it would be degraded.
+            return None
+
     removed = 0
     start = b""
     while True:
         with store.reading() as transaction:
             keys = transaction.keys_after(table, start, _PAGE)
-            over = [key for key in keys if is_over(transaction, key)]
+            over = [key for key in keys if judge(transaction, key) is not False]
         if over:
             with store.writing() as transaction:
                 # Whoever was generated or queued again between the two is no longer over.
                 for key in over:
-                    if is_over(transaction, key):
+                    verdict = judge(transaction, key)
+                    if verdict is None:
+                        _log.warning("unreadable record removed", key=repr(key))
+                    if verdict is not False:
                         remove(transaction, key)
                         removed += 1
         if len(keys) < _PAGE:
             return removed
         start = keys[-1]
-
-
-def _forget(store: NearlineStore, keys: Iterator[bytes]) -> int:
-    forgotten = 0
-    while some := list(islice(keys, _PAGE)):
-        forgotten += store.forget_keys(some)
-    return forgotten

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 from serendipity import layout
@@ -13,7 +14,7 @@ from serendipity.channel.errors import CoevolutionLlmRefused, GenerationError, R
 from serendipity.channel.group_stores import GroupStore
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, NovelCategories, Outcome, Unneeded
-from serendipity.channel.nearline.settlement import Settlement, ask_in_halves
+from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import wanted_list
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
@@ -126,7 +127,7 @@ class ListFiller:
         snapshot = model.snapshot
         for entry in entries:
             want = wanted_list(entry)
-            stored = self._store.novel_categories(want.key)
+            stored = read_if_readable(partial(self._store.novel_categories, want.key), entry)
             if (
                 want.group_model_id != model.spec.group_model_id
                 or not all(name in snapshot.category_numbers for name in want.categories)

@@ -25,7 +25,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class LoopObserver(Protocol):
-    """Is told how the loops fare."""
+    """Is told how the loops fare. Must not raise: a loop that is told of a failure would end by it."""
 
     def done(self, kind: Kind, done: BatchDone, model_name: str) -> None:
         """Take note of a batch."""

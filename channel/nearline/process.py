@@ -10,7 +10,8 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ import structlog
 from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable, StateUnavailable
 from serendipity.channel.feedback import FeedbackStore
-from serendipity.channel.nearline.housekeeping import Cleared, Expiry, clear
+from serendipity.channel.nearline.housekeeping import Cleared, Expiry, clear, forget
 from serendipity.channel.nearline.loop import NearlineLoop, generation_moment
 from serendipity.channel.nearline.loops import Opened, named_models, open_loops
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.telemetry import NearlineTelemetry
+from serendipity.channel.nearline.telemetry import NearlineTelemetry, forget_status
 from serendipity.channel.publication import Publications
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
@@ -100,26 +101,34 @@ async def opened_nearline(
 
 @contextlib.asynccontextmanager
 async def running_nearline(
-    settings: ServerSettings, channel_settings: ChannelSettings, *, clock: Callable[[], float] = time.time
+    settings: ServerSettings,
+    channel_settings: ChannelSettings,
+    *,
+    clock: Callable[[], float] = time.time,
+    on_failure: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Nearline]:
     """Work until the context ends; then finish the batches in hand within `drain_seconds`, or leave them queued.
 
-    The caller holds the host's lock (`exclusive`). Raises StateUnavailable, and OSError when the port is taken.
+    The caller holds the host's lock (`exclusive`). on_failure: called when a part of the work has ended by an error
+    that nothing in it foresees; the context should end then, and raises that error. Raises StateUnavailable, and
+    OSError when the port is taken.
     """
     async with (
         opened_nearline(settings, channel_settings, clock=clock, status_path=settings.nearline_status_path) as nearline,
         contextlib.AsyncExitStack() as stack,
     ):
-        stack.callback(settings.nearline_status_path.unlink, missing_ok=True)
+        stack.callback(forget_status, settings.nearline_status_path)
         # The workers have the ports before it.
         port = settings.metrics_port and settings.metrics_port + settings.workers
         stack.callback(nearline.telemetry.serve(settings.metrics_host, port).close)
         told = asyncio.Event()
-        working = [asyncio.create_task(loop.run(told)) for loop in nearline.loops.values()]
+        working = [asyncio.create_task(loop.run(told), name=kind) for kind, loop in nearline.loops.items()]
         others = [
-            asyncio.create_task(nearline.watcher.run()),
-            asyncio.create_task(_keep_house(nearline, settings, channel_settings, clock)),
+            asyncio.create_task(nearline.watcher.run(), name="snapshots"),
+            asyncio.create_task(_keep_house(nearline, settings, channel_settings, clock), name="housekeeping"),
         ]
+        for task in (*working, *others):
+            task.add_done_callback(partial(_ended, on_failure))
         try:
             yield nearline
         finally:
@@ -127,11 +136,18 @@ async def running_nearline(
             await asyncio.wait(working, timeout=settings.drain_seconds)
             for task in (*working, *others):
                 task.cancel()
-            await asyncio.gather(*working, *others, return_exceptions=True)
+            ends = await asyncio.gather(*working, *others, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
 
 
 def run_nearline(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
-    """Be the near-line process until SIGTERM, SIGINT or the end of the parent. The target of a spawned process."""
+    """Be the near-line process until SIGTERM, SIGINT or the end of the parent. The target of a spawned process.
+
+    Raises what ends a part of the work unforeseen: a supervisor is to start it anew, since the others alone would leave
+    that part undone for ever.
+    """
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker="nearline")
     asyncio.run(_work_until_told(settings, channel_settings))
@@ -159,7 +175,7 @@ async def _work_until_told(settings: ServerSettings, channel_settings: ChannelSe
         loop.add_reader(parent.sentinel, told.set)
     async with contextlib.AsyncExitStack() as stack:
         if await _take_turn(settings, told, stack):
-            await stack.enter_async_context(running_nearline(settings, channel_settings))
+            await stack.enter_async_context(running_nearline(settings, channel_settings, on_failure=told.set))
             _log.info("near-line process runs", pid=os.getpid())
             await told.wait()
             _log.info("near-line process drains")
@@ -193,24 +209,37 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
+def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("near-line work ended unforeseen", work=task.get_name(), exc_info=error)
+        on_failure()
+
+
 async def _keep_house(
     nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, clock: Callable[[], float]
 ) -> None:
     while True:
-        try:
+        with _tried_again("all"):
             cleared = await asyncio.to_thread(keep_house, nearline, settings, channel_settings, clock())
             nearline.telemetry.cleared(cleared)
             _log.info("kept house", **asdict(cleared))
-        except ChannelError as error:
-            _log.warning("housekeeping failed", error=str(error))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
 def keep_house(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, now: float) -> Cleared:
-    """Remove records past their age or of group models no snapshot has, entries parked for long, and erased users.
+    """Remove erased users; then records past their age or of group models no snapshot has, and entries parked for long.
 
-    now: Unix seconds. Raises StateUnavailable.
+    now: Unix seconds. Whatever fails is logged, and does not keep the other from being done.
     """
+    erased, cleared = 0, Cleared()
+    with _tried_again("erasures"):
+        erased = forget(nearline.store, nearline.erasures.keys())
+    with _tried_again("expiry"):
+        cleared = clear(nearline.store, _expiry(nearline, settings, channel_settings, now), now=now)
+    return replace(cleared, erased=erased)
+
+
+def _expiry(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, now: float) -> Expiry:
     hard_age = channel_settings.interest_hard_age_days * _DAY
     moment = 0.0
     with contextlib.suppress(SnapshotUnavailable), nearline.holder.acquire() as lease:
@@ -218,7 +247,7 @@ def keep_house(nearline: Nearline, settings: ServerSettings, channel_settings: C
     manifests = [listed.manifest for listed in nearline.publications.listed()]
     # A snapshot that cannot be read now may be read later; nothing is known of its groups.
     known = [manifest.groups.group_model_id for manifest in manifests if manifest is not None]
-    expiry = Expiry(
+    return Expiry(
         generated_before=moment - hard_age,
         parked_before=now - hard_age,
         groups_before=moment - settings.nearline_group_days * _DAY,
@@ -226,4 +255,14 @@ def keep_house(nearline: Nearline, settings: ServerSettings, channel_settings: C
         asked_before=now - _DAY,
         group_models=frozenset(known) if known and len(known) == len(manifests) else None,
     )
-    return clear(nearline.store, expiry, now=now, erased=nearline.erasures.keys())
+
+
+@contextlib.contextmanager
+def _tried_again(part: str) -> Iterator[None]:
+    """Log what goes wrong with a part of housekeeping, and go on: the next time comes in an hour."""
+    try:
+        yield
+    except ChannelError as error:
+        _log.warning("housekeeping failed", part=part, error=str(error))
+    except Exception:
+        _log.exception("housekeeping failed", part=part)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from serendipity.channel.errors import InterestGptRefused, RecordCorrupt
 from serendipity.channel.nearline.context import KnownUser
@@ -14,7 +15,7 @@ from serendipity.channel.nearline.encodings import EncodeAhead
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt
 from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, InterestRecords, Outcome, Unneeded
 from serendipity.channel.nearline.refresh_model import RefreshModel
-from serendipity.channel.nearline.settlement import Settlement, ask_in_halves
+from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.interests.answer import AnswerError, Proposal, read_answer
 from serendipity.interests.grounding import GroundedInterest, ground_answer
@@ -115,7 +116,7 @@ class Refresher:
         for entry in entries:
             if self._settlement.is_forgotten(entry):
                 continue
-            if entry.cause != records_pb2.REFRESH_CAUSE_OPERATOR and self._is_fresh(entry.user_id, model, now):
+            if entry.cause != records_pb2.REFRESH_CAUSE_OPERATOR and self._is_fresh(entry, model, now):
                 # Wanted once more while it was being generated.
                 outcomes.append(Unneeded(entry))
                 continue
@@ -130,8 +131,8 @@ class Refresher:
                 asked.append(_Asked(entry, user, render(user.facts, model.style), _known_names(user, model)))
         return asked
 
-    def _is_fresh(self, user_id: str, model: RefreshModel, now: int) -> bool:
-        stored = self._store.interests(user_id)
+    def _is_fresh(self, entry: records_pb2.NearlineEntry, model: RefreshModel, now: int) -> bool:
+        stored = read_if_readable(partial(self._store.interests, entry.user_id), entry)
         return stored is not None and (
             stored.taxonomy_hash == model.snapshot.taxonomy_hash
             and stored.vocabulary_id == model.snapshot.vocabulary_id

@@ -6,15 +6,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
-from serendipity.channel.errors import GenerationError
+import structlog
+
+from serendipity.channel.errors import GenerationError, StateCorrupt
 from serendipity.channel.nearline.durable_queue import DurableQueue
 from serendipity.channel.nearline.outcome import Outcome, Settled
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.nearline.subject import Kind, entry_key, subject_name
 from serendipity.v1 import records_pb2
 
 _Question = TypeVar("_Question")
 _Answer = TypeVar("_Answer")
+_Record = TypeVar("_Record")
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class Erasures(Protocol):
@@ -51,6 +56,20 @@ class Settlement:
         self._store.forget_all(forgotten)
         kept = [outcome for outcome in outcomes if outcome.entry.user_id not in forgotten]
         return self.queue.settle(kept, self.clock(), counts), len(forgotten)
+
+
+def read_if_readable(read: Callable[[], _Record | None], entry: records_pb2.NearlineEntry) -> _Record | None:
+    """Read what is stored for an entry; None also where it cannot be decoded, for generating it anew mends that."""
+    try:
+        return read()
+    except StateCorrupt as error:
+        _log.warning(
+            "unreadable record counts as absent",
+            subject=subject_name(entry),
+            key=repr(entry_key(entry)),
+            error=str(error),
+        )
+        return None
 
 
 async def ask_in_halves(

@@ -22,7 +22,7 @@ from pathlib import Path
 import lmdb
 from google.protobuf.message import DecodeError
 
-from serendipity.channel.errors import StateFull, StateUnavailable
+from serendipity.channel.errors import StateCorrupt, StateFull, StateUnavailable
 from serendipity.channel.nearline.queue_tables import (
     NUMBER,
     TABLES_OF_QUEUE,
@@ -42,7 +42,8 @@ class NearlineTables:
     """The opened environment.
 
     path: its directory, made if missing; map_bytes: its largest size; max_lists: novel-category lists kept at most,
-    the oldest go first. Raises StateUnavailable, StateFull, here and in all methods.
+    the oldest go first. Raises StateUnavailable, StateFull, here and in all methods, and StateCorrupt where a record
+    that cannot be decoded was read and nobody inside the transaction took its DecodeError.
     """
 
     def __init__(self, path: Path, map_bytes: int, max_lists: int) -> None:
@@ -93,12 +94,17 @@ class NearlineTables:
             yield
         except lmdb.MapFullError as error:
             raise StateFull(f"{self._name}: full; raise nearline_map_bytes, or let records expire sooner") from error
-        except (lmdb.Error, OSError, DecodeError) as error:
+        except DecodeError as error:
+            raise StateCorrupt(f"{self._name}: holds a record that cannot be decoded ({error})") from error
+        except (lmdb.Error, OSError) as error:
             raise StateUnavailable(f"{self._name}: cannot be {what} ({error})") from error
 
 
 class NearlineTransaction:
-    """The records and counts inside one transaction, and the queues beside them."""
+    """The records and counts inside one transaction, and the queues beside them.
+
+    Records that cannot be decoded raise DecodeError when they are read; they are overwritten and removed like others.
+    """
 
     def __init__(self, tables: NearlineTables, txn: lmdb.Transaction) -> None:
         self.tables = tables
@@ -174,19 +180,30 @@ class NearlineTransaction:
         self._txn.put(key, record.SerializeToString(), db=self.tables.lists)
         self._txn.put(_age_place(key, record), key, db=self.tables.lists_by_age)
         while self.count(self.tables.lists) > self.tables.max_lists:
-            with self._txn.cursor(self.tables.lists_by_age) as cursor:
-                cursor.first()
-                oldest = bytes(cursor.value())
-            self.remove_list(oldest)
-            self.add(Kind.LISTS, _EVICTED)
+            self._evict_oldest()
 
     def remove_list(self, key: bytes) -> bool:
         """Remove the list of a key; False if there is none."""
-        before = self.novel_categories(key)
-        if before is None:
-            return False
-        self._txn.delete(_age_place(key, before), db=self.tables.lists_by_age)
+        with contextlib.suppress(DecodeError):
+            # The place of a record that cannot be decoded is unknown; it goes when its turn to be evicted comes.
+            before = self.novel_categories(key)
+            if before is not None:
+                self._txn.delete(_age_place(key, before), db=self.tables.lists_by_age)
         return bool(self._txn.delete(key, db=self.tables.lists))
+
+    def _evict_oldest(self) -> None:
+        """Take the first place of the order by age away, and the list whose place it is, if there still is one."""
+        with self._txn.cursor(self.tables.lists_by_age) as cursor:
+            cursor.first()
+            place, key = bytes(cursor.key()), bytes(cursor.value())
+        self._txn.delete(place, db=self.tables.lists_by_age)
+        with contextlib.suppress(DecodeError):
+            record = self.novel_categories(key)
+            if record is None or self.has(self.tables.lists_by_age, _age_place(key, record)):
+                # Left behind by a record that could not be decoded; the list that replaced it stands elsewhere.
+                return
+        self._txn.delete(key, db=self.tables.lists)
+        self.add(Kind.LISTS, _EVICTED)
 
     def add(self, kind: Kind, count: str, more: int = 1) -> None:
         """Raise a count of a kind."""

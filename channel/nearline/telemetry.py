@@ -62,10 +62,19 @@ def read_status(path: Path) -> NearlineStatus | None:
         return None
 
 
+def forget_status(path: Path) -> None:
+    """Remove the file of a process that is gone; where that fails it is logged, and the file tells of the past."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("status not removed", path=str(path), error=str(error))
+
+
 class NearlineTelemetry:
     """The metrics of the near-line process.
 
-    status_path: where its status is written, None: nowhere; clock: Unix seconds.
+    status_path: where its status is written, None: nowhere; clock: Unix seconds. A status that cannot be written is
+    logged, once until it can be written again: the work goes on without.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class NearlineTelemetry:
     ) -> None:
         self.registry = new = CollectorRegistry()
         self._status_path = status_path
+        self._status_is_written = True
         self._clock = clock
         self.status = NearlineStatus(pid)
         self._entries = Counter(
@@ -155,8 +165,18 @@ class NearlineTelemetry:
 
     def _tell(self, status: NearlineStatus) -> None:
         self.status = status
-        if self._status_path is not None:
+        if self._status_path is None:
+            return
+        try:
             layout.write_atomically(self._status_path, json.dumps(asdict(status)).encode())
+        except OSError as error:
+            if self._status_is_written:
+                _log.error("status not written", path=str(self._status_path), error=str(error))
+            self._status_is_written = False
+        else:
+            if not self._status_is_written:
+                _log.info("status written again", path=str(self._status_path))
+            self._status_is_written = True
 
 
 class _QueueCollector(Collector):

@@ -5,7 +5,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from serendipity.channel.hydrate import Freshness, Hydrated, hydrate
-from serendipity.channel.query import NoveltyPolicy, RecallQuery, RecentEvent
+from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.query import NoveltyPolicy, RecallQuery, RecentEvent, Source, SourceBounds
+from serendipity.channel.recalled import NovelCategoryKey
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import Snapshot, SnapshotHolder
 from serendipity.channel.state import EmptyUserState
@@ -154,3 +156,37 @@ def test_exposures_before_the_horizon_do_not_count(snapshot: Snapshot, holder: S
     for hours, rows in ((24, [0, 1, 2]), (1, [0, 1]), (0, [])):
         served = read(holder, "u", Exposed(), ChannelSettings(served_horizon_hours=hours)).served
         assert served.tolist() == rows
+
+
+def test_a_request_without_the_group_source_reads_no_lists_and_asks_for_none(
+    grouped_snapshot: Snapshot, small_world: SmallWorld
+) -> None:
+    class Lists(EmptyUserState):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
+            self.calls.append("list read")
+            return None
+
+        def want_novel_categories(self, want: WantedList) -> None:
+            self.calls.append("list wanted")
+
+        def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
+            self.calls.append("group read")
+            return None
+
+        def want_group(self, user_id: str, num_clicks: int) -> None:
+            self.calls.append("group wanted")
+
+    # Users' lists in the snapshot are every other one's.
+    holder, user_id = SnapshotHolder(grouped_snapshot), small_world.user_ids[1]
+    asking, state = Lists(), Lists()
+    asked = read(holder, user_id, asking, source_bounds={Source.GROUP: SourceBounds(0, 1)}).novel_categories
+    assert {"list read", "list wanted", "group read"} <= set(asking.calls)
+    assert asked.key is not NovelCategoryKey.UNSPECIFIED
+    left = read(holder, user_id, state, source_bounds={Source.GROUP: SourceBounds(0, 0)}).novel_categories
+    assert state.calls == []
+    # Metrics count no key that is unspecified.
+    assert (len(left), left.key) == (0, NovelCategoryKey.UNSPECIFIED)

@@ -21,6 +21,7 @@ from serendipity.channel.snapshot import Snapshot, open_snapshot
 from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.grouped_world import GROUP_MODEL, MIN_CLICKS, group_spec, make_grouped_world
+from tests.fixtures.nearline_store import spoil
 from tests.fixtures.small_world import NOW, SmallWorld
 
 REFUSED = 7
@@ -214,3 +215,12 @@ def test_a_spec_that_counts_what_is_unknown_is_refused(snapshot: Snapshot, group
     spec.counted = "brand"
     with pytest.raises(SnapshotUnavailable, match="counted: found 'brand', expected one of"):
         GroupModel.open(replace(grouped_snapshot, group_spec=spec), lambda _: None)
+
+
+async def test_a_stored_group_that_cannot_be_decoded_is_assigned_anew_with_the_others(parts: Parts) -> None:
+    users = ("one", "broken", "other")
+    for user in users:
+        parts.clicks(user, list(range(40, 60)))
+    spoil(parts.store, parts.store.tables.groups, user_key("broken"))
+    assert (await parts.assign(*users)).settled == Settled(completed=3)
+    assert all(parts.store.group(user) is not None for user in users)

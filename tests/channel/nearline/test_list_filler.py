@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
+from structlog.testing import capture_logs
 
 from serendipity import layout
 from serendipity.channel.errors import CoevolutionLlmRefused, CoevolutionLlmUnavailable, SnapshotUnavailable
@@ -27,6 +28,7 @@ from serendipity.groups.lists import alignment, llms_hash
 from serendipity.v1 import records_pb2
 from tests.channel.service import channel_settings
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld, make_grouped_world
+from tests.fixtures.nearline_store import spoil
 from tests.fixtures.small_world import NOW, SmallWorld
 
 
@@ -280,3 +282,15 @@ def test_a_snapshot_without_llms_has_no_model(snapshot: Snapshot, grouped_snapsh
     spec.prompt_style = "verse"
     with pytest.raises(SnapshotUnavailable, match="prompt_style: found 'verse', expected a known one"):
         ListModel.open(replace(grouped_snapshot, coevolution=spec))
+
+
+async def test_a_stored_list_that_cannot_be_decoded_is_filled_anew_with_the_others(parts: Parts) -> None:
+    wants = [want(name) for name in parts.names[:3]]
+    spoil(parts.store, parts.store.tables.lists, wants[1].key)
+    with capture_logs() as logs:
+        filled = await parts.fill(*wants)
+    assert (filled.settled, filled.asked) == (Settled(completed=3), 3)
+    assert all(parts.listed(one) for one in wants)
+    (line,) = logs
+    assert (line["event"], line["key"]) == ("unreadable record counts as absent", repr(wants[1].key))
+    assert (await parts.fill(*wants)).settled == Settled(unneeded=3)

@@ -9,7 +9,8 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from serendipity.channel.nearline.housekeeping import Expiry, census, clear
+from serendipity.channel.errors import StateCorrupt
+from serendipity.channel.nearline.housekeeping import Expiry, census, clear, forget
 from serendipity.channel.nearline.outcome import Completed, NovelCategories, Unneeded, UserGroup
 from serendipity.channel.nearline.priority import BackOff, list_priority
 from serendipity.channel.nearline.queue_tables import NUMBER
@@ -17,7 +18,9 @@ from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind, subject_name, wanted_list
 from serendipity.channel.nearline.wanted import WantedCounts
 from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
+from tests.fixtures.nearline_store import assert_lists_consistent, spoil
 
 NOW = 1_700_000_000
 DAY = 86_400
@@ -269,3 +272,84 @@ def test_an_environment_of_interests_alone_keeps_what_it_holds(tmp_path: Path) -
         assert store.queue(Kind.INTERESTS).totals() == {"completed": 7}
         ask(store, a_list(), NEEDED)
         assert queued(store) == [a_list()]
+
+
+def test_a_list_that_cannot_be_decoded_is_overwritten_and_later_ones_are_evicted_as_ever(store: NearlineStore) -> None:
+    ask(store, a_list(0), NEEDED)
+    fill(store, NOW - 9 * DAY)
+    spoil(store, store.tables.lists, a_list(0).key)
+    with pytest.raises(StateCorrupt, match="cannot be decoded"):
+        store.novel_categories(a_list(0).key)
+    for number, age in enumerate((2, 5, 4)):
+        ask(store, a_list(number), NEEDED)
+        fill(store, NOW - age * DAY)
+    record = store.novel_categories(a_list(0).key)
+    assert record is not None
+    assert record.generated_at == NOW - 2 * DAY
+    ask(store, a_list(3), NEEDED)
+    fill(store, NOW)
+    # The oldest place is that of what could not be decoded; the oldest list is another.
+    assert [store.novel_categories(a_list(number).key) is not None for number in range(4)] == [True, False, True, True]
+    assert store.queue(Kind.LISTS).totals()["evicted"] == 1
+    assert_lists_consistent(store)
+
+
+def test_lists_that_cannot_be_decoded_are_evicted_like_others(store: NearlineStore) -> None:
+    for number in range(3):
+        ask(store, a_list(number), NEEDED)
+        fill(store, NOW - (9 - number) * DAY)
+    spoil(store, store.tables.lists, *(a_list(number).key for number in range(3)))
+    for number in range(3, 6):
+        ask(store, a_list(number), NEEDED)
+        fill(store)
+    assert store.queue(Kind.LISTS).totals()["evicted"] == 3
+    assert assert_lists_consistent(store).keys() == {a_list(number).key for number in range(3, 6)}
+
+
+def test_a_list_whose_moment_is_no_longer_its_places_is_evicted_all_the_same(store: NearlineStore) -> None:
+    ask(store, a_list(0), NEEDED)
+    fill(store, NOW - 9 * DAY)
+    with store.tables.env.begin(write=True) as txn:
+        changed = records_pb2.NovelCategoriesRecord(generated_at=NOW - DAY)
+        txn.put(a_list(0).key, changed.SerializeToString(), db=store.tables.lists)
+    for number in range(1, 4):
+        ask(store, a_list(number), NEEDED)
+        fill(store)
+    assert assert_lists_consistent(store).keys() == {a_list(number).key for number in range(1, 4)}
+
+
+def test_housekeeping_removes_what_cannot_be_decoded_and_goes_on(store: NearlineStore) -> None:
+    tables = store.tables
+    ask(store, a_list(0), NEEDED)
+    fill(store, model="old")
+    ask(store, a_list(1), NEEDED)
+    fill(store, model="new")
+    spoil(store, tables.lists, b"broken")
+    spoil(store, tables.groups, user_key("broken"))
+    spoil(store, tables.interests, user_key("broken"))
+    spoil(store, store.queue(Kind.LISTS).tables.queue, b"broken")
+    cleared = clear(store, Expiry(0, 0, group_models={"new"}), now=NOW)
+    assert (cleared.lists, cleared.groups, cleared.records, cleared.parked) == (2, 1, 1, 1)
+    assert assert_lists_consistent(store).keys() == {a_list(1).key}
+    assert census(store, Kind.LISTS).records == 1
+    assert clear(store, Expiry(0, 0, group_models={"new"}), now=NOW).lists == 0
+
+
+def test_users_are_forgotten_whatever_cannot_be_decoded(store: NearlineStore) -> None:
+    users = ("broken", "other")
+    for user in users:
+        store.want(user, records_pb2.REFRESH_CAUSE_MISSING, 0.5)
+        store.want_group(user, 30)
+    assert store.flush(10)
+    tables, key = store.tables, user_key("broken")
+    spoil(store, tables.lists, a_list().key)
+    for kind in (Kind.INTERESTS, Kind.GROUPS):
+        of_queue = store.queue(kind).tables
+        for table in (of_queue.queue, of_queue.quiet, of_queue.asked):
+            spoil(store, table, key)
+    for table in (tables.interests, tables.paths, tables.groups):
+        spoil(store, table, key)
+    assert forget(store, map(user_key, users)) == 2
+    with store.tables.env.begin() as txn:
+        left = [bytes(name) for name, _ in txn.cursor() if txn.stat(tables.env.open_db(name, txn))["entries"]]
+    assert left == [b"lists"]

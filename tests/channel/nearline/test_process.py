@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
+import os
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pytest
+from structlog.testing import capture_logs
 
 from serendipity.channel.erasure import ErasureList
 from serendipity.channel.feedback import FeedbackStore
+from serendipity.channel.nearline import process
 from serendipity.channel.nearline.housekeeping import census
-from serendipity.channel.nearline.process import exclusive, keep_house, opened_nearline, running_nearline
+from serendipity.channel.nearline.loop import NearlineLoop
+from serendipity.channel.nearline.process import (
+    exclusive,
+    keep_house,
+    opened_nearline,
+    run_nearline,
+    running_nearline,
+)
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.telemetry import read_status
-from serendipity.channel.publication import Publications
+from serendipity.channel.nearline.telemetry import forget_status, read_status
+from serendipity.channel.publication import ListedSnapshot, Publications
 from serendipity.channel.server_settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
+from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.channel.service import channel_settings, copy_snapshot, hung_triton, scrape, server_settings
+from tests.fixtures.nearline_store import spoil
 from tests.fixtures.nearline_world import TritonStatus, answer_with, spec_of, talking_triton, write_nearline_snapshot
 from tests.fixtures.small_world import DAY, NOW, SmallWorld
 
@@ -235,3 +250,115 @@ def test_a_status_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     path = tmp_path / "nearline.json"
     path.write_text(json.dumps({"pid": 1, "unknown": 2}))
     assert read_status(path) is None
+
+
+async def test_a_status_that_cannot_be_written_stops_no_work_and_is_logged_once(
+    small_world: SmallWorld, tmp_path: Path
+) -> None:
+    settings = published(small_world, tmp_path)
+    settings.state.mkdir(parents=True, exist_ok=True)
+    # Where the status is written before it takes its place.
+    in_the_way = settings.nearline_status_path.with_name(f".{settings.nearline_status_path.name}.{os.getpid()}")
+    in_the_way.mkdir()
+    down = [True]
+
+    def answers(_: str) -> str:
+        if down:
+            raise TritonStatus(grpc.StatusCode.UNAVAILABLE)
+        return answer_with(*small_world.catalogue.categories)
+
+    first, second = small_world.user_ids[:2]
+    with capture_logs() as logs:
+        async with talking_triton(answers) as (url, _), running_nearline(settings, pipeline(url)) as nearline:
+            want(nearline.store, first)
+            await until(lambda: sum(line["event"] == "batch not done" for line in logs) > 2)
+            down.clear()
+            await until(lambda: nearline.store.interests(first) is not None)
+            assert read_status(settings.nearline_status_path) is None
+            in_the_way.rmdir()
+            want(nearline.store, second)
+            await until(lambda: read_status(settings.nearline_status_path) == nearline.telemetry.status)
+            assert nearline.store.interests(second) is not None
+    events = [line["event"] for line in logs]
+    assert (events.count("status not written"), events.count("status written again")) == (1, 1)
+    assert "housekeeping failed" not in events
+
+
+def test_a_status_that_cannot_be_removed_stays_and_is_logged(tmp_path: Path) -> None:
+    path = tmp_path / "nearline.json"
+    path.mkdir()
+    with capture_logs() as logs:
+        forget_status(path)
+        forget_status(tmp_path / "none.json")
+    assert [line["event"] for line in logs] == ["status not removed"]
+
+
+async def test_housekeeping_survives_what_nobody_foresaw_and_forgets_users_all_the_same(
+    small_world: SmallWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = published(small_world, tmp_path)
+    erased, kept = small_world.user_ids[:2]
+    with NearlineStore(settings.nearline_path, map_bytes=settings.nearline_map_bytes) as store:
+        old = records_pb2.InterestsRecord(node_ids=[1], weights=[1], generated_at=1)
+        paths = records_pb2.InterestPathsRecord(paths=[records_pb2.InterestPath(seed="seed")])
+        with store.writing() as transaction:
+            for user_id in (erased, kept):
+                transaction.put_interests(user_key(user_id), old, paths)
+    with ErasureList(settings.erasures_path) as erasures:
+        erasures.add(erased)
+    broken = [True]
+    listed = Publications.listed
+
+    def list_or_fail(publications: Publications) -> list[ListedSnapshot]:
+        if broken:
+            raise OSError("stale file handle")
+        return listed(publications)
+
+    monkeypatch.setattr(Publications, "listed", list_or_fail)
+    monkeypatch.setattr(process, "_HOUSEKEEPING_SECONDS", 0.01)
+    with capture_logs() as logs:
+        async with running_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
+            await until(lambda: sum(line["event"] == "housekeeping failed" for line in logs) > 1)
+            assert nearline.store.interests(erased) is None
+            assert nearline.store.interests(kept) is not None
+            broken.clear()
+            await until(lambda: nearline.store.interests(kept) is None)
+
+
+async def test_an_erasure_list_that_cannot_be_read_keeps_nothing_else_from_expiring(
+    small_world: SmallWorld, tmp_path: Path
+) -> None:
+    settings = published(small_world, tmp_path)
+    async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
+        spoil(nearline.store, nearline.store.tables.lists, b"broken")
+        nearline.erasures.close()
+        cleared = [keep_house(nearline, settings, pipeline("127.0.0.1:1"), NOW) for _ in range(2)]
+    assert [(one.erased, one.lists) for one in cleared] == [(0, 1), (0, 0)]
+
+
+async def test_what_ends_a_part_of_the_work_unforeseen_is_told_and_raised(
+    small_world: SmallWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, failed = published(small_world, tmp_path), asyncio.Event()
+    monkeypatch.setattr(NearlineLoop, "run", _end)
+    with pytest.raises(RuntimeError, match="unforeseen"):
+        async with running_nearline(settings, pipeline("127.0.0.1:1"), on_failure=failed.set):
+            await asyncio.wait_for(failed.wait(), 10)
+
+
+def test_a_process_a_part_of_which_ended_unforeseen_ends_with_an_error(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=_be_a_broken_process, args=(settings_below(tmp_path), pipeline("127.0.0.1:1")))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 1
+
+
+def _be_a_broken_process(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NearlineLoop, "run", _end)
+        run_nearline(settings, channel_settings)
+
+
+async def _end(loop: NearlineLoop[Any, Any], told: asyncio.Event) -> None:
+    raise RuntimeError("unforeseen")

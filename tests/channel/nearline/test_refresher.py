@@ -23,6 +23,7 @@ from serendipity.interests.life import expires_at
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
+from tests.fixtures.nearline_store import spoil
 from tests.fixtures.nearline_world import (
     RANK_WEIGHTS,
     Answers,
@@ -268,3 +269,9 @@ def test_every_node_of_one_category_may_be_grounded_in(nearline_snapshot: Snapsh
     nodes = grounding_nodes(nearline_snapshot)
     assert {node.node_id for node in nodes} == {node.node_id for node in small_world.contents.nodes}
     assert sum(node.num_items for node in nodes if len(node.path) == 1) == small_world.catalogue.category_offsets[-1]
+
+
+async def test_stored_interests_that_cannot_be_decoded_are_generated_anew(parts: Parts) -> None:
+    spoil(parts.store, parts.store.tables.interests, user_key(parts.user))
+    assert (await parts.refresh(parts.user)).settled == Settled(completed=1)
+    assert names(parts, parts.store.interests(parts.user)) == parts.wanted

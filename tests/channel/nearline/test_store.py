@@ -9,6 +9,7 @@ import pytest
 
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS
+from serendipity.channel.nearline.housekeeping import Expiry, census, clear
 from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, Settled, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
@@ -16,6 +17,7 @@ from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted import WantedCounts
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
+from tests.fixtures.nearline_store import assert_consistent, spoil
 
 NOW = 1_700_000_000
 MISSING, STALE = records_pb2.REFRESH_CAUSE_MISSING, records_pb2.REFRESH_CAUSE_STALE
@@ -314,3 +316,28 @@ def test_wants_after_close_are_counted_as_lost(tmp_path: Path) -> None:
     store.want("user", MISSING, 0.5)
     assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(lost=1)
     store.close()
+
+
+def test_an_entry_that_cannot_be_decoded_is_passed_over(store: NearlineStore) -> None:
+    for user in ("first", "second", "third"):
+        want(store, user)
+    tables = store.queue(Kind.INTERESTS).tables
+    ahead = users(store.queue(Kind.INTERESTS).take(3, NOW))
+    spoil(store, tables.queue, *map(user_key, ahead[:2]))
+    assert users(store.queue(Kind.INTERESTS).take(1, NOW)) == ahead[2:]
+    assert census(store).ready == 3
+    assert clear(store, Expiry(0, 0), now=NOW).parked == 2
+    assert assert_consistent(store).keys() == set(ahead[2:])
+
+
+def test_a_user_whose_entry_cannot_be_decoded_is_queued_anew_and_nobody_is_lost_by_it(store: NearlineStore) -> None:
+    want(store, "user")
+    tables = store.queue(Kind.INTERESTS).tables
+    spoil(store, tables.queue, user_key("user"))
+    spoil(store, tables.quiet, user_key("user"), user_key("other"))
+    spoil(store, tables.asked, user_key("other"))
+    for user in ("user", "other"):
+        store.want(user, MISSING, 0.5)
+    assert store.flush(10)
+    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=3)
+    assert assert_consistent(store).keys() == {"user", "other"}
