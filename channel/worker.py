@@ -234,6 +234,9 @@ async def _keep_house(parts: Parts, publications: Publications) -> None:
             _log.info("kept house", feedback=expired.log_records, users=expired.users, availability=pruned)
         except ChannelError as error:
             _log.warning("housekeeping failed", error=str(error))
+        except Exception:
+            # A directory that cannot be listed, say: the task must be there when the next hour comes.
+            _log.exception("housekeeping failed")
         await _delete_old_snapshots(publications, parts.settings.snapshot_retention_days)
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
