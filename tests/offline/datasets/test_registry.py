@@ -54,12 +54,13 @@ def test_adapters_write_the_host_schema(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_complete_journey_has_its_published_size(tmp_path: Path) -> None:
+def test_complete_journey_has_its_published_size_without_coupons_and_petrol(tmp_path: Path) -> None:
     host = prepare("complete-journey", tmp_path)
     summary = build_logs(host.directory, tmp_path / "logs", LogsConfig(novelty_level=host.novelty_level))
     catalogue = Catalogue.read(tmp_path)
-    assert (summary.counts["host_events"], summary.counts["users"], len(catalogue)) == (1_469_307, 2_469, 92_331)
-    assert len(catalogue.categories) == 303
+    assert (summary.counts["host_events"], summary.counts["users"], len(catalogue)) == (1_451_616, 2_469, 92_154)
+    assert len(catalogue.categories) == 299
+    assert not [path for path in catalogue.paths if any(name.startswith(("COUPON", "FUEL")) for name in path)]
     assert summary.rejected == {"events/unknown_item": 4_836, "events/duplicate_event": 14}
     # 540 products have no category; none of them got its type as one.
     assert int((catalogue.item_categories == 0).sum()) == 540
