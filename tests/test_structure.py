@@ -36,6 +36,17 @@ def test_the_two_halves_never_import_each_other(half: str) -> None:
     assert offenders == {}
 
 
+@pytest.mark.parametrize("room", ["channel", "model_repo", "offline", "protos", "tools"])
+def test_what_is_installed_never_imports_the_benchmarks(room: str) -> None:
+    offenders = {
+        str(path.relative_to(ROOT)): name
+        for path in (ROOT / room).rglob("*.py")
+        for name in _imports(path)
+        if name.split(".")[0] == "benchmarks"
+    }
+    assert offenders == {}
+
+
 def test_the_shared_definitions_import_neither_half() -> None:
     for path in (ROOT / "protos" / "serendipity").glob("*.py"):
         assert not [n for n in _imports(path) if n.startswith(("serendipity.channel", "serendipity.offline"))], path

@@ -41,7 +41,6 @@ COMMANDS = {
     "users": Command("users", "serve", "forget users, or list those forgotten"),
     "feedback": Command("feedback", "serve", "export the feedback log as host events"),
     "demo": Command("demo", "demo", "build from public data, start everything, call it as a host would"),
-    "bench": Command("bench", "demo", "measure Recall against its floor, and how fast InterestGPT refreshes"),
 }
 
 

@@ -4,8 +4,6 @@
     serendip evaluate channel --dataset complete-journey --target 127.0.0.1:50051      the same over gRPC
     serendip evaluate towers  --dataset ml-1m --seeds 0 1 2         towers against popularity, ALS and BPR
     serendip evaluate interests --dataset complete-journey          interests against popular unseen categories
-    serendip evaluate coea --dataset ml-1m                          novel categories by every method alike
-    serendip evaluate coea-studies --dataset ml-1m                  CoEA's rounds, categories and parameters
 
 The protocol: clicks are cut by time into 80 / 10 / 10 %; choices are made on the second part, figures come from the
 third, every method refitted on the first 90 %.
@@ -19,8 +17,6 @@ from serendipity.tools.subjects import add_subjects
 
 SUBJECTS = {
     "channel": "serendipity.tools.evaluate_channel",
-    "coea": "serendipity.tools.evaluate_coea",
-    "coea-studies": "serendipity.tools.evaluate_coea_studies",
     "interests": "serendipity.tools.evaluate_interests",
     "towers": "serendipity.tools.evaluate_towers",
 }

@@ -1,4 +1,4 @@
-"""Commands with a subject: `serendip evaluate channel`, `serendip bench interest-gpt` …"""
+"""Commands with a subject: `serendip evaluate channel`, `serendip evaluate towers` …"""
 
 from __future__ import annotations
 
