@@ -18,20 +18,18 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.coea.dataset import find_logs, read_split
-from benchmarks.coea.protocol import CategorySplit
 from benchmarks.coea.report import About
 from benchmarks.coea.studies import affinity, rounds, sweeps
 from benchmarks.coea.studies.pages import write_affinity, write_rounds, write_sweeps
 from benchmarks.coea.studies.panel import VALIDATION_USERS, reduced
-from benchmarks.coea.studies.trial import Trial, run_trials
 from benchmarks.coea.studies.variant import Variant
+from benchmarks.coea.trial import Trial, run_trials
 from benchmarks.command import failed, options_of
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.errors import BuilderError
@@ -65,7 +63,7 @@ def _study(args: argparse.Namespace) -> int:
     name = Path(args.dataset).name
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
-    load_split = partial(_split, args.logs or find_logs(args.dataset, out), name, args.validation_users)
+    split = reduced(read_split(args.logs or find_logs(args.dataset, out), name), args.validation_users)
     base = Variant(llms=CoevolutionConfig(base=args.base))
     found_sweeps = sweeps.sweeps(sweeps.small(base))
     trials: dict[str, Sequence[Trial]] = {
@@ -75,15 +73,8 @@ def _study(args: argparse.Namespace) -> int:
     }
     wanted = [study for study in STUDIES if study in args.studies]
     console = Console()
-    results = run_trials(
-        load_split,
-        [trial for study in wanted for trial in trials[study]],
-        range(args.seeds),
-        out / "results",
-        args.jobs,
-        partial(console.print, markup=False),
-    )
-    split = load_split()
+    asked = [trial for study in wanted for trial in trials[study]]
+    results = run_trials(split, asked, range(args.seeds), out / "results", args.jobs)
     about = About(name, _command(args, wanted), started, time.time() - started)
     for study in wanted:
         names = {trial.name for trial in trials[study]}
@@ -107,10 +98,6 @@ def _command(args: argparse.Namespace, studies: Sequence[str]) -> str:
     if args.base != TINY:
         command += f" --base {args.base}"
     return f"{command} --validation-users {args.validation_users} --seeds {args.seeds}"
-
-
-def _split(logs: Path, dataset: str, validation_users: int) -> CategorySplit:
-    return reduced(read_split(logs, dataset), validation_users)
 
 
 if __name__ == "__main__":

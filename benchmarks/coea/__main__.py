@@ -3,17 +3,17 @@
     python -m benchmarks.coea --dataset ml-1m                                  every row, 5 seeds
     python -m benchmarks.coea --dataset ml-1m --methods EXPLORE NLB --seeds 2  two rows, 2 seeds
 
-Every result is kept below --out, so that a killed run goes on where it stopped; one core a job. MovieLens is split by
-each user's last clicks, every other data set by time. Writes report.md, coea.json and trade-off.png.
+Every result is kept below --out as soon as it is there, so that a killed run goes on where it stopped. MovieLens is
+split by each user's last clicks, every other data set by time. Writes report.md, coea.json and trade-off.png.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -37,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", nargs="+", choices=NAMES, metavar="NAME", help=f"rows: {', '.join(NAMES)}")
     parser.add_argument("--base", default=TINY, help="of CoEA's and Google's LLMs: tiny, smollm2 or a directory")
     parser.add_argument("--seeds", type=positive, default=5, help="number of seeds, from 0")
-    parser.add_argument("--jobs", type=positive, default=1, help="results computed at once, one core each")
+    parser.add_argument(
+        "--jobs", type=positive, default=1, help="processes, one core each; rows of a module and seed share one"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="reports and results (default: var/evaluation/coea/…)")
     try:
         return _compare(parser.parse_args(argv))
@@ -50,19 +52,14 @@ def _compare(args: argparse.Namespace) -> int:
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
     methods = find_methods(args.methods, args.base)  # what a row lacks is said before data are prepared
-    logs = args.logs or find_logs(args.dataset, out)
-    load_split = partial(read_split, logs, name)
-    load_methods = partial(find_methods, args.methods, args.base)
-    console = Console()
-    lists = run_comparison(
-        load_split, load_methods, range(args.seeds), out / "results", args.jobs, partial(console.print, markup=False)
-    )
-    split = load_split()
+    split = read_split(args.logs or find_logs(args.dataset, out), name)
+    lists = run_comparison(split, methods, range(args.seeds), out / "results", args.jobs)
     comparison = compare(split, methods, lists, Cutoffs.of(split))
-    rows = f" --methods {' '.join(args.methods)}" if args.methods else ""
+    rows = f" --methods {shlex.join(args.methods)}" if args.methods else ""
     base = "" if args.base == TINY else f" --base {args.base}"
     command = f"python -m benchmarks.coea --dataset {args.dataset}{rows}{base} --seeds {args.seeds}"
     write_report(comparison, split, out, About(name, command, started, time.time() - started))
+    console = Console()
     console.print(Markdown((out / MARKDOWN_REPORT).read_text(encoding="utf-8")))
     console.print(f"written: {out / MARKDOWN_REPORT}")
     return 0

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.coea.code_digest import code_of, code_of_package
 from benchmarks.coea.protocol import CategorySplit
-from benchmarks.coea.result_cache import code_of, code_of_package
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.offline import coevolution, tuning
 from serendipity.offline.coevolution.config import CoevolutionConfig

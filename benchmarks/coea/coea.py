@@ -20,9 +20,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.coea.code_digest import code_of_package
 from benchmarks.coea.comparison import Cutoffs
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
-from benchmarks.coea.result_cache import code_of_package
 from benchmarks.coea.shared_trainings import SharedTrainings
 from serendipity.groups.lists import aligned_list, alignment
 from serendipity.offline import coevolution, groups, tuning

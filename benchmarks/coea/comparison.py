@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.coea.choice import ValidationPoint, choose
+from benchmarks.coea.code_digest import code_of
 from benchmarks.coea.metrics import LIST_LENGTH, mean, measures, ranked
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Recommender, Setting
-from benchmarks.coea.result_cache import MethodLists, fingerprint, result_path
-from serendipity.offline.towers.threads import limited_threads
-
-logger = logging.getLogger(__name__)
+from benchmarks.coea.shared_trainings import SharedTrainings
+from benchmarks.coea.trial import Answers, TrialResult, run_trials
 
 
 @dataclass(frozen=True)
@@ -95,51 +90,58 @@ class Comparison:
         )
 
 
-def answer(method: Method, split: CategorySplit, seed: int, threads: int = 1) -> MethodLists:
-    """Fit a method and ask it for lists with each of its settings."""
-    started = time.perf_counter()
-    with limited_threads(threads):
-        fitted = method.fit(split, seed)
-        validation, test = (_lists(fitted, method, episodes) for episodes in (split.validation, split.test))
-    settings = tuple(method.settings)
-    return MethodLists(method.name, seed, settings, validation, test, time.perf_counter() - started)
+@dataclass(frozen=True)
+class MethodTrial:
+    """A method fitted with one seed and asked for lists with each of its settings.
+
+    Answers: "validation" and "test", [settings, n, K] int16 columns, −1 past a list's end.
+    """
+
+    method: Method
+
+    @property
+    def name(self) -> str:
+        """The method's."""
+        return self.method.name
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        """Configuration and settings, and the code of the method's own module.
+
+        Code further away is looked at where the method's configuration digests it (`code_of_package`).
+        """
+        return {
+            "configuration": dict(self.method.configuration),
+            "settings": [dict(setting) for setting in self.method.settings],
+            "code": code_of(type(self.method).__module__),
+        }
+
+    def run(self, split: CategorySplit, seed: int, shared: SharedTrainings) -> Answers:  # noqa: ARG002
+        """Fit and ask. Rows share by what they hold themselves."""
+        fitted = self.method.fit(split, seed)
+        return {
+            "validation": _lists(fitted, self.method, split.validation),
+            "test": _lists(fitted, self.method, split.test),
+        }
 
 
 def run_comparison(
-    load_split: Callable[[], CategorySplit],
-    load_methods: Callable[[], Sequence[Method]],
+    split: CategorySplit,
+    methods: Sequence[Method],
     seeds: Sequence[int],
-    cache: Path,
+    directory: Path,
     jobs: int = 1,
-    report: Callable[[str], None] = logger.info,
-) -> list[MethodLists]:
-    """Answer with every method and seed what is not in the cache yet; returns all, methods in their order.
+) -> list[TrialResult]:
+    """Answer with every method and seed what is not kept yet; returns all, methods in their order. See `run_trials`.
 
-    load_split, load_methods: called in every process, so they must be picklable where jobs > 1. report: told of every
-    result. One core a job; a killed run loses what was being computed and no more.
+    Rows of one module and seed run in one process, since they may share trainings.
     """
-    split, methods = load_split(), load_methods()
-    asked = fingerprint(split)
-    paths = {(m, seed): result_path(cache, asked, method, seed) for m, method in enumerate(methods) for seed in seeds}
-    missing = [key for key, path in paths.items() if not path.is_file()]
-    if jobs <= 1:
-        for m, seed in missing:
-            found = answer(methods[m], split, seed)
-            found.write(paths[m, seed])
-            report(f"{methods[m].name}, seed {seed}: {found.seconds:.1f} s")
-    elif missing:
-        context = multiprocessing.get_context("spawn")
-        start = (load_split, load_methods)
-        with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=start) as pool:
-            running = {pool.submit(_answer_in_worker, m, seed, paths[m, seed]): (m, seed) for m, seed in missing}
-            for done in as_completed(running):
-                m, seed = running[done]
-                report(f"{methods[m].name}, seed {seed}: {done.result():.1f} s")
-    return [MethodLists.read(path) for path in paths.values()]
+    trials = [MethodTrial(method) for method in methods]
+    return run_trials(split, trials, seeds, directory, jobs, sharing=lambda trial: type(trial.method).__module__)
 
 
 def compare(
-    split: CategorySplit, methods: Sequence[Method], lists: Sequence[MethodLists], cutoffs: Cutoffs
+    split: CategorySplit, methods: Sequence[Method], lists: Sequence[TrialResult], cutoffs: Cutoffs
 ) -> Comparison:
     """Choose every method's trade-off on validation, exploitation methods first, and measure it on the test."""
     points = {
@@ -156,13 +158,13 @@ def compare(
             continue
         exploitation = max(qualities, default=None) if method.family in ("exploration", "coea") else None
         chosen = choose(points[method.name], exploitation)
-        per_seed = [_measure(one.test[chosen], split.test, split, cutoffs) for one in found]
+        per_seed = [_measure(one.answers["test"][chosen], split.test, split, cutoffs) for one in found]
         results.append(
             MethodResult(
                 name=method.name,
                 family=method.family,
                 seeds=tuple(one.seed for one in found),
-                settings=found[0].settings,
+                settings=tuple(method.settings),
                 validation=tuple(points[method.name]),
                 chosen=chosen,
                 per_user={name: np.stack([seed[name] for seed in per_seed]) for name in per_seed[0]},
@@ -172,12 +174,12 @@ def compare(
     return Comparison(cutoffs, tuple(results))
 
 
-def _points(split: CategorySplit, lists: Sequence[MethodLists], cutoffs: Cutoffs) -> list[ValidationPoint]:
+def _points(split: CategorySplit, lists: Sequence[TrialResult], cutoffs: Cutoffs) -> list[ValidationPoint]:
     points = []
-    for setting in range(len(lists[0].settings) if lists else 0):
+    for setting in range(len(lists[0].answers["validation"]) if lists else 0):
         quality, novelty = [], []
         for one in lists:
-            top = one.validation[setting].astype(np.int64)
+            top = one.answers["validation"][setting].astype(np.int64)
             quality.append(mean(measures(top, split.validation, split, cutoffs.hit)[f"C-H@{cutoffs.hit}"]))
             novelty.append(mean(measures(top, split.validation, split, cutoffs.rank)[f"NCP@{cutoffs.rank}"]))
         points.append(ValidationPoint(float(np.mean(quality)), float(np.mean(novelty))))
@@ -185,7 +187,7 @@ def _points(split: CategorySplit, lists: Sequence[MethodLists], cutoffs: Cutoffs
 
 
 def _measure(
-    top: NDArray[np.int16], episodes: Episodes, split: CategorySplit, cutoffs: Cutoffs
+    top: NDArray[np.generic], episodes: Episodes, split: CategorySplit, cutoffs: Cutoffs
 ) -> dict[str, NDArray[np.float64]]:
     found: dict[str, NDArray[np.float64]] = {}
     for k in sorted({*cutoffs.every, cutoffs.hit, cutoffs.rank}):
@@ -196,20 +198,3 @@ def _measure(
 def _lists(fitted: Recommender, method: Method, episodes: Episodes) -> NDArray[np.int16]:
     lists = [ranked(fitted.scores(episodes, setting), episodes, LIST_LENGTH) for setting in method.settings]
     return np.stack(lists).astype(np.int16)
-
-
-_worker: dict[str, object] = {}
-"""Split and methods of a worker process, loaded once."""
-
-
-def _start_worker(load_split: Callable[[], CategorySplit], load_methods: Callable[[], Sequence[Method]]) -> None:
-    _worker["split"], _worker["methods"] = load_split(), load_methods()
-
-
-def _answer_in_worker(method: int, seed: int, path: Path) -> float:
-    split, methods = _worker["split"], _worker["methods"]
-    assert isinstance(split, CategorySplit)
-    assert isinstance(methods, Sequence)
-    found = answer(methods[method], split, seed)
-    found.write(path)
-    return found.seconds

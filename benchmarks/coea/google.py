@@ -31,9 +31,9 @@ from benchmarks.coea.category_llms import (
     tuned_relevance,
     without_groups,
 )
+from benchmarks.coea.code_digest import code_of
 from benchmarks.coea.demands import Demands
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
-from benchmarks.coea.result_cache import code_of
 from serendipity.groups.decoding import CategoryDecoder
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.examples import Renderer

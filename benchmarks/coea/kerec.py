@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from benchmarks.coea.category_llms import code, seeded, tuned_novelty, without_groups
 from benchmarks.coea.category_ranker import FittedRanker, RankerConfig, fit_ranker
+from benchmarks.coea.code_digest import code_of
 from benchmarks.coea.complements import Judgements, judge
 from benchmarks.coea.demands import click_lift
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Setting, category_counts
-from benchmarks.coea.result_cache import code_of
 from serendipity.layout import hash_of, sha256
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path

@@ -26,12 +26,15 @@ class TrainedGroups:
 
 
 class SharedTrainings:
-    """Keeps what was trained on one split, in this process; another split begins anew."""
+    """Keeps what was trained on one split, in this process; another split or process begins anew."""
 
     def __init__(self) -> None:
         self._split: weakref.ref[CategorySplit] | None = None
         self._groups: dict[tuple[object, ...], TrainedGroups] = {}
         self._tuned: dict[tuple[object, ...], Coevolution] = {}
+
+    def __reduce__(self) -> tuple[type[SharedTrainings], tuple[()]]:
+        return SharedTrainings, ()
 
     def groups(self, split: CategorySplit, config: GroupsConfig, seed: int) -> TrainedGroups:
         """Fit groups to the training clicks, with this seed instead of the configuration's."""

@@ -24,4 +24,4 @@ def test_a_study_is_run_from_logs_and_then_found(tmp_path: Path, capsys: pytest.
     page = (tmp_path / "out" / "rounds.md").read_text(encoding="utf-8")
     assert "--studies rounds --rounds 1 --validation-users 9 --seeds 1" in page
     assert "9 users of the validation" in page
-    assert len(list((tmp_path / "out" / "results").iterdir())) == 2
+    assert len(list((tmp_path / "out" / "results").rglob("output.pkl"))) == 2

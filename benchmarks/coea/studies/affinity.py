@@ -31,8 +31,8 @@ from benchmarks.coea.comparison import Cutoffs
 from benchmarks.coea.protocol import CategorySplit, Episodes
 from benchmarks.coea.shared_trainings import SharedTrainings
 from benchmarks.coea.studies.paired import PairedDifference
-from benchmarks.coea.studies.trial import Answers, TrialResult
 from benchmarks.coea.studies.variant import Variant, group_ids, listed
+from benchmarks.coea.trial import Answers, TrialResult
 from serendipity.groups.sequence import SHORT_CATEGORIES
 from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.groups.group_model import GroupModel

@@ -18,8 +18,8 @@ from benchmarks.coea.metrics import mean, measures
 from benchmarks.coea.protocol import CategorySplit, Episodes
 from benchmarks.coea.shared_trainings import SharedTrainings
 from benchmarks.coea.studies.paired import PairedDifference
-from benchmarks.coea.studies.trial import Answers, TrialResult
 from benchmarks.coea.studies.variant import Variant, group_ids, listed, proposed
+from benchmarks.coea.trial import Answers, TrialResult
 from serendipity.offline.coevolution.coevolution import Coevolution
 from serendipity.offline.coevolution.loop import CycleReport
 from serendipity.offline.groups.group_model import GroupModel

@@ -18,8 +18,8 @@ from benchmarks.coea.comparison import Cutoffs
 from benchmarks.coea.metrics import mean, measures
 from benchmarks.coea.protocol import CategorySplit
 from benchmarks.coea.shared_trainings import SharedTrainings
-from benchmarks.coea.studies.trial import Answers, TrialResult
 from benchmarks.coea.studies.variant import Variant, group_ids, listed
+from benchmarks.coea.trial import Answers, TrialResult
 
 SMALL_NOVELTY = 6_000
 SMALL_RELEVANCE = 4_000

@@ -8,14 +8,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.coea import studies
+from benchmarks.coea.code_digest import code_of_package
 from benchmarks.coea.metrics import LIST_LENGTH, NO_COLUMN
 from benchmarks.coea.protocol import CategorySplit, Episodes
 from benchmarks.coea.shared_trainings import SharedTrainings
+from serendipity.offline import coevolution, groups, tuning
 from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.loop import CycleReport
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.group_model import GroupModel
+
+_PACKAGES = (studies, coevolution, groups, tuning)
+"""Whose code decides the answers."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,12 @@ class Variant:
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        """Everything in it that changes results."""
+        """Everything in it that changes results, and the code that they follow from."""
         return {
             "groups": self.groups.model_dump(mode="json", exclude={"threads"}),
             "llms": self.llms.model_dump(mode="json", exclude={"threads"}),
             "with_profile": self.with_profile,
+            "code": [code_of_package(package) for package in _PACKAGES],
         }
 
     def with_kl_weight(self, weight: float) -> Variant:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.coea.coea import Coea, FittedCoea, by_place, methods
+from benchmarks.coea.comparison import run_comparison
 from benchmarks.coea.metrics import NO_COLUMN, ranked
 from benchmarks.coea.protocol import CategorySplit
 from benchmarks.coea.registry import NAMES, find_methods
@@ -113,6 +115,17 @@ def test_rows_of_a_seed_share_what_does_not_differ(split: CategorySplit) -> None
     assert tuned(LLMS, 2, True) is not start
     assert tuned(LLMS, 1, False) is not start
     assert shared.groups(replace(split), GROUPS, 1) is not groups
+
+
+def test_another_process_finds_what_this_one_does(split: CategorySplit, tmp_path: Path) -> None:
+    rows = [replace(COEA, cycles=(0, 1)), replace(COEA, name="CoEA w/o R-LLM", with_relevance=False)]
+
+    for directory, jobs in (("one", 1), ("two", 2)):
+        run_comparison(split, rows, [1], tmp_path / directory, jobs)
+
+    one, two = (run_comparison(split, rows, [1], tmp_path / directory) for directory in ("one", "two"))
+    for alone, other in zip(one, two, strict=True):
+        assert all((alone.answers[name] == other.answers[name]).all() for name in ("validation", "test"))
 
 
 def test_the_row_without_divergence_differs_in_nothing_else() -> None:

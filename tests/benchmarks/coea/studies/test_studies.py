@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,8 @@ from benchmarks.coea.shared_trainings import SharedTrainings
 from benchmarks.coea.studies import affinity, rounds, sweeps
 from benchmarks.coea.studies.pages import write_affinity, write_rounds, write_sweeps
 from benchmarks.coea.studies.panel import reduced
-from benchmarks.coea.studies.trial import TrialResult, run_trials
 from benchmarks.coea.studies.variant import Variant, group_ids, listed, proposed
+from benchmarks.coea.trial import TrialResult
 from tests.benchmarks.coea.test_coea import GROUPS, LLMS
 from tests.benchmarks.coea.worlds import catalogue, cyclists
 
@@ -172,48 +172,6 @@ def test_lists_grow_shorter_with_the_threshold_of_the_alignment(split: CategoryS
 
     lengths = (lists.astype(np.int64) >= 0).sum(axis=(1, 2))
     assert lengths[0] >= lengths[1] >= lengths[2] == 0
-
-
-@dataclass(frozen=True)
-class Counting:
-    """Answers its seed, and counts how often it is run."""
-
-    name: str
-    configuration: dict[str, object] = field(default_factory=dict)
-    runs: list[int] = field(default_factory=list)
-
-    def run(self, split: CategorySplit, seed: int, shared: SharedTrainings) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-        self.runs.append(seed)
-        return {"seed of all": np.array([seed])}
-
-
-def test_a_second_run_of_trials_computes_nothing_again(split: CategorySplit, tmp_path: Path) -> None:
-    one, other = Counting("one"), Counting("other")
-
-    run_trials(lambda: split, [one], range(2), tmp_path)
-    results = run_trials(lambda: split, [one, other], range(3), tmp_path)
-
-    assert (one.runs, other.runs) == ([0, 1, 2], [0, 1, 2])
-    assert [(found.name, found.seed) for found in results] == [(n, s) for n in ("one", "other") for s in range(3)]
-    assert [found.answers["seed of all"].tolist() for found in results] == [[0], [1], [2]] * 2
-    changed = replace(one, configuration={"size": 2})
-    run_trials(lambda: split, [changed], range(1), tmp_path)
-    assert one.runs == [0, 1, 2, 0]
-
-
-def cyclists_split() -> CategorySplit:
-    return CategorySplit.leave_last_out(cyclists(), catalogue(8))
-
-
-def test_a_worker_process_runs_all_of_a_seed_and_reports_every_trial(tmp_path: Path) -> None:
-    told: list[str] = []
-
-    results = run_trials(
-        cyclists_split, [Counting("one"), Counting("other")], [7], tmp_path, jobs=2, report=told.append
-    )
-
-    assert [found.answers["seed of all"].tolist() for found in results] == [[7], [7]]
-    assert [line.split(":")[0] for line in told] == ["one, seed 7", "other, seed 7"]
 
 
 def test_every_study_writes_a_page_its_numbers_and_a_plot(
