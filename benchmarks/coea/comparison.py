@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.coea.choice import ValidationPoint, choose
 from benchmarks.coea.code_digest import code_of
 from benchmarks.coea.metrics import LIST_LENGTH, mean, measures, ranked
-from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Recommender, Setting
+from benchmarks.coea.protocol import TRADING, CategorySplit, Episodes, Family, Method, Recommender, Setting
 from benchmarks.coea.shared_trainings import SharedTrainings
 from benchmarks.coea.trial import Answers, TrialResult, run_trials
 
@@ -156,7 +156,7 @@ def compare(
         found = [one for one in lists if one.name == method.name]
         if not found:
             continue
-        exploitation = max(qualities, default=None) if method.family in ("exploration", "coea") else None
+        exploitation = max(qualities, default=None) if method.family in TRADING else None
         chosen = choose(points[method.name], exploitation)
         per_seed = [_measure(one.answers["test"][chosen], split.test, split, cutoffs) for one in found]
         results.append(

@@ -38,8 +38,12 @@ _TIME_SHARES = (0.8, 0.9)
 Setting = Mapping[str, float]
 """One choice of a method's trade-off parameters between quality and novelty, by name; empty where it has none."""
 
-Family = Literal["reference", "exploitation", "exploration", "coea"]
-"""What a method is compared as; references (popularity, random) are no one's best baseline."""
+Family = Literal["reference", "exploitation", "exploration", "control", "coea"]
+"""What a method is compared as; references (popularity, random) are no one's best baseline, controls are relevance with
+a fixed bonus for what is new."""
+
+TRADING: frozenset[Family] = frozenset({"exploration", "control", "coea"})
+"""Families whose settings trade quality for novelty; of the others the best quality is reported."""
 
 
 @dataclass(frozen=True)

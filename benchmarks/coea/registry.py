@@ -24,6 +24,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "neural_linear_bandit": ("NLB",),
     "kerec": ("LLM-KERec",),
     "google": ("Google-v1", "Google-v2"),
+    "controls": ("Popularity + bonus", "Category ranker + bonus"),
     "coea": ("CoEA", "CoEA w/o Long", "CoEA w/o Short", "CoEA w/o R-LLM", "CoEA w/o KL"),
 }
 """Module → names of its rows."""

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.coea.choice import QUALITY_KEPT, reaches
 from benchmarks.coea.comparison import Comparison, MethodResult
-from benchmarks.coea.protocol import CategorySplit, Family
+from benchmarks.coea.protocol import TRADING, CategorySplit, Family
 from serendipity.layout import write_atomically
 from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
 
@@ -25,13 +25,14 @@ JSON_REPORT = "coea.json"
 MARKDOWN_REPORT = "report.md"
 TRADE_OFF_PLOT = "trade-off.png"
 
-_AGAINST: tuple[Family, ...] = ("exploitation", "exploration")
+_AGAINST: tuple[Family, ...] = ("exploitation", "exploration", "control")
 _WHOLE = "CoEA"
 """The row that its ablations are compared with."""
 _COLOURS: Mapping[str, str] = {
     "reference": "tab:gray",
     "exploitation": "tab:blue",
     "exploration": "tab:orange",
+    "control": "tab:green",
     "coea": "tab:red",
 }
 
@@ -198,7 +199,7 @@ def _table(comparison: Comparison, names: tuple[str, ...]) -> list[str]:
 
 def _mark(comparison: Comparison, result: MethodResult) -> str:
     """A star where no setting kept the quality asked for."""
-    if result.family not in ("exploration", "coea"):
+    if result.family not in TRADING:
         return ""
     best = max(
         (point.quality for other in comparison.results if other.family == "exploitation" for point in other.validation),
@@ -222,12 +223,12 @@ def _ratios(comparison: Comparison, found: _Ratios) -> list[str]:
 
 def _against(comparison: Comparison, found: _Ratios, names: tuple[str, ...], family: Family) -> list[str]:
     best = [one for name in names if (one := comparison.best(family, name)) is not None]
-    explorers = [result for result in comparison.results if result.family in ("exploration", "coea")]
+    explorers = [result for result in comparison.results if result.family in TRADING]
     if not best or not explorers:
         return []
     return [
         "",
-        f"To the {family} baseline that is best by the measure:",
+        f"To the {family}{'' if family == 'control' else ' baseline'} that is best by the measure:",
         "",
         *_heads([f"{name}, {one.name}" for name, one in zip(names, best, strict=True)]),
         *(
