@@ -86,8 +86,10 @@ def run_trials(
     for facts, seed, trial in calls:
         if not kept.check_call_in_cache(facts, seed, trial, split, None, report):
             chains.setdefault((seed, sharing(trial)), []).append((facts, seed, trial))
-    # Arrays are pickled, not mapped: a mapped one is read-only, which PyTorch warns of.
-    Parallel(jobs, max_nbytes=None)(delayed(_run)(kept, chain, split, report) for chain in chains.values())
+    # Arrays are pickled, not mapped: a mapped one is read-only, which PyTorch warns of. Nothing waits in a worker: it
+    # would go on with it after this process was killed.
+    parallel = Parallel(jobs, max_nbytes=None, pre_dispatch="n_jobs", batch_size=1)
+    parallel(delayed(_run)(kept, chain, split, report) for chain in chains.values())
     return [kept(*call, split, SharedTrainings(), report) for call in calls]
 
 
