@@ -12,19 +12,27 @@ third, every method refitted on the first 90 %.
 from __future__ import annotations
 
 import argparse
-
-from serendipity.tools.subjects import add_subjects
+from importlib import import_module
 
 SUBJECTS = {
     "channel": "serendipity.tools.evaluate_channel",
     "interests": "serendipity.tools.evaluate_interests",
     "towers": "serendipity.tools.evaluate_towers",
 }
+"""Subject → module with add_arguments(parser) and run(args), whose docstring describes it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip evaluate`."""
-    add_subjects(parser, SUBJECTS)
+    choices = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
+    for name, module in SUBJECTS.items():
+        subject = import_module(module)
+        below = choices.add_parser(
+            name, help=(subject.__doc__ or "").splitlines()[0], description=subject.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        subject.add_arguments(below)
+        below.set_defaults(run_subject=subject.run)
 
 
 def run(args: argparse.Namespace) -> int:
