@@ -1,28 +1,42 @@
-"""Replay the held-out period through the real pipeline, beside popularity, ALS and BPR.
+"""Replay the held-out period through the real pipeline, beside simple controls that are tuned as carefully.
 
-Builds <out> first, with the latest clicks held out, unless it is up to date. With --target a running service that
-serves this build's snapshot is asked over gRPC instead of the pipeline in this process.
+    serendip evaluate channel --dataset complete-journey                        three seeds, and a young host besides
+    serendip evaluate channel --dataset path/to/folder --seeds 0 --young        one build of your own logs, and no more
+
+A build a seed is made, with the latest clicks held out, unless it is up to date: <build> for the first, <build>-seed-N
+for the others, which train the towers anew. A young host is built from a share of the users, several times. With
+--target a running service that serves the first build's snapshot is asked instead of the pipeline in this process.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
+import shlex
+import shutil
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from serendipity import layout
-from serendipity.offline.build_config import BuildConfigError, load_build_config
-from serendipity.offline.datasets.adapter import DatasetError
+from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
+from serendipity.offline.datasets.registry import prepare
+from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
-from serendipity.offline.evaluate.channel_report import ChannelReport, to_markdown, write_report
-from serendipity.offline.evaluate.held_out_build import evaluate_build
-from serendipity.offline.evaluate.replay import Advance, Recall, ReplayError
-from serendipity.offline.logs.errors import LogsError
+from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost, to_markdown, write_report
+from serendipity.offline.evaluate.held_out_build import evaluate_builds, young_host
+from serendipity.offline.evaluate.replay import ReplayError
+from serendipity.offline.evaluate.young_host import sample_users
 from serendipity.tools.build import build_and_place
 from serendipity.tools.pipeline import open_pipeline, open_service
+
+_TRAINED = ("towers", "snapshot", "snapshots", "calibration", "canary", "models", "state")
+"""What a build of another seed makes for itself."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,43 +45,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET-held-out)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with the build's configuration")
     parser.add_argument("--hold-out", type=float, default=0.1, metavar="SHARE", help="latest clicks held out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the towers and of ALS")
+    parser.add_argument(
+        "--young", type=float, nargs="*", default=[0.01, 0.05], metavar="SHARE", help="users of a young host"
+    )
+    parser.add_argument("--draws", type=int, default=3, help="young hosts of each share")
     parser.add_argument("--target", metavar="HOST:PORT", help="ask this service, which serves the build's snapshot")
     parser.add_argument("--users", type=int, default=0, help="users replayed at most; 0: all")
-    parser.add_argument("--no-baselines", action="store_true", help="leave popularity, ALS and BPR out")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write channel.md and channel.json here")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write channel.md, .json and .png here")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build what is missing, replay, print the report; returns 1 when something is refused."""
-    console = Console()
-    build = args.build or Path("var") / f"{Path(args.dataset).name}-held-out"
+    console, started = Console(), time.time()
     try:
-        config = load_build_config(args.config, {"dataset": args.dataset, "hold_out": args.hold_out})
-        build_and_place(config, build, console)
-        evaluation = ChannelEvaluationConfig(max_users=args.users)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("users replayed", total=None)
-
-            def advance(done: int) -> None:
-                progress.advance(task, done)
-
-            if args.target:
-                with open_service(args.target) as recall:
-                    report = _evaluate(build, evaluation, recall, args, advance)
-            else:
-                report = _evaluate(build, evaluation, None, args, advance)
-    except (BuildConfigError, DatasetError, LogsError, ReplayError, layout.SnapshotError) as error:
+        report = _evaluate(args, console)
+    except (BuilderError, ReplayError, layout.SnapshotError) as error:
         print(f"serendip evaluate channel: {error}", file=sys.stderr)
         return 1
-    console.print(to_markdown(report), markup=False, highlight=False)
+    heading = (
+        f"`{shlex.join(['serendip', *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d', time.gmtime(started))}, "
+        f"{os.cpu_count()} cores ({platform.machine()}), {time.time() - started:,.0f} s."
+    )
+    console.print(to_markdown(report, heading), markup=False, highlight=False, soft_wrap=True)
     if args.out:
-        write_report(report, args.out)
+        write_report(report, heading, args.out)
     return 0
 
 
-def _evaluate(
-    build: Path, config: ChannelEvaluationConfig, recall: Recall | None, args: argparse.Namespace, advance: Advance
+def _evaluate(args: argparse.Namespace, console: Console) -> ChannelReport:
+    if args.target and len(args.seeds) > 1:
+        raise BuildConfigError(f"--seeds: found {len(args.seeds)} with --target, expected the one that is served")
+    build = args.build or Path("var") / f"{Path(args.dataset).name}-held-out"
+    # Answers do not ask InterestGPT: it refreshes interests near-line.
+    given = {"dataset": args.dataset, "hold_out": args.hold_out, "interest_gpt": {"enabled": False}}
+    config = load_build_config(args.config, given)
+    evaluation = ChannelEvaluationConfig(max_users=args.users)
+    builds = {seed: build if seed == args.seeds[0] else Path(f"{build}-seed-{seed}") for seed in args.seeds}
+    for seed, directory in builds.items():
+        if directory != build and not directory.exists():
+            shutil.copytree(build, directory, ignore=shutil.ignore_patterns(*_TRAINED))
+        towers = config.towers.model_copy(update={"seed": seed})
+        build_and_place(config.model_copy(update={"towers": towers}), directory, console)
+    report = _replayed(builds, evaluation, console, args.target)
+    young = [_young(args, config, build, share, evaluation, console) for share in args.young]
+    return replace(report, young=tuple(young))
+
+
+def _young(
+    args: argparse.Namespace,
+    config: BuildConfig,
+    build: Path,
+    share: float,
+    evaluation: ChannelEvaluationConfig,
+    console: Console,
+) -> YoungHost:
+    host = prepare(args.dataset, build)
+    level = config.logs.novelty_level if "novelty_level" in config.logs.model_fields_set else host.novelty_level
+    logs = config.logs.model_copy(update={"novelty_level": level})
+    reports = []
+    for draw in range(args.draws):
+        directory = Path(f"{build}-young") / f"{share:g}-{draw}"
+        users = sample_users(host.directory, directory / "sample", share, draw, int(time.time()))
+        console.print(f"young host: {share:.0%} of the users, draw {draw}: {users:,}")
+        of_draw = config.model_copy(update={"dataset": str(directory / "sample"), "logs": logs})
+        build_and_place(of_draw, directory / "build", console)
+        reports.append(_replayed({0: directory / "build"}, evaluation, console))
+    return young_host(share, reports)
+
+
+def _replayed(
+    builds: dict[int, Path], config: ChannelEvaluationConfig, console: Console, target: str | None = None
 ) -> ChannelReport:
-    return evaluate_build(
-        build, open_pipeline, config, recall=recall, with_baselines=not args.no_baselines, advance=advance
-    )
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("controls tried and users replayed", total=None)
+
+        def advance(done: int) -> None:
+            progress.advance(task, done)
+
+        if target:
+            with open_service(target) as recall:
+                return evaluate_builds(builds, open_pipeline, config, recall=recall, advance=advance)
+        return evaluate_builds(builds, open_pipeline, config, advance=advance)

@@ -1,4 +1,4 @@
-"""Compare the towers with popularity, ALS and BPR on held-out time, λ = 0 against λ > 0, over several seeds.
+"""Compare the towers with tuned controls on held-out time, λ = 0 against λ > 0, over several seeds.
 
 Reads the logs and interests of a build over all clicks and holds the last 10 % of the clicks out itself. Without such a
 build, both are made first. Writes towers.json and towers.md.

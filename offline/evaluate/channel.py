@@ -1,32 +1,36 @@
-"""Replays held-out time through the real pipeline and measures what it recalled.
+"""Replays held-out time through the real pipeline and measures what it recalled, beside the controls.
 
-STRICT answers are judged against novel targets, answers without a novelty policy against all targets, baselines by
-their lists under the same protocol (serendipity.offline.evaluate.held_out). Users without a click before the cut are
-measured apart.
+Everybody is judged alike (serendipity.offline.evaluate.measures): STRICT answers and the controls' novel lists, of the
+same users, candidates and depth, and again with what the host has already, its own lists, excluded: the top of ALS ×
+trend and of the popularity of 28 days, without regard to novelty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from serendipity.novelty import NO_CATEGORY, clicked_categories, is_novel
+from serendipity.novelty import is_novel
 from serendipity.offline.calibration import Outcomes, Reliability, reliability
-from serendipity.offline.evaluate.channel_report import (
-    Accuracy,
-    ChannelReport,
-    Comparison,
-    FilterEffect,
-    Percentiles,
-    SourceContribution,
+from serendipity.offline.evaluate.channel_report import Answers, ChannelReport, ColdUsers, Percentiles, Sessions
+from serendipity.offline.evaluate.control_choice import (
+    ALS_TREND,
+    POPULARITY,
+    Chosen,
+    Grid,
+    Period,
+    choose_controls,
+    validation_starts,
 )
-from serendipity.offline.evaluate.held_out import HeldOut, Targets
-from serendipity.offline.evaluate.metrics import coverage_at, hits, ndcg_at, recall_at
+from serendipity.offline.evaluate.held_out import HeldOut, Score, Targets
+from serendipity.offline.evaluate.measures import Judge
+from serendipity.offline.evaluate.methods import RankedLists, measure_methods
+from serendipity.offline.evaluate.metrics import coverage_at, hits, recall_at
 from serendipity.offline.evaluate.replay import (
     SOURCES,
     Advance,
@@ -37,10 +41,15 @@ from serendipity.offline.evaluate.replay import (
     replay,
     source_name,
 )
-from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
+from serendipity.offline.evaluate.searches import opening_searches, with_searches
+from serendipity.offline.evaluate.source_worth import give_places, source_worths
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
+
+CHANNEL = "channel"
+
+_STRICT = channel_pb2.NOVELTY_POLICY_STRICT
 
 
 class ChannelEvaluationConfig(BaseModel):
@@ -48,96 +57,192 @@ class ChannelEvaluationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    depths: tuple[int, ...] = (20, 100)
-    """K of Recall@K and NDCG@K, ascending; the largest is the number of candidates asked for."""
+    depths: tuple[int, int] = (20, 100)
+    """K of every measure, ascending; the larger is the number of candidates asked for, and of each list of the host."""
     max_users: Annotated[int, Field(ge=0)] = 0
     """Users replayed at most, sampled; 0: all."""
     bootstrap_samples: Annotated[int, Field(ge=1)] = 2_000
     """Resamples of users behind each interval."""
-    reliability_bins: Annotated[int, Field(ge=1)] = 10
-    """Bins of the reliability table."""
+    grid: Grid = Grid()
+    """Parameters that are tried for the controls."""
     seed: int = 20_240_601
     """Seed of the sample of users and of the bootstrap."""
 
 
 @dataclass(frozen=True)
-class BaselineLists:
-    """One baseline's ranked rows, −1 for none.
-
-    all: [len(held_out.targets), K]; novel: [len(held_out.novel), K], of novel categories only.
+class SeedReplay:
+    """The channel built with one seed. strict: its answers; cold: those to users without a click before the cut;
+    searched, unsearched: those to users whose session opens with a search, with it and without.
     """
 
-    all: NDArray[np.int64]
-    novel: NDArray[np.int64]
+    seed: int
+    lists: tuple[RankedLists, ...]
+    strict: Replay
+    cold: Replay
+    searched: Replay
+    unsearched: Replay
 
 
-def evaluate_channel(
-    recall: Recall,
-    histories: Histories,
-    catalogue: Catalogue,
-    held_out: HeldOut,
-    *,
-    dataset: str,
-    config: ChannelEvaluationConfig | None = None,
-    baselines: Mapping[str, BaselineLists] | None = None,
-    advance: Advance = lambda _: None,
-) -> ChannelReport:
-    """Replay [held_out.cut, held_out.until) and measure it.
+@dataclass(frozen=True)
+class ChannelEvaluation:
+    """A held-out period with everything that the channel is judged by, made before the channel is asked.
 
-    recall: the pipeline over a snapshot built as of held_out.cut. Baselines are compared on the users replayed.
-    Raises ReplayError when an answer does not belong to this catalogue.
+    chosen: the controls; users: [n] numbers, ascending, of those asked; host: [n, 2·K] item rows that the host has;
+    popular: [n, 2·K] novel rows, most popular first; lists: the controls'.
     """
-    config = config or ChannelEvaluationConfig()
-    rng = np.random.default_rng(config.seed)
-    cold = cold_targets(histories, held_out)
-    rolling = rolling_novel_targets(histories, held_out)
-    warm_users = _sample(held_out.targets.users, config.max_users, rng)
-    cold_users = _sample(cold.users, config.max_users, rng)
-    count = max(config.depths)
 
-    def ask(users: NDArray[np.int64], policy: channel_pb2.NoveltyPolicy) -> Replay:
-        requests = ReplayRequests(count, policy)
-        return replay(recall, histories, catalogue, users, held_out.cut, requests, advance=advance)
+    histories: Histories
+    catalogue: Catalogue
+    config: ChannelEvaluationConfig
+    chosen: tuple[Chosen, ...]
+    period: Period
+    users: NDArray[np.int64]
+    judge: Judge
+    host: NDArray[np.int64]
+    popular: NDArray[np.int64]
+    lists: tuple[RankedLists, ...]
+    searches: dict[int, str] = field(default_factory=dict)
 
-    strict = ask(warm_users, channel_pb2.NOVELTY_POLICY_STRICT)
-    free = ask(warm_users, channel_pb2.NOVELTY_POLICY_OFF)
-    of_cold = ask(cold_users, channel_pb2.NOVELTY_POLICY_STRICT)
-    novel_returned, returned = _novel_returned(strict, held_out)
-    everyone = Targets.from_pairs(*_pairs_of(held_out.targets, warm_users))
-    compared = {
-        name: _compare(strict, free, lists, held_out, warm_users, config, rng)
-        for name, lists in (baselines or {}).items()
-    }
-    return ChannelReport(
-        dataset=dataset,
-        snapshots=tuple(sorted({*strict.snapshots, *free.snapshots, *of_cold.snapshots})),
-        calibrations=tuple(sorted({*strict.calibrations, *free.calibrations, *of_cold.calibrations})),
-        cut=held_out.cut,
-        until=held_out.until,
-        users=len(strict),
-        fill=float(strict.returned.mean() / count) if len(strict) else 0.0,
-        full_answers=float((strict.returned == count).mean()) if len(strict) else 0.0,
-        novelty_rate=novel_returned / returned if returned else 1.0,
-        violations=returned - novel_returned,
-        mean_unexpectedness=float(strict.unexpectedness[strict.rows >= 0].mean()) if returned else 0.0,
-        categories_per_answer=_categories_per_answer(strict, catalogue.item_categories),
-        degraded_answers=int(strict.degraded.sum() + free.degraded.sum() + of_cold.degraded.sum()),
-        degraded_reasons=strict.degraded_reasons,
-        coverage={k: coverage_at(strict.rows, len(catalogue), k) for k in config.depths},
-        all=_accuracy(free, everyone, config.depths),
-        novel=_accuracy(strict, _of_users(held_out.novel, warm_users), config.depths),
-        rolling_novel=_accuracy(strict, _of_users(rolling, warm_users), config.depths),
-        cold=_accuracy(of_cold, _of_users(cold, cold_users), config.depths),
-        cold_users=len(of_cold),
-        cold_fill=float(of_cold.returned.mean() / count) if len(of_cold) else 0.0,
-        sources=_contributions(strict, _of_users(held_out.novel, warm_users)),
-        filters=_filter_effects(strict, everyone, held_out, catalogue),
-        reliability=_reliabilities(strict, of_cold, histories, held_out, config.reliability_bins),
-        latency=_latency(strict),
-        baselines=compared,
-        novel_category_keys=strict.novel_category_keys,
-        cold_novel_category_keys=of_cold.novel_category_keys,
-    )
+    @classmethod
+    def prepare(
+        cls,
+        histories: Histories,
+        catalogue: Catalogue,
+        cut: int,
+        until: int,
+        seeds: Sequence[int],
+        config: ChannelEvaluationConfig,
+        advance: Advance = lambda _: None,
+    ) -> ChannelEvaluation:
+        """Choose the controls on what came before the cut, fit them on it, and rank for [cut, until).
+
+        seeds: of the controls that a seed changes. Raises ValueError where nobody can be judged.
+        """
+        chosen = choose_controls(histories, catalogue, cut, config.grid, advance)
+        period = Period.of(histories, catalogue, validation_starts(histories, cut)[0], cut, until)
+        held_out = period.held_out
+        users = _sample(held_out.novel.users, config.max_users, np.random.default_rng(config.seed))
+        if not len(users):
+            raise ValueError(f"evaluation: found no novel target in [{cut}, {until}), expected a longer period")
+        depth = max(config.depths)
+
+        def rank(score: Score, k: int, *, novel: bool, excluded: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+            return held_out.top_k(score, users, k, novel=novel, excluded=excluded)
+
+        own = {one.control.name: one for one in chosen}
+        ours = {name: own[name].control.fit(period, own[name].parameters, seeds[0]) for name in (ALS_TREND, POPULARITY)}
+        host = np.concatenate([rank(score, depth, novel=False) for score in ours.values()], axis=1)
+        lists = []
+        for one in chosen:
+            for seed in seeds if one.control.seeded else (None,):
+                score = one.control.fit(period, one.parameters, seed or 0)
+                novel = rank(score, depth, novel=True)
+                lists.append(
+                    RankedLists(one.control.name, "control", seed, novel, rank(score, depth, novel=True, excluded=host))
+                )
+                advance(1)
+        return cls(
+            histories=histories,
+            catalogue=catalogue,
+            config=config,
+            chosen=chosen,
+            period=period,
+            users=users,
+            judge=Judge.of(held_out, period.statistics, users, host),
+            host=host,
+            popular=rank(ours[POPULARITY], 2 * depth, novel=True),
+            lists=tuple(lists),
+            searches=opening_searches(histories, held_out),
+        )
+
+    def replay(self, recall: Recall, seed: int, advance: Advance = lambda _: None) -> SeedReplay:
+        """Ask the pipeline over a snapshot built as of the cut. seed: what it was built with.
+
+        Raises ReplayError when an answer does not belong to this catalogue.
+        """
+        cut, depth = self.period.held_out.cut, max(self.config.depths)
+
+        def ask(
+            users: NDArray[np.int64], sources: frozenset[int] | None = None, *, host: bool = False, by: Recall = recall
+        ) -> Replay:
+            requests = ReplayRequests(depth, _STRICT, sources=sources, host=self.host if host else None)
+            return replay(by, self.histories, self.catalogue, users, cut, requests, advance=advance)
+
+        strict = ask(self.users)
+        lists = [RankedLists(CHANNEL, "channel", seed, strict.rows, ask(self.users, host=True).rows)]
+        for source in SOURCES:
+            name = source_name(source)
+            if name in strict.source_totals:
+                alone = frozenset({source})
+                rows, exclusive = ask(self.users, alone).rows, ask(self.users, alone, host=True).rows
+                lists.append(RankedLists(f"source {name} alone", "source", seed, rows, exclusive))
+                exchanged = give_places(strict.rows, (strict.sources == source) & (strict.rows >= 0), self.popular)
+                lists.append(RankedLists(f"channel, popularity for {name}", "exchange", seed, exchanged))
+        cold = _sample(
+            cold_targets(self.histories, self.period.held_out).users, self.config.max_users, _rng(self.config)
+        )
+        opened = np.array(sorted(self.searches.keys() & set(self.users.tolist())), np.int64)
+        searching = with_searches(recall, self.histories, self.searches)
+        return SeedReplay(seed, tuple(lists), strict, ask(cold), ask(opened, by=searching), ask(opened))
+
+    def report(self, dataset: str, replays: Sequence[SeedReplay]) -> ChannelReport:
+        """Put all figures together; of the replays, answers and scores are described by the first."""
+        held_out, depths, rng = self.period.held_out, self.config.depths, _rng(self.config)
+        ordered = [*self.lists, *(one for run in replays for one in run.lists)]
+        first = replays[0]
+        return ChannelReport(
+            dataset=dataset,
+            snapshots=tuple(snapshot for run in replays for snapshot in run.strict.snapshots),
+            cut=held_out.cut,
+            until=held_out.until,
+            users=len(self.users),
+            targets=len(self.judge.targets.rows),
+            depths=depths,
+            bootstrap_samples=self.config.bootstrap_samples,
+            chosen=self.chosen,
+            methods=measure_methods(ordered, self.judge, depths),
+            sources=tuple(source_worths([run.strict for run in replays], self.judge, self.popular, rng)),
+            answers=self._answers(first.strict),
+            cold=_cold_users(first.cold, cold_targets(self.histories, held_out), depths),
+            sessions=self._sessions(first),
+            reliability=_reliabilities(first.strict, first.cold, self.histories, held_out),
+            novel_category_keys=first.strict.novel_category_keys,
+        )
+
+    def _answers(self, strict: Replay) -> Answers:
+        held_out, depth = self.period.held_out, max(self.config.depths)
+        there = strict.rows >= 0
+        novel = sum(
+            int(is_novel(held_out.item_categories[rows[here]], held_out.clicked[user]).sum())
+            for user, rows, here in zip(strict.users.tolist(), strict.rows, there, strict=True)
+        )
+        categories = [len(np.unique(held_out.item_categories[rows[rows >= 0]])) for rows in strict.rows]
+        times = {"caller": strict.seconds, **strict.stage_seconds}
+        return Answers(
+            fill=float(strict.returned.mean() / depth),
+            violations=int(there.sum()) - novel,
+            categories=float(np.mean(categories)),
+            coverage=coverage_at(strict.rows, len(self.catalogue), depth),
+            degraded=int(strict.degraded.sum()),
+            degraded_reasons=strict.degraded_reasons,
+            milliseconds={
+                name: Percentiles(*(float(value) for value in np.percentile(seconds, (50, 99)) * 1e3))
+                for name, seconds in times.items()
+            },
+        )
+
+    def _sessions(self, run: SeedReplay) -> Sessions | None:
+        users = run.searched.users
+        if not len(users):
+            return None
+        chosen = np.searchsorted(self.users, users)
+        judge = Judge.of(self.period.held_out, self.period.statistics, users, self.host[chosen])
+        lists = [
+            *(RankedLists(one.name, one.kind, one.seed, one.novel[chosen]) for one in self.lists),
+            RankedLists("channel, without the search", "channel", run.seed, run.unsearched.rows),
+            RankedLists("channel, with the search", "channel", run.seed, run.searched.rows),
+        ]
+        return Sessions(len(users), measure_methods(lists, judge, self.config.depths))
 
 
 def cold_targets(histories: Histories, held_out: HeldOut) -> Targets:
@@ -150,169 +255,33 @@ def cold_targets(histories: Histories, held_out: HeldOut) -> Targets:
     return Targets.from_pairs(pairs[0], pairs[1])
 
 
-def rolling_novel_targets(histories: Histories, held_out: HeldOut) -> Targets:
-    """Keep the targets whose category is not among the latest 200 clicks just before the user's first click on them."""
-    num_categories = held_out.clicked.shape[1] - 1
-    owners: list[int] = []
-    rows: list[int] = []
-    for i, user in enumerate(held_out.targets.users.tolist()):
-        wanted = held_out.targets.rows[held_out.targets.offsets[i] : held_out.targets.offsets[i + 1]]
-        start = int(histories.offsets[user])
-        first = start + histories.count_before(user, held_out.cut)
-        last = start + histories.count_before(user, held_out.until)
-        clicked, position = np.unique(histories.items[first:last] - 1, return_index=True)
-        clicks = first + position[np.searchsorted(clicked, wanted)]
-        known: dict[int, NDArray[np.bool_]] = {}
-        for row, click in zip(wanted.tolist(), clicks.tolist(), strict=True):
-            time = int(histories.times[click])
-            # Clicks of one basket share one moment, and so one history.
-            if time not in known:
-                known[time] = clicked_categories(histories.clicks_before(user, time), num_categories)
-            if not known[time][held_out.item_categories[row]]:
-                owners.append(user)
-                rows.append(row)
-    return Targets.from_pairs(np.array(owners, np.int64), np.array(rows, np.int64))
-
-
-def _accuracy(answers: Replay, targets: Targets, depths: tuple[int, ...]) -> Accuracy:
-    return _accuracy_of(answers.rows_of(targets.users), targets, depths)
-
-
-def _accuracy_of(ranked: NDArray[np.int64], targets: Targets, depths: tuple[int, ...]) -> Accuracy:
-    if not len(targets):
-        return Accuracy(0, 0, 0, dict.fromkeys(depths, float("nan")), dict.fromkeys(depths, float("nan")))
-    hit = hits(ranked, targets)
-    return Accuracy(
-        users=len(targets),
-        targets=len(targets.rows),
-        found=int(hit.sum()),
-        recall={k: float(recall_at(hit, targets, k).mean()) for k in depths},
-        ndcg={k: float(ndcg_at(hit, targets, k).mean()) for k in depths},
+def _cold_users(answers: Replay, targets: Targets, depths: Sequence[int]) -> ColdUsers | None:
+    if not len(answers):
+        return None
+    asked = targets.of_users(answers.users)
+    hit = hits(answers.rows_of(asked.users), asked)
+    return ColdUsers(
+        users=len(answers),
+        fill=float(answers.returned.mean() / answers.count),
+        recall={k: float(recall_at(hit, asked, k).mean()) for k in depths},
     )
 
 
-def _contributions(strict: Replay, novel: Targets) -> dict[str, SourceContribution]:
-    is_hit = np.zeros(strict.rows.shape, np.bool_)
-    if len(novel):
-        is_hit[np.searchsorted(strict.users, novel.users)] = hits(strict.rows_of(novel.users), novel)
-    result = {}
-    for column, source in enumerate(SOURCES):
-        totals = strict.source_totals.get(source_name(source))
-        if totals is None:
-            continue
-        found = strict.found_by[:, :, column]
-        alone = found & (strict.found_by.sum(axis=2) == 1)
-        led_hits = int((is_hit & (strict.sources == source)).sum())
-        result[source_name(source)] = SourceContribution(
-            requested=totals.requested,
-            found=totals.found,
-            returned=totals.returned,
-            hits=led_hits,
-            also_found=int((is_hit & found).sum()),
-            unique_hits=int((is_hit & alone).sum()),
-            hit_rate=led_hits / totals.returned if totals.returned else 0.0,
-            states=totals.states,
-        )
-    return result
-
-
-def _filter_effects(
-    strict: Replay, targets: Targets, held_out: HeldOut, catalogue: Catalogue
-) -> dict[str, FilterEffect]:
-    """Count targets each rule forbids. `excluded` and `served` forbid none: targets are new, and nothing was shown."""
-    owners = np.repeat(targets.users, targets.counts)
-    categories = catalogue.item_categories[targets.rows]
-    forbidden = {
-        "novelty": held_out.clicked[owners, categories],
-        "category": categories == NO_CATEGORY,
-        "availability": ~catalogue.available[targets.rows],
-        "excluded": np.zeros(len(owners), np.bool_),
-        "served": np.zeros(len(owners), np.bool_),
-    }
-    return {
-        name: FilterEffect(totals.kept, totals.removed, int(forbidden[name].sum()) if name in forbidden else None)
-        for name, totals in strict.filter_totals.items()
-    }
-
-
-def _reliabilities(
-    warm: Replay, cold: Replay, histories: Histories, held_out: HeldOut, num_bins: int
-) -> dict[str, Reliability]:
+def _reliabilities(warm: Replay, cold: Replay, histories: Histories, held_out: HeldOut) -> dict[str, Reliability]:
     """Reliability of the scores of everyone asked, by leading source, and of cold users alone."""
     parts = [outcomes(answers, histories, held_out.cut, held_out.until) for answers in (warm, cold)]
-    scores = [answers.scores[answers.rows >= 0] for answers in (warm, cold)]
     everything = Outcomes.concatenate(parts)
-    predicted = np.concatenate(scores)
+    predicted = np.concatenate([answers.scores[answers.rows >= 0] for answers in (warm, cold)])
     groups = {"all": np.ones(len(everything), np.bool_)}
     groups |= {source_name(source): everything.sources == source for source in SOURCES}
     groups["cold users"] = np.arange(len(everything)) >= len(parts[0])
     return {
-        name: reliability(predicted[chosen], everything.hits[chosen], num_bins)
-        for name, chosen in groups.items()
-        if chosen.any()
+        name: reliability(predicted[chosen], everything.hits[chosen]) for name, chosen in groups.items() if chosen.any()
     }
 
 
-def _compare(
-    strict: Replay,
-    free: Replay,
-    lists: BaselineLists,
-    held_out: HeldOut,
-    users: NDArray[np.int64],
-    config: ChannelEvaluationConfig,
-    rng: np.random.Generator,
-) -> Comparison:
-    def measure(answers: Replay, ranked: NDArray[np.int64], targets: Targets) -> tuple[Accuracy, dict[int, Ratio]]:
-        some = _of_users(targets, users)
-        ranked = ranked[np.isin(targets.users, users)]
-        accuracy = _accuracy_of(ranked, some, config.depths)
-        if not len(some):
-            return accuracy, {}
-        ours, theirs = hits(answers.rows_of(some.users), some), hits(ranked, some)
-        ratios = {
-            k: bootstrap_ratio(
-                recall_at(ours, some, k), recall_at(theirs, some, k), rng, samples=config.bootstrap_samples
-            )
-            for k in config.depths
-        }
-        return accuracy, ratios
-
-    of_all, all_ratio = measure(free, lists.all, held_out.targets)
-    of_novel, novel_ratio = measure(strict, lists.novel, held_out.novel)
-    return Comparison(of_all, of_novel, all_ratio, novel_ratio)
-
-
-def _novel_returned(strict: Replay, held_out: HeldOut) -> tuple[int, int]:
-    """Count the candidates that are novel at the cut, and all."""
-    present = strict.rows >= 0
-    novel = 0
-    for user, rows, here in zip(strict.users.tolist(), strict.rows, present, strict=True):
-        novel += int(is_novel(held_out.item_categories[rows[here]], held_out.clicked[user]).sum())
-    return novel, int(present.sum())
-
-
-def _categories_per_answer(answers: Replay, item_categories: NDArray[np.int32]) -> float:
-    counts = [len(np.unique(item_categories[rows[rows >= 0]])) for rows in answers.rows]
-    return float(np.mean(counts)) if counts else 0.0
-
-
-def _latency(answers: Replay) -> dict[str, Percentiles]:
-    times = {"caller": answers.seconds, **answers.stage_seconds}
-    return {
-        name: Percentiles(float(np.percentile(seconds, 50) * 1e3), float(np.percentile(seconds, 99) * 1e3))
-        for name, seconds in times.items()
-        if len(seconds)
-    }
-
-
-def _of_users(targets: Targets, users: NDArray[np.int64]) -> Targets:
-    return Targets.from_pairs(*_pairs_of(targets, users))
-
-
-def _pairs_of(targets: Targets, users: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    owners = np.repeat(targets.users, targets.counts)
-    chosen = np.isin(owners, users)
-    return owners[chosen], targets.rows[chosen]
+def _rng(config: ChannelEvaluationConfig) -> np.random.Generator:
+    return np.random.default_rng(config.seed)
 
 
 def _sample(users: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:

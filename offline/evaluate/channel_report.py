@@ -1,59 +1,33 @@
-"""What an evaluation of the channel found, as data, as JSON and as Markdown."""
+"""What an evaluation of the channel found, as data, as JSON, as Markdown and as a plot."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
 from serendipity.layout import write_atomically
 from serendipity.offline.calibration import Reliability
-from serendipity.offline.evaluate.novel_category_keys import KEYS
+from serendipity.offline.evaluate.control_choice import Chosen
+from serendipity.offline.evaluate.measures import EXCLUSIVE, RARITY_EXPONENT, RECALLS
+from serendipity.offline.evaluate.methods import MethodResult
+from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.evaluate.significance import Ratio
+from serendipity.offline.evaluate.source_worth import SourceWorth
 
 JSON_REPORT = "channel.json"
 MARKDOWN_REPORT = "channel.md"
+PLOT = "channel.png"
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Means over the users who have such a target. recall, ndcg: K → value; found: targets within the largest K."""
-
-    users: int
-    targets: int
-    found: int
-    recall: Mapping[int, float]
-    ndcg: Mapping[int, float]
-
-
-@dataclass(frozen=True)
-class SourceContribution:
-    """What one source gave to the STRICT answers.
-
-    requested, found: candidates asked of it and found before filters; returned: candidates it leads; hits: novel
-    targets among them; also_found: novel targets returned that it found too, whoever leads them; unique_hits: those
-    no other source found. hit_rate: hits / returned. states: SourceState → answers.
-    """
-
-    requested: int
-    found: int
-    returned: int
-    hits: int
-    also_found: int
-    unique_hits: int
-    hit_rate: float
-    states: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class FilterEffect:
-    """What one filter did to the STRICT answers. targets_forbidden: of all targets, how many its rule alone forbids."""
-
-    kept: int
-    removed: int
-    targets_forbidden: int | None
+_COMPARED = (("recall", 0), ("recall", 1), ("serendipity", 1), (EXCLUSIVE, 0), (EXCLUSIVE, 1))
+"""Measures, and which of the depths, that the channel's ratios to the other methods are given for."""
 
 
 @dataclass(frozen=True)
@@ -65,212 +39,279 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The channel against one baseline: accuracy of the baseline, and ratios channel / baseline of recall by K."""
+class Answers:
+    """How the STRICT answers look.
 
-    all: Accuracy
-    novel: Accuracy
-    all_ratio: Mapping[int, Ratio]
-    novel_ratio: Mapping[int, Ratio]
+    fill: mean share of the candidates asked for that came; violations: candidates that are not novel; categories:
+    distinct ones per answer, mean; coverage: share of the catalogue in somebody's answer; milliseconds: by stage,
+    "caller" is what the caller waited.
+    """
+
+    fill: float
+    violations: int
+    categories: float
+    coverage: float
+    degraded: int
+    degraded_reasons: Mapping[str, int]
+    milliseconds: Mapping[str, Percentiles]
+
+
+@dataclass(frozen=True)
+class ColdUsers:
+    """Users without a click before the cut. recall: K → share found of what they then clicked."""
+
+    users: int
+    fill: float
+    recall: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Users whose session opens with a search, by every method."""
+
+    users: int
+    methods: tuple[MethodResult, ...]
+
+
+@dataclass(frozen=True)
+class YoungHost:
+    """A host with a share of the users, over several draws; users: judged in all of them."""
+
+    share: float
+    draws: int
+    users: int
+    methods: tuple[MethodResult, ...]
 
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """What one replay of the channel showed.
-
-    fill: mean share of the candidates asked for that came; full_answers: share of answers that came in full;
-    novelty_rate: share of returned candidates that are novel (ENR); violations: those that are not, under STRICT;
-    coverage: K → share of the catalogue; categories_per_answer: distinct ones, mean. all is judged on answers without a
-    novelty policy, the others on STRICT answers; reliability: of all users asked, cold ones included, by leading
-    source, and of cold users alone; latency: by stage, "caller" is what the caller waited; novel_category_keys: key of
-    the list that the group source answered from → answers, under STRICT, and the same of cold users.
-    """
+    """What replays of the channel showed. cut, until: Unix seconds; users, targets: judged; depths: the two K."""
 
     dataset: str
     snapshots: tuple[str, ...]
-    calibrations: tuple[str, ...]
     cut: int
     until: int
     users: int
-    fill: float
-    full_answers: float
-    novelty_rate: float
-    violations: int
-    mean_unexpectedness: float
-    categories_per_answer: float
-    degraded_answers: int
-    degraded_reasons: Mapping[str, int]
-    coverage: Mapping[int, float]
-    all: Accuracy
-    novel: Accuracy
-    rolling_novel: Accuracy
-    cold: Accuracy
-    cold_users: int
-    cold_fill: float
-    sources: Mapping[str, SourceContribution]
-    filters: Mapping[str, FilterEffect]
+    targets: int
+    depths: tuple[int, int]
+    bootstrap_samples: int
+    chosen: tuple[Chosen, ...]
+    methods: tuple[MethodResult, ...]
+    sources: tuple[SourceWorth, ...]
+    answers: Answers
+    cold: ColdUsers | None
+    sessions: Sessions | None
     reliability: Mapping[str, Reliability]
-    latency: Mapping[str, Percentiles]
-    baselines: Mapping[str, Comparison] = field(default_factory=dict)
-    novel_category_keys: Mapping[str, int] = field(default_factory=dict)
-    cold_novel_category_keys: Mapping[str, int] = field(default_factory=dict)
+    novel_category_keys: Mapping[str, int]
+    young: tuple[YoungHost, ...] = ()
+
+    @property
+    def channel(self) -> MethodResult:
+        """The channel's own figures."""
+        return next(method for method in self.methods if method.kind == "channel")
 
 
-def write_report(report: ChannelReport, directory: Path) -> None:
-    """Write channel.json and channel.md below `directory`."""
+def write_report(report: ChannelReport, heading: str, directory: Path) -> None:
+    """Write channel.json, channel.md and channel.png below `directory`. heading: how it was run."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / JSON_REPORT, to_json(report).encode())
-    write_atomically(directory / MARKDOWN_REPORT, to_markdown(report).encode())
+    write_atomically(directory / JSON_REPORT, to_json(report, heading).encode())
+    write_atomically(directory / MARKDOWN_REPORT, to_markdown(report, heading, plot=PLOT).encode())
+    draw(report, directory / PLOT)
 
 
-def to_json(report: ChannelReport) -> str:
+def to_json(report: ChannelReport, heading: str) -> str:
     """Lay the report out as JSON; what is not a number (NaN) becomes null."""
-    return json.dumps(_plain(asdict(report)), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    content = {
+        name: value for name, value in vars(report).items() if name not in ("methods", "chosen", "sessions", "young")
+    }
+    content |= {
+        "heading": heading,
+        "chosen": {one.control.name: {**one.parameters, "validation": one.validation} for one in report.chosen},
+        "methods": [_method(method) for method in report.methods],
+        "sessions": report.sessions
+        and {"users": report.sessions.users, "methods": [_method(method) for method in report.sessions.methods]},
+        "young": [{**vars(young), "methods": [_method(method) for method in young.methods]} for young in report.young],
+    }
+    return json.dumps(_plain(content), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
 
-def to_markdown(report: ChannelReport) -> str:
-    """Lay the report out as Markdown tables."""
+def to_markdown(report: ChannelReport, heading: str, plot: str | None = None) -> str:
+    """Lay the report out as Markdown tables. plot: file beside the page."""
+    shallow, deep = report.depths
+    users = f"{report.users:,} users with {report.targets:,} novel targets"
     sections = [
-        _heading(report),
-        _accuracy(report),
-        *([_comparisons(report)] if report.baselines else []),
-        _sources(report),
-        *([_keys(report)] if report.novel_category_keys else []),
-        _filters(report),
-        _calibration(report),
-        _latency(report),
+        f"# The channel on {report.dataset}\n\n{heading}\n\n"
+        f"Clicks of {_date(report.cut)} to {_date(report.until)}: {users}. Snapshots {', '.join(report.snapshots)}.",
+        f"## Every method, the same users, candidates and places\n\n"
+        f"@{shallow} / @{deep}, means over users and seeds. never, re-entry: targets in categories that the user never "
+        f"clicked, and in those clicked before the latest 200 clicks. cold items: first clicked in the last 28 days. "
+        f"inverse popularity: targets weigh (users of the item)^−{RARITY_EXPONENT:g}. serendipity: hits weighted by "
+        f"how serendipity is felt at their unexpectedness. exclusive: novel targets found per user when the host "
+        f"excludes its own lists, the first {deep} of ALS × trend and of popularity.\n\n"
+        + _methods(report.methods, report.depths),
+        *([f"![The methods]({plot})"] if plot else []),
+        "## The channel ÷ every other method\n\nPaired by user, 95 % bootstrap intervals over users.\n\n"
+        + _ratios(report),
+        "## What each source is worth\n\nPer user; popularity is given the source's places, and the rest of the answer "
+        "stays.\n\n" + _sources(report.sources),
+        *([_seeds(report)] if any(len(method.seeds) > 1 for method in report.methods) else []),
+        "## Chosen on validation\n\n" + _chosen(report.chosen),
+        *_apart(report),
+        "## The answers\n\n" + _answers(report),
+        "## Calibration of the score\n\n" + _calibration(report.reliability),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _heading(report: ChannelReport) -> str:
-    span = f"{_date(report.cut)} to {_date(report.until)}"
+def draw(report: ChannelReport, path: Path) -> None:
+    """Draw every method's recall, serendipity and exclusive hits at the larger K with 95 % intervals over users."""
+    matplotlib.use("Agg")
+    deep = report.depths[1]
+    measures = ("recall", "serendipity", EXCLUSIVE)
+    colours = {"control": "#9a9a9a", "channel": "#c0392b", "source": "#2e6da4", "exchange": "#7fb27f"}
+    figure = Figure(figsize=(13, 0.32 * len(report.methods) + 1.4), layout="constrained")
+    for place, measure in enumerate(measures):
+        axes = figure.add_subplot(1, len(measures), place + 1)
+        for row, method in enumerate(reversed(report.methods)):
+            value = method.mean(measure, deep)
+            if np.isnan(value):
+                continue
+            by_user = np.nanmean(method.per_user[measure, deep], axis=0)
+            by_user = by_user[~np.isnan(by_user)]
+            error = 1.96 * by_user.std() / max(len(by_user), 1) ** 0.5
+            axes.barh(row, value, xerr=error, color=colours[method.kind], error_kw={"lw": 0.8})
+        axes.set_yticks(range(len(report.methods)), [m.name for m in reversed(report.methods)] if not place else [])
+        axes.set_title(f"{measure}@{deep}" + (" per user" if measure == EXCLUSIVE else ""))
+    figure.savefig(path, dpi=110)
+
+
+def _methods(methods: Sequence[MethodResult], depths: tuple[int, int]) -> str:
     rows = [
-        ("users with targets", f"{report.users:,}"),
-        ("fill", f"{report.fill:.1%}"),
-        ("answers in full", f"{report.full_answers:.1%}"),
-        ("novelty rate (ENR) of returned candidates", f"{report.novelty_rate:.4f}"),
-        ("candidates that break STRICT", f"{report.violations:,}"),
-        ("mean unexpectedness", f"{report.mean_unexpectedness:.3f}"),
-        ("top-level categories per answer", f"{report.categories_per_answer:.1f}"),
-        *((f"catalogue coverage @{k}", f"{share:.1%}") for k, share in report.coverage.items()),
-        ("degraded answers", f"{report.degraded_answers:,}"),
+        (_name(method), *(_pair(method, measure, depths) for measure in (*RECALLS, EXCLUSIVE))) for method in methods
     ]
-    reasons = [f"* degraded: {reason} ({count:,})" for reason, count in report.degraded_reasons.items()]
-    text = (
-        f"# The channel on {report.dataset}\n\nEvents of {span}, snapshot {', '.join(report.snapshots)}, "
-        f"calibration {', '.join(report.calibrations)}.\n\n{_table(('', ''), rows)}"
-    )
-    return text + ("\n\n" + "\n".join(reasons) if reasons else "")
+    return table(("", *RECALLS, EXCLUSIVE), rows)
 
 
-def _accuracy(report: ChannelReport) -> str:
-    depths = sorted(report.novel.recall)
-    groups = {
-        "all targets (no novelty policy)": report.all,
-        "novel targets (STRICT)": report.novel,
-        "novel at the click (STRICT)": report.rolling_novel,
-        f"cold users (STRICT; {report.cold_users:,} asked, fill {report.cold_fill:.0%})": report.cold,
-    }
-    rows = [
-        (
-            name,
-            f"{group.users:,}",
-            f"{group.targets:,}",
-            *(_number(group.recall[k]) for k in depths),
-            *(_number(group.ndcg[k]) for k in depths),
-        )
-        for name, group in groups.items()
-    ]
-    header = ("", "users", "targets", *(f"recall@{k}" for k in depths), *(f"NDCG@{k}" for k in depths))
-    return "## Accuracy, mean over users\n\n" + _table(header, rows)
-
-
-def _comparisons(report: ChannelReport) -> str:
-    depths = sorted(report.novel.recall)
-    rows = []
-    for name, compared in report.baselines.items():
-        for label, accuracy, ratios in (
-            ("all", compared.all, compared.all_ratio),
-            ("novel", compared.novel, compared.novel_ratio),
-        ):
-            cells = [cell for k in depths for cell in (_number(accuracy.recall[k]), _ratio(ratios.get(k)))]
-            rows.append((name, label, *cells))
-    header = ("baseline", "targets", *(cell for k in depths for cell in (f"recall@{k}", f"channel / baseline @{k}")))
-    return (
-        "## Against baselines\n\nRatios of mean recall with their paired-bootstrap interval over users.\n\n"
-        + _table(header, rows)
-    )
-
-
-def _sources(report: ChannelReport) -> str:
+def _ratios(report: ChannelReport) -> str:
+    rng = np.random.default_rng(0)
+    compared = [(measure, report.depths[place]) for measure, place in _COMPARED]
     rows = [
         (
-            name,
-            f"{source.requested:,}",
-            f"{source.found:,}",
-            f"{source.returned:,}",
-            f"{source.hits:,}",
-            f"{source.also_found:,}",
-            f"{source.unique_hits:,}",
-            f"{source.hit_rate:.4f}",
-            ", ".join(f"{state} {count:,}" for state, count in sorted(source.states.items())),
+            _name(other),
+            *(_ratio(report.channel.ratio_to(other, *key, rng, report.bootstrap_samples)) for key in compared),
         )
-        for name, source in report.sources.items()
+        for other in report.methods
+        if other.kind != "channel"
     ]
-    header = ("source", "requested", "found", "returned", "hits", "also found", "only it found", "hit rate", "answers")
-    return "## What each source gave (STRICT, novel targets)\n\n" + _table(header, rows)
+    return table(("", *(f"{measure}@{k}" for measure, k in compared)), rows)
 
 
-def _keys(report: ChannelReport) -> str:
-    rows = []
-    for label, counts in (("users", report.novel_category_keys), ("cold users", report.cold_novel_category_keys)):
-        total = sum(counts.values())
-        rows.append((label, f"{total:,}", *(f"{counts.get(key, 0) / total:.1%}" if total else "–" for key in KEYS)))
-    return "## Which list the group source answered from (STRICT)\n\n" + _table(("", "answers", *KEYS), rows)
-
-
-def _filters(report: ChannelReport) -> str:
+def _sources(sources: Sequence[SourceWorth]) -> str:
     rows = [
         (
-            name,
-            f"{effect.kept:,}",
-            f"{effect.removed:,}",
-            "–" if effect.targets_forbidden is None else f"{effect.targets_forbidden:,}",
+            one.name, f"{one.places:.1f}", f"{one.hits:.3f}", f"{one.popularity_hits:.3f}",
+            f"{one.difference.value:+.3f} ({one.difference.low:+.3f} to {one.difference.high:+.3f})",
+            f"{one.only_it:.4f}",
+            ", ".join(f"{state} {count:,}" for state, count in sorted(one.answers.items())),
         )
-        for name, effect in report.filters.items()
+        for one in sources
+    ]  # fmt: skip
+    header = ("source", "places", "hits", "popularity's hits there", "difference", "only it found", "answers")
+    return table(header, rows)
+
+
+def _seeds(report: ChannelReport) -> str:
+    keys = [(measure, k) for measure in ("recall", EXCLUSIVE) for k in report.depths]
+    rows = [
+        (_name(method), ", ".join(map(str, method.seeds)), *(_spread(method.by_seed(*key)) for key in keys))
+        for method in report.methods
+        if len(method.seeds) > 1
     ]
-    return "## What each filter removed (STRICT)\n\n" + _table(
-        ("filter", "kept", "removed", "targets its rule forbids"), rows
-    )
+    header = ("", "seeds", *(f"{measure}@{k}" for measure, k in keys))
+    return "## Over seeds\n\nMean ± standard deviation.\n\n" + table(header, rows)
 
 
-def _calibration(report: ChannelReport) -> str:
-    parts = ["## Calibration of the score"]
+def _chosen(chosen: Sequence[Chosen]) -> str:
     rows = [
         (
-            name,
-            _number(measured.mean_predicted),
-            _number(measured.base_rate),
-            _number(measured.expected_calibration_error),
-            f"{measured.brier:.6f}",
-            f"{measured.brier_of_base_rate:.6f}",
+            one.control.name,
+            ", ".join(f"{name} {value:g}" for name, value in one.parameters.items()) or "–",
+            " / ".join(map(_number, one.validation)),
         )
-        for name, measured in report.reliability.items()
+        for one in chosen
     ]
-    parts.append(_table(("source", "mean score", "hit rate", "ECE", "Brier", "Brier of the base rate"), rows))
-    if "all" in report.reliability:
-        bins = [(f"{b.count:,}", _number(b.predicted), _number(b.observed)) for b in report.reliability["all"].bins]
-        parts.append(_table(("candidates", "mean score", "hit rate"), bins))
-    return "\n\n".join(parts)
+    return table(("", "chosen", "novel recall@20 / @100 there"), rows)
 
 
-def _latency(report: ChannelReport) -> str:
-    rows = [(name, f"{times.p50:.2f}", f"{times.p99:.2f}") for name, times in report.latency.items()]
-    return "## Latency of the replay, ms\n\n" + _table(("stage", "p50", "p99"), rows)
+def _apart(report: ChannelReport) -> list[str]:
+    """Sections of users and hosts that are evaluated apart."""
+    sections = []
+    if report.sessions:
+        sections.append(
+            f"## Sessions that open with a search\n\n{report.sessions.users:,} users whose first event in the period "
+            "is a search; the channel is that of the first seed.\n\n" + _methods(report.sessions.methods, report.depths)
+        )
+    else:
+        sections.append("## Sessions that open with a search\n\nThe logs hold none in the period.")
+    if report.cold:
+        found = " / ".join(_number(report.cold.recall[k]) for k in report.depths)
+        sections.append(
+            f"## Users without a click before the cut\n\n{report.cold.users:,} asked, fill {report.cold.fill:.0%}, "
+            f"recall @{report.depths[0]} / @{report.depths[1]} {found}."
+        )
+    for young in report.young:
+        sections.append(
+            f"## A young host: {young.share:.0%} of the users\n\n{young.draws} draws, {young.users:,} users judged; "
+            "everything is built and chosen anew on each draw's own logs.\n\n" + _methods(young.methods, report.depths)
+        )
+    return sections
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _answers(report: ChannelReport) -> str:
+    answers = report.answers
+    rows = [
+        ("fill", f"{answers.fill:.1%}"),
+        ("candidates that break STRICT", f"{answers.violations:,}"),
+        ("top-level categories per answer", f"{answers.categories:.1f}"),
+        (f"catalogue coverage @{report.depths[1]}", f"{answers.coverage:.1%}"),
+        ("degraded answers", f"{answers.degraded:,}"),
+        ("lists the group source answered from", describe_keys(report.novel_category_keys)),
+        *(
+            (f"{name}, ms p50 / p99", f"{times.p50:.1f} / {times.p99:.1f}")
+            for name, times in answers.milliseconds.items()
+        ),
+    ]
+    reasons = "".join(f"\n* degraded: {reason} ({count:,})" for reason, count in answers.degraded_reasons.items())
+    return table(("", ""), rows) + reasons
+
+
+def _calibration(measured: Mapping[str, Reliability]) -> str:
+    rows = [
+        (
+            name, _number(one.mean_predicted), _number(one.base_rate), _number(one.expected_calibration_error),
+            f"{one.brier:.6f}", f"{one.brier_of_base_rate:.6f}",
+        )
+        for name, one in measured.items()
+    ]  # fmt: skip
+    header = ("source", "mean score", "hit rate", "ECE", "Brier", "Brier of the base rate")
+    bins = [(f"{b.count:,}", _number(b.predicted), _number(b.observed)) for b in measured["all"].bins]
+    return table(header, rows) + "\n\n" + table(("candidates", "mean score", "hit rate"), bins)
+
+
+def _name(method: MethodResult) -> str:
+    return f"**{method.name}**" if method.kind == "channel" else method.name
+
+
+def _pair(method: MethodResult, measure: str, depths: tuple[int, int]) -> str:
+    return " / ".join(_number(method.mean(measure, k)) for k in depths)
+
+
+def _spread(values: NDArray[np.float64]) -> str:
+    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay rows out as a Markdown table, numbers to the right."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -280,11 +321,16 @@ def _number(value: float) -> str:
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    return "–" if ratio is None else f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return "–" if ratio is None else f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
 
 
 def _date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _method(method: MethodResult) -> dict[str, object]:
+    figures = {f"{measure}@{k}": method.by_seed(measure, k).tolist() for measure, k in method.per_user}
+    return {"name": method.name, "kind": method.kind, "seeds": method.seeds, "by seed": figures}
 
 
 def _plain(value: object) -> object:
@@ -292,6 +338,8 @@ def _plain(value: object) -> object:
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(part) for part in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return _plain(asdict(value))  # type: ignore[call-overload]
     if isinstance(value, float) and not (-float("inf") < value < float("inf")):
         return None
     return value

@@ -3,8 +3,8 @@
 The protocol, everywhere: clicks before `cut` are training, targets are the distinct (user, item) pairs of
 [cut, until) that are new to the user, with user and item both seen in training. A target is novel when its
 category is not among the user's latest 200 clicks at the cut (frozen). Candidates are all items seen in
-training minus the user's own, for the novel figures those of novel categories. Figures are averaged over
-users with at least one target.
+training minus the user's own, for the novel figures those of novel categories. Equal scores are put in one
+random order, the same for every method. Figures are averaged over users with at least one target.
 """
 
 from __future__ import annotations
@@ -51,6 +51,12 @@ class Targets:
         order = np.lexsort((rows, users))
         unique, counts = np.unique(users, return_counts=True)
         return cls(unique.astype(np.int64), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows[order])
+
+    def of_users(self, users: NDArray[np.int64]) -> Targets:
+        """Keep the targets of some of the users."""
+        owners = np.repeat(self.users, self.counts)
+        kept = np.isin(owners, users)
+        return Targets.from_pairs(owners[kept], self.rows[kept])
 
 
 @dataclass(frozen=True)
@@ -108,23 +114,53 @@ class HeldOut:
         )
 
     def top_k(
-        self, score: Score, users: NDArray[np.int64], k: int, *, novel: bool, batch: int = 256
+        self,
+        score: Score,
+        users: NDArray[np.int64],
+        k: int,
+        *,
+        novel: bool,
+        excluded: NDArray[np.int64] | None = None,
+        batch: int = 256,
     ) -> NDArray[np.int64]:
-        """Rank the candidates of each user. Returns [len(users), k] item rows, best first, −1 where there are fewer."""
+        """Rank the candidates of each user. Returns [len(users), k] item rows, best first, −1 where there are fewer.
+
+        excluded: [len(users), e] further rows that may not be returned, −1 for none.
+        """
         found = np.full((len(users), k), -1, np.int64)
         place = np.full(len(self.item_categories), -1, np.int64)
         place[self.candidates] = np.arange(len(self.candidates))
         categories = self.item_categories[self.candidates]
+        # In the order of the columns, equal scores would favour the categories that come first.
+        priority = np.random.default_rng(0).permutation(len(self.candidates))
         width = min(k, len(self.candidates))
         for start in range(0, len(users), batch):
             some = users[start : start + batch]
-            scores = torch.from_numpy(np.array(score(some), np.float32))
+            scores = np.array(score(some), np.float32)
             own = self.seen[some]
-            owner = np.repeat(np.arange(len(some)), np.diff(own.indptr))
-            scores[torch.from_numpy(owner), torch.from_numpy(place[own.indices])] = -torch.inf
+            scores[np.repeat(np.arange(len(some)), np.diff(own.indptr)), place[own.indices]] = -np.inf
             if novel:
-                scores.masked_fill_(torch.from_numpy(self.clicked[some][:, categories]), -torch.inf)
-            best, places = scores.topk(width, dim=1)
-            rows = self.candidates[places.numpy()]
-            found[start : start + len(some), :width] = np.where(torch.isneginf(best).numpy(), -1, rows)
+                scores[self.clicked[some][:, categories]] = -np.inf
+            if excluded is not None:
+                unwanted = excluded[start : start + batch]
+                columns = np.where(unwanted >= 0, place[unwanted], -1)
+                rows, at = np.nonzero(columns >= 0)
+                scores[rows, columns[rows, at]] = -np.inf
+            found[start : start + len(some), :width] = self._best(scores, width, priority)
+        return found
+
+    def _best(self, scores: NDArray[np.float32], width: int, priority: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Take the `width` candidates of highest score, equal ones by priority; −1 for scores of −∞."""
+        kept = min(width + 1, scores.shape[1])
+        top = torch.from_numpy(scores).topk(kept, dim=1)
+        values, columns = top.values.numpy(), top.indices.numpy()
+        # topk leaves open which of the scores that equal the last one it takes.
+        for row in np.flatnonzero((values[:, width - 1] == values[:, -1]) & (values[:, -1] > -np.inf) & (kept > width)):
+            last = np.flatnonzero(scores[row] == values[row, -1])
+            above = np.flatnonzero(values[row] > values[row, -1])
+            last = last[np.argsort(priority[last])][: kept - len(above)]
+            columns[row, len(above) :] = last
+        order = np.lexsort((priority[columns], -values), axis=1)[:, :width]
+        best = self.candidates[np.take_along_axis(columns, order, 1)]
+        found: NDArray[np.int64] = np.where(np.take_along_axis(values, order, 1) > -np.inf, best, -1)
         return found

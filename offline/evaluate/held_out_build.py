@@ -1,17 +1,16 @@
-"""Evaluates the channel of a build that held out its latest clicks (hold_out in the build's configuration)."""
+"""Evaluates the channel of builds that held out their latest clicks (hold_out in the build's configuration)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from serendipity import layout
 from serendipity.offline.calibration_replay import OpenRecall
-from serendipity.offline.evaluate.baselines import BASELINES
-from serendipity.offline.evaluate.channel import BaselineLists, ChannelEvaluationConfig, evaluate_channel
-from serendipity.offline.evaluate.channel_report import ChannelReport
-from serendipity.offline.evaluate.held_out import HeldOut
+from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig
+from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost
+from serendipity.offline.evaluate.methods import pool
 from serendipity.offline.evaluate.replay import Advance, Recall
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
@@ -19,65 +18,53 @@ from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 
 
-def held_out_of(out: Path) -> tuple[Histories, Catalogue, HeldOut]:
-    """Read what a build held out: all histories, the catalogue, and the targets after the build's moment.
+def held_out_of(out: Path) -> tuple[Histories, Catalogue, int, int]:
+    """Read what a build held out: all histories, the catalogue, and the period after the build's moment, Unix seconds.
 
     Raises LogsError when the build held nothing out.
     """
     logs = out / "held_out" / "logs"
     if not (logs / "clicks.parquet").is_file():
         raise LogsError(f"{logs}: missing; expected a build with hold_out above 0, for instance `--hold-out 0.1`")
-    histories, catalogue = Histories.read(logs), Catalogue.read(logs)
-    cut = LogsSummary.read(out / "logs").events_until
-    return histories, catalogue, HeldOut.between(histories, catalogue, cut, LogsSummary.read(logs).events_until)
+    cut, until = LogsSummary.read(out / "logs").events_until, LogsSummary.read(logs).events_until
+    return Histories.read(logs), Catalogue.read(logs), cut, until
 
 
-def evaluate_build(
-    out: Path,
+def evaluate_builds(
+    builds: Mapping[int, Path],
     open_recall: OpenRecall,
-    config: ChannelEvaluationConfig | None = None,
+    config: ChannelEvaluationConfig,
     *,
     recall: Recall | None = None,
-    with_baselines: bool = True,
     advance: Advance = lambda _: None,
 ) -> ChannelReport:
-    """Replay what a build held out through its snapshot, against popularity, ALS and BPR fitted on the same clicks.
+    """Replay what builds of the same logs held out, one a seed, beside the controls.
 
-    recall: a running service that serves this build's snapshot; by default the pipeline is opened in this process.
-    Raises LogsError when the build held nothing out.
+    recall: a running service that serves the only build's snapshot; by default the pipeline is opened in this process.
+    Raises LogsError when a build held nothing out or nobody can be judged, ReplayError for an answer of other logs.
     """
-    config = config or ChannelEvaluationConfig()
-    histories, catalogue, held_out = held_out_of(out)
-    snapshot = (
-        out / "snapshots" / json.loads((out / "snapshot" / "snapshot.json").read_text(encoding="utf-8"))["version"]
-    )
-    baselines = fit_baselines(held_out, max(config.depths), config.seed) if with_baselines else {}
-
-    def run(asked: Recall) -> ChannelReport:
-        return evaluate_channel(
-            asked,
-            histories,
-            catalogue,
-            held_out,
-            dataset=layout.read_manifest(snapshot).dataset,
-            config=config,
-            baselines=baselines,
-            advance=advance,
-        )
-
-    if recall is not None:
-        return run(recall)
-    with open_recall(snapshot, out / "towers" / "user_tower.pt2") as opened:
-        return run(opened)
+    seeds, out = list(builds), next(iter(builds.values()))
+    histories, catalogue, cut, until = held_out_of(out)
+    try:
+        evaluation = ChannelEvaluation.prepare(histories, catalogue, cut, until, seeds, config, advance)
+    except ValueError as error:
+        raise LogsError(f"{out / 'held_out' / 'logs'}: {error}") from error
+    replays = []
+    for seed, build in builds.items():
+        if recall is not None:
+            replays.append(evaluation.replay(recall, seed, advance))
+            continue
+        with open_recall(snapshot_of(build), build / "towers" / "user_tower.pt2") as opened:
+            replays.append(evaluation.replay(opened, seed, advance))
+    return evaluation.report(layout.read_manifest(snapshot_of(out)).dataset, replays)
 
 
-def fit_baselines(held_out: HeldOut, depth: int, seed: int) -> Mapping[str, BaselineLists]:
-    """Fit every baseline on the clicks before the cut and rank for every user with targets, `depth` items each."""
-    lists = {}
-    for name, fit in BASELINES.items():
-        score = fit(held_out, seed)
-        lists[name] = BaselineLists(
-            all=held_out.top_k(score, held_out.targets.users, depth, novel=False),
-            novel=held_out.top_k(score, held_out.novel.users, depth, novel=True),
-        )
-    return lists
+def young_host(share: float, reports: Sequence[ChannelReport]) -> YoungHost:
+    """Put the draws of a young host together."""
+    return YoungHost(share, len(reports), sum(one.users for one in reports), pool([one.methods for one in reports]))
+
+
+def snapshot_of(out: Path) -> Path:
+    """Directory of the snapshot that a build made."""
+    made = json.loads((out / "snapshot" / "snapshot.json").read_text(encoding="utf-8"))
+    return out / "snapshots" / str(made["version"])

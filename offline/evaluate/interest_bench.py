@@ -28,7 +28,6 @@ from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.offline.interests.user_facts import EVERYTHING
 from serendipity.offline.interests.vocabulary import grounding_nodes
 from serendipity.offline.language_models.language_model import LanguageModel
-from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.histories import split_times
 from serendipity.v1 import records_pb2
 
@@ -84,9 +83,7 @@ class Bench:
 
 def make_bench(build: Path, encoder: TextEncoder, seed: int) -> Bench:
     """Read a build directory and prepare. Raises LogsError when the build held nothing out, ValueError as the judge."""
-    histories, catalogue, _ = held_out_of(build)
-    cut = LogsSummary.read(build / "logs").events_until
-    until = LogsSummary.read(build / "held_out" / "logs").events_until
+    histories, catalogue, cut, until = held_out_of(build)
     taxonomy = Taxonomy.from_catalogue(catalogue)
     vectors = encoder.encode(taxonomy.texts, build / ".cache" / "text_vectors.npz")
     encode = _remembered(encoder.encode)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -103,13 +103,15 @@ class ReplayRequests:
     """How users are asked for.
 
     count: candidates per user; exclude_own: leave out what the user clicked before the cut, since targets are new;
-    sources: numbers of those that are asked; None: all.
+    sources: numbers of those that are asked; None: all; host: [n, h] item rows of each user that the host has already
+    and excludes, −1 for none.
     """
 
     count: int = 100
     novelty_policy: channel_pb2.NoveltyPolicy = channel_pb2.NOVELTY_POLICY_STRICT
     exclude_own: bool = True
     sources: frozenset[int] | None = None
+    host: NDArray[np.int64] | None = None
 
 
 def replay(
@@ -136,7 +138,7 @@ def replay(
             user_id=histories.user_ids[user],
             count=count,
             novelty_policy=requests.novelty_policy,
-            exclude_item_ids=_own_items(histories, catalogue, user, cut) if requests.exclude_own else (),
+            exclude_item_ids=_excluded(requests, i, histories, catalogue, user, cut),
             source_quotas=_quotas(requests),
         )
         start = clock()
@@ -288,9 +290,13 @@ def _quotas(requests: ReplayRequests) -> list[channel_pb2.SourceQuota]:
     ]
 
 
-def _own_items(histories: Histories, catalogue: Catalogue, user: int, cut: int) -> Sequence[str]:
-    """Ids of what the user clicked before the cut, the latest first where there are too many to exclude."""
-    start = int(histories.offsets[user])
-    items = histories.items[start : start + histories.count_before(user, cut)][::-1]
-    distinct = dict.fromkeys(items[items > 0].tolist())
-    return [catalogue.item_ids[item - 1] for item in list(distinct)[:MAX_EXCLUDED]]
+def _excluded(
+    requests: ReplayRequests, i: int, histories: Histories, catalogue: Catalogue, user: int, cut: int
+) -> list[str]:
+    """Ids of what the host has already, then of what the user clicked before the cut, the latest first."""
+    rows = [] if requests.host is None else requests.host[i][requests.host[i] >= 0].tolist()
+    if requests.exclude_own:
+        start = int(histories.offsets[user])
+        items = histories.items[start : start + histories.count_before(user, cut)][::-1]
+        rows += (items[items > 0] - 1).tolist()
+    return [catalogue.item_ids[row] for row in list(dict.fromkeys(rows))[:MAX_EXCLUDED]]

@@ -1,4 +1,4 @@
-"""Towers against popularity, ALS and BPR on held-out time, by the protocol of `held_out`.
+"""Towers against the controls on held-out time, by the protocol of `held_out`.
 
 Figures come from the last 10 % of the clicks, every method fitted on the first 90 %; choices (epochs, and whatever is
 tuned) are made on the last clicks of those 90 % (`label_window` of them), as in a build. The towers are judged by the
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.offline.encoder import TextEncoder
-from serendipity.offline.evaluate.baselines import BASELINES, SEEDLESS
+from serendipity.offline.evaluate.control_choice import ALS_TREND, Period, choose_controls, validation_starts
 from serendipity.offline.evaluate.held_out import HeldOut, Score
 from serendipity.offline.evaluate.metrics import coverage_at, hits, ndcg_at, recall_at
 from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
@@ -29,8 +29,8 @@ from serendipity.offline.towers.rows import Moment
 from serendipity.offline.towers.threads import limited_threads
 
 KS = (20, 100)
-AGAINST = "ALS"
-"""Baseline that ratios are taken against."""
+AGAINST = ALS_TREND
+"""Control that ratios are taken against."""
 
 _TRAINING_SHARE = 0.9
 
@@ -76,7 +76,7 @@ class TowersEvaluation:
         return [run for run in self.runs if run.method == method]
 
     def ratio(self, method: str, k: int, *, novel: bool) -> Ratio:
-        """Recall@k of a method over that of ALS, both averaged over seeds, bootstrapped over users."""
+        """Recall@k of a method over that of AGAINST, both averaged over seeds, bootstrapped over users."""
         rng = np.random.default_rng(0)
         means = []
         for name in (method, AGAINST):
@@ -108,20 +108,21 @@ def evaluate_towers(
     encoder: TextEncoder | None = None,
     progress: Progress | None = None,
 ) -> TowersEvaluation:
-    """Measure the baselines and every variant with every seed on the last 10 % of the clicks.
+    """Measure the controls and every variant with every seed on the last 10 % of the clicks.
 
     logs, interests: directories of their builders over all clicks; nothing later than a cut is read from them before
     it. variants: name in the report → configuration; those with equal rows and factors share them. work: where
-    checkpoints go, a folder per run. Baselines are run with every seed too: those of ALS differ by some 10 %.
+    checkpoints go, a folder per run. Controls are run with every seed that changes them.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     (cut,) = split_times(histories, (_TRAINING_SHARE,))
     until = int(histories.times.max()) + 1
-    held_out = HeldOut.between(histories, catalogue, cut, until)
+    period = Period.of(histories, catalogue, validation_starts(histories, cut)[0], cut, until)
+    held_out = period.held_out
     runs = [
-        Run(name, seed, *_accuracies(held_out, fit(held_out, seed)))
-        for name, fit in BASELINES.items()
-        for seed in (seeds[:1] if name in SEEDLESS else seeds)
+        Run(one.control.name, seed, *_accuracies(held_out, one.control.fit(period, one.parameters, seed)))
+        for one in choose_controls(histories, catalogue, cut)
+        for seed in (seeds if one.control.seeded else seeds[:1])
     ]
     nodes, interests_at = read_interests(interests, histories, catalogue)
     shared: dict[str, Prepared] = {}

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.evaluate.control_choice import CONTROLS
 from serendipity.offline.evaluate.towers import AGAINST, TowersEvaluation, evaluate_towers, variants_of
 from serendipity.offline.evaluate.towers_report import JSON_REPORT, MARKDOWN_REPORT, write_towers_report
 from serendipity.offline.interests.builder import build_interests
@@ -57,7 +58,8 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> TowersEvaluation:
 
 def test_every_method_is_measured_on_the_same_users(evaluation: TowersEvaluation) -> None:
     methods = {run.method: len(evaluation.of(run.method)) for run in evaluation.runs}
-    assert methods == {"popularity": 1, "ALS": 2, "BPR": 2, "user tower, λ = 0.1": 2, "user tower, λ = 0": 2}
+    controls = {control.name: 2 if control.seeded else 1 for control in CONTROLS}
+    assert methods == {**controls, "user tower, λ = 0.1": 2, "user tower, λ = 0": 2}
     for run in evaluation.runs:
         for accuracy, users in ((run.every, evaluation.users[0]), (run.novel, evaluation.users[1])):
             for k, values in accuracy.recall.items():
@@ -75,7 +77,7 @@ def test_towers_beat_popularity_where_tastes_differ(evaluation: TowersEvaluation
         assert run.every.recall[20].mean() > 1.3 * popular
 
 
-def test_ratios_are_taken_against_als(evaluation: TowersEvaluation) -> None:
+def test_ratios_are_taken_against_als_with_a_trend(evaluation: TowersEvaluation) -> None:
     own = evaluation.ratio(AGAINST, 20, novel=False)
     assert own.value == own.low == own.high == 1.0
     found = evaluation.ratio("popularity", 100, novel=True)
@@ -97,7 +99,8 @@ def test_the_report_says_what_was_measured_and_how(evaluation: TowersEvaluation,
     content = json.loads((tmp_path / JSON_REPORT).read_text())
     assert content["date"] == "2023-11-14"
     assert content["configuration"]["vector_dim"] == 24
-    assert [run["seed"] for run in content["runs"]] == [0, 0, 1, 0, 1, 0, 1, 0, 1]
+    of_controls = [seed for control in CONTROLS for seed in ((0, 1) if control.seeded else (0,))]
+    assert [run["seed"] for run in content["runs"]] == [*of_controls, 0, 1, 0, 1]
     page = (tmp_path / MARKDOWN_REPORT).read_text()
     assert "serendip evaluate towers --dataset small" in page
     recall = evaluation.of("popularity")[0].novel.recall[20].mean()

@@ -1,0 +1,120 @@
+"""What ranked lists are judged by: every method's, by the same targets, places and weights.
+
+recall                 novel targets among the first K / all of the user's
+never, re-entry        the same of targets in categories the user never clicked before the cut, and of those clicked
+                       long ago, before the latest 200 clicks
+cold items             of targets whose item was first clicked less than 28 days before the cut
+inverse popularity     each target weighs (users of the item before the cut)^−0.5
+serendipity            hits weighted by how serendipity is felt at their unexpectedness, mean weight 1
+                       (serendipity.offline.evaluate.unexpectedness) / all of the user's targets
+exclusive              novel targets among the first K when the host's own lists are excluded: a number per user
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.offline.evaluate.click_statistics import RECENT_DAYS, ClickStatistics
+from serendipity.offline.evaluate.held_out import HeldOut, Targets
+from serendipity.offline.evaluate.unexpectedness import felt_weights, surprisals
+
+RARITY_EXPONENT = 0.5
+"""Power of an item's users before the cut that a target's weight is divided by."""
+
+RECALLS = ("recall", "never", "re-entry", "cold items", "inverse popularity", "serendipity")
+EXCLUSIVE = "exclusive"
+
+PerUser = Mapping[tuple[str, int], NDArray[np.float64]]
+"""(measure, K) → [users] values, NaN for a user without such a target."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Novel targets of some users, t in all, with what the measures ask of each.
+
+    owners: [t] place of the user in targets.users. weights: measure → ([t] of a hit, [users] that their sum is divided
+    by). host: [users, h] item rows of the host's own lists, −1 for none.
+    """
+
+    targets: Targets
+    owners: NDArray[np.int64]
+    weights: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    host: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, held_out: HeldOut, statistics: ClickStatistics, users: NDArray[np.int64], host: NDArray[np.int64]
+    ) -> Judge:
+        """Judge by the novel targets of these users, ascending."""
+        targets = held_out.novel.of_users(users)
+        owners = np.repeat(np.arange(len(targets)), targets.counts)
+        categories = held_out.item_categories[targets.rows]
+        never = statistics.never[targets.users][owners, categories]
+        cold = statistics.first_clicks[targets.rows] >= held_out.cut - RECENT_DAYS * 86_400
+        rarity = np.maximum(statistics.users[targets.rows], 1).astype(np.float64) ** -RARITY_EXPONENT
+        felt = felt_weights(surprisals(statistics.own_clicks, targets.users)[owners, categories])
+        counts = targets.counts.astype(np.float64)
+        share_of = {
+            "recall": np.ones(len(owners)), "never": never.astype(np.float64),
+            "re-entry": (~never).astype(np.float64), "cold items": cold.astype(np.float64),
+            "inverse popularity": rarity,
+        }  # fmt: skip
+        weights = {
+            name: (weight, np.bincount(owners, weight, len(targets)).astype(np.float64))
+            for name, weight in share_of.items()
+        }
+        weights["serendipity"] = (felt, counts)
+        return cls(targets, owners, weights, host)
+
+    def places(self, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the place of every target in its user's list, counted from 0: [t]; the list's length if it is missing.
+
+        ranked: [users, K] item rows in the order of targets.users, −1 for none; of an item that comes twice the first
+        place counts.
+        """
+        if len(ranked) != len(self.targets):
+            raise ValueError(f"judge: found {len(ranked)} lists, expected one for each of {len(self.targets)} users")
+        length = ranked.shape[1]
+        span = int(max(ranked.max(initial=-1), self.targets.rows.max(initial=-1))) + 2
+        keys = (np.arange(len(ranked))[:, None] * span + ranked + 1).ravel()
+        unique, first = np.unique(keys, return_index=True)
+        wanted = self.owners * span + self.targets.rows + 1
+        at = np.minimum(np.searchsorted(unique, wanted), max(len(unique) - 1, 0))
+        places = np.full(len(wanted), length, np.int64)
+        if len(unique):
+            there = unique[at] == wanted
+            places[there] = first[at[there]] % length
+        return places
+
+    def hits(self, ranked: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mark the places that hold a target, [users, K]; of an item that comes twice the first place."""
+        places = self.places(ranked)
+        hit = np.zeros(ranked.shape, np.bool_)
+        there = places < ranked.shape[1]
+        hit[self.owners[there], places[there]] = True
+        return hit
+
+    def recalls(self, ranked: NDArray[np.int64], depths: Sequence[int]) -> PerUser:
+        """Measure lists that were made without regard to the host's."""
+        places = self.places(ranked)
+        found = {}
+        for name, (weight, total) in self.weights.items():
+            for k in depths:
+                sums = np.bincount(self.owners, weight * (places < k), len(self.targets))
+                found[name, k] = np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)
+        return found
+
+    def exclusive(self, ranked: NDArray[np.int64], depths: Sequence[int]) -> PerUser:
+        """Measure lists that were made with the host's items excluded; a host's item never counts as found."""
+        places = self.places(ranked)
+        span = int(max(self.host.max(initial=-1), self.targets.rows.max(initial=-1))) + 1
+        known = (np.arange(len(self.host))[:, None] * span + self.host)[self.host >= 0]
+        own = np.isin(self.owners * span + self.targets.rows, known)
+        return {
+            (EXCLUSIVE, k): np.bincount(self.owners, (places < k) & ~own, len(self.targets)).astype(np.float64)
+            for k in depths
+        }
