@@ -141,8 +141,9 @@ class AsyncSerendipityClient:
     ) -> RecallResult:
         """Ask for candidates for one user.
 
-        quotas: source ("interest", "collaborative") → at least, at most; timeout: seconds; request_id: stands in the
-        service's logs. The rest as in RecallRequest.
+        exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
+        quotas: source ("interest", "collaborative", "group") → at least, at most; timeout: seconds; request_id: stands
+        in the service's logs. The rest as in RecallRequest.
         """
         request = recall_request(
             user_id,

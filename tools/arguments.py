@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def positive(text: str) -> int:
@@ -14,3 +15,12 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
     return number
+
+
+def item_ids(text: str) -> list[str]:
+    """Read a file of item ids, one a line. Raises argparse.ArgumentTypeError."""
+    try:
+        lines = Path(text).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: cannot be read ({error}); expected item ids, one a line") from error
+    return [line.strip() for line in lines if line.strip()]

@@ -30,6 +30,7 @@ from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
 from serendipity.tools.demo_groups import list_keys, show_groups
+from serendipity.tools.demo_host import DEPTH, host_items
 from serendipity.tools.demo_nearline import new_user, show_nearline
 from serendipity.tools.deploy import DeployError, deploy, load_text_encoder, publish_over
 from serendipity.tools.recall import print_result, result_console
@@ -102,17 +103,25 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
     histories, catalogue = Histories.read(out / "logs"), Catalogue.read(out / "logs")
     async with AsyncSerendipityClient(address, timeout=30.0) as client:
         console.rule("3  Call it as a host would")
+        until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
         chosen = _users_shown(histories, args.users)
-        for user in [*(histories.user_ids[u] for u in chosen), _COLD_USER]:
+        # What a host has already it says: the channel is there for what its other channels do not find.
+        lists = dict(zip(chosen, host_items(histories, catalogue, until, chosen), strict=True))
+        for user, have in [*((histories.user_ids[u], lists[u]) for u in chosen), (_COLD_USER, [])]:
             _introduce(console, histories, catalogue, user)
-            print_result(console, user, await client.recall(user, count=args.count, explain=True))
+            if have:
+                console.print(
+                    f"the host has {len(have)} items for the user already, its first {DEPTH} by ALS × trend and by "
+                    "popularity of 28 days, and passes them along"
+                )
+            found = await client.recall(user, count=args.count, explain=True, exclude_item_ids=have)
+            print_result(console, user, found)
             console.print()
         console.rule("4  Groups: novel categories that two language models agree on")
         await show_groups(client, console, histories.user_ids[chosen[0]], _COLD_USER, args.count)
         console.rule("5  Feedback counts at once")
         await _feed_back(client, console, histories.user_ids[chosen[0]])
         console.rule("6  Near-line: queued, refreshed by InterestGPT on Triton, served")
-        until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
         # Their state outlives the demo: somebody new every time.
         newcomer = new_user(histories, catalogue, chosen[-1], f"newcomer-{int(time.time())}")
         served = await show_nearline(client, console, newcomer, until, args.count)

@@ -27,9 +27,11 @@ from serendipity.interests.model import InterestGptError, read_spec
 from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
 from serendipity.offline.evaluate.interest_bench import TAXONOMY, Bench, make_bench
 from serendipity.offline.evaluate.interests import (
+    POPULAR_OR_OWN,
     POPULAR_UNSEEN,
     Judged,
     judge_interests,
+    popular_or_own,
     popular_unseen,
     random_unseen,
     row_of,
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"serendip evaluate interests: {error}", file=sys.stderr)
         return 1
     evaluation, rng = bench.evaluation, np.random.default_rng(args.seeds[0])
-    baselines = {name: judged[name][0] for name in (POPULAR_UNSEEN, TAXONOMY)}
+    baselines = {name: judged[name][0] for name in (POPULAR_UNSEEN, POPULAR_OR_OWN, TAXONOMY)}
     rows = [row_of(runs, baselines, rng) for runs in judged.values()]
     samples = [one for runs in judged.values() for one in sample_by_eye(evaluation, runs[0], args.show, rng)]
     conditions = Conditions(
@@ -103,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         cut=evaluation.cut,
         until=evaluation.until,
         users=len(evaluation.users),
+        own_weight=bench.own_weight,
         left_out=left_out,
     )
     print(markdown(rows, samples, evaluation.judge, bench.threshold, conditions))
@@ -119,6 +122,7 @@ def _judge_all(args: argparse.Namespace, bench: Bench, console: Console) -> tupl
     said = [
         random_unseen(evaluation, everyone, np.random.default_rng(args.seeds[0])),
         popular_unseen(evaluation, everyone),
+        popular_or_own(evaluation, everyone, bench.own_weight),
         run_reasoner(evaluation, TAXONOMY, bench.reasoner, everyone, args.seeds[0], clock),
     ]
     judged = {one.method: [judge_interests(evaluation, one)] for one in said}

@@ -1,6 +1,7 @@
 """Ask a running channel for candidates and print them.
 
 serendip recall --user 718 --explain
+serendip recall --user 718 --have my_candidates.txt
 serendip recall --user 718 --count 20 --json | jq .item_ids
 """
 
@@ -18,6 +19,7 @@ from rich.table import Table
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client_errors import ClientError
 from serendipity.channel.client_messages import Candidate, RecallResult, RecentEvent
+from serendipity.tools.arguments import item_ids
 from serendipity.v1 import channel_pb2
 
 
@@ -29,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--novelty", choices=("strict", "soft", "off"), default="strict", help="novelty policy")
     parser.add_argument("--clicked", action="append", default=[], metavar="ITEM", help="clicked just now (repeatable)")
     parser.add_argument("--exclude", action="append", default=[], metavar="ITEM", help="do not return (repeatable)")
+    parser.add_argument(
+        "--have", type=item_ids, default=[], metavar="FILE", help="item ids the host has already, one a line"
+    )
     parser.add_argument("--allow", action="append", default=[], metavar="CATEGORY", help="only these (repeatable)")
     parser.add_argument("--deny", action="append", default=[], metavar="CATEGORY", help="not these (repeatable)")
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="deadline of the call")
@@ -39,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Recall and print; returns 1 when the call fails."""
     try:
-        result = asyncio.run(_recall(args))
+        result = asyncio.run(ask(args))
     except ClientError as error:
         print(f"serendip recall: {error}", file=sys.stderr)
         return 1
@@ -113,13 +118,14 @@ def _word(name: str, prefix: str) -> str:
     return name.removeprefix(prefix).lower()
 
 
-async def _recall(args: argparse.Namespace) -> RecallResult:
+async def ask(args: argparse.Namespace) -> RecallResult:
+    """Call the channel as the options say."""
     async with AsyncSerendipityClient(args.target, timeout=args.timeout) as client:
         return await client.recall(
             args.user,
             count=args.count,
             recent_events=[RecentEvent(item_id) for item_id in args.clicked],
-            exclude_item_ids=args.exclude,
+            exclude_item_ids=[*args.exclude, *args.have],
             allow_categories=args.allow,
             deny_categories=args.deny,
             novelty=args.novelty,

@@ -17,7 +17,7 @@ from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.evaluate.held_out_build import held_out_of
 from serendipity.offline.evaluate.interest_judge import Judge
-from serendipity.offline.evaluate.interests import Evaluation
+from serendipity.offline.evaluate.interests import Evaluation, choose_own_weight
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport, tune_threshold
 from serendipity.offline.interests.hops import Mode
@@ -39,10 +39,14 @@ VALIDATION_START = 0.8
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that methods are compared with. reasoner: fitted on what came before the cut."""
+    """Everything that methods are compared with.
+
+    reasoner: fitted on what came before the cut; own_weight: of the control, chosen on the period before it.
+    """
 
     evaluation: Evaluation
     reasoner: TaxonomyReasoner
+    own_weight: float
     grounder: Grounder
     threshold: ThresholdReport
     titles: Sequence[str]
@@ -93,9 +97,11 @@ def make_bench(build: Path, encoder: TextEncoder, seed: int) -> Bench:
     start = split_times(histories, (VALIDATION_START,))[0]
     judge = Judge.fit(histories, names, start, cut, np.random.default_rng(seed))
     threshold = tune_threshold(taxonomy, catalogue, vectors, encode)
+    evaluation = Evaluation.of(histories, taxonomy, vectors, judge, cut, until)
     return Bench(
-        evaluation=Evaluation.of(histories, taxonomy, vectors, judge, cut, until),
+        evaluation=evaluation,
         reasoner=TaxonomyReasoner(taxonomy).fit(histories, cut),
+        own_weight=choose_own_weight(evaluation, start),
         grounder=Grounder(grounding_nodes(taxonomy.nodes), taxonomy.categories, vectors, encode, threshold.threshold),
         threshold=threshold,
         titles=catalogue.titles,

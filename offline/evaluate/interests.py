@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.evaluate.interest_judge import Judge, clicked_between, is_novel, recent_clicks
 from serendipity.offline.evaluate.significance import Difference, bootstrap_difference
 from serendipity.offline.interests.contexts import contexts_at
@@ -21,7 +20,7 @@ from serendipity.offline.interests.debate import DebateReport
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.reasoner import Interest, InterestPath, Reasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.logs.histories import Histories
+from serendipity.offline.logs.histories import Histories, before
 from serendipity.v1 import records_pb2
 
 K = 10
@@ -32,7 +31,10 @@ POPULAR_DAYS = 28
 
 _DAY = 86_400
 
-POPULAR_UNSEEN, RANDOM_UNSEEN = "popular unseen", "random unseen"
+POPULAR_UNSEEN, RANDOM_UNSEEN, POPULAR_OR_OWN = "popular unseen", "random unseen", "popular unseen, own long ago"
+
+OWN_WEIGHTS = (-0.35, 0.0, 0.35, 0.7, 1.0, 1.4)
+"""Tried for a user's own clicks in a category, long ago; below 0 they count against it."""
 
 
 @dataclass(frozen=True)
@@ -140,11 +142,43 @@ def run_reasoner(
 
 def popular_unseen(evaluation: Evaluation, users: NDArray[np.int64]) -> Said:
     """Answer every user with the novel categories that most users clicked in the POPULAR_DAYS before the cut."""
+    return _ranked(evaluation, POPULAR_UNSEEN, users, np.tile(_popularity(evaluation), (len(users), 1)))
+
+
+def popular_or_own(evaluation: Evaluation, users: NDArray[np.int64], weight: float) -> Said:
+    """Answer every user with the novel categories of largest log(1 + users lately) + weight · log(1 + own clicks ever).
+
+    Half of what is novel by the latest 200 clicks was clicked before them: this control knows nothing else of a user.
+    """
+    histories = evaluation.histories
+    known = histories.times < evaluation.cut
+    own = np.zeros((len(histories), len(evaluation.taxonomy.categories) + 1))
+    np.add.at(own, (histories.users[known], histories.categories[known]), 1)
+    return _ranked(evaluation, POPULAR_OR_OWN, users, np.log1p(_popularity(evaluation)) + weight * np.log1p(own[users]))
+
+
+def choose_own_weight(evaluation: Evaluation, start: int) -> float:
+    """Choose the weight of `popular_or_own` on [start, evaluation.cut), by the hits there."""
+    validation = Evaluation.of(
+        before(evaluation.histories, evaluation.cut),
+        evaluation.taxonomy,
+        evaluation.vectors,
+        evaluation.judge,
+        start,
+        evaluation.cut,
+    )
+    return max(
+        OWN_WEIGHTS,
+        key=lambda weight: judge_interests(validation, popular_or_own(validation, validation.users, weight)).hit.mean(),
+    )
+
+
+def _popularity(evaluation: Evaluation) -> NDArray[np.float64]:
+    """Users of every category in the POPULAR_DAYS before the cut, [C + 1]."""
     histories, cut = evaluation.histories, evaluation.cut
     recent = (histories.times < cut) & (histories.times >= cut - POPULAR_DAYS * _DAY)
     pairs = np.unique(np.stack([histories.users[recent], histories.categories[recent]]), axis=1)
-    popularity = np.bincount(pairs[1], minlength=len(evaluation.taxonomy.categories) + 1).astype(np.float64)
-    return _ranked(evaluation, POPULAR_UNSEEN, users, np.tile(popularity, (len(users), 1)))
+    return np.bincount(pairs[1], minlength=len(evaluation.taxonomy.categories) + 1).astype(np.float64)
 
 
 def random_unseen(evaluation: Evaluation, users: NDArray[np.int64], rng: np.random.Generator) -> Said:
@@ -278,7 +312,7 @@ def _ranked(evaluation: Evaluation, method: str, users: NDArray[np.int64], score
     """Take each user's K novel categories of highest score; the interest is the category's own node."""
     taxonomy = evaluation.taxonomy
     novel = is_novel(recent_clicks(evaluation.histories, users, evaluation.cut, len(taxonomy.categories)))
-    scores = np.where(novel, scores, -1.0)
+    scores = np.where(novel, scores, -np.inf)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
     node_of = {
         node.categories[0]: node
@@ -287,7 +321,7 @@ def _ranked(evaluation: Evaluation, method: str, users: NDArray[np.int64], score
     }
     found = []
     for row, categories in enumerate(best.tolist()):
-        chosen = [category for category in categories if scores[row, category] >= 0 and category != NO_CATEGORY]
+        chosen = [category for category in categories if novel[row, category]]
         found.append(
             [
                 Interest(

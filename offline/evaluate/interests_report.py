@@ -13,7 +13,7 @@ from pathlib import Path
 
 from serendipity.layout import write_atomically
 from serendipity.offline.evaluate.interest_judge import NAME, SENSITIVITY, Judge
-from serendipity.offline.evaluate.interests import POPULAR_DAYS, POPULAR_UNSEEN, K, Row, Sampled
+from serendipity.offline.evaluate.interests import POPULAR_DAYS, POPULAR_OR_OWN, POPULAR_UNSEEN, K, Row, Sampled
 from serendipity.offline.evaluate.significance import Difference
 from serendipity.offline.interests.grounding_threshold import ThresholdReport
 
@@ -23,7 +23,11 @@ MARKDOWN_REPORT = "interests.md"
 
 @dataclass(frozen=True)
 class Conditions:
-    """How it was run. now: Unix seconds; seconds: it took; left_out: methods and seeds there was no time for."""
+    """How it was run.
+
+    now: Unix seconds; seconds: it took; own_weight: of popularity with own clicks, chosen on validation; left_out:
+    methods and seeds there was no time for.
+    """
 
     dataset: str
     command: str
@@ -32,6 +36,7 @@ class Conditions:
     cut: int
     until: int
     users: int
+    own_weight: float
     left_out: Sequence[str] = ()
 
 
@@ -82,7 +87,8 @@ def markdown(
         "repeated.",
         f"- grounding: exact name, alias, then cosine ≥ {threshold.threshold:.3f} (precision "
         f"{threshold.precision:.2f}, recall {threshold.recall:.2f} on validation names).",
-        f"- {POPULAR_UNSEEN}: novel categories by users in the {POPULAR_DAYS} days before.",
+        f"- {POPULAR_UNSEEN}: novel categories by users in the {POPULAR_DAYS} days before. {POPULAR_OR_OWN}: by "
+        f"log(1 + those) + {conditions.own_weight:g} · log(1 + the user's own clicks ever), chosen on validation.",
         "",
         *_table(rows),
         "",

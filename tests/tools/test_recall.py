@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import io
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from serendipity import layout
 from serendipity.channel.client_messages import to_result
+from serendipity.tools import recall
 from serendipity.tools.recall import print_result
 from serendipity.v1 import channel_pb2
+from tests.channel.service import channel_settings, copy_snapshot, server_settings, service
+from tests.fixtures.small_world import SmallWorld
 
 
 def test_brackets_in_ids_titles_and_reasons_are_printed_as_they_are() -> None:
@@ -53,3 +60,32 @@ def test_the_group_source_says_which_list_it_answered_from() -> None:
     output = io.StringIO()
     print_result(Console(file=output, width=200), "u", to_result(response))
     assert "collaborative 7 of 40 found (OK), group 3 of 20 found (STALE, list m2)" in output.getvalue()
+
+
+def _arguments(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    recall.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+async def test_what_the_host_has_already_is_read_from_a_file_and_not_returned(
+    small_world: SmallWorld, tmp_path: Path
+) -> None:
+    version = copy_snapshot(small_world, tmp_path / "snapshots", small_world.version).name
+    (tmp_path / "snapshots" / layout.CURRENT).symlink_to(version)
+    user = small_world.user_ids[0]
+    async with service(server_settings(tmp_path), channel_settings()) as (client, worker):
+        before = [candidate.item_id for candidate in (await client.recall(user, count=10)).candidates]
+        have = tmp_path / "have.txt"
+        have.write_text("\n".join([*before[:4], "", f"  {before[4]}  "]) + "\n", encoding="utf-8")
+        address = f"127.0.0.1:{worker.port}"
+        arguments = _arguments("--user", user, "--target", address, "--have", str(have), "--timeout", "5")
+        after = [candidate.item_id for candidate in (await recall.ask(arguments)).candidates]
+    assert set(after).isdisjoint(before[:5])
+    assert set(before[5:]) <= set(after)
+
+
+def test_a_missing_file_of_what_the_host_has_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _arguments("--user", "u", "--have", str(tmp_path / "have.txt"))
+    assert f"--have: {tmp_path / 'have.txt'}: cannot be read" in capsys.readouterr().err

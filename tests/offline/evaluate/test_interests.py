@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from serendipity.offline.evaluate import interests
 from serendipity.offline.evaluate.interest_judge import Judge
 from serendipity.offline.evaluate.interests import (
+    OWN_WEIGHTS,
     POPULAR_UNSEEN,
     Evaluation,
     Said,
+    choose_own_weight,
     judge_interests,
+    popular_or_own,
     popular_unseen,
     random_unseen,
     row_of,
@@ -151,7 +156,7 @@ def test_a_language_models_row_is_compared_on_its_own_users(evaluation: Evaluati
     assert popular.parse_rate is None
     samples = sample_by_eye(evaluation, runs[0], 3, np.random.default_rng(0))
     threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {"name": 0.8}, {"name": 10})
-    conditions = Conditions("shop", "serendip evaluate interests", 0.0, 1.0, CUT, UNTIL, 30, ["two-hop (seed 2)"])
+    conditions = Conditions("shop", "serendip evaluate interests", 0.0, 1.0, CUT, UNTIL, 30, 0.7, ["two-hop (seed 2)"])
     write_interests_report([popular, row], samples, evaluation.judge, threshold, conditions, tmp_path)
     page = (tmp_path / "interests.md").read_text(encoding="utf-8")
     assert page == markdown([popular, row], samples, evaluation.judge, threshold, conditions)
@@ -165,7 +170,9 @@ def test_names_cannot_break_the_page(evaluation: Evaluation) -> None:
     (sampled,) = sample_by_eye(evaluation, judged, 1, np.random.default_rng(0))
     row = row_of([judged], {}, np.random.default_rng(0))
     threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {}, {})
-    page = markdown([row], [sampled], evaluation.judge, threshold, Conditions("shop", "c", 0.0, 1.0, CUT, UNTIL, 30))
+    page = markdown(
+        [row], [sampled], evaluation.judge, threshold, Conditions("shop", "c", 0.0, 1.0, CUT, UNTIL, 30, 0.7)
+    )
     assert "| a/b | drinks |" in page
 
 
@@ -177,3 +184,42 @@ def test_a_paired_difference_is_surer_than_its_parts() -> None:
     assert difference.high < 0.06
     with pytest.raises(ValueError, match="found 2 and 1 users"):
         bootstrap_difference(np.zeros(2), np.zeros(1), rng)
+
+
+def returning(taxonomy: Taxonomy, *, come_back: bool) -> Histories:
+    """Every user clicks saws long ago, then 200 times coffee; others make bread popular. Later they return to saws, or
+    take bread."""
+    coffee, bread, saws = (taxonomy.categories.index(name) + 1 for name in ("coffee", "bread", "saws"))
+    later = saws if come_back else bread
+    rows = [[(1, saws), *((2 + i, coffee) for i in range(200)), (START + 5, later), (CUT + 5, later)]] * 6
+    rows += [[(START - 9 + i, bread)] for i in range(8)]
+    clicks = [click for row in rows for click in row]
+    return Histories(
+        user_ids=[f"u{user:02d}" for user in range(len(rows))],
+        profiles=[{} for _ in rows],
+        offsets=np.cumsum([0, *map(len, rows)]).astype(np.int64),
+        items=np.zeros(len(clicks), np.int64),
+        categories=np.array([category for _, category in clicks], np.int32),
+        times=np.array([time for time, _ in clicks], np.int64),
+        search_offsets=np.zeros(len(rows) + 1, np.int64),
+        searches=[],
+        search_times=np.empty(0, np.int64),
+    )
+
+
+@pytest.mark.parametrize(("come_back", "expected"), [(True, "saws"), (False, "bread")])
+def test_what_was_clicked_long_ago_counts_as_far_as_validation_says(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, *, come_back: bool, expected: str
+) -> None:
+    monkeypatch.setattr(interests, "K", 1)  # the shop has few categories: ten places would hold them all
+    histories = returning(evaluation.taxonomy, come_back=come_back)
+    judge = replace(evaluation.judge, histories=histories)
+    judged = Evaluation.of(histories, evaluation.taxonomy, evaluation.vectors, judge, CUT, UNTIL)
+    users = np.arange(6, dtype=np.int64)
+    names = {node.node_id: node.name for node in evaluation.taxonomy.nodes}
+
+    def first(weight: float) -> str:
+        return names[popular_or_own(replace(judged, cut=START), users, weight).interests[0][0].node_id]
+
+    assert (first(OWN_WEIGHTS[0]), first(5.0)) == ("bread", "saws")
+    assert first(choose_own_weight(judged, START)) == expected
