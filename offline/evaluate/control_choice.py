@@ -54,21 +54,24 @@ class Grid:
 class Period:
     """Held-out time, what was counted before it, and a category ranker that learned from what came just before.
 
-    Factorisations are kept, since several controls share them.
+    grid: sizes that are fused. Factorisations are kept, since several controls share them.
     """
 
     held_out: HeldOut
     statistics: ClickStatistics
     ranker: CategoryRanker
+    grid: Grid = Grid()
     _fitted: dict[tuple[float, ...], Score] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, histories: Histories, catalogue: Catalogue, earlier: int, cut: int, until: int) -> Period:
+    def of(
+        cls, histories: Histories, catalogue: Catalogue, earlier: int, cut: int, until: int, grid: Grid = Grid()
+    ) -> Period:
         """Hold out [cut, until). earlier: Unix seconds; the ranker learns from the clicks of [earlier, cut)."""
         held_out = HeldOut.between(histories, catalogue, cut, until)
         learned = HeldOut.between(histories, catalogue, earlier, cut)
         ranker = CategoryRanker(learned, ClickStatistics.of(histories, learned))
-        return cls(held_out, ClickStatistics.of(histories, held_out), ranker)
+        return cls(held_out, ClickStatistics.of(histories, held_out), ranker, grid)
 
     def als(self, factors: float, alpha: float, seed: int) -> Score:
         """ALS of a size, fitted once."""
@@ -118,7 +121,7 @@ def _grid(**axes: str) -> Callable[[Grid], Iterator[Parameters]]:
 
 
 def _everything_fused(period: Period, parameters: Parameters, seed: int) -> Score:
-    grid = Grid()
+    grid = period.grid
     scores = [period.als(factors, alpha, seed) for factors, alpha in product(grid.factors, grid.alphas)]
     scores += [period.ease(ridge) for ridge in grid.ridges]
     return period.with_trend(fused(scores), parameters["exponent"])
@@ -174,7 +177,7 @@ def choose_controls(
     advance: told of every combination tried. Raises ValueError when there is nobody to choose on.
     """
     start, earlier = validation_starts(histories, cut)
-    period = Period.of(before(histories, cut), catalogue, earlier, start, cut)
+    period = Period.of(before(histories, cut), catalogue, earlier, start, cut, grid)
     novel = period.held_out.novel
     if not len(novel):
         raise ValueError("controls: found no novel target just before the cut, expected a longer history to choose on")
@@ -195,8 +198,13 @@ def choose_controls(
 
 
 def validation_starts(histories: Histories, cut: int) -> tuple[int, int]:
-    """Find where validation begins, and the period before it; each has as many clicks as came at or after the cut."""
+    """Find where validation begins, and the period before it; each has as many clicks as came at or after the cut.
+
+    Raises ValueError when there is none at or after the cut.
+    """
     times = np.sort(histories.times)
     known = int(np.searchsorted(times, cut))
     judged = len(times) - known
+    if not judged:
+        raise ValueError(f"controls: found no click at or after the cut {cut}, expected a period that can be judged")
     return int(times[max(known - judged, 0)]), int(times[max(known - 2 * judged, 0)])

@@ -3,7 +3,7 @@
 recall                 novel targets among the first K / all of the user's
 never, re-entry        the same of targets in categories the user never clicked before the cut, and of those clicked
                        long ago, before the latest 200 clicks
-cold items             of targets whose item was first clicked less than 28 days before the cut
+cold items             of targets whose item was first clicked in the 28 days before the cut
 inverse popularity     each target weighs (users of the item before the cut)^−0.5
 serendipity            hits weighted by how serendipity is felt at their unexpectedness, mean weight 1
                        (serendipity.offline.evaluate.unexpectedness) / all of the user's targets
@@ -24,6 +24,9 @@ from serendipity.offline.evaluate.unexpectedness import felt_weights, surprisals
 
 RARITY_EXPONENT = 0.5
 """Power of an item's users before the cut that a target's weight is divided by."""
+
+MISSING = np.iinfo(np.int64).max
+"""Place of what is not in a list."""
 
 RECALLS = ("recall", "never", "re-entry", "cold items", "inverse popularity", "serendipity")
 EXCLUSIVE = "exclusive"
@@ -49,7 +52,10 @@ class Judge:
     def of(
         cls, held_out: HeldOut, statistics: ClickStatistics, users: NDArray[np.int64], host: NDArray[np.int64]
     ) -> Judge:
-        """Judge by the novel targets of these users, ascending."""
+        """Judge by the novel targets of these users, ascending; those without one are left out.
+
+        host: [len(users), h], the item rows that the host of each has already.
+        """
         targets = held_out.novel.of_users(users)
         owners = np.repeat(np.arange(len(targets)), targets.counts)
         categories = held_out.item_categories[targets.rows]
@@ -68,10 +74,10 @@ class Judge:
             for name, weight in share_of.items()
         }
         weights["serendipity"] = (felt, counts)
-        return cls(targets, owners, weights, host)
+        return cls(targets, owners, weights, host[np.isin(users, targets.users)])
 
     def places(self, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find the place of every target in its user's list, counted from 0: [t]; the list's length if it is missing.
+        """Find the place of every target in its user's list, counted from 0: [t]; MISSING where it is not there.
 
         ranked: [users, K] item rows in the order of targets.users, −1 for none; of an item that comes twice the first
         place counts.
@@ -84,7 +90,7 @@ class Judge:
         unique, first = np.unique(keys, return_index=True)
         wanted = self.owners * span + self.targets.rows + 1
         at = np.minimum(np.searchsorted(unique, wanted), max(len(unique) - 1, 0))
-        places = np.full(len(wanted), length, np.int64)
+        places = np.full(len(wanted), MISSING, np.int64)
         if len(unique):
             there = unique[at] == wanted
             places[there] = first[at[there]] % length
@@ -94,7 +100,7 @@ class Judge:
         """Mark the places that hold a target, [users, K]; of an item that comes twice the first place."""
         places = self.places(ranked)
         hit = np.zeros(ranked.shape, np.bool_)
-        there = places < ranked.shape[1]
+        there = places < MISSING
         hit[self.owners[there], places[there]] = True
         return hit
 

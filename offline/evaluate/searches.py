@@ -25,8 +25,11 @@ def opening_searches(histories: Histories, held_out: HeldOut) -> dict[int, str]:
         if first == len(times) or times[first] >= held_out.until:
             continue
         clicks = histories.times[histories.offsets[user] : histories.offsets[user + 1]]
-        at = int(np.searchsorted(clicks, held_out.cut))
-        if at == len(clicks) or times[first] <= clicks[at]:
+        others = clicks
+        if len(histories.signal_offsets):
+            signals = slice(int(histories.signal_offsets[user]), int(histories.signal_offsets[user + 1]))
+            others = np.concatenate([clicks, histories.signal_times[signals]])
+        if times[first] <= others[others >= held_out.cut].min(initial=held_out.until):
             found[user] = histories.searches[start + first]
     return found
 

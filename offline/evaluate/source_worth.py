@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.offline.evaluate.measures import Judge
-from serendipity.offline.evaluate.replay import SOURCES, Replay, source_name
+from serendipity.offline.evaluate.replay import SOURCES, Replay, SourceTotals, source_name
 from serendipity.offline.evaluate.significance import Difference, bootstrap_difference
 
 
@@ -65,7 +65,8 @@ def source_worths(
             hits.append((is_hit & led).sum(axis=1))
             popularity_hits.append((exchanged & led).sum(axis=1))
             only_it.append((is_hit & alone).sum(axis=1))
-            for state, count in replay.source_totals[source_name(source)].states.items():
+            totals = replay.source_totals.get(source_name(source), SourceTotals())
+            for state, count in totals.states.items():
                 states[state] = states.get(state, 0) + count
         ours, theirs = np.mean(hits, axis=0), np.mean(popularity_hits, axis=0)
         worths.append(

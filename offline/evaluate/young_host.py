@@ -17,7 +17,7 @@ def sample_users(host: Path, out: Path, share: float, seed: int, now: int) -> in
     """Write host files with a share of the users who have events, drawn at random, and all items.
 
     now: Unix seconds. Rows that the logs builder would reject are left out. Returns how many users those are, at least
-    one. Raises LogsError when a file is missing or cannot be read.
+    one where there are any. Raises LogsError when a file is missing or cannot be read.
     """
     out.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:

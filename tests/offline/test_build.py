@@ -24,11 +24,9 @@ from serendipity.groups.model import read_coevolution_spec, read_group_spec
 from serendipity.interests.model import read_spec
 from serendipity.offline.build import REPLAY, BuildResult, build, wanted
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
-from serendipity.offline.evaluate.held_out_build import evaluate_build
 from serendipity.offline.evaluate.replay import key_name
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
-from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
 from serendipity.offline.towers.export import PROGRAM
 from serendipity.tools import coevolution, pipeline
@@ -306,17 +304,6 @@ def test_logs_too_short_to_distil_from_still_make_a_snapshot(host: Host, built: 
     without = host.build(hold_out=0.1, interest_gpt={"enabled": False})
     assert "interest_gpt" not in {outcome.step for outcome in without.outcomes}
     assert not layout.read_manifest(without.snapshot).HasField("interest_gpt")
-
-
-def test_what_was_held_out_is_what_a_build_is_evaluated_on(host: Host, built: BuildResult) -> None:
-    host.build(hold_out=0.1)
-    report = evaluate_build(host.out, pipeline.open_pipeline)
-    assert report.violations == 0
-    assert report.cut == layout.read_manifest(built.snapshot).events_until.seconds
-    assert set(report.baselines) == {"popularity", "ALS", "BPR"}
-    assert report.novel.users > 0
-    with pytest.raises(LogsError, match="expected a build with hold_out above 0"):
-        evaluate_build(host.folder, pipeline.open_pipeline)
 
 
 def test_a_user_on_the_erasure_list_is_in_nothing_that_is_built(host: Host, built: BuildResult, tmp_path: Path) -> None:

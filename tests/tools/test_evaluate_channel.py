@@ -1,0 +1,94 @@
+"""`serendip evaluate channel` on a host's own folder: builds of two seeds and of a young host, replayed and judged."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from serendipity import layout
+from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
+from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
+from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
+from serendipity.offline.logs.errors import LogsError
+from serendipity.tools import evaluate_channel
+from tests.fixtures.small_host import write_small_host
+
+CONFIG = """
+interests_per_user = 8
+group_source = false
+[logs]
+novelty_level = 1
+[towers.rows]
+num_cuts = 1
+max_interests = 8
+[towers.trainer]
+max_epochs = 1
+[towers.loss]
+num_negatives = 128
+[validation]
+count = 20
+[canary]
+num_users = 20
+count = 20
+[gate]
+max_score_factor = 30.0
+"""
+
+
+def _arguments(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    evaluate_channel.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = partial(ChannelEvaluationConfig, grid=Grid(factors=(8,), alphas=(1.0,), ridges=(100.0,), exponents=(0.5,)))
+    monkeypatch.setattr(evaluate_channel, "ChannelEvaluationConfig", quick)
+    write_small_host(tmp_path / "shop", num_users=60, num_items=240)
+    (tmp_path / "build.toml").write_text(CONFIG)
+    build, out = tmp_path / "build", tmp_path / "out"
+    given = ("--dataset", str(tmp_path / "shop"), "--config", str(tmp_path / "build.toml"), "--build", str(build))
+    asked = (*given, "--seeds", "0", "1", "--young", "0.5", "--draws", "1", "--out", str(out))
+    assert evaluate_channel.run(_arguments(*asked)) == 0
+
+    report = json.loads((out / "channel.json").read_text())
+    methods = {method["name"]: method for method in report["methods"]}
+    assert [name for name in methods if methods[name]["kind"] == "control"] == [one.name for one in CONTROLS]
+    assert methods["channel"]["seeds"] == [0, 1]
+    assert report["answers"]["violations"] == 0
+    assert report["cut"] == layout.read_manifest(snapshot_of(build)).events_until.seconds
+    # The seed is the towers', and everything before them was made once.
+    towers = {layout.read_manifest(snapshot_of(one)).tower.fingerprint for one in (build, Path(f"{build}-seed-1"))}
+    assert len(towers) == 2
+    (young,) = report["young"]
+    assert (young["share"], young["draws"]) == (0.5, 1)
+    assert 0 < young["users"] < report["users"]
+    # Every third user of this shop searches ten days before its end, in the held-out period.
+    assert report["sessions"] is None or report["sessions"]["users"] > 0
+    page = capsys.readouterr().out
+    assert "# The channel on shop" in page
+    assert "## A young host: 50% of the users" in page
+    assert (out / "channel.png").is_file()
+
+
+def test_a_build_that_held_nothing_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LogsError, match="expected a build with hold_out above 0"):
+        held_out_of(tmp_path)
+
+
+def test_a_service_is_asked_for_the_one_seed_it_serves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--dataset", str(tmp_path), "--target", "127.0.0.1:1", "--build", str(tmp_path / "build"))
+    assert evaluate_channel.run(_arguments(*asked)) == 1
+    assert "--seeds: found 3 with --target, expected the one that is served" in capsys.readouterr().err
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_data_set_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate_channel.run(_arguments("--dataset", str(tmp_path / "none"), "--build", str(tmp_path / "b"))) == 1
+    assert "found neither a data set nor a folder of that name" in capsys.readouterr().err
