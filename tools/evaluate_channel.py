@@ -11,8 +11,6 @@ for the others, which train the towers anew. A young host is built from a share 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shlex
 import shutil
 import sys
@@ -30,6 +28,7 @@ from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost, to_markdown, write_report
 from serendipity.offline.evaluate.held_out_build import evaluate_builds, young_host
+from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.evaluate.replay import ReplayError
 from serendipity.offline.evaluate.young_host import sample_users
 from serendipity.tools.build import build_and_place
@@ -63,10 +62,7 @@ def run(args: argparse.Namespace) -> int:
     except (BuilderError, ReplayError, layout.SnapshotError) as error:
         print(f"serendip evaluate channel: {error}", file=sys.stderr)
         return 1
-    heading = (
-        f"`{shlex.join(['serendip', *sys.argv[1:]])}`, {time.strftime('%Y-%m-%d', time.gmtime(started))}, "
-        f"{os.cpu_count()} cores ({platform.machine()}), {time.time() - started:,.0f} s."
-    )
+    heading = run_heading(shlex.join(["serendip", *sys.argv[1:]]), started, time.time())
     console.print(to_markdown(report, heading), markup=False, highlight=False, soft_wrap=True)
     if args.out:
         write_report(report, heading, args.out)

@@ -15,13 +15,12 @@ import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from serendipity.interests.model import InterestGptError, read_spec
 from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
@@ -40,7 +39,6 @@ from serendipity.offline.evaluate.interests import (
 )
 from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
 from serendipity.offline.interests.debate import DebateConfig
-from serendipity.offline.interests.evaluation import evaluate_popular_unseen, evaluate_reasoner
 from serendipity.offline.interests.hops import Mode
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.language_models.config import LocalConfig, SmolLM2Config, read_language_model_config
@@ -64,7 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip evaluate interests`."""
     parser.add_argument("--dataset", default="complete-journey", help="names the default build directory")
     parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET-held-out)")
-    parser.add_argument("--k", type=int, nargs="+", default=[8, 16], help="interests per user, of the entry table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of samples of users and of sampling")
     parser.add_argument(
         "--interest-gpt", action="append", default=[], metavar="LABEL=DIR", help="an InterestGPT directory; repeatable"
@@ -111,7 +108,6 @@ def run(args: argparse.Namespace) -> int:
     print(markdown(rows, samples, evaluation.judge, bench.threshold, conditions))
     if args.out:
         write_interests_report(rows, samples, evaluation.judge, bench.threshold, conditions, args.out)
-    console.print(_entry_table(args.k, bench, evaluation.until))
     return 0
 
 
@@ -168,20 +164,3 @@ def _language_model(name: str, cache: Path) -> LanguageModel:
             f"{name}: {error!r}; expected smollm2 or TOML with a [language_model] table"
         ) from error
     return open_language_model(read_language_model_config(table), cache)
-
-
-def _entry_table(ks: Sequence[int], bench: Bench, until: int) -> Table:
-    evaluation, reasoner = bench.evaluation, bench.reasoner
-    table = Table("interests", "K", "hit", "recall", "precision", "click recall", "users")
-    num_categories = len(evaluation.taxonomy.categories)
-    for k in ks:
-        reports = {
-            POPULAR_UNSEEN: evaluate_popular_unseen(evaluation.histories, num_categories, evaluation.cut, until, k),
-            reasoner.name: evaluate_reasoner(
-                reasoner, evaluation.taxonomy, evaluation.histories, evaluation.cut, until, k
-            ),
-        }
-        for name, report in reports.items():
-            figures = (report.hit, report.recall, report.precision, report.click_recall)
-            table.add_row(name, str(k), *(f"{figure:.4f}" for figure in figures), f"{report.num_users:,}")
-    return table

@@ -17,6 +17,7 @@ from rich.progress import Progress
 
 from serendipity.offline.datasets.registry import prepare
 from serendipity.offline.encoder import TextEncoder, default_path
+from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.evaluate.towers import evaluate_towers, variants_of
 from serendipity.offline.evaluate.towers_report import MARKDOWN_REPORT, write_towers_report
 from serendipity.offline.interests.builder import build_interests
@@ -52,15 +53,8 @@ def run(args: argparse.Namespace) -> int:
             logs, interests, variants_of(config), args.seeds, out / "checkpoints", encoder, progress
         )
     seeds = " ".join(str(seed) for seed in args.seeds)
-    write_towers_report(
-        evaluation,
-        out,
-        dataset=name,
-        command=f"serendip evaluate towers --dataset {args.dataset} --seeds {seeds}",
-        configuration=config.model_dump_json(),
-        now=started,
-        seconds=time.time() - started,
-    )
+    heading = run_heading(f"serendip evaluate towers --dataset {args.dataset} --seeds {seeds}", started, time.time())
+    write_towers_report(evaluation, out, dataset=name, heading=heading, configuration=config.model_dump(mode="json"))
     console.print(Markdown((out / MARKDOWN_REPORT).read_text(encoding="utf-8")))
     console.print(f"written: {out / MARKDOWN_REPORT}")
     return 0

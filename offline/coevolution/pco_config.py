@@ -22,8 +22,7 @@ class DpoConfig(_Frozen):
     """Direct preference optimisation of the Novelty LLM (arXiv 2508.00450, eq. 16 and 17).
 
     Published for a base of 7 B weights (A.2): LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2
-    pairs, 16 pairs a step; so is every base tuned but the tiny model, whose settings come from a few trials on
-    MovieLens-1M (docs/coevolution.md).
+    pairs, 16 pairs a step; so is every base tuned but the tiny model, which has settings of its own.
     """
 
     beta: float = Field(0.1, gt=0)

@@ -11,15 +11,23 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from serendipity.layout import write_atomically
 from serendipity.offline.calibration import Reliability
 from serendipity.offline.evaluate.control_choice import Chosen
-from serendipity.offline.evaluate.measures import EXCLUSIVE, RARITY_EXPONENT, RECALLS
+from serendipity.offline.evaluate.measures import EXCLUSIVE
 from serendipity.offline.evaluate.methods import MethodResult
+from serendipity.offline.evaluate.methods_report import (
+    LEGEND,
+    chosen_table,
+    method_data,
+    methods_table,
+    number,
+    ratios_table,
+    seeds_table,
+    table,
+)
 from serendipity.offline.evaluate.novel_category_keys import describe_keys
-from serendipity.offline.evaluate.significance import Ratio
 from serendipity.offline.evaluate.source_worth import SourceWorth
 
 JSON_REPORT = "channel.json"
@@ -127,10 +135,12 @@ def to_json(report: ChannelReport, heading: str) -> str:
     content |= {
         "heading": heading,
         "chosen": {one.control.name: {**one.parameters, "validation": one.validation} for one in report.chosen},
-        "methods": [_method(method) for method in report.methods],
+        "methods": [method_data(method) for method in report.methods],
         "sessions": report.sessions
-        and {"users": report.sessions.users, "methods": [_method(method) for method in report.sessions.methods]},
-        "young": [{**vars(young), "methods": [_method(method) for method in young.methods]} for young in report.young],
+        and {"users": report.sessions.users, "methods": [method_data(method) for method in report.sessions.methods]},
+        "young": [
+            {**vars(young), "methods": [method_data(method) for method in young.methods]} for young in report.young
+        ],
     }
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
@@ -139,23 +149,22 @@ def to_markdown(report: ChannelReport, heading: str, plot: str | None = None) ->
     """Lay the report out as Markdown tables. plot: file beside the page."""
     shallow, deep = report.depths
     users = f"{report.users:,} users with {report.targets:,} novel targets"
+    compared = [(measure, report.depths[place]) for measure, place in _COMPARED]
+    others = [method for method in report.methods if method.kind != "channel"]
+    seeds = seeds_table(report.methods, [(measure, k) for measure in ("recall", EXCLUSIVE) for k in report.depths])
     sections = [
         f"# The channel on {report.dataset}\n\n{heading}\n\n"
         f"Clicks of {_date(report.cut)} to {_date(report.until)}: {users}. Snapshots {', '.join(report.snapshots)}.",
-        f"## Every method, the same users, candidates and places\n\n"
-        f"@{shallow} / @{deep}, means over users and seeds. never, re-entry: targets in categories that the user never "
-        f"clicked, and in those clicked before the latest 200 clicks. cold items: first clicked in the last 28 days. "
-        f"inverse popularity: targets weigh (users of the item)^−{RARITY_EXPONENT:g}. serendipity: hits weighted by "
-        f"how serendipity is felt at their unexpectedness. exclusive: novel targets found per user when the host "
-        f"excludes its own lists, the first {deep} of ALS × trend and of popularity.\n\n"
-        + _methods(report.methods, report.depths),
+        f"## Every method, the same users, candidates and places\n\n@{shallow} / @{deep}. {LEGEND} exclusive: novel "
+        f"targets found per user when the host excludes its own lists, the first {deep} of ALS × trend and of "
+        f"popularity.\n\n" + methods_table(report.methods, report.depths),
         *([f"![The methods]({plot})"] if plot else []),
         "## The channel ÷ every other method\n\nPaired by user, 95 % bootstrap intervals over users.\n\n"
-        + _ratios(report),
+        + ratios_table(report.channel, others, compared, report.bootstrap_samples),
         "## What each source is worth\n\nPer user; popularity is given the source's places, and the rest of the answer "
         "stays.\n\n" + _sources(report.sources),
-        *([_seeds(report)] if any(len(method.seeds) > 1 for method in report.methods) else []),
-        "## Chosen on validation\n\n" + _chosen(report.chosen),
+        *([f"## Over seeds\n\nMean ± standard deviation.\n\n{seeds}"] if seeds else []),
+        "## Chosen on validation\n\n" + chosen_table(report.chosen),
         *_apart(report),
         "## The answers\n\n" + _answers(report),
         "## Calibration of the score\n\n" + _calibration(report.reliability),
@@ -185,27 +194,6 @@ def draw(report: ChannelReport, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _methods(methods: Sequence[MethodResult], depths: tuple[int, int]) -> str:
-    rows = [
-        (_name(method), *(_pair(method, measure, depths) for measure in (*RECALLS, EXCLUSIVE))) for method in methods
-    ]
-    return table(("", *RECALLS, EXCLUSIVE), rows)
-
-
-def _ratios(report: ChannelReport) -> str:
-    rng = np.random.default_rng(0)
-    compared = [(measure, report.depths[place]) for measure, place in _COMPARED]
-    rows = [
-        (
-            _name(other),
-            *(_ratio(report.channel.ratio_to(other, *key, rng, report.bootstrap_samples)) for key in compared),
-        )
-        for other in report.methods
-        if other.kind != "channel"
-    ]
-    return table(("", *(f"{measure}@{k}" for measure, k in compared)), rows)
-
-
 def _sources(sources: Sequence[SourceWorth]) -> str:
     rows = [
         (
@@ -220,41 +208,19 @@ def _sources(sources: Sequence[SourceWorth]) -> str:
     return table(header, rows)
 
 
-def _seeds(report: ChannelReport) -> str:
-    keys = [(measure, k) for measure in ("recall", EXCLUSIVE) for k in report.depths]
-    rows = [
-        (_name(method), ", ".join(map(str, method.seeds)), *(_spread(method.by_seed(*key)) for key in keys))
-        for method in report.methods
-        if len(method.seeds) > 1
-    ]
-    header = ("", "seeds", *(f"{measure}@{k}" for measure, k in keys))
-    return "## Over seeds\n\nMean ± standard deviation.\n\n" + table(header, rows)
-
-
-def _chosen(chosen: Sequence[Chosen]) -> str:
-    rows = [
-        (
-            one.control.name,
-            ", ".join(f"{name} {value:g}" for name, value in one.parameters.items()) or "–",
-            " / ".join(map(_number, one.validation)),
-        )
-        for one in chosen
-    ]
-    return table(("", "chosen", "novel recall@20 / @100 there"), rows)
-
-
 def _apart(report: ChannelReport) -> list[str]:
     """Sections of users and hosts that are evaluated apart."""
     sections = []
     if report.sessions:
         sections.append(
             f"## Sessions that open with a search\n\n{report.sessions.users:,} users whose first event in the period "
-            "is a search; the channel is that of the first seed.\n\n" + _methods(report.sessions.methods, report.depths)
+            "is a search; the channel is that of the first seed.\n\n"
+            + methods_table(report.sessions.methods, report.depths)
         )
     else:
         sections.append("## Sessions that open with a search\n\nThe logs hold none in the period.")
     if report.cold:
-        found = " / ".join(_number(report.cold.recall[k]) for k in report.depths)
+        found = " / ".join(number(report.cold.recall[k]) for k in report.depths)
         sections.append(
             f"## Users without a click before the cut\n\n{report.cold.users:,} asked, fill {report.cold.fill:.0%}, "
             f"recall @{report.depths[0]} / @{report.depths[1]} {found}."
@@ -262,7 +228,8 @@ def _apart(report: ChannelReport) -> list[str]:
     for young in report.young:
         sections.append(
             f"## A young host: {young.share:.0%} of the users\n\n{young.draws} draws, {young.users:,} users judged; "
-            "everything is built and chosen anew on each draw's own logs.\n\n" + _methods(young.methods, report.depths)
+            "everything is built and chosen anew on each draw's own logs.\n\n"
+            + methods_table(young.methods, report.depths)
         )
     return sections
 
@@ -288,49 +255,22 @@ def _answers(report: ChannelReport) -> str:
 def _calibration(measured: Mapping[str, Reliability]) -> str:
     rows = [
         (
-            name, _number(one.mean_predicted), _number(one.base_rate), _number(one.expected_calibration_error),
+            name, number(one.mean_predicted), number(one.base_rate), number(one.expected_calibration_error),
             f"{one.brier:.6f}", f"{one.brier_of_base_rate:.6f}",
         )
         for name, one in measured.items()
     ]  # fmt: skip
     header = ("source", "mean score", "hit rate", "ECE", "Brier", "Brier of the base rate")
-    bins = [(f"{b.count:,}", _number(b.predicted), _number(b.observed)) for b in measured["all"].bins]
+    bins = [(f"{b.count:,}", number(b.predicted), number(b.observed)) for b in measured["all"].bins]
     return table(header, rows) + "\n\n" + table(("candidates", "mean score", "hit rate"), bins)
 
 
-def _name(method: MethodResult) -> str:
-    return f"**{method.name}**" if method.kind == "channel" else method.name
-
-
-def _pair(method: MethodResult, measure: str, depths: tuple[int, int]) -> str:
-    return " / ".join(_number(method.mean(measure, k)) for k in depths)
-
-
-def _spread(values: NDArray[np.float64]) -> str:
-    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay rows out as a Markdown table, numbers to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _number(value: float) -> str:
-    return "–" if value != value else f"{value:.4f}"
-
-
-def _ratio(ratio: Ratio | None) -> str:
-    return "–" if ratio is None else f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+def _apart_data(apart: Sessions | YoungHost) -> dict[str, object]:
+    return {**vars(apart), "methods": [method_data(method) for method in apart.methods]}
 
 
 def _date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _method(method: MethodResult) -> dict[str, object]:
-    figures = {f"{measure}@{k}": method.by_seed(measure, k).tolist() for measure, k in method.per_user}
-    return {"name": method.name, "kind": method.kind, "seeds": method.seeds, "by seed": figures}
 
 
 def _plain(value: object) -> object:

@@ -50,6 +50,9 @@ class Grid:
     max_users: int = 2_000
 
 
+DEFAULT_GRID = Grid()
+
+
 @dataclass(frozen=True)
 class Period:
     """Held-out time, what was counted before it, and a category ranker that learned from what came just before.
@@ -60,12 +63,12 @@ class Period:
     held_out: HeldOut
     statistics: ClickStatistics
     ranker: CategoryRanker
-    grid: Grid = Grid()
+    grid: Grid = DEFAULT_GRID
     _fitted: dict[tuple[float, ...], Score] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, histories: Histories, catalogue: Catalogue, earlier: int, cut: int, until: int, grid: Grid = Grid()
+        cls, histories: Histories, catalogue: Catalogue, earlier: int, cut: int, until: int, grid: Grid = DEFAULT_GRID
     ) -> Period:
         """Hold out [cut, until). earlier: Unix seconds; the ranker learns from the clicks of [earlier, cut)."""
         held_out = HeldOut.between(histories, catalogue, cut, until)
@@ -169,7 +172,7 @@ def choose_controls(
     histories: Histories,
     catalogue: Catalogue,
     cut: int,
-    grid: Grid = Grid(),
+    grid: Grid = DEFAULT_GRID,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Chosen, ...]:
     """Choose every control's parameters on the clicks just before `cut`; equal ones: the first that was tried.

@@ -28,15 +28,6 @@ def recall_at(hit: NDArray[np.bool_], targets: Targets, k: int) -> NDArray[np.fl
     return recall
 
 
-def ndcg_at(hit: NDArray[np.bool_], targets: Targets, k: int) -> NDArray[np.float64]:
-    """NDCG@k of each user with binary gains: Σ hit_j / log2(j + 1), over that of the best list. Returns [n]."""
-    discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = np.concatenate([[0.0], np.cumsum(discounts)])[np.minimum(targets.counts, k)]
-    gains: NDArray[np.float64] = hit[:, :k] @ discounts[: hit[:, :k].shape[1]]
-    ndcg: NDArray[np.float64] = gains / ideal
-    return ndcg
-
-
 def coverage_at(top: NDArray[np.int64], num_candidates: int, k: int) -> float:
     """Coverage@k: share of the candidates that occur in some user's first k."""
     shown = np.unique(top[:, :k])

@@ -1,4 +1,4 @@
-"""Towers against the controls on held-out time, by the protocol of `held_out`.
+"""Towers against the controls on held-out time, by the measures and the protocol of the channel's evaluation.
 
 Figures come from the last 10 % of the clicks, every method fitted on the first 90 %; choices (epochs, and whatever is
 tuned) are made on the last clicks of those 90 % (`label_window` of them), as in a build. The towers are judged by the
@@ -16,10 +16,17 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.offline.encoder import TextEncoder
-from serendipity.offline.evaluate.control_choice import ALS_TREND, Period, choose_controls, validation_starts
+from serendipity.offline.evaluate.control_choice import (
+    DEFAULT_GRID,
+    Chosen,
+    Grid,
+    Period,
+    choose_controls,
+    validation_starts,
+)
 from serendipity.offline.evaluate.held_out import HeldOut, Score
-from serendipity.offline.evaluate.metrics import coverage_at, hits, ndcg_at, recall_at
-from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
+from serendipity.offline.evaluate.measures import Judge
+from serendipity.offline.evaluate.methods import MethodResult, RankedLists, measure_methods
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, split_times
 from serendipity.offline.towers.builder import Prepared, encode_titles, fit_towers, prepare, read_interests
@@ -28,61 +35,33 @@ from serendipity.offline.towers.dual_tower import DualTower, item_content
 from serendipity.offline.towers.rows import Moment
 from serendipity.offline.towers.threads import limited_threads
 
-KS = (20, 100)
-AGAINST = ALS_TREND
-"""Control that ratios are taken against."""
+DEPTHS = (20, 100)
 
 _TRAINING_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """One method on one list of targets: all of them, or the novel ones.
+class Training:
+    """One training of a variant. validation: recall where its number of epochs was chosen."""
 
-    recall, ndcg: K → [n] value of every user with targets; coverage: share of the candidates in some user's first
-    max(KS).
-    """
-
-    recall: Mapping[int, NDArray[np.float64]]
-    ndcg: Mapping[int, NDArray[np.float64]]
-    coverage: float
-
-
-@dataclass(frozen=True)
-class Run:
-    """One method with one seed on the test period; validation: recall of the towers where epochs were chosen."""
-
-    method: str
+    variant: str
     seed: int
-    every: Accuracy
-    novel: Accuracy
-    epochs: int | None = None
-    validation: Mapping[str, float] | None = None
+    epochs: int
+    validation: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class TowersEvaluation:
-    """What was measured. cut, until: the test period, Unix seconds; users, targets: with any, and with novel ones."""
+    """What was measured. cut, until: the test period, Unix seconds; users, targets: with novel ones."""
 
     cut: int
     until: int
     candidates: int
-    users: tuple[int, int]
-    targets: tuple[int, int]
-    runs: tuple[Run, ...]
-
-    def of(self, method: str) -> list[Run]:
-        """The runs of a method, one per seed."""
-        return [run for run in self.runs if run.method == method]
-
-    def ratio(self, method: str, k: int, *, novel: bool) -> Ratio:
-        """Recall@k of a method over that of AGAINST, both averaged over seeds, bootstrapped over users."""
-        rng = np.random.default_rng(0)
-        means = []
-        for name in (method, AGAINST):
-            parts = [run.novel if novel else run.every for run in self.of(name)]
-            means.append(np.mean([part.recall[k] for part in parts], axis=0))
-        return bootstrap_ratio(means[0], means[1], rng)
+    users: int
+    targets: int
+    chosen: tuple[Chosen, ...]
+    methods: tuple[MethodResult, ...]
+    trainings: tuple[Training, ...]
 
 
 def variants_of(config: TowersConfig) -> dict[str, TowersConfig]:
@@ -107,62 +86,59 @@ def evaluate_towers(
     work: Path,
     encoder: TextEncoder | None = None,
     progress: Progress | None = None,
+    grid: Grid = DEFAULT_GRID,
 ) -> TowersEvaluation:
     """Measure the controls and every variant with every seed on the last 10 % of the clicks.
 
     logs, interests: directories of their builders over all clicks; nothing later than a cut is read from them before
     it. variants: name in the report → configuration; those with equal rows and factors share them. work: where
-    checkpoints go, a folder per run. Controls are run with every seed that changes them.
+    checkpoints go, a folder per run. grid: what is tried for the controls.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     (cut,) = split_times(histories, (_TRAINING_SHARE,))
     until = int(histories.times.max()) + 1
-    period = Period.of(histories, catalogue, validation_starts(histories, cut)[0], cut, until)
+    chosen = choose_controls(histories, catalogue, cut, grid)
+    period = Period.of(histories, catalogue, validation_starts(histories, cut)[0], cut, until, grid)
     held_out = period.held_out
-    runs = [
-        Run(one.control.name, seed, *_accuracies(held_out, one.control.fit(period, one.parameters, seed)))
-        for one in choose_controls(histories, catalogue, cut)
-        for seed in (seeds if one.control.seeded else seeds[:1])
+    users = held_out.novel.users
+
+    def ranked(score: Score) -> NDArray[np.int64]:
+        return held_out.top_k(score, users, max(DEPTHS), novel=True)
+
+    lists = [
+        RankedLists(one.control.name, "control", seed, ranked(one.control.fit(period, one.parameters, seed or 0)))
+        for one in chosen
+        for seed in (seeds if one.control.seeded else (None,))
     ]
     nodes, interests_at = read_interests(interests, histories, catalogue)
     shared: dict[str, Prepared] = {}
+    trainings = []
     for variant, (name, config) in enumerate(variants.items()):
         with limited_threads(config.trainer.threads):
             key = config.rows.model_dump_json() + config.factors.model_dump_json()
             if key not in shared:
                 shared[key] = prepare(histories, catalogue, nodes, interests_at, config, cut, progress)
             prepared = shared[key]
-            moment = prepared.builder.moment(prepared.now.items.factors, held_out.targets.users)
+            moment = prepared.builder.moment(prepared.now.items.factors, users)
             titles = encode_titles(catalogue, encoder, work / "titles.npz") if config.title_text else None
             content = item_content(catalogue, nodes, titles, interest=config.item_interest)
             for seed in seeds:
                 seeded = config.model_copy(update={"seed": seed})
                 trained = fit_towers(prepared, content, nodes, seeded, work / f"{variant}-{seed}", progress)
-                accuracies = _accuracies(held_out, _score(trained.towers, moment, held_out, nodes.vectors))
-                runs.append(Run(name, seed, *accuracies, trained.fit.best_epoch, trained.validation))
+                score = _score(trained.towers, moment, held_out, nodes.vectors)
+                lists.append(RankedLists(name, "source", seed, ranked(score)))
+                trainings.append(Training(name, seed, trained.fit.best_epoch, trained.validation))
+    nobody = np.empty((len(users), 0), np.int64)
     return TowersEvaluation(
         cut=cut,
         until=until,
         candidates=len(held_out.candidates),
-        users=(len(held_out.targets), len(held_out.novel)),
-        targets=(len(held_out.targets.rows), len(held_out.novel.rows)),
-        runs=tuple(runs),
+        users=len(users),
+        targets=len(held_out.novel.rows),
+        chosen=chosen,
+        methods=measure_methods(lists, Judge.of(held_out, period.statistics, users, nobody), DEPTHS),
+        trainings=tuple(trainings),
     )
-
-
-def _accuracies(held_out: HeldOut, score: Score) -> tuple[Accuracy, Accuracy]:
-    found = []
-    for novel, targets in ((False, held_out.targets), (True, held_out.novel)):
-        top = held_out.top_k(score, targets.users, max(KS), novel=novel)
-        hit = hits(top, targets)
-        found.append(
-            Accuracy(
-                recall={k: recall_at(hit, targets, k) for k in KS},
-                ndcg={k: ndcg_at(hit, targets, k) for k in KS},
-                coverage=coverage_at(top, len(held_out.candidates), max(KS)),
-            )
-        )
-    return found[0], found[1]
 
 
 def _score(towers: DualTower, moment: Moment, held_out: HeldOut, node_vectors: NDArray[np.float32]) -> Score:

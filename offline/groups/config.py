@@ -53,8 +53,7 @@ class InterestConfig(_Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     """AdamW's."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of embeddings and of what each layer adds; two passes do not overfit, and 0.1 costs a third more time for fewer
-    hits."""
+    """Of embeddings and of what each layer adds; two passes do not overfit."""
     validation_users: Annotated[int, Field(ge=0)] = 1000
     """Users whose last kept click is not learned from but asked for, to tell what the interest is worth."""
 

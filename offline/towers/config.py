@@ -97,8 +97,8 @@ class TrainerConfig(_Frozen):
     cold_share: float = Field(0.02, ge=0, lt=1)
     """Share of rows shown without history, so that a user nothing is known of gets sensible vectors."""
     threads: int = Field(1, ge=1)
-    """Threads of PyTorch and BLAS. More help where their cores are idle, and cost much where they are not: on two
-    cores that others use too, two threads took four times as long as one. Sums of another order change last digits."""
+    """Threads of PyTorch and BLAS. More help where their cores are idle, and cost much where they are not.
+    Sums of another order change last digits."""
     validation_users: int = Field(1000, ge=1)
     """Users the score of an epoch is taken over, drawn once."""
 

@@ -22,7 +22,7 @@ from serendipity.offline.towers.config import FactorBlock, FactorsConfig
 _OVERSAMPLES = 10
 _ITERATIONS = 6
 _WARM_ITERATIONS = 2
-"""Iterations from the basis of the cut before; measured: another changes no recall figure in the fourth digit."""
+"""Iterations from the basis of the cut before."""
 
 _NO_VARIANCE = 1e-6
 _MIN_USERS = 3

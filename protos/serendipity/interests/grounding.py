@@ -23,8 +23,7 @@ Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 """Texts → [n, D] float32 of norm 1."""
 
 DEMAND_SHARE = 0.75
-"""Share of the threshold that a core demand must reach: it is more general than any node. Measured with MiniLM on a
-grocery's 2,000 nodes: demands ("cooking at home") 0.5 and more, instructions and chatter 0.35 and less."""
+"""Share of the threshold that a core demand must reach: it is more general than any node."""
 
 
 class Method(Enum):

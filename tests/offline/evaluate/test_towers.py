@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from serendipity.offline.encoder import TextEncoder
-from serendipity.offline.evaluate.control_choice import CONTROLS
-from serendipity.offline.evaluate.towers import AGAINST, TowersEvaluation, evaluate_towers, variants_of
+from serendipity.offline.evaluate.control_choice import ALS_TREND, CONTROLS, Grid
+from serendipity.offline.evaluate.methods import MethodResult
+from serendipity.offline.evaluate.towers import TowersEvaluation, evaluate_towers, variants_of
 from serendipity.offline.evaluate.towers_report import JSON_REPORT, MARKDOWN_REPORT, write_towers_report
 from serendipity.offline.interests.builder import build_interests
 from serendipity.offline.logs.builder import build_logs
@@ -53,59 +54,45 @@ def evaluation(tmp_path_factory: pytest.TempPathFactory) -> TowersEvaluation:
     build_interests(root / "logs", root / "interests", encoder, k=4)
     variants = dict(list(variants_of(CONFIG).items())[:2])
     with limited_threads(1):
-        return evaluate_towers(root / "logs", root / "interests", variants, [0, 1], root / "work")
+        grid = Grid(factors=(8,), alphas=(1.0,), ridges=(100.0,), exponents=(0.0, 0.5))
+        return evaluate_towers(root / "logs", root / "interests", variants, [0, 1], root / "work", grid=grid)
+
+
+def of(evaluation: TowersEvaluation, name: str) -> MethodResult:
+    return next(method for method in evaluation.methods if method.name == name)
 
 
 def test_every_method_is_measured_on_the_same_users(evaluation: TowersEvaluation) -> None:
-    methods = {run.method: len(evaluation.of(run.method)) for run in evaluation.runs}
+    seeds = {method.name: len(method.seeds) for method in evaluation.methods}
     controls = {control.name: 2 if control.seeded else 1 for control in CONTROLS}
-    assert methods == {**controls, "user tower, λ = 0.1": 2, "user tower, λ = 0": 2}
-    for run in evaluation.runs:
-        for accuracy, users in ((run.every, evaluation.users[0]), (run.novel, evaluation.users[1])):
-            for k, values in accuracy.recall.items():
-                assert len(values) == users
-                assert ((values >= 0) & (values <= 1)).all()
-                assert (accuracy.recall[20] <= accuracy.recall[100]).all()
-                assert (accuracy.ndcg[k] <= 1 + 1e-9).all()
-            assert 0 < accuracy.coverage <= 1
+    assert seeds == {**controls, "user tower, λ = 0.1": 2, "user tower, λ = 0": 2}
+    for method in evaluation.methods:
+        for k in (20, 100):
+            values = method.per_user["recall", k]
+            assert values.shape == (len(method.seeds), evaluation.users)
+            assert ((values >= 0) & (values <= 1)).all()
+        assert (method.per_user["recall", 20] <= method.per_user["recall", 100]).all()
 
 
 def test_towers_beat_popularity_where_tastes_differ(evaluation: TowersEvaluation) -> None:
     # A user of this host clicks in a quarter to half of the categories, and popularity knows nothing of that.
-    popular = evaluation.of("popularity")[0].every.recall[20].mean()
-    for run in evaluation.of("user tower, λ = 0.1"):
-        assert run.every.recall[20].mean() > 1.3 * popular
-
-
-def test_ratios_are_taken_against_als_with_a_trend(evaluation: TowersEvaluation) -> None:
-    own = evaluation.ratio(AGAINST, 20, novel=False)
-    assert own.value == own.low == own.high == 1.0
-    found = evaluation.ratio("popularity", 100, novel=True)
-    means = [np.mean([run.novel.recall[100].mean() for run in evaluation.of(name)]) for name in ("popularity", AGAINST)]
-    assert found.value == pytest.approx(means[0] / means[1])
-    assert found.low < found.value < found.high
+    popular = of(evaluation, "popularity").mean("recall", 20)
+    assert (of(evaluation, "user tower, λ = 0.1").by_seed("recall", 20) > 1.3 * popular).all()
 
 
 def test_the_report_says_what_was_measured_and_how(evaluation: TowersEvaluation, tmp_path: Path) -> None:
-    write_towers_report(
-        evaluation,
-        tmp_path,
-        dataset="small",
-        command="serendip evaluate towers --dataset small",
-        configuration=CONFIG.model_dump_json(),
-        now=1_700_000_000,
-        seconds=12.3,
-    )
+    configuration = CONFIG.model_dump(mode="json")
+    write_towers_report(evaluation, tmp_path, dataset="small", heading="how", configuration=configuration)
     content = json.loads((tmp_path / JSON_REPORT).read_text())
-    assert content["date"] == "2023-11-14"
     assert content["configuration"]["vector_dim"] == 24
-    of_controls = [seed for control in CONTROLS for seed in ((0, 1) if control.seeded else (0,))]
-    assert [run["seed"] for run in content["runs"]] == [*of_controls, 0, 1, 0, 1]
+    assert {training["seed"] for training in content["trainings"]} == {0, 1}
     page = (tmp_path / MARKDOWN_REPORT).read_text()
-    assert "serendip evaluate towers --dataset small" in page
-    recall = evaluation.of("popularity")[0].novel.recall[20].mean()
-    assert f"{recall:.4f}" in page
+    assert page.startswith("# Towers on small\n\nhow\n")
+    recall = of(evaluation, "popularity").mean("recall", 20)
+    assert f"| popularity | {recall:.4f} / " in page
+    # By measure, against ALS × trend, over seeds, and two trainings.
     assert page.count("| user tower, λ = 0.1 |") == 5
+    assert f"{ALS_TREND} ÷ every other method" in page
 
 
 def test_ablations_change_one_thing_each() -> None:
