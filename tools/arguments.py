@@ -17,6 +17,26 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """Read a number between 0 and 1, both excluded. Raises argparse.ArgumentTypeError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a share above 0 and below 1")
+    return number
+
+
+def new_directory(text: str) -> Path:
+    """Read the path of a directory that is there or can be made. Raises argparse.ArgumentTypeError."""
+    path = Path(text)
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise argparse.ArgumentTypeError(f"{part}: found a file, expected a directory")
+    return path
+
+
 def item_ids(text: str) -> list[str]:
     """Read a file of item ids, one a line. Raises argparse.ArgumentTypeError."""
     try:

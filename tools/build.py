@@ -30,6 +30,12 @@ from serendipity.tools import pipeline, placement
 from serendipity.tools.pinned_models import place_pinned
 from serendipity.tools.quality_gate import quality_gate
 
+BUILD_ERRORS = (
+    BuilderError, ChannelError, GroupModelError, InterestGptError, layout.SnapshotError, placement.PlacementError,
+    ValidationError,
+)  # fmt: skip
+"""What keeps a build from being finished, said in one line; the gate's refusal apart."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip build`."""
@@ -62,10 +68,7 @@ def run(args: argparse.Namespace) -> int:
     except GateRefusedError as error:
         print(f"serendip build: {error}\nThe snapshot is on disk and not published.", file=sys.stderr)
         return 1
-    except (
-        BuilderError, ChannelError, GroupModelError, InterestGptError, layout.SnapshotError, placement.PlacementError,
-        ValidationError,
-    ) as error:  # fmt: skip
+    except BUILD_ERRORS as error:
         print(f"serendip build: {error}", file=sys.stderr)
         return 1
     return 0

@@ -15,23 +15,24 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from serendipity import layout
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
 from serendipity.offline.datasets.registry import prepare
-from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost, to_markdown, write_report
 from serendipity.offline.evaluate.held_out_build import evaluate_builds, young_host
 from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.evaluate.replay import ReplayError
 from serendipity.offline.evaluate.young_host import sample_users
-from serendipity.tools.build import build_and_place
+from serendipity.offline.snapshot.gate import GateRefusedError
+from serendipity.tools.arguments import new_directory, positive, share
+from serendipity.tools.build import BUILD_ERRORS, build_and_place
 from serendipity.tools.pipeline import open_pipeline, open_service
 
 _TRAINED = ("towers", "snapshot", "snapshots", "calibration", "canary", "models", "state")
@@ -46,73 +47,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hold-out", type=float, default=0.1, metavar="SHARE", help="latest clicks held out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the towers and of ALS")
     parser.add_argument(
-        "--young", type=float, nargs="*", default=[0.01, 0.05], metavar="SHARE", help="users of a young host"
+        "--young", type=share, nargs="*", default=[0.01, 0.05], metavar="SHARE", help="users of a young host"
     )
-    parser.add_argument("--draws", type=int, default=3, help="young hosts of each share")
+    parser.add_argument("--draws", type=positive, default=3, help="young hosts of each share")
     parser.add_argument("--target", metavar="HOST:PORT", help="ask this service, which serves the build's snapshot")
-    parser.add_argument("--users", type=int, default=0, help="users replayed at most; 0: all")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write channel.md, .json and .png here")
+    parser.add_argument("--users", type=positive, help="users replayed at most (default: all)")
+    parser.add_argument("--out", type=new_directory, metavar="DIR", help="also write channel.md, .json and .png here")
 
 
 def run(args: argparse.Namespace) -> int:
     """Build what is missing, replay, print the report; returns 1 when something is refused."""
     console, started = Console(), time.time()
+    command = shlex.join(["serendip", *sys.argv[1:]])
     try:
-        report = _evaluate(args, console)
-    except (BuilderError, ReplayError, layout.SnapshotError) as error:
+        for report in _evaluate(args, console):
+            heading = run_heading(command, started, time.time())
+            if args.out:
+                write_report(report, heading, args.out)
+    except (*BUILD_ERRORS, GateRefusedError, ReplayError, OSError) as error:
         print(f"serendip evaluate channel: {error}", file=sys.stderr)
         return 1
-    heading = run_heading(shlex.join(["serendip", *sys.argv[1:]]), started, time.time())
     console.print(to_markdown(report, heading), markup=False, highlight=False, soft_wrap=True)
-    if args.out:
-        write_report(report, heading, args.out)
     return 0
 
 
-def _evaluate(args: argparse.Namespace, console: Console) -> ChannelReport:
+def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelReport]:
+    """Give the report without young hosts, then again with those of every share."""
     if args.target and len(args.seeds) > 1:
         raise BuildConfigError(f"--seeds: found {len(args.seeds)} with --target, expected the one that is served")
     build = args.build or Path("var") / f"{Path(args.dataset).name}-held-out"
     # Answers do not ask InterestGPT: it refreshes interests near-line.
     given = {"dataset": args.dataset, "hold_out": args.hold_out, "interest_gpt": {"enabled": False}}
     config = load_build_config(args.config, given)
-    evaluation = ChannelEvaluationConfig(max_users=args.users)
+    evaluation = ChannelEvaluationConfig(max_users=args.users or 0)
+    # Each is a build of its own, the first one where the others take from it what does not depend on the seed.
     builds = {seed: build if seed == args.seeds[0] else Path(f"{build}-seed-{seed}") for seed in args.seeds}
     for seed, directory in builds.items():
         if directory != build and not directory.exists():
-            shutil.copytree(build, directory, ignore=shutil.ignore_patterns(*_TRAINED))
+            _copy(build, directory)
         towers = config.towers.model_copy(update={"seed": seed})
         build_and_place(config.model_copy(update={"towers": towers}), directory, console)
     report = _replayed(builds, evaluation, console, args.target)
-    young = [_young(args, config, build, share, evaluation, console) for share in args.young]
-    return replace(report, young=tuple(young))
+    yield report
+    for of_users in args.young:
+        if young := _young(args, config, build, of_users, evaluation, console):
+            report = replace(report, young=(*report.young, young))
+            yield report
+
+
+def _copy(build: Path, directory: Path) -> None:
+    """Copy what does not depend on the seed, beside and then into place: a copy that was ended is begun anew."""
+    beside = directory.with_name(f".{directory.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(build, beside, ignore=shutil.ignore_patterns(*_TRAINED, ".build.lock"))
+    beside.replace(directory)
 
 
 def _young(
     args: argparse.Namespace,
     config: BuildConfig,
     build: Path,
-    share: float,
+    of_users: float,
     evaluation: ChannelEvaluationConfig,
     console: Console,
-) -> YoungHost:
+) -> YoungHost | None:
+    """Build and judge the draws of a share of the users; those too small to be are left out, and said."""
     host = prepare(args.dataset, build)
     level = config.logs.novelty_level if "novelty_level" in config.logs.model_fields_set else host.novelty_level
     logs = config.logs.model_copy(update={"novelty_level": level})
     reports = []
     for draw in range(args.draws):
-        directory = Path(f"{build}-young") / f"{share:g}-{draw}"
-        users = sample_users(host.directory, directory / "sample", share, draw, int(time.time()))
-        console.print(f"young host: {share:.0%} of the users, draw {draw}: {users:,}")
+        directory = Path(f"{build}-young") / f"{of_users:g}-{draw}"
+        users = sample_users(host.directory, directory / "sample", of_users, draw, int(time.time()))
+        console.print(f"young host: {of_users:.0%} of the users, draw {draw}: {users:,}")
         of_draw = config.model_copy(update={"dataset": str(directory / "sample"), "logs": logs})
-        build_and_place(of_draw, directory / "build", console)
-        reports.append(_replayed({0: directory / "build"}, evaluation, console))
-    return young_host(share, reports)
+        try:
+            build_and_place(of_draw, directory / "build", console)
+            reports.append(_replayed({0: directory / "build"}, evaluation, console))
+        except (*BUILD_ERRORS, GateRefusedError) as error:
+            console.print(f"left out: {error}", markup=False)
+    return young_host(of_users, reports) if reports else None
 
 
 def _replayed(
     builds: dict[int, Path], config: ChannelEvaluationConfig, console: Console, target: str | None = None
 ) -> ChannelReport:
+    console.print(f"controls are chosen on validation, then {len(builds)} builds are replayed", style="dim")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("controls tried and users replayed", total=None)
 

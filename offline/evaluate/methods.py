@@ -83,16 +83,15 @@ def measure_methods(lists: Sequence[RankedLists], judge: Judge, depths: Sequence
 
 
 def pool(draws: Sequence[Sequence[MethodResult]]) -> tuple[MethodResult, ...]:
-    """Lay the users of several evaluations of the same methods one after another, averaged over seeds."""
-    return tuple(
-        MethodResult(
-            first.name,
-            first.kind,
-            (None,),
-            {
-                key: np.concatenate([draw[i].per_user[key].mean(axis=0) for draw in draws])[None]
-                for key in first.per_user
-            },
-        )
-        for i, first in enumerate(draws[0])
-    )
+    """Lay the users of several evaluations one after another, averaged over seeds; methods that all of them have."""
+    by_name = [{method.name: method for method in draw} for draw in draws]
+    pooled = []
+    for first in draws[0]:
+        same = [methods[first.name] for methods in by_name if first.name in methods]
+        if len(same) == len(draws):
+            keys = set.intersection(*(set(method.per_user) for method in same))
+            per_user = {
+                key: np.concatenate([method.per_user[key].mean(axis=0) for method in same])[None] for key in keys
+            }
+            pooled.append(MethodResult(first.name, first.kind, (None,), per_user))
+    return tuple(pooled)

@@ -115,3 +115,12 @@ def test_every_measure_is_known_by_name() -> None:
     assert MEASURES == (
         "recall", "never", "re-entry", "cold items", "inverse popularity", "serendipity", "exclusive",
     )  # fmt: skip
+
+
+def test_a_method_that_one_evaluation_lacks_is_not_pooled() -> None:
+    def measured(name: str) -> MethodResult:
+        return MethodResult(name, "source", (0,), {("recall", 1): np.array([[0.5]])})
+
+    pooled = pool([[measured("interest"), measured("group")], [measured("group")]])
+    assert [one.name for one in pooled] == ["group"]
+    assert pooled[0].per_user["recall", 1].tolist() == [[0.5, 0.5]]
