@@ -96,7 +96,7 @@ def _name(method: MethodResult) -> str:
 
 
 def _spread(values: NDArray[np.float64]) -> str:
-    return f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
+    return "–" if np.isnan(values).any() else f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
 
 
 def _ratio(ratio: Ratio | None) -> str:
