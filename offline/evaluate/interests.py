@@ -33,7 +33,7 @@ _DAY = 86_400
 
 POPULAR_UNSEEN, RANDOM_UNSEEN, POPULAR_OR_OWN = "popular unseen", "random unseen", "popular unseen, own long ago"
 
-OWN_WEIGHTS = (-0.35, 0.0, 0.35, 0.7, 1.0, 1.4)
+OWN_WEIGHTS = (-0.35, 0.0, 0.35, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 """Tried for a user's own clicks in a category, long ago; below 0 they count against it."""
 
 
