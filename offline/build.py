@@ -60,13 +60,13 @@ CANARY = "canary.json"
 
 _TOWERS_CODE = (
     *INTERESTS_CODE, "serendipity.offline.towers", "serendipity.offline.export", "serendipity.features",
-    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.metrics",
+    "serendipity.offline.evaluate.held_out",
 )  # fmt: skip
 _SNAPSHOT_CODE = (*COEVOLUTION_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
 _CALIBRATION_CODE = (
     *LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
-    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.metrics",
-    "serendipity.offline.evaluate.novel_category_keys", "serendipity.offline.evaluate.replay", "serendipity.features",
+    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.novel_category_keys",
+    "serendipity.offline.evaluate.replay", "serendipity.features",
 )  # fmt: skip
 
 Publish = Callable[[Path], None]

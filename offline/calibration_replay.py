@@ -21,8 +21,7 @@ from serendipity.offline.calibration import (
     fit_calibration,
     reliability,
 )
-from serendipity.offline.evaluate.held_out import HeldOut, Targets
-from serendipity.offline.evaluate.metrics import hits, recall_at
+from serendipity.offline.evaluate.held_out import HeldOut
 from serendipity.offline.evaluate.novel_category_keys import novel_category_keys
 from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.catalogue import Catalogue
@@ -145,9 +144,7 @@ def _reliability(replayed: Outcomes, calibration: records_pb2.Calibration) -> Re
 
 
 def _novel_recall(answers: Replay, held_out: HeldOut) -> float | None:
-    owners = np.repeat(held_out.novel.users, held_out.novel.counts)
-    asked = np.isin(owners, answers.users)
-    targets = Targets.from_pairs(owners[asked], held_out.novel.rows[asked])
+    targets = held_out.novel.of_users(answers.users)
     if not len(targets):
         return None
-    return float(recall_at(hits(answers.rows_of(targets.users), targets), targets, NOVEL_RECALL_DEPTH).mean())
+    return float(targets.recall(answers.rows_of(targets.users), NOVEL_RECALL_DEPTH).mean())

@@ -30,7 +30,6 @@ from serendipity.offline.evaluate.control_choice import (
 from serendipity.offline.evaluate.held_out import HeldOut, Score, Targets
 from serendipity.offline.evaluate.measures import Judge
 from serendipity.offline.evaluate.methods import RankedLists, measure_methods
-from serendipity.offline.evaluate.metrics import coverage_at, hits, recall_at
 from serendipity.offline.evaluate.replay import (
     SOURCES,
     Advance,
@@ -172,7 +171,7 @@ class ChannelEvaluation:
         lists = [RankedLists(CHANNEL, "channel", seed, strict.rows, ask(self.users, host=True).rows)]
         for source in SOURCES:
             name = source_name(source)
-            if name in strict.source_totals:
+            if name in strict.source_states:
                 alone = frozenset({source})
                 rows, exclusive = ask(self.users, alone).rows, ask(self.users, alone, host=True).rows
                 lists.append(RankedLists(f"source {name} alone", "source", seed, rows, exclusive))
@@ -222,7 +221,7 @@ class ChannelEvaluation:
             fill=float(strict.returned.mean() / depth),
             violations=int(there.sum()) - novel,
             categories=float(np.mean(categories)),
-            coverage=coverage_at(strict.rows, len(self.catalogue), depth),
+            coverage=len(np.unique(strict.rows[there])) / len(self.catalogue),
             degraded=int(strict.degraded.sum()),
             degraded_reasons=strict.degraded_reasons,
             milliseconds={
@@ -259,11 +258,11 @@ def _cold_users(answers: Replay, targets: Targets, depths: Sequence[int]) -> Col
     if not len(answers):
         return None
     asked = targets.of_users(answers.users)
-    hit = hits(answers.rows_of(asked.users), asked)
+    ranked = answers.rows_of(asked.users)
     return ColdUsers(
         users=len(answers),
         fill=float(answers.returned.mean() / answers.count),
-        recall={k: float(recall_at(hit, asked, k).mean()) for k in depths},
+        recall={k: float(asked.recall(ranked, k).mean()) for k in depths},
     )
 
 

@@ -261,6 +261,8 @@ def _calibration(measured: Mapping[str, Reliability]) -> str:
         for name, one in measured.items()
     ]  # fmt: skip
     header = ("source", "mean score", "hit rate", "ECE", "Brier", "Brier of the base rate")
+    if not rows:
+        return "No answer held a candidate."
     bins = [(f"{b.count:,}", number(b.predicted), number(b.observed)) for b in measured["all"].bins]
     return table(header, rows) + "\n\n" + table(("candidates", "mean score", "hit rate"), bins)
 

@@ -23,7 +23,6 @@ from serendipity.offline.evaluate.controls import (
     with_trend,
 )
 from serendipity.offline.evaluate.held_out import HeldOut, Score
-from serendipity.offline.evaluate.metrics import hits, recall_at
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, before
 
@@ -189,8 +188,7 @@ def choose_controls(
 
     def judge(control: Control, parameters: Parameters) -> Chosen:
         ranked = period.held_out.top_k(control.fit(period, parameters, 0), users, max(_DEPTHS), novel=True)
-        hit = hits(ranked, targets)
-        recall = [float(recall_at(hit, targets, k).mean()) for k in _DEPTHS]
+        recall = [float(targets.recall(ranked, k).mean()) for k in _DEPTHS]
         advance(1)
         return Chosen(control, parameters, (recall[0], recall[1]))
 

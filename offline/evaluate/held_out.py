@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ from serendipity.offline.logs.histories import Histories
 
 Score = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Users [b] (numbers) → scores [b, m] of the candidate rows."""
+
+
+MISSING = np.iinfo(np.int64).max
+"""Place of a target that is not in a list."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,45 @@ class Targets:
         """[n] targets of each user."""
         return np.diff(self.offsets)
 
+    @cached_property
+    def owners(self) -> NDArray[np.int64]:
+        """[t] place of each target's user in `users`."""
+        return np.repeat(np.arange(len(self)), self.counts)
+
+    def places(self, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the place of every target in its user's list, counted from 0: [t]; MISSING where it is not there.
+
+        ranked: [users, K] item rows in the order of `users`, −1 for none; of an item that comes twice the first place
+        counts. Raises ValueError for another number of lists.
+        """
+        if len(ranked) != len(self):
+            raise ValueError(f"targets: found {len(ranked)} lists, expected one for each of {len(self)} users")
+        length = ranked.shape[1]
+        span = int(max(ranked.max(initial=-1), self.rows.max(initial=-1))) + 2
+        keys = (np.arange(len(ranked))[:, None] * span + ranked + 1).ravel()
+        unique, first = np.unique(keys, return_index=True)
+        wanted = self.owners * span + self.rows + 1
+        places = np.full(len(wanted), MISSING, np.int64)
+        if len(unique):
+            at = np.minimum(np.searchsorted(unique, wanted), len(unique) - 1)
+            there = unique[at] == wanted
+            places[there] = first[at[there]] % length
+        return places
+
+    def hits(self, ranked: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mark the places that hold a target, [users, K]; of an item that comes twice the first place."""
+        places = self.places(ranked)
+        hit = np.zeros(ranked.shape, np.bool_)
+        there = places < MISSING
+        hit[self.owners[there], places[there]] = True
+        return hit
+
+    def recall(self, ranked: NDArray[np.int64], k: int) -> NDArray[np.float64]:
+        """Recall@k of each user: targets among the first k / all targets. Returns [users]."""
+        found = np.bincount(self.owners, self.places(ranked) < k, len(self))
+        recall: NDArray[np.float64] = found / self.counts
+        return recall
+
     @classmethod
     def from_pairs(cls, users: NDArray[np.int64], rows: NDArray[np.int64]) -> Targets:
         """Group (user, row) pairs, without duplicates, by user."""
@@ -54,7 +98,7 @@ class Targets:
 
     def of_users(self, users: NDArray[np.int64]) -> Targets:
         """Keep the targets of some of the users."""
-        owners = np.repeat(self.users, self.counts)
+        owners = self.users[self.owners]
         kept = np.isin(owners, users)
         return Targets.from_pairs(owners[kept], self.rows[kept])
 

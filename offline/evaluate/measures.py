@@ -25,9 +25,6 @@ from serendipity.offline.evaluate.unexpectedness import felt_weights, surprisals
 RARITY_EXPONENT = 0.5
 """Power of an item's users before the cut that a target's weight is divided by."""
 
-MISSING = np.iinfo(np.int64).max
-"""Place of what is not in a list."""
-
 RECALLS = ("recall", "never", "re-entry", "cold items", "inverse popularity", "serendipity")
 EXCLUSIVE = "exclusive"
 
@@ -39,12 +36,11 @@ PerUser = Mapping[tuple[str, int], NDArray[np.float64]]
 class Judge:
     """Novel targets of some users, t in all, with what the measures ask of each.
 
-    owners: [t] place of the user in targets.users. weights: measure → ([t] of a hit, [users] that their sum is divided
-    by). host: [users, h] item rows of the host's own lists, −1 for none.
+    weights: measure → ([t] of a hit, [users] that their sum is divided by). host: [users, h] item rows of the host's
+    own lists, −1 for none.
     """
 
     targets: Targets
-    owners: NDArray[np.int64]
     weights: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
     host: NDArray[np.int64]
 
@@ -57,7 +53,7 @@ class Judge:
         host: [len(users), h], the item rows that the host of each has already.
         """
         targets = held_out.novel.of_users(users)
-        owners = np.repeat(np.arange(len(targets)), targets.counts)
+        owners = targets.owners
         categories = held_out.item_categories[targets.rows]
         never = statistics.never[targets.users][owners, categories]
         cold = statistics.first_clicks[targets.rows] >= held_out.cut - RECENT_DAYS * 86_400
@@ -74,53 +70,25 @@ class Judge:
             for name, weight in share_of.items()
         }
         weights["serendipity"] = (felt, counts)
-        return cls(targets, owners, weights, host[np.isin(users, targets.users)])
-
-    def places(self, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Find the place of every target in its user's list, counted from 0: [t]; MISSING where it is not there.
-
-        ranked: [users, K] item rows in the order of targets.users, −1 for none; of an item that comes twice the first
-        place counts.
-        """
-        if len(ranked) != len(self.targets):
-            raise ValueError(f"judge: found {len(ranked)} lists, expected one for each of {len(self.targets)} users")
-        length = ranked.shape[1]
-        span = int(max(ranked.max(initial=-1), self.targets.rows.max(initial=-1))) + 2
-        keys = (np.arange(len(ranked))[:, None] * span + ranked + 1).ravel()
-        unique, first = np.unique(keys, return_index=True)
-        wanted = self.owners * span + self.targets.rows + 1
-        at = np.minimum(np.searchsorted(unique, wanted), max(len(unique) - 1, 0))
-        places = np.full(len(wanted), MISSING, np.int64)
-        if len(unique):
-            there = unique[at] == wanted
-            places[there] = first[at[there]] % length
-        return places
-
-    def hits(self, ranked: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Mark the places that hold a target, [users, K]; of an item that comes twice the first place."""
-        places = self.places(ranked)
-        hit = np.zeros(ranked.shape, np.bool_)
-        there = places < MISSING
-        hit[self.owners[there], places[there]] = True
-        return hit
+        return cls(targets, weights, host[np.isin(users, targets.users)])
 
     def recalls(self, ranked: NDArray[np.int64], depths: Sequence[int]) -> PerUser:
         """Measure lists that were made without regard to the host's."""
-        places = self.places(ranked)
+        places = self.targets.places(ranked)
         found = {}
         for name, (weight, total) in self.weights.items():
             for k in depths:
-                sums = np.bincount(self.owners, weight * (places < k), len(self.targets))
+                sums = np.bincount(self.targets.owners, weight * (places < k), len(self.targets))
                 found[name, k] = np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)
         return found
 
     def exclusive(self, ranked: NDArray[np.int64], depths: Sequence[int]) -> PerUser:
         """Measure lists that were made with the host's items excluded; a host's item never counts as found."""
-        places = self.places(ranked)
+        places = self.targets.places(ranked)
         span = int(max(self.host.max(initial=-1), self.targets.rows.max(initial=-1))) + 1
         known = (np.arange(len(self.host))[:, None] * span + self.host)[self.host >= 0]
-        own = np.isin(self.owners * span + self.targets.rows, known)
+        own = np.isin(self.targets.owners * span + self.targets.rows, known)
         return {
-            (EXCLUSIVE, k): np.bincount(self.owners, (places < k) & ~own, len(self.targets)).astype(np.float64)
+            (EXCLUSIVE, k): np.bincount(self.targets.owners, (places < k) & ~own, len(self.targets)).astype(np.float64)
             for k in depths
         }

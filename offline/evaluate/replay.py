@@ -36,32 +36,14 @@ class ReplayError(Exception):
 
 
 @dataclass(frozen=True)
-class SourceTotals:
-    """One source over all answers. states: SourceState name → answers."""
-
-    requested: int = 0
-    found: int = 0
-    returned: int = 0
-    states: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class FilterTotals:
-    """One filter over all answers: candidates kept and removed."""
-
-    kept: int = 0
-    removed: int = 0
-
-
-@dataclass(frozen=True)
 class Replay:
     """Answers to n users, at most K = `count` candidates each, best first.
 
-    users: [n] int64 user numbers. rows: [n, K] int64 item rows, −1 for none; scores, relevance, unexpectedness: [n, K]
-    float32; sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item.
-    fallback: [n] bool, answered with stored vectors; degraded: [n] bool; seconds: [n] float64 as the caller saw it;
-    stage_seconds: stage → [n]; novel_category_keys: key of the list that the group source answered from → answers, of
-    snapshots with lists.
+    users: [n] int64 user numbers. rows: [n, K] int64 item rows, −1 for none; scores, relevance: [n, K] float32;
+    sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item. fallback: [n]
+    bool, answered with stored vectors; degraded: [n] bool; seconds: [n] float64 as the caller saw it; stage_seconds:
+    stage → [n]; source_states: source → SourceState name → answers; novel_category_keys: key of the list that the
+    group source answered from → answers, of snapshots with lists.
     """
 
     count: int
@@ -69,18 +51,15 @@ class Replay:
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     relevance: NDArray[np.float32]
-    unexpectedness: NDArray[np.float32]
     sources: NDArray[np.int8]
     found_by: NDArray[np.bool_]
     fallback: NDArray[np.bool_]
     degraded: NDArray[np.bool_]
     seconds: NDArray[np.float64]
     stage_seconds: Mapping[str, NDArray[np.float64]]
-    source_totals: Mapping[str, SourceTotals]
-    filter_totals: Mapping[str, FilterTotals]
+    source_states: Mapping[str, Mapping[str, int]]
     degraded_reasons: Mapping[str, int]
     snapshots: tuple[str, ...]
-    calibrations: tuple[str, ...]
     novel_category_keys: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -176,20 +155,16 @@ class _Columns:
         self.rows = np.full((n, count), -1, np.int64)
         self.scores = np.zeros((n, count), np.float32)
         self.relevance = np.zeros((n, count), np.float32)
-        self.unexpectedness = np.zeros((n, count), np.float32)
         self.sources = np.zeros((n, count), np.int8)
         self.found_by = np.zeros((n, count, len(SOURCES)), np.bool_)
         self.fallback = np.zeros(n, np.bool_)
         self.degraded = np.zeros(n, np.bool_)
         self.seconds = np.zeros(n)
         self.stage_seconds = {stage: np.zeros(n) for stage in STAGES}
-        self.source_counts: dict[str, Counter[str]] = {}
         self.source_states: dict[str, Counter[str]] = {}
-        self.filters: dict[str, Counter[str]] = {}
         self.degraded_reasons: Counter[str] = Counter()
         self.novel_category_keys: Counter[str] = Counter()
         self.snapshots: set[str] = set()
-        self.calibrations: set[str] = set()
 
     def add(self, i: int, user_id: str, response: channel_pb2.RecallResponse, row_of: Mapping[str, int]) -> None:
         """Put the answer to user i into place i."""
@@ -205,26 +180,20 @@ class _Columns:
             ) from error
         self.scores[i, :k] = response.scores
         self.relevance[i, :k] = response.relevance
-        self.unexpectedness[i, :k] = response.unexpectedness
         self.sources[i, :k] = response.sources
         self.found_by[i, :k] = _found_by(response)
         self.fallback[i] = not response.versions.user_tower.startswith("user_tower_")
         self.degraded[i] = response.degraded
         self.degraded_reasons.update(response.degraded_reasons)
         self.snapshots.add(response.versions.snapshot)
-        self.calibrations.add(response.versions.calibration)
         for stage, seconds in self.stage_seconds.items():
             seconds[i] = getattr(response.timings, stage).ToTimedelta().total_seconds()
         for status in response.source_statuses:
             name = source_name(status.source)
-            counts = self.source_counts.setdefault(name, Counter())
-            counts.update(requested=status.requested, found=status.found, returned=status.returned)
             state = channel_pb2.SourceState.Name(status.state).removeprefix("SOURCE_STATE_").lower()
             self.source_states.setdefault(name, Counter())[state] += 1
             if status.novel_category_key:
                 self.novel_category_keys[key_name(status.novel_category_key)] += 1
-        for outcome in response.filter_counts:
-            self.filters.setdefault(outcome.filter, Counter()).update(kept=outcome.kept, removed=outcome.removed)
 
     def replay(self, users: NDArray[np.int64]) -> Replay:
         """Freeze the columns."""
@@ -234,25 +203,15 @@ class _Columns:
             rows=self.rows,
             scores=self.scores,
             relevance=self.relevance,
-            unexpectedness=self.unexpectedness,
             sources=self.sources,
             found_by=self.found_by,
             fallback=self.fallback,
             degraded=self.degraded,
             seconds=self.seconds,
             stage_seconds=self.stage_seconds,
-            source_totals={
-                name: SourceTotals(
-                    counts["requested"], counts["found"], counts["returned"], dict(self.source_states[name])
-                )
-                for name, counts in sorted(self.source_counts.items())
-            },
-            filter_totals={
-                name: FilterTotals(counts["kept"], counts["removed"]) for name, counts in self.filters.items()
-            },
+            source_states={name: dict(states) for name, states in sorted(self.source_states.items())},
             degraded_reasons=dict(self.degraded_reasons),
             snapshots=tuple(sorted(self.snapshots)),
-            calibrations=tuple(sorted(self.calibrations)),
             novel_category_keys=dict(self.novel_category_keys),
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.offline.evaluate.measures import Judge
-from serendipity.offline.evaluate.replay import SOURCES, Replay, SourceTotals, source_name
+from serendipity.offline.evaluate.replay import SOURCES, Replay, source_name
 from serendipity.offline.evaluate.significance import Difference, bootstrap_difference
 
 
@@ -52,21 +52,20 @@ def source_worths(
     """Measure every source that was asked. answers: a replay of the judge's users a seed; popular: as `give_places`."""
     worths = []
     for column, source in enumerate(SOURCES):
-        if not any(source_name(source) in replay.source_totals for replay in answers):
+        if not any(source_name(source) in replay.source_states for replay in answers):
             continue
         places, hits, popularity_hits, only_it = [], [], [], []
         states: dict[str, int] = {}
         for replay in answers:
             led = (replay.sources == source) & (replay.rows >= 0)
             alone = replay.found_by[:, :, column] & (replay.found_by.sum(axis=2) == 1)
-            is_hit = judge.hits(replay.rows)
-            exchanged = judge.hits(give_places(replay.rows, led, popular))
+            is_hit = judge.targets.hits(replay.rows)
+            exchanged = judge.targets.hits(give_places(replay.rows, led, popular))
             places.append(led.sum(axis=1))
             hits.append((is_hit & led).sum(axis=1))
             popularity_hits.append((exchanged & led).sum(axis=1))
             only_it.append((is_hit & alone).sum(axis=1))
-            totals = replay.source_totals.get(source_name(source), SourceTotals())
-            for state, count in totals.states.items():
+            for state, count in replay.source_states.get(source_name(source), {}).items():
                 states[state] = states.get(state, 0) + count
         ours, theirs = np.mean(hits, axis=0), np.mean(popularity_hits, axis=0)
         worths.append(

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
-from serendipity.offline.evaluate.metrics import hits, recall_at
 from serendipity.offline.towers.dual_tower import DualTower
 from serendipity.offline.towers.rows import Moment
 
@@ -29,7 +28,7 @@ class Validation:
     ) -> Validation:
         """Draw `users` of those with targets, or take all of them."""
         chosen = rng.permutation(held_out.targets.users)[:users]
-        return cls(held_out, moment, node_vectors, _only(held_out.targets, chosen), _only(held_out.novel, chosen))
+        return cls(held_out, moment, node_vectors, held_out.targets.of_users(chosen), held_out.novel.of_users(chosen))
 
     def recall(self, towers: DualTower) -> dict[str, float]:
         """Mean recall by name: all@20, all@100, novel@20, novel@100."""
@@ -41,8 +40,7 @@ class Validation:
             top = self.held_out.top_k(
                 lambda some: vectors[np.searchsorted(users, some)] @ items, targets.users, 100, novel=name == "novel"
             )
-            hit = hits(top, targets)
-            found |= {f"{name}@{k}": float(recall_at(hit, targets, k).mean()) for k in (20, 100)}
+            found |= {f"{name}@{k}": float(targets.recall(top, k).mean()) for k in (20, 100)}
         return found
 
     def score(self, towers: DualTower) -> float:
@@ -53,9 +51,3 @@ class Validation:
         """
         found = self.recall(towers)
         return float(np.prod([found["novel@20"], found["novel@100"], found["all@100"]]) ** (1 / 3))
-
-
-def _only(targets: Targets, users: NDArray[np.int64]) -> Targets:
-    owner = np.repeat(targets.users, targets.counts)
-    kept = np.isin(owner, users)
-    return Targets.from_pairs(owner[kept], targets.rows[kept])

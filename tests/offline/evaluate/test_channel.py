@@ -267,6 +267,12 @@ def test_more_candidates_than_asked_for_are_refused(small_world: SmallWorld, eva
         evaluate(lambda _: _response(small_world.item_ids[:21], [0.5] * 21))
 
 
+def test_a_channel_that_answers_nothing_is_reported_as_such(evaluate: Evaluate) -> None:
+    text = to_markdown(evaluate(lambda _: _response([], [])), "")
+    assert "| fill | 0.0% |" in text
+    assert "No answer held a candidate." in text
+
+
 def test_a_period_in_which_nothing_new_is_clicked_is_refused(small_world: SmallWorld, histories: Histories) -> None:
     with pytest.raises(ValueError, match="found no novel target in"):
         ChannelEvaluation.prepare(histories, small_world.catalogue, NOW, NOW + 1, [0], CONFIG)

@@ -210,3 +210,13 @@ def test_targets_of_some_users_are_those_of_all_without_the_others(held_out: Hel
     assert as_sets(held_out.targets.of_users(np.array([1, 3]))) == {1: {0}}
     assert as_sets(held_out.targets.of_users(np.array([1, 0]))) == as_sets(held_out.targets)
     assert len(held_out.targets.of_users(np.array([2]))) == 0
+
+
+def test_recall_counts_a_target_once_and_divides_by_all_of_the_user_s() -> None:
+    targets = Targets.from_pairs(np.array([4, 4, 4, 9]), np.array([8, 1, 5, 1]))
+    ranked = np.array([[5, 0, 8, 5], [3, 2, -1, -1]])
+    assert targets.hits(ranked).tolist() == [[True, False, True, False], [False] * 4]
+    assert targets.recall(ranked, 1).tolist() == [1 / 3, 0]
+    assert targets.recall(ranked, 4).tolist() == [2 / 3, 0]
+    with pytest.raises(ValueError, match="found 1 lists, expected one for each of 2 users"):
+        targets.hits(ranked[:1])

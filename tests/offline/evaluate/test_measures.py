@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from serendipity.offline.evaluate.click_statistics import ClickStatistics
-from serendipity.offline.evaluate.held_out import HeldOut, Targets
-from serendipity.offline.evaluate.measures import EXCLUSIVE, MISSING, RECALLS, Judge
+from serendipity.offline.evaluate.held_out import MISSING, HeldOut, Targets
+from serendipity.offline.evaluate.measures import EXCLUSIVE, RECALLS, Judge
 from serendipity.offline.evaluate.unexpectedness import FELT, surprisals
 
 DAY = 86_400
@@ -112,13 +112,13 @@ def test_one_list_too_few_is_named() -> None:
 
 def test_the_place_of_a_target_is_its_first_one_in_the_list_if_it_is_there() -> None:
     judge = judge_of(NOVEL)
-    assert judge.places(np.array([[0, 5, 5, 2], [1, 1, 1, 1]])).tolist() == [3, MISSING, 1, 0]
+    assert judge.targets.places(np.array([[0, 5, 5, 2], [1, 1, 1, 1]])).tolist() == [3, MISSING, 1, 0]
 
 
 def test_an_item_that_comes_twice_counts_once_at_its_first_place() -> None:
     judge = judge_of(NOVEL)
     twice = np.array([[4, 4, 4, 2], [0, 1, 1, 0]])
-    assert judge.hits(twice).tolist() == [[True, False, False, True], [False, True, False, False]]
+    assert judge.targets.hits(twice).tolist() == [[True, False, False, True], [False, True, False, False]]
     np.testing.assert_allclose(judge.recalls(twice, (3,))["recall", 3], [1 / 3, 1])
     assert judge.exclusive(twice, (3,))[EXCLUSIVE, 3].tolist() == [1, 1]
 
@@ -128,8 +128,8 @@ def test_empty_lists_find_nothing() -> None:
     nothing = np.full((2, 3), -1)
     assert judge.recalls(nothing, (3,))["recall", 3].tolist() == [0, 0]
     assert judge.exclusive(nothing, (3,))[EXCLUSIVE, 3].tolist() == [0, 0]
-    assert not judge.hits(nothing).any()
-    assert judge.hits(np.empty((2, 0), np.int64)).shape == (2, 0)
+    assert not judge.targets.hits(nothing).any()
+    assert judge.targets.hits(np.empty((2, 0), np.int64)).shape == (2, 0)
 
 
 @pytest.mark.parametrize("width", [0, 1, 3])
@@ -194,7 +194,7 @@ def test_all_measures_equal_a_count_of_one_target_after_another(seed: int) -> No
     recalls, exclusive = judge.recalls(lists, depths), judge.exclusive(lists, depths)
     for k in depths:
         for i, ranked in enumerate(lists.tolist()):
-            mine = np.flatnonzero(judge.owners == i)
+            mine = np.flatnonzero(judge.targets.owners == i)
             hit = [t for t in mine if judge.targets.rows[t] in ranked[:k]]
             for name in RECALLS:
                 weight, total = judge.weights[name]
@@ -219,7 +219,7 @@ def test_a_user_without_such_a_target_has_no_figure_and_every_other_has_one(seed
     rng, judge = random_judge(seed)
     found = judge.recalls(random_lists(rng, judge), (5,))
     for name in RECALLS:
-        none = np.bincount(judge.owners, judge.weights[name][0] > 0, len(judge.targets)) == 0
+        none = np.bincount(judge.targets.owners, judge.weights[name][0] > 0, len(judge.targets)) == 0
         np.testing.assert_array_equal(np.isnan(found[name, 5]), none)
 
 

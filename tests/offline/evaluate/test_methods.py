@@ -16,7 +16,7 @@ def judge() -> Judge:
     targets = Targets.from_pairs(np.array([5, 5, 8]), np.array([0, 1, 2]))
     ones, counts = np.ones(3), np.array([2.0, 1.0])
     weights = {"recall": (ones, counts), "never": (np.array([1.0, 1.0, 0.0]), np.array([2.0, 0.0]))}
-    return Judge(targets, np.array([0, 0, 1]), weights, np.array([[1], [-1]]))
+    return Judge(targets, weights, np.array([[1], [-1]]))
 
 
 def lists(name: str, seed: int | None, novel: list[list[int]], exclusive: list[list[int]] | None = None) -> RankedLists:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from serendipity.offline.evaluate.held_out import Targets
 from serendipity.offline.evaluate.measures import Judge
-from serendipity.offline.evaluate.replay import SOURCES, Replay, SourceTotals, source_name
+from serendipity.offline.evaluate.replay import SOURCES, Replay, source_name
 from serendipity.offline.evaluate.source_worth import SourceWorth, give_places, source_worths
 from serendipity.v1 import channel_pb2
 
@@ -65,7 +65,7 @@ def test_given_places_never_repeat_an_item_and_never_touch_the_rest(seed: int) -
 def judge() -> Judge:
     """Users 3 and 7 with the targets 0 and 1, and 2."""
     targets = Targets.from_pairs(np.array([3, 3, 7]), np.array([0, 1, 2]))
-    return Judge(targets, np.array([0, 0, 1]), {}, np.full((2, 1), -1))
+    return Judge(targets, {}, np.full((2, 1), -1))
 
 
 def replay_of(rows: list[list[int]], sources: list[list[int]], found_by: list[list[set[int]]]) -> Replay:
@@ -78,21 +78,15 @@ def replay_of(rows: list[list[int]], sources: list[list[int]], found_by: list[li
         rows=np.array(rows),
         scores=nothing,
         relevance=nothing,
-        unexpectedness=nothing,
         sources=np.array(sources, np.int8),
         found_by=found,
         fallback=np.zeros(n, np.bool_),
         degraded=np.zeros(n, np.bool_),
         seconds=np.zeros(n),
         stage_seconds={},
-        source_totals={
-            "interest": SourceTotals(10, 5, 3, {"ok": 2}),
-            "collaborative": SourceTotals(10, 5, 3, {"ok": 1, "empty": 1}),
-        },
-        filter_totals={},
+        source_states={"interest": {"ok": 2}, "collaborative": {"ok": 1, "empty": 1}},
         degraded_reasons={},
         snapshots=(),
-        calibrations=(),
     )
 
 
@@ -155,7 +149,7 @@ def test_states_are_summed_and_figures_averaged_over_seeds(judge: Judge) -> None
 
 
 def test_a_source_that_was_not_asked_is_left_out_and_one_that_led_nothing_is_worth_nothing(judge: Judge) -> None:
-    only = replace(ANSWERS, source_totals={"group": SourceTotals(10, 0, 0, {"empty": 2})})
+    only = replace(ANSWERS, source_states={"group": {"empty": 2}})
     [group] = source_worths([only], judge, POPULAR, np.random.default_rng(0))
     assert group.name == source_name(channel_pb2.SOURCE_GROUP)
     assert (group.places, group.hits, group.popularity_hits, group.only_it) == (0, 0, 0, 0)
