@@ -21,6 +21,7 @@ from benchmarks.search import SearchRow, bench_search
 from serendipity import layout
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot import open_snapshot
+from serendipity.tools.arguments import positive
 from serendipity.tools.deploy import DeployError, load
 from serendipity.tools.pinned_models import user_tower
 from serendipity.tools.service import ServiceError, launch_service
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of("channel", __doc__)
     parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET)")
     parser.add_argument("--dataset", default="complete-journey", help="names the default build directory")
-    parser.add_argument("--users", type=int, default=1000, help="users asked")
+    parser.add_argument("--users", type=positive, default=1000, help="users asked")
     parser.add_argument("--count", type=int, default=100, help="candidates asked for")
     parser.add_argument("--concurrency", type=int, default=8, help="callers at a time, for the throughput")
     parser.add_argument("--queries", type=int, default=200, help="queries of the search comparison")

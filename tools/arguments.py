@@ -5,6 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+MAX_EXCLUDED = 10_000
+"""Items that one request may exclude."""
+
+
+def natural(text: str) -> int:
+    """Read a whole number of at least zero. Raises argparse.ArgumentTypeError."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 0")
+    return int(text)
+
 
 def positive(text: str) -> int:
     """Read a whole number of at least one. Raises argparse.ArgumentTypeError."""
@@ -40,7 +50,10 @@ def new_directory(text: str) -> Path:
 def item_ids(text: str) -> list[str]:
     """Read a file of item ids, one a line. Raises argparse.ArgumentTypeError."""
     try:
-        lines = Path(text).read_text(encoding="utf-8").splitlines()
+        lines = Path(text).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{text}: cannot be read ({error}); expected item ids, one a line") from error
-    return [line.strip() for line in lines if line.strip()]
+    ids = [line.removesuffix("\r") for line in lines if line.strip()]
+    if len(ids) > MAX_EXCLUDED:
+        raise argparse.ArgumentTypeError(f"{text}: found {len(ids):,} ids, expected at most {MAX_EXCLUDED:,}")
+    return ids

@@ -11,27 +11,30 @@ for the others, which train the towers anew. A young host is built from a share 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
+from serendipity import layout
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
 from serendipity.offline.datasets.registry import prepare
 from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost, to_markdown, write_report
-from serendipity.offline.evaluate.held_out_build import evaluate_builds, young_host
+from serendipity.offline.evaluate.held_out_build import evaluate_builds, snapshot_of, young_host
 from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.evaluate.replay import ReplayError
 from serendipity.offline.evaluate.young_host import sample_users
 from serendipity.offline.snapshot.gate import GateRefusedError
-from serendipity.tools.arguments import new_directory, positive, share
+from serendipity.tools.arguments import natural, new_directory, positive, share
 from serendipity.tools.build import BUILD_ERRORS, build_and_place
 from serendipity.tools.pipeline import open_pipeline, open_service
 
@@ -42,10 +45,12 @@ _TRAINED = ("towers", "snapshot", "snapshots", "calibration", "canary", "models"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip evaluate channel`."""
     parser.add_argument("--dataset", default="complete-journey", help="data set or host folder")
-    parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET-held-out)")
+    parser.add_argument(
+        "--build", type=new_directory, metavar="DIR", help="where it is built (default: var/DATASET-held-out)"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with the build's configuration")
-    parser.add_argument("--hold-out", type=float, default=0.1, metavar="SHARE", help="latest clicks held out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the towers and of ALS")
+    parser.add_argument("--hold-out", type=share, default=0.1, metavar="SHARE", help="latest clicks held out")
+    parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], help="of the towers and of ALS")
     parser.add_argument(
         "--young", type=share, nargs="*", default=[0.01, 0.05], metavar="SHARE", help="users of a young host"
     )
@@ -64,8 +69,12 @@ def run(args: argparse.Namespace) -> int:
             heading = run_heading(command, started, time.time())
             if args.out:
                 write_report(report, heading, args.out)
-    except (*BUILD_ERRORS, GateRefusedError, ReplayError, OSError) as error:
+    except (*BUILD_ERRORS, ReplayError, OSError) as error:
         print(f"serendip evaluate channel: {error}", file=sys.stderr)
+        return 1
+    except ValueError as error:
+        # Of a builder that logs as these leave nothing to work on.
+        print(f"serendip evaluate channel: {args.dataset}: {error}", file=sys.stderr)
         return 1
     console.print(to_markdown(report, heading), markup=False, highlight=False, soft_wrap=True)
     return 0
@@ -75,10 +84,14 @@ def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelRep
     """Give the report without young hosts, then again with those of every share."""
     if args.target and len(args.seeds) > 1:
         raise BuildConfigError(f"--seeds: found {len(args.seeds)} with --target, expected the one that is served")
-    build = args.build or Path("var") / f"{Path(args.dataset).name}-held-out"
+    if args.target:
+        with open_service(args.target):
+            pass  # said before hours of work
+    build = args.build or Path("var") / f"{Path(args.dataset).resolve().name}-held-out"
     # Answers do not ask InterestGPT: it refreshes interests near-line.
     given = {"dataset": args.dataset, "hold_out": args.hold_out, "interest_gpt": {"enabled": False}}
     config = load_build_config(args.config, given)
+    _refuse_another(build, config)
     evaluation = ChannelEvaluationConfig(max_users=args.users or 0)
     # Each is a build of its own, the first one where the others take from it what does not depend on the seed.
     builds = {seed: build if seed == args.seeds[0] else Path(f"{build}-seed-{seed}") for seed in args.seeds}
@@ -86,13 +99,31 @@ def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelRep
         if directory != build and not directory.exists():
             _copy(build, directory)
         towers = config.towers.model_copy(update={"seed": seed})
-        build_and_place(config.model_copy(update={"towers": towers}), directory, console)
+        _build(config.model_copy(update={"towers": towers}), directory, console)
     report = _replayed(builds, evaluation, console, args.target)
     yield report
     for of_users in args.young:
         if young := _young(args, config, build, of_users, evaluation, console):
             report = replace(report, young=(*report.young, young))
             yield report
+
+
+def _build(config: BuildConfig, directory: Path, console: Console) -> None:
+    """Build without publishing; what the gate, which compares with the last build there, would say is no matter."""
+    with suppress(GateRefusedError):
+        build_and_place(config, directory, console, publish=False)
+
+
+def _refuse_another(build: Path, config: BuildConfig) -> None:
+    """Refuse a directory in which something else was built, which would be built over."""
+    if not (build / "snapshot" / "snapshot.json").is_file():
+        return
+    made = json.loads(layout.read_manifest(snapshot_of(build)).build_configuration)
+    if (made["dataset"], made["hold_out"]) != (config.dataset, config.hold_out):
+        raise BuildConfigError(
+            f"{build}: found a build of {made['dataset']} with hold_out {made['hold_out']:g}, expected one of "
+            f"{config.dataset} with {config.hold_out:g}, or another --build"
+        )
 
 
 def _copy(build: Path, directory: Path) -> None:
@@ -122,9 +153,9 @@ def _young(
         console.print(f"young host: {of_users:.0%} of the users, draw {draw}: {users:,}")
         of_draw = config.model_copy(update={"dataset": str(directory / "sample"), "logs": logs})
         try:
-            build_and_place(of_draw, directory / "build", console)
+            _build(of_draw, directory / "build", console)
             reports.append(_replayed({0: directory / "build"}, evaluation, console))
-        except (*BUILD_ERRORS, GateRefusedError) as error:
+        except (*BUILD_ERRORS, ValueError) as error:
             console.print(f"left out: {error}", markup=False)
     return young_host(of_users, reports) if reports else None
 

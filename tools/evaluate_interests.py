@@ -22,8 +22,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from serendipity import layout
 from serendipity.interests.model import InterestGptError, read_spec
 from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
+from serendipity.offline.evaluate.held_out_build import snapshot_of
 from serendipity.offline.evaluate.interest_bench import TAXONOMY, Bench, make_bench
 from serendipity.offline.evaluate.interests import (
     POPULAR_OR_OWN,
@@ -45,6 +47,7 @@ from serendipity.offline.language_models.config import LocalConfig, SmolLM2Confi
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModel, LanguageModelError
 from serendipity.offline.logs.errors import LogsError
+from serendipity.tools.arguments import natural, new_directory
 
 _ANSWER_TOKENS = 96
 """Ten short lines."""
@@ -62,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip evaluate interests`."""
     parser.add_argument("--dataset", default="complete-journey", help="names the default build directory")
     parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET-held-out)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of samples of users and of sampling")
+    parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], help="of samples of users and answers")
     parser.add_argument(
         "--interest-gpt", action="append", default=[], metavar="LABEL=DIR", help="an InterestGPT directory; repeatable"
     )
@@ -76,12 +79,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, default=Path("var/completions"), help="answers of language models")
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="text encoder (default: the packaged MiniLM)")
     parser.add_argument("--show", type=int, default=6, help="interests of each method shown for checking by eye")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write interests.json and interests.md there")
+    parser.add_argument("--out", type=new_directory, metavar="DIR", help="write interests.json and interests.md there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; returns 1 when nothing was held out or a model cannot be used."""
-    build = args.build or Path("var") / f"{Path(args.dataset).name}-held-out"
+    build = args.build or Path("var") / f"{Path(args.dataset).resolve().name}-held-out"
     started, console = time.monotonic(), Console()
     try:
         encoder = TextEncoder.from_path(args.text_encoder or default_path())
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     rows = [row_of(runs, baselines, rng) for runs in judged.values()]
     samples = [one for runs in judged.values() for one in sample_by_eye(evaluation, runs[0], args.show, rng)]
     conditions = Conditions(
-        dataset=args.dataset,
+        dataset=layout.read_manifest(snapshot_of(build)).dataset,
         command=shlex.join(["serendip", *sys.argv[1:]]),
         now=time.time(),
         seconds=time.monotonic() - started,

@@ -18,8 +18,10 @@ from serendipity.channel.local_tower import LocalTower
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.tower import UserTower
 from serendipity.features import TowerInputs
-from serendipity.offline.evaluate.replay import Recall
-from serendipity.v1 import channel_pb2_grpc
+from serendipity.offline.evaluate.replay import Recall, ReplayError
+from serendipity.v1 import channel_pb2, channel_pb2_grpc
+
+_CONNECT_SECONDS = 5.0
 
 CODE = ("serendipity.channel", "serendipity.features", "serendipity.novelty")
 """Modules whose source decides what the pipeline recalls."""
@@ -65,7 +67,24 @@ def open_pipeline(snapshot: Path, tower: Path | None, *, groups: bool = True) ->
 
 @contextmanager
 def open_service(target: str, timeout: float = 30.0) -> Iterator[Recall]:
-    """Open a running service instead. target: host:port; timeout: seconds per call."""
+    """Open a running service instead. target: host:port; timeout: seconds per call.
+
+    Raises ReplayError when it does not answer, at once or later.
+    """
     with grpc.insecure_channel(target) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise ReplayError(
+                f"{target}: found no service within {_CONNECT_SECONDS:g} s, expected a channel that serves the build"
+            ) from error
         stub = channel_pb2_grpc.SerendipityChannelStub(channel)  # type: ignore[no-untyped-call]
-        yield lambda request: stub.Recall(request, timeout=timeout)
+
+        def recall(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
+            try:
+                response: channel_pb2.RecallResponse = stub.Recall(request, timeout=timeout)
+            except grpc.RpcError as error:
+                raise ReplayError(f"{target}: {error.code().name}: {error.details()}") from error
+            return response
+
+        yield recall

@@ -49,6 +49,8 @@ from serendipity.v1 import channel_pb2
 CHANNEL = "channel"
 
 _STRICT = channel_pb2.NOVELTY_POLICY_STRICT
+_SILENT = frozenset({"empty", "unavailable"})
+"""States of a source that gave nothing to anybody: one that the snapshot lacks."""
 
 
 class ChannelEvaluationConfig(BaseModel):
@@ -171,7 +173,7 @@ class ChannelEvaluation:
         lists = [RankedLists(CHANNEL, "channel", seed, strict.rows, ask(self.users, host=True).rows)]
         for source in SOURCES:
             name = source_name(source)
-            if name in strict.source_states:
+            if not set(strict.source_states.get(name, ())) <= _SILENT:
                 alone = frozenset({source})
                 rows, exclusive = ask(self.users, alone).rows, ask(self.users, alone, host=True).rows
                 lists.append(RankedLists(f"source {name} alone", "source", seed, rows, exclusive))

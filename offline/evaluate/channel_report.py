@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -191,7 +192,9 @@ def draw(report: ChannelReport, path: Path) -> None:
             axes.barh(row, value, xerr=error, color=colours[method.kind], error_kw={"lw": 0.8})
         axes.set_yticks(range(len(report.methods)), [m.name for m in reversed(report.methods)] if not place else [])
         axes.set_title(f"{measure}@{deep}" + (" per user" if measure == EXCLUSIVE else ""))
-    figure.savefig(path, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110, format="png")
+    write_atomically(path, drawn.getvalue())
 
 
 def _sources(sources: Sequence[SourceWorth]) -> str:

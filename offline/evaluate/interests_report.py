@@ -145,7 +145,7 @@ def _cost(rows: Sequence[Row]) -> list[str]:
 def _samples(samples: Sequence[Sampled]) -> list[str]:
     lines = ["| interests | user | seed | demand | interest | category | score | later clicked |", "|---|" + "---|" * 7]
     lines += [
-        f"| {one.method} | {one.user_id} | {_cell(one.path.seed)} | {_cell(one.path.core_demand)} | "
+        f"| {one.method} | {_cell(one.user_id)} | {_cell(one.path.seed)} | {_cell(one.path.core_demand)} | "
         f"{_cell(one.path.latent_interest)} | {_cell(one.category)} | {one.score} | {'yes' if one.hit else ''} |"
         for one in samples
     ]
@@ -153,7 +153,7 @@ def _samples(samples: Sequence[Sampled]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "/") or "–"
+    return " ".join(text.replace("|", "/").split()) or "–"
 
 
 def _percent(share: float | None) -> str:

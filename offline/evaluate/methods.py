@@ -56,12 +56,12 @@ class MethodResult:
     def ratio_to(
         self, other: MethodResult, measure: str, k: int, rng: np.random.Generator, samples: int
     ) -> Ratio | None:
-        """Mean of this method over that of another, paired by user; None where either was not measured."""
+        """Mean of this method over another's, paired by user; None where one was not measured or the other is 0."""
         ours, theirs = self.per_user.get((measure, k)), other.per_user.get((measure, k))
         if ours is None or theirs is None:
             return None
         judged = ~np.isnan(ours[0])
-        if not judged.any():
+        if not judged.any() or not theirs[:, judged].any():
             return None
         return bootstrap_ratio(ours[:, judged].mean(axis=0), theirs[:, judged].mean(axis=0), rng, samples=samples)
 

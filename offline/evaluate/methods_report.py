@@ -100,4 +100,7 @@ def _spread(values: NDArray[np.float64]) -> str:
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    return "–" if ratio is None else f"{ratio.value:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+    if ratio is None:
+        return "–"
+    high = "∞" if np.isinf(ratio.high) else f"{ratio.high:.3f}"
+    return f"{ratio.value:.3f} ({ratio.low:.3f} to {high})"

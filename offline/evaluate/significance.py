@@ -29,19 +29,21 @@ def bootstrap_ratio(
     """Estimate mean(numerator) / mean(denominator) over the same users, resampled together.
 
     numerator, denominator: [n], one value per user in the same order. Users, not events, are resampled, since a
-    user's events are not independent. Raises ValueError when the lengths differ or there are no users.
+    user's events are not independent. Raises ValueError when the lengths differ or the
+    denominator is zero for everybody.
     """
-    if len(numerator) != len(denominator) or not len(numerator):
+    if len(numerator) != len(denominator) or not np.any(denominator):
         raise ValueError(
-            f"bootstrap_ratio: found {len(numerator)} and {len(denominator)} users, expected the same and at least one"
+            f"bootstrap_ratio: found {len(numerator)} and {len(denominator)} users, expected the same, and not all zero"
         )
     n = len(numerator)
     weights = rng.multinomial(n, np.full(n, 1.0 / n), size=samples).astype(np.float64)
-    ratios = (weights @ numerator) / np.maximum(weights @ denominator, 1e-300)
+    sums, bases = weights @ numerator, weights @ denominator
+    # A resample without anything to divide by bounds nothing from above.
+    ratios = np.divide(sums, bases, out=np.full(samples, np.inf), where=bases > 0)
     tail = (1.0 - level) / 2.0
-    low, high = np.quantile(ratios, [tail, 1.0 - tail])
-    value = float(numerator.mean() / max(float(denominator.mean()), 1e-300))
-    return Ratio(value, float(low), float(high), level)
+    low, high = np.quantile(ratios, [tail, 1.0 - tail], method="higher")
+    return Ratio(float(numerator.mean() / denominator.mean()), float(low), float(high), level)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
 from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
 from serendipity.offline.logs.errors import LogsError
-from serendipity.tools import evaluate_channel
+from serendipity.tools import evaluate_channel, pipeline
 from tests.fixtures.small_host import write_small_host
 
 CONFIG = """
@@ -76,6 +76,14 @@ def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
     assert "## A young host: 50% of the users" in page
     assert (out / "channel.png").is_file()
 
+    # Of another data set, or with another share held out, nothing is built over it.
+    write_small_host(tmp_path / "market", num_users=10, num_items=240)
+    other = ("--dataset", str(tmp_path / "market"), "--config", str(tmp_path / "build.toml"), "--build", str(build))
+    assert evaluate_channel.run(_arguments(*other)) == 1
+    assert f"{build}: found a build of {tmp_path / 'shop'} with hold_out 0.1" in capsys.readouterr().err
+    assert evaluate_channel.run(_arguments(*given, "--hold-out", "0.2")) == 1
+    assert "expected one of" in capsys.readouterr().err
+
 
 def test_a_build_that_held_nothing_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LogsError, match="expected a build with hold_out above 0"):
@@ -87,6 +95,38 @@ def test_a_service_is_asked_for_the_one_seed_it_serves(tmp_path: Path, capsys: p
     assert evaluate_channel.run(_arguments(*asked)) == 1
     assert "--seeds: found 3 with --target, expected the one that is served" in capsys.readouterr().err
     assert not (tmp_path / "build").exists()
+
+
+def test_a_service_that_is_away_is_said_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "_CONNECT_SECONDS", 0.2)
+    asked = ("--dataset", str(tmp_path), "--target", "127.0.0.1:1", "--seeds", "0", "--build", str(tmp_path / "build"))
+    assert evaluate_channel.run(_arguments(*asked)) == 1
+    assert "127.0.0.1:1: found no service within 0.2 s" in capsys.readouterr().err
+    assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (("--users", "-1"), "expected a whole number of at least 1"),
+        (("--seeds", "-1"), "expected a whole number of at least 0"),
+        (("--young", "nan"), "expected a share above 0 and below 1"),
+        (("--young", "2"), "expected a share above 0 and below 1"),
+        (("--draws", "0"), "expected a whole number of at least 1"),
+        (("--hold-out", "0"), "expected a share above 0 and below 1"),
+        (("--out", __file__), "found a file, expected a directory"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_by_name(
+    option: tuple[str, str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        _arguments(*option)
+    error = capsys.readouterr().err
+    assert option[0] in error
+    assert expected in error
 
 
 def test_a_data_set_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ async def test_what_the_host_has_already_is_read_from_a_file_and_not_returned(
     async with service(server_settings(tmp_path), channel_settings()) as (client, worker):
         before = [candidate.item_id for candidate in (await client.recall(user, count=10)).candidates]
         have = tmp_path / "have.txt"
-        have.write_text("\n".join([*before[:4], "", f"  {before[4]}  "]) + "\n", encoding="utf-8")
+        have.write_text("\ufeff" + "\r\n".join([*before[:5], ""]) + "\n", encoding="utf-8")
         address = f"127.0.0.1:{worker.port}"
         arguments = _arguments("--user", user, "--target", address, "--have", str(have), "--timeout", "5")
         after = [candidate.item_id for candidate in (await recall.ask(arguments)).candidates]

@@ -31,5 +31,12 @@ def test_users_are_resampled_in_pairs() -> None:
 def test_unequal_or_no_users_are_refused() -> None:
     with pytest.raises(ValueError, match="found 2 and 3 users"):
         bootstrap_ratio(np.ones(2), np.ones(3), np.random.default_rng(0))
-    with pytest.raises(ValueError, match="at least one"):
-        bootstrap_ratio(np.ones(0), np.ones(0), np.random.default_rng(0))
+    for denominator in (np.ones(0), np.zeros(3)):
+        with pytest.raises(ValueError, match="expected the same, and not all zero"):
+            bootstrap_ratio(denominator + 1, denominator, np.random.default_rng(0))
+
+
+def test_resamples_without_anything_to_divide_by_leave_the_interval_open() -> None:
+    ratio = bootstrap_ratio(np.ones(3), np.array([0.0, 0.0, 1.0]), np.random.default_rng(0))
+    assert (ratio.value, ratio.high) == (3.0, np.inf)
+    assert 0 < ratio.low < 3.0
