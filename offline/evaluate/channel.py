@@ -28,7 +28,7 @@ from serendipity.offline.evaluate.control_choice import (
     validation_starts,
 )
 from serendipity.offline.evaluate.held_out import HeldOut, Score, Targets
-from serendipity.offline.evaluate.measures import Judge
+from serendipity.offline.evaluate.measures import RECALLS, Judge
 from serendipity.offline.evaluate.methods import RankedLists, measure_methods
 from serendipity.offline.evaluate.replay import (
     SOURCES,
@@ -197,7 +197,7 @@ class ChannelEvaluation:
             cut=held_out.cut,
             until=held_out.until,
             users=len(self.users),
-            targets=len(self.judge.targets.rows),
+            targets={measure: self.judge.count(measure) for measure in RECALLS},
             depths=depths,
             bootstrap_samples=self.config.bootstrap_samples,
             chosen=self.chosen,

@@ -94,14 +94,17 @@ class YoungHost:
 
 @dataclass(frozen=True)
 class ChannelReport:
-    """What replays of the channel showed. cut, until: Unix seconds; users, targets: judged; depths: the two K."""
+    """What replays of the channel showed.
+
+    cut, until: Unix seconds; users: judged; targets: measure → novel targets that it looks at; depths: the two K.
+    """
 
     dataset: str
     snapshots: tuple[str, ...]
     cut: int
     until: int
     users: int
-    targets: int
+    targets: Mapping[str, int]
     depths: tuple[int, int]
     bootstrap_samples: int
     chosen: tuple[Chosen, ...]
@@ -149,7 +152,11 @@ def to_json(report: ChannelReport, heading: str) -> str:
 def to_markdown(report: ChannelReport, heading: str, plot: str | None = None) -> str:
     """Lay the report out as Markdown tables. plot: file beside the page."""
     shallow, deep = report.depths
-    users = f"{report.users:,} users with {report.targets:,} novel targets"
+    counts = report.targets
+    users = (
+        f"{report.users:,} users with {counts['recall']:,} novel targets, {counts['never']:,} in categories never "
+        f"clicked, {counts['re-entry']:,} re-entries, {counts['cold items']:,} cold items"
+    )
     compared = [(measure, report.depths[place]) for measure, place in _COMPARED]
     others = [method for method in report.methods if method.kind != "channel"]
     seeds = seeds_table(report.methods, [(measure, k) for measure in ("recall", EXCLUSIVE) for k in report.depths])

@@ -72,6 +72,10 @@ class Judge:
         weights["serendipity"] = (felt, counts)
         return cls(targets, weights, host[np.isin(users, targets.users)])
 
+    def count(self, measure: str) -> int:
+        """Count the targets that a measure looks at: those it weighs at all."""
+        return int((self.weights[measure][0] > 0).sum())
+
     def recalls(self, ranked: NDArray[np.int64], depths: Sequence[int]) -> PerUser:
         """Measure lists that were made without regard to the host's."""
         places = self.targets.places(ranked)

@@ -139,11 +139,12 @@ def test_an_oracle_finds_everything_and_a_blind_one_nothing(
 ) -> None:
     sighted = evaluate(Oracle(small_world, histories, held_out), DEEP)
     blind = evaluate(Oracle(small_world, histories, held_out, blind=True), DEEP)
+    assert sighted.targets["never"] + sighted.targets["re-entry"] == sighted.targets["recall"] > 0
     assert sighted.channel.mean("recall", 60) == 1.0
     assert sighted.channel.mean("serendipity", 60) == pytest.approx(1.0, abs=0.1)
     assert blind.channel.mean("recall", 60) == 0.0
     (interest,) = sighted.sources
-    assert interest.hits == pytest.approx(sighted.targets / sighted.users)
+    assert interest.hits == pytest.approx(sighted.targets["recall"] / sighted.users)
     # Every second candidate was found by the other source as well.
     assert 0 < interest.only_it < interest.hits
     assert interest.hits > interest.popularity_hits
