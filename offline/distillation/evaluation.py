@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.interests.answer import AnswerError, Proposal, read_answer
@@ -112,16 +111,6 @@ def answer_perplexity(model: BaseModel, examples: Sequence[Example]) -> float:
         loss += float(torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum"))
         count += int((labels != IGNORED).sum())
     return math.exp(loss / count) if count else math.nan
-
-
-def future_hits(found: NDArray[np.int64], entered: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
-    """Share of each user's K places whose category the user then enters, [users]: future-hit@K.
-
-    found: [users, ≥ K] category numbers, 0 = none; entered: [users, categories + 1]. A missing interest is a miss.
-    """
-    first = found[:, :k]
-    hits: NDArray[np.float64] = (np.take_along_axis(entered, first, axis=1) & (first > 0)).sum(axis=1) / k
-    return hits
 
 
 def _is_whole(answer: Generated) -> bool:

@@ -140,11 +140,8 @@ def to_json(report: ChannelReport, heading: str) -> str:
         "heading": heading,
         "chosen": {one.control.name: {**one.parameters, "validation": one.validation} for one in report.chosen},
         "methods": [method_data(method) for method in report.methods],
-        "sessions": report.sessions
-        and {"users": report.sessions.users, "methods": [method_data(method) for method in report.sessions.methods]},
-        "young": [
-            {**vars(young), "methods": [method_data(method) for method in young.methods]} for young in report.young
-        ],
+        "sessions": report.sessions and _apart_data(report.sessions),
+        "young": [_apart_data(young) for young in report.young],
     }
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 

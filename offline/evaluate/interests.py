@@ -107,12 +107,6 @@ class Judged:
     distinct: NDArray[np.float64]
     cosine: NDArray[np.float64]
 
-    @property
-    def score_shares(self) -> NDArray[np.float64]:
-        """Share of the interests that leave the method with score 0, 1, 2; NaN without any."""
-        total = self.scores.sum()
-        return np.asarray(self.scores.sum(axis=0) / total if total else np.full(3, np.nan))
-
 
 def run_reasoner(
     evaluation: Evaluation,

@@ -122,14 +122,6 @@ class Vocabulary:
         )
 
 
-def make_grounder(interests: Path, encoder: Encoder, threshold: float | None = None) -> Grounder:
-    """Make a grounder over the vocabulary of an interests directory; threshold: None for interests.json's.
-
-    Raises VocabularyError.
-    """
-    return Vocabulary.read(interests).grounder(encoder, threshold)
-
-
 def grounding_nodes(nodes: Sequence[TaxonomyNode]) -> list[GroundingNode]:
     """List the nodes that interests may ground in: those with items of one top-level category and no other."""
     return [

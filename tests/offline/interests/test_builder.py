@@ -15,7 +15,7 @@ from serendipity.offline.interests.graph_table import read_graph
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.vocabulary import Vocabulary, make_grounder
+from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.language_models.config import SmolLM2Config
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
@@ -192,7 +192,7 @@ def test_the_grounding_threshold_is_tuned_unless_it_is_given(shop_logs: Path, tm
     out, encoder = tmp_path / "interests", TrigramEncoder()
     tuned = build_interests(shop_logs, out, encoder)
     report = json.loads((out / "threshold.json").read_text())
-    assert tuned.grounding_threshold == report["threshold"] == make_grounder(out, encoder).threshold
+    assert tuned.grounding_threshold == report["threshold"] == Vocabulary.read(out).grounder(encoder).threshold
     given = build_interests(shop_logs, out, encoder, InterestsConfig(grounding_threshold=0.9))
     assert given.grounding_threshold == 0.9
     assert not (out / "threshold.json").exists()

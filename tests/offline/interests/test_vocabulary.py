@@ -17,7 +17,7 @@ from serendipity.offline.interests.node_table import (
 )
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import KnownNode, Taxonomy
-from serendipity.offline.interests.vocabulary import Vocabulary, VocabularyError, make_grounder
+from serendipity.offline.interests.vocabulary import Vocabulary, VocabularyError
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.v1 import records_pb2
 
@@ -126,7 +126,7 @@ def test_names_aliases_and_likenesses_ground_in_the_stored_vocabulary(tmp_path: 
     vocabulary = Vocabulary.read(tmp_path)
     assert vocabulary.nodes == taxonomy.nodes
     assert vocabulary.categories == taxonomy.categories
-    grounder = make_grounder(tmp_path, LettersEncoder())
+    grounder = Vocabulary.read(tmp_path).grounder(LettersEncoder())
     assert grounder.threshold == 0.7
     found = grounder.ground(
         [Proposal("", "", interest, "") for interest in ("Grinders", "coffee mills", "food coffee grinder", "zzz")]
@@ -154,7 +154,7 @@ def test_another_encoder_or_another_vocabularys_files_are_refused(tmp_path: Path
     other = LettersEncoder()
     other.name = "other"
     with pytest.raises(VocabularyError, match="text encoder: found 'other', expected 'letters'"):
-        make_grounder(tmp_path, other)
+        Vocabulary.read(tmp_path).grounder(other)
     summary = tmp_path / "interests.json"
     written = summary.read_text()
     summary.write_text('{"reasoner": "taxonomy"}')
