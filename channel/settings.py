@@ -44,7 +44,8 @@ class ChannelSettings(BaseSettings):
     """How long it is not called then, milliseconds; one call tries again after that."""
 
     search_threads: int = Field(default=2, ge=1)
-    """Threads that read stores and search vectors."""
+    """Threads that read stores and search vectors. BLAS and OpenMP have one thread each in a worker: workers times this
+    should be about the number of cores."""
 
     gpu: bool = False
     """Search openly on a GPU (needs faiss-gpu); a process without one refuses to start rather than run slowly."""

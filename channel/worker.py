@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
+from threadpoolctl import threadpool_limits
 
 from serendipity.channel.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.erasure import ErasureList
@@ -105,6 +106,8 @@ def run_worker(settings: ServerSettings, channel_settings: ChannelSettings, addr
     """Be worker `number` until SIGTERM, SIGINT or the end of the parent process. The target of a spawned process."""
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker=number)
+    # Requests are searched side by side; BLAS and OpenMP threads of each would only wait for those of the others.
+    threadpool_limits(limits=1)
     if settings.uvloop:
         import uvloop
 
