@@ -9,12 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.offline.evaluate.measures import EXCLUSIVE, RECALLS, Judge, PerUser
+from serendipity.offline.evaluate.measures import Judge, PerUser
 from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
 
 Kind = Literal["control", "channel", "source", "exchange"]
-
-MEASURES = (*RECALLS, EXCLUSIVE)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 
 from serendipity.offline.evaluate.held_out import Targets
 from serendipity.offline.evaluate.measures import EXCLUSIVE, Judge
-from serendipity.offline.evaluate.methods import MEASURES, MethodResult, RankedLists, measure_methods, pool
+from serendipity.offline.evaluate.methods import MethodResult, RankedLists, measure_methods, pool
 
 DEPTHS = (1, 2)
 
@@ -109,12 +109,6 @@ def test_pooled_evaluations_lay_their_users_one_after_another() -> None:
     assert pooled[0].per_user["recall", 1].tolist() == [[0.5, 0, 0.5]]
     np.testing.assert_array_equal(pooled[1].per_user["recall", 1], [[0.2, np.nan, 0.4]])
     assert pooled[1].mean("recall", 1) == pytest.approx(0.3)
-
-
-def test_every_measure_is_known_by_name() -> None:
-    assert MEASURES == (
-        "recall", "never", "re-entry", "cold items", "inverse popularity", "serendipity", "exclusive",
-    )  # fmt: skip
 
 
 def test_a_method_that_one_evaluation_lacks_is_not_pooled() -> None:
