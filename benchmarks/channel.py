@@ -20,7 +20,7 @@ from benchmarks.recall import Latencies, bench_recall
 from benchmarks.search import SearchRow, bench_search
 from serendipity import layout
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import open_snapshot
+from serendipity.channel.snapshot.snapshot import open_snapshot
 from serendipity.tools.arguments import positive
 from serendipity.tools.deploy import DeployError, load
 from serendipity.tools.pinned_models import user_tower

@@ -27,7 +27,7 @@ from benchmarks.triton_serving import batch_sizes, serving
 from serendipity import layout
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.stores import Store
+from serendipity.channel.snapshot.stores import Store
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.groups.sequence import SHORT_CATEGORIES
 from serendipity.interests.prompt import STYLES

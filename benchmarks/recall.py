@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.snapshot import Snapshot, open_snapshot
-from serendipity.channel.vectors import Hits, RowRanges
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
+from serendipity.channel.snapshot.vectors import Hits, RowRanges
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME, TowerInputs
 from serendipity.novelty import clicked_categories
 

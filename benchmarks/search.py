@@ -11,7 +11,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.vectors import ItemVectors, RowRanges
+from serendipity.channel.snapshot.vectors import ItemVectors, RowRanges
 
 # The stubs in the wheel miss what its Python layer adds to constructors.
 _faiss: Any = faiss

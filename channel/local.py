@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from serendipity.channel.deadline import Deadline
-from serendipity.channel.query import parse_query
-from serendipity.channel.recall import Channel
-from serendipity.channel.response import to_response
+from serendipity.channel.recall.query import parse_query
+from serendipity.channel.recall.recall import Channel
+from serendipity.channel.recall.response import to_response
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import SnapshotHolder, open_snapshot
-from serendipity.channel.state import UserState
-from serendipity.channel.tower import UserTower
+from serendipity.channel.snapshot.snapshot import SnapshotHolder, open_snapshot
+from serendipity.channel.state.state import UserState
+from serendipity.channel.tower.tower import UserTower
 from serendipity.v1 import channel_pb2
 
 

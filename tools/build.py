@@ -18,7 +18,7 @@ from rich.console import Console
 
 from serendipity import layout
 from serendipity.channel.errors import ChannelError
-from serendipity.channel.publication import Publications
+from serendipity.channel.snapshot.publication import Publications
 from serendipity.groups.model import GroupModelError
 from serendipity.interests.model import InterestGptError
 from serendipity.offline.build import BuildResult, build

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client_errors import ClientError
-from serendipity.channel.client_messages import Feedback, RecallResult, recall_request
+from serendipity.channel.client.errors import ClientError
+from serendipity.channel.client.messages import Feedback, RecallResult, recall_request
 from serendipity.novelty import clicked_categories, is_novel
 from serendipity.offline.build import REPLAY
 from serendipity.offline.build_config import load_build_config

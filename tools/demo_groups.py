@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client_messages import RecallResult
+from serendipity.channel.client.messages import RecallResult
 from serendipity.offline.evaluate.replay import key_name
 from serendipity.tools.recall import print_result
 from serendipity.v1 import channel_pb2

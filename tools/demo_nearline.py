@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client_messages import Feedback, RecallResult
+from serendipity.channel.client.messages import Feedback, RecallResult
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.tools.recall import print_result

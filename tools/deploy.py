@@ -18,8 +18,8 @@ import tritonclient.grpc as triton_grpc
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.nearline.triton_models import tensor
-from serendipity.channel.publication import Publications
-from serendipity.channel.trial_opening import can_be_opened
+from serendipity.channel.snapshot.publication import Publications
+from serendipity.channel.snapshot.trial_opening import can_be_opened
 from serendipity.tools import pinned_models, placement
 from serendipity.tools.pinned_models import PinnedModel, ServingPlan
 from serendipity.v1 import admin_pb2, admin_pb2_grpc

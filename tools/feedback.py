@@ -13,9 +13,9 @@ import json
 import sys
 from pathlib import Path
 
-from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError
-from serendipity.channel.feedback import FeedbackStore, host_events
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore, host_events
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable
-from serendipity.channel.feedback_event import Ownership
 from serendipity.channel.nearline.drain import Drained, drain
 from serendipity.channel.nearline.due import DueUser, DueUsers
 from serendipity.channel.nearline.loop import generation_moment
 from serendipity.channel.nearline.process import exclusive, opened_nearline
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.state.feedback_event import Ownership
 from serendipity.tools.nearline import add_service_options, console, print_drained, service_settings
 
 

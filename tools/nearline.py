@@ -31,7 +31,7 @@ from serendipity.channel.nearline.process import exclusive, opened_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import USER_KINDS, Kind, subject_name
 from serendipity.channel.nearline.telemetry import NearlineStatus, WorkStatus, read_status
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.layout import user_key
 from serendipity.tools.options import add_setting_options, read_settings

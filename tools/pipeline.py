@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerUnavailable
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.local_tower import LocalTower
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.tower import UserTower
+from serendipity.channel.tower.local_tower import LocalTower
+from serendipity.channel.tower.tower import UserTower
 from serendipity.features import TowerInputs
 from serendipity.offline.evaluate.replay import Recall, ReplayError
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
@@ -53,7 +53,7 @@ def open_pipeline(snapshot: Path, tower: Path | None, *, groups: bool = True) ->
     if not groups:
         settings = settings.model_copy(update={"novel_categories_used": 0})
     runner: UserTower = AbsentTower() if tower is None else LocalTower(tower)
-    log = logging.getLogger("serendipity.channel.recall")
+    log = logging.getLogger("serendipity.channel.recall.recall")
     level = log.level
     if tower is None:
         # The pipeline warns at every request of a tower that is away; here that is what was asked for.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
-from serendipity.channel.publication import Check
+from serendipity.channel.snapshot.publication import Check
 from serendipity.offline.snapshot.canary import Canary
 from serendipity.offline.snapshot.gate import GateConfig, GateRefusedError, pass_gate, read_canary
 from serendipity.v1 import records_pb2

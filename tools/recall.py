@@ -17,8 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client_errors import ClientError
-from serendipity.channel.client_messages import Candidate, RecallResult, RecentEvent
+from serendipity.channel.client.errors import ClientError
+from serendipity.channel.client.messages import Candidate, RecallResult, RecentEvent
 from serendipity.tools.arguments import item_ids
 from serendipity.v1 import channel_pb2
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 from serendipity.channel.errors import ChannelError
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.service.workers import serve
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.workers import serve
 from serendipity.tools.options import add_setting_options, read_settings
 
 

@@ -25,8 +25,8 @@ from rich.table import Table
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
-from serendipity.channel.publication import Publications
-from serendipity.channel.trial_opening import can_be_opened
+from serendipity.channel.snapshot.publication import Publications
+from serendipity.channel.snapshot.trial_opening import can_be_opened
 
 _ACTIONS = {
     "list": "List the snapshots on disk.",

@@ -19,11 +19,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError
-from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.nearline.store import open_nearline
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt
-from serendipity.channel.feedback_clicks import feedback_clicks
-from serendipity.channel.snapshot import Snapshot
-from serendipity.channel.stores import Store, StoredUser, feedback_columns
+from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.channel.snapshot.stores import Store, StoredUser, feedback_columns
+from serendipity.channel.state.feedback_clicks import feedback_clicks
 from serendipity.features import LongHistory, with_clicks
 from serendipity.interests.facts import SIGNAL_DAYS, FactsRule, told_searches, told_titles, user_facts
 from serendipity.interests.prompt import UserFacts

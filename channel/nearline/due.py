@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from serendipity import layout
-from serendipity.channel.hydrate import REFRESH_CAUSES
-from serendipity.channel.interest_weights import ItemEvents
-from serendipity.channel.interests import InterestEvents, InterestReader
 from serendipity.channel.nearline.priority import refresh_priority
 from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.recall.hydrate import REFRESH_CAUSES
+from serendipity.channel.recall.interest_weights import ItemEvents
+from serendipity.channel.recall.interests import InterestEvents, InterestReader
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import Snapshot
-from serendipity.channel.state import EmptyUserState
-from serendipity.channel.vectors import RowRanges
+from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.channel.snapshot.vectors import RowRanges
+from serendipity.channel.state.state import EmptyUserState
 from serendipity.v1 import records_pb2
 
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.errors import GroupEncoderRefused, RecordCorrupt, SnapshotUnavailable
-from serendipity.channel.feedback_clicks import feedback_clicks
 from serendipity.channel.nearline.context import ReadFeedback
 from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded, UserGroup
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.snapshot import Snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.channel.state.feedback_clicks import feedback_clicks
 from serendipity.groups.sequence import Counted, LongSequenceRule, long_sequence
 from serendipity.novelty import CLICK_WINDOW, Clicks, latest
 from serendipity.v1 import records_pb2

@@ -11,14 +11,14 @@ from typing import get_args
 
 from serendipity import layout
 from serendipity.channel.errors import CoevolutionLlmRefused, GenerationError, RecordCorrupt, SnapshotUnavailable
-from serendipity.channel.group_stores import GroupStore
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, NovelCategories, Outcome, Unneeded
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import wanted_list
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
-from serendipity.channel.snapshot import Snapshot
+from serendipity.channel.snapshot.group_stores import GroupStore
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.groups.lists import AlignedCategory, aligned_list, alignment, llms_hash
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.interests.prompt import PromptStyle

@@ -16,7 +16,7 @@ from serendipity.channel.nearline.outcome import BatchDone
 from serendipity.channel.nearline.snapshot_models import Model, SnapshotModels
 from serendipity.channel.nearline.subject import Kind, subject_name
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import Snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.v1 import records_pb2
 
 Done = TypeVar("Done", bound=BatchDone)

@@ -20,9 +20,9 @@ from serendipity.channel.nearline.settlement import Erasures, Settlement
 from serendipity.channel.nearline.snapshot_models import SnapshotModels
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
 
 
 @dataclass(frozen=True)

@@ -17,21 +17,21 @@ from typing import Any
 
 import structlog
 
-from serendipity.channel.erasure import ErasureList
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable, StateUnavailable
-from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.nearline.housekeeping import Cleared, Expiry, clear, forget
 from serendipity.channel.nearline.loop import NearlineLoop, generation_moment
 from serendipity.channel.nearline.loops import Opened, named_models, open_loops
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.telemetry import NearlineTelemetry, forget_status
-from serendipity.channel.publication import Publications
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.service.telemetry import configure_logs
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import Snapshot, SnapshotHolder
-from serendipity.channel.telemetry import configure_logs
-from serendipity.channel.watcher import Served, SnapshotWatcher
+from serendipity.channel.snapshot.publication import Publications
+from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.watcher import Served, SnapshotWatcher
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore
 
 _HOUSEKEEPING_SECONDS = 3_600.0
 _LOCK_POLL_SECONDS = 1.0

@@ -11,7 +11,7 @@ from serendipity import layout
 from serendipity.channel.errors import ChannelError, RecordCorrupt, SnapshotUnavailable
 from serendipity.channel.nearline.context import ContextReader, ReadFeedback, SignalStore
 from serendipity.channel.nearline.encodings import Encodings
-from serendipity.channel.snapshot import Snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.interests.grounding import Grounder, GroundingNode
 from serendipity.interests.prompt import PromptStyle
 from serendipity.v1 import records_pb2

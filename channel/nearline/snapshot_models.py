@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from serendipity.channel.snapshot import Lease, Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Lease, Snapshot, SnapshotHolder
 
 
 class SnapshotModel(Protocol):

@@ -24,7 +24,7 @@ from serendipity.channel.nearline.subject import USER_KINDS, Kind
 from serendipity.channel.nearline.tables import NearlineTables, NearlineTransaction
 from serendipity.channel.nearline.wanted import Want
 from serendipity.channel.nearline.wanted_list import WantedList
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 

@@ -22,7 +22,7 @@ from serendipity.channel.nearline.outcome import BatchDone
 from serendipity.channel.nearline.refresher import Refreshed
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.telemetry import MetricsServer
+from serendipity.channel.service.telemetry import MetricsServer
 
 _BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 

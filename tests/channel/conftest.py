@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.local_tower import LocalTower
-from serendipity.channel.snapshot import Snapshot, open_snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
+from serendipity.channel.tower.local_tower import LocalTower
 from tests.fixtures.grouped_world import GroupedWorld, make_grouped_world
 from tests.fixtures.small_world import NOW, SmallWorld
 

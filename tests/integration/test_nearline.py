@@ -16,9 +16,9 @@ from google.protobuf import json_format
 
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client_messages import RecallResult
+from serendipity.channel.client.messages import RecallResult
 from serendipity.channel.nearline.telemetry import read_status
-from serendipity.channel.publication import Publications
+from serendipity.channel.snapshot.publication import Publications
 from serendipity.interests import model
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.channel.availability import AvailabilityReader, AvailabilityStore
-from serendipity.channel.feedback import FeedbackStore
-from serendipity.channel.host_state import HostState
 from serendipity.channel.nearline.process import Nearline, running_nearline
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
-from serendipity.channel.publication import Publications
+from serendipity.channel.snapshot.publication import Publications
+from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
+from serendipity.channel.state.feedback import FeedbackStore
+from serendipity.channel.state.host_state import HostState
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.tools import deploy, placement
 from serendipity.tools.pinned_models import group_encoder, novelty_llm, relevance_llm
 from serendipity.v1 import channel_pb2, records_pb2
-from tests.channel.service import channel_settings, server_settings
+from tests.channel.served import channel_settings, server_settings
 from tests.fixtures import tiny_coevolution
 from tests.fixtures.small_world import NOW, SmallWorld
 from tests.integration.conftest import RunningTriton

@@ -21,13 +21,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client_errors import Unavailable
-from serendipity.channel.client_messages import Feedback
-from serendipity.channel.feedback import FeedbackStore
-from serendipity.channel.serving_log import read_serving_log
-from serendipity.channel.worker_status import read_statuses
+from serendipity.channel.client.errors import Unavailable
+from serendipity.channel.client.messages import Feedback
+from serendipity.channel.service.worker_status import read_statuses
+from serendipity.channel.state.feedback import FeedbackStore
+from serendipity.channel.state.serving_log import read_serving_log
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
-from tests.channel.service import NO_TRITON, copy_snapshot, damage, hung_triton, publish, scrape
+from tests.channel.served import NO_TRITON, copy_snapshot, damage, hung_triton, publish, scrape
 from tests.fixtures.small_world import SmallWorld
 
 pytestmark = pytest.mark.integration
@@ -36,8 +36,8 @@ WORKERS = 2
 SERVE = """
 import sys
 from pathlib import Path
-from serendipity.channel.server_settings import ServerSettings
-from serendipity.channel.workers import serve
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.service.workers import serve
 
 if __name__ == "__main__":
     directory = Path(sys.argv[1])

@@ -10,11 +10,11 @@ from google.protobuf import json_format
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
-from serendipity.channel.publication import Publications
-from serendipity.channel.readiness import model_is_ready
+from serendipity.channel.service.readiness import model_is_ready
+from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools import deploy, placement
 from serendipity.tools.pinned_models import user_tower
-from tests.channel.service import channel_settings, copy_snapshot, server_settings, service
+from tests.channel.served import channel_settings, copy_snapshot, server_settings, service
 from tests.fixtures.small_world import DIM, SmallWorld
 from tests.integration.conftest import RunningTriton
 

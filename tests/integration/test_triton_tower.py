@@ -14,14 +14,14 @@ from google.protobuf import json_format
 from serendipity import layout
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerTimeout, TowerUnavailable
-from serendipity.channel.hydrate import hydrate
-from serendipity.channel.local_tower import LocalTower
-from serendipity.channel.query import RecallQuery
-from serendipity.channel.recall import STORED_VECTORS, Channel
+from serendipity.channel.recall.hydrate import hydrate
+from serendipity.channel.recall.query import RecallQuery
+from serendipity.channel.recall.recall import STORED_VECTORS, Channel
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot import SnapshotHolder, open_snapshot
-from serendipity.channel.state import EmptyUserState
-from serendipity.channel.triton import TritonTower
+from serendipity.channel.snapshot.snapshot import SnapshotHolder, open_snapshot
+from serendipity.channel.state.state import EmptyUserState
+from serendipity.channel.tower.local_tower import LocalTower
+from serendipity.channel.tower.triton import TritonTower
 from serendipity.features import TowerInputs
 from serendipity.tools import deploy, placement
 from serendipity.tools.pinned_models import user_tower

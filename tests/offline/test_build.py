@@ -18,8 +18,8 @@ import pytest
 from rich.console import Console
 
 from serendipity import layout
-from serendipity.channel.erasure import ErasureList
-from serendipity.channel.publication import Publications
+from serendipity.channel.snapshot.publication import Publications
+from serendipity.channel.state.erasure import ErasureList
 from serendipity.groups.model import read_coevolution_spec, read_group_spec
 from serendipity.interests.model import read_spec
 from serendipity.offline.build import REPLAY, BuildResult, build, wanted

@@ -13,8 +13,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from serendipity.channel.erasure import ErasureList
-from serendipity.channel.feedback import FeedbackStore
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.groups.model import read_coevolution_spec
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.logs.catalogue import Catalogue

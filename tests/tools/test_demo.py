@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from serendipity import layout
-from serendipity.channel.client_messages import to_result
+from serendipity.channel.client.messages import to_result
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.tools.demo_groups import is_of_another_group, list_keys, show_groups
 from serendipity.tools.demo_nearline import own_paths
 from serendipity.v1 import channel_pb2
-from tests.channel.service import channel_settings, server_settings, service
+from tests.channel.served import channel_settings, server_settings, service
 from tests.fixtures.grouped_world import GroupedWorld, make_grouped_world
 from tests.fixtures.small_world import SmallWorld
 

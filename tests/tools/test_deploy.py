@@ -13,7 +13,7 @@ import tritonclient.grpc as triton_grpc
 from google.protobuf import json_format
 
 from serendipity import layout
-from serendipity.channel.publication import Publications
+from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools import cli, deploy, triton
 from serendipity.tools.deploy import DeployError, retained_models
 from serendipity.v1 import records_pb2

@@ -16,11 +16,11 @@ from serendipity.channel.nearline.process import exclusive, running_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted_list import WantedList
-from serendipity.channel.publication import Publications
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools import interests, nearline
 from serendipity.v1 import records_pb2
-from tests.channel.service import channel_settings, copy_snapshot, server_settings
+from tests.channel.served import channel_settings, copy_snapshot, server_settings
 from tests.fixtures.nearline_world import TritonStatus, answer_with, spec_of, talking_triton, write_nearline_snapshot
 from tests.fixtures.small_world import NOW, SmallWorld
 

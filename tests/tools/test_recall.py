@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from serendipity import layout
-from serendipity.channel.client_messages import to_result
+from serendipity.channel.client.messages import to_result
 from serendipity.tools import recall
 from serendipity.tools.recall import print_result
 from serendipity.v1 import channel_pb2
-from tests.channel.service import channel_settings, copy_snapshot, server_settings, service
+from tests.channel.served import channel_settings, copy_snapshot, server_settings, service
 from tests.fixtures.small_world import SmallWorld
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from serendipity import layout
-from serendipity.channel.publication import Publications
+from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools import snapshot
 from serendipity.v1 import records_pb2
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.channel.feedback import FeedbackStore
+from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.tools import feedback, users
 from serendipity.v1 import channel_pb2
 

@@ -13,7 +13,7 @@ from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt
 from serendipity.channel.nearline.context import ContextReader, SignalStore
 from serendipity.channel.nearline.refresh_model import grounding_nodes
-from serendipity.channel.snapshot import Snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.features import LongHistory
 from serendipity.interests.facts import FactsRule
 from serendipity.offline.interests.reasoner import UserContext

@@ -17,7 +17,7 @@ from serendipity.channel.nearline.outcome import BatchDone, Settled
 from serendipity.channel.nearline.settlement import Settlement
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.snapshot import Snapshot, open_snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
 from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.grouped_world import GROUP_MODEL, MIN_CLICKS, group_spec, make_grouped_world

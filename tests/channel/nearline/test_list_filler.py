@@ -23,10 +23,10 @@ from serendipity.channel.nearline.snapshot_models import SnapshotModels
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
-from serendipity.channel.snapshot import Snapshot, SnapshotHolder, open_snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder, open_snapshot
 from serendipity.groups.lists import alignment, llms_hash
 from serendipity.v1 import records_pb2
-from tests.channel.service import channel_settings
+from tests.channel.served import channel_settings
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld, make_grouped_world
 from tests.fixtures.nearline_store import spoil
 from tests.fixtures.small_world import NOW, SmallWorld

@@ -15,8 +15,6 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from serendipity.channel.erasure import ErasureList
-from serendipity.channel.feedback import FeedbackStore
 from serendipity.channel.nearline import process
 from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.loop import NearlineLoop
@@ -30,12 +28,14 @@ from serendipity.channel.nearline.process import (
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.telemetry import forget_status, read_status
-from serendipity.channel.publication import ListedSnapshot, Publications
-from serendipity.channel.server_settings import ServerSettings
+from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.publication import ListedSnapshot, Publications
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
-from tests.channel.service import channel_settings, copy_snapshot, hung_triton, scrape, server_settings
+from tests.channel.served import channel_settings, copy_snapshot, hung_triton, scrape, server_settings
 from tests.fixtures.nearline_store import spoil
 from tests.fixtures.nearline_world import TritonStatus, answer_with, spec_of, talking_triton, write_nearline_snapshot
 from tests.fixtures.small_world import DAY, NOW, SmallWorld

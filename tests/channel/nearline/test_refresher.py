@@ -18,7 +18,7 @@ from serendipity.channel.nearline.refresher import Refreshed, Refresher
 from serendipity.channel.nearline.settlement import Settlement
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.snapshot import Snapshot, open_snapshot
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
 from serendipity.interests.life import expires_at
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2

@@ -9,8 +9,8 @@ import lmdb
 import numpy as np
 import pytest
 
-from serendipity.channel.erasure import ErasureList
-from serendipity.channel.feedback import FeedbackStore
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.offline.coevolution.feedback import read_feedback
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError

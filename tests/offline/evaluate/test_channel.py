@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.local_tower import LocalTower
+from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig, cold_targets
 from serendipity.offline.evaluate.channel_report import ChannelReport, to_markdown, write_report
 from serendipity.offline.evaluate.control_choice import CONTROLS, Grid

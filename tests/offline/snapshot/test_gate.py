@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from serendipity import layout
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.local_tower import LocalTower
+from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.offline.snapshot.canary import Canary, CanaryConfig, ask_canary
 from serendipity.offline.snapshot.gate import GateConfig, GateRefusedError, judge, pass_gate, read_canary, record_canary
 from serendipity.v1 import channel_pb2

@@ -1,0 +1,42 @@
+"""A client for hosts; needs the base install only (grpcio, protobuf).
+
+    async with AsyncSerendipityClient("recall.internal:50051") as client:
+        result = await client.recall("user-42", count=20, explain=True)
+        for candidate in result.candidates:
+            print(candidate.item_id, candidate.score, candidate.reasons)
+        await client.record_feedback([Feedback("user-42", result.candidates[0].item_id, "click", result.recall_id)])
+
+`SerendipityClient` is the same for code without an event loop.
+"""
+
+from serendipity.channel.client.channel_client import AsyncSerendipityClient, SerendipityClient
+from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest, Unavailable
+from serendipity.channel.client.messages import (
+    Candidate,
+    Feedback,
+    FeedbackResult,
+    Reason,
+    RecallResult,
+    RecentEvent,
+    RejectedFeedback,
+    UpdateResult,
+    recall_request,
+)
+
+__all__ = [
+    "AsyncSerendipityClient",
+    "Candidate",
+    "ClientError",
+    "DeadlineExceeded",
+    "Feedback",
+    "FeedbackResult",
+    "InvalidRequest",
+    "Reason",
+    "RecallResult",
+    "RecentEvent",
+    "RejectedFeedback",
+    "SerendipityClient",
+    "Unavailable",
+    "UpdateResult",
+    "recall_request",
+]

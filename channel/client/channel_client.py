@@ -1,0 +1,288 @@
+"""The client for hosts, with an event loop and without."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+import uuid
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar
+
+import grpc
+
+from serendipity.channel.client.errors import error_of
+from serendipity.channel.client.messages import (
+    Feedback,
+    FeedbackResult,
+    RecallResult,
+    RecentEvent,
+    RejectedFeedback,
+    UpdateResult,
+    recall_request,
+    to_feedback_event,
+    to_result,
+)
+from serendipity.sharding import shard_of
+from serendipity.v1 import channel_pb2, channel_pb2_grpc
+
+_Answer = TypeVar("_Answer")
+
+_MAX_MESSAGE_BYTES = 32 << 20
+_RETRIES: Any = {
+    "methodConfig": [
+        {
+            # Recall only reads. Feedback is idempotent by event id, and availability by being a state: sending either
+            # again changes nothing. So all may be repeated when the server was not reached, inside the deadline.
+            "name": [{"service": "serendipity.v1.SerendipityChannel"}],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.005s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 4,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_OPTIONS = (
+    ("grpc.service_config", json.dumps(_RETRIES)),
+    ("grpc.enable_retries", 1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # Connections of their own, so that several of them reach several workers behind one port.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+class AsyncSerendipityClient:
+    """Calls the channel from one event loop.
+
+    targets: host:port, or one per shard in the order of the shards' numbers: a user's calls go to the owner of the
+    user's feedback. timeout: seconds a call may take unless it says otherwise; connections: per target, used in turn
+    (one connection reaches one worker); credentials: for TLS, else plain text.
+    All methods raise ClientError: InvalidRequest, DeadlineExceeded, Unavailable or another status.
+    """
+
+    def __init__(
+        self,
+        targets: str | Sequence[str],
+        *,
+        timeout: float = 0.2,
+        connections: int = 1,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        addresses = [targets] if isinstance(targets, str) else list(targets)
+        if not addresses or connections < 1:
+            raise ValueError(f"found {len(addresses)} targets and {connections} connections, expected at least one")
+        self._timeout = timeout
+        self._metadata = tuple(metadata)
+        self._channels = [
+            [
+                grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+                if credentials
+                else grpc.aio.insecure_channel(address, options=_OPTIONS)
+                for _ in range(connections)
+            ]
+            for address in addresses
+        ]
+        # The generated class is untyped.
+        new_stub: Any = channel_pb2_grpc.SerendipityChannelStub
+        self._stubs = [itertools.cycle([new_stub(channel) for channel in of_target]) for of_target in self._channels]
+
+    async def recall(
+        self,
+        user_id: str,
+        *,
+        count: int = 50,
+        recent_events: Iterable[RecentEvent] = (),
+        profile: Mapping[str, str] | None = None,
+        exclude_item_ids: Iterable[str] = (),
+        allow_categories: Iterable[str] = (),
+        deny_categories: Iterable[str] = (),
+        novelty: Literal["strict", "soft", "off"] = "strict",
+        quotas: Mapping[str, tuple[int, int]] | None = None,
+        experiment_tag: str = "",
+        explain: bool = False,
+        timeout: float | None = None,
+        request_id: str = "",
+    ) -> RecallResult:
+        """Ask for candidates for one user.
+
+        exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
+        quotas: source ("interest", "collaborative", "group") → at least, at most; timeout: seconds; request_id: stands
+        in the service's logs. The rest as in RecallRequest.
+        """
+        request = recall_request(
+            user_id,
+            count=count,
+            recent_events=recent_events,
+            profile=profile,
+            exclude_item_ids=exclude_item_ids,
+            allow_categories=allow_categories,
+            deny_categories=deny_categories,
+            novelty=novelty,
+            quotas=quotas,
+            experiment_tag=experiment_tag,
+            explain=explain,
+        )
+        return to_result(await self._call(self._stub_of(user_id).Recall, request, timeout, request_id))
+
+    async def recall_batch(
+        self, requests: Sequence[channel_pb2.RecallRequest], *, timeout: float | None = None, request_id: str = ""
+    ) -> list[RecallResult]:
+        """Ask for several users at once, at most 256 a shard; answers keep the order. See `recall_request`."""
+        shards = self._by_shard([request.user_id for request in requests])
+        answers = await self._together(
+            self._call(
+                self._stub(shard).RecallBatch,
+                channel_pb2.RecallBatchRequest(requests=[requests[i] for i in indexes]),
+                # A batch takes longer than one user; the service bounds it by itself.
+                timeout if timeout is not None else self._timeout * len(indexes),
+                request_id,
+            )
+            for shard, indexes in shards.items()
+        )
+        results: dict[int, RecallResult] = {}
+        for indexes, answer in zip(shards.values(), answers, strict=True):
+            results.update(zip(indexes, map(to_result, answer.responses), strict=True))
+        return [results[i] for i in range(len(requests))]
+
+    async def record_feedback(
+        self, events: Sequence[Feedback], *, timeout: float | None = None, request_id: str = ""
+    ) -> FeedbackResult:
+        """Record what users did, at most 1,000 events a shard. When it returns, the accepted events are on disk.
+
+        Events without an id are given one, so that retries inside this call do not count twice; a host that calls
+        again after an error must set ids of its own.
+        """
+        messages = [to_feedback_event(event, event.event_id or uuid.uuid4().hex) for event in events]
+        shards = self._by_shard([event.user_id for event in events])
+        answers = await self._together(
+            self._call(
+                self._stub(shard).RecordFeedback,
+                channel_pb2.RecordFeedbackRequest(events=[messages[i] for i in indexes]),
+                timeout,
+                request_id,
+            )
+            for shard, indexes in shards.items()
+        )
+        rejected = [
+            RejectedFeedback(indexes[refused.index], refused.event_id, refused.reason)
+            for indexes, answer in zip(shards.values(), answers, strict=True)
+            for refused in answer.rejected
+        ]
+        return FeedbackResult(
+            accepted=sum(answer.accepted for answer in answers),
+            duplicates=sum(answer.duplicates for answer in answers),
+            rejected=tuple(sorted(rejected, key=lambda r: r.index)),
+        )
+
+    async def update_items(
+        self, available: Mapping[str, bool], *, timeout: float | None = None, request_id: str = ""
+    ) -> UpdateResult:
+        """Change items' availability on all targets, at most 100,000 items; effective there within 5 s."""
+        request = channel_pb2.UpdateItemsRequest(
+            items=[channel_pb2.ItemAvailability(item_id=item_id, available=up) for item_id, up in available.items()]
+        )
+        answers = await self._together(
+            self._call(self._stub(shard).UpdateItems, request, timeout, request_id) for shard in range(len(self._stubs))
+        )
+        most = max(answers, key=lambda answer: answer.unknown_count)
+        return UpdateResult(min(answer.updated for answer in answers), tuple(most.unknown_item_ids), most.unknown_count)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for of_target in self._channels:
+            for channel in of_target:
+                await channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    def _stub(self, shard: int) -> Any:
+        return next(self._stubs[shard])
+
+    def _stub_of(self, user_id: str) -> Any:
+        return self._stub(shard_of(user_id, len(self._stubs)))
+
+    def _by_shard(self, user_ids: Sequence[str]) -> dict[int, list[int]]:
+        shards: dict[int, list[int]] = {}
+        for index, user_id in enumerate(user_ids):
+            shards.setdefault(shard_of(user_id, len(self._stubs)), []).append(index)
+        return shards
+
+    async def _together(self, calls: Iterable[Coroutine[Any, Any, _Answer]]) -> list[_Answer]:
+        """Wait for all calls even if one fails, so that none is left running; the first failure is raised."""
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+    async def _call(self, method: Any, request: Any, timeout: float | None, request_id: str) -> Any:
+        metadata = (*self._metadata, ("x-request-id", request_id or uuid.uuid4().hex))
+        try:
+            return await method(request, timeout=self._timeout if timeout is None else timeout, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise error_of(error) from error
+
+
+class SerendipityClient:
+    """AsyncSerendipityClient for code without an event loop; may be shared by threads. Same arguments and methods."""
+
+    def __init__(self, targets: str | Sequence[str], **settings: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="serendipity-client", daemon=True)
+        self._thread.start()
+
+        async def connect() -> AsyncSerendipityClient:
+            return AsyncSerendipityClient(targets, **settings)
+
+        try:
+            self._client = self._run(connect())
+        except BaseException:
+            self._end()
+            raise
+
+    def recall(self, user_id: str, **arguments: Any) -> RecallResult:
+        """See AsyncSerendipityClient.recall."""
+        return self._run(self._client.recall(user_id, **arguments))
+
+    def recall_batch(self, requests: Sequence[channel_pb2.RecallRequest], **arguments: Any) -> list[RecallResult]:
+        """See AsyncSerendipityClient.recall_batch."""
+        return self._run(self._client.recall_batch(requests, **arguments))
+
+    def record_feedback(self, events: Sequence[Feedback], **arguments: Any) -> FeedbackResult:
+        """See AsyncSerendipityClient.record_feedback."""
+        return self._run(self._client.record_feedback(events, **arguments))
+
+    def update_items(self, available: Mapping[str, bool], **arguments: Any) -> UpdateResult:
+        """See AsyncSerendipityClient.update_items."""
+        return self._run(self._client.update_items(available, **arguments))
+
+    def close(self) -> None:
+        """Close the connections and end the thread. May be called twice."""
+        if not self._loop.is_closed():
+            self._run(self._client.close())
+            self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

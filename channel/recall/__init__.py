@@ -1,0 +1,1 @@
+"""The way of a request: query → hydrate → sources → filters → scorer → selector → answer."""

@@ -1,0 +1,259 @@
+"""Everything the stages need to know of one user, read in one pass.
+
+Snapshot, acknowledged feedback and the request's own events are laid over one another here; nothing after this
+reads a user's records again, except the paths of the reasons that are returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity import layout
+from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.nearline.priority import refresh_priority
+from serendipity.channel.recall.interest_weights import ItemEvents
+from serendipity.channel.recall.interests import Freshness, InterestEvents, InterestReader, Interests
+from serendipity.channel.recall.novel_categories import GroupHistory, NovelCategories, read_novel_categories
+from serendipity.channel.recall.query import (
+    NoveltyPolicy,
+    QueryWarning,
+    RecallQuery,
+    ResolvedQuery,
+    Source,
+    WarningCode,
+    resolve,
+)
+from serendipity.channel.recall.recalled import NovelCategoryKey
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.snapshot import Lease, Snapshot
+from serendipity.channel.snapshot.stores import StoredUser, feedback_columns
+from serendipity.channel.snapshot.vectors import RowRanges
+from serendipity.channel.state.feedback_clicks import feedback_clicks
+from serendipity.channel.state.state import UserState
+from serendipity.features import LongHistory, TowerInputs, with_clicks
+from serendipity.novelty import CLICK_WINDOW, Clicks, clicked_categories, latest
+from serendipity.v1 import records_pb2
+
+_UNPROVED = "novelty is judged without it"
+"""Said where clicks cannot be read: what is returned is novel only to the clicks that can."""
+
+REFRESH_CAUSES = {
+    Freshness.STALE: records_pb2.REFRESH_CAUSE_STALE,
+    Freshness.TOO_OLD: records_pb2.REFRESH_CAUSE_TOO_OLD,
+    Freshness.FOREIGN: records_pb2.REFRESH_CAUSE_FOREIGN,
+    Freshness.MISSING: records_pb2.REFRESH_CAUSE_MISSING,
+    # What cannot be read is as good as missing, and is mended by generating it.
+    Freshness.UNREADABLE: records_pb2.REFRESH_CAUSE_MISSING,
+}
+"""Why interests in a state are wanted anew; fresh ones are not."""
+
+
+@dataclass(frozen=True)
+class Hydrated:
+    """One user, ready to be searched for.
+
+    clicks: latest 200 of snapshot ∪ feedback ∪ request; clicked: [c + 1] bool by category number;
+    listed: [c + 1] bool, categories that the request's lists leave; ranges: rows of those that may be returned
+    (STRICT leaves out the clicked ones);
+    unavailable: [n] bool; excluded, served: item rows; interests, novel_categories: what is searched by;
+    inputs: a batch of one for the user tower;
+    stored_vector: [d] float32, stands in for the tower; warnings; degraded_reasons: what was down or unreadable;
+    forgotten: the user is on the erasure list, and everything here is a stranger's.
+    """
+
+    query: RecallQuery
+    clicks: Clicks
+    clicked: NDArray[np.bool_]
+    listed: NDArray[np.bool_]
+    ranges: RowRanges
+    unavailable: NDArray[np.bool_]
+    excluded: NDArray[np.int64]
+    served: NDArray[np.int64]
+    interests: Interests
+    novel_categories: NovelCategories
+    inputs: TowerInputs
+    stored_vector: NDArray[np.float32] | None
+    warnings: tuple[QueryWarning, ...]
+    degraded_reasons: tuple[str, ...]
+    forgotten: bool
+
+
+@dataclass(frozen=True)
+class _Feedback:
+    """A user's acknowledged feedback. served: item rows; says_something: there is something to reason from."""
+
+    clicks: Clicks
+    served: NDArray[np.int64]
+    events: InterestEvents
+    says_something: bool
+
+    @classmethod
+    def none(cls) -> _Feedback:
+        nothing = InterestEvents(ItemEvents.none(), ItemEvents.none())
+        return cls(Clicks.empty(), np.empty(0, np.int64), nothing, says_something=False)
+
+
+def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: ChannelSettings) -> Hydrated:
+    """Read what is known of the query's user. Never fails for the user's sake: what is missing is said.
+
+    Interests that are missing, stale or of another catalogue are asked for near-line; the answer does not wait. Of a
+    user on the erasure list nothing is read and nothing is asked for: a stranger is answered.
+    """
+    snapshot = lease.snapshot
+    resolved = resolve(query, snapshot)
+    warnings = [*query.warnings, *resolved.warnings]
+    degraded: list[str] = []
+    forgotten = _is_forgotten(query, state, degraded)
+    key, user = _user(snapshot, query, forgotten, warnings, degraded)
+    feedback = _feedback(snapshot, query, forgotten, state, settings, warnings, degraded)
+    clicks = latest(resolved.clicks, feedback.clicks, user.clicks)
+    clicked = clicked_categories(clicks, snapshot.num_categories)
+    # A list of novel categories leads to no others, whatever the policy.
+    novel = resolved.categories & ~clicked
+    allowed = novel if query.novelty_policy is NoveltyPolicy.STRICT else resolved.categories
+    ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
+    reader = InterestReader(snapshot, state, settings, query.now, degraded)
+    if forgotten:
+        interests = reader.of_stranger(ranges)
+    else:
+        interests = reader.of_user(query.user_id, key, feedback.events, ranges)
+        if key != layout.DEFAULT_USER or feedback.says_something:
+            _want_interests(snapshot, query, state, interests.own_freshness, (feedback.clicks, user.clicks))
+    if query.excludes(Source.GROUP):
+        # As where the source is switched off: no list answers, and one that is missing is not missed.
+        novel_categories = NovelCategories.none(NovelCategoryKey.UNSPECIFIED)
+    else:
+        history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
+        novel_categories = read_novel_categories(
+            snapshot, state, settings, query.user_id, history, clicks, novel, degraded
+        )
+    return Hydrated(
+        query=query,
+        clicks=clicks,
+        clicked=clicked,
+        listed=resolved.categories,
+        ranges=ranges,
+        unavailable=_unavailable(lease, state, degraded),
+        excluded=resolved.excluded,
+        served=feedback.served,
+        interests=interests,
+        novel_categories=novel_categories,
+        inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
+        stored_vector=user.vector,
+        warnings=tuple(warnings),
+        degraded_reasons=tuple(degraded),
+        forgotten=forgotten,
+    )
+
+
+def _is_forgotten(query: RecallQuery, state: UserState, degraded: list[str]) -> bool:
+    try:
+        return state.is_forgotten(query.user_id)
+    except StateUnavailable as error:
+        # Whoever asked to be forgotten must not be recognised because a file is broken.
+        degraded.append(f"erasures: {error}; answered as a stranger")
+        return True
+
+
+def _user(
+    snapshot: Snapshot, query: RecallQuery, forgotten: bool, warnings: list[QueryWarning], degraded: list[str]
+) -> tuple[bytes, StoredUser]:
+    key = layout.user_key(query.user_id)
+    user = None
+    try:
+        user = None if forgotten else snapshot.users.read(key)
+        if user is None:
+            warnings.append(QueryWarning(WarningCode.COLD_USER, "user_id", "not in the snapshot: a cold start"))
+    except StoreError as error:
+        degraded.append(f"user record: {error}; {_UNPROVED}")
+    if user is not None:
+        return key, user
+    try:
+        user = snapshot.users.read(layout.DEFAULT_USER)
+    except StoreError as error:
+        degraded.append(f"record of cold users: {error}")
+    nobody = StoredUser(Clicks.empty(), LongHistory.empty(), snapshot.assembler.encode_profile({}), None)
+    return layout.DEFAULT_USER, user or nobody
+
+
+def _feedback(
+    snapshot: Snapshot,
+    query: RecallQuery,
+    forgotten: bool,
+    state: UserState,
+    settings: ChannelSettings,
+    warnings: list[QueryWarning],
+    degraded: list[str],
+) -> _Feedback:
+    """Read clicks that came as feedback, rows exposed within the horizon, and what both say about interests."""
+    if not state.owns(query.user_id):
+        warnings.append(
+            QueryWarning(WarningCode.NOT_OWNER, "user_id", "another host owns this user's feedback: judged without it")
+        )
+    try:
+        record = None if forgotten else state.feedback(query.user_id)
+    except StateUnavailable as error:
+        degraded.append(f"feedback: {error}; {_UNPROVED}")
+        return _Feedback.none()
+    if record is None:
+        return _Feedback.none()
+    clicks = feedback_clicks(snapshot, record)
+    horizon = int(settings.served_horizon_hours * 3600)
+    # Beyond every event where nothing counts as served.
+    since = query.now - horizon if horizon else np.iinfo(np.int64).max
+    at_least = settings.interest_exposures if settings.interest_calibration else 0
+    exposed, exposure_times = feedback_columns(record.exposures, snapshot.rows, since, at_least)
+    return _Feedback(
+        clicks=clicks,
+        served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
+        events=InterestEvents(
+            ItemEvents.of(clicks.items, clicks.times, query.now), ItemEvents.of(exposed, exposure_times, query.now)
+        ),
+        says_something=bool(record.clicks or record.searches or record.signals),
+    )
+
+
+def _want_interests(
+    snapshot: Snapshot, query: RecallQuery, state: UserState, freshness: Freshness, stored: Sequence[Clicks]
+) -> None:
+    """Ask for interests, unless they are fresh, nobody would generate them, or another host owns the user.
+
+    stored: clicks, newest first; the request's own are gone when a model is asked.
+    """
+    cause = REFRESH_CAUSES.get(freshness)
+    if cause is None or not snapshot.interest_gpt or not state.owns(query.user_id):
+        return
+    num_clicks = min(CLICK_WINDOW, sum(map(len, stored)))
+    latest_click = max((int(clicks.times[0]) for clicks in stored if len(clicks)), default=0)
+    state.want_interests(query.user_id, cause, refresh_priority(cause, num_clicks, latest_click, query.now))
+
+
+def _unavailable(lease: Lease, state: UserState, degraded: list[str]) -> NDArray[np.bool_]:
+    try:
+        return lease.unavailable(state.availability())
+    except StateUnavailable as error:
+        degraded.append(f"availability: {error}")
+        return lease.snapshot.unavailable
+
+
+def _tower_inputs(
+    snapshot: Snapshot,
+    query: RecallQuery,
+    resolved: ResolvedQuery,
+    user: StoredUser,
+    clicks: Clicks,
+    interests: Interests,
+) -> TowerInputs:
+    # The snapshot's long history counts everything up to events_until; only what came later is laid over it.
+    later = clicks.times > snapshot.versions.events_until
+    return snapshot.assembler.assemble(
+        clicks,
+        with_clicks(user.long_history, Clicks(clicks.items[later], clicks.categories[later], clicks.times[later])),
+        np.where(resolved.profile > 0, resolved.profile, user.profile),
+        interests.vectors,
+        query.now,
+    )

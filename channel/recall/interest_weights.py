@@ -1,0 +1,98 @@
+"""Real-time calibration of latent interests: what a user did with an interest's items moves its weight.
+
+Dewu names it as future work ("dynamically calibrating generated interests with real-time feedback to avoid
+over-divergence"). A stored weight w is taken as a rate that as much as `strength` exposures speak for: the prior is
+Beta(s·w, s·(1 − w)). With C clicks and X exposures of items the interest is grounded in, both faded by age
+(2^(−age / half-life)), the posterior mean is
+
+    w' = (s·w + C) / (s + max(X, C))          where clicks that no exposure was acknowledged for are their own trials
+
+and is kept within a factor of w, so that no burst of events silences an interest or drowns the others. Without
+events, and as they age, w' is w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.channel.snapshot.vectors import RowRanges
+
+
+@dataclass(frozen=True)
+class ItemEvents:
+    """Events of one kind on items of the catalogue, in any order. rows: [n] int64; ages: [n] float64 seconds, ≥ 0."""
+
+    rows: NDArray[np.int64]
+    ages: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def of(cls, items: NDArray[np.int64], times: NDArray[np.int64], now: int) -> ItemEvents:
+        """Take events given as items (row + 1; 0, outside the catalogue, is left out) and times (Unix seconds)."""
+        known = items > 0
+        return cls(items[known] - 1, np.maximum(now - times[known], 0).astype(np.float64))
+
+    @classmethod
+    def none(cls) -> ItemEvents:
+        """No events."""
+        return cls(np.empty(0, np.int64), np.empty(0, np.float64))
+
+
+@dataclass(frozen=True)
+class WeightPrior:
+    """How firmly weights stand. strength: s above; half_life: seconds; max_factor: w' is in w / it … w · it, ≥ 1."""
+
+    strength: float
+    half_life: float
+    max_factor: float
+
+
+@dataclass(frozen=True)
+class Groundings:
+    """Item rows that k interests are grounded in: [starts[i], ends[i]) belongs to interest owners[i]; all [m] int64."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    num_interests: int
+
+    @classmethod
+    def of(cls, ranges: Sequence[RowRanges]) -> Groundings:
+        """Lay out the ranges of each interest, which are apart from each other within an interest."""
+        if not ranges:
+            nothing = np.empty(0, np.int64)
+            return cls(nothing, nothing, nothing, 0)
+        owners = np.repeat(np.arange(len(ranges)), [len(some.starts) for some in ranges])
+        starts, ends = ([getattr(some, name) for some in ranges] for name in ("starts", "ends"))
+        return cls(np.concatenate(starts), np.concatenate(ends), owners, len(ranges))
+
+
+def faded_counts(events: ItemEvents, groundings: Groundings, half_life: float) -> NDArray[np.float64]:
+    """Count the events on each interest's rows, each faded by its age in half-lives (seconds). Returns [k] float64."""
+    # Whatever order events come in, they are added up in one: by row, then age.
+    order = np.lexsort((events.ages, events.rows))
+    rows = events.rows[order]
+    totals = np.zeros(len(rows) + 1)
+    np.cumsum(np.exp2(events.ages[order] / -half_life), out=totals[1:])
+    within = totals[rows.searchsorted(groundings.ends)] - totals[rows.searchsorted(groundings.starts)]
+    return np.bincount(groundings.owners, within, groundings.num_interests).astype(np.float64, copy=False)
+
+
+def weight_factors(
+    weights: NDArray[np.float32], clicks: NDArray[np.float64], exposures: NDArray[np.float64], prior: WeightPrior
+) -> NDArray[np.float32]:
+    """Tell by what each interest's weight is multiplied, [k] float32, 1 without events.
+
+    weights: [k], 0 to 1; clicks, exposures: [k] faded counts. Rises with clicks, falls with exposures; the weight
+    times its factor stays within 0 … 1. A weight of 0 stays 0.
+    """
+    stored = weights.astype(np.float64)
+    posterior = (prior.strength * stored + clicks) / (prior.strength + np.maximum(exposures, clicks))
+    ratio = np.divide(posterior, stored, out=np.ones_like(stored), where=stored > 0)
+    return np.clip(ratio, 1 / prior.max_factor, prior.max_factor).astype(np.float32)

@@ -1,0 +1,266 @@
+"""The latent interests a user is searched by: which stored record serves, how its weights stand, where it leads.
+
+Two places hold interests of a user: the snapshot, and the near-line store, where they are generated between snapshots.
+The newest of those that fit the snapshot serves. Users the snapshot does not know get their own near-line interests
+or, without any, those of the population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity import layout
+from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.recall.interest_weights import (
+    Groundings,
+    ItemEvents,
+    WeightPrior,
+    faded_counts,
+    weight_factors,
+)
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.channel.snapshot.stores import StoredInterests, StoredNode, StoredPath, stored_paths
+from serendipity.channel.snapshot.vectors import RowRanges
+from serendipity.channel.state.state import UserState
+
+_DAY = 86_400
+
+
+class Freshness(Enum):
+    """What became of the user's cached interests."""
+
+    FRESH = "fresh"
+    STALE = "past their life, still used"
+    MISSING = "none are cached"
+    TOO_OLD = "past the hard age"
+    FOREIGN = "of another taxonomy or vocabulary"
+    UNREADABLE = "unreadable"
+
+    @property
+    def is_usable(self) -> bool:
+        """Tell whether such interests are searched by."""
+        return self in (Freshness.FRESH, Freshness.STALE)
+
+
+class Origin(Enum):
+    """Where interests are stored."""
+
+    SNAPSHOT = "snapshot"
+    NEARLINE = "nearline"
+    POPULATION = "population"
+
+
+@dataclass(frozen=True)
+class Interests:
+    """The latent interests searched by, best first; k of them.
+
+    origin, key: store and record they come from; positions: [k] int64 in that record; names: k; weights: [k]
+    float32, 0 to 1, as they stand after feedback; factors: [k] float32, by what feedback moved the stored weights;
+    vectors: [k, D] float32 text embeddings; ranges: per interest, the allowed item rows it is grounded in;
+    generated_at: when the record was made, Unix seconds; own_freshness: what became of the user's own interests,
+    which those of the population stand in for.
+    """
+
+    freshness: Freshness
+    origin: Origin
+    key: bytes
+    positions: NDArray[np.int64]
+    names: tuple[str, ...]
+    weights: NDArray[np.float32]
+    factors: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    ranges: tuple[RowRanges, ...]
+    generated_at: int
+    own_freshness: Freshness
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def are_of_population(self) -> bool:
+        """Tell whether these are what everybody unknown gets."""
+        return self.origin is Origin.POPULATION
+
+
+@dataclass(frozen=True)
+class InterestEvents:
+    """What a user's acknowledged feedback says about interests: clicked and exposed items."""
+
+    clicks: ItemEvents
+    exposures: ItemEvents
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A record that may serve. stored: None where there is none to serve."""
+
+    origin: Origin
+    freshness: Freshness
+    stored: StoredInterests | None = None
+
+
+class InterestReader:
+    """Reads interests of one snapshot's users. now: Unix seconds; degraded: takes what could not be read, in words."""
+
+    def __init__(
+        self, snapshot: Snapshot, state: UserState, settings: ChannelSettings, now: int, degraded: list[str]
+    ) -> None:
+        self._snapshot = snapshot
+        self._state = state
+        self._settings = settings
+        self._now = now
+        self._degraded = degraded
+
+    def of_user(self, user_id: str, key: bytes, events: InterestEvents, allowed: RowRanges) -> Interests:
+        """Read the interests of a user whose key in the snapshot is given, DEFAULT_USER for one it does not know."""
+        nearline = self._nearline(user_id)
+        snapshot = self._stored(key)
+        if key == layout.DEFAULT_USER:
+            # Whatever the population likes lately, what is known of this user goes before it.
+            serving = nearline if nearline.freshness.is_usable else snapshot
+            return self._searched(serving, key, events, allowed, nearline.freshness)
+        serving = _newest(snapshot, nearline)
+        return self._searched(serving, key, events, allowed, serving.freshness)
+
+    def of_stranger(self, allowed: RowRanges) -> Interests:
+        """Read the interests of the population alone, for a user of whom nothing stored may be used."""
+        nothing = InterestEvents(ItemEvents.none(), ItemEvents.none())
+        record = self._stored(layout.DEFAULT_USER)
+        return self._searched(record, layout.DEFAULT_USER, nothing, allowed, Freshness.MISSING)
+
+    def _stored(self, key: bytes) -> _Record:
+        origin = Origin.POPULATION if key == layout.DEFAULT_USER else Origin.SNAPSHOT
+        try:
+            stored = self._snapshot.interests.read(key)
+        except StoreError as error:
+            self._degraded.append(f"interests: {error}")
+            return _Record(origin, Freshness.UNREADABLE)
+        if stored is None:
+            return _Record(origin, Freshness.MISSING)
+        fits = stored.vocabulary_id in (0, self._snapshot.vocabulary_id)
+        return _Record(origin, self._freshness(stored, fits), stored)
+
+    def _nearline(self, user_id: str) -> _Record:
+        try:
+            record = self._state.interests(user_id)
+            stored = None if record is None else StoredInterests.of(record)
+        except (StateUnavailable, ValueError) as error:
+            self._degraded.append(f"near-line interests: {error}")
+            return _Record(Origin.NEARLINE, Freshness.UNREADABLE)
+        if stored is None:
+            return _Record(Origin.NEARLINE, Freshness.MISSING)
+        fits = stored.vocabulary_id == self._snapshot.vocabulary_id != 0
+        return _Record(Origin.NEARLINE, self._freshness(stored, fits), stored)
+
+    def _freshness(self, stored: StoredInterests, fits_vocabulary: bool) -> Freshness:
+        if stored.taxonomy_hash != self._snapshot.taxonomy_hash or not fits_vocabulary:
+            return Freshness.FOREIGN
+        if self._now < stored.expires_at:
+            return Freshness.FRESH
+        too_old = self._now - stored.generated_at > self._settings.interest_hard_age_days * _DAY
+        return Freshness.TOO_OLD if too_old else Freshness.STALE
+
+    def _searched(
+        self, record: _Record, key: bytes, events: InterestEvents, allowed: RowRanges, own_freshness: Freshness
+    ) -> Interests:
+        """Keep the interests with rows that may be returned: under STRICT, one whose category is now clicked is over.
+
+        The best by their weights as they stand now are kept. A node the snapshot lacks (generated under a later one
+        of the same vocabulary, before a rollback) leads nowhere.
+        """
+        freshness, stored = record.freshness, record.stored
+        if freshness is Freshness.FOREIGN and record.origin is not Origin.NEARLINE:
+            # Of near-line records that is to be expected after a build; a snapshot's own should fit it.
+            self._degraded.append("interests: grounded in another taxonomy than the snapshot's")
+        found: list[tuple[int, StoredNode]] = []
+        if stored is not None and freshness.is_usable:
+            try:
+                nodes = [self._node(node_id) for node_id in stored.node_ids.tolist()]
+                found = [(position, node) for position, node in enumerate(nodes) if node is not None]
+            except StoreError as error:
+                self._degraded.append(f"interests: {error}")
+                freshness = own_freshness = Freshness.UNREADABLE
+        at = np.array([position for position, _ in found], np.int64)
+        weights = np.empty(0, np.float32) if stored is None else stored.weights[at]
+        factors = self._factors(weights, [node.rows for _, node in found], events)
+        moved = np.minimum(weights * factors, np.float32(1))
+        order = np.arange(len(at)) if (factors == 1).all() else np.argsort(-moved, kind="stable")
+        most = min(self._settings.interests_used, self._snapshot.assembler.max_interests)
+        kept: list[int] = []
+        ranges: list[RowRanges] = []
+        for i in order.tolist():
+            if len(kept) == most:
+                break
+            within = allowed.within(found[i][1].rows)
+            if within:
+                kept.append(i)
+                ranges.append(within)
+        node_ids = np.empty(0, np.int64) if stored is None else stored.node_ids[at[kept]]
+        return Interests(
+            freshness=freshness,
+            origin=record.origin,
+            key=key,
+            positions=at[kept],
+            names=tuple(found[i][1].name for i in kept),
+            weights=moved[kept],
+            factors=factors[kept],
+            vectors=np.array(self._snapshot.interest_vectors[node_ids]),
+            ranges=tuple(ranges),
+            generated_at=0 if stored is None else stored.generated_at,
+            own_freshness=own_freshness,
+        )
+
+    def _node(self, node_id: int) -> StoredNode | None:
+        return self._snapshot.nodes.read(node_id) if node_id < len(self._snapshot.interest_vectors) else None
+
+    def _factors(
+        self, weights: NDArray[np.float32], groundings: list[RowRanges], events: InterestEvents
+    ) -> NDArray[np.float32]:
+        settings = self._settings
+        if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures)):
+            return np.ones(len(weights), np.float32)
+        prior = WeightPrior(
+            strength=settings.interest_prior_strength,
+            half_life=settings.interest_feedback_half_life_days * _DAY,
+            max_factor=settings.interest_max_factor,
+        )
+        grounded = Groundings.of(groundings)
+        clicks, exposures = (
+            faded_counts(some, grounded, prior.half_life) for some in (events.clicks, events.exposures)
+        )
+        return weight_factors(weights, clicks, exposures, prior)
+
+
+def path_reader(
+    interests: Interests, user_id: str, snapshot: Snapshot, state: UserState
+) -> Callable[[], list[StoredPath]]:
+    """Tell how the paths of interests are read: from the store that the interests are from.
+
+    The function returned raises StoreError or StateUnavailable; it gives no paths where a refresh has replaced the
+    interests meanwhile, since the paths are in the order of the newer ones then.
+    """
+
+    def read() -> list[StoredPath]:
+        if interests.origin is not Origin.NEARLINE:
+            return snapshot.paths.read(interests.key)
+        record = state.interest_paths(user_id, interests.generated_at)
+        return [] if record is None else stored_paths(record)
+
+    return read
+
+
+def _newest(snapshot: _Record, nearline: _Record) -> _Record:
+    """Choose the record that serves, or that tells best why none does. Of the same moment, the snapshot's."""
+    usable = [record for record in (snapshot, nearline) if record.freshness.is_usable]
+    stored = [record for record in (snapshot, nearline) if record.stored is not None]
+    of_this_taxonomy = [record for record in stored if record.freshness is not Freshness.FOREIGN]
+    for records in (usable, of_this_taxonomy, stored):
+        if records:
+            return max(records, key=lambda record: record.stored.generated_at if record.stored else 0)
+    return nearline if nearline.freshness is Freshness.UNREADABLE else snapshot

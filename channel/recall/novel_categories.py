@@ -1,0 +1,296 @@
+"""The novel categories a user is searched by (CoEA, arXiv 2508.00450): which group, which key, whose list.
+
+A list is looked up for the user's group and the latest m distinct categories, m = 3, 2, 1, 0, and at last for the
+default group; the first that holds a category the user may be shown serves. Two places hold lists, the snapshot and the
+near-line store; of those that fit the snapshot one by its LLMs goes before one by others, then the newer counts.
+Whatever answers, a list that is missing for the most specific key, or that other LLMs than the snapshot's wrote, is
+asked for near-line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.nearline.wanted_list import WantedList, is_current
+from serendipity.channel.recall.recalled import NovelCategoryKey, SourceState
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.group_stores import GroupStore, NovelCategoryStore, StoredList
+from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.channel.state.state import UserState
+from serendipity.groups.sequence import DEFAULT_GROUP, LongSequenceRule, kept_clicks, latest_distinct
+from serendipity.keys import back_off_keys, novel_category_key
+from serendipity.novelty import Clicks, latest
+from serendipity.v1 import records_pb2
+
+_KEYS = {3: NovelCategoryKey.M3, 2: NovelCategoryKey.M2, 1: NovelCategoryKey.M1, 0: NovelCategoryKey.M0}
+
+
+@dataclass(frozen=True)
+class NovelCategories:
+    """The novel categories searched by, best aligned first; k of them.
+
+    key: which list they are of, UNSPECIFIED where there are no lists to look in; group_id, profile: group the list is
+    for; recent: names of the m latest distinct categories it is for, newest first; numbers: [k] int32 category numbers,
+    names: theirs; alignments: [k] float32, 0 to 1; starts, ends: [k] int64, item rows of each category; state: OK,
+    STALE (other LLMs than the snapshot's wrote the list) or UNAVAILABLE (there is none, and something could not be
+    read); generation: cycle of the collaborative optimisation that wrote it.
+    """
+
+    key: NovelCategoryKey
+    group_id: int
+    profile: str
+    recent: tuple[str, ...]
+    names: tuple[str, ...]
+    numbers: NDArray[np.int32]
+    alignments: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    state: SourceState
+    generation: int
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @classmethod
+    def none(cls, key: NovelCategoryKey, state: SourceState = SourceState.OK, generation: int = 0) -> NovelCategories:
+        """No list."""
+        rows = np.empty(0, np.int64)
+        nothing = np.empty(0, np.int32), np.empty(0, np.float32)
+        return cls(key, DEFAULT_GROUP, "", (), (), *nothing, rows, rows, state, generation)
+
+    @property
+    def num_recent(self) -> int:
+        """Latest categories the list is for: m, −1 for the list of the default group that stands in for all others."""
+        return -1 if self.key is NovelCategoryKey.DEFAULT else len(self.recent)
+
+    def alignments_of(self, categories: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Alignments of categories given by number, [n] float32; 0 for those that are not searched by."""
+        if not len(self):
+            return np.zeros(len(categories), np.float32)
+        by_number = np.zeros(max(int(self.numbers.max()), int(categories.max(initial=0))) + 1, np.float32)
+        by_number[self.numbers] = self.alignments
+        return by_number[categories]
+
+
+@dataclass(frozen=True)
+class GroupHistory:
+    """What a user's group is known by. group_id: in the snapshot; stored: clicks that are kept, newest first."""
+
+    group_id: int
+    stored: Sequence[Clicks]
+
+
+def read_novel_categories(
+    snapshot: Snapshot,
+    state: UserState,
+    settings: ChannelSettings,
+    user_id: str,
+    history: GroupHistory | None,
+    clicks: Clicks,
+    allowed: NDArray[np.bool_],
+    degraded: list[str],
+) -> NovelCategories:
+    """Find the list that serves a user, and ask near-line for what is missing.
+
+    history: None for a stranger, of whom nothing stored is read and for whom nothing is asked; clicks: the latest,
+    those of the request included; allowed: [c + 1] bool by category number, novel categories that may be returned;
+    degraded: takes what could not be read, in words. A snapshot without a group model, or without lists, has none.
+    """
+    spec, llms = snapshot.group_spec, snapshot.coevolution
+    lists, groups = snapshot.novel_categories, snapshot.groups
+    if spec is None or llms is None or lists is None or groups is None or not settings.novel_categories_used:
+        return NovelCategories.none(NovelCategoryKey.UNSPECIFIED)
+    group_id = DEFAULT_GROUP if history is None else _group(spec, snapshot, state, user_id, history, degraded)
+    recent = tuple(snapshot.category_names[number - 1] for number in latest_distinct(clicks))
+    reader = _ListReader(snapshot, lists, llms, state, degraded)
+    found = reader.first(spec.group_model_id, group_id, recent, allowed)
+    if history is not None and reader.most_specific_is_wanted:
+        state.want_novel_categories(WantedList(spec.group_model_id, group_id, recent))
+    if found is None:
+        unread = SourceState.UNAVAILABLE if reader.failed else SourceState.OK
+        return NovelCategories.none(NovelCategoryKey.NONE, unread, llms.generation)
+    best = found.allowed[: settings.novel_categories_used]
+    numbers = found.list.numbers[best]
+    return NovelCategories(
+        key=found.key,
+        group_id=found.group_id,
+        profile=_profile(groups, found.group_id, degraded),
+        recent=recent[: found.num_recent],
+        names=tuple(snapshot.category_names[number - 1] for number in numbers.tolist()),
+        numbers=numbers,
+        alignments=found.list.alignments[best],
+        starts=snapshot.category_offsets[numbers - 1],
+        ends=snapshot.category_offsets[numbers],
+        state=SourceState.OK if reader.is_current(found.list) else SourceState.STALE,
+        generation=found.list.record.generation,
+    )
+
+
+def _group(
+    spec: records_pb2.GroupSpec,
+    snapshot: Snapshot,
+    state: UserState,
+    user_id: str,
+    history: GroupHistory,
+    degraded: list[str],
+) -> int:
+    """Tell the user's group: the snapshot's, or the one assigned near-line since; ask for one that is due."""
+    try:
+        assigned = state.user_group(user_id)
+        if assigned is not None and assigned.group_model_id == spec.group_model_id:
+            if assigned.group_id > spec.num_groups:
+                degraded.append(f"near-line group: found {assigned.group_id}, expected at most {spec.num_groups}")
+            elif history.group_id == DEFAULT_GROUP or assigned.generated_at > snapshot.versions.events_until:
+                return assigned.group_id
+    except StateUnavailable as error:
+        degraded.append(f"near-line group: {error}")
+        return history.group_id
+    if history.group_id == DEFAULT_GROUP and state.owns(user_id):
+        kept = _num_kept(spec, history.stored)
+        if kept >= spec.min_clicks:
+            state.want_group(user_id, kept)
+    return history.group_id
+
+
+def _num_kept(spec: records_pb2.GroupSpec, stored: Sequence[Clicks]) -> int:
+    if sum(map(len, stored)) < spec.min_clicks:
+        return 0
+    clicks = latest(*stored)
+    rule = LongSequenceRule(
+        threshold=spec.click_threshold,
+        counted="category" if spec.counted == "category" else "item",
+        length=spec.sequence_length,
+        min_clicks=spec.min_clicks,
+    )
+    return int(kept_clicks(clicks.items[::-1], clicks.categories[::-1], rule).sum())
+
+
+def _profile(groups: GroupStore, group_id: int, degraded: list[str]) -> str:
+    try:
+        group = groups.read(group_id)
+    except StoreError as error:
+        degraded.append(f"group profile: {error}")
+        return ""
+    return "" if group is None else group.profile
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The list that serves. num_recent: latest categories it is for; allowed: [a] int64, its categories that may be
+    returned, by position."""
+
+    key: NovelCategoryKey
+    group_id: int
+    num_recent: int
+    list: StoredList
+    allowed: NDArray[np.int64]
+
+
+class _ListReader:
+    """Reads the lists of one request from both places; what fails in one place leaves the other.
+
+    failed: something could not be read; most_specific_is_wanted: its list is missing, unreadable or not current.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        lists: NovelCategoryStore,
+        llms: records_pb2.CoevolutionSpec,
+        state: UserState,
+        degraded: list[str],
+    ) -> None:
+        self._snapshot = snapshot
+        self._lists = lists
+        self._llms = llms
+        self._state = state
+        self._degraded = degraded
+        self._nearline_is_down = False
+        self.failed = False
+        self.most_specific_is_wanted = False
+
+    def first(
+        self, group_model_id: str, group_id: int, recent: Sequence[str], allowed: NDArray[np.bool_]
+    ) -> _Found | None:
+        """Find the first list, from the most specific key to the default group's, with a category that is allowed.
+
+        A list that holds none is not missing: everything it has is known to the user by now.
+        """
+        offsets = self._snapshot.category_offsets
+        for i, (kind, of_group, m, key) in enumerate(_keys(group_model_id, group_id, recent)):
+            best = self._best(key)
+            if i == 0:
+                self.most_specific_is_wanted = best is None or not self.is_current(best)
+            if best is None:
+                continue
+            numbers = best.numbers
+            fits = np.flatnonzero(allowed[numbers] & (offsets[numbers] > offsets[numbers - 1]))
+            if len(fits):
+                return _Found(kind, of_group, m, best, fits)
+        return None
+
+    def is_current(self, found: StoredList) -> bool:
+        """Tell whether the snapshot's LLMs would give the same list now."""
+        return is_current(found.record, self._llms, self._snapshot.taxonomy_hash)
+
+    def _best(self, key: bytes) -> StoredList | None:
+        """Read what counts for a key: a current list before others, then the newer; of the same moment, the snapshot's.
+
+        Age alone does not tell: a snapshot's lists are dated by the end of its logs, which another cycle of the LLMs
+        leaves as it is, so that near-line lists by the LLMs before may be the younger ones.
+        """
+        found = [stored for stored in (self._stored(key), self._nearline(key)) if stored is not None]
+        return max(found, key=lambda stored: (self.is_current(stored), stored.record.generated_at), default=None)
+
+    def _stored(self, key: bytes) -> StoredList | None:
+        try:
+            stored = self._lists.read(key)
+        except StoreError as error:
+            self._fail(f"novel categories: {error}")
+            return None
+        if stored is not None and not self._fits(stored.record):
+            self._fail(f"novel categories: key {key!r}: of another taxonomy or group model than the snapshot's")
+            return None
+        return stored
+
+    def _nearline(self, key: bytes) -> StoredList | None:
+        if self._nearline_is_down:
+            return None
+        try:
+            record = self._state.novel_categories(key)
+            # Filled under a snapshot of another catalogue: to be expected after a build, and no list of this one's.
+            if record is None or not self._fits(record):
+                return None
+            return StoredList.of(record, self._snapshot.num_categories)
+        except StateUnavailable as error:
+            # Said once: the other keys would meet the same.
+            self._nearline_is_down = True
+            self._fail(f"near-line novel categories: {error}")
+        except ValueError as error:
+            self._fail(f"near-line novel categories: key {key!r}: {error}")
+        return None
+
+    def _fits(self, record: records_pb2.NovelCategoriesRecord) -> bool:
+        return (
+            record.taxonomy_hash == self._snapshot.taxonomy_hash and record.group_model_id == self._llms.group_model_id
+        )
+
+    def _fail(self, reason: str) -> None:
+        self.failed = True
+        self._degraded.append(reason)
+
+
+def _keys(
+    group_model_id: str, group_id: int, recent: Sequence[str]
+) -> Iterator[tuple[NovelCategoryKey, int, int, bytes]]:
+    """Yield (kind, group, m, key), most specific first; the default group's without categories comes last, once."""
+    for m, key in back_off_keys(group_model_id, group_id, recent):
+        is_default = group_id == DEFAULT_GROUP and m == 0
+        yield NovelCategoryKey.DEFAULT if is_default else _KEYS[m], group_id, m, key
+    if group_id != DEFAULT_GROUP:
+        yield NovelCategoryKey.DEFAULT, DEFAULT_GROUP, 0, novel_category_key(group_model_id, DEFAULT_GROUP, ())

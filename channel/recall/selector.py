@@ -1,0 +1,77 @@
+"""Which of the scored items are returned: quotas between sources, a cap per category, a count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.channel.recall.query import RecallQuery, Source
+from serendipity.channel.recall.scorer import Scored
+from serendipity.channel.settings import ChannelSettings
+
+
+@dataclass(frozen=True)
+class Quota:
+    """Bounds on how many candidates of an answer may carry one of some sources, counted together."""
+
+    sources: frozenset[Source]
+    min_count: int
+    max_count: int
+
+
+def source_quotas(query: RecallQuery, settings: ChannelSettings) -> tuple[Quota, ...]:
+    """Quotas of the request, one a source, or where it has none the default balance of conversion and serendipity."""
+    if query.source_bounds:
+        return tuple(
+            Quota(frozenset([source]), bounds.min_count, bounds.max_count)
+            for source, bounds in query.source_bounds.items()
+        )
+    return (
+        Quota(frozenset([Source.COLLABORATIVE]), int(query.count * settings.conversion_share), query.count),
+        Quota(frozenset([Source.INTEREST, Source.GROUP]), int(query.count * settings.serendipity_share), query.count),
+    )
+
+
+def category_cap(count: int, share: float) -> int:
+    """Items of one category that an answer of `count` may hold before others are preferred, at least 1."""
+    return max(1, math.ceil(count * share))
+
+
+def select(scored: Scored, count: int, quotas: Sequence[Quota], cap: int) -> NDArray[np.int64]:
+    """Choose positions in `scored` (best first), at most `count`, ascending.
+
+    First the minimum of every quota, best first; then by score; both within the category cap and the quotas' maxima.
+    The cap gives way to a minimum, and before the answer goes short; the maxima do not. A source is in at most one
+    quota; sources in none are unbounded.
+    """
+    bounds = [*quotas, Quota(frozenset(set(Source).difference(*(quota.sources for quota in quotas))), 0, count)]
+    quota_of = {int(source): number for number, quota in enumerate(bounds) for source in quota.sources}
+    of_items, categories = [quota_of[source] for source in scored.sources.tolist()], scored.categories.tolist()
+    per_quota = [0] * len(bounds)
+    per_category: dict[int, int] = {}
+    chosen: set[int] = set()
+
+    def take(limits: Sequence[int], most_per_category: int) -> None:
+        if len(chosen) >= count or not any(held < limit for held, limit in zip(per_quota, limits, strict=True)):
+            return
+        for i, (quota, category) in enumerate(zip(of_items, categories, strict=True)):
+            held = per_category.get(category, 0)
+            if i in chosen or held >= most_per_category or per_quota[quota] >= limits[quota]:
+                continue
+            chosen.add(i)
+            per_category[category] = held + 1
+            per_quota[quota] += 1
+            if len(chosen) == count:
+                return
+
+    minima = [quota.min_count for quota in bounds]
+    maxima = [quota.max_count for quota in bounds]
+    take(minima, cap)
+    take(minima, count)
+    take(maxima, cap)
+    take(maxima, count)
+    return np.array(sorted(chosen), np.int64)

@@ -1,0 +1,115 @@
+"""What operators do, over gRPC on a port of its own: a call to the workers' shared port would reach only one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import structlog
+
+from serendipity.channel.service.edge import Edge
+from serendipity.channel.service.server import Health, bind, server_options
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.service.worker_status import read_statuses
+from serendipity.channel.snapshot.publication import ListedSnapshot, Publication, Publications
+from serendipity.v1 import admin_pb2, admin_pb2_grpc
+
+SERVICE = admin_pb2.DESCRIPTOR.services_by_name["SerendipityAdmin"].full_name
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
+    """SerendipityAdmin: changes which snapshot is wanted, and tells what each worker serves."""
+
+    def __init__(self, publications: Publications, settings: ServerSettings, telemetry: Telemetry) -> None:
+        self._publications = publications
+        self._settings = settings
+        self._edge = Edge(telemetry)
+
+    async def PublishSnapshot(  # noqa: N802
+        self, request: admin_pb2.PublishSnapshotRequest, context: grpc.aio.ServicerContext
+    ) -> admin_pb2.PublishSnapshotResponse:
+        """Verify a snapshot and make it the wanted one."""
+
+        async def handle() -> admin_pb2.PublishSnapshotResponse:
+            publication = await asyncio.to_thread(self._publications.publish, request.version)
+            _tell(publication)
+            return admin_pb2.PublishSnapshotResponse(version=publication.version, previous_version=publication.previous)
+
+        return await self._edge.run("PublishSnapshot", context, handle)
+
+    async def RollbackSnapshot(  # noqa: N802
+        self,
+        request: admin_pb2.RollbackSnapshotRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext,
+    ) -> admin_pb2.RollbackSnapshotResponse:
+        """Make the snapshot wanted before the wanted one again."""
+
+        async def handle() -> admin_pb2.RollbackSnapshotResponse:
+            publication = await asyncio.to_thread(self._publications.rollback)
+            _tell(publication)
+            return admin_pb2.RollbackSnapshotResponse(
+                version=publication.version, previous_version=publication.previous
+            )
+
+        return await self._edge.run("RollbackSnapshot", context, handle)
+
+    async def ListSnapshots(  # noqa: N802
+        self,
+        request: admin_pb2.ListSnapshotsRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext,
+    ) -> admin_pb2.ListSnapshotsResponse:
+        """List the snapshots on disk, newest first."""
+
+        async def handle() -> admin_pb2.ListSnapshotsResponse:
+            listed = await asyncio.to_thread(self._publications.listed)
+            return admin_pb2.ListSnapshotsResponse(snapshots=map(_summary, listed))
+
+        return await self._edge.run("ListSnapshots", context, handle)
+
+    async def GetSnapshot(  # noqa: N802
+        self,
+        request: admin_pb2.GetSnapshotRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext,
+    ) -> admin_pb2.GetSnapshotResponse:
+        """Tell the wanted snapshot, and what each worker serves."""
+
+        async def handle() -> admin_pb2.GetSnapshotResponse:
+            response = admin_pb2.GetSnapshotResponse(desired_version=self._publications.wanted())
+            for status in await asyncio.to_thread(read_statuses, self._settings.workers_path):
+                worker = response.workers.add(
+                    worker=status.worker, pid=status.pid, version=status.version, error=status.error
+                )
+                if status.version:
+                    worker.since.FromMilliseconds(int(status.since * 1_000))
+            return response
+
+        return await self._edge.run("GetSnapshot", context, handle)
+
+
+def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tuple[grpc.aio.Server, Health, int]:
+    """Assemble the admin server and bind it to `admin_address`; it has health and reflection of its own.
+
+    Returns the server, not started, its health and the bound port. Raises OSError when the address cannot be bound.
+    """
+    server = grpc.aio.server(options=server_options(settings, share_port=False))
+    admin_pb2_grpc.add_SerendipityAdminServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    health = Health(SERVICE)
+    return server, health, bind(server, health, SERVICE, settings.admin_address)
+
+
+def _tell(publication: Publication) -> None:
+    _log.info("snapshot wanted", action=publication.action, version=publication.version, before=publication.previous)
+
+
+def _summary(listed: ListedSnapshot) -> admin_pb2.SnapshotSummary:
+    summary = admin_pb2.SnapshotSummary(version=listed.version, current=listed.current, error=listed.error)
+    if listed.manifest is not None:
+        summary.created_at.CopyFrom(listed.manifest.created_at)
+        summary.events_until.CopyFrom(listed.manifest.events_until)
+        summary.num_items = listed.manifest.counts.items
+        summary.num_users = listed.manifest.counts.users
+        summary.user_tower = listed.manifest.tower.model_name
+    return summary

@@ -1,0 +1,68 @@
+"""What every call passes at the edge: its id, its measure, its log line, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+import structlog
+
+from serendipity.channel.errors import ChannelError
+from serendipity.channel.service.status import refusal_of
+from serendipity.channel.service.telemetry import Call, Telemetry
+
+REQUEST_ID = "x-request-id"
+"""Metadata key of a call's id; taken from the caller, else made here, and sent back in the trailing metadata."""
+
+_WELL_FORMED = re.compile(r"[\x21-\x7e]{1,128}")
+_log = structlog.stdlib.get_logger(__name__)
+
+_Answer = TypeVar("_Answer")
+
+
+class Edge:
+    """Runs handlers that know nothing of gRPC and ends their calls."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    async def run(
+        self, method: str, context: grpc.aio.ServicerContext, handle: Callable[[], Awaitable[_Answer]]
+    ) -> _Answer:
+        """Answer a call, or abort it with the status of the error that `handle` raised."""
+        request_id = _request_id(context)
+        context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        with self._telemetry.call(method) as call, structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                answer = await handle()
+            except asyncio.CancelledError:
+                # The caller's deadline has passed, or it has gone: nobody is left to tell.
+                call.code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0.0 else "CANCELLED"
+                _log.debug("call ended by its caller", method=method, code=call.code)
+                raise
+            except ChannelError as error:
+                await self._abort(context, call, request_id, error)
+            except Exception:
+                call.code = "INTERNAL"
+                _log.exception("call failed", method=method)
+                message = f"internal error; the logs name it under request id {request_id}"
+                await context.abort(grpc.StatusCode.INTERNAL, message, ((REQUEST_ID, request_id),))
+            _log.debug("call answered", method=method)
+            return answer
+
+    async def _abort(self, context: grpc.aio.ServicerContext, call: Call, request_id: str, error: ChannelError) -> None:
+        refusal = refusal_of(error)
+        call.code = refusal.code.name
+        _log.warning("call refused", method=call.method, code=call.code, error=f"{type(error).__name__}: {error}")
+        await context.abort(refusal.code, refusal.message, ((REQUEST_ID, request_id), *refusal.trailing_metadata))
+
+
+def _request_id(context: grpc.aio.ServicerContext) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _WELL_FORMED.fullmatch(value):
+            return value
+    return uuid.uuid4().hex

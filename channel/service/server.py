@@ -1,0 +1,242 @@
+"""The channel over gRPC: messages in, messages out; everything between is `Channel` and the host's stores."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from serendipity.channel.errors import FieldViolation, InvalidQuery, SnapshotUnavailable
+from serendipity.channel.recall.query import RecallQuery, parse_query
+from serendipity.channel.recall.recall import Channel
+from serendipity.channel.recall.recalled import Recalled
+from serendipity.channel.recall.response import to_response
+from serendipity.channel.service.edge import Edge
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.snapshot.snapshot import SnapshotHolder
+from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
+from serendipity.channel.state.feedback import DEFAULT_CLICK_TYPES, FeedbackStore
+from serendipity.channel.state.reopening import Reopening
+from serendipity.channel.state.serving_log import Served, ServingLog
+from serendipity.v1 import channel_pb2, channel_pb2_grpc
+
+SERVICE = channel_pb2.DESCRIPTOR.services_by_name["SerendipityChannel"].full_name
+MAX_BATCH = 256
+MAX_FEEDBACK_EVENTS = 1_000
+MAX_ITEM_CHANGES = 100_000
+MAX_LISTED_ITEMS = 100
+"""Hard caps, as channel.proto states them."""
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the servicer works with; all of it is the worker's to open and close."""
+
+    channel: Channel
+    holder: SnapshotHolder
+    feedback: Reopening[FeedbackStore]
+    availability: AvailabilityStore
+    overlay: AvailabilityReader
+    serving_log: ServingLog
+    telemetry: Telemetry
+    settings: ServerSettings
+    clock: Callable[[], float] = time.time
+
+
+class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
+    """SerendipityChannel: each method reads its message, calls the part concerned and builds the answer."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._edge = Edge(parts.telemetry)
+
+    async def Recall(  # noqa: N802
+        self, request: channel_pb2.RecallRequest, context: grpc.aio.ServicerContext
+    ) -> channel_pb2.RecallResponse:
+        """Answer one user's request."""
+
+        async def handle() -> channel_pb2.RecallResponse:
+            channel = self._parts.channel
+            query = parse_query(request, channel.now())
+            recalled = await channel.recall(query, channel.deadline(context.time_remaining()))
+            return self._answer(query, recalled)
+
+        return await self._edge.run("Recall", context, handle)
+
+    async def RecallBatch(  # noqa: N802
+        self, request: channel_pb2.RecallBatchRequest, context: grpc.aio.ServicerContext
+    ) -> channel_pb2.RecallBatchResponse:
+        """Answer several users' requests, in their order."""
+
+        async def handle() -> channel_pb2.RecallBatchResponse:
+            channel, settings = self._parts.channel, self._parts.settings
+            queries = _parse_batch(request.requests, channel.now())
+            deadline = channel.deadline(context.time_remaining(), len(queries))
+            response = channel_pb2.RecallBatchResponse()
+            for start in range(0, len(queries), settings.batch_users):
+                some = queries[start : start + settings.batch_users]
+                answers = await channel.recall_batch(some, deadline)
+                response.responses.extend(map(self._answer, some, answers))
+            return response
+
+        return await self._edge.run("RecallBatch", context, handle)
+
+    async def RecordFeedback(  # noqa: N802
+        self, request: channel_pb2.RecordFeedbackRequest, context: grpc.aio.ServicerContext
+    ) -> channel_pb2.RecordFeedbackResponse:
+        """Store feedback; answers when it is on disk."""
+
+        async def handle() -> channel_pb2.RecordFeedbackResponse:
+            _expect_at_most("events", len(request.events), MAX_FEEDBACK_EVENTS)
+            stored = self._parts.feedback.store().submit(request.events, *self._click_rules(request.events))
+            recorded = await asyncio.wrap_future(stored)
+            self._parts.telemetry.recorded(recorded)
+            return channel_pb2.RecordFeedbackResponse(
+                accepted=recorded.accepted,
+                duplicates=recorded.duplicates,
+                rejected=[
+                    channel_pb2.RejectedEvent(index=r.index, event_id=r.event_id, reason=r.reason)
+                    for r in recorded.rejected
+                ],
+            )
+
+        return await self._edge.run("RecordFeedback", context, handle)
+
+    async def UpdateItems(  # noqa: N802
+        self, request: channel_pb2.UpdateItemsRequest, context: grpc.aio.ServicerContext
+    ) -> channel_pb2.UpdateItemsResponse:
+        """Store changed availability; this worker sees it at once, the others with their next look."""
+
+        async def handle() -> channel_pb2.UpdateItemsResponse:
+            _expect_at_most("items", len(request.items), MAX_ITEM_CHANGES)
+            changes = {item.item_id: item.available for item in request.items}
+            if "" in changes:
+                index = next(i for i, item in enumerate(request.items) if not item.item_id)
+                raise InvalidQuery([FieldViolation(f"items[{index}].item_id", "is empty; expected the id of an item")])
+            if not changes:
+                return channel_pb2.UpdateItemsResponse()
+            await asyncio.to_thread(self._update, changes)
+            unknown = self._unknown_items(changes)
+            return channel_pb2.UpdateItemsResponse(
+                updated=len(changes), unknown_item_ids=unknown[:MAX_LISTED_ITEMS], unknown_count=len(unknown)
+            )
+
+        return await self._edge.run("UpdateItems", context, handle)
+
+    def _answer(self, query: RecallQuery, recalled: Recalled) -> channel_pb2.RecallResponse:
+        self._parts.telemetry.answered(recalled, query.count)
+        self._parts.serving_log.append(Served(self._parts.clock(), query, recalled))
+        # At debug, degraded ones too: with a part down, every answer is. The metrics count them.
+        _log.debug("answer", recall_id=recalled.recall_id, candidates=len(recalled), degraded=recalled.degraded_reasons)
+        return to_response(recalled, query.explain)
+
+    def _update(self, changes: dict[str, bool]) -> None:
+        self._parts.availability.update(changes.items())
+        self._parts.overlay.refresh()
+
+    def _click_rules(self, events: Iterable[channel_pb2.FeedbackEvent]) -> tuple[frozenset[int], dict[str, str]]:
+        """Tell which events count as clicks, and the categories of their items, as of the snapshot."""
+        try:
+            with self._parts.holder.acquire() as lease:
+                names = lease.snapshot.category_names_of(event.item_id for event in events)
+                return lease.snapshot.click_types, names
+        except SnapshotUnavailable:
+            return DEFAULT_CLICK_TYPES, {}
+
+    def _unknown_items(self, item_ids: Sequence[str] | dict[str, bool]) -> list[str]:
+        try:
+            with self._parts.holder.acquire() as lease:
+                return [item_id for item_id in item_ids if item_id not in lease.snapshot.rows]
+        except SnapshotUnavailable:
+            return list(item_ids)
+
+
+class Health:
+    """grpc.health.v1 for one server: SERVING only while a snapshot is open."""
+
+    def __init__(self, service: str = SERVICE) -> None:
+        self._service = service
+        self.servicer = health.aio.HealthServicer()
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell whoever asks or watches."""
+        state = health_pb2.HealthCheckResponse.ServingStatus
+        for name in ("", self._service):
+            await self.servicer.set(name, state.SERVING if serving else state.NOT_SERVING)
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING from now on, whatever is set later."""
+        await self.servicer.enter_graceful_shutdown()
+
+
+def create_server(
+    servicer: ChannelServicer, health_of: Health, settings: ServerSettings, address: str
+) -> tuple[grpc.aio.Server, int]:
+    """Assemble the server of one worker and bind it; several workers may share one port.
+
+    Returns the server, not started, and the bound port. Raises OSError when the address cannot be bound.
+    """
+    server = grpc.aio.server(
+        options=server_options(settings, share_port=True), maximum_concurrent_rpcs=settings.max_concurrent_calls
+    )
+    channel_pb2_grpc.add_SerendipityChannelServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    return server, bind(server, health_of, SERVICE, address)
+
+
+def bind(server: grpc.aio.Server, health_of: Health, service: str, address: str) -> int:
+    """Add health and reflection to a server and bind it. Returns the port; raises OSError."""
+    health_pb2_grpc.add_HealthServicer_to_server(health_of.servicer, server)
+    reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = int(server.add_insecure_port(address))
+    except RuntimeError as error:
+        raise OSError(f"{address}: cannot be bound ({error})") from error
+    if not port:
+        raise OSError(f"{address}: cannot be bound")
+    return port
+
+
+def server_options(settings: ServerSettings, *, share_port: bool) -> list[tuple[str, int]]:
+    """gRPC's options for one of our servers."""
+    keepalive = int(settings.keepalive_seconds * 1_000)
+    return [
+        ("grpc.so_reuseport", int(share_port)),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", keepalive),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # Clients ping idle connections too; more often than this is abuse.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1_000)),
+        # Calls in flight on an old connection may finish.
+        ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1_000) or 1),
+    ]
+
+
+def _parse_batch(requests: Sequence[channel_pb2.RecallRequest], now: int) -> list[RecallQuery]:
+    _expect_at_most("requests", len(requests), MAX_BATCH)
+    queries: list[RecallQuery] = []
+    violations: list[FieldViolation] = []
+    for index, request in enumerate(requests):
+        try:
+            queries.append(parse_query(request, now))
+        except InvalidQuery as error:
+            violations += [FieldViolation(f"requests[{index}].{v.field}", v.description) for v in error.violations]
+    if violations:
+        raise InvalidQuery(violations)
+    return queries
+
+
+def _expect_at_most(field: str, found: int, cap: int) -> None:
+    if found > cap:
+        raise InvalidQuery([FieldViolation(field, f"has {found} entries; expected at most {cap}")])

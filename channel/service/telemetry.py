@@ -1,0 +1,302 @@
+"""Metrics and logs of the service.
+
+Every worker has a registry and a port of its own (`metrics_port` + worker number), so that a scrape reaches a known
+process, counters restart with it as Prometheus expects, and no shared directory has to be swept. Sums over workers are
+the query's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from serendipity.channel.errors import StateUnavailable
+from serendipity.channel.nearline.store import NearlineStore
+from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.recall.recalled import NovelCategoryKey, Recalled, Versions
+from serendipity.channel.state.feedback import Recorded
+from serendipity.v1 import records_pb2
+
+_LATENCY_BUCKETS = (
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.015,
+    0.02,
+    0.03,
+    0.04,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+)
+_DAY = 86_400.0
+_AGE_BUCKETS = tuple(days * _DAY for days in (0.25, 0.5, 1, 2, 3, 5, 7, 8, 10, 14, 21, 30))
+_STAGES = ("total", "hydrate", "user_tower", "sources", "rank")
+_NOVEL = "novel"
+"""Rank feature that is 1 for novel candidates."""
+
+
+@dataclass
+class Call:
+    """One gRPC call being measured; whoever fails it sets its code."""
+
+    method: str
+    code: str = "OK"
+
+
+class Telemetry:
+    """The metrics of one process. registry: where they are registered."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        new = self.registry
+        self._requests = Counter(
+            "serendipity_requests", "Calls by method and status code.", ["method", "code"], registry=new
+        )
+        self._request_seconds = Histogram(
+            "serendipity_request_seconds",
+            "Time of a call at the edge.",
+            ["method"],
+            buckets=_LATENCY_BUCKETS,
+            registry=new,
+        )
+        self._in_flight = Gauge("serendipity_requests_in_flight", "Calls being worked on.", registry=new)
+        self._stage_seconds = Histogram(
+            "serendipity_stage_seconds", "Time of a stage of Recall.", ["stage"], buckets=_LATENCY_BUCKETS, registry=new
+        )
+        self._stages = {stage: self._stage_seconds.labels(stage) for stage in _STAGES}
+        self._candidates = Counter(
+            "serendipity_candidates",
+            "Candidates by source: found by it, returned with it.",
+            ["source", "step"],
+            registry=new,
+        )
+        self._source_states = Counter(
+            "serendipity_source_states", "How the sources fared.", ["source", "state"], registry=new
+        )
+        self._novel = Counter(
+            "serendipity_novel_candidates",
+            "Returned candidates that are novel; over returned ones, the rate.",
+            registry=new,
+        )
+        self._answers = Counter("serendipity_answers", "Answers of Recall and RecallBatch.", registry=new)
+        self._short = Counter(
+            "serendipity_short_answers", "Answers with fewer candidates than asked for.", registry=new
+        )
+        self._interests_age = Histogram(
+            "serendipity_interests_age_seconds",
+            "Age of the cached interests an answer was searched by.",
+            buckets=_AGE_BUCKETS,
+            registry=new,
+        )
+        self._interests = Counter(
+            "serendipity_interests",
+            "Answers by where their interests come from and how fresh these are.",
+            ["origin", "freshness"],
+            registry=new,
+        )
+        self._novel_category_keys = Counter(
+            "serendipity_novel_category_keys",
+            "Answers by the key of the list that the group source answered from.",
+            ["key"],
+            registry=new,
+        )
+        self._interests_wanted = Counter(
+            "serendipity_interests_wanted",
+            "Users whose interests were asked for near-line, by cause.",
+            ["cause"],
+            registry=new,
+        )
+        self._degraded = Counter("serendipity_degraded_answers", "Answers marked degraded.", registry=new)
+        self._removed = Counter(
+            "serendipity_removed_candidates", "Candidates removed by a filter.", ["filter"], registry=new
+        )
+        self._warnings = Counter("serendipity_warnings", "Warnings in answers.", ["code"], registry=new)
+        self._feedback = Counter(
+            "serendipity_feedback_events", "Feedback events by outcome.", ["outcome"], registry=new
+        )
+        self._serving_log_drops = Counter(
+            "serendipity_serving_log_dropped",
+            "Answers the serving log lost: queue full, or disk refusing.",
+            registry=new,
+        )
+        self._snapshot = Gauge(
+            "serendipity_snapshot_info", "1 for what is served.", ["version", "user_tower", "calibration"], registry=new
+        )
+        self._events_until = Gauge(
+            "serendipity_snapshot_events_until_seconds",
+            "Events up to here are in the snapshot (Unix time).",
+            registry=new,
+        )
+        self._swaps = Counter("serendipity_snapshot_swaps", "Snapshots opened or refused.", ["outcome"], registry=new)
+        self._availability = Gauge(
+            "serendipity_availability_generation", "Generation of the availability overlay in use.", registry=new
+        )
+
+    @contextlib.contextmanager
+    def call(self, method: str) -> Iterator[Call]:
+        """Measure one call."""
+        call = Call(method)
+        start = time.perf_counter()
+        self._in_flight.inc()
+        try:
+            yield call
+        finally:
+            self._in_flight.dec()
+            self._requests.labels(method, call.code).inc()
+            self._request_seconds.labels(method).observe(time.perf_counter() - start)
+
+    def answered(self, recalled: Recalled, wanted: int) -> None:
+        """Count one answer. wanted: candidates asked for."""
+        self._answers.inc()
+        if len(recalled) < wanted:
+            self._short.inc()
+        if recalled.degraded:
+            self._degraded.inc()
+        self._interests.labels(recalled.interests_origin, recalled.interests_freshness).inc()
+        if recalled.novel_category_key is not NovelCategoryKey.UNSPECIFIED:
+            self._novel_category_keys.labels(recalled.novel_category_key.name.lower()).inc()
+        if recalled.interests_age is not None:
+            self._interests_age.observe(recalled.interests_age)
+        for stage in _STAGES:
+            self._stages[stage].observe(getattr(recalled.times, stage))
+        for outcome in recalled.source_outcomes:
+            source = outcome.source.name.lower()
+            self._source_states.labels(source, outcome.state.name.lower()).inc()
+            self._candidates.labels(source, "found").inc(outcome.found)
+            self._candidates.labels(source, "returned").inc(outcome.returned)
+        if _NOVEL in recalled.feature_names:
+            self._novel.inc(float(recalled.features[:, recalled.feature_names.index(_NOVEL)].sum()))
+        for removal in recalled.filter_outcomes:
+            self._removed.labels(removal.name).inc(removal.removed)
+        for warning in recalled.warnings:
+            self._warnings.labels(warning.code.name.lower()).inc()
+
+    def recorded(self, recorded: Recorded) -> None:
+        """Count what became of feedback events."""
+        self._feedback.labels("accepted").inc(recorded.accepted)
+        self._feedback.labels("duplicate").inc(recorded.duplicates)
+        self._feedback.labels("rejected").inc(len(recorded.rejected))
+
+    def interests_wanted(self, cause: records_pb2.RefreshCause) -> None:
+        """Count a user whose interests are asked for."""
+        name = records_pb2.RefreshCause.Name(cause).removeprefix("REFRESH_CAUSE_").lower()
+        self._interests_wanted.labels(name).inc()
+
+    def watch_nearline(self, nearline: Callable[[], NearlineStore]) -> None:
+        """Show what becomes of the users asked for, as the store counts them."""
+        self.registry.register(_NearlineCollector(nearline))
+
+    def serving_log_dropped(self, count: int) -> None:
+        """Count answers the serving log lost."""
+        self._serving_log_drops.inc(count)
+
+    def snapshot_served(self, versions: Versions) -> None:
+        """Note which snapshot is served from now on."""
+        self._snapshot.clear()
+        self._snapshot.labels(versions.snapshot, versions.user_tower, versions.calibration).set(1)
+        self._events_until.set(versions.events_until)
+        self._swaps.labels("opened").inc()
+
+    def snapshot_refused(self) -> None:
+        """Count a snapshot that could not be opened."""
+        self._swaps.labels("refused").inc()
+
+    def availability_generation(self, generation: int) -> None:
+        """Note the overlay in use."""
+        self._availability.set(generation)
+
+    def serve(self, host: str, port: int) -> MetricsServer:
+        """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
+        return MetricsServer(self.registry, host, port)
+
+
+class _NearlineCollector(Collector):
+    """Reads a near-line store's counts when they are asked for: it knows what became of a want only afterwards."""
+
+    def __init__(self, nearline: Callable[[], NearlineStore]) -> None:
+        self._nearline = nearline
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the counts of this process, by kind."""
+        for name, kind, whom in (
+            ("serendipity_interests_queued", Kind.INTERESTS, "Users whose interests were"),
+            ("serendipity_groups_queued", Kind.GROUPS, "Users whose groups were"),
+            ("serendipity_lists_queued", Kind.LISTS, "Novel-category lists that were"),
+        ):
+            family = CounterMetricFamily(name, f"{whom} asked for near-line, by what became of it.", labels=["outcome"])
+            with contextlib.suppress(StateUnavailable):
+                for outcome, count in asdict(self._nearline().queue(kind).wanted()).items():
+                    family.add_metric([outcome], count)
+            yield family
+
+
+class MetricsServer:
+    """Serves a registry's metrics until it is closed. port: the one bound."""
+
+    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
+        self._server, self._thread = start_http_server(port, host, registry)
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def configure_logs(level: str, form: Literal["json", "console"]) -> None:
+    """Send this process's logs, those of libraries included, to standard error as JSON lines or for a person.
+
+    What structlog.contextvars binds (request_id, worker) stands in every line written on the request's way.
+    """
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )

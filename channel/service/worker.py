@@ -1,0 +1,257 @@
+"""One worker process: opens what it needs, serves until told to stop, finishes what is in flight, closes all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import structlog
+from threadpoolctl import threadpool_limits
+
+from serendipity.channel.errors import ChannelError
+from serendipity.channel.nearline.store import open_nearline
+from serendipity.channel.recall.recall import Channel
+from serendipity.channel.service.server import ChannelServicer, Health, Parts, create_server
+from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.service.telemetry import Telemetry, configure_logs
+from serendipity.channel.service.worker_status import WorkerStatus, write_status
+from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.publication import Publications
+from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.watcher import Served, SnapshotWatcher
+from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore
+from serendipity.channel.state.feedback_event import Ownership
+from serendipity.channel.state.host_state import HostState
+from serendipity.channel.state.reopening import Reopening
+from serendipity.channel.state.serving_log import Rotation, ServingLog
+from serendipity.channel.state.state import AvailabilityOverlay
+from serendipity.channel.tower.tower import UserTower
+
+_HOUSEKEEPING_SECONDS = 3_600.0
+_DAY = 86_400.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A running worker. port, metrics_port: those bound."""
+
+    number: int
+    port: int
+    metrics_port: int
+
+
+@contextlib.asynccontextmanager
+async def running_worker(
+    settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int = 0
+) -> AsyncIterator[Worker]:
+    """Serve on an address until the context ends; then drain within `drain_seconds` and close.
+
+    Raises StateUnavailable or OSError when it cannot start. Without a snapshot it starts and answers UNAVAILABLE.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        telemetry = Telemetry()
+        parts = _open_parts(settings, channel_settings, number, telemetry, stack)
+        metrics = telemetry.serve(settings.metrics_host, settings.metrics_port and settings.metrics_port + number)
+        stack.callback(metrics.close)
+        health = Health()
+        await health.set_serving(False)
+
+        async def on_change(served: Served, snapshot: Snapshot | None) -> None:
+            if snapshot is not None:
+                telemetry.snapshot_served(snapshot.versions)
+            elif served.error:
+                telemetry.snapshot_refused()
+            await health.set_serving(bool(served.version))
+            status = WorkerStatus(number, os.getpid(), served.version, served.since, served.error, metrics.port)
+            write_status(settings.workers_path, status)
+
+        publications = Publications(settings.snapshots)
+        watcher = SnapshotWatcher(
+            publications,
+            parts.holder,
+            on_change=on_change,
+            poll=settings.snapshot_poll_seconds,
+            retry=settings.snapshot_retry_seconds,
+            gpu=channel_settings.gpu,
+        )
+        await on_change(watcher.served, None)
+        # Before the port is open: a worker that was restarted must not draw calls it cannot answer.
+        await watcher.converge()
+        server, port = create_server(ChannelServicer(parts), health, settings, address)
+        await server.start()
+        tasks = [asyncio.create_task(watcher.run())]
+        if number == 0:
+            tasks.append(asyncio.create_task(_keep_house(parts, publications)))
+        try:
+            yield Worker(number, port, metrics.port)
+        finally:
+            await health.stop()
+            await server.stop(settings.drain_seconds)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def run_worker(settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int) -> None:
+    """Be worker `number` until SIGTERM, SIGINT or the end of the parent process. The target of a spawned process."""
+    configure_logs(settings.log_level, settings.log_format)
+    structlog.contextvars.bind_contextvars(worker=number)
+    # Requests are searched side by side; BLAS and OpenMP threads of each would only wait for those of the others.
+    threadpool_limits(limits=1)
+    if settings.uvloop:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    else:
+        runner = asyncio.Runner()
+    with runner:
+        runner.run(_serve_until_told(settings, channel_settings, address, number))
+
+
+async def _serve_until_told(
+    settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int
+) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, told.set)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        loop.add_reader(parent.sentinel, told.set)
+    async with running_worker(settings, channel_settings, address, number) as worker:
+        _log.info("worker serves", address=address, port=worker.port, metrics_port=worker.metrics_port, pid=os.getpid())
+        await told.wait()
+        _log.info("worker drains")
+    if parent is not None:
+        loop.remove_reader(parent.sentinel)
+    _log.info("worker ends")
+
+
+def _open_parts(
+    settings: ServerSettings,
+    channel_settings: ChannelSettings,
+    number: int,
+    telemetry: Telemetry,
+    stack: contextlib.AsyncExitStack,
+) -> Parts:
+    """Open stores, logs and pipeline; the stack closes them, last opened first."""
+    erasures = Reopening("erasures", lambda: ErasureList(settings.erasures_path))
+    stack.callback(erasures.close)
+    ownership = Ownership(settings.shard, settings.num_shards)
+    feedback = Reopening(
+        "feedback",
+        lambda: FeedbackStore(
+            settings.feedback_path,
+            ownership=ownership,
+            is_forgotten=lambda user_id: erasures.store().contains(user_id),
+            map_bytes=settings.feedback_map_bytes,
+        ),
+    )
+    stack.callback(feedback.close)
+    nearline = Reopening("nearline", lambda: open_nearline(settings))
+    stack.callback(nearline.close)
+    telemetry.watch_nearline(nearline.store)
+    holder = SnapshotHolder()
+    stack.callback(holder.close)
+
+    def on_change(overlay: AvailabilityOverlay) -> None:
+        holder.prepare(overlay)
+        telemetry.availability_generation(overlay.generation)
+
+    availability = AvailabilityStore(settings.availability_path, map_bytes=settings.availability_map_bytes)
+    stack.callback(availability.close)
+    overlay = AvailabilityReader(
+        availability,
+        interval=settings.availability_poll_seconds,
+        on_change=on_change,
+        on_error=lambda error: _log.warning("availability not refreshed", error=str(error)),
+    )
+    stack.callback(overlay.close)
+    serving_log = ServingLog(
+        settings.serving_log_path,
+        worker=number,
+        rotation=Rotation(
+            max_file_bytes=settings.serving_log_file_bytes,
+            max_total_bytes=settings.serving_log_total_bytes,
+            max_age_seconds=settings.serving_log_retention_days * _DAY,
+        ),
+        capacity=settings.serving_log_queue,
+        on_drop=telemetry.serving_log_dropped,
+    )
+    stack.callback(serving_log.close)
+    tower = _tower(settings, channel_settings)
+    stack.push_async_callback(tower.close)
+    state = HostState(
+        feedback.store,
+        overlay,
+        nearline.store,
+        erasures.store,
+        ownership=ownership,
+        want_interval=channel_settings.interest_want_seconds,
+        on_want=telemetry.interests_wanted,
+    )
+    channel = Channel(holder, tower, state, channel_settings)
+    stack.callback(channel.close)
+    return Parts(
+        channel=channel,
+        holder=holder,
+        feedback=feedback,
+        availability=availability,
+        overlay=overlay,
+        serving_log=serving_log,
+        telemetry=telemetry,
+        settings=settings,
+    )
+
+
+def _tower(settings: ServerSettings, channel_settings: ChannelSettings) -> UserTower:
+    if settings.user_tower_path is not None:
+        from serendipity.channel.tower.local_tower import LocalTower
+
+        return LocalTower(settings.user_tower_path)
+    from serendipity.channel.tower.triton import TritonTower
+
+    return TritonTower(channel_settings.triton_url, channel_settings)
+
+
+async def _keep_house(parts: Parts, publications: Publications) -> None:
+    """Once an hour, remove expired feedback and snapshots, and availability that every snapshot on disk knows."""
+    retention = parts.settings.feedback_retention_days * _DAY
+    while True:
+        try:
+            expired = await asyncio.to_thread(parts.feedback.store().expire, time.time() - retention)
+            manifests = [listed.manifest for listed in await asyncio.to_thread(publications.listed)]
+            oldest = min((m.events_until.seconds for m in manifests if m is not None), default=0)
+            # A snapshot that cannot be read now may be read later; nothing is known of its age.
+            pruned = 0 if None in manifests else await asyncio.to_thread(parts.availability.prune, oldest)
+            _log.info("kept house", feedback=expired.log_records, users=expired.users, availability=pruned)
+        except ChannelError as error:
+            _log.warning("housekeeping failed", error=str(error))
+        except Exception:
+            # A directory that cannot be listed, say: the task must be there when the next hour comes.
+            _log.exception("housekeeping failed")
+        await _delete_old_snapshots(publications, parts.settings.snapshot_retention_days)
+        await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+
+
+async def _delete_old_snapshots(publications: Publications, retention_days: float) -> None:
+    if not retention_days:
+        return
+    try:
+        deleted = await asyncio.to_thread(publications.prune, time.time() - retention_days * _DAY)
+    except (ChannelError, OSError) as error:
+        # A volume that is shared and read-only here is another's to clean.
+        _log.warning("old snapshots not deleted", error=str(error))
+    else:
+        if deleted:
+            _log.info("old snapshots deleted", versions=deleted)

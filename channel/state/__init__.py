@@ -1,0 +1,1 @@
+"""What a host remembers between snapshots: feedback, availability, erasures, and the log of its answers."""

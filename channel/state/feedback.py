@@ -1,0 +1,307 @@
+"""Feedback of this host's users: durable, idempotent, shared by all workers of the host.
+
+An event is acknowledged when its transaction is on disk. One thread per process commits for all concurrent callers
+(group commit), since an fsync costs the same for one event as for a thousand; LMDB's own lock orders the processes.
+
+Feedback earlier than a snapshot's `events_until` is in the snapshot as well; readers merge the two with
+`novelty.latest`, which counts the same item at the same second once.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+from google.protobuf.message import DecodeError
+
+from serendipity.channel.errors import StateFull, StateOverloaded, StateUnavailable
+from serendipity.channel.state.feedback_event import FORGOTTEN, Ownership, as_kept, refusal
+from serendipity.channel.state.feedback_tables import FeedbackTables, FeedbackTransaction
+from serendipity.v1 import channel_pb2, records_pb2
+
+DEFAULT_CLICK_TYPES = frozenset((channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER))
+"""Event types that count as clicks while no snapshot says which do."""
+
+_EVERYONE = Ownership()
+_MAX_BATCH_EVENTS = 10_000
+_EXPIRY_STEP = 5_000
+_LOG_PAGE = 1_000
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A refused event: its position in the call, its id as sent, and why."""
+
+    index: int
+    event_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What became of a call's events. accepted: now on disk; duplicates: their ids were known already."""
+
+    accepted: int
+    duplicates: int
+    rejected: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True)
+class Expired:
+    """What an expiry removed."""
+
+    log_records: int
+    users: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    """events: with their positions in the call."""
+
+    events: Sequence[tuple[int, channel_pb2.FeedbackEvent]]
+    rejected: tuple[Rejection, ...]
+    click_types: frozenset[int]
+    categories: Mapping[str, str]
+    future: Future[Recorded]
+
+
+class FeedbackStore:
+    """The feedback of one host; every worker process opens it once.
+
+    path: directory of the environment, made if missing; map_bytes: its largest size (address space, not disk, until
+    it is used; the same in all processes); ownership: users whose feedback is kept here; is_forgotten: tells whose
+    feedback must not be kept, and may raise StateUnavailable, in which case nothing is stored; clock: Unix seconds;
+    max_waiting: calls that may wait for the disk. Raises StateUnavailable when it cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        ownership: Ownership = _EVERYONE,
+        is_forgotten: Callable[[str], bool] = lambda _: False,
+        map_bytes: int = 16 << 30,
+        max_waiting: int = 10_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.ownership = ownership
+        # As in messages: they reach callers, whom this machine's directories do not concern.
+        self._name = path.name
+        self._is_forgotten = is_forgotten
+        self._clock = clock
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._tables = FeedbackTables(path, map_bytes)
+        except (lmdb.Error, OSError) as error:
+            raise StateUnavailable(f"{path}: cannot be opened ({error}); expected a feedback store") from error
+        self._sweep_from = b""
+        self._waiting: queue.Queue[_Call | None] = queue.Queue(max_waiting)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write, name="feedback-writer", daemon=True)
+        self._writer.start()
+
+    def submit(
+        self,
+        events: Iterable[channel_pb2.FeedbackEvent],
+        click_types: Collection[int] = DEFAULT_CLICK_TYPES,
+        categories: Mapping[str, str] | None = None,
+    ) -> Future[Recorded]:
+        """Queue events; the future resolves when those accepted are on disk and visible to every reader of the host.
+
+        click_types: event types that enter the user's clicks (the manifest's); categories: item id → name of its
+        top-level category, where it has one. An unset or future time becomes now.
+        The future fails with StateUnavailable (StateFull) if the disk does. Raises StateOverloaded when too many
+        calls wait and StateUnavailable after close.
+        """
+        now = self._clock()
+        valid: list[tuple[int, channel_pb2.FeedbackEvent]] = []
+        rejected: list[Rejection] = []
+        for index, event in enumerate(events):
+            if reason := refusal(event, self.ownership):
+                rejected.append(Rejection(index, event.event_id, reason))
+            else:
+                valid.append((index, as_kept(event, now)))
+        call = _Call(valid, tuple(rejected), frozenset(click_types), categories or {}, Future())
+        if not valid:
+            call.future.set_result(Recorded(0, 0, call.rejected))
+            return call.future
+        with self._closing:
+            if self._closed:
+                raise StateUnavailable(f"{self._name}: the store is closed")
+            try:
+                self._waiting.put_nowait(call)
+            except queue.Full:
+                raise StateOverloaded(
+                    f"{self._name}: {self._waiting.maxsize} calls wait for the disk already; try again later"
+                ) from None
+        return call.future
+
+    def record(
+        self,
+        events: Iterable[channel_pb2.FeedbackEvent],
+        click_types: Collection[int] = DEFAULT_CLICK_TYPES,
+        categories: Mapping[str, str] | None = None,
+    ) -> Recorded:
+        """Store events and wait until they are on disk; see `submit`."""
+        return self.submit(events, click_types, categories).result()
+
+    def user(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
+        """Read a user's latest 200 clicks, 2,000 exposures, 50 searches and 50 other signals; None without any.
+
+        All newest first. Measured: 12 µs with 100 clicks, 0.25 ms with 2,000 exposures. The events hold id, item, type
+        and time; the recall_id is in the log. Raises StateUnavailable when the store cannot be read.
+        """
+        try:
+            return self._tables.user(user_id)
+        except (lmdb.Error, DecodeError) as error:
+            raise StateUnavailable(f"{self._name}: user {user_id!r}: cannot be read ({error})") from error
+
+    def forget(self, user_id: str) -> bool:
+        """Remove a user's record; False if there is none. What the log holds of the user expires with the log.
+
+        Put the user on the erasure list first: feedback that waits for the disk is then refused. Raises
+        StateUnavailable.
+        """
+        try:
+            return self._tables.remove_user(user_id)
+        except lmdb.Error as error:
+            raise StateUnavailable(f"{self._name}: user {user_id!r}: cannot be removed ({error})") from error
+
+    def log(self, start: int = 0) -> Iterator[tuple[int, records_pb2.FeedbackLogRecord]]:
+        """Iterate (sequence number, record) in the order of acknowledgement, from a sequence number on.
+
+        Reads page by page, so that a long export does not keep LMDB from reusing pages. Raises StateUnavailable
+        when the store cannot be read.
+        """
+        while page := self._log_page(start):
+            yield from page
+            start = page[-1][0] + 1
+
+    def expire(self, before: float) -> Expired:
+        """Remove log records recorded before a time (Unix seconds), their ids, and users without a later event.
+
+        Afterwards an id removed here would be taken as new, so `before` must lie further back than any host repeats a
+        call, and further back than the `events_until` of the snapshots in use. Works in steps of 5,000 log records,
+        so that feedback never waits long for the write lock; users are visited 5,000 a call, round and round.
+        Raises StateUnavailable.
+        """
+        log_records = 0
+        try:
+            while removed := self._tables.expire_log(before, _EXPIRY_STEP):
+                log_records += removed
+            users, self._sweep_from = self._tables.expire_users(before, self._sweep_from, _EXPIRY_STEP)
+        except (lmdb.Error, DecodeError) as error:
+            raise StateUnavailable(f"{self._name}: expiry failed ({error})") from error
+        return Expired(log_records, users)
+
+    def last_transaction(self) -> int:
+        """Number of the last committed transaction of the environment, all processes counted."""
+        return int(self._tables.env.info()["last_txnid"])
+
+    def close(self) -> None:
+        """Store what was submitted, then close. May be called twice."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._waiting.put(None)
+        self._writer.join()
+        self._tables.env.close()
+
+    def __enter__(self) -> FeedbackStore:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _log_page(self, start: int) -> list[tuple[int, records_pb2.FeedbackLogRecord]]:
+        try:
+            return self._tables.log_page(start, _LOG_PAGE)
+        except (lmdb.Error, DecodeError) as error:
+            raise StateUnavailable(f"{self._name}: log from {start}: cannot be read ({error})") from error
+
+    def _write(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            calls, size = [first], len(first.events)
+            ending = False
+            while size < _MAX_BATCH_EVENTS and not ending:
+                try:
+                    call = self._waiting.get_nowait()
+                except queue.Empty:
+                    break
+                if call is None:
+                    ending = True
+                else:
+                    calls.append(call)
+                    size += len(call.events)
+            self._commit(calls)
+            if ending:
+                return
+
+    def _commit(self, calls: Sequence[_Call]) -> None:
+        try:
+            with self._tables.env.begin(write=True) as txn:
+                transaction = FeedbackTransaction(self._tables, txn, self._clock())
+                outcomes = self._add(transaction, calls)
+                transaction.finish()
+        except lmdb.MapFullError:
+            if len(calls) > 1:
+                # Together they do not fit, alone some may: no call is refused for those it happened to wait with.
+                self._commit(calls[: len(calls) // 2])
+                self._commit(calls[len(calls) // 2 :])
+                return
+            size = self._tables.env.info()["map_size"]
+            _fail(calls, StateFull(f"{self._name}: full at {size} bytes; shorten the retention or raise map_bytes"))
+        except Exception as error:
+            failure = StateUnavailable(f"{self._name}: not stored ({error})")
+            failure.__cause__ = error
+            _fail(calls, failure)
+        else:
+            # Only now: leaving the transaction above returned from fsync.
+            for call, recorded in zip(calls, outcomes, strict=True):
+                if call.future.set_running_or_notify_cancel():
+                    call.future.set_result(recorded)
+
+    def _add(self, transaction: FeedbackTransaction, calls: Sequence[_Call]) -> list[Recorded]:
+        # Asked inside the write transaction: a user is put on the list before the record is removed, which takes a
+        # write transaction too, so feedback of before is removed with it and feedback of after is refused here.
+        users = {event.user_id for call in calls for _, event in call.events}
+        forgotten = {user_id for user_id in users if self._is_forgotten(user_id)}
+        outcomes = []
+        for call in calls:
+            rejected = list(call.rejected)
+            accepted = 0
+            for index, event in call.events:
+                if event.user_id in forgotten:
+                    rejected.append(Rejection(index, event.event_id, FORGOTTEN))
+                else:
+                    accepted += transaction.add(event, call.click_types, call.categories)
+            duplicates = len(call.events) + len(call.rejected) - len(rejected) - accepted
+            outcomes.append(Recorded(accepted, duplicates, tuple(sorted(rejected, key=lambda r: r.index))))
+        return outcomes
+
+
+def host_events(log: Iterable[tuple[int, records_pb2.FeedbackLogRecord]]) -> Iterator[dict[str, str | int | None]]:
+    """Turn log records into rows of the host schema's events table (docs/host-schema.md), ready for JSON lines."""
+    for _, record in log:
+        yield {
+            "user_id": record.event.user_id,
+            "item_id": record.event.item_id or None,
+            "event": channel_pb2.EventType.Name(record.event.type).removeprefix("EVENT_TYPE_").lower(),
+            "timestamp": record.event.time.seconds,
+            "query": record.event.query or None,
+            "value": None,
+        }
+
+
+def _fail(calls: Sequence[_Call], error: StateUnavailable) -> None:
+    for call in calls:
+        if call.future.set_running_or_notify_cancel():
+            call.future.set_exception(error)

@@ -1,0 +1,208 @@
+"""The serving log: what every answer contained, for feedback credit, calibration and off-policy evaluation.
+
+Each worker appends to files of its own, so that processes never share one:
+
+    <directory>/<time opened, UTC>-w<worker>-p<pid>-<count>.log    ServingRecords, each preceded by its length (varint)
+
+Answers never wait for it: records pass through a bounded queue to one writer thread, and what does not fit is dropped
+and counted. A file is closed at a size or an age; old files are removed. A process that dies leaves at most one torn
+record, at the end of its last file, which readers skip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BufferedReader, BufferedWriter
+from pathlib import Path
+
+from google.protobuf import proto
+from google.protobuf.message import DecodeError
+
+from serendipity.channel.recall.query import RecallQuery
+from serendipity.channel.recall.recalled import Recalled
+from serendipity.channel.recall.response import to_response
+from serendipity.v1 import channel_pb2, records_pb2
+
+SUFFIX = ".log"
+_log = logging.getLogger(__name__)
+_MAX_BATCH = 256
+_IDLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """When files end and when they go. Bytes; seconds. max_total_bytes bounds the files of one worker."""
+
+    max_file_bytes: int = 64 << 20
+    max_file_seconds: float = 3_600.0
+    max_total_bytes: int = 8 << 30
+    max_age_seconds: float = 30 * 86_400.0
+
+
+_HOURLY = Rotation()
+
+
+@dataclass(frozen=True)
+class Served:
+    """One answer and what it answered. time: Unix seconds."""
+
+    time: float
+    query: RecallQuery
+    recalled: Recalled
+
+    def to_record(self) -> records_pb2.ServingRecord:
+        """Build the record: with reasons, whether or not the caller asked for them; without a forgotten user's id."""
+        record = records_pb2.ServingRecord(
+            user_id="" if self.recalled.forgotten else self.query.user_id,
+            experiment_tag=self.query.experiment_tag,
+            novelty_policy=channel_pb2.NoveltyPolicy.Name(self.query.novelty_policy),
+            response=to_response(self.recalled, explain=True),
+        )
+        record.time.FromNanoseconds(int(self.time * 1e9))
+        return record
+
+
+class ServingLog:
+    """One worker's serving log.
+
+    directory: made if missing; worker: its number; capacity: answers that may wait for the writer;
+    on_drop: told how many answers were lost, to a full queue or to a disk that refuses; clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        worker: int = 0,
+        rotation: Rotation = _HOURLY,
+        capacity: int = 2_000,
+        on_drop: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._worker = worker
+        self._rotation = rotation
+        self._on_drop = on_drop
+        self._clock = clock
+        self._file: BufferedWriter | None = None
+        self._path = directory
+        self._opened = 0.0
+        self._files = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        self._waiting: queue.Queue[Served | None] = queue.Queue(capacity)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._writer = threading.Thread(target=self._write, name="serving-log-writer", daemon=True)
+        self._writer.start()
+
+    def append(self, served: Served) -> bool:
+        """Queue an answer without waiting; False if it was dropped. Its message is built by the writer thread."""
+        with self._closing:
+            if not self._closed:
+                try:
+                    self._waiting.put_nowait(served)
+                    return True
+                except queue.Full:
+                    pass
+        self._on_drop(1)
+        return False
+
+    def close(self) -> None:
+        """Write what waits, then close the file. May be called twice."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+        self._waiting.put(None)
+        self._writer.join()
+
+    def _write(self) -> None:
+        ending = False
+        while not ending:
+            batch: list[Served] = []
+            try:
+                while len(batch) < _MAX_BATCH and not ending:
+                    served = self._waiting.get(timeout=None if batch else _IDLE_SECONDS, block=not batch)
+                    if served is None:
+                        ending = True
+                    else:
+                        batch.append(served)
+            except queue.Empty:
+                pass
+            try:
+                for served in batch:
+                    self._append(served.to_record())
+                self._flush()
+            except Exception:
+                # Whatever is wrong, with the disk or with one answer, the writer goes on. Records of the batch that
+                # reached the disk are counted as well: which did is not known. A torn one may stand at the end of
+                # this file, so the next record starts another.
+                _log.exception("serving log: up to %d answers lost", len(batch))
+                self._on_drop(len(batch))
+                self._close_file()
+        self._close_file()
+
+    def _append(self, record: records_pb2.ServingRecord) -> None:
+        if self._file is None:
+            now = self._clock()
+            self._file = self._open(now)
+            self._remove_old(now)
+        proto.serialize_length_prefixed(record, self._file)  # type: ignore[arg-type]
+        if self._file.tell() >= self._rotation.max_file_bytes:
+            self._close_file()
+
+    def _flush(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            if self._clock() - self._opened >= self._rotation.max_file_seconds:
+                self._close_file()
+
+    def _open(self, now: float) -> BufferedWriter:
+        moment = datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        # The count keeps names apart, and in order, when files end faster than the clock moves.
+        self._files += 1
+        self._path = self._directory / f"{moment}-w{self._worker}-p{os.getpid()}-{self._files:06d}{SUFFIX}"
+        self._opened = now
+        return self._path.open("xb")
+
+    def _remove_old(self, now: float) -> None:
+        files = sorted(self._directory.glob(f"*-w{self._worker}-p*{SUFFIX}"), reverse=True)
+        total = 0
+        for path in files:
+            status = path.stat()
+            total += status.st_size
+            too_old = now - status.st_mtime > self._rotation.max_age_seconds
+            if path != self._path and (too_old or total > self._rotation.max_total_bytes):
+                path.unlink(missing_ok=True)
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+
+
+def read_serving_log(directory: Path) -> Iterator[records_pb2.ServingRecord]:
+    """Iterate the records of all workers, file after file by the time each was opened.
+
+    A torn record ends its file without an error: its process died writing it.
+    """
+    for path in sorted(directory.glob(f"*{SUFFIX}")):
+        with path.open("rb") as file:
+            yield from _records(file)
+
+
+def _records(file: BufferedReader) -> Iterator[records_pb2.ServingRecord]:
+    while file.peek(1):
+        try:
+            yield proto.parse_length_prefixed(records_pb2.ServingRecord, file)  # type: ignore[arg-type]
+        except (DecodeError, ValueError):
+            return

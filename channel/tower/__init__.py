@@ -1,0 +1,1 @@
+"""The user tower as the request calls it: on Triton, or in this process."""

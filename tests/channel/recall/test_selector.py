@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serendipity.channel.recall.candidates import Candidates
+from serendipity.channel.recall.query import RecallQuery, Source, SourceBounds
+from serendipity.channel.recall.scorer import Scored
+from serendipity.channel.recall.selector import Quota, category_cap, select, source_quotas
+from serendipity.channel.settings import ChannelSettings
+
+I2I, U2I, GROUP = Source.INTEREST, Source.COLLABORATIVE, Source.GROUP
+
+
+def items(*columns: tuple[Source, int]) -> Scored:
+    """Items of a source and a category each, best first."""
+    n = len(columns)
+    return Scored(
+        rows=np.arange(n),
+        scores=np.linspace(1, 0, n, dtype=np.float32),
+        sources=np.array([source for source, _ in columns], np.int8),
+        raw=np.zeros(n, np.float32),
+        interests=np.zeros(n, np.int16),
+        categories=np.array([category for _, category in columns], np.int32),
+        novel=np.ones(n, np.bool_),
+        source_scores=np.zeros((n, len(Source)), np.float32),
+        source_ranks=np.zeros((n, len(Source)), np.int32),
+        finds=Candidates.empty(),
+    )
+
+
+def quota(least: int, most: int, *sources: Source) -> Quota:
+    return Quota(frozenset(sources), least, most)
+
+
+def test_without_bounds_the_best_are_chosen() -> None:
+    assert select(items(*[(I2I, i) for i in range(9)]), 4, (), 4).tolist() == [0, 1, 2, 3]
+
+
+def test_a_minimum_is_met_from_further_down() -> None:
+    scored = items(*[(I2I, i) for i in range(6)], *[(U2I, i) for i in range(6)])
+    assert select(scored, 5, (quota(2, 5, U2I),), 5).tolist() == [0, 1, 2, 6, 7]
+
+
+def test_a_maximum_holds_even_if_the_answer_goes_short() -> None:
+    scored = items(*[(I2I, i) for i in range(6)], (U2I, 9))
+    assert select(scored, 5, (quota(0, 2, I2I),), 5).tolist() == [0, 1, 6]
+
+
+def test_a_source_may_be_shut_out() -> None:
+    assert select(items((I2I, 1), (U2I, 2)), 5, (quota(0, 0, I2I),), 5).tolist() == [1]
+
+
+def test_one_category_does_not_take_the_whole_answer() -> None:
+    scored = items(*[(I2I, 1)] * 6, (I2I, 2), (I2I, 3), (I2I, 4))
+    assert select(scored, 4, (), 2).tolist() == [0, 1, 6, 7]
+
+
+def test_the_cap_gives_way_before_the_answer_goes_short() -> None:
+    assert select(items(*[(I2I, 1)] * 6, (I2I, 2)), 5, (), 2).tolist() == [0, 1, 2, 3, 6]
+
+
+def test_the_cap_gives_way_to_a_minimum() -> None:
+    scored = items(*[(U2I, 1)] * 6, *[(I2I, 1)] * 6, (U2I, 2))
+    assert select(scored, 6, (quota(4, 6, I2I),), 2).tolist() == [0, 6, 7, 8, 9, 12]
+
+
+def test_fewer_than_wanted_is_all() -> None:
+    assert select(items((I2I, 1), (U2I, 2)), 1_000, (), 300).tolist() == [0, 1]
+    assert select(items(), 10, (), 3).tolist() == []
+
+
+@pytest.mark.parametrize(("count", "share", "cap"), [(1, 0.3, 1), (10, 0.3, 3), (10, 1.0, 10), (5, 0.25, 2)])
+def test_the_cap_is_a_share_of_the_count(count: int, share: float, cap: int) -> None:
+    assert category_cap(count, share) == cap
+
+
+def test_conversion_and_serendipity_are_balanced_unless_the_request_sets_quotas() -> None:
+    settings = ChannelSettings(conversion_share=0.5, serendipity_share=0.2)
+    query = RecallQuery(user_id="u", count=10, now=0)
+    assert source_quotas(query, settings) == (quota(5, 10, U2I), quota(2, 10, I2I, GROUP))
+    asked = RecallQuery(user_id="u", count=10, now=0, source_bounds={I2I: SourceBounds(1, 2)})
+    assert source_quotas(asked, settings) == (quota(1, 2, I2I),)
+
+
+def test_sources_of_one_quota_are_counted_together() -> None:
+    scored = items(*[(U2I, i) for i in range(6)], (GROUP, 7), (I2I, 8), (GROUP, 9))
+    assert select(scored, 5, (quota(2, 5, I2I, GROUP),), 5).tolist() == [0, 1, 2, 6, 7]
+    assert select(scored, 8, (quota(0, 1, I2I, GROUP),), 8).tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(list(Source)), st.integers(1, 4)), max_size=40),
+    st.integers(1, 20),
+    st.dictionaries(
+        st.sampled_from(list(Source)),
+        st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda p: SourceBounds(min(p), max(p))),
+    ),
+    st.integers(1, 20),
+)
+def test_bounds_hold_whatever_is_found(
+    columns: list[tuple[Source, int]], count: int, bounds: dict[Source, SourceBounds], cap: int
+) -> None:
+    quotas = [quota(bound.min_count, bound.max_count, source) for source, bound in bounds.items()]
+    chosen = select(items(*columns), count, quotas, cap).tolist()
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) <= count
+    free = dict.fromkeys(Source, 0)
+    for source in Source:
+        taken = [i for i in chosen if columns[i][0] is source]
+        has = [i for i, (other, _) in enumerate(columns) if other is source]
+        bound = bounds.get(source, SourceBounds(0, count))
+        assert len(taken) <= bound.max_count
+        if sum(b.min_count for b in bounds.values()) <= count:
+            assert len(taken) >= min(bound.min_count, len(has))
+        free[source] = min(len(has), bound.max_count) - len(taken)
+    # Nothing that fits is left out of a short answer.
+    assert len(chosen) == count or not any(free.values())

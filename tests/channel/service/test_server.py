@@ -1,0 +1,405 @@
+"""The channel over gRPC, a real server on a free port over a real snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from serendipity import layout
+from serendipity.channel.client import AsyncSerendipityClient
+from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest, Unavailable
+from serendipity.channel.client.messages import Feedback, RecentEvent, recall_request
+from serendipity.channel.service.server import SERVICE
+from serendipity.channel.service.worker import Worker
+from serendipity.channel.service.worker_status import read_statuses
+from serendipity.channel.state.serving_log import read_serving_log
+from serendipity.v1 import channel_pb2, channel_pb2_grpc
+from tests.channel.served import (
+    channel_settings,
+    copy_snapshot,
+    damage,
+    hung_triton,
+    publish,
+    scrape,
+    server_settings,
+    service,
+)
+from tests.fixtures.small_world import NOW, SmallWorld
+
+Service = tuple[AsyncSerendipityClient, Worker]
+
+
+@pytest.fixture
+def directory(small_world: SmallWorld, tmp_path: Path) -> Path:
+    """A service's directory with the snapshots v1 (published) and v2."""
+    for version in ("v1", "v2"):
+        copy_snapshot(small_world, tmp_path / "snapshots", version)
+    publish(tmp_path, "v1")
+    return tmp_path
+
+
+@pytest.fixture
+async def running(directory: Path) -> AsyncIterator[Service]:
+    async with service(server_settings(directory), channel_settings()) as started:
+        yield started
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def metrics(worker: Worker) -> str:
+    def get() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/metrics") as response:
+            return str(response.read().decode())
+
+    return await asyncio.to_thread(get)
+
+
+async def test_a_known_user_gets_novel_scored_explained_candidates(running: Service, small_world: SmallWorld) -> None:
+    client, _ = running
+    user = small_world.user_ids[0]
+    result = await client.recall(user, count=20, explain=True)
+    assert result.snapshot == "v1"
+    assert len(result.candidates) == 20
+    clicked = {small_world.contents.catalogue.categories[c - 1] for c in small_world.clicks(user).categories if c}
+    assert not clicked & {candidate.category for candidate in result.candidates}
+    scores = [candidate.score for candidate in result.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert all(candidate.reasons and candidate.reasons[0].text for candidate in result.candidates)
+    assert all(candidate.features["novel"] == 1.0 for candidate in result.candidates)
+
+
+async def test_an_unknown_user_is_a_cold_start_and_no_error(running: Service, small_world: SmallWorld) -> None:
+    client, _ = running
+    result = await client.recall(small_world.cold_user_id, count=5)
+    assert len(result.candidates) == 5
+    assert [code for code, _, _ in result.warnings] == ["cold_user"]
+    assert result.candidates[0].reasons == ()
+
+
+async def test_without_triton_the_answer_comes_and_says_it_is_degraded(running: Service) -> None:
+    client, _ = running
+    result = await client.recall("anyone", count=5)
+    assert result.degraded
+    assert "user tower" in result.degraded_reasons[0]
+    assert result.message.versions.user_tower == "stored user vectors"
+
+
+async def test_a_bad_request_names_every_field_at_fault(running: Service) -> None:
+    client, _ = running
+    with pytest.raises(InvalidRequest) as caught:
+        await client.recall("", count=1_001, experiment_tag="x" * 129)
+    assert [field for field, _ in caught.value.violations] == ["user_id", "count", "experiment_tag"]
+    assert "expected 1 to 1000" in dict(caught.value.violations)["count"]
+
+
+async def test_violations_travel_as_standard_details(running: Service) -> None:
+    _, worker = running
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{worker.port}") as channel:
+        stub = channel_pb2_grpc.SerendipityChannelStub(channel)  # type: ignore[no-untyped-call]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Recall(channel_pb2.RecallRequest(user_id="a"))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = dict(caught.value.trailing_metadata())["grpc-status-details-bin"]
+    bad_request = error_details_pb2.BadRequest()
+    assert status_pb2.Status.FromString(details).details[0].Unpack(bad_request)
+    assert [violation.field for violation in bad_request.field_violations] == ["count"]
+
+
+async def test_a_batch_answers_in_order_like_single_calls(running: Service, small_world: SmallWorld) -> None:
+    client, _ = running
+    users = [*small_world.user_ids[:40], small_world.cold_user_id]
+    batch = await client.recall_batch([recall_request(user, count=7) for user in users])
+    for user, result in zip(users, batch, strict=True):
+        alone = await client.recall(user, count=7)
+        assert [c.item_id for c in result.candidates] == [c.item_id for c in alone.candidates]
+
+
+async def test_a_batch_names_the_request_at_fault(running: Service) -> None:
+    client, _ = running
+    with pytest.raises(InvalidRequest) as caught:
+        await client.recall_batch([recall_request("anna", count=1), recall_request("bob", count=0)])
+    assert [field for field, _ in caught.value.violations] == ["requests[1].count"]
+    with pytest.raises(InvalidRequest, match="257 entries; expected at most 256"):
+        await client.recall_batch([recall_request("anna", count=1)] * 257)
+    # All violations together would be more than a client takes as metadata.
+    with pytest.raises(InvalidRequest, match="240 more than these: requests"):
+        await client.recall_batch([recall_request("anna", count=0)] * 256)
+
+
+async def test_a_click_acknowledged_makes_its_category_known_to_the_next_recall(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[1]
+    before = await client.recall(user, count=30)
+    clicked = before.candidates[0]
+    recorded = await client.record_feedback([Feedback(user, clicked.item_id, "click", before.recall_id)])
+    assert recorded.accepted == 1
+    after = await client.recall(user, count=30)
+    assert clicked.category in {candidate.category for candidate in before.candidates}
+    assert clicked.category not in {candidate.category for candidate in after.candidates}
+
+
+async def test_a_click_counts_for_novelty_after_its_item_has_left_the_catalogue(
+    running: Service, small_world: SmallWorld, directory: Path
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[1]
+    clicked = (await client.recall(user, count=30)).candidates[0]
+    await client.record_feedback([Feedback(user, clicked.item_id, "click")])
+    without = copy_snapshot(small_world, directory / "snapshots", "without")
+    ids = (without / layout.ITEM_IDS).read_text()
+    (without / layout.ITEM_IDS).write_text(ids.replace(f'"{clicked.item_id}"', '"another"'))
+    manifest = layout.read_manifest(without)
+    manifest.checksums.update(layout.file_checksums(without))
+    layout.write_manifest(without, manifest)
+    publish(directory, "without")
+
+    async def served() -> bool:
+        return (await client.recall(user, count=1)).message.versions.snapshot == "without"
+
+    await until(served)
+    after = await client.recall(user, count=30)
+    assert clicked.category not in {candidate.category for candidate in after.candidates}
+
+
+async def test_an_item_exposed_is_not_served_again(running: Service, small_world: SmallWorld) -> None:
+    client, _ = running
+    user = small_world.user_ids[2]
+    before = await client.recall(user, count=5)
+    shown = before.candidates[0].item_id
+    await client.record_feedback([Feedback(user, shown, "exposure", before.recall_id, time=NOW - 60)])
+    after = await client.recall(user, count=5)
+    assert shown not in {candidate.item_id for candidate in after.candidates}
+
+
+async def test_feedback_is_idempotent_and_refuses_event_by_event(running: Service) -> None:
+    client, _ = running
+    events = [Feedback("anna", "tea", event_id="1"), Feedback("anna", "", event_id="2")]
+    first = await client.record_feedback(events)
+    assert (first.accepted, first.duplicates) == (1, 0)
+    assert [(r.index, r.event_id) for r in first.rejected] == [(1, "2")]
+    assert (await client.record_feedback(events)).duplicates == 1
+    with pytest.raises(InvalidRequest, match="1001 entries"):
+        await client.record_feedback([Feedback("anna", "tea")] * 1_001)
+
+
+async def test_an_item_out_of_stock_is_gone_at_once_and_comes_back(running: Service, small_world: SmallWorld) -> None:
+    client, _ = running
+    user = small_world.user_ids[3]
+    best = (await client.recall(user, count=5)).candidates[0].item_id
+    result = await client.update_items({best: False, "of the next catalogue": True})
+    assert (result.updated, result.unknown_item_ids, result.unknown_count) == (2, ("of the next catalogue",), 1)
+    assert best not in {c.item_id for c in (await client.recall(user, count=5)).candidates}
+    await client.update_items({best: True})
+    assert (await client.recall(user, count=5)).candidates[0].item_id == best
+    with pytest.raises(InvalidRequest, match=r"items\[0\].item_id"):
+        await client.update_items({"": True})
+
+
+async def test_the_answer_comes_before_the_callers_deadline_though_triton_hangs(directory: Path) -> None:
+    with hung_triton() as url:
+        # The tower's share of the caller's ten seconds is half a second; of the most a call may take, it would be more
+        # than those ten.
+        pipeline = channel_settings(triton_url=url, tower_share=0.05, max_deadline_ms=600_000.0)
+        async with service(server_settings(directory), pipeline) as (client, _):
+            # Raises DeadlineExceeded where the answer comes too late.
+            result = await client.recall("anyone", count=5, timeout=10.0)
+            assert result.degraded
+            assert len(result.candidates) == 5
+
+
+async def test_a_deadline_that_is_over_ends_the_call_and_the_next_is_answered(running: Service) -> None:
+    client, _ = running
+    with pytest.raises(DeadlineExceeded):
+        # Not 0: gRPC rounds up to a whole millisecond, which can be enough.
+        await client.recall("anyone", count=5, timeout=-1)
+    assert (await client.recall("anyone", count=5)).candidates
+
+
+async def test_a_cancelled_call_is_counted_and_leaves_nothing_behind(directory: Path) -> None:
+    with hung_triton() as url:
+        pipeline = channel_settings(triton_url=url, max_deadline_ms=60_000.0)
+        async with service(server_settings(directory), pipeline) as (client, worker):
+            call = asyncio.create_task(client.recall("anyone", count=5, timeout=60.0))
+
+            async def in_flight() -> bool:
+                return scrape(await metrics(worker), "serendipity_requests_in_flight")[""] == 1.0
+
+            await until(in_flight)
+            call.cancel()
+
+            async def cancelled() -> bool:
+                counted = scrape(await metrics(worker), "serendipity_requests_total")
+                return counted.get('{code="CANCELLED",method="Recall"}') == 1.0
+
+            await until(cancelled)
+            assert scrape(await metrics(worker), "serendipity_requests_in_flight")[""] == 0.0
+
+
+async def test_health_is_serving_only_with_a_snapshot(small_world: SmallWorld, tmp_path: Path) -> None:
+    copy_snapshot(small_world, tmp_path / "snapshots", "v1")
+    async with (
+        service(server_settings(tmp_path), channel_settings()) as (client, worker),
+        grpc.aio.insecure_channel(f"127.0.0.1:{worker.port}") as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+
+        async def state(name: str) -> int:
+            return int((await health.Check(health_pb2.HealthCheckRequest(service=name))).status)
+
+        assert await state("") == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(Unavailable, match="no snapshot"):
+            await client.recall("anyone", count=5)
+        # Feedback and stock need no snapshot.
+        assert (await client.record_feedback([Feedback("anna", "tea")])).accepted == 1
+        assert (await client.update_items({"tea": False})).unknown_count == 1
+        publish(tmp_path, "v1")
+
+        async def serving() -> bool:
+            return await state(SERVICE) == health_pb2.HealthCheckResponse.SERVING
+
+        await until(serving)
+        assert await state("") == health_pb2.HealthCheckResponse.SERVING
+        assert (await client.recall("anyone", count=5)).candidates
+
+
+async def test_reflection_lists_the_services(running: Service) -> None:
+    _, worker = running
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{worker.port}") as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[no-untyped-call]
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = [a async for a in stub.ServerReflectionInfo(iter([request]))]
+    assert {SERVICE, "grpc.health.v1.Health"} <= {s.name for s in answer.list_services_response.service}
+
+
+async def test_snapshots_are_swapped_under_load_without_a_failed_call(running: Service, directory: Path) -> None:
+    client, _ = running
+    seen: list[str] = []
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        while not stop.is_set():
+            seen.append((await client.recall("anyone", count=10)).snapshot)
+
+    async def answered() -> bool:
+        return bool(seen)
+
+    callers = [asyncio.create_task(load()) for _ in range(4)]
+    await until(answered)
+    assert set(seen) == {"v1"}
+    for version in ("v2", "v1", "v2"):
+        await asyncio.to_thread(publish, directory, version)
+
+        async def serves(version: str = version) -> bool:
+            # A call of its own, too: one of the callers' may begin before the swap and end after it.
+            return seen[-1] == version == (await client.recall("anyone", count=10)).snapshot
+
+        await until(serves)
+    stop.set()
+    await asyncio.gather(*callers)
+    assert set(seen) == {"v1", "v2"}
+    assert (await client.recall("anyone", count=10)).snapshot == "v2"
+
+
+async def test_a_bad_snapshot_is_refused_the_old_one_stays_and_a_good_one_follows(
+    running: Service, directory: Path
+) -> None:
+    client, worker = running
+    damage(directory / "snapshots" / "v2")
+    # Past the publication's own checks: damage between publishing and opening.
+    (directory / "snapshots" / ".link").symlink_to("v2")
+    (directory / "snapshots" / ".link").replace(directory / "snapshots" / layout.CURRENT)
+
+    async def refused() -> bool:
+        return "SHA-256" in read_statuses(directory / "state" / "workers")[0].error
+
+    await until(refused)
+    assert (await client.recall("anyone", count=5)).snapshot == "v1"
+    assert read_statuses(directory / "state" / "workers")[0].version == "v1"
+    assert scrape(await metrics(worker), "serendipity_snapshot_swaps_total")['{outcome="refused"}'] == 1.0
+    publish(directory, "v1")
+
+    async def content() -> bool:
+        return read_statuses(directory / "state" / "workers")[0].error == ""
+
+    await until(content)
+
+
+async def test_the_callers_request_id_comes_back(running: Service) -> None:
+    _, worker = running
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{worker.port}") as channel:
+        stub = channel_pb2_grpc.SerendipityChannelStub(channel)  # type: ignore[no-untyped-call]
+        call = stub.Recall(channel_pb2.RecallRequest(user_id="a", count=1), metadata=(("x-request-id", "mine-7"),))
+        await call
+        assert dict(await call.trailing_metadata())["x-request-id"] == "mine-7"
+        call = stub.Recall(channel_pb2.RecallRequest(user_id="a", count=1), metadata=(("x-request-id", "bad id"),))
+        await call
+        assert len(dict(await call.trailing_metadata())["x-request-id"]) == 32
+    client, _ = running
+    with pytest.raises(ClientError) as caught:
+        await client.recall("", request_id="refused-7")
+    assert caught.value.request_id == "refused-7"
+
+
+async def test_the_metrics_tell_what_was_answered(running: Service, small_world: SmallWorld) -> None:
+    client, worker = running
+    await client.recall(small_world.user_ids[0], count=10)
+    with pytest.raises(InvalidRequest):
+        await client.recall("", count=10)
+    await client.record_feedback([Feedback("anna", "tea", event_id="1"), Feedback("anna", "tea", event_id="1")])
+    await client.update_items({"tea": False})
+    text = await metrics(worker)
+    requests = scrape(text, "serendipity_requests_total")
+    assert requests['{code="OK",method="Recall"}'] == 1.0
+    assert requests['{code="INVALID_ARGUMENT",method="Recall"}'] == 1.0
+    assert sum(scrape(text, "serendipity_novel_candidates_total").values()) == 10.0
+    returned = {k: v for k, v in scrape(text, "serendipity_candidates_total").items() if 'step="returned"' in k}
+    assert sum(returned.values()) == 10.0
+    assert scrape(text, "serendipity_degraded_answers_total")[""] == 1.0
+    assert scrape(text, "serendipity_stage_seconds_count")['{stage="hydrate"}'] == 1.0
+    assert scrape(text, "serendipity_interests_age_seconds_count")[""] == 1.0
+    assert '{filter="novelty"}' in scrape(text, "serendipity_removed_candidates_total")
+    feedback = scrape(text, "serendipity_feedback_events_total")
+    assert (feedback['{outcome="accepted"}'], feedback['{outcome="duplicate"}']) == (1.0, 1.0)
+    assert scrape(text, "serendipity_serving_log_dropped_total")[""] == 0.0
+    assert scrape(text, "serendipity_availability_generation")[""] == 1.0
+    (labels,) = scrape(text, "serendipity_snapshot_info")
+    assert 'version="v1"' in labels
+
+
+async def test_what_was_served_is_in_the_log_once_the_worker_has_ended(
+    directory: Path, small_world: SmallWorld
+) -> None:
+    async with service(server_settings(directory), channel_settings()) as (client, _):
+        result = await client.recall(
+            small_world.user_ids[0], count=5, experiment_tag="b", recent_events=[RecentEvent("nothing known", "view")]
+        )
+    (record,) = read_serving_log(directory / "state" / "serving_log")
+    assert record.response.recall_id == result.recall_id
+    assert record.experiment_tag == "b"
+    assert list(record.response.item_ids) == [candidate.item_id for candidate in result.candidates]
+    assert record.response.reasons
+    assert not result.message.reasons
+
+
+async def test_feedback_of_another_shards_user_is_refused_and_recall_says_so(directory: Path) -> None:
+    async with service(server_settings(directory, shard=0, num_shards=2), channel_settings()) as (client, _):
+        recorded = await client.record_feedback([Feedback(f"user-{i}", "tea") for i in range(20)])
+        assert 0 < recorded.accepted < 20
+        foreign = f"user-{recorded.rejected[0].index}"
+        assert recorded.rejected[0].reason == "user_id: belongs to shard 1, this host is shard 0"
+        assert "not_owner" in [code for code, _, _ in (await client.recall(foreign, count=5)).warnings]

@@ -1,0 +1,174 @@
+"""The serving log: everything appended can be read back, torn tails are skipped, files end and go."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import proto
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serendipity.channel.recall.query import NoveltyPolicy, RecallQuery, Source
+from serendipity.channel.recall.recalled import Reason, Recalled, StageTimes, Versions
+from serendipity.channel.state.serving_log import Rotation, Served, ServingLog, read_serving_log
+from serendipity.v1 import channel_pb2, records_pb2
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def answer(user: str, count: int = 2) -> Served:
+    recalled = Recalled(
+        recall_id=f"recall-of-{user}",
+        item_ids=tuple(f"item-{i}" for i in range(count)),
+        scores=np.linspace(0.9, 0.1, count, dtype=np.float32),
+        sources=np.full(count, Source.COLLABORATIVE, np.int8),
+        relevance=np.zeros(count, np.float32),
+        unexpectedness=np.ones(count, np.float32),
+        category_indexes=np.zeros(count, np.int32),
+        categories=("tea",),
+        reasons=(Reason(Source.COLLABORATIVE, "", "", "", "like yours", 1.0),),
+        reason_indexes=np.zeros(count, np.int32),
+        all_reason_indexes=np.zeros(count, np.int32),
+        all_reason_offsets=np.arange(count + 1, dtype=np.int32),
+        feature_names=("rank",),
+        features=np.zeros((count, 1), np.float32),
+        warnings=(),
+        source_outcomes=(),
+        filter_outcomes=(),
+        degraded_reasons=(),
+        versions=Versions("v1", "tower", "c1", 0),
+        times=StageTimes(),
+    )
+    query = RecallQuery(user_id=user, count=count, now=0, experiment_tag="b", novelty_policy=NoveltyPolicy.STRICT)
+    return Served(1_700_000_000.5, query, recalled)
+
+
+def users(directory: Path) -> list[str]:
+    return [record.user_id for record in read_serving_log(directory)]
+
+
+def test_an_answer_is_kept_with_its_reasons_though_nobody_asked_for_them(tmp_path: Path) -> None:
+    log = ServingLog(tmp_path)
+    log.append(answer("anna"))
+    log.close()
+    (record,) = read_serving_log(tmp_path)
+    assert record.user_id == "anna"
+    assert record.experiment_tag == "b"
+    assert record.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT
+    assert record.time.ToMilliseconds() == 1_700_000_000_500
+    assert record.response.recall_id == "recall-of-anna"
+    assert list(record.response.item_ids) == ["item-0", "item-1"]
+    assert record.response.reasons[0].text == "like yours"
+
+
+def test_files_end_at_their_size_and_are_read_in_order(tmp_path: Path) -> None:
+    log = ServingLog(tmp_path, rotation=Rotation(max_file_bytes=1_000), clock=Clock())
+    for i in range(50):
+        log.append(answer(f"user-{i}"))
+    log.close()
+    assert len(list(tmp_path.iterdir())) > 5
+    assert users(tmp_path) == [f"user-{i}" for i in range(50)]
+
+
+def test_old_files_go_and_other_workers_files_stay(tmp_path: Path) -> None:
+    log = ServingLog(tmp_path, worker=1)
+    log.append(answer("of another worker"))
+    log.close()
+    log = ServingLog(tmp_path, worker=0, rotation=Rotation(max_file_bytes=1, max_total_bytes=1_500), clock=Clock())
+    for i in range(20):
+        log.append(answer(f"user-{i}"))
+    log.close()
+    kept = users(tmp_path)
+    assert "of another worker" in kept
+    assert "user-19" in kept
+    assert "user-0" not in kept
+    assert sum(path.stat().st_size for path in tmp_path.glob("*-w0-*")) <= 3_000
+
+
+def test_a_files_age_ends_it(tmp_path: Path) -> None:
+    clock = Clock()
+    log = ServingLog(tmp_path, rotation=Rotation(max_file_seconds=0.0), clock=clock)
+    log.append(answer("first"))
+    log.close()
+    clock.now += 1
+    log = ServingLog(tmp_path, rotation=Rotation(max_file_seconds=0.0), clock=clock)
+    log.append(answer("second"))
+    log.close()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_answers_never_wait_for_the_log(tmp_path: Path) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    class SlowClock(Clock):
+        def __call__(self) -> float:
+            writing.set()
+            go_on.wait(10)
+            return self.now
+
+    dropped: list[int] = []
+    log = ServingLog(tmp_path, capacity=3, on_drop=dropped.append, clock=SlowClock())
+    assert log.append(answer("held"))
+    assert writing.wait(10)
+    kept = [log.append(answer(f"user-{i}")) for i in range(5)]
+    assert kept == [True, True, True, False, False]
+    go_on.set()
+    log.close()
+    assert sum(dropped) == 2
+    assert users(tmp_path) == ["held", "user-0", "user-1", "user-2"]
+    assert not log.append(answer("after close"))
+
+
+def test_a_disk_that_refuses_costs_records_and_nothing_else(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    dropped: list[int] = []
+    log = ServingLog(directory, on_drop=dropped.append)
+    directory.rmdir()
+    log.append(answer("lost"))
+    log.close()
+    assert dropped == [1]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    directory = tmp_path_factory.mktemp("log")
+    log = ServingLog(directory)
+    for i in range(4):
+        log.append(answer(f"user-{i}"))
+    log.close()
+    (path,) = directory.iterdir()
+    return path.read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_file_torn_anywhere_gives_its_whole_records(written: bytes, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(written)))
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / "1.log").write_bytes(written[:cut])
+        (Path(directory) / "2.log").write_bytes(written)
+        found = users(Path(directory))
+    whole = found[:-4]
+    assert whole == [f"user-{i}" for i in range(len(whole))]
+    assert found[-4:] == [f"user-{i}" for i in range(4)]
+    with tempfile.TemporaryFile() as rest:
+        for record in range(len(whole) + 1):
+            proto.serialize_length_prefixed(answer(f"user-{record}").to_record(), rest)  # type: ignore[arg-type]
+        assert len(whole) == 4 or rest.tell() > cut
+
+
+def test_records_are_plain_length_delimited_messages(written: bytes) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(written)
+        file.seek(0)
+        record = proto.parse_length_prefixed(records_pb2.ServingRecord, file)  # type: ignore[arg-type]
+    assert record.user_id == "user-0"
