@@ -9,144 +9,31 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import grpc
-import tritonclient.grpc as triton_grpc
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
-from serendipity.channel.nearline.triton_models import tensor
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
-from serendipity.tools import pinned_models, placement
-from serendipity.tools.pinned_models import PinnedModel, ServingPlan
+from serendipity.tools.serving.deployment import DeployError, deploy, load, retained_models, unload_unused
+from serendipity.tools.serving.kinds import TEXT_ENCODER, InterestGptBackend, Serving, TowerBackend
+from serendipity.tools.serving.repository import install
+from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
 
 
-class DeployError(Exception):
-    """A model on Triton is not what the snapshot pins: names the model, what was found and what was expected."""
-
-
-def deploy(
-    snapshot_dir: Path,
-    models_dir: Path,
-    url: str,
-    publish: Callable[[str], None],
-    *,
-    build_dir: Path | None = None,
-    plan: ServingPlan = pinned_models.AS_SERVED_HERE,
-    timeout: float = 120.0,
-) -> str:
-    """Place, load, check and publish; return the snapshot's version.
-
-    snapshot_dir: snapshots/<version>. models_dir: Triton's model repository, as this machine sees it. url: Triton's
-    gRPC host:port. publish: makes a version the wanted one; called only when the models it pins answer.
-    build_dir: holds the trainings of the models that the snapshot pins; None where they are in the repository
-    already. plan: how Triton runs them. timeout: seconds per call to Triton.
-
-    Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
-    """
-    manifest = layout.read_manifest(snapshot_dir)
-    if build_dir is not None:
-        pinned_models.place_pinned(manifest, build_dir, models_dir, plan)
-    for model in pinned_models.pinned_models(manifest):
-        load(url, model, timeout)
-    publish(manifest.version)
-    return manifest.version
-
-
-def load(url: str, model: PinnedModel, timeout: float = 120.0) -> None:
-    """Load a model, and see that it is the one that is pinned and answers.
-
-    Loads it (EXPLICIT model control), an engine behind it first, waits until it is ready, compares the parameters it
-    reports, and asks it one question, which also warms it up. Raises DeployError.
-    """
-    name, where = model.name, f"{model.name} on Triton at {url}"
-    client = triton_grpc.InferenceServerClient(url)
-    try:
-        engine = name + placement.ENGINE_SUFFIX
-        if engine in {entry.name for entry in client.get_model_repository_index(client_timeout=timeout).models}:
-            client.load_model(engine, client_timeout=timeout)
-        client.load_model(name, client_timeout=timeout)
-        if not client.is_model_ready(name, client_timeout=timeout):
-            raise DeployError(f"{name}: not ready on Triton at {url} after it was loaded")
-        parameters = client.get_model_config(name, client_timeout=timeout).config.parameters
-        for field, expected in model.reported.items():
-            found = parameters[field].string_value if field in parameters else "none"
-            if found != expected:
-                raise DeployError(f"{where}: {field}: found {found}, expected {expected}")
-        question = [tensor(key, values) for key, values in model.question.items()]
-        result = client.infer(name, question, client_timeout=timeout)
-    except triton_grpc.InferenceServerException as error:
-        raise DeployError(f"{name}: Triton at {url} refused it: {error.message()}") from error
-    finally:
-        client.close()
-    answers = {output: result.as_numpy(output) for output in model.outputs}
-    for output, values in answers.items():
-        if values is None:
-            raise DeployError(f"{where}: {output}: found no output")
-    try:
-        model.check(answers)
-    except (pinned_models.AnswerError, ValueError) as error:
-        raise DeployError(f"{where}: {error}") from error
-
-
-def load_text_encoder(url: str, timeout: float = 120.0) -> None:
-    """Load the text encoder and see that it is ready. Raises DeployError."""
-    client = triton_grpc.InferenceServerClient(url)
-    try:
-        client.load_model(placement.TEXT_ENCODER, client_timeout=timeout)
-        if not client.is_model_ready(placement.TEXT_ENCODER, client_timeout=timeout):
-            raise DeployError(f"{placement.TEXT_ENCODER}: not ready on Triton at {url} after it was loaded")
-    except triton_grpc.InferenceServerException as error:
-        raise DeployError(f"{placement.TEXT_ENCODER}: Triton at {url} refused it: {error.message()}") from error
-    finally:
-        client.close()
-
-
-def retained_models(snapshots_root: Path) -> set[str]:
-    """Names of the models that the retained snapshots pin.
-
-    Raises SnapshotError when a manifest cannot be read: then nobody knows what it pins.
-    """
-    snapshots = (path for path in snapshots_root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    manifests = [layout.read_manifest(path) for path in snapshots]
-    return {model.name for manifest in manifests for model in pinned_models.pinned_models(manifest)}
-
-
-def unload_unused(url: str, pinned: Collection[str], timeout: float = 120.0) -> list[str]:
-    """Unload the models that a snapshot can pin and no retained one does, and return their names.
-
-    Raises DeployError.
-    """
-    client = triton_grpc.InferenceServerClient(url)
-    try:
-        index = client.get_model_repository_index(client_timeout=timeout).models
-        loaded = {model.name for model in index if model.state == "READY"}
-        unused = sorted(
-            name
-            for name in loaded
-            if name.startswith(pinned_models.PREFIXES) and name.removesuffix(placement.ENGINE_SUFFIX) not in pinned
-        )
-        for name in unused:
-            client.unload_model(name, client_timeout=timeout)
-    except triton_grpc.InferenceServerException as error:
-        raise DeployError(f"Triton at {url}: {error.message()}") from error
-    finally:
-        client.close()
-    return unused
-
-
-def publish_over(address: str, timeout: float = 60.0) -> Callable[[str], None]:
+def publish_over(address: str) -> Callable[[str], None]:
     """Give a function that publishes a version through the admin service at `address` (host:port)."""
 
     def publish(version: str) -> None:
         with grpc.insecure_channel(address) as channel:
             stub = admin_pb2_grpc.SerendipityAdminStub(channel)  # type: ignore[no-untyped-call]
             try:
-                stub.PublishSnapshot(admin_pb2.PublishSnapshotRequest(version=version), timeout=timeout)
+                stub.PublishSnapshot(admin_pb2.PublishSnapshotRequest(version=version), timeout=60.0)
             except grpc.RpcError as error:
                 raise DeployError(f"{version}: the admin service at {address} refused it: {error.details()}") from error
 
@@ -185,7 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", type=Path, metavar="DIR", help="Triton's repository (default: models/ of the build)"
     )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
-    parser.add_argument("--backend", choices=placement.BACKENDS, default="python", help="Triton backend of the tower")
+    parser.add_argument(
+        "--backend", choices=get_args(TowerBackend), default="python", help="Triton backend of the tower"
+    )
     parser.add_argument(
         "--instances", type=int, metavar="N", help="instances of tower and encoders (default: as checked in)"
     )
@@ -197,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--coevolution-threads", type=int, metavar="N", help="threads of Novelty and Relevance LLM each, likewise"
     )
     parser.add_argument(
-        "--interest-gpt-backend", choices=placement.INTEREST_GPT_BACKENDS, default="python", help="what runs it"
+        "--interest-gpt-backend", choices=get_args(InterestGptBackend), default="python", help="what runs it"
     )
     parser.add_argument(
         "--models-in-triton", type=Path, metavar="DIR", help="with vllm: --models as Triton sees it (default: as here)"
@@ -215,22 +104,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Deploy, saying what is done; returns 1 when a step fails."""
     snapshots, models = args.build / "snapshots", args.models or args.build / "models"
+    publish = publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate)
     try:
-        instances = placement.Instances(args.instances, args.gpu)
+        serving = Serving(
+            tower_backend=args.backend,
+            instances=args.instances,
+            gpu=args.gpu,
+            interest_gpt_backend=args.interest_gpt_backend,
+            interest_gpt_threads=args.interest_gpt_threads,
+            coevolution_threads=args.coevolution_threads,
+            models_in_triton=args.models_in_triton,
+            tensor_parallel=args.tensor_parallel,
+        )
         version = args.version or newest(snapshots)
         if args.text_encoder:
-            print(f"placed {placement.place_text_encoder(args.text_encoder, models, instances)}")
-            load_text_encoder(args.triton, args.timeout)
-        deploy(
-            snapshots / version,
-            models,
-            args.triton,
-            publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate),
-            build_dir=args.build,
-            plan=_plan(args, instances),
-            timeout=args.timeout,
-        )
-    except (DeployError, placement.PlacementError, layout.SnapshotError, PublicationRefused) as error:
+            encoder = TEXT_ENCODER.trained(args.text_encoder, serving)
+            install(encoder, args.text_encoder, models)
+            print(f"placed {encoder.name}")
+            load(args.triton, encoder, args.timeout)
+        deploy(snapshots / version, args.build, models, args.triton, publish, serving, args.timeout)
+    except (DeployError, PlacementError, layout.SnapshotError, PublicationRefused) as error:
         print(f"serendip deploy: {error}\nWhat was published before stays.", file=sys.stderr)
         return 1
     print(f"published {version}")
@@ -242,13 +135,3 @@ def run(args: argparse.Namespace) -> int:
             print(f"serendip deploy: {version} is published, but unused models stay loaded: {error}", file=sys.stderr)
             return 1
     return 0
-
-
-def _plan(args: argparse.Namespace, instances: placement.Instances) -> ServingPlan:
-    engine = placement.VllmEngine(args.models_in_triton, args.tensor_parallel)
-    return ServingPlan(
-        args.backend,
-        instances,
-        placement.Serving(args.interest_gpt_backend, args.gpu, args.interest_gpt_threads, engine),
-        placement.LanguageModelServing(args.gpu, args.coevolution_threads),
-    )

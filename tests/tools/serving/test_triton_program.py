@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.tools import triton_program
-from serendipity.tools.triton_program import TritonError, find_program, missing_libraries, packaged_program
+from serendipity.tools.serving import triton_program
+from serendipity.tools.serving.triton_program import TritonError, find_program, missing_libraries, packaged_program
 
 
 def test_an_installed_tritonserver_is_used_as_it_is() -> None:

@@ -1,0 +1,1 @@
+"""Trained models on NVIDIA Triton: placed in a deployment repository, loaded, asked, unloaded; and Triton itself."""

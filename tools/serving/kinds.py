@@ -1,0 +1,368 @@
+"""The kinds of models that Triton runs: what is placed of each, what it must report, what it is asked, what it answers.
+
+Everything that tells one kind from another stands here, and the table of those that snapshots pin at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity import features
+from serendipity.groups import model as group_model
+from serendipity.groups import prompt as group_prompt
+from serendipity.interests import answer, prompt
+from serendipity.interests import model as interest_model
+from serendipity.novelty import Clicks
+from serendipity.tools.serving import trainings
+from serendipity.tools.serving.trainings import PlacementError
+from serendipity.v1 import records_pb2
+
+TowerBackend = Literal["python", "onnxruntime"]
+InterestGptBackend = Literal["python", "vllm"]
+
+Check = Callable[[NDArray[Any]], None]
+"""Raises ValueError for an output that is no answer, saying what was found and what was expected."""
+
+ENGINE_SUFFIX = "_engine"
+"""What follows the name of an InterestGPT in that of the vLLM model behind it."""
+
+_INTEREST_GPT = "model_repo/interest_gpt/1"
+_LLM_CODE = (f"{_INTEREST_GPT}/prompts.py", f"{_INTEREST_GPT}/python_backend.py", f"{_INTEREST_GPT}/weights.py")
+_INSTRUCTIONS = "instructions.txt"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How Triton runs what is placed. Raises PlacementError for numbers below 1.
+
+    instances: of the user tower and the encoders, per GPU where gpu is true, else in all; None: as checked in. A
+    language model has one instance, which holds all of it. …_threads: of a language model under the Python backend on
+    CPUs; None: as checked in. interest_gpt_backend: "vllm" places an engine, <name>_engine, and in front of it a model
+    that is asked as the other is. models_in_triton: with vllm, the deployment repository as Triton sees it; None: as
+    here. tensor_parallel: with vllm, GPUs the engine is spread over.
+    """
+
+    tower_backend: TowerBackend = "python"
+    instances: int | None = None
+    gpu: bool = False
+    interest_gpt_backend: InterestGptBackend = "python"
+    interest_gpt_threads: int | None = None
+    coevolution_threads: int | None = None
+    models_in_triton: Path | None = None
+    tensor_parallel: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("instances", "interest_gpt_threads", "coevolution_threads"):
+            found = getattr(self, name)
+            if found is not None and found < 1:
+                raise PlacementError(f"{name}: found {found}, expected at least 1")
+
+
+AS_CHECKED_IN = Serving()
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One model on Triton: how it is placed, and how it shows that it is the one that is meant and works.
+
+    source: of model_repo, whose code and configuration it has. files: of its version, by path, what is copied or
+    written beside the code, given the directory of its training and the deployment repository; raises PlacementError.
+    modules: of this package, placed beside the code. reported: parameters that it is placed with and must report, the
+    fingerprint first; parameters: further ones. question: inputs of one row that any model of its kind can answer.
+    answer: checks of outputs. sizes: of tensors, without the batch dimension, where they are not the question's.
+    warm_up: with zeros, for one user and for a full batch. engine: the model behind it. None: as checked in.
+    """
+
+    name: str
+    source: str
+    files: Callable[[Path, Path], Mapping[str, Path | str]]
+    modules: Sequence[str] = ()
+    reported: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    question: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    answer: Mapping[str, Check] = field(default_factory=dict)
+    sizes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    warm_up: bool = False
+    max_batch: int | None = None
+    instances: int | None = None
+    gpu: bool = False
+    engine: ServedModel | None = None
+
+
+def user_tower(spec: records_pb2.TowerSpec, dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
+    """The user tower, asked for a user without history and with one interest. dim: of the item vectors."""
+    assembler, one_interest = features.FeatureAssembler.from_spec(spec), np.zeros((1, spec.interest_dim), np.float32)
+    no_clicks, no_history = Clicks.empty(), features.LongHistory.empty()
+    asked = assembler.assemble(no_clicks, no_history, assembler.encode_profile({}), one_interest, now=0)
+
+    def files(training: Path, _: Path) -> dict[str, Path | str]:
+        if serving.gpu and serving.tower_backend == "python":
+            return {trainings.TOWER_PROGRAM: training / trainings.TOWER_PROGRAM}
+        name = trainings.TOWER_ONNX if serving.tower_backend == "python" else "model.onnx"
+        return {name: trainings.onnx_tower(training, spec.fingerprint)}
+
+    return ServedModel(
+        spec.model_name,
+        "user_tower" if serving.tower_backend == "python" else "user_tower_onnx",
+        files,
+        reported={"fingerprint": spec.fingerprint},
+        question=asked.arrays(),
+        answer={features.OUTPUT_NAME: partial(_expect_finite, (1, 2, dim))},
+        # As many interests as a request has.
+        sizes={"interests": (-1, spec.interest_dim), features.OUTPUT_NAME: (-1, dim)},
+        warm_up=True,
+        instances=serving.instances,
+        gpu=serving.gpu,
+    )
+
+
+def text_encoder(dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
+    """The text encoder, asked to embed a text. dim: of its embeddings."""
+    return ServedModel(
+        "text_encoder",
+        "text_encoder",
+        lambda training, _: _files(training, "encoder", "**/*"),
+        question={"texts": _cell("a text")},
+        answer={"embeddings": partial(_expect_finite, (1, dim))},
+        sizes={"embeddings": (dim,)},
+        instances=serving.instances,
+        gpu=serving.gpu,
+    )
+
+
+def interest_gpt(spec: records_pb2.InterestGptSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
+    """InterestGPT, asked for the interests of a user of whom nothing is known."""
+    reported = ("fingerprint", "base", "prompt_style", "max_prompt_tokens", "max_new_tokens")
+
+    def files(training: Path, _: Path) -> dict[str, Path | str]:
+        categories = trainings.read_categories(training / interest_model.CATEGORIES)
+        schema = answer.answer_schema(categories, spec.num_interests, spec.answer_fields or answer.FIELDS)
+        texts = {"answer_schema.json": json.dumps(schema, ensure_ascii=False), _INSTRUCTIONS: prompt.INSTRUCTIONS}
+        return {**texts, **_files(training, "model")}
+
+    in_python = ServedModel(
+        spec.model_name,
+        "interest_gpt",
+        files,
+        ("interests/constraint.py",),
+        reported={name: str(getattr(spec, name)) for name in reported},
+        parameters={"threads": serving.interest_gpt_threads},
+        question={interest_model.PROMPT: _cell(prompt.render(prompt.UserFacts(), _style(spec)))},
+        answer={interest_model.ANSWER: _expect_interests},
+        max_batch=spec.max_batch,
+        gpu=serving.gpu,
+    )
+    if serving.interest_gpt_backend == "python":
+        return in_python
+    return replace(
+        in_python,
+        source="interest_gpt_vllm",
+        modules=(f"{_INTEREST_GPT}/exchange.py", *_LLM_CODE),
+        parameters={"engine": spec.model_name + ENGINE_SUFFIX},
+        gpu=False,
+        engine=_vllm_engine(spec, serving),
+    )
+
+
+def _vllm_engine(spec: records_pb2.InterestGptSpec, serving: Serving) -> ServedModel:
+    """The vLLM model; it reads the weights that lie with the model in front of it, which alone asks it."""
+
+    def files(_: Path, models: Path) -> dict[str, str]:
+        repository = serving.models_in_triton or models.resolve()
+        arguments = {
+            "model": str(repository / spec.model_name / "1" / "model"),
+            "max_model_len": spec.max_prompt_tokens + spec.max_new_tokens,
+            "tensor_parallel_size": serving.tensor_parallel,
+            "gpu_memory_utilization": 0.85,
+            # Every prompt of the chat style begins with the same instructions.
+            "enable_prefix_caching": True,
+            # llguidance, as under the Python backend; it obeys the white space that the schema asks for.
+            "structured_outputs_config": {"backend": "guidance"},
+        }
+        return {"model.json": json.dumps(arguments, indent=2)}
+
+    return ServedModel(spec.model_name + ENGINE_SUFFIX, "interest_gpt_vllm_engine", files)
+
+
+def group_encoder(spec: records_pb2.GroupSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
+    """The group encoder, asked for the group of a user without history."""
+    return ServedModel(
+        spec.model_name,
+        "group_encoder",
+        lambda training, _: {group_model.GROUP_ENCODER: training / group_model.GROUP_ENCODER},
+        ("model_repo/user_tower/1/exported_program.py",),
+        reported={"fingerprint": spec.fingerprint},
+        question={
+            group_model.SEQUENCE: np.zeros((1, spec.sequence_length), np.int64),
+            group_model.PROFILE: np.zeros((1, max(1, len(spec.profile_fields))), np.int32),
+        },
+        answer={
+            group_model.CSID: partial(_expect_within, (1, spec.num_quantizers), 0, spec.codebook_size - 1),
+            group_model.GROUP_ID: partial(_expect_within, (1, 1), 1, spec.num_groups),
+        },
+        sizes={group_model.CSID: (spec.num_quantizers,)},
+        warm_up=True,
+        max_batch=spec.max_batch,
+        instances=serving.instances,
+        gpu=serving.gpu,
+    )
+
+
+def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
+    """The Novelty LLM, asked for one category for a user of whom nothing is known."""
+
+    def files(training: Path, _: Path) -> dict[str, Path | str]:
+        weights = training / group_model.NOVELTY
+        categories = trainings.read_categories(weights / group_model.CATEGORIES)
+        answers = [group_prompt.answer(category, _style(spec)) for category in categories]
+        texts = {"answers.json": json.dumps(answers, ensure_ascii=False)}
+        return {**texts, _INSTRUCTIONS: group_prompt.NOVELTY_INSTRUCTIONS, **_files(weights, "model")}
+
+    return ServedModel(
+        spec.novelty_model_name,
+        "novelty_llm",
+        files,
+        (*_LLM_CODE, "groups/decoding.py", "groups/category_trie.py"),
+        reported=_reported_by_llm(spec, spec.novelty_fingerprint),
+        parameters={"threads": serving.coevolution_threads},
+        question={
+            group_model.PROMPT: _cell(group_prompt.novelty_prompt("", [], _style(spec))),
+            group_model.COUNT: np.ones((1, 1), np.int32),
+        },
+        answer={group_model.PROPOSALS: _expect_one_category},
+        max_batch=spec.max_batch,
+        gpu=serving.gpu,
+    )
+
+
+def relevance_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
+    """The Relevance LLM, asked about a candidate for a user of whom nothing is known."""
+
+    def files(training: Path, _: Path) -> dict[str, Path | str]:
+        weights = _files(training / group_model.RELEVANCE, "model")
+        return {_INSTRUCTIONS: group_prompt.RELEVANCE_INSTRUCTIONS, **weights}
+
+    return ServedModel(
+        spec.relevance_model_name,
+        "relevance_llm",
+        files,
+        (*_LLM_CODE, "groups/decoding.py"),
+        reported=_reported_by_llm(spec, spec.relevance_fingerprint),
+        parameters={"threads": serving.coevolution_threads},
+        question={group_model.PROMPT: _cell(group_prompt.relevance_prompt("", [], "", _style(spec)))},
+        answer={group_model.SCORE: partial(_expect_finite, (1, 1))},
+        max_batch=spec.max_batch,
+        gpu=serving.gpu,
+    )
+
+
+def _files(source: Path, target: str, pattern: str = "*") -> dict[str, Path]:
+    """Files to be placed in the directory `target`, hidden ones apart.
+
+    Directories beside a language model are what it was trained on and checkpoints: none of Triton's business.
+    """
+    paths = {path.relative_to(source): path for path in source.glob(pattern) if path.is_file()}
+    return {f"{target}/{name}": paths[name] for name in paths if not any(part[0] == "." for part in name.parts)}
+
+
+def _reported_by_llm(spec: records_pb2.CoevolutionSpec, fingerprint: str) -> dict[str, str]:
+    shared = {name: str(getattr(spec, name)) for name in ("base", "prompt_style", "max_prompt_tokens")}
+    return {"fingerprint": fingerprint, **shared}
+
+
+def _style(spec: records_pb2.InterestGptSpec | records_pb2.CoevolutionSpec) -> prompt.PromptStyle:
+    return "chat" if spec.prompt_style == "chat" else "compact"
+
+
+def _cell(text: str) -> NDArray[np.object_]:
+    return np.array([[text.encode()]], np.object_)
+
+
+def _expect_finite(shape: tuple[int, ...], values: NDArray[Any]) -> None:
+    if values.shape != shape:
+        raise ValueError(f"found shape {values.shape}, expected {shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("found numbers that are not finite, expected finite ones")
+
+
+def _expect_within(shape: tuple[int, ...], least: int, most: int, values: NDArray[Any]) -> None:
+    _expect_finite(shape, values)
+    if not ((values >= least) & (values <= most)).all():
+        raise ValueError(f"found {values.tolist()}, expected {least} … {most}")
+
+
+def _expect_interests(values: NDArray[Any]) -> None:
+    text, opening = values.item().decode("utf-8", "replace"), answer.write_answer([]).removesuffix("]}")
+    if not text.startswith(opening):
+        raise ValueError(f"found {text[:60]!r}, expected {opening} …")
+
+
+def _expect_one_category(values: NDArray[Any]) -> None:
+    found = json.loads(values.item())
+    if not isinstance(found, list) or len(found) != 1:
+        raise ValueError(f"found {str(found)[:60]!r}, expected one category")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model.
+
+    prefix: how the names of its models begin; the fingerprint follows. training: directory of a build that has it.
+    trained: the model of such a directory; raises PlacementError. pinned: the model of a manifest; None where it pins
+    none, as one that is older than the kind.
+    """
+
+    prefix: str
+    training: str
+    trained: Callable[[Path, Serving], ServedModel]
+    pinned: Callable[[records_pb2.Manifest], ServedModel | None]
+
+
+USER_TOWER = Kind(
+    features.TOWER_MODEL_PREFIX,
+    "towers",
+    lambda training, serving: user_tower(*trainings.read_tower(training), serving),
+    lambda manifest: user_tower(manifest.tower, manifest.vector_index.dim),
+)
+INTEREST_GPT = Kind(
+    interest_model.MODEL_PREFIX,
+    "interest_gpt",
+    lambda training, serving: interest_gpt(trainings.read_interest_gpt(training), serving),
+    lambda manifest: interest_gpt(manifest.interest_gpt) if manifest.HasField("interest_gpt") else None,
+)
+GROUP_ENCODER = Kind(
+    group_model.GROUP_ENCODER_PREFIX,
+    "groups",
+    lambda training, serving: group_encoder(trainings.read_groups(training), serving),
+    lambda manifest: group_encoder(manifest.groups) if manifest.HasField("groups") else None,
+)
+NOVELTY_LLM = Kind(
+    group_model.NOVELTY_PREFIX,
+    "coevolution",
+    lambda training, serving: novelty_llm(trainings.read_coevolution(training), serving),
+    lambda manifest: novelty_llm(manifest.coevolution) if manifest.HasField("coevolution") else None,
+)
+RELEVANCE_LLM = Kind(
+    group_model.RELEVANCE_PREFIX,
+    "coevolution",
+    lambda training, serving: relevance_llm(trainings.read_coevolution(training), serving),
+    lambda manifest: relevance_llm(manifest.coevolution) if manifest.HasField("coevolution") else None,
+)
+PINNED = (USER_TOWER, INTEREST_GPT, GROUP_ENCODER, NOVELTY_LLM, RELEVANCE_LLM)
+"""The kinds that snapshots pin."""
+
+TEXT_ENCODER = Kind(
+    "text_encoder",
+    "text_encoder",
+    lambda training, serving: text_encoder(trainings.embedding_dimension(training), serving),
+    lambda _: None,
+)
+"""One for all snapshots: its models have no fingerprint."""
