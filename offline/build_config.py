@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from serendipity.offline.calibration import CalibrationConfig
 from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
 from serendipity.offline.coevolution.pco_config import PcoConfig
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.config import GroupsConfig
@@ -28,18 +29,14 @@ class BuildConfigError(BuilderError):
     """A build configuration cannot be read: names the file and every field that is wrong."""
 
 
-class ValidationConfig(BaseModel):
+class ValidationConfig(Configuration):
     """The replay that scores are calibrated on: of the clicks after the towers' first training's labels
     (towers.rows.label_window of all)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_users: Annotated[int, Field(ge=1)] = 4_000
     """Users replayed at most, sampled among those with a click in the period."""
     count: Annotated[int, Field(ge=1, le=1000)] = 100
     """Candidates asked for per user."""
-    seed: int = 20_240_601
-    """Seed of the sample."""
 
 
 class InterestGptConfig(DistillationConfig):
@@ -74,13 +71,11 @@ class BuildCoevolutionConfig(CoevolutionConfig):
     """How they then correct each other."""
 
 
-class BuildConfig(BaseModel):
+class BuildConfig(Configuration):
     """A whole build. In TOML, nested models are tables: [logs], [towers.trainer], [gate] ….
 
     Fields that only change how a snapshot is judged (canary, gate) do not make anything be built again.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     dataset: str = "complete-journey"
     """Name of a public data set, or a host's folder with events, items and users in Parquet."""

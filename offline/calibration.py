@@ -20,21 +20,20 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from serendipity.layout import hash_of
+from serendipity.offline.configuration import Configuration
 from serendipity.v1 import channel_pb2, records_pb2
 
 _TIE_BREAK = 1e-3
 """Relative rise of a curve beyond its outermost knots, over one range of scores: enough to keep the order."""
 
 
-class CalibrationConfig(BaseModel):
+class CalibrationConfig(Configuration):
     """How scores are calibrated."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     min_positives: Annotated[int, Field(ge=1)] = 100
     """Candidates with an interaction that a source needs for a curve of its own."""

@@ -79,7 +79,7 @@ def replay_for_calibration(
     *,
     max_users: int,
     count: int,
-    seed: int,
+    seed: int = 20_240_601,
     config: CalibrationConfig,
     advance: Advance = lambda _: None,
 ) -> CalibrationReplay:

@@ -1,10 +1,13 @@
-"""The house: what stands at the top, who may import whom, and that every field of the contract is explained."""
+"""The structure: what stands at the top, who may import whom, and that every field of the contract is explained."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -48,8 +51,37 @@ def test_what_is_installed_never_imports_the_benchmarks(room: str) -> None:
 
 
 def test_the_shared_definitions_import_neither_half() -> None:
-    for path in (ROOT / "protos" / "serendipity").glob("*.py"):
-        assert not [n for n in _imports(path) if n.startswith(("serendipity.channel", "serendipity.offline"))], path
+    shared = ROOT / "protos" / "serendipity"
+    # Not below the links: what stands there are the rooms themselves.
+    paths = [Path(place) / name for place, _, names in os.walk(shared) for name in names if name.endswith(".py")]
+    assert {shared / "layout.py", shared / "groups" / "decoding.py", shared / "interests" / "prompt.py"} <= set(paths)
+    rooms = ("serendipity.channel", "serendipity.offline", "serendipity.tools")
+    assert {str(path): name for path in paths for name in _imports(path) if name.startswith(rooms)} == {}
+
+
+def test_no_modules_of_the_channel_import_each_other_in_a_circle() -> None:
+    paths = {
+        ".".join(("serendipity", *p.relative_to(ROOT).with_suffix("").parts)): p
+        for p in (ROOT / "channel").rglob("*.py")
+    }
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    graph = {}
+    for module, path in modules.items():
+        named = _imports(path)
+        # What is imported from a module is named below it.
+        graph[module] = {name if name in modules else name.rpartition(".")[0] for name in named} & set(modules)
+    assert len(graph) > 50
+    TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("name", ["channel", "channel.errors", "offline", "offline.errors", "tools", "tools.cli"])
+def test_no_room_can_be_imported_a_second_time_from_the_root(name: str) -> None:
+    room = name.split(".")[0]
+    with pytest.raises(ImportError, match=rf"^{room}: would be a second copy, import serendipity\.{room}$"):
+        importlib.import_module(name)
+    assert not [loaded for loaded in sys.modules if loaded.split(".")[0] == room]
+    found = importlib.import_module(f"serendipity.{name}")
+    assert found.__name__ == f"serendipity.{name}"
 
 
 def test_the_client_needs_only_the_base_install() -> None:

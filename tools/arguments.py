@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 MAX_EXCLUDED = 10_000
 """Items that one request may exclude."""
@@ -36,6 +37,19 @@ def share(text: str) -> float:
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a share above 0 and below 1")
     return number
+
+
+def existing_directory(text: str) -> Path:
+    """Read the path of a directory that is there. Raises argparse.ArgumentTypeError."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: no such directory")
+    return path
+
+
+def add_build(parser: argparse._ActionsContainer, help: str = "build directory", **options: Any) -> None:
+    """Declare --build, a directory that is there."""
+    parser.add_argument("--build", type=existing_directory, metavar="DIR", help=help, **options)
 
 
 def new_directory(text: str) -> Path:

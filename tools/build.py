@@ -26,12 +26,14 @@ from serendipity.offline.build_config import BuildConfig, load_build_config
 from serendipity.offline.encoder import default_path
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.snapshot.gate import GateRefusedError
-from serendipity.tools import pipeline, placement
-from serendipity.tools.pinned_models import place_pinned
+from serendipity.tools import pipeline
 from serendipity.tools.quality_gate import quality_gate
+from serendipity.tools.serving.deployment import place, place_pinned
+from serendipity.tools.serving.kinds import TEXT_ENCODER
+from serendipity.tools.serving.trainings import PlacementError
 
 BUILD_ERRORS = (
-    BuilderError, ChannelError, GroupModelError, InterestGptError, layout.SnapshotError, placement.PlacementError,
+    BuilderError, ChannelError, GroupModelError, InterestGptError, layout.SnapshotError, PlacementError,
     ValidationError,
 )  # fmt: skip
 """What keeps a build from being finished, said in one line; the gate's refusal apart."""
@@ -90,7 +92,7 @@ def build_and_place(
     kept = out / "state" / "erasures"
 
     def place_and_publish(snapshot: Path) -> None:
-        placement.place_text_encoder(config.text_encoder or default_path(), models)
+        place(TEXT_ENCODER, config.text_encoder or default_path(), models)
         place_pinned(layout.read_manifest(snapshot), out, models)
         Publications(out / "snapshots", gates=[quality_gate(config.gate)]).publish(snapshot.name)
 

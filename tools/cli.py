@@ -13,6 +13,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ COMMANDS = {
     "evaluate": Command("evaluate", "evaluation", "measure towers, interests or the whole channel on held-out time"),
     "distil": Command("distil", "llm", "make InterestGPT: data set, training, comparison with its base"),
     "groups": Command("groups", "offline", "show a group of users, or what is known of all groups"),
-    "coevolve": Command("coevolution", "llm", "go on with the loop of the Novelty and Relevance LLMs by some cycles"),
+    "coevolve": Command("coevolution", "llm", "run further cycles of the Novelty and the Relevance LLM on new logs"),
     "nearline": Command("nearline", "serve", "show, retry or empty the queue of users whose interests are wanted"),
-    "interests": Command("interests", "serve", "refresh the interests of everybody whose are due"),
+    "interests": Command("interests", "serve", "refresh the interests of all users who are due"),
     "graph": Command("graph", "offline", "show or export a user's knowledge graph"),
     "users": Command("users", "serve", "forget users, or list those forgotten"),
     "feedback": Command("feedback", "serve", "export the feedback log as host events"),
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    parser = argparse.ArgumentParser(prog=f"serendip {name}", description=module.__doc__, formatter_class=_Formatter)
+    parser = CommandParser(prog=f"serendip {name}", description=module.__doc__)
     module.add_arguments(parser)
     status = module.run(parser.parse_args(rest))
     return int(status or 0)
@@ -79,7 +80,23 @@ def _overview() -> str:
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the module docstrings' line breaks and shows defaults."""
+    """Keeps the module docstrings' line breaks, and shows a default where there is one and the text does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False, []) or "(default: " in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Reads a command's words, and those of its actions. What is wrong with them it says in one line, status 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": _Formatter, **options})
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit."""
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 if __name__ == "__main__":

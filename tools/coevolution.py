@@ -1,11 +1,11 @@
-"""Go on with the closed loop of a build: the daily run that learns from what came in, and makes the lists anew.
+"""Run further cycles of a build's closed loop: the daily run that learns from what came in, and makes the lists anew.
 
     serendip coevolve --build var/mine
     serendip coevolve --build var/mine --cycles 1 --logs var/since-build/logs --feedback var/mine/state/feedback
 
---build is a directory that `serendip build` made; its coevolution/ is replaced by one that is some cycles older, which
-the next build takes up: it keeps the LLMs, and makes and publishes a snapshot of them. What came in since the build is
-given whole every time: what the last run was given is not kept. A run that was killed is continued by the same command.
+--build is a directory that `serendip build` made. Its coevolution/ is replaced by the LLMs and lists after the cycles;
+the next build keeps these, and makes and publishes a snapshot of them. --logs and --feedback are all that came in since
+the build, in every run: the input of earlier runs is not kept. A killed run is continued by the same command.
 A service of several hosts has a feedback store on each, of its own users: --feedback is given for every one of them.
 
 Nothing is learned from users to be forgotten: --erasures (default: <build>/state/erasures), and the list beside each

@@ -32,11 +32,13 @@ from serendipity.tools.build import build_and_place, default_out
 from serendipity.tools.demo_groups import list_keys, show_groups
 from serendipity.tools.demo_host import DEPTH, host_items
 from serendipity.tools.demo_nearline import new_user, show_nearline
-from serendipity.tools.deploy import DeployError, deploy, load_text_encoder, publish_over
+from serendipity.tools.deploy import publish_over
 from serendipity.tools.recall import print_result, result_console
 from serendipity.tools.service import ServiceError, launch_service
-from serendipity.tools.triton import launch
-from serendipity.tools.triton_program import TritonError
+from serendipity.tools.serving.deployment import DeployError, deploy, load
+from serendipity.tools.serving.kinds import text_encoder
+from serendipity.tools.serving.triton_program import TritonError
+from serendipity.tools.serving.triton_server import launch
 
 _BATCH = 32
 _SHORTER: Mapping[str, object] = {
@@ -80,7 +82,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
     console.rule("2  Start tritonserver and the channel")
     with launch(out / "models") as triton:
         console.print(f"tritonserver (pid {triton.pid}) answers on {triton.url}")
-        load_text_encoder(triton.url)
+        load(triton.url, text_encoder(layout.read_manifest(built.snapshot).tower.interest_dim))
         # The data end years ago: "now" is the moment the snapshot was built as of.
         # Two cores run Triton, the service and this caller at once; a host would leave the 50 ms default.
         options = {"clock": "snapshot", "default_deadline_ms": "1000", "require_ready_model": "false"}
@@ -88,13 +90,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
             console.print(
                 f"the channel (pid {service.pid}) answers on {service.address}, admin {service.admin_address}"
             )
-            version = deploy(
-                built.snapshot,
-                out / "models",
-                triton.url,
-                publish_over(service.admin_address),
-                build_dir=out,
-            )
+            version = deploy(built.snapshot, out, out / "models", triton.url, publish_over(service.admin_address))
             console.print(f"deployed: Triton has the models that snapshot {version} pins; it is published")
             return asyncio.run(_call(args, console, service.address, out))
 

@@ -42,13 +42,14 @@ from serendipity.offline.language_models.language_model import LanguageModelErro
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.tuning.base_model import BaseModelError, load_model
+from serendipity.tools.arguments import add_build
 
 QUALITY = "quality.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip distil`."""
-    parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="directory with logs/ and interests/")
+    add_build(parser, "directory with logs/ and interests/", required=True)
     parser.add_argument("--out", type=Path, metavar="DIR", help="model directory (default: BUILD/distilled)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with any field of the distillation")
     parser.add_argument("--base", help="tiny, smollm2, or the path of a transformers model (default: tiny)")
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--dataset-only", action="store_true", help="make the data set and stop")
     part.add_argument("--evaluate", action="store_true", help="compare base and tuned model on held-out users")
-    parser.add_argument("--users", type=int, default=200, help="held-out users compared at most (default: 200)")
+    parser.add_argument("--users", type=int, default=200, help="with --evaluate: held-out users compared at most")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,10 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     choices = parser.add_subparsers(dest="subject", required=True, metavar="SUBJECT")
     for name, module in SUBJECTS.items():
         subject = import_module(module)
-        below = choices.add_parser(
-            name, help=(subject.__doc__ or "").splitlines()[0], description=subject.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        below = choices.add_parser(name, help=(subject.__doc__ or "").splitlines()[0], description=subject.__doc__)
         subject.add_arguments(below)
         below.set_defaults(run_subject=subject.run)
 

@@ -109,7 +109,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelRep
 
 
 def _build(config: BuildConfig, directory: Path, console: Console) -> None:
-    """Build without publishing; what the gate, which compares with the last build there, would say is no matter."""
+    """Build without publishing, whatever the gate finds: it compares with the last build there."""
     with suppress(GateRefusedError):
         build_and_place(config, directory, console, publish=False)
 

@@ -85,6 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; returns 1 when nothing was held out or a model cannot be used."""
     build = args.build or Path("var") / f"{Path(args.dataset).resolve().name}-held-out"
+    if not build.is_dir():
+        print(f"serendip evaluate interests: {build}: no such directory", file=sys.stderr)
+        return 1
     started, console = time.monotonic(), Console()
     try:
         encoder = TextEncoder.from_path(args.text_encoder or default_path())

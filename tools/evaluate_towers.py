@@ -29,13 +29,13 @@ from serendipity.offline.interests.summary import SUMMARY as INTERESTS_SUMMARY
 from serendipity.offline.logs.builder import SUMMARY as LOGS_SUMMARY
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.schema import LogsConfig
-from serendipity.tools.arguments import natural, new_directory
+from serendipity.tools.arguments import add_build, natural, new_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip evaluate towers`."""
     parser.add_argument("--dataset", default="complete-journey", help="data set or host folder")
-    parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET)")
+    add_build(parser, "build directory (default: var/DATASET)")
     parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], help="seeds of the towers")
     parser.add_argument("--config", type=Path, metavar="FILE", help="build configuration (TOML); its [towers] is used")
     parser.add_argument(

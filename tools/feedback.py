@@ -11,19 +11,19 @@ import argparse
 import contextlib
 import json
 import sys
-from pathlib import Path
 
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore, host_events
+from serendipity.tools.arguments import add_build, existing_directory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip feedback`."""
     parser.add_argument("action", choices=("export",))
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--build", type=Path, metavar="DIR", help="build directory; state/feedback in it is read")
-    where.add_argument("--feedback", type=Path, metavar="DIR", help="the feedback store")
+    add_build(where, "build directory: state/feedback in it")
+    where.add_argument("--feedback", type=existing_directory, metavar="DIR", help="the feedback store")
     parser.add_argument("--start", type=int, default=0, metavar="SEQUENCE", help="first sequence number exported")
 
 

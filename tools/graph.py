@@ -15,15 +15,16 @@ from serendipity.layout import write_atomically
 from serendipity.offline.interests.graph import GraphError, GraphNode, UserGraph
 from serendipity.offline.interests.graph_export import Format, export_graph
 from serendipity.offline.interests.graph_table import read_graph
+from serendipity.tools.arguments import add_build
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `serendip graph show USER` and `serendip graph export USER`."""
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("show", "print the graph as a tree"), ("export", "write the graph for other programs")):
-        command = commands.add_parser(name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        command = commands.add_parser(name, help=text)
         command.add_argument("user", help="user id")
-        command.add_argument("--build", type=Path, default=Path("var/complete-journey"), help="build directory")
+        add_build(command, default="var/complete-journey")
         if name == "export":
             command.add_argument("--format", choices=get_args(Format), default="json", help="format")
             command.add_argument("--out", type=Path, metavar="FILE", help="where to write (default: standard output)")

@@ -21,6 +21,7 @@ from serendipity.offline.groups.next_item import VALIDATED_AT
 from serendipity.offline.groups.report import GroupReport
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
+from serendipity.tools.arguments import add_build
 from serendipity.v1 import records_pb2
 
 _MOST_USERS = 10
@@ -33,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("show", "print a group's profile, what sets it apart and some of its users"),
         ("report", "print codebook use, collisions, reconstruction and cosines within and between groups"),
     ):
-        command = commands.add_parser(name, help=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        command = commands.add_parser(name, help=text)
         if name == "show":
             command.add_argument("group", type=int, help="group id; 0 is the default group")
-        command.add_argument("--build", type=Path, default=Path("var/complete-journey"), help="build directory")
+        add_build(command, default="var/complete-journey")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,11 +1,11 @@
-"""Refresh the latent interests of everybody whose are due, by InterestGPT on Triton.
+"""Refresh the latent interests of all users who are due, by InterestGPT on Triton.
 
     serendip interests refresh --due --build var/complete-journey --triton-url 127.0.0.1:8001
-    serendip interests refresh --all --build …                 (everybody, fresh or not)
+    serendip interests refresh --all --build …                 (all users, fresh or not)
     serendip interests refresh --user 718 --user 1146 --build …
 
-Due are those whose interests are missing, past their life, or of another taxonomy or vocabulary, as for `Recall`, among
-the users this host owns (shard). They go through the same queue as those that requests ask for, so a run that is
+A user is due whose interests are missing, expired, or of another taxonomy or vocabulary, as for `Recall`, and whom this
+host owns (shard). They go through the same queue as those that requests ask for, so a run that is
 interrupted goes on where it stopped when `--due` is run again. Where a service runs, its near-line process does the
 work; otherwise this command does.
 """
@@ -29,23 +29,27 @@ from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.state.feedback_event import Ownership
-from serendipity.tools.nearline import add_service_options, console, print_drained, service_settings
+from serendipity.tools.nearline import add_work_options, console, print_drained, work_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip interests`."""
     parser.add_argument("action", choices=("refresh",))
     whom = parser.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--due", action="store_true", help="everybody of the snapshot whose interests are due")
-    whom.add_argument("--all", action="store_true", help="everybody of the snapshot, fresh or not")
+    whom.add_argument("--due", action="store_true", help="all users of the snapshot who are due")
+    whom.add_argument("--all", action="store_true", help="all users of the snapshot, fresh or not")
     whom.add_argument("--user", action="append", default=[], metavar="ID", help="one user, fresh or not; repeatable")
-    add_service_options(parser)
+    add_work_options(
+        parser,
+        server=["shard", "num_shards", "nearline_max_entries", "nearline_commit_seconds"],
+        channel=["interest_hard_age_days"],
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns 1 when it cannot be done, or some user was refused."""
-    server, channel = service_settings(args)
     try:
+        server, channel = work_settings(args)
         drained = asyncio.run(_refresh(server, channel, args.user, console(), only_due=args.due))
     except (ChannelError, OSError) as error:
         print(f"serendip interests refresh: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Look at the near-line queues, let what failed be tried again, or work them until they are empty.
+"""Show the near-line queues, retry what failed, or work on them until they are empty.
 
     serendip nearline status --build var/complete-journey
     serendip nearline retry 718 1146 --build var/complete-journey        (or --all)
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serendipity.channel.errors import ChannelError
+from serendipity.channel.errors import ChannelError, SnapshotUnavailable
 from serendipity.channel.nearline.drain import Drained, drain
 from serendipity.channel.nearline.housekeeping import Census, cause_name, census
 from serendipity.channel.nearline.process import exclusive, opened_nearline
@@ -34,6 +34,7 @@ from serendipity.channel.nearline.telemetry import NearlineStatus, WorkStatus, r
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.layout import user_key
+from serendipity.tools.arguments import add_build
 from serendipity.tools.options import add_setting_options, read_settings
 
 _SHOWN = 20
@@ -41,45 +42,66 @@ _SHOWN = 20
 
 _NOUNS = {Kind.INTERESTS: "users with interests", Kind.GROUPS: "users with a group", Kind.LISTS: "lists"}
 
+_ACTIONS = {
+    "status": "Show the process, the queues and what is parked.",
+    "retry": "Retry what failed, at once.",
+    "drain": "Work on the queues until they are empty.",
+}
+
+_WORK = (
+    "snapshots", "state", "feedback_map_bytes", "nearline_map_bytes", "nearline_triton_url", "nearline_batch",
+    "nearline_timeout_seconds", "nearline_max_attempts", "nearline_back_off_seconds",
+    "nearline_longest_back_off_seconds", "nearline_quiet_seconds", "nearline_max_lists",
+)  # fmt: skip
+"""Settings of the service that matter to a command that does near-line work itself, and then ends."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip nearline`."""
-    parser.add_argument("action", choices=("status", "retry", "drain"))
-    parser.add_argument("users", nargs="*", metavar="USER", help="retry: users to be tried again at once")
-    parser.add_argument("--all", action="store_true", help="retry: everything that failed, parked or not")
-    parser.add_argument(
-        "--kind", action="append", choices=[str(kind) for kind in Kind], help="only of this kind; repeatable"
-    )
-    add_service_options(parser)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    added = {name: actions.add_parser(name, help=text, description=text) for name, text in _ACTIONS.items()}
+    added["retry"].add_argument("users", nargs="*", metavar="USER", help="users to be tried again")
+    added["retry"].add_argument("--all", action="store_true", help="everything that failed, parked or not")
+    kinds = [str(kind) for kind in Kind]
+    for name, action in added.items():
+        action.add_argument("--kind", action="append", choices=kinds, help="only of this kind; repeatable")
+        if name == "drain":
+            add_work_options(action)
+        else:
+            add_build(action, "build directory: --state is state/ in it")
+            add_setting_options(action, ServerSettings, ["state"])
 
 
-def add_service_options(parser: argparse.ArgumentParser) -> None:
-    """Declare where the service's directories are, and its settings, as `serendip serve` does."""
-    parser.add_argument(
-        "--build", type=Path, metavar="DIR", help="build directory: sets --snapshots and --state to folders in it"
-    )
-    add_setting_options(parser, ServerSettings)
-    add_setting_options(parser, ChannelSettings)
+def add_work_options(parser: argparse.ArgumentParser, server: Sequence[str] = (), channel: Sequence[str] = ()) -> None:
+    """Declare where the service's directories are, and the settings of its near-line work; server, channel: others."""
+    add_build(parser, "build directory: --snapshots and --state are folders in it")
+    add_setting_options(parser, ServerSettings, [*_WORK, *server])
+    add_setting_options(parser, ChannelSettings, ["triton_url", "clock", *channel])
 
 
-def service_settings(args: argparse.Namespace) -> tuple[ServerSettings, ChannelSettings]:
-    """Read the settings of the service. Raises SystemExit naming what is wrong."""
+def work_settings(args: argparse.Namespace) -> tuple[ServerSettings, ChannelSettings]:
+    """Read the settings of near-line work.
+
+    Raises SystemExit naming what is wrong, and SnapshotUnavailable where there is no directory of snapshots.
+    """
     given = {"snapshots": args.build / "snapshots", "state": args.build / "state"} if args.build else {}
-    if not args.build and hasattr(args, "state"):
-        # The queue can be looked at without snapshots.
-        given = {"snapshots": Path(args.state).parent / "snapshots"}
-    return read_settings(ServerSettings, args, **given), read_settings(ChannelSettings, args)
+    server: ServerSettings = read_settings(ServerSettings, args, **given)
+    if not server.snapshots.is_dir():
+        raise SnapshotUnavailable(f"{server.snapshots}: no snapshots there")
+    return server, read_settings(ChannelSettings, args)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns 1 when it cannot be done, 2 when it is not said for whom."""
-    server, channel = service_settings(args)
     kinds = [kind for kind in Kind if not args.kind or str(kind) in args.kind]
     try:
         if args.action == "drain":
-            return _drain(server, channel, kinds)
+            return _drain(*work_settings(args), kinds)
+        given = {"state": args.build / "state"} if args.build else {}
+        # No snapshot is looked at.
+        server = read_settings(ServerSettings, args, snapshots=Path(), **given)
         if not server.nearline_path.is_dir():
-            print(f"serendip nearline: {server.nearline_path}: no near-line store there", file=sys.stderr)
+            print(f"serendip nearline {args.action}: {server.nearline_path}: no near-line store there", file=sys.stderr)
             return 1
         with open_nearline(server) as store:
             if args.action == "status":
@@ -194,7 +216,7 @@ def _process(status: NearlineStatus | None, *, free: bool) -> str:
     if free:
         return "process: none is running"
     if status is None:
-        return "process: one is running and has not said anything yet (a drain by hand says nothing)"
+        return "process: one is running without a status (`serendip nearline drain` writes none)"
     return f"process: pid {status.pid}, snapshot {status.snapshot or '-'}"
 
 

@@ -11,15 +11,21 @@ from pydantic_settings import BaseSettings
 
 
 def add_setting_options(
-    parser: argparse.ArgumentParser, settings: type[BaseSettings], *, leave_out: Collection[str] = ()
+    parser: argparse.ArgumentParser, settings: type[BaseSettings], only: Collection[str] = ()
 ) -> None:
-    """Declare --field-name for every field. What is not given comes from the environment, then from the default."""
+    """Declare --field-name for every field, or for those named: what a command reads it must list, and nothing else.
+
+    What is not given comes from the environment, then from the default.
+    """
     prefix = settings.model_config.get("env_prefix", "")
     group = parser.add_argument_group(f"{settings.__name__} (environment: {prefix}<FIELD>)")
-    for name, field in settings.model_fields.items():
-        if name in leave_out:
-            continue
-        default = "" if field.is_required() or field.default_factory else f" (default: {field.default})"
+    for name in only or settings.model_fields:
+        field = settings.model_fields[name]
+        default = (
+            ""
+            if field.is_required() or field.default is None or field.default_factory
+            else f" (default: {field.default})"
+        )
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
@@ -35,8 +41,8 @@ def read_settings(settings: type[BaseSettings], args: argparse.Namespace, **give
     try:
         return settings(**{**given, **options})
     except ValidationError as error:
-        lines = [
-            f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: found {e.get('input')!r}: {e['msg']}"
-            for e in error.errors()
-        ]
+        lines = []
+        for wrong in error.errors():
+            said = "not given" if wrong["type"] == "missing" else f"found {wrong.get('input')!r}: {wrong['msg']}"
+            lines.append(f"--{'.'.join(map(str, wrong['loc'])).replace('_', '-')}: {said}")
         raise SystemExit("\n".join(lines)) from error

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.workers import serve
 from serendipity.channel.settings import ChannelSettings
+from serendipity.tools.arguments import add_build
 from serendipity.tools.options import add_setting_options, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip serve`."""
-    parser.add_argument(
-        "--build", type=Path, metavar="DIR", help="build directory: sets --snapshots and --state to folders in it"
-    )
+    add_build(parser, "build directory: --snapshots and --state are folders in it")
     parser.add_argument("--no-gate", action="store_true", help="publish through the admin service without quality gate")
     add_setting_options(parser, ServerSettings)
     add_setting_options(parser, ChannelSettings)

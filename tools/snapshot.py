@@ -27,6 +27,7 @@ from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
+from serendipity.tools.arguments import add_build, existing_directory
 
 _ACTIONS = {
     "list": "List the snapshots on disk.",
@@ -43,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     added = {name: actions.add_parser(name, help=text, description=text) for name, text in _ACTIONS.items()}
     for action in added.values():
         where = action.add_mutually_exclusive_group(required=True)
-        where.add_argument("--build", type=Path, metavar="DIR", help="build directory; snapshots/ in it is used")
-        where.add_argument("--snapshots", type=Path, metavar="DIR", help="directory of the snapshots")
+        add_build(where, "build directory of the snapshots")
+        where.add_argument("--snapshots", type=existing_directory, metavar="DIR", help="directory of the snapshots")
     added["verify"].add_argument("version", nargs="?", help="snapshot (default: the wanted one)")
     added["publish"].add_argument("version", help="snapshot; `list` names those on disk")
     added["publish"].add_argument("--no-gate", action="store_true", help="publish without the quality gate")

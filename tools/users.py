@@ -24,15 +24,22 @@ from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
+from serendipity.tools.arguments import add_build
+
+_ACTIONS = {"forget": "Forget users.", "list": "List the users who are forgotten."}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip users`."""
-    parser.add_argument("action", choices=("forget", "list"))
-    parser.add_argument("users", nargs="*", metavar="ID", help="users to forget")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--state", type=Path, metavar="DIR", help="what the host keeps; the service's setting `state`")
-    where.add_argument("--build", type=Path, metavar="DIR", help="build directory; state/ in it is used")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    added = {name: actions.add_parser(name, help=text, description=text) for name, text in _ACTIONS.items()}
+    added["forget"].add_argument("users", nargs="*", metavar="ID", help="users to forget")
+    for action in added.values():
+        where = action.add_mutually_exclusive_group(required=True)
+        where.add_argument(
+            "--state", type=Path, metavar="DIR", help="what the host keeps; the service's setting `state`"
+        )
+        add_build(where, "build directory: state/ in it")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,15 +33,15 @@ from serendipity.groups.model import (
 )
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.layout import hash_of, sha256, write_atomically
-from serendipity.offline.coevolution.coevolution import Coevolution, normalised, tuned, validation_pairs
+from serendipity.offline.coevolution.coevolution import Coevolution, normalise_scores, tune_llms, validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.curves import CURVES, Judge, Panel, PanelMeasures, write_curves
 from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
-from serendipity.offline.coevolution.increment import Increment, joined, joined_exposures
-from serendipity.offline.coevolution.lists import make_lists, wanted, write_lists
-from serendipity.offline.coevolution.loop import CycleReport, Loop, named
+from serendipity.offline.coevolution.increment import Increment, join_exposures, join_increments
+from serendipity.offline.coevolution.lists import choose_lists, make_lists, write_lists
+from serendipity.offline.coevolution.loop import CycleReport, Loop, with_base_name
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
@@ -56,11 +56,15 @@ CONFIGURATION = "configuration.json"
 CYCLES = "cycles.json"
 _CURVE = "cycles"
 _WORK = ".work-"
+
+_MAX_BATCH = 64
+"""Prompts in one call of the Triton models at most."""
+
 _MAX_PROMPT_TOKENS = {"compact": 256, "chat": 1_024}
 
 
 class CoevolutionError(BuilderError):
-    """The LLMs of a build cannot be gone on with: names the file, what was found and what was expected."""
+    """The LLMs of a build cannot be continued: names the file, what was found and what was expected."""
 
 
 class ShortLogsError(CoevolutionError):
@@ -101,17 +105,17 @@ def build_coevolution(
         llms = _read_llms(started, config, config.base)
     else:
         stage(0, "tuning")
-        llms = tuned(
+        llms = tune_llms(
             histories, click_groups, renderer, held_out, config, exposures=exposures, checkpoints=work / "checkpoints"
         ).llms
         beside = work / ".start"
         shutil.rmtree(beside, ignore_errors=True)
         _save_llms(llms, beside)
         beside.rename(started)
-    start = normalised(llms, renderer, held_out, config, 0)
+    start = normalise_scores(llms, renderer, held_out, config, 0)
     loop = _loop(records, start, config, exposures)
     found, reports = loop.run(start.llms, config.pco.cycles, work / "cycles", stage=stage)
-    result = normalised(found, renderer, held_out, config, reports[-1].cycle)
+    result = normalise_scores(found, renderer, held_out, config, reports[-1].cycle)
     stage(result.generation, "lists")
     return _write(out, result, reports, [], histories, model, config, taxonomy_hash or _taxonomy_hash(catalogue))
 
@@ -143,12 +147,12 @@ def continue_coevolution(
             f"{model.spec.group_model_id!r} of {groups}; build the LLMs anew"
         )
     before, catalogue = Histories.read(logs), Catalogue.read(logs)
-    histories, is_new = joined(before, increments)
-    exposures = joined_exposures(Exposures.read(logs, len(before), catalogue), before, histories, shown)
+    histories, is_new = join_increments(before, increments)
+    exposures = join_exposures(Exposures.read(logs, len(before), catalogue), before, histories, shown)
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
-    start = normalised(_read_llms(built, config, spec.base), renderer, held_out, config, spec.generation)
+    start = normalise_scores(_read_llms(built, config, spec.base), renderer, held_out, config, spec.generation)
     records = InteractionRecords.of(histories, click_groups, config.examples, increment=is_new)
     work = _work(
         out,
@@ -165,7 +169,7 @@ def continue_coevolution(
     )  # fmt: skip
     loop = _loop(records, start, config, exposures)
     found, reports = loop.run(start.llms, cycles, work / "cycles", stage=stage)
-    result = normalised(found, renderer, held_out, config, reports[-1].cycle)
+    result = normalise_scores(found, renderer, held_out, config, reports[-1].cycle)
     stage(result.generation, "lists")
     earlier = _read_curve(built / CURVES)
     # The snapshot's user table is that of the build's logs: until the next build users are asked for by that group.
@@ -209,7 +213,7 @@ def _write(
     _save_llms(result.llms, out)
     model_id = model.spec.group_model_id
     group_ids = model.assign(histories).group_id
-    told = wanted(histories, group_ids, model.spec.num_groups, config.pco.common_categories, served)
+    told = choose_lists(histories, group_ids, model.spec.num_groups, config.pco.common_categories, served)
     write_lists(out, make_lists(result, model_id, told))
     measured = [(report.cycle, report.measures) for report in reports]
     write_curves(out, {_CURVE: [*(row for row in earlier if row[0] < measured[0][0]), *measured]})
@@ -232,7 +236,7 @@ def _write(
         score_scale=result.scale,
         score_offset=result.offset,
         generation=result.generation,
-        max_batch=config.max_batch,
+        max_batch=_MAX_BATCH,
         max_prompt_tokens=min(positions - answers, _MAX_PROMPT_TOKENS[result.novelty.base.style]),
     )
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
@@ -248,7 +252,7 @@ def _save_llms(llms: Llms, directory: Path) -> None:
 def _read_llms(directory: Path, config: CoevolutionConfig, base: str) -> Llms:
     novelty = NoveltyLlm.read(directory / NOVELTY, config.style, config.threads)
     relevance = RelevanceLlm.read(directory / RELEVANCE, config.style, config.threads)
-    return Llms(named(novelty, base), named(relevance, base))
+    return Llms(with_base_name(novelty, base), with_base_name(relevance, base))
 
 
 def _work(out: Path, identity: Sequence[str]) -> Path:
@@ -263,7 +267,8 @@ def _work(out: Path, identity: Sequence[str]) -> Path:
 
 def _read_configuration(path: Path) -> CoevolutionConfig:
     try:
-        return CoevolutionConfig.model_validate_json(path.read_bytes())
+        # What is no longer a field was never anything but its default, which is a constant now.
+        return CoevolutionConfig.model_validate_json(path.read_bytes(), extra="ignore")
     except (OSError, ValidationError) as error:
         raise CoevolutionError(f"{path}: cannot be read ({error}); expected the configuration of a build") from error
 

@@ -124,7 +124,7 @@ def coevolve(
     renderer = Renderer(group_model.profiles, catalogue.categories, config.style, with_profile, with_recent)
     held_out = validation_pairs(histories, groups, len(catalogue.categories), config, exposures)
     if start is None:
-        start = tuned(histories, groups, renderer, held_out, config, exposures=exposures)
+        start = tune_llms(histories, groups, renderer, held_out, config, exposures=exposures)
     records = InteractionRecords.of(histories, groups, config.examples)
     panel = Panel.of(
         InteractionRecords.of(histories, groups, config.examples, split="validation"),
@@ -137,13 +137,13 @@ def coevolve(
 
     def after(llms: Llms, report: CycleReport) -> None:
         if on_cycle is not None:
-            on_cycle(normalised(llms, renderer, held_out, config, report.cycle), report)
+            on_cycle(normalise_scores(llms, renderer, held_out, config, report.cycle), report)
 
     llms, reports = loop.run(start.llms, config.pco.cycles, on_cycle=after, stage=stage)
-    return normalised(llms, renderer, held_out, config, reports[-1].cycle)
+    return normalise_scores(llms, renderer, held_out, config, reports[-1].cycle)
 
 
-def tuned(
+def tune_llms(
     histories: Histories,
     click_groups: NDArray[np.int32],
     renderer: Renderer,
@@ -171,7 +171,7 @@ def tuned(
             directory / "relevance",
             config.relevance_tuning,
         )
-    return normalised(Llms(novelty, relevance), renderer, held_out, config, 0)
+    return normalise_scores(Llms(novelty, relevance), renderer, held_out, config, 0)
 
 
 def validation_pairs(
@@ -187,7 +187,7 @@ def validation_pairs(
     return relevance_examples(histories, click_groups, num_categories, few, split="validation", exposures=exposures)
 
 
-def normalised(
+def normalise_scores(
     llms: Llms, renderer: Renderer, held_out: Sequence[RelevanceExample], config: CoevolutionConfig, generation: int
 ) -> Coevolution:
     """Fit scale, offset and threshold to the present Relevance LLM. Raises ValueError without validation pairs."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.coevolution.pco_config import PcoConfig
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.tuning.base_model import TINY, style_for
 from serendipity.offline.tuning.config import LoraConfig, TinyLmConfig, TuningConfig
 
@@ -20,11 +21,7 @@ PUBLISHED_TUNING = TuningConfig(
 """Both LLMs' SFT settings of arXiv 2508.00450, A.2 and A.3, for Qwen2.5-7B-Instruct-1M. α is not published."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class ExamplesConfig(_Frozen):
+class ExamplesConfig(Configuration):
     """Which moments of the histories the two LLMs learn from, and what they are told of them."""
 
     min_clicks: int = Field(5, ge=0)
@@ -37,8 +34,6 @@ class ExamplesConfig(_Frozen):
     """Unclicked categories set against each of them at most: pairs of one moment, read in one pass."""
     unclicked_clicks: int = Field(5, ge=1)
     """Categories of so many next clicks never stand for what was not clicked."""
-    exposure_hours: float = Field(24.0, gt=0)
-    """Exposures within so long before or after a click count as shown beside it."""
     group_dropout: float = Field(0.1, ge=0, le=1)
     """Share of the examples told the default group instead of the user's own, so that cold users are answered."""
     recent_dropout: float = Field(0.15, ge=0, le=1)
@@ -51,7 +46,7 @@ class ExamplesConfig(_Frozen):
     """Seed of every draw."""
 
 
-class CoevolutionConfig(_Frozen):
+class CoevolutionConfig(Configuration):
     """The two LLMs: base, examples and trainings."""
 
     base: str = TINY
@@ -69,8 +64,6 @@ class CoevolutionConfig(_Frozen):
     """The Relevance LLM's training; none: what suits the base."""
     num_candidates: int = Field(10, ge=1)
     """Categories the Novelty LLM is asked for."""
-    max_batch: int = Field(64, ge=1)
-    """Prompts in one call of the Triton models at most."""
     pco: PcoConfig = PcoConfig()
     """How they then correct each other."""
     keep_clicked: float = Field(0.9, gt=0, le=1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.dpo import DpoTraining, optimise
-from serendipity.offline.coevolution.examples import RelevanceExample, Renderer, dropped_out, relevance_example
+from serendipity.offline.coevolution.examples import RelevanceExample, Renderer, drop_facts, relevance_example
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.preferences import Told, as_tokens, candidates_at, preferences
@@ -21,6 +21,12 @@ from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import tune_relevance
 from serendipity.offline.tuning.base_model import TINY, BaseModel
 from serendipity.offline.tuning.training import Training
+
+_PAIRS_PER_RECORD = 1
+"""Preference pairs made at each record, of different categories where its candidates allow."""
+
+_MARGIN = 0.0
+"""Difference of f, as log-odds of the one being preferred (eq. 12), that the two categories of a pair exceed."""
 
 Stage = Callable[[int, str], None]
 """Told of every stage before it begins: cycle, name."""
@@ -70,7 +76,7 @@ def run_cycle(
     examples: list[RelevanceExample] = []
     for click in clicks.tolist():
         moment = records.moment(click)
-        told.append(dropped_out(moment.group, moment.recent, config.examples, generator))
+        told.append(drop_facts(moment.group, moment.recent, config.examples, generator))
         example = relevance_example(
             records.histories, records.groups, len(renderer.categories), config.examples, click, generator, exposures
         )
@@ -79,11 +85,12 @@ def run_cycle(
 
     stage(cycle, "proposals")
     candidates = candidates_at(told, llms.novelty, llms.relevance, renderer, config.num_candidates)
-    preferred = preferences(told, candidates, pco.pairs_per_record, pco.margin, generator)
+    preferred = preferences(told, candidates, _PAIRS_PER_RECORD, _MARGIN, generator)
 
     stage(cycle, "novelty")
     seed = int(generator.integers(2**31))
-    novelty, dpo = optimise(llms.novelty.base, as_tokens(preferred, llms.novelty, renderer), pco.dpo, seed=seed)
+    pairs = as_tokens(preferred, llms.novelty, renderer)
+    novelty, dpo = optimise(llms.novelty.base, pairs, pco.dpo, seed=seed, threads=config.threads)
 
     stage(cycle, "relevance")
     relevance, training = _updated(llms.relevance, examples, renderer, config, int(generator.integers(2**31)))

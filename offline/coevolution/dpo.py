@@ -27,8 +27,11 @@ from trl import DPOConfig, DPOTrainer
 
 from serendipity.offline.coevolution.pco_config import Divergence, DpoConfig
 from serendipity.offline.towers.threads import limited_threads
-from serendipity.offline.tuning.base_model import BaseModel, no_progress_bars
+from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
 from serendipity.offline.tuning.training import adapters, global_randomness
+
+_BETA = 0.1
+"""β: how strongly a difference of log-ratios counts."""
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +61,12 @@ class DpoTraining:
 
 
 def optimise(
-    base: BaseModel, pairs: Sequence[TokenPair], config: DpoConfig, *, seed: int
+    base: BaseModel, pairs: Sequence[TokenPair], config: DpoConfig, *, seed: int, threads: int = 1
 ) -> tuple[BaseModel, DpoTraining]:
     """Tune a model on preferences, with what it is now as the reference. Without pairs nothing changes.
 
-    Where all weights are tuned, a copy is, and `base` stays as it was; adapters are merged into the weights of `base`
-    in place, so that of a large model no second copy is held.
+    All weights of the tiny model are tuned, of a copy, and `base` stays as it was; of any other base adapters are, and
+    are merged into its weights in place, so that of a large model no second copy is held. threads: on the CPU.
     Raises ValueError for a model whose logits are not what its output layer gives (soft capping, scaling): trl and the
     divergence would be of different distributions.
     """
@@ -72,14 +75,14 @@ def optimise(
     _check(base.model.config)
     config = config.suited_to(base.name)
     with (
-        limited_threads(config.threads),
+        limited_threads(threads),
         no_progress_bars(),
         global_randomness(),
         _renamed_in_transformers(),
         TemporaryDirectory(prefix="serendipity-dpo-") as scratch,
     ):
         torch.manual_seed(seed)
-        if config.method == "full":
+        if base.name == TINY:
             policy, reference = copy.deepcopy(base.model).train(), base.model.eval()
         else:
             policy, reference = get_peft_model(base.model.train(), adapters(config.lora, "CAUSAL_LM")), None
@@ -231,14 +234,14 @@ def _arguments(directory: Path, config: DpoConfig, seed: int) -> DPOConfig:
     has_gpu = torch.cuda.is_available()
     return DPOConfig(
         output_dir=str(directory),
-        beta=config.beta,
+        beta=_BETA,
         loss_type=["sigmoid"],
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.accumulation,
         learning_rate=config.learning_rate,
         lr_scheduler_type="constant",
-        activation_checkpointing=config.gradient_checkpointing,
+        activation_checkpointing=False,  # trl recomputes by default
         max_length=None,
         bf16=has_gpu,
         use_cpu=not has_gpu,

@@ -25,7 +25,8 @@ from serendipity.offline.logs.histories import Histories
 
 Split = Literal["train", "validation"]
 
-_HOUR = 3_600
+_EXPOSURE_SECONDS = 86_400
+"""Exposures within so long before or after a click count as shown beside it."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def novelty_examples(
     examples = []
     for click in _drawn(histories, first, _most(config.max_novelty, config, split), config, split, until, rng):
         user, time, recent, group = known_before(histories, click_groups, click)
-        told_group, told = dropped_out(group, recent, config, rng)
+        told_group, told = drop_facts(group, recent, config, rng)
         examples.append(NoveltyExample(user, time, told_group, told, int(numbers[click])))
     return examples
 
@@ -161,13 +162,13 @@ def relevance_example(
     start = int(histories.offsets[user]) + histories.count_before(user, time)
     following = histories.categories[start : min(max(click + 1, start + config.unclicked_clicks), end)]
     taken = {NO_CATEGORY, clicked, *recent, *following.tolist()}
-    shown = exposures.shown(user, time, round(config.exposure_hours * _HOUR)) - taken if exposures else set()
+    shown = exposures.shown(user, time, _EXPOSURE_SECONDS) - taken if exposures else set()
     choices = sorted(shown or set(range(1, num_categories + 1)) - taken)
     if not choices:
         return None
     drawn = rng.choice(len(choices), min(config.unclicked, len(choices)), replace=False)
     unclicked = tuple(choices[place] for place in drawn.tolist())
-    told_group, told = dropped_out(group, recent, config, rng)
+    told_group, told = drop_facts(group, recent, config, rng)
     return RelevanceExample(user, time, told_group, told, clicked, unclicked, bool(shown))
 
 
@@ -221,7 +222,7 @@ def known_before(
     return user, time, tuple(recent), int(click_groups[start])
 
 
-def dropped_out(
+def drop_facts(
     group: int, recent: tuple[int, ...], config: ExamplesConfig, rng: np.random.Generator
 ) -> tuple[int, tuple[int, ...]]:
     """Now and then tell the default group, or fewer categories. Draws as much whatever comes of it."""

@@ -53,7 +53,7 @@ class Increment:
         )
 
 
-def joined(histories: Histories, increments: Sequence[Increment]) -> tuple[Histories, NDArray[np.bool_]]:
+def join_increments(histories: Histories, increments: Sequence[Increment]) -> tuple[Histories, NDArray[np.bool_]]:
     """Merge increments into histories. Returns them and [n] bool: the clicks that are new.
 
     The same user, item and second is the same click, as everywhere (novelty.latest); items outside the catalogue are
@@ -120,7 +120,7 @@ def _offsets(places: NDArray[np.int64], offsets: NDArray[np.int64], users: int) 
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
-def joined_exposures(
+def join_exposures(
     exposures: Exposures, before: Histories, after: Histories, increments: Sequence[Increment]
 ) -> Exposures:
     """Merge exposures since into those of the logs. before, after: histories without and with the increment, whose

@@ -49,7 +49,7 @@ class StoredList:
     generation: int
 
 
-def wanted(
+def choose_lists(
     histories: Histories,
     group_ids: NDArray[np.int32],
     num_groups: int,

@@ -145,7 +145,7 @@ class Loop:
         novelty = NoveltyLlm.read(latest / NOVELTY, style, threads)
         relevance = RelevanceLlm.read(latest / RELEVANCE, style, threads)
         name = start.novelty.base.name
-        return Llms(named(novelty, name), named(relevance, name)), reports
+        return Llms(with_base_name(novelty, name), with_base_name(relevance, name)), reports
 
 
 @contextmanager
@@ -182,6 +182,6 @@ def _read_report(path: Path) -> CycleReport:
     return CycleReport.from_json(json.loads(path.read_text(encoding="utf-8")))
 
 
-def named(llm: _Llm, name: str) -> _Llm:
+def with_base_name(llm: _Llm, name: str) -> _Llm:
     """Give LLMs that were read the name of their base: it tells how they are tuned."""
     return replace(llm, base=replace(llm.base, name=name))

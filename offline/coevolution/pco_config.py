@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.tuning.base_model import TINY
 from serendipity.offline.tuning.config import LoraConfig, TuningConfig
 
@@ -14,27 +15,19 @@ Divergence = Literal["reverse", "forward"]
 keeps π from taking mass away where the reference has some."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class DpoConfig(_Frozen):
+class DpoConfig(Configuration):
     """Direct preference optimisation of the Novelty LLM (arXiv 2508.00450, eq. 16 and 17).
 
     Published for a base of 7 B weights (A.2): LoRA of rank 8 on all linear layers, learning rate 5e-6, batches of 2
     pairs, 16 pairs a step; so is every base tuned but the tiny model, which has settings of its own.
     """
 
-    beta: float = Field(0.1, gt=0)
-    """β: how strongly a difference of log-ratios counts."""
     kl_weight: float = Field(0.3, ge=0)
     """λ: weight of the divergence from the previous cycle's model. Not published; 0: without."""
     divergence: Divergence = "reverse"
     """Direction of the divergence, which the paper leaves open."""
-    method: Literal["full", "lora"] | None = None
-    """Tune all weights or adapters; none: full for the tiny model, adapters for any other base."""
     lora: LoraConfig = LoraConfig(rank=8, alpha=16.0, dropout=0.0)
-    """Adapters, where they are tuned; they are merged at the end of each cycle."""
+    """Adapters of any base but the tiny model, which is tuned whole; they are merged at the end of each cycle."""
     epochs: float = Field(1.0, gt=0)
     """Passes over a cycle's pairs."""
     batch_size: int | None = Field(None, ge=1)
@@ -44,22 +37,18 @@ class DpoConfig(_Frozen):
     learning_rate: float | None = Field(None, gt=0)
     """Learning rate, the same over all steps: a cycle has too few to rise and fall. None: 5e-4 for the tiny model, 5e-6
     for any other base."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: a third more time for a fraction of the memory."""
-    threads: int = Field(1, ge=1)
-    """CPU threads."""
 
     def suited_to(self, base: str) -> DpoConfig:
         """Settle what is left to the base."""
         settled: dict[str, object]
         if base == TINY:
-            settled = {"method": "full", "batch_size": 32, "accumulation": 1, "learning_rate": 5e-4}
+            settled = {"batch_size": 32, "accumulation": 1, "learning_rate": 5e-4}
         else:
-            settled = {"method": "lora", "batch_size": 2, "accumulation": 8, "learning_rate": 5e-6}
+            settled = {"batch_size": 2, "accumulation": 8, "learning_rate": 5e-6}
         return self.model_copy(update={name: value for name, value in settled.items() if getattr(self, name) is None})
 
 
-class PanelConfig(_Frozen):
+class PanelConfig(Configuration):
     """Clicks of validation users that every cycle is measured on alike."""
 
     moments: int = Field(256, ge=1)
@@ -68,7 +57,7 @@ class PanelConfig(_Frozen):
     """K: proposals, and places of a list, that are looked at."""
 
 
-class PcoConfig(_Frozen):
+class PcoConfig(Configuration):
     """Periodic collaborative optimisation (arXiv 2508.00450, section 4.3)."""
 
     cycles: int = Field(10, ge=0)
@@ -78,10 +67,6 @@ class PcoConfig(_Frozen):
     max_records: int = Field(256, ge=1)
     """Records of the draw that are used at most, again drawn uniformly: the paper's 5 batches of 1,024 would be
     5,120."""
-    pairs_per_record: int = Field(1, ge=1)
-    """Preference pairs made at each record, of different categories where its candidates allow."""
-    margin: float = Field(0.0, ge=0)
-    """Difference of f, as log-odds of the one being preferred (eq. 12), that the two categories of a pair exceed."""
     dpo: DpoConfig = DpoConfig()
     """How the Novelty LLM learns from the pairs."""
     relevance: TuningConfig | None = None

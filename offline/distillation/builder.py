@@ -20,6 +20,7 @@ from google.protobuf import json_format
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from serendipity.interests.answer import CATEGORY_FIRST
 from serendipity.interests.grounding import Grounder
 from serendipity.interests.model import CATEGORIES, MODEL_PREFIX, SPEC, fingerprint
 from serendipity.layout import write_atomically
@@ -27,7 +28,7 @@ from serendipity.offline.distillation.asking import named_categories, told_of
 from serendipity.offline.distillation.base_model import open_base, style_of
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
-from serendipity.offline.distillation.examples import Example, fields_of, hints_alone
+from serendipity.offline.distillation.examples import Example, hints_alone
 from serendipity.offline.distillation.moments import TRAIN, VALIDATION, cuts_of, entered_between, split_of
 from serendipity.offline.distillation.rank_weights import rank_weights
 from serendipity.offline.distillation.sft import tune
@@ -46,6 +47,9 @@ from serendipity.v1 import records_pb2
 DATASET_DIRECTORY = "dataset"
 CHECKPOINTS = "checkpoints"
 REPORT = "distillation.json"
+
+_MAX_BATCH = 64
+"""Users in one call of the Triton model at most."""
 
 _MOST_PROMPT_TOKENS = {"compact": 1_024, "chat": 2_048}
 
@@ -156,7 +160,8 @@ def build_interest_gpt(
     training_examples = [example for example in examples if example.split == TRAIN]
     base = open_base(config, training_examples, material.vocabulary.categories)
     short = [short for example in training_examples if (short := hints_alone(example)) is not None]
-    if config.sft.hints_first and base.style == "compact" and short:
+    # A small model must learn to copy before anything else, and does so in a fraction of the tokens.
+    if base.style == "compact" and short:
         base, _ = tune(base, short, out / CHECKPOINTS / "hints", config.sft, progress=progress)
     tuned, training = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
     seconds["training"] = clock() - started
@@ -181,9 +186,7 @@ def _export(
     tuned.tokenizer.save_pretrained(out)
     write_atomically(out / CATEGORIES, json.dumps(list(vocabulary.categories), ensure_ascii=False).encode())
     longest = max(len(tuned.tokenizer(example.answer)["input_ids"]) for example in examples)
-    max_new_tokens = config.max_new_tokens or longest + longest // 4 + 1
-    room = tuned.max_positions - max_new_tokens
-    max_prompt_tokens = config.max_prompt_tokens or min(room, _MOST_PROMPT_TOKENS[tuned.style])
+    max_new_tokens = longest + longest // 4 + 1
     name = fingerprint(out)
     facts = config.dataset.facts
     return records_pb2.InterestGptSpec(
@@ -193,10 +196,10 @@ def _export(
         prompt_style=tuned.style,
         num_interests=config.dataset.num_interests,
         max_new_tokens=max_new_tokens,
-        max_prompt_tokens=max_prompt_tokens,
+        max_prompt_tokens=min(tuned.max_positions - max_new_tokens, _MOST_PROMPT_TOKENS[tuned.style]),
         taxonomy_hash=vocabulary.taxonomy_hash,
-        max_batch=config.max_batch,
-        answer_fields=fields_of(config.dataset),
+        max_batch=_MAX_BATCH,
+        answer_fields=CATEGORY_FIRST,
         facts=records_pb2.FactsSpec(
             search_days=facts.search_days,
             clicked_titles=facts.clicked_titles,
@@ -220,8 +223,8 @@ def _measure_ranks(
     """
     histories, vocabulary = material.histories, material.vocabulary
     cut = cuts_of(histories, material.until, config.dataset)[0]
-    known = [user for user in range(len(histories)) if histories.count_before(user, cut) >= config.dataset.min_clicks]
-    known.sort(key=lambda user: split_of(histories.user_ids[user], config.dataset) != VALIDATION)
+    known = [user for user in range(len(histories)) if histories.count_before(user, cut)]
+    known.sort(key=lambda user: split_of(histories.user_ids[user]) != VALIDATION)
     users = known[: config.rank_weight_users]
     contexts = contexts_at(histories, cut, users)
     hinting = material.teacher.at(cut) if config.dataset.hints else None

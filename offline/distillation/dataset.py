@@ -49,6 +49,9 @@ _BATCH = 512
 _CORRECTION_USERS = 4_000
 """Users that the correction is measured on at most."""
 
+_CORRECTION_PRIOR = 50.0
+"""Entries' worth of the teacher being right mixed into every category's correction."""
+
 _EXAMPLE_TYPES = pa.schema(
     [
         ("user_id", pa.string()),
@@ -180,7 +183,7 @@ def _draw(histories: Histories, cuts: Sequence[int], config: DatasetConfig) -> l
     wanted = config.num_examples
     for index, cut in enumerate(cuts):
         rng = np.random.default_rng([config.seed, cut])
-        known = [user for user in range(len(histories)) if histories.count_before(user, cut) >= config.min_clicks]
+        known = [user for user in range(len(histories)) if histories.count_before(user, cut)]
         share = -(-wanted // (len(cuts) - index))
         users = sorted(rng.permutation(known)[:share].tolist())
         chosen.append(users)
@@ -198,9 +201,9 @@ def _correction(
 ) -> NDArray[np.float64]:
     """Measure on the latest horizon how much more often than the teacher's weights say users entered each category.
 
-    [categories + 1]: (entered + a) / (expected + a), a = correction_prior, over the proposals to _CORRECTION_USERS.
+    [categories + 1]: (entered + a) / (expected + a), a = _CORRECTION_PRIOR, over the proposals to _CORRECTION_USERS.
     """
-    known = [user for user in range(len(histories)) if histories.count_before(user, cut) >= config.min_clicks]
+    known = [user for user in range(len(histories)) if histories.count_before(user, cut)]
     users = np.random.default_rng([config.seed, cut, 2]).permutation(known)[:_CORRECTION_USERS]
     entered = entered_between(histories, cut, config.horizon_days, num_categories, users)
     expected, found = np.zeros(num_categories + 1), np.zeros(num_categories + 1)
@@ -212,7 +215,7 @@ def _correction(
                 category = nodes[interest.node_id].categories[0]
                 expected[category] += interest.weight
                 found[category] += entered[row, category]
-    correction: NDArray[np.float64] = (found + config.correction_prior) / (expected + config.correction_prior)
+    correction: NDArray[np.float64] = (found + _CORRECTION_PRIOR) / (expected + _CORRECTION_PRIOR)
     return correction
 
 
@@ -259,7 +262,7 @@ def _examples_at(
                     config,
                     style,
                     teacher.name,
-                    split_of(context.user_id, config),
+                    split_of(context.user_id),
                     rng,
                 )
             )

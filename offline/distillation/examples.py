@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, read_answer, write_answer
+from serendipity.interests.answer import CATEGORY_FIRST, Proposal, read_answer, write_answer
 from serendipity.interests.grounding import GroundedInterest, Grounder, ground_answer
 from serendipity.interests.prompt import PromptStyle, UserFacts, render
 from serendipity.offline.distillation.config import DatasetConfig
@@ -22,7 +22,7 @@ POPULATION_SEED = "everyone"
 _MINUTE = 60
 
 UNTOLD = "nothing is known of the user"
-UNGROUNDED = "too few interests ground"
+UNGROUNDED = "no interest grounds"
 UNCONFIRMED = "the user entered none of them"
 REPEATED = "the prompt occurred before"
 
@@ -112,7 +112,7 @@ def make_example(
     proposals = [_proposal(interest, nodes, categories) for interest in chosen]
     known = set(user.clicks.categories.tolist())
     grounded = ground_answer(proposals, facts, grounder, known, config.num_interests)
-    if len(grounded.interests) < config.min_interests:
+    if not grounded.interests:
         return Rejected(user.user_id, user.now, UNGROUNDED, prompt)
     kept = [_written(interest, categories) for interest in grounded.interests]
     confirmed = {category for category in entered if num_confirmed}
@@ -122,17 +122,12 @@ def make_example(
         split=split,
         prompt=prompt,
         reasoning="\n".join(f"{row.seed} → {row.demand} → {row.interest}" for row in kept),
-        answer=write_answer(kept, fields_of(config)),
+        answer=write_answer(kept, CATEGORY_FIRST),
         teacher=teacher,
         num_interests=len(kept),
         num_confirmed=sum(interest.node.category in confirmed for interest in grounded.interests),
         num_dropped=sum(grounded.dropped.values()),
     )
-
-
-def fields_of(config: DatasetConfig) -> tuple[str, ...]:
-    """Give the order that answers write an interest's fields in."""
-    return CATEGORY_FIRST if config.category_first else FIELDS
 
 
 def hints_of(found: Sequence[Interest], nodes: Sequence[TaxonomyNode], categories: Sequence[str]) -> tuple[str, ...]:

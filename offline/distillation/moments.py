@@ -15,6 +15,15 @@ DAY = 86_400
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 
+_CUT_SECONDS = 7 * DAY
+"""Distance of the moments that users are described at."""
+
+_TEST_SHARE = 0.05
+"""Share of the users, by hash, that base and tuned model are compared on."""
+
+_VALIDATION_SHARE = 0.05
+"""Share of the users, by hash, that rank weights are measured on and nothing is trained on."""
+
 
 class LogsTooShortError(ValueError):
     """The logs hold no moment with a horizon before and after it: says how long they are and should be."""
@@ -29,8 +38,7 @@ def cuts_of(histories: Histories, until: int, config: DatasetConfig) -> list[int
     horizon = round(config.horizon_days * DAY)
     earliest = (int(histories.times.min()) if len(histories.times) else until) + horizon
     latest = until - horizon
-    step = round(config.cut_days * DAY)
-    cuts = [latest - index * step for index in range(config.max_cuts) if latest - index * step >= earliest]
+    cuts = [cut for index in range(config.max_cuts) if (cut := latest - index * _CUT_SECONDS) >= earliest]
     if not cuts:
         raise LogsTooShortError(
             f"dataset.horizon_days: found {config.horizon_days:g} and logs of {(until - earliest + horizon) / DAY:.1f} "
@@ -39,12 +47,12 @@ def cuts_of(histories: Histories, until: int, config: DatasetConfig) -> list[int
     return cuts
 
 
-def split_of(user_id: str, config: DatasetConfig) -> str:
+def split_of(user_id: str) -> str:
     """Tell the split of a user: by hash, so that it is the same in every build."""
     place = int(hash_of([b"distillation", user_id.encode()])[:12], 16) / float(16**12)
-    if place < config.test_share:
+    if place < _TEST_SHARE:
         return TEST
-    return VALIDATION if place < config.test_share + config.validation_share else TRAIN
+    return VALIDATION if place < _TEST_SHARE + _VALIDATION_SHARE else TRAIN
 
 
 def entered_between(

@@ -13,10 +13,11 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serendipity.novelty import is_novel
 from serendipity.offline.calibration import Outcomes, Reliability, reliability
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.evaluate.channel_report import Answers, ChannelReport, ColdUsers, Percentiles, Sessions
 from serendipity.offline.evaluate.control_choice import (
     ALS_TREND,
@@ -48,15 +49,16 @@ from serendipity.v1 import channel_pb2
 
 CHANNEL = "channel"
 
+_SEED = 20_240_601
+"""Seed of the sample of users and of the bootstrap."""
+
 _STRICT = channel_pb2.NOVELTY_POLICY_STRICT
 _SILENT = frozenset({"empty", "unavailable"})
 """States of a source that gave nothing to anybody: one that the snapshot lacks."""
 
 
-class ChannelEvaluationConfig(BaseModel):
+class ChannelEvaluationConfig(Configuration):
     """How the channel is evaluated."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     depths: tuple[int, int] = (20, 100)
     """K of every measure, ascending; the larger is the number of candidates asked for, and of each list of the host."""
@@ -66,8 +68,6 @@ class ChannelEvaluationConfig(BaseModel):
     """Resamples of users behind each interval."""
     grid: Grid = Grid()
     """Parameters that are tried for the controls."""
-    seed: int = 20_240_601
-    """Seed of the sample of users and of the bootstrap."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class ChannelEvaluation:
         chosen = choose_controls(histories, catalogue, cut, config.grid, advance)
         period = Period.of(histories, catalogue, validation_starts(histories, cut)[0], cut, until, config.grid)
         held_out = period.held_out
-        users = _sample(held_out.novel.users, config.max_users, np.random.default_rng(config.seed))
+        users = _sample(held_out.novel.users, config.max_users, np.random.default_rng(_SEED))
         if not len(users):
             raise ValueError(f"evaluation: found no novel target in [{cut}, {until}), expected a longer period")
         depth = max(config.depths)
@@ -180,7 +180,9 @@ class ChannelEvaluation:
                 exchanged = give_places(strict.rows, (strict.sources == source) & (strict.rows >= 0), self.popular)
                 lists.append(RankedLists(f"channel, popularity for {name}", "exchange", seed, exchanged))
         cold = _sample(
-            cold_targets(self.histories, self.period.held_out).users, self.config.max_users, _rng(self.config)
+            cold_targets(self.histories, self.period.held_out).users,
+            self.config.max_users,
+            np.random.default_rng(_SEED),
         )
         opened = np.array(sorted(self.searches.keys() & set(self.users.tolist())), np.int64)
         searching = with_searches(recall, self.histories, self.searches)
@@ -188,7 +190,7 @@ class ChannelEvaluation:
 
     def report(self, dataset: str, replays: Sequence[SeedReplay]) -> ChannelReport:
         """Put all figures together; of the replays, answers and scores are described by the first."""
-        held_out, depths, rng = self.period.held_out, self.config.depths, _rng(self.config)
+        held_out, depths, rng = self.period.held_out, self.config.depths, np.random.default_rng(_SEED)
         ordered = [*self.lists, *(one for run in replays for one in run.lists)]
         first = replays[0]
         return ChannelReport(
@@ -279,10 +281,6 @@ def _reliabilities(warm: Replay, cold: Replay, histories: Histories, held_out: H
     return {
         name: reliability(predicted[chosen], everything.hits[chosen]) for name, chosen in groups.items() if chosen.any()
     }
-
-
-def _rng(config: ChannelEvaluationConfig) -> np.random.Generator:
-    return np.random.default_rng(config.seed)
 
 
 def _sample(users: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.language_models.config import LanguageModelConfig
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SequenceConfig(_Frozen):
+class SequenceConfig(Configuration):
     """Which clicks the long-term interest is read from (arXiv 2508.00450, eq. 3)."""
 
     threshold: Annotated[int, Field(ge=1)] = 2
     """A click is kept when the user's clicks so far on what is counted, itself included, reach this."""
     counted: Literal["auto", "item", "category"] = "auto"
-    """What clicks are counted on; auto: items if `repeat_share` of all clicks repeat an item, else categories."""
-    repeat_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Share of clicks on an item the same user clicked before, from which on auto counts items."""
+    """What clicks are counted on; auto: items if 5 % of all clicks repeat an item of the same user, else categories."""
     min_clicks: Annotated[int, Field(ge=1)] = 5
     """Kept clicks below which a user belongs to the default group."""
 
 
-class InterestConfig(_Frozen):
+class InterestConfig(Configuration):
     """The causal self-attention network and its training on next items (eq. 1, 4 and 5)."""
 
     dim: Annotated[int, Field(ge=4)] = 64
@@ -46,14 +41,8 @@ class InterestConfig(_Frozen):
     """Steps below which there are more passes, up to twice as many: where users are few."""
     batch_clicks: Annotated[int, Field(ge=1)] = 1024
     """Positions of a batch, padding included."""
-    num_negatives: Annotated[int, Field(ge=1)] = 256
-    """Items the next one is told from, drawn per batch from the popular; all of them where there are no more."""
     learning_rate: Annotated[float, Field(gt=0)] = 6e-3
     """AdamW's, at its height; it rises over the first tenth of the steps and falls to zero (cosine)."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """AdamW's."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Of embeddings and of what each layer adds; two passes do not overfit."""
     validation_users: Annotated[int, Field(ge=0)] = 1000
     """Users whose last kept click is not learned from but asked for, to tell what the interest is worth."""
 
@@ -69,7 +58,7 @@ class InterestConfig(_Frozen):
         return self
 
 
-class QuantizerConfig(_Frozen):
+class QuantizerConfig(Configuration):
     """RQ-VAE: long-term interest → CSID (eq. 2 and 6)."""
 
     codebook_size: Annotated[int, Field(ge=2)] = 16
@@ -84,35 +73,16 @@ class QuantizerConfig(_Frozen):
     """Earlier moments of each user that are quantised beside the latest: groups are assigned as of the past too."""
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the interests."""
-    batch_size: Annotated[int, Field(ge=1)] = 512
-    """Interests of a batch."""
-    learning_rate: Annotated[float, Field(gt=0)] = 6e-3
-    """AdamW's."""
-    commitment_weight: Annotated[float, Field(ge=0)] = 0.25
-    """Weight of the commitment loss against the reconstruction loss."""
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Of the moving averages that codes are moved to."""
-    dead_below: Annotated[float, Field(ge=0)] = 0.1
-    """A code whose moving share of a batch is below this fraction of an even share is dead, and is moved to a residual
-    of the batch."""
 
 
-class ProfileConfig(_Frozen):
+class ProfileConfig(Configuration):
     """Textual profiles of groups (eq. 7)."""
 
     language_model: LanguageModelConfig | None = None
     """The Profile LLM; none: profiles are written from what sets groups apart alone."""
-    representatives: Annotated[int, Field(ge=1)] = 10
-    """Users nearest to a group's centroid that its profile is written from."""
-    titles: Annotated[int, Field(ge=0)] = 5
-    """Titles of each representative user, the latest, that the Profile LLM is shown."""
-    names: Annotated[int, Field(ge=1)] = 3
-    """Categories of each kind (set apart, often, rarely) that a profile names at most."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 96
-    """Tokens of the Profile LLM's sentence at most."""
 
 
-class GroupsConfig(_Frozen):
+class GroupsConfig(Configuration):
     """Everything about groups."""
 
     sequence: SequenceConfig = SequenceConfig()
@@ -125,8 +95,6 @@ class GroupsConfig(_Frozen):
     """G: clusters of CSIDs, beside the default group; fewer where there are fewer distinct CSIDs."""
     profile: ProfileConfig = ProfileConfig()
     """How groups are described."""
-    max_batch: Annotated[int, Field(ge=1)] = 256
-    """Users in one call of the exported encoder at most."""
     seed: int = 0
     """Of everything random."""
     threads: Annotated[int, Field(ge=1)] = 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -66,7 +67,8 @@ class StoredModel:
                 f"{directory / PROFILES}: found {len(groups)} groups, expected {spec.num_groups + 1}, "
                 "the default one included"
             )
-        config = _read_json(directory / CONFIG, GroupsConfig.model_validate_json)
+        # What is no longer a field was never anything but its default, which is a constant now.
+        config = _read_json(directory / CONFIG, partial(GroupsConfig.model_validate_json, extra="ignore"))
         return cls(spec, config, groups, read_report(directory), (directory / GROUP_ENCODER).read_bytes())
 
 

@@ -34,6 +34,18 @@ from serendipity.offline.logs.histories import Histories, before, profile_fields
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.v1 import records_pb2
 
+_MAX_BATCH = 256
+"""Users in one call of the exported encoder at most."""
+
+_NAMES = 3
+"""Categories of each kind (set apart, often, rarely) that a profile names at most."""
+
+_REPRESENTATIVES = 10
+"""Users nearest to a group's centroid that the Profile LLM is told of."""
+
+_TITLES = 5
+"""Titles of each of them, the latest, that it is shown."""
+
 
 class GroupsError(BuilderError):
     """Groups cannot be made of, or used with, what was given: names it, what was found and what was expected."""
@@ -155,7 +167,7 @@ class GroupModel:
                 records_pb2.ProfileField(name=name, values=sorted(values, key=values.__getitem__))
                 for name, values in self.fields.profile_fields.items()
             ],
-            max_batch=self.config.max_batch,
+            max_batch=_MAX_BATCH,
         )
 
     def assign(self, histories: Histories, times: NDArray[np.int64] | None = None) -> Assignment:
@@ -232,20 +244,15 @@ def _describe_groups(
     num_groups = fitted.encoder.num_groups
     owners, items = kept.latest_clicks(config.interest.sequence_length)
     shares = category_shares(owners, catalogue.item_categories[items - 1], len(histories), len(catalogue.categories))
-    facts = group_facts(shares, group_ids, num_groups, config.profile.names)
+    facts = group_facts(shares, group_ids, num_groups, _NAMES)
     profiles = [describe(fact, catalogue.categories) for fact in facts]
     if profile_llm is not None:
         with torch.inference_mode():
             latents = fitted.encoder.rq_vae.latent(fitted.interests).numpy()
-        nearest = nearest_users(
-            latents, fitted.group_ids.numpy(), fitted.encoder.centroids.numpy(), config.profile.representatives
-        )
-        members = [
-            [member(histories, int(user), catalogue, config.profile.titles) for user in fitted.warm[rows]]
-            for rows in nearest
-        ]
+        nearest = nearest_users(latents, fitted.group_ids.numpy(), fitted.encoder.centroids.numpy(), _REPRESENTATIVES)
+        members = [[member(histories, int(user), catalogue, _TITLES) for user in fitted.warm[rows]] for rows in nearest]
         # The default group is everybody: it has no members nearest to it.
-        profiles[1:] = write_profiles(profiles[1:], members, profile_llm, config.profile)
+        profiles[1:] = write_profiles(profiles[1:], members, profile_llm)
     users = np.bincount(group_ids, minlength=num_groups + 1)
     return tuple(
         records_pb2.GroupRecord(group_id=group, profile=profile, users=int(count), categories=fact.apart or fact.often)

@@ -64,7 +64,6 @@ class InterestEncoder(nn.Module):
             nn.init.normal_(embedding.weight, std=config.dim**-0.5)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.dim)
-        self.dropout = nn.Dropout(config.dropout)
         self.window = config.window
         distances = _distances(config.window)
         self.register_buffer("causal", (distances >= 0) & (distances < config.window), persistent=False)
@@ -95,7 +94,7 @@ class InterestEncoder(nn.Module):
         numbers = torch.minimum(profile.long().clamp(min=0), self.field_sizes - 1) + self.field_offsets
         first = self.field_embedding(numbers).sum(1) + self.profile_bias
         # The profile leads the sequence, as position 0 of [B, 1 + N, d].
-        states = self.dropout(torch.cat([first.unsqueeze(1), embedded], 1))
+        states = torch.cat([first.unsqueeze(1), embedded], 1)
         for layer in self.layers:
             states = layer(states, mask)
         states = self.norm(states)
@@ -135,12 +134,10 @@ class _Layer(nn.Module):
         self.forward_norm = nn.LayerNorm(config.dim)
         self.widen = nn.Linear(config.dim, 2 * config.dim)
         self.narrow = nn.Linear(2 * config.dim, config.dim)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        states = states + self.dropout(self.attention(self.attention_norm(states), mask))
-        widened = F.gelu(self.widen(self.forward_norm(states)))
-        added: Tensor = self.dropout(self.narrow(widened))
+        states = states + self.attention(self.attention_norm(states), mask)
+        added: Tensor = self.narrow(F.gelu(self.widen(self.forward_norm(states))))
         return states + added
 
 

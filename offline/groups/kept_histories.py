@@ -13,6 +13,9 @@ from serendipity.groups.sequence import Counted, LongSequenceRule, kept_clicks
 from serendipity.offline.groups.config import SequenceConfig
 from serendipity.offline.logs.histories import Histories
 
+_REPEAT_SHARE = 0.05
+"""Share of clicks on an item the same user clicked before, from which on items are counted, not categories."""
+
 
 @dataclass(frozen=True)
 class Stretches:
@@ -111,7 +114,7 @@ def of_like_length(lengths: NDArray[np.int64], positions: int) -> list[NDArray[n
 def sequence_rule(histories: Histories, config: SequenceConfig, length: int) -> LongSequenceRule:
     """Decide which clicks count. length: latest kept clicks the network reads."""
     counted: Counted = "item" if config.counted == "item" else "category"
-    if config.counted == "auto" and repeat_share(histories) >= config.repeat_share:
+    if config.counted == "auto" and repeat_share(histories) >= _REPEAT_SHARE:
         counted = "item"
     return LongSequenceRule(config.threshold, counted, length, config.min_clicks)
 

@@ -22,6 +22,9 @@ VALIDATED_AT = 20
 _NEGATIVE_POWER = 0.75
 """An item is drawn as a negative with probability ∝ clicks^this."""
 
+_NUM_NEGATIVES = 256
+"""Items the next one is told from, drawn per batch from the popular; all of them where there are no more."""
+
 _CLIP = 1.0
 """Largest norm of a gradient."""
 
@@ -84,14 +87,14 @@ class NextItemTrainer:
         self._generator = torch.Generator().manual_seed(seed)
 
     def train(self, progress: Progress | None = None) -> NextItemReport:
-        """Train for `num_epochs` and validate. Draws from torch's global random state (dropout)."""
+        """Train for `num_epochs` and validate."""
         config = self._config
         taken = np.minimum(self._learned, config.sequence_length)
         batches = of_like_length(taken, config.batch_clicks)
         epochs = num_epochs(config, len(batches)) if int((self._counts > 0).sum()) > 1 else 0
         num_steps = max(1, len(batches) * epochs)
         parameters = [*self._encoder.parameters(), self._bias]
-        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, num_steps))
         task = progress.add_task("long-term interests", total=epochs) if progress else None
         losses = []
@@ -132,11 +135,11 @@ class NextItemTrainer:
 
     def _loss(self, interests: Tensor, targets: Tensor) -> Tensor:
         """Sampled softmax: [n, d], [n] → mean cross entropy, corrected for how likely each item is drawn."""
-        if int((self._drawn > 0).sum()) <= self._config.num_negatives:
+        if int((self._drawn > 0).sum()) <= _NUM_NEGATIVES:
             candidates = self._drawn.nonzero().squeeze(1)
             return F.cross_entropy(self._scores(interests, candidates), torch.searchsorted(candidates, targets))
-        drawn = torch.multinomial(self._drawn, self._config.num_negatives, replacement=True, generator=self._generator)
-        often = (self._drawn * self._config.num_negatives).float().log()
+        drawn = torch.multinomial(self._drawn, _NUM_NEGATIVES, replacement=True, generator=self._generator)
+        often = (self._drawn * _NUM_NEGATIVES).float().log()
         negatives = self._scores(interests, drawn, often)
         negatives = negatives.masked_fill(drawn == targets.unsqueeze(1), float("-inf"))
         vectors = self._encoder.item_vectors(targets, self._token_categories[targets])

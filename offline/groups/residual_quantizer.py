@@ -16,6 +16,8 @@ class ResidualQuantizer(nn.Module):
 
     Codes are moved to the moving average of the residuals they stand for; codes that hardly stand for any are dead and
     start again at a residual drawn from the batch.
+
+    decay: of these averages; dead_below: fraction of an even share of a batch below which a code is dead.
     """
 
     codebooks: Tensor

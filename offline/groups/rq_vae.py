@@ -12,6 +12,15 @@ from torch.nn import functional as F
 from serendipity.offline.groups.config import QuantizerConfig
 from serendipity.offline.groups.residual_quantizer import ResidualQuantizer
 
+_BATCH = 512
+"""Interests of a batch."""
+
+_LEARNING_RATE = 6e-3
+"""AdamW's."""
+
+_COMMITMENT_WEIGHT = 0.25
+"""Weight of the commitment loss against the reconstruction loss."""
+
 _CLIP = 1.0
 """Largest norm of a gradient."""
 
@@ -44,13 +53,7 @@ class RqVae(nn.Module):
             nn.LayerNorm(config.latent_dim, elementwise_affine=False),
         )
         self.decoder = _perceptron(config.latent_dim, config.hidden_dim, dim)
-        self.quantizer = ResidualQuantizer(
-            config.num_quantizers,
-            config.codebook_size,
-            config.latent_dim,
-            decay=config.decay,
-            dead_below=config.dead_below,
-        )
+        self.quantizer = ResidualQuantizer(config.num_quantizers, config.codebook_size, config.latent_dim)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(()))
 
@@ -80,7 +83,7 @@ class RqVae(nn.Module):
 def train_rq_vae(
     model: RqVae, interests: Tensor, config: QuantizerConfig, seed: int, progress: Progress | None = None
 ) -> RqVaeReport:
-    """Train on interests, [n, d]: ‖x − decoder(Σ_l e^l)‖² + commitment_weight · ‖z − sg(Σ_l e^l)‖².
+    """Train on interests, [n, d]: ‖x − decoder(Σ_l e^l)‖² + w · ‖z − sg(Σ_l e^l)‖².
 
     Gradients pass the quantiser straight through. The codebooks begin at k-means centres of what the encoder gives
     before any step; for that it is trained for an epoch without the quantiser.
@@ -89,8 +92,8 @@ def train_rq_vae(
     model.mean.copy_(interests.mean(0))
     model.scale.copy_((interests - model.mean).square().mean().sqrt().clamp(min=1e-6))
     parameters = [*model.encoder.parameters(), *model.decoder.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    steps = (config.epochs + 1) * -(-len(interests) // config.batch_size)
+    optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE)
+    steps = (config.epochs + 1) * -(-len(interests) // _BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses, revived = [], 0
     task = progress.add_task("CSIDs", total=config.epochs) if progress else None
@@ -99,7 +102,7 @@ def train_rq_vae(
             with torch.no_grad():
                 model.quantizer.start(model.latent(interests), seed)
         total = 0.0
-        for places in torch.split(torch.randperm(len(interests), generator=generator), config.batch_size):
+        for places in torch.split(torch.randperm(len(interests), generator=generator), _BATCH):
             scaled = model.scaled(interests[places])
             latent = model.encoder(scaled)
             passed, commitment = latent, torch.zeros(())
@@ -109,7 +112,7 @@ def train_rq_vae(
                 passed = latent + (quantized - latent).detach()
                 commitment = F.mse_loss(latent, quantized)
             reconstruction = F.mse_loss(model.decoder(passed), scaled)
-            loss = reconstruction + config.commitment_weight * commitment
+            loss = reconstruction + _COMMITMENT_WEIGHT * commitment
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, _CLIP)

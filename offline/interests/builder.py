@@ -74,7 +74,7 @@ def build_interests(
     (interests / THRESHOLD_REPORT).unlink(missing_ok=True)
     threshold = config.grounding_threshold
     if threshold is None:
-        tuned = tune_threshold(taxonomy, catalogue, vectors, encoder.encode, config.threshold)
+        tuned = tune_threshold(taxonomy, catalogue, vectors, encoder.encode)
         threshold = tuned.threshold
         write_atomically(interests / THRESHOLD_REPORT, json.dumps(asdict(tuned), indent=2, sort_keys=True).encode())
     of_nobody: Reasoner = TaxonomyReasoner(taxonomy).fit(histories, until)

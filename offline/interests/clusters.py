@@ -13,11 +13,12 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from sklearn.cluster import AgglomerativeClustering
 
 from serendipity.interests.grounding import Encode
 from serendipity.interests.text import clean_text, comparable
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.interests.taxonomy import KnownNode, TaxonomyNode
 from serendipity.v1 import records_pb2
 
@@ -28,10 +29,8 @@ MAX_ALIASES = 32
 """Aliases of a node at most: every snapshot and every grounder holds them."""
 
 
-class ClustersConfig(BaseModel):
+class ClustersConfig(Configuration):
     """When interests that reasoners named become nodes of the vocabulary."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     min_users: Annotated[int, Field(ge=MIN_USERS_OF_NAME)] = 5
     """Users a new node's interests must come from."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serendipity.interests.prompt import PromptStyle
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.interests.clusters import ClustersConfig
 from serendipity.offline.interests.debate import NO_DEBATE, DebateConfig
-from serendipity.offline.interests.grounding_threshold import ThresholdConfig
 from serendipity.offline.interests.hops import Mode
 from serendipity.offline.interests.user_facts import EVERYTHING, FactsConfig
 from serendipity.offline.language_models.config import LanguageModelConfig
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class LlmReasonerConfig(_Frozen):
+class LlmReasonerConfig(Configuration):
     """Reasoning by language models, one or several in a debate: [[interests.reasoner.models]]."""
 
     models: Annotated[tuple[LanguageModelConfig, ...], Field(min_length=1)]
@@ -34,14 +30,12 @@ class LlmReasonerConfig(_Frozen):
     """Which of a user's signals the models are told."""
 
 
-class InterestsConfig(_Frozen):
+class InterestsConfig(Configuration):
     """Latent interests: who finds them, and what they ground in."""
 
     reasoner: Literal["taxonomy"] | LlmReasonerConfig = "taxonomy"
     """Who finds them: the catalogue's taxonomy and the logs alone, or a table of language models."""
     clusters: ClustersConfig = ClustersConfig()
     """When what reasoners name becomes a node of the vocabulary."""
-    threshold: ThresholdConfig = ThresholdConfig()
-    """How the least cosine at which a name grounds by the text encoder is tuned."""
     grounding_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
-    """That cosine; none: tuned on the catalogue's names."""
+    """Least cosine at which a name grounds by the text encoder; none: tuned on the catalogue's names."""

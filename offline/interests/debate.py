@@ -12,19 +12,18 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serendipity.interests.answer import Proposal
 from serendipity.interests.grounding import GroundedAnswer, GroundedInterest, Grounder, ground_answer
 from serendipity.interests.prompt import UserFacts
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.interests.hops import Prompting, Reply, Shown
 from serendipity.offline.language_models.language_model import LanguageModel, Sampling
 
 
-class DebateConfig(BaseModel):
+class DebateConfig(Configuration):
     """N agents × R rounds. 1 × 1 is no debate; 1 × R is one agent that verifies itself."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     agents: Annotated[int, Field(ge=1, le=8)] = 1
     """N."""

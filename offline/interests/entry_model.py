@@ -33,31 +33,38 @@ TERMS = ("entry rate", "own past", "age", "activity", "co-interest", "profile")
 DEFAULT_COEFFICIENTS: NDArray[np.float64] = np.array([-0.69, 0.72, 0.44, -0.31, 0.35, 0.50, 0.59])
 """Intercept, then TERMS."""
 
+HORIZON_DAYS = 36.0
+"""H."""
+
+RATE_WINDOWS = 3
+"""Windows of H days that the entry rate is counted in."""
+
+FIT_WINDOWS = 2
+"""Windows that the coefficients are fitted on."""
+
+CO_RIDGE = 100.0
+"""λ of the co-interest weights."""
+
+_RATE_DECAY = 0.5
+"""Weight of a window relative to the one after it."""
+
 _PRIOR_SD = np.array([2.0, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3])
 _NEWTON_STEPS = 12
 
 
 @dataclass(frozen=True)
 class EntryModelConfig:
-    """Constants, chosen on The Complete Journey's validation period (80–90 % of events).
+    """What depends on how many users there are. Like the constants above, for data of thousands: chosen on The Complete
+    Journey's validation period (80–90 % of events).
 
-    horizon_days: H. rate_windows: windows of H days the entry rate is counted in. rate_decay: weight of a window
-    relative to the one after it. rate_prior: users' worth of the overall rate mixed into every category's.
-    co_ridge: λ of the co-interest weights. fit_windows: windows the coefficients are fitted on. lift_prior: entries'
-    worth of no lift mixed into every profile lift. min_value_users: profile values of fewer users are ignored.
-    max_users: users the model is estimated on (evenly spaced among those with clicks). max_pairs: user–category pairs
-    the coefficients are fitted on.
+    rate_prior: users' worth of the overall rate mixed into every category's. lift_prior: entries' worth of no lift
+    mixed into every profile lift. min_value_users: profile values of fewer users are ignored. max_pairs: user–category
+    pairs the coefficients are fitted on.
     """
 
-    horizon_days: float = 36.0
-    rate_windows: int = 3
-    rate_decay: float = 0.5
     rate_prior: float = 50.0
-    co_ridge: float = 100.0
-    fit_windows: int = 2
     lift_prior: float = 20.0
     min_value_users: int = 20
-    max_users: int = 20_000
     max_pairs: int = 1_500_000
 
 
@@ -138,7 +145,7 @@ def fit_entry_model(
     counted = _count(now, windows, profiles, config)
     parts, labels = [], []
     # The window that labels come from must not be among those its rates are counted in.
-    last = min(config.fit_windows, len(windows) - 1)
+    last = min(FIT_WINDOWS, len(windows) - 1)
     rows = max(1, config.max_pairs // max(1, last * now.counts.shape[1]))
     chosen = np.unique(np.linspace(0, max(len(now) - 1, 0), min(rows, len(now))).astype(np.int64))
     for index in range(last):
@@ -159,8 +166,8 @@ def _count(
 ) -> EntryModel:
     size = now.counts.shape[1]
     entries, chances, clicked, users = np.zeros(size), np.zeros(size), np.zeros(size), 0.0
-    for index, window in enumerate(windows[: config.rate_windows]):
-        weight = config.rate_decay**index
+    for index, window in enumerate(windows[:RATE_WINDOWS]):
+        weight = _RATE_DECAY**index
         entries += weight * window.entered.sum(0)
         chances += weight * window.behaviour.unseen.sum(0)
         clicked += weight * window.clicked.sum(0)
@@ -173,11 +180,11 @@ def _count(
     overall = (entries.sum() + 0.5) / (chances.sum() + 50.0)
     rates = (entries + config.rate_prior * overall) / (chances + config.rate_prior)
     shares = (clicked + 0.5) / (users + 1.0)
-    lifts = _lifts(windows[: config.rate_windows], profiles, rates, config)
+    lifts = _lifts(windows[:RATE_WINDOWS], profiles, rates, config)
     return EntryModel(
         rates=_inside(rates),
         shares=_inside(shares),
-        co_interest=_co_interest(now.evidence, config.co_ridge),
+        co_interest=_co_interest(now.evidence),
         lifts=lifts,
         coefficients=DEFAULT_COEFFICIENTS,
     )
@@ -189,10 +196,10 @@ def _inside(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return clipped
 
 
-def _co_interest(evidence: NDArray[np.float32], ridge: float) -> NDArray[np.float32]:
+def _co_interest(evidence: NDArray[np.float32]) -> NDArray[np.float32]:
     """W = −P / diag(P) off the diagonal and 0 on it, P = (XᵀX + λI)⁻¹."""
     gram = evidence.T.astype(np.float64) @ evidence
-    inverse = np.linalg.inv(gram + ridge * np.eye(len(gram)))
+    inverse = np.linalg.inv(gram + CO_RIDGE * np.eye(len(gram)))
     weights = -inverse / np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
     return weights.astype(np.float32)

@@ -19,11 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from serendipity.interests.grounding import Encode
 from serendipity.interests.text import clean_text, comparable
@@ -32,20 +30,8 @@ from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.vocabulary import grounding_nodes
 from serendipity.offline.logs.catalogue import Catalogue
 
-
-class ThresholdConfig(BaseModel):
-    """How the threshold is tuned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    precision: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of the names that ground which must be right."""
-    max_names: Annotated[int, Field(ge=10)] = 400
-    """Positives sampled of each kind, and negatives, at most."""
-    parts: Annotated[int, Field(ge=2)] = 4
-    """Parts of the top-level categories that are taken out of the vocabulary in turn."""
-    seed: int = 0
-    """Of the sample and the errors."""
+_PARTS = 4
+"""Parts of the top-level categories that are taken out of the vocabulary in turn."""
 
 
 @dataclass(frozen=True)
@@ -116,28 +102,30 @@ def tune_threshold(
     catalogue: Catalogue,
     vectors: NDArray[np.float32],
     encode: Encode,
-    config: ThresholdConfig | None = None,
+    *,
+    precision: float = 0.9,
+    max_names: int = 400,
 ) -> ThresholdReport:
     """Choose the threshold of a vocabulary.
 
-    vectors: [num_nodes, D] float32 of norm 1, by node id; encode: the encoder that made them. Encodes some thousands of
-    short texts at most. Raises ValueError when the vocabulary has no nodes to ground in.
+    vectors: [num_nodes, D] float32 of norm 1, by node id; encode: the encoder that made them. precision: share of the
+    names that ground which must be right; max_names: positives sampled of each kind, and negatives, at most. Encodes
+    some thousands of short texts. Raises ValueError when the vocabulary has no nodes to ground in.
     """
-    config = config or ThresholdConfig()
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(0)
     nodes = grounding_nodes(taxonomy.nodes)
     if not nodes:
         raise ValueError("grounding threshold: found no nodes of one top-level category, expected at least one")
-    names = _sampled(taxonomy, catalogue, config.max_names, rng)
-    # Part of each category number, 1 to parts; chatter (0) belongs to none.
+    names = _sampled(taxonomy, catalogue, max_names, rng)
+    # Part of each category number, 1 to _PARTS; chatter (0) belongs to none.
     parts = np.zeros(len(taxonomy.categories) + 1, np.int64)
-    parts[1:] = 1 + rng.permutation(len(taxonomy.categories)) % config.parts
+    parts[1:] = 1 + rng.permutation(len(taxonomy.categories)) % _PARTS
     categories = np.array([node.category for node in nodes])
     similarities = encode(names.texts) @ vectors[[node.node_id for node in nodes]].T
     numbers = np.array(names.categories)
     is_positive = np.array([kind in _POSITIVES for kind in names.kinds])
     # Positives meet the vocabulary without some other part, negatives without their own.
-    without = np.where(is_positive, parts[numbers] % config.parts + 1, np.maximum(parts[numbers], 1))
+    without = np.where(is_positive, parts[numbers] % _PARTS + 1, np.maximum(parts[numbers], 1))
     masked = np.where(parts[categories][None, :] == without[:, None], -1.0, similarities)
     nearest = masked.argmax(axis=1)
     shares = np.array(
@@ -149,7 +137,7 @@ def tune_threshold(
         is_positive[judged],
         (shares | (categories[nearest] == numbers))[judged],
         np.array(names.kinds)[judged],
-        config.precision,
+        precision,
     )
 
 

@@ -133,7 +133,7 @@ class LlmReasoner:
             outcomes.update(zip(places, found, strict=True))
             reports.append(report)
         self.counts = _count(outcomes.values(), len(users))
-        self.report = joined(reports, len(agents))
+        self.report = join_reports(reports, len(agents))
         _log.info("%s: %s; %s", self.name, self.counts, self.report)
         nothing = Outcome((), (), 0)
         found_of = [outcomes.get(place, nothing) for place in range(len(users))]
@@ -145,7 +145,7 @@ class LlmReasoner:
         return interests, graphs
 
 
-def joined(reports: Sequence[DebateReport], agents: int) -> DebateReport:
+def join_reports(reports: Sequence[DebateReport], agents: int) -> DebateReport:
     """Join the reports of batches: figures of a round are averaged over its users."""
     rounds = []
     for number in range(max((len(report.rounds) for report in reports), default=0)):

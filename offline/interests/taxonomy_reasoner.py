@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.interests.behaviour import NEVER_DAYS, Behaviour
 from serendipity.offline.interests.contexts import contexts_at
-from serendipity.offline.interests.entry_model import TERMS, EntryModel, EntryModelConfig, Window, fit_entry_model
+from serendipity.offline.interests.entry_model import (
+    FIT_WINDOWS,
+    HORIZON_DAYS,
+    RATE_WINDOWS,
+    TERMS,
+    EntryModel,
+    EntryModelConfig,
+    Window,
+    fit_entry_model,
+)
 from serendipity.offline.interests.reasoner import MAX_INTERESTS, Interest, InterestPath, UserContext
 from serendipity.offline.interests.search_matching import SearchMatcher
 from serendipity.offline.interests.taxonomy import NO_NODE, Taxonomy
@@ -34,6 +43,9 @@ from serendipity.v1 import records_pb2
 _DAY = 86_400
 _CHUNK = 4_096
 """Users reasoned about at once: bounds memory at some ten matrices of this many rows."""
+
+_MAX_USERS = 20_000
+"""Users the entry model is estimated on, evenly spaced among those with clicks."""
 
 _GROUNDING_HALF_LIFE_DAYS = 90.0
 
@@ -56,9 +68,8 @@ class TaxonomyReasoner:
 
     name = "taxonomy"
 
-    def __init__(self, taxonomy: Taxonomy, config: EntryModelConfig | None = None) -> None:
+    def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
-        self.config = config or EntryModelConfig()
         self._matcher = SearchMatcher(taxonomy)
         self._fitted: _Fitted | None = None
 
@@ -70,7 +81,7 @@ class TaxonomyReasoner:
     def fit(self, histories: Histories, until: int) -> TaxonomyReasoner:
         """Estimate everything from clicks strictly before a moment, and return self."""
         profiles, now, windows = self._windows(histories, until)
-        model = fit_entry_model(now, windows, profiles, self.config)
+        model = fit_entry_model(now, windows, profiles, EntryModelConfig())
         self._fitted = _Fitted(until, model, self._ground(histories, until))
         return self
 
@@ -111,14 +122,13 @@ class TaxonomyReasoner:
         starts = histories.offsets[:-1][np.diff(histories.offsets) > 0]
         owners = histories.users[starts]
         chosen = owners[histories.times[starts] < until]
-        if len(chosen) > self.config.max_users:
-            chosen = chosen[np.linspace(0, len(chosen) - 1, self.config.max_users).astype(np.int64)]
+        if len(chosen) > _MAX_USERS:
+            chosen = chosen[np.linspace(0, len(chosen) - 1, _MAX_USERS).astype(np.int64)]
         users: list[int] = chosen.tolist()
-        horizon = round(self.config.horizon_days * _DAY)
+        horizon = round(HORIZON_DAYS * _DAY)
         # Half a horizon of history must come before a window, or everything in it looks newly entered.
         earliest = int(histories.times.min()) + horizon // 2 if len(histories.times) else until
-        wanted = self.config.rate_windows + self.config.fit_windows
-        cuts = [until - horizon * (index + 1) for index in range(wanted)]
+        cuts = [until - horizon * (index + 1) for index in range(RATE_WINDOWS + FIT_WINDOWS)]
         row_of = np.full(len(histories), -1, np.int64)
         row_of[users] = np.arange(len(users))
         windows = []

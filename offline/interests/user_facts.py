@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serendipity.interests.facts import FactsRule, told_searches, told_titles, user_facts
 from serendipity.interests.prompt import UserFacts
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.interests.reasoner import UserContext
 
 
-class FactsConfig(BaseModel):
+class FactsConfig(Configuration):
     """Which of a user's signals feed the prompt. Profile and categories always do, as far as they are known."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     search_days: Annotated[float, Field(ge=0, le=30)] = 30.0
     """Days of searches (Dewu, arXiv 2508.04032: 30). 0: none."""

@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.language_models.language_model import LanguageModelError, Prices
 
 
-class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class _Local(_Config):
+class _Local(Configuration):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: on all GPUs if there are any."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -50,7 +47,7 @@ class LocalConfig(_Local):
     """Directory as save_pretrained writes it."""
 
 
-class EndpointConfig(_Config):
+class EndpointConfig(Configuration):
     """An OpenAI-compatible endpoint: DeepSeek, vLLM, `transformers serve` …"""
 
     kind: Literal["endpoint"] = "endpoint"
@@ -107,7 +104,7 @@ class EndpointConfig(_Config):
         return self
 
 
-class TritonConfig(_Config):
+class TritonConfig(Configuration):
     """InterestGPT on Triton. It is asked for interests only, and answers greedily."""
 
     kind: Literal["triton"] = "triton"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from serendipity.offline.configuration import Configuration
 from serendipity.v1 import channel_pb2
 
 EventName = Literal["click", "search", "exposure", "order", "view", "favourite"]
@@ -81,10 +82,8 @@ ITEM_COLUMNS = (
 USER_COLUMNS = (Column("user_id", (*_TEXT, *_INTEGER), "VARCHAR or an integer"),)
 
 
-class LogsConfig(BaseModel):
+class LogsConfig(Configuration):
     """How a host's logs are read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     novelty_level: int = Field(default=0, ge=0, lt=MAX_PATH_LEVELS)
     """Level of the category path, from 0, that is "top-level" for novelty."""

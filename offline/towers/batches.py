@@ -16,6 +16,18 @@ from serendipity.offline.towers.interests import NO_NODE, InterestNodes
 from serendipity.offline.towers.rows import TrainingRows, embed_nodes
 from serendipity.offline.towers.user_tower import UserTower
 
+NOVEL_WEIGHT = 2.0
+"""Weight of a (user, item) pair whose category is novel to the user, against 1: novel pairs are what is served."""
+
+ACTIVITY_POWER = 0.5
+"""A user with n positives weighs n^(−this): 0 would count clicks alike, 1 users."""
+
+_NEGATIVE_POWER = 0.75
+"""α: an item is drawn with probability ∝ users^α."""
+
+_INTEREST_ROWS = 2
+"""Interest rows (I2I) drawn per user and batch, next to the user's row alone (U2I)."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,13 +72,12 @@ class BatchSampler:
         self._rows = rows
         self._item_categories = item_categories
         self._nodes = nodes
-        self._config = config
         self._cold_share = cold_share
         self._pooled, self._cold = _pool(rows, user_tower)
         users = rows.moment.items.users
         self._known = users >= min_item_users
         self._inclusion = inclusion_probabilities(
-            np.where(self._known, users, 0).astype(np.float64) ** config.negative_power * self._known,
+            np.where(self._known, users, 0).astype(np.float64) ** _NEGATIVE_POWER * self._known,
             config.num_negatives,
         )
         trainable = self._known[rows.rows]
@@ -80,7 +91,7 @@ class BatchSampler:
 
     def draw(self, index: NDArray[np.int64], rng: np.random.Generator) -> Batch:
         """Draw the batch of some rows."""
-        rows, config = self._rows, self._config
+        rows = self._rows
         moment = rows.moment
         spans = [np.arange(rows.offsets[r], rows.offsets[r + 1]) for r in index]
         owner = np.repeat(np.arange(len(index)), [len(span) for span in spans])
@@ -94,8 +105,8 @@ class BatchSampler:
 
         weights = np.where(drawn[candidates], 1.0 / np.maximum(self._inclusion[candidates], 1e-9), 0.0)
         novel = ~moment.clicked[index][:, self._item_categories[candidates]]
-        activity = self._counts[index] ** -config.activity_power
-        pair_weights = np.where(novel, config.novel_weight, 1.0) * activity[:, None]
+        activity = self._counts[index] ** -ACTIVITY_POWER
+        pair_weights = np.where(novel, NOVEL_WEIGHT, 1.0) * activity[:, None]
         negative = pair_weights * weights[None, :]
         for row, r in enumerate(index):
             seen = place[moment.seen_rows[moment.seen_offsets[r] : moment.seen_offsets[r + 1]]]
@@ -134,10 +145,10 @@ class BatchSampler:
         return inside
 
     def _draw_slots(self, index: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-        """Draw up to `interest_rows` of each user's interests without replacement: [B, S] positions, −1 for none."""
+        """Draw up to S = _INTEREST_ROWS of each user's interests without replacement: [B, S] positions, −1 for none."""
         nodes = self._rows.moment.nodes[index]
         keys = np.where(nodes != NO_NODE, rng.random(nodes.shape), 2.0)
-        order = np.argsort(keys, axis=1)[:, : self._config.interest_rows]
+        order = np.argsort(keys, axis=1)[:, :_INTEREST_ROWS]
         return np.where(np.take_along_axis(keys, order, axis=1) < 2.0, order, -1)
 
 

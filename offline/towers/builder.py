@@ -47,6 +47,15 @@ from serendipity.offline.towers.validation import Validation
 _EXAMPLES = 8
 """Users the exports are compared on."""
 
+_MAX_LONG_CATEGORIES = 400
+"""C: categories of long-term interest that the user tower is fed at most."""
+
+_CUT_STEP = 0.05
+"""Distance of two cuts, as a share of all clicks before `until`."""
+
+_VALIDATION_USERS = 1_000
+"""Users the score of an epoch is taken over, drawn once."""
+
 REPORT = "report.json"
 CHECKPOINTS = "checkpoints"
 FIT = "fit"
@@ -163,7 +172,7 @@ def feature_assembler(
     """Size the assembler to the data: every profile value that occurs, and no more category columns than categories."""
     return FeatureAssembler(
         history_length=config.rows.history_length,
-        max_long_categories=min(config.rows.max_long_categories, len(catalogue.categories)),
+        max_long_categories=min(_MAX_LONG_CATEGORIES, len(catalogue.categories)),
         max_interests=config.rows.max_interests,
         interest_dim=interest_dim,
         profile_fields=profile_fields(histories),
@@ -184,7 +193,7 @@ def prepare(
     assembler = feature_assembler(histories, catalogue, nodes.vectors.shape[1], config)
     builder = RowsBuilder(histories, catalogue, assembler, nodes, interests_at)
     window = config.rows.label_window
-    shifts = [window + cut * config.rows.cut_step for cut in range(config.rows.num_cuts)]
+    shifts = [window + cut * _CUT_STEP for cut in range(config.rows.num_cuts)]
     ends = [(1.0 - shift, min(1.0 - shift + window, 1.0)) for shift in shifts]
     fit = _spans(histories, [(start - window, end - window) for start, end in ends], until)
     refit = _spans(histories, ends, until)
@@ -207,7 +216,7 @@ def prepare(
     held_out = HeldOut.between(histories, catalogue, validation_cut, until)
     at_cut = builder.moment(factors[validation_cut])
     rng = np.random.default_rng(config.seed)
-    validation = Validation.of(held_out, at_cut, nodes.vectors, config.trainer.validation_users, rng)
+    validation = Validation.of(held_out, at_cut, nodes.vectors, _VALIDATION_USERS, rng)
     examples = at_cut.users[:_EXAMPLES]
     return Prepared(
         catalogue=catalogue,

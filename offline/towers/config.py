@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from serendipity.offline.configuration import Configuration
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class FactorBlock(_Frozen):
+class FactorBlock(Configuration):
     """One factorisation of the clicks before a moment; several stand side by side."""
 
     dim: int = Field(ge=1)
@@ -20,7 +18,7 @@ class FactorBlock(_Frozen):
     """b: each click on an item with n users weighs n^(−b)."""
 
 
-class FactorsConfig(_Frozen):
+class FactorsConfig(Configuration):
     """Factorisations (serendipity.offline.towers.factors)."""
 
     blocks: tuple[FactorBlock, ...] = (
@@ -37,49 +35,33 @@ class FactorsConfig(_Frozen):
         return sum(block.dim for block in self.blocks)
 
 
-class RowsConfig(_Frozen):
+class RowsConfig(Configuration):
     """Point-in-time training rows (serendipity.offline.towers.rows)."""
 
     history_length: int = Field(200, ge=1, le=200)
     """L: latest clicks the user tower is fed."""
-    max_long_categories: int = Field(400, ge=1)
-    """C: categories of long-term interest it is fed."""
     max_interests: int = Field(16, ge=1)
     """K: latent interests it is fed."""
     num_cuts: int = Field(6, ge=1)
-    """Moments t₀ that rows are made at."""
-    cut_step: float = Field(0.05, gt=0, lt=1)
-    """Distance of two cuts, as a share of all clicks before `until`."""
+    """Moments t₀ that rows are made at, a twentieth of all clicks before `until` apart."""
     label_window: float = Field(0.1, gt=0, lt=1)
     """Clicks of [t₀, t₁) that are labels, as a share of all clicks; also the width of the validation period."""
     min_item_users: int = Field(3, ge=1)
     """Users an item needs before t₀ to take part in training; vectors are made for all items."""
 
 
-class LossConfig(_Frozen):
+class LossConfig(Configuration):
     """Losses and negatives (serendipity.offline.towers.losses)."""
 
     num_negatives: int = Field(4096, ge=1)
     """Items drawn per batch, shared by its users."""
-    negative_power: float = Field(0.75, ge=0)
-    """α: an item is drawn with probability ∝ users^α."""
-    novel_weight: float = Field(2.0, gt=0)
-    """Weight of a (user, item) pair whose category is novel to the user, against 1: novel pairs are what is served."""
-    activity_power: float = Field(0.5, ge=0, le=1)
-    """A user with n positives weighs n^(−this): 0 counts clicks alike, 1 users."""
-    interest_rows: int = Field(2, ge=0)
-    """Interest rows (I2I) drawn per user and batch, next to the user's row alone (U2I)."""
-    interest_weight: float = Field(1.0, ge=0)
-    """Weight of the BCE of the interest rows against that of the U2I row."""
     outside_weight: float = Field(0.1, ge=0)
     """Weight, in an interest row, of items the interest is not grounded in: most searches are inside what it is."""
     contrastive_weight: float = Field(0.1, ge=0)
     """λ of L = BCE + λ · contrastive."""
-    temperature: float = Field(0.1, gt=0)
-    """τ of the contrastive losses."""
 
 
-class TrainerConfig(_Frozen):
+class TrainerConfig(Configuration):
     """Optimisation (serendipity.offline.towers.trainer)."""
 
     max_epochs: int = Field(3, ge=1)
@@ -90,20 +72,12 @@ class TrainerConfig(_Frozen):
     """Users per batch; all of one batch are of the same cut."""
     learning_rate: float = Field(3e-3, gt=0)
     """AdamW's, at its height."""
-    weight_decay: float = Field(1e-2, ge=0)
-    """AdamW's."""
-    dropout: float = Field(0.2, ge=0, lt=1)
-    """Of the user tower's features and both towers' hidden layers."""
-    cold_share: float = Field(0.02, ge=0, lt=1)
-    """Share of rows shown without history, so that a user nothing is known of gets sensible vectors."""
     threads: int = Field(1, ge=1)
     """Threads of PyTorch and BLAS. More help where their cores are idle, and cost much where they are not.
     Sums of another order change last digits."""
-    validation_users: int = Field(1000, ge=1)
-    """Users the score of an epoch is taken over, drawn once."""
 
 
-class TowersConfig(_Frozen):
+class TowersConfig(Configuration):
     """Everything about the towers."""
 
     vector_dim: int = Field(80, ge=8)

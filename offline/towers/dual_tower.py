@@ -15,6 +15,9 @@ from serendipity.offline.towers.item_tower import ItemContent, ItemTower
 from serendipity.offline.towers.rows import ItemState, Moment
 from serendipity.offline.towers.user_tower import UserTower, UserTowerSizes, tensors
 
+_DROPOUT = 0.2
+"""Of the user tower's features and both towers' hidden layers."""
+
 _LINK_SHARPNESS = 20.0
 """β: scores deviate by 1, so that this is about max(s, 0)."""
 
@@ -57,7 +60,7 @@ class DualTower(nn.Module):
                 ),
                 torch.from_numpy(catalogue.item_categories),
                 config.factors.blocks,
-                dropout=config.trainer.dropout,
+                dropout=_DROPOUT,
             )
             self.item = ItemTower(
                 content,
@@ -66,7 +69,7 @@ class DualTower(nn.Module):
                 content_dim=config.content_dim,
                 hidden_dim=config.hidden_dim,
                 vector_dim=config.vector_dim,
-                dropout=config.trainer.dropout,
+                dropout=_DROPOUT,
             )
 
     def start_from(self, rate: float) -> None:

@@ -104,7 +104,7 @@ class RowsBuilder:
         self.interest_nodes = interest_nodes
         self._interests_at = interests_at
         self._item_clicks = ItemClicks(histories, len(catalogue))
-        # The assembler pads interests to [K, D] for every user; rows hold node ids and embed a batch at a time.
+        # Rows hold node ids and embed a batch at a time: embeddings of all would not fit into memory.
         self._without_interests = replace(assembler, max_interests=0)
         self._profiles = [assembler.encode_profile(profile) for profile in histories.profiles]
 

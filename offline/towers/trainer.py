@@ -29,6 +29,12 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
 
+_COLD_SHARE = 0.02
+"""Share of rows shown without history, so that a user nothing is known of gets sensible vectors."""
+
+_TEMPERATURE = 0.1
+"""τ of the contrastive losses."""
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -76,7 +82,7 @@ def train(
             towers.user,
             config.loss,
             min_item_users=config.rows.min_item_users,
-            cold_share=trainer.cold_share,
+            cold_share=_COLD_SHARE,
         )
         for part in rows
     ]
@@ -84,7 +90,7 @@ def train(
     if not steps:
         raise ValueError("train: found no rows with a positive, expected at least one; see rows.min_item_users")
     last = trainer.max_epochs if epochs is None else epochs
-    optimizer = torch.optim.AdamW(towers.parameters(), lr=trainer.learning_rate, weight_decay=trainer.weight_decay)
+    optimizer = torch.optim.AdamW(towers.parameters(), lr=trainer.learning_rate)
     towers.start_from(sum(sampler.num_positives for sampler in samplers) / sum(s.num_pairs for s in samplers))
     state = _State.start(towers, _identity(config, rows, last, validate is not None))
     state.resume(checkpoints / CHECKPOINT, towers, optimizer)
@@ -156,22 +162,21 @@ def _losses(towers: DualTower, batch: Batch, items: _ItemTensors, config: Towers
         kinds = torch.where(batch.inside, 1.0, config.loss.outside_weight) * exists[:, None]
         weights = batch.weights.repeat_interleave(drawn, dim=0) * kinds
         negative = weights.reshape(-1).index_fill(0, batch.interest_positives, 0.0).reshape(scores.shape)
-        of_interests = click_loss(scores, negative, batch.interest_positives, batch.interest_weights)
-        click = click + config.loss.interest_weight * of_interests
+        click = click + click_loss(scores, negative, batch.interest_positives, batch.interest_weights)
         if config.loss.contrastive_weight:
             learned = slice(config.factors.dim, -1)
-            contrast = _contrast(flat[:, learned], candidates[:, learned], batch, config.loss.temperature)
+            contrast = _contrast(flat[:, learned], candidates[:, learned], batch)
     return click / batch.total, contrast
 
 
-def _contrast(flat: Tensor, candidates: Tensor, batch: Batch, temperature: float) -> Tensor:
+def _contrast(flat: Tensor, candidates: Tensor, batch: Batch) -> Tensor:
     """Both contrastive losses, over the learned dimensions: a user's interests share the factors' part."""
     number = len(batch.candidates)
     line, column = batch.interest_positives // number, batch.interest_positives % number
-    of_items = user_item_contrast(flat[line], candidates[column], batch.candidates[column], temperature)
+    of_items = user_item_contrast(flat[line], candidates[column], batch.candidates[column], _TEMPERATURE)
     nodes = batch.nodes.reshape(-1)
     exists = nodes >= 0
-    return of_items + interest_contrast(flat[exists], nodes[exists], temperature)
+    return of_items + interest_contrast(flat[exists], nodes[exists], _TEMPERATURE)
 
 
 def _identity(config: TowersConfig, rows: Sequence[TrainingRows], epochs: int, validated: bool) -> str:

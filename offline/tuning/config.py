@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from serendipity.offline.configuration import Configuration
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class TinyLmConfig(_Frozen):
+class TinyLmConfig(Configuration):
     """A Llama trained from scratch, with a tokenizer of its own."""
 
     hidden_size: int = Field(64, ge=8)
@@ -38,7 +36,7 @@ class TinyLmConfig(_Frozen):
         return self
 
 
-class LoraConfig(_Frozen):
+class LoraConfig(Configuration):
     """Low-rank adaptation (Hu et al., arXiv 2106.09685) of all linear layers."""
 
     rank: int = Field(16, ge=1)
@@ -49,7 +47,7 @@ class LoraConfig(_Frozen):
     """Dropout on the way into the adapters."""
 
 
-class TuningConfig(_Frozen):
+class TuningConfig(Configuration):
     """One training of a language model."""
 
     method: Literal["full", "lora"] | None = None

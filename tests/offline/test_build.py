@@ -28,7 +28,7 @@ from serendipity.offline.evaluate.replay import key_name
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
-from serendipity.offline.towers.export import PROGRAM
+from serendipity.offline.towers.export import ONNX
 from serendipity.tools import coevolution, pipeline
 from serendipity.tools.quality_gate import quality_gate
 from serendipity.v1 import channel_pb2
@@ -212,7 +212,7 @@ def test_the_snapshot_answers_with_the_group_source_and_says_why(host: Host, bui
     assert manifest.coevolution.generation == 2
     keys: Counter[str] = Counter()
     reasons = []
-    with pipeline.open_pipeline(built.snapshot, host.out / "towers" / PROGRAM) as recall:
+    with pipeline.open_pipeline(built.snapshot, host.out / "towers" / ONNX) as recall:
         for user_id in [*(f"u{n:04}" for n in range(0, 90, 3)), "nobody has seen"]:
             response = recall(
                 channel_pb2.RecallRequest(user_id=user_id, count=10, explain=True, source_quotas=[_GROUP])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -47,6 +49,21 @@ def test_an_exported_program_answers_as_the_module(tower: ExampleTower, tmp_path
     with torch.inference_mode():
         torch.testing.assert_close(load_program(path)(*inputs), tower(*inputs), atol=1e-6, rtol=0)
     assert [entry.name for entry in path.parent.iterdir()] == ["user_tower.pt2"]
+
+
+@pytest.mark.parametrize("interests", [1, 2, 3, 9])
+def test_what_is_exported_takes_any_number_of_interests(tower: ExampleTower, tmp_path: Path, interests: int) -> None:
+    export_program(tower, EXAMPLE, tmp_path / "user_tower.pt2")
+    export_onnx(tower, EXAMPLE, tmp_path / "user_tower.onnx")
+    inputs = random_inputs(replace(SIZES, max_interests=interests), 3)
+    with torch.inference_mode():
+        expected = tower(*tensors(inputs))
+        program = load_program(tmp_path / "user_tower.pt2")(*tensors(inputs))
+    assert expected.shape == (3, 1 + interests, SIZES.dim)
+    torch.testing.assert_close(program, expected, atol=1e-6, rtol=0)
+    session = onnxruntime.InferenceSession(str(tmp_path / "user_tower.onnx"), providers=["CPUExecutionProvider"])
+    (found,) = session.run([features.OUTPUT_NAME], inputs.arrays())
+    torch.testing.assert_close(torch.from_numpy(found), expected, atol=1e-5, rtol=0)
 
 
 def test_one_example_user_is_enough(tower: ExampleTower, tmp_path: Path) -> None:

@@ -1,10 +1,37 @@
 import argparse
 import importlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from serendipity.tools import evaluate
-from serendipity.tools.cli import COMMANDS, main
+from serendipity.tools.cli import COMMANDS, CommandParser, main
+
+WITH_BUILD = (
+    "coevolve", "deploy", "distil", "distil --evaluate", "evaluate interests", "evaluate towers", "feedback export",
+    "graph export anna", "graph show anna", "groups report", "groups show 1", "interests refresh --all",
+    "interests refresh --due", "interests refresh --user anna", "nearline drain", "nearline retry --all",
+    "nearline status", "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
+    "snapshot verify", "users forget anna", "users list",
+)  # fmt: skip
+"""Commands that look for a build, as they are called; `evaluate channel` makes the one it is given."""
+
+
+def parser_of(name: str) -> CommandParser:
+    parser = CommandParser(prog=f"serendip {name}")
+    importlib.import_module(f"serendipity.tools.{COMMANDS[name].module}").add_arguments(parser)
+    return parser
+
+
+def actions_of(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, argparse.Action]]:
+    """Give every option and word of a command and its sub-commands, with the parser that lists it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from actions_of(below)
+        elif action.dest != "help":
+            yield parser, action
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -18,6 +45,83 @@ def test_every_command_says_what_it_does_and_what_it_takes(name, capsys):
         main([name, "--help"])
     assert ended.value.code == 0
     assert f"serendip {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_default_is_said_once_and_only_where_there_is_one(name):
+    for parser, action in actions_of(parser_of(name)):
+        formatter = parser._get_formatter()
+        said = formatter._expand_help(action) if action.help else ""
+        assert said.count("(default") <= 1, action.dest
+        assert "default: None" not in said, action.dest
+        assert "default: []" not in said, action.dest
+        assert action.nargs != 0 or "(default" not in said, action.dest
+        if action.option_strings and action.default not in (None, False, argparse.SUPPRESS) and action.default != []:
+            assert f"(default: {action.default})" in said, action.dest
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_command_lists_what_it_reads_and_nothing_else(name):
+    for parser, action in actions_of(parser_of(name)):
+        # Which settings are read is known once the command runs: tests/tools/test_nearline.py.
+        if action.default == argparse.SUPPRESS or action.dest == "action":
+            continue
+        modules = [f"serendipity.tools.{COMMANDS[name].module}"]
+        if name == "evaluate":
+            modules = [evaluate.SUBJECTS[parser.prog.split()[-1]]]
+        elif name == "interests":
+            modules.append("serendipity.tools.nearline")
+        sources = "".join(Path(importlib.import_module(module).__file__).read_text() for module in modules)
+        assert f"args.{action.dest}" in sources, action.dest
+
+
+@pytest.mark.parametrize("words", WITH_BUILD)
+def test_a_build_that_is_not_there_is_said_in_one_line_and_nothing_is_made(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    missing = "builds/none"
+    try:
+        status = main([*words.split(), "--build", missing])
+    except SystemExit as ended:
+        status = ended.code
+    assert status in (1, 2)
+    output = capsys.readouterr()
+    said = output.err.splitlines()
+    assert output.out == ""
+    assert said[0].startswith(f"serendip {words.split()[0]}")
+    assert missing in said[0]
+    assert said[1:] in ([], ["What was published before stays."])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_command_that_looks_for_a_build_is_left_out():
+    found = {
+        parser.prog.removeprefix("serendip ")
+        for name in COMMANDS
+        for parser, action in actions_of(parser_of(name))
+        if action.dest == "build"
+    }
+    known = {known for known in found for words in WITH_BUILD if words.startswith(known)}
+    assert found - known == {"evaluate channel"}
+
+
+@pytest.mark.parametrize("words", ["groups report", "graph show anna", "evaluate interests"])
+def test_the_usual_build_that_is_not_there_is_said_as_well(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = main(words.split())
+    except SystemExit as ended:
+        status = ended.code
+    assert status in (1, 2)
+    assert "var/complete-journey" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["build", "evaluate channel --seeds 0"])
+def test_a_data_set_that_is_none_leaves_no_build_behind(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words.split(), "--dataset", "nothing"]) == 1
+    assert "'nothing': found neither a data set nor a folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_subject_can_be_run():

@@ -23,5 +23,5 @@ def test_a_build_that_held_nothing_out_is_refused(tmp_path: Path, capsys: pytest
 
 
 def test_an_encoder_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate_interests.run(_arguments("--text-encoder", str(tmp_path))) == 1
+    assert evaluate_interests.run(_arguments("--build", str(tmp_path), "--text-encoder", str(tmp_path))) == 1
     assert f"{tmp_path / 'config.json'}: missing" in capsys.readouterr().err

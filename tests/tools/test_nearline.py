@@ -7,9 +7,11 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
+from pydantic_settings import BaseSettings
 
 from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.process import exclusive, running_nearline
@@ -208,6 +210,49 @@ async def test_who_is_named_is_refreshed_fresh_or_not(
         record = store.interests(fresh)
     assert record is not None
     assert record.generated_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [(nearline, ["drain"]), (nearline, ["status"]), (interests, ["refresh", "--due"])]
+)
+async def test_every_setting_that_is_listed_is_read(
+    build: Path, monkeypatch: pytest.MonkeyPatch, module: Any, words: list[str]
+) -> None:
+    queue(build, "waiting")
+    read: set[str] = set()
+
+    def noting(settings: type[BaseSettings]) -> type[BaseSettings]:
+        class Noted(settings):  # type: ignore[misc,valid-type]
+            def __getattribute__(self, name: str) -> Any:
+                read.add(name)
+                return super().__getattribute__(name)
+
+        return Noted
+
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    actions = parser._actions
+    for action in actions:
+        if isinstance(action, argparse._SubParsersAction):
+            actions = action.choices[words[0]]._actions
+    listed = {action.dest for action in actions if action.default == argparse.SUPPRESS} - {"help"}
+    async with talking_triton(lambda _: answer_with()) as (url, _):
+        arguments = parser.parse_args([*words, "--build", str(build)])
+        if words != ["status"]:
+            arguments.triton_url = url
+        for name in ("ServerSettings", "ChannelSettings"):
+            monkeypatch.setattr(nearline, name, noting(getattr(nearline, name)))
+        await asyncio.to_thread(module.run, arguments)
+    assert listed - read == set()
+    assert "state" in listed
+
+
+def test_without_snapshots_nothing_is_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    places = ["--snapshots", str(tmp_path / "snapshots"), "--state", str(tmp_path / "state")]
+    assert call(nearline, "drain", *places) == 1
+    assert call(interests, "refresh", "--all", *places) == 1
+    assert capsys.readouterr().err.count(f"{tmp_path / 'snapshots'}: no snapshots there") == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_snapshot_without_a_model_cannot_refresh(

@@ -21,7 +21,7 @@ DAY = 86_400
 def write_snapshot(root: Path, version: str, age_days: float) -> None:
     directory = root / version
     directory.mkdir(parents=True)
-    (directory / layout.ITEM_IDS).write_text(f'["{version}"]')
+    (directory / layout.ITEM_ID_TEXT).write_text(f'["{version}"]')
     manifest = records_pb2.Manifest(layout_version=layout.LAYOUT_VERSION, version=version)
     manifest.created_at.seconds = int(time.time() - age_days * DAY)
     manifest.checksums.update(layout.file_checksums(directory))

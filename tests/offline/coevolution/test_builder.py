@@ -10,6 +10,7 @@ import pytest
 
 from serendipity.groups.model import GROUP_SPEC, read_coevolution_spec
 from serendipity.offline.coevolution.builder import (
+    CONFIGURATION,
     CYCLES,
     CoevolutionError,
     ShortLogsError,
@@ -144,6 +145,19 @@ def test_a_configuration_that_cannot_be_read_is_named(small_coevolution: Path, t
     (root / "coevolution" / "configuration.json").write_text('{"base": 7}')
     with pytest.raises(CoevolutionError, match=r"configuration\.json: cannot be read .*\nbase\n"):
         _continue(root, tmp_path / "out")
+
+
+def test_a_configuration_with_fields_of_an_earlier_version_is_read(small_coevolution: Path, tmp_path: Path) -> None:
+    earlier = tmp_path / "earlier"
+    shutil.copytree(small_coevolution, earlier)
+    path = earlier / "coevolution" / CONFIGURATION
+    recorded = json.loads(path.read_text())
+    recorded["max_batch"], recorded["pco"]["dpo"]["beta"] = 64, 0.1
+    path.write_text(json.dumps(recorded))
+    stages = Stages((2, "records"))
+    with pytest.raises(Killed):
+        _continue(earlier, tmp_path / "out", stages)
+    assert stages.seen == [(2, "records")]
 
 
 def test_logs_too_short_to_judge_by_are_refused(small_coevolution: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendipity.offline.coevolution.increment import Increment, joined
+from serendipity.offline.coevolution.increment import Increment, join_increments
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
@@ -50,7 +50,7 @@ def test_new_clicks_are_sorted_in_and_marked_and_known_ones_are_not_repeated() -
     histories = _histories({"b": [(1, 1, 10), (2, 1, 20)], "d": [(3, 2, 15)]})
     new = _increment([("b", 4, 2, 15), ("b", 2, 1, 20), ("c", 1, 1, 7), ("d", 0, 2, 15), ("d", 0, 2, 15)])
 
-    merged, is_new = joined(histories, [new])
+    merged, is_new = join_increments(histories, [new])
 
     assert merged.user_ids == ["b", "c", "d"]
     assert merged.offsets.tolist() == [0, 3, 4, 6]
@@ -62,7 +62,7 @@ def test_new_clicks_are_sorted_in_and_marked_and_known_ones_are_not_repeated() -
 def test_profiles_and_searches_stay_with_their_users() -> None:
     histories = _histories({"b": [(1, 1, 10)], "d": [(3, 2, 15)]})
 
-    merged, _ = joined(histories, [_increment([("a", 1, 1, 1), ("c", 1, 1, 1)])])
+    merged, _ = join_increments(histories, [_increment([("a", 1, 1, 1), ("c", 1, 1, 1)])])
 
     assert merged.profiles == [{}, {"of": "b"}, {}, {"of": "d"}]
     assert [merged.searches_before(user, 9) for user in range(4)] == [
@@ -78,7 +78,7 @@ def test_nothing_is_lost_nothing_is_double_and_users_stay_in_order(
     old: list[tuple[str, int, int, int]], new: list[tuple[str, int, int, int]]
 ) -> None:
     by_user = {user: sorted((row[1:] for row in old if row[0] == user), key=lambda row: row[2]) for user in "abc"}
-    merged, is_new = joined(_histories(by_user), [_increment(new)])
+    merged, is_new = join_increments(_histories(by_user), [_increment(new)])
 
     users = [merged.user_ids[user] for user in merged.users]
     found = list(zip(users, merged.items.tolist(), merged.categories.tolist(), merged.times.tolist(), strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 
 from serendipity.groups.sequence import DEFAULT_GROUP, latest_distinct
 from serendipity.keys import BACK_OFF
-from serendipity.offline.coevolution.lists import wanted
+from serendipity.offline.coevolution.lists import choose_lists
 from tests.offline.coevolution.closed_loop_world import histories
 
 
@@ -14,7 +14,7 @@ def test_every_user_is_answered_at_every_m_and_every_group_without_categories() 
     found = histories()
     groups = (np.arange(len(found)) % 2 + 1).astype(np.int32)
 
-    told = wanted(found, groups, 2, common_categories=0)
+    told = choose_lists(found, groups, 2, common_categories=0)
 
     keys = {(group, frozenset(recent)) for group, recent in told}
     assert len(keys) == len(told)
@@ -28,7 +28,7 @@ def test_a_user_who_moved_is_answered_by_both_groups() -> None:
     found = histories()
     now, served = np.full(len(found), 2, np.int32), np.full(len(found), 1, np.int32)
 
-    both = {(group, frozenset(recent)) for group, recent in wanted(found, now, 2, 0, served)}
+    both = {(group, frozenset(recent)) for group, recent in choose_lists(found, now, 2, 0, served)}
 
-    assert both >= {(group, frozenset(recent)) for group, recent in wanted(found, now, 2, 0)}
-    assert both >= {(group, frozenset(recent)) for group, recent in wanted(found, served, 2, 0)}
+    assert both >= {(group, frozenset(recent)) for group, recent in choose_lists(found, now, 2, 0)}
+    assert both >= {(group, frozenset(recent)) for group, recent in choose_lists(found, served, 2, 0)}

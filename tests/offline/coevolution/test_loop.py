@@ -15,7 +15,7 @@ from serendipity.offline.coevolution import coevolution
 from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
 from serendipity.offline.coevolution.curves import CURVES, CURVES_PLOT, Judge, Panel, write_curves
 from serendipity.offline.coevolution.cycle import Llms
-from serendipity.offline.coevolution.lists import make_lists, read_lists, wanted, write_lists
+from serendipity.offline.coevolution.lists import choose_lists, make_lists, read_lists, write_lists
 from serendipity.offline.coevolution.loop import CycleReport, Loop
 from serendipity.offline.coevolution.preferences import Candidate, preferences
 from serendipity.offline.coevolution.records import InteractionRecords
@@ -157,7 +157,7 @@ def test_lists_do_not_depend_on_how_many_are_asked_for_at_once(
 def test_lists_are_made_for_every_back_off_of_users_and_for_every_group(start: Coevolution, tmp_path: Path) -> None:
     found = histories()
     groups = (np.arange(len(found)) % 2 + 1).astype(np.int32)
-    told = wanted(found, groups, 2, common_categories=8)
+    told = choose_lists(found, groups, 2, common_categories=8)
     write_lists(tmp_path, make_lists(start, "model", told))
     stored = {made.key: made for made in read_lists(tmp_path)}
 

@@ -55,7 +55,7 @@ def test_answers_are_grounded_novel_and_name_each_category_once(shop: Shop, tmp_
 def test_users_are_in_one_split_whatever_the_moment(shop: Shop, tmp_path: Path) -> None:
     build(shop, tmp_path)
     examples = read_examples(tmp_path)
-    assert all(example.split == split_of(example.user_id, SMALL) for example in examples)
+    assert all(example.split == split_of(example.user_id) for example in examples)
     assert {example.split for example in examples} <= {*SPLITS}
 
 

@@ -45,6 +45,13 @@ def test_a_file_that_is_missing_or_torn_is_named(written: Path, name: str) -> No
         GroupModel.read(written)
 
 
+def test_a_configuration_with_fields_of_an_earlier_version_is_read(group_model: GroupModel, written: Path) -> None:
+    recorded = json.loads((written / directory.CONFIG).read_text())
+    recorded["max_batch"], recorded["interest"]["dropout"] = 256, 0.0
+    (written / directory.CONFIG).write_text(json.dumps(recorded))
+    assert GroupModel.read(written).config == group_model.config
+
+
 def test_profiles_of_other_groups_are_refused(written: Path) -> None:
     path = written / directory.PROFILES
     path.write_text(json.dumps(json.loads(path.read_text())[:-1]))

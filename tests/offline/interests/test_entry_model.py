@@ -4,7 +4,9 @@ from numpy.typing import NDArray
 
 from serendipity.offline.interests.behaviour import NEVER_DAYS, Behaviour
 from serendipity.offline.interests.entry_model import (
+    CO_RIDGE,
     DEFAULT_COEFFICIENTS,
+    RATE_WINDOWS,
     TERMS,
     EntryModelConfig,
     Window,
@@ -53,8 +55,8 @@ def test_categories_that_are_not_novel_have_no_probability() -> None:
 def test_rates_are_shares_of_those_to_whom_the_category_was_novel() -> None:
     now, windows, profiles = random_world()
     model = fit_entry_model(now, windows, profiles, CONFIG)
-    entered = sum(0.5**i * window.entered[:, 3].sum() for i, window in enumerate(windows[: CONFIG.rate_windows]))
-    chances = sum(0.5**i for i in range(CONFIG.rate_windows)) * len(now)
+    entered = sum(0.5**i * window.entered[:, 3].sum() for i, window in enumerate(windows[:RATE_WINDOWS]))
+    chances = sum(0.5**i for i in range(RATE_WINDOWS)) * len(now)
     assert model.rates[3] == pytest.approx(entered / chances, abs=0.01)
     # Category 1 was clicked by half of the users all the time: nobody entered it.
     assert model.rates[1] < 0.02
@@ -79,7 +81,7 @@ def test_co_interest_is_the_closed_form_and_leaves_a_category_out_of_its_own() -
     # Column c is the ridge regression of category c on the others.
     evidence = now.evidence.astype(np.float64)
     others = [1, 3, 4]
-    gram = evidence[:, others].T @ evidence[:, others] + CONFIG.co_ridge * np.eye(3)
+    gram = evidence[:, others].T @ evidence[:, others] + CO_RIDGE * np.eye(3)
     expected = np.linalg.solve(gram, evidence[:, others].T @ evidence[:, 2])
     assert weights[others, 2] == pytest.approx(expected, abs=1e-6)
 

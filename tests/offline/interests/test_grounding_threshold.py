@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serendipity.interests.answer import Proposal
-from serendipity.offline.interests.grounding_threshold import CHATTER, LEAST, ThresholdConfig, tune_threshold
+from serendipity.offline.interests.grounding_threshold import CHATTER, LEAST, tune_threshold
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.catalogue import Catalogue
 from tests.fixtures.small_shop import encode, make_grounder
@@ -54,10 +54,7 @@ def test_the_same_seed_gives_the_same_threshold(store: Catalogue) -> None:
 def test_asking_for_more_precision_never_lowers_the_threshold(store: Catalogue) -> None:
     taxonomy = Taxonomy.from_catalogue(store)
     vectors = encode(taxonomy.texts)
-    found = [
-        tune_threshold(taxonomy, store, vectors, encode, ThresholdConfig(precision=precision))
-        for precision in (0.5, 0.9, 0.99)
-    ]
+    found = [tune_threshold(taxonomy, store, vectors, encode, precision=precision) for precision in (0.5, 0.9, 0.99)]
     thresholds = [report.threshold for report in found]
     assert thresholds == sorted(thresholds)
 
@@ -81,7 +78,7 @@ def test_no_more_names_than_wanted_are_encoded(store: Catalogue) -> None:
         asked.extend(texts)
         return encode(texts)
 
-    tune_threshold(taxonomy, store, encode(taxonomy.texts), watched, ThresholdConfig(max_names=10))
+    tune_threshold(taxonomy, store, encode(taxonomy.texts), watched, max_names=10)
     assert len(asked) <= 5 * 10 + len(CHATTER)
 
 

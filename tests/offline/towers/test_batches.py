@@ -3,7 +3,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendipity.offline.towers.batches import BatchSampler, inclusion_probabilities, plan_epoch
+from serendipity.offline.towers.batches import (
+    ACTIVITY_POWER,
+    NOVEL_WEIGHT,
+    BatchSampler,
+    inclusion_probabilities,
+    plan_epoch,
+)
 from serendipity.offline.towers.interests import NO_NODE
 from tests.offline.towers.conftest import World
 
@@ -50,9 +56,9 @@ def test_weights_estimate_the_sum_over_all_pairs_without_bias(world: World) -> N
         kept = known[positives].sum()
         seen = rows.moment.seen_rows[rows.moment.seen_offsets[r] : rows.moment.seen_offsets[r + 1]]
         novel = ~rows.moment.clicked[r, world.catalogue.item_categories]
-        weights = np.where(novel, world.config.loss.novel_weight, 1.0) * known
+        weights = np.where(novel, NOVEL_WEIGHT, 1.0) * known
         weights[seen] = weights[positives] = 0.0
-        expected += weights.sum() * kept**-world.config.loss.activity_power
+        expected += weights.sum() * kept**-ACTIVITY_POWER
     assert abs(np.mean(sums) / expected - 1) < 4 * np.std(sums) / expected / np.sqrt(len(sums)) + 1e-3
 
 

@@ -1,10 +1,11 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import torch
 
 from serendipity import layout
-from serendipity.features import FeatureAssembler, LongHistory, TowerInputs
+from serendipity.features import OUTPUT_NAME, FeatureAssembler, LongHistory, TowerInputs
 from serendipity.novelty import Clicks
 from serendipity.offline.towers.export import ITEM_VECTORS, ONNX, PROGRAM, export_towers, load_user_tower, read_spec
 from serendipity.offline.towers.user_tower import tensors
@@ -48,9 +49,18 @@ def test_the_spec_gives_back_the_assembler_and_names_the_training(world: World, 
 def test_a_user_nothing_is_known_of_gets_finite_vectors(world: World, tmp_path: Path) -> None:
     assembler = world.prepared.builder.assembler
     export_towers(world.towers(), assembler, world.prepared.now, world.nodes.vectors, "drawn", tmp_path)
-    unknown = assembler.assemble(
-        Clicks.empty(), LongHistory.empty(), assembler.encode_profile({}), world.nodes.vectors[:2], 1_700_000_000
-    )
-    found = load_user_tower(tmp_path)(TowerInputs.stack([unknown]))
-    assert found.shape == (1, 1 + world.config.rows.max_interests, world.config.vector_dim)
-    assert np.isfinite(found).all()
+    session = onnxruntime.InferenceSession(str(tmp_path / ONNX), providers=["CPUExecutionProvider"])
+    # With as many interests as there are, and a row of zeros where there are none.
+    for interests, rows in ((0, 1), (1, 1), (2, 2), (world.config.rows.max_interests + 1,) * 2):
+        unknown = assembler.assemble(
+            Clicks.empty(),
+            LongHistory.empty(),
+            assembler.encode_profile({}),
+            world.nodes.vectors[:interests],
+            1_700_000_000,
+        )
+        found = load_user_tower(tmp_path)(TowerInputs.stack([unknown]))
+        assert found.shape == (1, 1 + min(rows, world.config.rows.max_interests), world.config.vector_dim)
+        assert np.isfinite(found).all()
+        (served,) = session.run([OUTPUT_NAME], unknown.arrays())
+        np.testing.assert_allclose(served, found, rtol=0, atol=1e-5)
