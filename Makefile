@@ -42,7 +42,7 @@ protos: $(READY)
 	$(BIN)/python -m serendipity.tools.protos
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.channel --dataset $(DATASET)
+	$(BIN)/python -m benchmarks.channel --dataset $(DATASET) --out docs/results/bench.md
 
 clean:
 	rm -rf var build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,34 +1,77 @@
-"""Measure Recall next to its floor, and exact category search next to ANN with a selector.
+"""Measure Recall next to the plain stack that could stand in its place, and next to the floor of both.
 
     python -m benchmarks.channel --build var/complete-journey --out docs/results/bench.md
+    python -m benchmarks.channel --build var/complete-journey --quick
 
-The floor does, in one bare process, what an answer cannot do without: the same LMDB reads, one Triton call, the same
-searches. Compare ratios within one run; the milliseconds belong to the machine and the moment.
+One Triton with the build's user tower; the channel with one worker, the plain stack (benchmarks.plain_stack) and the
+floor (benchmarks.floor), each a process of its own, asked for the same users in blocks that take turns. Compare ratios
+within one run; the milliseconds belong to the machine and the moment. Every number of every block goes into a JSON file
+beside the page, which `python -m benchmarks.compare` reads.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import grpc
 
-from benchmarks.command import failed, made_by, options_of, publish, read_options
-from benchmarks.recall import Latencies, bench_recall
-from benchmarks.search import SearchRow, bench_search
+from benchmarks.command import facts_of, failed, options_of, read_options
+from benchmarks.load import Bare, Batched, Block, Served, System, blocks_of, interleave, phases_of, rounds_of
+from benchmarks.processes import ProcessTree
+from benchmarks.ratios import Ratio, ratios
+from benchmarks.report import Agreement, Report
+from benchmarks.stored import known_users
+from benchmarks.systems import (
+    SystemStartError,
+    bare_floor,
+    channel,
+    channel_options,
+    plain_stack,
+    triton_with_towers,
+)
 from serendipity import layout
-from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import open_snapshot
 from serendipity.tools.arguments import positive
-from serendipity.tools.deploy import DeployError, load
-from serendipity.tools.pinned_models import user_tower
-from serendipity.tools.service import ServiceError, launch_service
-from serendipity.tools.triton import launch
-from serendipity.tools.triton_program import TritonError
+from serendipity.tools.service import ServiceError
+from serendipity.tools.serving.deployment import DeployError
+from serendipity.tools.serving.triton_program import TritonError
+from serendipity.v1 import channel_pb2
 
-_SYNTHETIC = (300_000, 64, 100)
+CHANNEL, PLAIN, FLOOR, BATCH = "channel", "plain stack", "floor", "RecallBatch"
+
+_QUICK_CALLS, _QUICK_ROUNDS = 200, 8
+_BATCH_SIZE = 32
+_BATCHES = 2
+"""Batches of a round."""
+_WAVES = 8
+"""Calls of a block per caller at least: with fewer, callers that have nothing left to ask would count for much."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is asked. users: in their order; calls: of each system in each phase, dealt out into `rounds`."""
+
+    users: Sequence[str]
+    calls: int
+    rounds: int
+    callers: int
+    count: int
+
+    def blocks(self, callers: int) -> list[list[str]]:
+        """Users of each round."""
+        block = max(-(-self.calls // self.rounds), _WAVES * callers if callers > 1 else 1)
+        return rounds_of(self.users, self.calls, block)
+
+    def batches(self) -> list[list[str]]:
+        """Users of each round of batches."""
+        block = _BATCHES * _BATCH_SIZE
+        return rounds_of(self.users, max(2, self.rounds // 4) * block, block)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,112 +79,109 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of("channel", __doc__)
     parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET)")
     parser.add_argument("--dataset", default="complete-journey", help="names the default build directory")
-    parser.add_argument("--users", type=positive, default=1000, help="users asked")
-    parser.add_argument("--count", type=int, default=100, help="candidates asked for")
-    parser.add_argument("--concurrency", type=int, default=8, help="callers at a time, for the throughput")
-    parser.add_argument("--queries", type=int, default=200, help="queries of the search comparison")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the report (Markdown)")
+    parser.add_argument("--users", type=positive, help="users asked for (default: all that have interests)")
+    parser.add_argument("--calls", type=positive, default=3_000, help="calls of each system in each phase")
+    parser.add_argument("--rounds", type=positive, default=60, help="rounds they are dealt out into")
+    parser.add_argument("--callers", type=positive, default=16, help="callers at a time, after one alone")
+    parser.add_argument("--count", type=positive, default=100, help="candidates asked for")
+    parser.add_argument("--channels-tower", action="store_true", help="let the plain stack call the channel's tower")
+    parser.add_argument("--quick", action="store_true", help="see that it runs, in a minute: too few calls to conclude")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of the users")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the page here, and its JSON beside it")
     args = read_options(parser, argv)
     build = args.build or Path("var") / args.dataset
-    current = build / "snapshots" / layout.CURRENT
-    if not current.exists():
-        return failed(parser, f"{current}: nothing published; run `serendip build` first")
-    directory = current.resolve()
+    if not (build / "snapshots" / layout.CURRENT).exists():
+        return failed(parser, f"{build / 'snapshots' / layout.CURRENT}: nothing published; run `serendip build` first")
+    calls, rounds = (_QUICK_CALLS, _QUICK_ROUNDS) if args.quick else (args.calls, args.rounds)
     try:
-        latencies = _recall(args, build, directory)
-    except (ServiceError, TritonError, DeployError) as error:
+        report = measure(args, build, calls, rounds)
+    except (SystemStartError, ServiceError, TritonError, DeployError, ProcessLookupError) as error:
         return failed(parser, error)
-    return publish(_report(args, directory, latencies, _search(args, directory)), args.out)
+    except grpc.RpcError as error:
+        return failed(parser, f"a call failed: {error.code().name}: {error.details()}")
+    print(report.to_markdown())
+    if args.out:
+        report.write(args.out)
+    return 0
 
 
-def _recall(args: argparse.Namespace, build: Path, directory: Path) -> list[Latencies]:
-    manifest = layout.read_manifest(directory)
-    users = _warm_users(directory, args.users, args.seed)
-    with launch(build / "models") as triton:
-        load(triton.url, user_tower(manifest.tower, manifest.vector_index.dim))
-        options = {"clock": "snapshot", "state": str(build / "bench-state"), "default_deadline_ms": "5000"}
-        with launch_service(build, triton.url, workers=1, options=options) as service:
-            return bench_recall(
-                directory,
-                service.address,
-                triton.url,
-                users,
-                count=args.count,
-                interests_used=ChannelSettings().interests_used,
-                concurrency=args.concurrency,
-            )
-
-
-def _warm_users(directory: Path, wanted: int, seed: int) -> list[str]:
-    """Sample users that have a record and interests."""
-    snapshot = open_snapshot(directory)
-    try:
-        known = {key for key, _ in snapshot.interests.values()} & {key for key, _ in snapshot.users.values()}
-    finally:
-        snapshot.close()
-    users = sorted(key.decode() for key in known if key != layout.DEFAULT_USER and key[:1] != b"\x01")
-    chosen = np.random.default_rng(seed).choice(len(users), min(wanted, len(users)), replace=False)
-    return [users[i] for i in chosen.tolist()]
-
-
-def _search(args: argparse.Namespace, directory: Path) -> dict[str, list[SearchRow]]:
-    manifest = layout.read_manifest(directory)
-    generator = np.random.default_rng(args.seed)
-    vectors = np.load(directory / layout.ITEM_VECTORS)
-    offsets = np.array(manifest.category_offsets, np.int64)
-    queries = vectors[generator.choice(len(vectors), args.queries)] + 0.1 * generator.standard_normal(
-        (args.queries, vectors.shape[1]), np.float32
-    )
-    n, dim, categories = _SYNTHETIC
-    made = generator.standard_normal((n, dim), np.float32)
-    asked = generator.standard_normal((args.queries, dim), np.float32)
-    edges = np.linspace(0, n, categories + 1).astype(np.int64)
-    return {
-        f"{len(vectors):,} × {vectors.shape[1]} item vectors of {manifest.version}": bench_search(
-            vectors, offsets, queries, allowed=(3, 30, 200), k=100, seed=args.seed
-        ),
-        f"{n:,} × {dim} random vectors in {categories} categories": bench_search(
-            made, edges, asked, allowed=(3, 30), k=100, seed=args.seed
-        ),
+def measure(args: argparse.Namespace, build: Path, calls: int, rounds: int) -> Report:
+    """Start everything, measure, stop everything."""
+    snapshot = (build / "snapshots" / layout.CURRENT).resolve()
+    plan = Plan(known_users(snapshot, args.seed)[: args.users], calls, rounds, args.callers, args.count)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="serendip-bench-")))
+        options = channel_options(scratch / "channel")
+        triton = stack.enter_context(triton_with_towers(build))
+        served = stack.enter_context(channel(build, triton.address, options))
+        plain = stack.enter_context(
+            plain_stack(snapshot, triton.address, scratch / "plain-stack", channels_tower=args.channels_tower)
+        )
+        connection, floor = stack.enter_context(bare_floor(snapshot, triton.address))
+        ours = Served(CHANNEL, served, plan.users, plan.count)
+        theirs = Served(PLAIN, plain, plan.users, plan.count)
+        batch = Batched(BATCH, served, plan.count, _BATCH_SIZE)
+        least = Bare(FLOOR, connection, floor, plan.count)
+        blocks = asyncio.run(_run(plan, ours, theirs, least, batch, triton.processes))
+    manifest = layout.read_manifest(snapshot)
+    facts = {
+        **facts_of(args),
+        "snapshot": f"{manifest.version}, {manifest.counts.items:,} items × {manifest.vector_index.dim}, "
+        f"{len(manifest.categories)} categories",
+        "asked": _asked(plan),
+        "channel": "one worker, " + ", ".join(f"{name}={value}" for name, value in options.items() if name != "state"),
+        "degraded answers of the channel": f"{_num_degraded(ours)} of {len(ours.answers)} users'",
+        "spread of a ratio, in parentheses": "10th to 90th percentile of the rounds",
     }
+    return Report("Benchmark of Recall", facts, blocks, _ratios(blocks), _agreements(ours, theirs, least))
 
 
-def _report(
-    args: argparse.Namespace, directory: Path, latencies: list[Latencies], searches: dict[str, list[SearchRow]]
-) -> str:
-    floor = latencies[0]
-    lines = [
-        "# Benchmark",
-        "",
-        f"{made_by(args)}.",
-        "Load, service and Triton share the machine.",
-        "",
-        f"## Recall: {args.count} candidates, snapshot {directory.name}, {len(floor.milliseconds)} users, one worker",
-        "",
-        "| | p50 ms | p99 ms | calls/s | p50 ÷ floor | p99 ÷ floor | calls/s ÷ floor |",
-        "|---|---|---|---|---|---|---|",
+async def _run(
+    plan: Plan, ours: Served, theirs: Served, least: Bare, batch: Batched, triton: ProcessTree
+) -> list[Block]:
+    async def phase(name: str, systems: Sequence[System], callers: int, rounds: Sequence[Sequence[str]]) -> list[Block]:
+        # The last of the users, who are asked again last.
+        await interleave(name, systems, rounds[-1:], callers=callers, triton=triton)
+        return await interleave(name, systems, rounds, callers=callers, triton=triton)
+
+    async with AsyncExitStack() as clients:
+        for client in (ours, theirs, batch):
+            await clients.enter_async_context(client)
+        blocks = await phase("1 caller", [ours, theirs, least], 1, plan.blocks(1))
+        blocks += await phase(f"{plan.callers} callers", [ours, theirs], plan.callers, plan.blocks(plan.callers))
+        return blocks + await phase(f"batches of {_BATCH_SIZE}", [batch, ours], 1, plan.batches())
+
+
+def _asked(plan: Plan) -> str:
+    users = len(plan.users)
+    asked = f"{plan.calls:,} calls of each system in each phase, {plan.count} candidates, {users:,} users"
+    return asked if plan.calls <= users else f"{asked}, so that some are asked for {-(-plan.calls // users)} times"
+
+
+def _ratios(blocks: Sequence[Block]) -> list[Ratio]:
+    """Compare the first system of every phase with each of the others."""
+    return [
+        ratio
+        for phase, (ours, *others) in phases_of(blocks)
+        for other in others
+        for ratio in ratios(phase, blocks_of(blocks, phase, ours), blocks_of(blocks, phase, other))
     ]
-    lines += [
-        f"| {m.name} | {m.p50:.2f} | {m.p99:.2f} | {m.throughput:.0f} "
-        f"| {m.p50 / floor.p50:.2f} | {m.p99 / floor.p99:.2f} | {m.throughput / floor.throughput:.2f} |"
-        for m in latencies
+
+
+def _num_degraded(channel: Served) -> int:
+    return sum(channel_pb2.RecallResponse.FromString(answer).degraded for answer in channel.answers.values())
+
+
+def _agreements(ours: Served, theirs: Served, least: Bare) -> list[Agreement]:
+    answers = {system.name: _item_ids(system.answers) for system in (ours, theirs)}
+    answers[least.name] = {user: set(ids) for user, ids in least.answers.items()}
+    return [
+        Agreement.of(f"{ours.name}, {other.name}", answers[ours.name], answers[other.name]) for other in (theirs, least)
     ]
-    for title, rows in searches.items():
-        exact = {row.categories: row.milliseconds for row in rows if row.method.startswith("exact")}
-        lines += [
-            "",
-            f"## Search inside categories: {title}, k = 100, one thread, {args.queries} queries",
-            "",
-            "| categories allowed | rows | method | ms a query (median) | ÷ exact slices | recall@100 |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {r.categories} | {r.rows:,} | {r.method} | {r.milliseconds:.3f} "
-            f"| {r.milliseconds / exact[r.categories]:.2f} | {r.recall:.3f} |"
-            for r in rows
-        ]
-    return "\n".join(lines) + "\n"
+
+
+def _item_ids(answers: Mapping[str, bytes]) -> dict[str, set[str]]:
+    return {user: set(channel_pb2.RecallResponse.FromString(answer).item_ids) for user, answer in answers.items()}
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ from serendipity.channel.snapshot.stores import Store
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.groups.sequence import SHORT_CATEGORIES
 from serendipity.interests.prompt import STYLES
-from serendipity.tools.deploy import DeployError, load
-from serendipity.tools.pinned_models import novelty_llm, relevance_llm
-from serendipity.tools.placement import LanguageModelServing, PlacementError, place_coevolution_llms
-from serendipity.tools.triton_program import TritonError
+from serendipity.tools.serving.deployment import DeployError, load, place
+from serendipity.tools.serving.kinds import NOVELTY_LLM, RELEVANCE_LLM, Serving, novelty_llm, relevance_llm
+from serendipity.tools.serving.trainings import PlacementError
+from serendipity.tools.serving.triton_program import TritonError
 from serendipity.v1 import records_pb2
 
 _CALL_TIMEOUT = 600.0
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = manifest.coevolution
         keys = draw_keys(profiles_of(snapshot), list(manifest.categories), args.keys, args.seed)
         sizes = batch_sizes(args.batches, spec.max_batch)
-        serving_as = LanguageModelServing(threads=args.threads)
-        build = args.build / "coevolution"
-        with serving(args.url, lambda models: place_coevolution_llms(build, models, serving_as)) as url:
+        serving_as = Serving(coevolution_threads=args.threads)
+        llms, trained = (NOVELTY_LLM, RELEVANCE_LLM), args.build / "coevolution"
+        with serving(args.url, lambda models: [place(llm, trained, models, serving_as) for llm in llms]) as url:
             for model in (novelty_llm(spec), relevance_llm(spec)):
                 load(url, model)
             rows = asyncio.run(measure(url, spec, keys, sizes, args.seconds))

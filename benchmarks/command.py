@@ -6,6 +6,8 @@ import argparse
 import datetime
 import os
 import platform
+import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +36,17 @@ def failed(parser: argparse.ArgumentParser, error: object) -> int:
     return 1
 
 
+def facts_of(args: argparse.Namespace) -> dict[str, str]:
+    """Tell of a measurement with `command` and `seed` what made it, when, of which code and on what."""
+    return {
+        "command": f"`{args.command}`, seed {args.seed}",
+        "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}; load, servers and "
+        "Triton share it",
+    }
+
+
 def made_by(args: argparse.Namespace) -> str:
     """Say what a report with `command` and `seed` was made by, when and on what."""
     return (
@@ -48,3 +61,19 @@ def publish(report: str, out: Path | None) -> int:
     if out:
         write_atomically(out, report.encode())
     return 0
+
+
+def _commit() -> str:
+    """Name the commit of this checkout, and whether anything was changed since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + (", with changes" if changed.stdout.strip() else "")
+
+
+def _processor() -> str:
+    found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found.group(1) if found else platform.machine()

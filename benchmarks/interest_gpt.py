@@ -39,10 +39,10 @@ from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
-from serendipity.tools.deploy import DeployError, load
-from serendipity.tools.pinned_models import interest_gpt_model
-from serendipity.tools.placement import PlacementError, Serving, place_interest_gpt, read_interest_gpt_spec
-from serendipity.tools.triton_program import TritonError
+from serendipity.tools.serving.deployment import DeployError, load, place
+from serendipity.tools.serving.kinds import INTEREST_GPT, Serving, interest_gpt
+from serendipity.tools.serving.trainings import PlacementError, read_interest_gpt
+from serendipity.tools.serving.triton_program import TritonError
 from serendipity.v1 import records_pb2
 
 _DAY = 86_400
@@ -75,12 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = read_options(parser, argv)
     model_dir = args.model or args.build / "interest_gpt"
     try:
-        spec = read_interest_gpt_spec(model_dir)
+        spec = read_interest_gpt(model_dir)
         prompts = prompts_of(args.build, model_dir, spec, args.users, args.seed)
         sizes = batch_sizes(args.batches, spec.max_batch)
-        serving_as = Serving(threads=args.threads)
-        with serving(args.url, lambda models: place_interest_gpt(model_dir, models, serving_as)) as url:
-            load(url, interest_gpt_model(spec))
+        serving_as = Serving(interest_gpt_threads=args.threads)
+        with serving(args.url, lambda models: place(INTEREST_GPT, model_dir, models, serving_as)) as url:
+            load(url, interest_gpt(spec))
             rows = asyncio.run(measure(url, spec, prompts, sizes, args.seconds))
     except (DatasetError, DeployError, GenerationError, LogsError, PlacementError, TritonError, ValueError) as error:
         return failed(parser, error)

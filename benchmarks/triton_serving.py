@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from serendipity.tools.triton import launch
+from serendipity.tools.serving.triton_server import launch
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.coea.protocol import CategorySplit
-from serendipity.offline.coevolution.coevolution import Coevolution, tuned, validation_pairs
+from serendipity.offline.coevolution.coevolution import Coevolution, tune_llms, validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.groups.config import GroupsConfig
@@ -70,7 +70,7 @@ class SharedTrainings:
         categories = split.catalogue.categories
         renderer = Renderer(groups.model.profiles, categories, config.style, with_profile, with_recent)
         held_out = validation_pairs(split.training, groups.clicks, len(categories), config)
-        found = tuned(split.training, groups.clicks, renderer, held_out, config)
+        found = tune_llms(split.training, groups.clicks, renderer, held_out, config)
         if config.base == TINY:
             self._tuned[key] = found
         return found
