@@ -1,6 +1,6 @@
 """The channel as a library: requests in, responses out, without a server.
 
-    with LocalChannel(Path("out/snapshots/current"), LocalTower(Path("out/towers/user_tower.pt2"))) as channel:
+    with LocalChannel(Path("out/snapshots/current"), LocalTower(Path("out/towers/user_tower.onnx"))) as channel:
         response = channel.recall(RecallRequest(user_id="42", count=20))
 
 The same pipeline as the service's, message for message.
@@ -16,9 +16,9 @@ from pathlib import Path
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.recall.query import parse_query
 from serendipity.channel.recall.recall import Channel
-from serendipity.channel.recall.response import to_response
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import SnapshotHolder, open_snapshot
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import open_snapshot
 from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.tower import UserTower
 from serendipity.v1 import channel_pb2
@@ -60,8 +60,8 @@ class LocalChannel:
         """Answer several requests, in their order, with one call of the tower. Raises InvalidQuery."""
         queries = [parse_query(request, self.channel.now()) for request in requests]
         deadline = Deadline.after(self._deadline_seconds)
-        recalled = self._loop.run_until_complete(self.channel.recall_batch(queries, deadline))
-        return [to_response(answer, query.explain) for answer, query in zip(recalled, queries, strict=True)]
+        answers = self._loop.run_until_complete(self.channel.recall_batch(queries, deadline))
+        return [answer.for_caller() for answer in answers]
 
     def close(self) -> None:
         """Close the tower and the snapshot."""

@@ -49,7 +49,7 @@ from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.offline.steps import Numbers, Outcome, Step, StepContext, run_steps
 from serendipity.offline.towers.builder import FIT, build_towers
-from serendipity.offline.towers.export import PROGRAM
+from serendipity.offline.towers.export import ONNX
 from serendipity.v1 import records_pb2
 
 SNAPSHOTS = "snapshots"
@@ -102,6 +102,8 @@ def build(
     Raises GateRefusedError when the snapshot may not be published, and what the builders raise; a build that was
     killed or failed is continued by the next.
     """
+    if config.dataset not in ADAPTERS:
+        prepare(config.dataset, out)  # what is no folder is refused before anything is made
     builder = _Build(config, out.absolute(), open_recall, recall_code, Erasures.read(erasures), clock)
     with build_display(console, builder.num_steps + 1) as display:
         outcomes = run_steps(builder.steps(), builder.out, display)
@@ -282,14 +284,13 @@ class _Build:
             replayed = replay_for_calibration(
                 self._open_recall,
                 version.parent,
-                towers / PROGRAM,
+                towers / ONNX,
                 Histories.read(logs),
                 Catalogue.read(logs),
                 cut,
                 LogsSummary.read(logs).events_until,
                 max_users=validation.max_users,
                 count=validation.count,
-                seed=validation.seed,
                 config=self.config.calibration,
                 advance=lambda done: context.progress.advance(task, done),
             )
@@ -343,7 +344,7 @@ class _Build:
             logs = self.out / "logs"
             task = context.progress.add_task("canary", total=None)
             replayed = json.loads((self.out / "calibration" / REPLAY).read_text(encoding="utf-8"))
-            with self._open_recall(snapshot, self.out / "towers" / PROGRAM) as recall:
+            with self._open_recall(snapshot, self.out / "towers" / ONNX) as recall:
                 canary = ask_canary(
                     recall,
                     Histories.read(logs),

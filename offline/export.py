@@ -34,9 +34,9 @@ def export_program(
     """Write `module` with torch.export, the number of users (dimension 0) left open, and return its fingerprint.
 
     example_inputs: one batch in the order of input_names (by default the user tower's), which is the order of
-    forward's arguments; every dimension but the first is fixed to its size. forward gives a tensor or several. The
-    module is exported in evaluation mode on the CPU. Raises ExportError when the number of inputs is wrong, or when
-    the program that was written answers differently from the module at another batch size.
+    forward's arguments; every other dimension is fixed to its size, but the number of interests. forward gives a tensor
+    or several. The module is exported in evaluation mode on the CPU. Raises ExportError when the number of inputs is
+    wrong, or when the program that was written answers differently from the module at another batch size.
     """
     inputs = _batch_of_two(example_inputs, input_names)
     with _evaluating(module), torch.no_grad():
@@ -140,7 +140,8 @@ def _batch_of_two(example_inputs: Sequence[torch.Tensor], names: Sequence[str]) 
 
 def _dynamic_shapes(names: Sequence[str]) -> tuple[dict[int, torch.export.Dim], ...]:
     batch = torch.export.Dim("batch", min=1, max=65536)
-    return tuple({0: batch} for _ in names)
+    interests = torch.export.Dim("interests", min=1, max=1024)
+    return tuple({0: batch, 1: interests} if name == "interests" else {0: batch} for name in names)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from serendipity.channel.client.messages import (
     RecentEvent,
     RejectedFeedback,
     UpdateResult,
+    Wishes,
     recall_request,
 )
 
@@ -38,5 +39,6 @@ __all__ = [
     "SerendipityClient",
     "Unavailable",
     "UpdateResult",
+    "Wishes",
     "recall_request",
 ]

@@ -8,7 +8,7 @@ import json
 import threading
 import uuid
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
@@ -17,9 +17,9 @@ from serendipity.channel.client.messages import (
     Feedback,
     FeedbackResult,
     RecallResult,
-    RecentEvent,
     RejectedFeedback,
     UpdateResult,
+    Wishes,
     recall_request,
     to_feedback_event,
     to_result,
@@ -94,41 +94,13 @@ class AsyncSerendipityClient:
         self._stubs = [itertools.cycle([new_stub(channel) for channel in of_target]) for of_target in self._channels]
 
     async def recall(
-        self,
-        user_id: str,
-        *,
-        count: int = 50,
-        recent_events: Iterable[RecentEvent] = (),
-        profile: Mapping[str, str] | None = None,
-        exclude_item_ids: Iterable[str] = (),
-        allow_categories: Iterable[str] = (),
-        deny_categories: Iterable[str] = (),
-        novelty: Literal["strict", "soft", "off"] = "strict",
-        quotas: Mapping[str, tuple[int, int]] | None = None,
-        experiment_tag: str = "",
-        explain: bool = False,
-        timeout: float | None = None,
-        request_id: str = "",
+        self, user_id: str, *, timeout: float | None = None, request_id: str = "", **wishes: Unpack[Wishes]
     ) -> RecallResult:
-        """Ask for candidates for one user.
+        """Ask for candidates for one user, 50 unless count says otherwise.
 
-        exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
-        quotas: source ("interest", "collaborative", "group") → at least, at most; timeout: seconds; request_id: stands
-        in the service's logs. The rest as in RecallRequest.
+        timeout: seconds; request_id: stands in the service's logs; wishes: what RecallRequest has, see `Wishes`.
         """
-        request = recall_request(
-            user_id,
-            count=count,
-            recent_events=recent_events,
-            profile=profile,
-            exclude_item_ids=exclude_item_ids,
-            allow_categories=allow_categories,
-            deny_categories=deny_categories,
-            novelty=novelty,
-            quotas=quotas,
-            experiment_tag=experiment_tag,
-            explain=explain,
-        )
+        request = recall_request(user_id, **wishes)
         return to_result(await self._call(self._stub_of(user_id).Recall, request, timeout, request_id))
 
     async def recall_batch(

@@ -6,7 +6,7 @@ import datetime
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -115,39 +115,42 @@ class UpdateResult:
     unknown_count: int
 
 
-def recall_request(
-    user_id: str,
-    *,
-    count: int = 50,
-    recent_events: Iterable[RecentEvent] = (),
-    profile: Mapping[str, str] | None = None,
-    exclude_item_ids: Iterable[str] = (),
-    allow_categories: Iterable[str] = (),
-    deny_categories: Iterable[str] = (),
-    novelty: Literal["strict", "soft", "off"] = "strict",
-    quotas: Mapping[str, tuple[int, int]] | None = None,
-    experiment_tag: str = "",
-    explain: bool = False,
-) -> channel_pb2.RecallRequest:
-    """Build a request, for `recall_batch`; arguments as in AsyncSerendipityClient.recall."""
+class Wishes(TypedDict, total=False):
+    """What a request may ask for, as in RecallRequest.
+
+    exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
+    quotas: source ("interest", "collaborative", "group") → at least, at most.
+    """
+
+    count: int
+    recent_events: Iterable[RecentEvent]
+    profile: Mapping[str, str]
+    exclude_item_ids: Iterable[str]
+    allow_categories: Iterable[str]
+    deny_categories: Iterable[str]
+    novelty: Literal["strict", "soft", "off"]
+    quotas: Mapping[str, tuple[int, int]]
+    experiment_tag: str
+    explain: bool
+
+
+def recall_request(user_id: str, **wishes: Unpack[Wishes]) -> channel_pb2.RecallRequest:
+    """Build a request, for `recall_batch`; by default for 50 candidates."""
+    events = wishes.pop("recent_events", None) or ()
+    quotas = wishes.pop("quotas", None) or {}
+    novelty = wishes.pop("novelty", "strict")
     return channel_pb2.RecallRequest(
         user_id=user_id,
-        count=count,
         recent_events=[
             channel_pb2.Event(item_id=e.item_id, type=_event_type(e.type), time=_timestamp(e.time), query=e.query)
-            for e in recent_events
+            for e in events
         ],
-        profile=dict(profile or {}),
-        exclude_item_ids=exclude_item_ids,
-        allow_categories=allow_categories,
-        deny_categories=deny_categories,
         novelty_policy=f"NOVELTY_POLICY_{novelty.upper()}",
         source_quotas=[
             channel_pb2.SourceQuota(source=f"SOURCE_{source.upper()}", min_count=least, max_count=most)
-            for source, (least, most) in (quotas or {}).items()
+            for source, (least, most) in quotas.items()
         ],
-        experiment_tag=experiment_tag,
-        explain=explain,
+        **{"count": 50, **wishes},  # type: ignore[arg-type]  # what is left has the message's own names and types
     )
 
 

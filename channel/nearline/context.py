@@ -85,7 +85,7 @@ class ContextReader:
         recent = feedback_clicks(snapshot, feedback)
         clicks = latest(recent, user.clicks)
         # The snapshot's long history counts everything up to events_until; only what came later is laid over it.
-        later = recent.times > snapshot.versions.events_until
+        later = recent.times > snapshot.events_until
         long_history = with_clicks(
             user.long_history, Clicks(recent.items[later], recent.categories[later], recent.times[later])
         )
@@ -126,7 +126,7 @@ class ContextReader:
         self, signals: records_pb2.UserSignalsRecord, feedback: records_pb2.UserFeedbackRecord, now: int
     ) -> list[tuple[int, int]]:
         """Lay signals of both places out as (item row + 1, Unix seconds), newest first, each item once."""
-        items, times = feedback_columns(feedback.signals, self._snapshot.rows)
+        items, times = feedback_columns(feedback.signals, self._snapshot.item_ids)
         both = [*zip(items.tolist(), times.tolist(), strict=True), *zip(signals.items, signals.item_times, strict=True)]
         newest: dict[int, int] = {}
         for item, time in sorted(both, key=lambda event: -event[1]):

@@ -1,4 +1,4 @@
-"""Working the queues until they are empty: by this process, or by watching the one that does."""
+"""Emptying the queues: by this process, or by waiting for the one that works on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from serendipity.channel.nearline.subject import Kind
 from serendipity.v1 import records_pb2
 
 _FEED = 1_000
-"""Users queued ahead of the work: the queue stays open to requests, and little is left when somebody interrupts."""
+"""Users queued ahead of the work: the queue stays open to requests, and an interrupt leaves little in it."""
 _LONGEST_PAUSE = 10.0
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -49,7 +49,7 @@ async def drain(
 
     works: this process does the work, and holds the host's lock (`exclusive`); otherwise another one does. kinds: that
     are waited for or worked on, of those whose model the snapshot names; users: those without a cause are asked for by
-    the operator's word; poll: seconds between looks while another works, and until the first new try when nothing
+    an operator; poll: seconds between looks while another works, and until the first new try when nothing
     answers; patience: tries in a row that may fail. Raises ChannelError when they have, and StateUnavailable; what was
     done by then is kept.
     """

@@ -11,12 +11,11 @@ from serendipity import layout
 from serendipity.channel.nearline.priority import refresh_priority
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.recall.hydrate import REFRESH_CAUSES
-from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.interests import InterestEvents, InterestReader
 from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.row_ranges import RowRanges
 from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.channel.snapshot.vectors import RowRanges
-from serendipity.channel.state.state import EmptyUserState
+from serendipity.channel.state.state import UserState
 from serendipity.v1 import records_pb2
 
 
@@ -33,7 +32,7 @@ class DueUser:
         return replace(self, cause=records_pb2.REFRESH_CAUSE_OPERATOR)
 
 
-class _StoredInterests(EmptyUserState):
+class _StoredInterests(UserState):
     """The near-line interests, and nothing else of a host's state."""
 
     def __init__(self, store: NearlineStore) -> None:
@@ -50,10 +49,7 @@ class DueUsers:
     def __init__(self, snapshot: Snapshot, store: NearlineStore, settings: ChannelSettings, now: int) -> None:
         self._snapshot = snapshot
         self._now = now
-        # What cannot be read is wanted anew, so nobody needs to be told.
-        self._reader = InterestReader(snapshot, _StoredInterests(store), settings, now, [])
-        self._nothing = InterestEvents(ItemEvents.none(), ItemEvents.none())
-        self._nowhere = RowRanges(np.empty(0, np.int64), np.empty(0, np.int64))
+        self._reader = InterestReader(snapshot, _StoredInterests(store), settings, now)
 
     def __len__(self) -> int:
         """Users that `all` looks at."""
@@ -71,7 +67,7 @@ class DueUsers:
         key = layout.user_key(user_id)
         user = self._snapshot.users.read(key)
         known = layout.DEFAULT_USER if user is None else key
-        interests = self._reader.of_user(user_id, known, self._nothing, self._nowhere)
+        interests = self._reader.of_user(user_id, known, InterestEvents.none(), RowRanges.none())
         cause = REFRESH_CAUSES.get(interests.own_freshness)
         times = user.clicks.times if user else np.empty(0, np.int64)
         latest = int(times[0]) if len(times) else 0

@@ -1,4 +1,4 @@
-"""What is counted and cleared away in the near-line store, beside the work itself."""
+"""Housekeeping of the near-line store: what is counted, and what is removed once it has expired."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class Census:
     """What the store holds of one kind.
 
-    ready, delayed, parked: entries to be tried now, later, and by an operator's word; by_cause: name of the cause, in
+    ready, delayed, parked: entries to be tried now, later, and once an operator retries them; by_cause: its name in
     lower case → entries not parked; oldest: when the oldest of these was queued, Unix seconds, 0 for none; counted:
     subjects asked for too seldom so far; records: users with interests, users with groups, or lists; totals: name →
     what has happened since the store was made.
@@ -64,7 +64,7 @@ class Cleared:
 
 @dataclass(frozen=True)
 class Expiry:
-    """What is over, in Unix seconds.
+    """What has expired: moments in Unix seconds.
 
     generated_before: interests; groups_before: users' groups; empty_before: lists on which nothing reached the
     threshold; parked_before: entries given up; asked_before: counts of requests; group_models: those of the snapshots
@@ -119,7 +119,7 @@ def forget(store: NearlineStore, keys: Iterable[bytes]) -> int:
 
 
 def clear(store: NearlineStore, expiry: Expiry, *, now: float) -> Cleared:
-    """Remove what is over, what cannot be decoded, and what kept subjects quiet until now (Unix seconds).
+    """Remove what has expired, what cannot be decoded, and what kept subjects quiet until now (Unix seconds).
 
     Works in steps, so that other writers never wait for long. Raises StateUnavailable.
     """

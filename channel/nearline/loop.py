@@ -25,7 +25,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class LoopObserver(Protocol):
-    """Is told how the loops fare. Must not raise: a loop that is told of a failure would end by it."""
+    """Is notified of what the loops do. Must not raise: that would end the loop."""
 
     def done(self, kind: Kind, done: BatchDone, model_name: str) -> None:
         """Take note of a batch."""
@@ -35,7 +35,7 @@ class LoopObserver(Protocol):
 
 
 class NearlineLoop(Generic[Model, Done]):
-    """Takes the most urgent entries of a queue and has them worked on, for as long as it is let.
+    """Takes the most urgent entries of a queue and has them worked on, until it is stopped.
 
     work: brings entries to their end, as of a moment (Unix seconds), or raises ChannelError and settles nothing;
     batch: entries at once; settings: what "now" is; poll: seconds between looks at an empty queue, and until the first
@@ -72,10 +72,10 @@ class NearlineLoop(Generic[Model, Done]):
         self.in_hand = 0
         """Entries being worked on now."""
 
-    async def run(self, told: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop. What cannot be done is reported and tried again after a pause."""
         failures, kind = 0, self._queue.kind
-        while not told.is_set():
+        while not stop.is_set():
             pause = 0.0
             try:
                 if await self.step() is None:
@@ -92,7 +92,7 @@ class NearlineLoop(Generic[Model, Done]):
                 self._observer.failed(kind, error)
                 _log.exception("batch not done", kind=kind)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), pause)
+                await asyncio.wait_for(stop.wait(), pause)
 
     async def step(self) -> Done | None:
         """Work on one batch; None if there is nothing to do, or no model to do it with.
@@ -114,14 +114,14 @@ class NearlineLoop(Generic[Model, Done]):
             self._size = max(1, len(some) // 2)
             if len(some) > 1:
                 raise
-            witness = await self._work(entries[1:2], model, now)
-            if not witness.asked:
-                # Nothing was asked, so nothing is known of who is at fault.
+            other = await self._work(entries[1:2], model, now)
+            if not other.asked:
+                # No model was asked, so nothing is known of which is at fault.
                 raise
-            self._observer.done(self._queue.kind, witness, model.name)
+            self._observer.done(self._queue.kind, other, model.name)
             again = await self._once_more(some[0], model, now)
             if again is None:
-                return witness
+                return other
             done = again
         else:
             self._size = min(self._batch, 2 * self._size)
@@ -135,15 +135,15 @@ class NearlineLoop(Generic[Model, Done]):
         return await asyncio.to_thread(self._models.current) is not None
 
     async def _once_more(self, suspect: records_pb2.NearlineEntry, model: Model, now: int) -> Done | None:
-        """Try the one that failed alone while another was answered; failing again, it is put off, and None returned.
+        """Try again an entry that failed alone while another was answered; None, and put off, if it fails again.
 
-        The second try is for Triton's sake, which may have come back between the first and the other's.
+        Triton may have come back between its first try and that of the other.
         """
         try:
             return await self._work([suspect], model, now)
         except GenerationError as error:
             _log.warning(
-                "an entry brings down what it is asked of",
+                "entry failed twice alone, while another was answered",
                 kind=self._queue.kind,
                 subject=subject_name(suspect),
                 error=str(error),
@@ -157,4 +157,4 @@ def generation_moment(settings: ChannelSettings, snapshot: Snapshot, now: float)
 
     now: of the wall clock.
     """
-    return int(now) if settings.clock == "wall" else snapshot.versions.events_until + 1
+    return int(now) if settings.clock == "wall" else snapshot.events_until + 1

@@ -22,7 +22,8 @@ from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

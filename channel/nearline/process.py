@@ -27,8 +27,9 @@ from serendipity.channel.nearline.telemetry import NearlineTelemetry, forget_sta
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import configure_logs
 from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.publication import Publications
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.watcher import Served, SnapshotWatcher
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
@@ -67,7 +68,7 @@ async def opened_nearline(
 ) -> AsyncIterator[Nearline]:
     """Open the stores, the snapshot wanted and the clients of Triton, and close them in the end.
 
-    status_path: file that says how the work fares; only the near-line process writes it. Raises StateUnavailable.
+    status_path: where the status is written; only the near-line process writes it. Raises StateUnavailable.
     Without a snapshot, or with a bad one, nothing can be generated until there is a good one.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -86,7 +87,7 @@ async def opened_nearline(
 
         async def on_change(_: Served, snapshot: Snapshot | None) -> None:
             if snapshot is not None:
-                telemetry.serves(snapshot.versions.snapshot, named_models(snapshot))
+                telemetry.serves(snapshot.version, named_models(snapshot))
 
         watcher = SnapshotWatcher(
             publications,
@@ -107,11 +108,10 @@ async def running_nearline(
     clock: Callable[[], float] = time.time,
     on_failure: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Nearline]:
-    """Work until the context ends; then finish the batches in hand within `drain_seconds`, or leave them queued.
+    """Work until the context ends; then finish the batches in progress within `drain_seconds`, or leave them queued.
 
-    The caller holds the host's lock (`exclusive`). on_failure: called when a part of the work has ended by an error
-    that nothing in it foresees; the context should end then, and raises that error. Raises StateUnavailable, and
-    OSError when the port is taken.
+    The caller holds the host's lock (`exclusive`). on_failure: called when a task has failed with an unexpected error;
+    the context should end then, and raises that error. Raises StateUnavailable, and OSError when the port is taken.
     """
     async with (
         opened_nearline(settings, channel_settings, clock=clock, status_path=settings.nearline_status_path) as nearline,
@@ -121,18 +121,18 @@ async def running_nearline(
         # The workers have the ports before it.
         port = settings.metrics_port and settings.metrics_port + settings.workers
         stack.callback(nearline.telemetry.serve(settings.metrics_host, port).close)
-        told = asyncio.Event()
-        working = [asyncio.create_task(loop.run(told), name=kind) for kind, loop in nearline.loops.items()]
+        stop = asyncio.Event()
+        working = [asyncio.create_task(loop.run(stop), name=kind) for kind, loop in nearline.loops.items()]
         others = [
             asyncio.create_task(nearline.watcher.run(), name="snapshots"),
-            asyncio.create_task(_keep_house(nearline, settings, channel_settings, clock), name="housekeeping"),
+            asyncio.create_task(_run_housekeeping(nearline, settings, channel_settings, clock), name="housekeeping"),
         ]
         for task in (*working, *others):
             task.add_done_callback(partial(_ended, on_failure))
         try:
             yield nearline
         finally:
-            told.set()
+            stop.set()
             await asyncio.wait(working, timeout=settings.drain_seconds)
             for task in (*working, *others):
                 task.cancel()
@@ -143,14 +143,14 @@ async def running_nearline(
 
 
 def run_nearline(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
-    """Be the near-line process until SIGTERM, SIGINT or the end of the parent. The target of a spawned process.
+    """Run the near-line process until SIGTERM, SIGINT or the end of the parent. The target of a spawned process.
 
-    Raises what ends a part of the work unforeseen: a supervisor is to start it anew, since the others alone would leave
-    that part undone for ever.
+    Raises the unexpected error of any task, for the supervisor to restart the process: the other tasks do not do its
+    work.
     """
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker="nearline")
-    asyncio.run(_work_until_told(settings, channel_settings))
+    asyncio.run(_work_until_stopped(settings, channel_settings))
 
 
 @contextlib.contextmanager
@@ -165,39 +165,39 @@ def exclusive(settings: ServerSettings) -> Iterator[bool]:
         yield _locked(file.fileno())
 
 
-async def _work_until_told(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
-    told = asyncio.Event()
+async def _work_until_stopped(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, told.set)
+        loop.add_signal_handler(signal_number, stop.set)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        loop.add_reader(parent.sentinel, told.set)
+        loop.add_reader(parent.sentinel, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        if await _take_turn(settings, told, stack):
-            await stack.enter_async_context(running_nearline(settings, channel_settings, on_failure=told.set))
+        if await _take_turn(settings, stop, stack):
+            await stack.enter_async_context(running_nearline(settings, channel_settings, on_failure=stop.set))
             _log.info("near-line process runs", pid=os.getpid())
-            await told.wait()
+            await stop.wait()
             _log.info("near-line process drains")
     if parent is not None:
         loop.remove_reader(parent.sentinel)
     _log.info("near-line process ends")
 
 
-async def _take_turn(settings: ServerSettings, told: asyncio.Event, stack: contextlib.AsyncExitStack) -> bool:
-    """Wait until no other process does the work (a drain by hand may take minutes); False once told to stop."""
+async def _take_turn(settings: ServerSettings, stop: asyncio.Event, stack: contextlib.AsyncExitStack) -> bool:
+    """Wait until no other process does the work (a drain may take minutes); False once told to stop."""
     waiting = False
-    while not told.is_set():
+    while not stop.is_set():
         attempt = contextlib.ExitStack()
         if attempt.enter_context(exclusive(settings)):
             stack.callback(attempt.close)
             return True
         attempt.close()
         if not waiting:
-            _log.warning("waits: another process does the near-line work", lock=str(settings.nearline_lock_path))
+            _log.warning("waiting: another process does the near-line work", lock=str(settings.nearline_lock_path))
             waiting = True
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(told.wait(), _LOCK_POLL_SECONDS)
+            await asyncio.wait_for(stop.wait(), _LOCK_POLL_SECONDS)
     return False
 
 
@@ -211,30 +211,30 @@ def _locked(descriptor: int) -> bool:
 
 def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("near-line work ended unforeseen", work=task.get_name(), exc_info=error)
+        _log.error("near-line task failed unexpectedly", task=task.get_name(), exc_info=error)
         on_failure()
 
 
-async def _keep_house(
+async def _run_housekeeping(
     nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, clock: Callable[[], float]
 ) -> None:
     while True:
-        with _tried_again("all"):
-            cleared = await asyncio.to_thread(keep_house, nearline, settings, channel_settings, clock())
+        with _logged_failures("all"):
+            cleared = await asyncio.to_thread(clean_up, nearline, settings, channel_settings, clock())
             nearline.telemetry.cleared(cleared)
-            _log.info("kept house", **asdict(cleared))
+            _log.info("housekeeping done", **asdict(cleared))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
-def keep_house(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, now: float) -> Cleared:
+def clean_up(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, now: float) -> Cleared:
     """Remove erased users; then records past their age or of group models no snapshot has, and entries parked for long.
 
-    now: Unix seconds. Whatever fails is logged, and does not keep the other from being done.
+    now: Unix seconds. A failure of either is logged, and the other is done all the same.
     """
     erased, cleared = 0, Cleared()
-    with _tried_again("erasures"):
+    with _logged_failures("erasures"):
         erased = forget(nearline.store, nearline.erasures.keys())
-    with _tried_again("expiry"):
+    with _logged_failures("expiry"):
         cleared = clear(nearline.store, _expiry(nearline, settings, channel_settings, now), now=now)
     return replace(cleared, erased=erased)
 
@@ -258,8 +258,8 @@ def _expiry(nearline: Nearline, settings: ServerSettings, channel_settings: Chan
 
 
 @contextlib.contextmanager
-def _tried_again(part: str) -> Iterator[None]:
-    """Log what goes wrong with a part of housekeeping, and go on: the next time comes in an hour."""
+def _logged_failures(part: str) -> Iterator[None]:
+    """Log an error of a part of housekeeping instead of raising it: it is tried again in an hour."""
     try:
         yield
     except ChannelError as error:

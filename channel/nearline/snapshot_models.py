@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from serendipity.channel.snapshot.snapshot import Lease, Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.holder import Lease, SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
 
 
 class SnapshotModel(Protocol):

@@ -1,4 +1,4 @@
-"""Metrics of the near-line process, and the small file that says how it fares."""
+"""Metrics of the near-line process, and its status file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class WorkStatus:
-    """How one kind of work fares.
+    """State of one kind of work.
 
     model: what it is done with, empty where the snapshot names none; error: why nothing could be done last, empty since
     it could; done_at: end of the last batch, Unix seconds, 0 for none.
@@ -44,7 +44,7 @@ class WorkStatus:
 
 @dataclass(frozen=True)
 class NearlineStatus:
-    """How the near-line process fares. snapshot: empty for none; works: by kind; metrics_port: 0 for nowhere."""
+    """State of the near-line process. snapshot: empty for none; works: by kind; metrics_port: 0 for nowhere."""
 
     pid: int
     snapshot: str = ""
@@ -63,7 +63,7 @@ def read_status(path: Path) -> NearlineStatus | None:
 
 
 def forget_status(path: Path) -> None:
-    """Remove the file of a process that is gone; where that fails it is logged, and the file tells of the past."""
+    """Remove the file of a process that is gone; where that fails it is logged, and the file stays, out of date."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -1,78 +1,105 @@
-"""Chosen items → the columns of the answer."""
+"""Chosen items → the answer: the message for the caller, and what the service notes of it besides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from serendipity.channel.errors import StoreError
 from serendipity.channel.recall.hydrate import Hydrated
-from serendipity.channel.recall.reasons import InternedReasons
-from serendipity.channel.recall.recalled import FilterOutcome, Recalled, SourceOutcome, StageTimes, Versions
+from serendipity.channel.recall.reasons import Reasons
 from serendipity.channel.recall.scorer import FEATURE_NAMES, Scored, rank_features
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.novelty import unexpectedness
+from serendipity.v1 import channel_pb2, records_pb2
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer. response: the message; user: whom it is for, with everything known at the time."""
+
+    response: channel_pb2.RecallResponse
+    user: Hydrated
+
+    def to_record(self, time: float) -> records_pb2.ServingRecord:
+        """Build the serving log's record: with reasons, and without the id of a user who is to be forgotten.
+
+        time: Unix seconds.
+        """
+        query = self.user.query
+        record = records_pb2.ServingRecord(
+            user_id="" if self.user.forgotten else query.user_id,
+            experiment_tag=query.experiment_tag,
+            novelty_policy=channel_pb2.NoveltyPolicy.Name(query.novelty_policy),
+            response=self.response,
+        )
+        record.time.FromNanoseconds(int(time * 1e9))
+        return record
+
+    def for_caller(self) -> channel_pb2.RecallResponse:
+        """The message as the query asks for it: reasons go, unless they are asked for; a record is taken before."""
+        if self.user.query.explain:
+            return self.response
+        for name in ("reasons", "reason_indexes", "all_reason_indexes", "all_reason_offsets"):
+            self.response.ClearField(name)
+        return self.response
 
 
 def compose(
     recall_id: str,
     chosen: Scored,
-    reasons: InternedReasons,
+    reasons: Reasons,
     user: Hydrated,
     snapshot: Snapshot,
     *,
-    source_outcomes: tuple[SourceOutcome, ...],
-    filter_outcomes: tuple[FilterOutcome, ...],
-    degraded_reasons: tuple[str, ...],
+    source_statuses: Sequence[channel_pb2.SourceStatus],
+    filter_counts: Sequence[channel_pb2.FilterCount],
+    degraded_reasons: Iterable[str],
     user_tower: str,
-) -> Recalled:
-    """Lay the chosen items, best first, out as an answer; its times are filled in by whoever took them."""
+) -> channel_pb2.RecallResponse:
+    """Lay the chosen items, best first, out as a message; its times are filled in by whoever took them."""
     recent = user.clicks.items[user.clicks.items > 0] - 1
     vectors = snapshot.vectors.vectors
     surprise = unexpectedness(vectors[chosen.rows], vectors[recent])
-    item_ids = tuple(snapshot.item_ids[row] for row in chosen.rows.tolist())
+    item_ids = snapshot.item_ids.of_rows(chosen.rows)
     numbers, category_indexes = np.unique(chosen.categories, return_inverse=True)
-    return Recalled(
+    features = rank_features(chosen, surprise, user.interests.weights, user.novel_categories)
+    why = [reason for reason in degraded_reasons if reason]
+    for status in source_statuses:
+        status.returned = int((chosen.sources == status.source).sum())
+    response = channel_pb2.RecallResponse(
         recall_id=recall_id,
         item_ids=item_ids,
-        scores=chosen.scores,
-        sources=chosen.sources,
-        relevance=chosen.raw,
-        unexpectedness=surprise,
-        category_indexes=category_indexes.astype(np.int32),
-        categories=tuple(snapshot.category_names[number - 1] for number in numbers.tolist()),
+        scores=chosen.scores.tolist(),
+        sources=chosen.sources.tolist(),
+        relevance=chosen.raw.tolist(),
+        unexpectedness=surprise.tolist(),
+        category_indexes=category_indexes.tolist(),
+        categories=[snapshot.category_names[number - 1] for number in numbers.tolist()],
         reasons=reasons.reasons,
-        reason_indexes=reasons.indexes,
-        all_reason_indexes=reasons.all_indexes,
-        all_reason_offsets=reasons.all_offsets,
-        feature_names=FEATURE_NAMES,
-        features=rank_features(chosen, surprise, user.interests.weights, user.novel_categories),
-        warnings=user.warnings,
-        source_outcomes=tuple(
-            replace(outcome, returned=int((chosen.sources == outcome.source).sum())) for outcome in source_outcomes
+        reason_indexes=reasons.indexes.tolist(),
+        all_reason_indexes=reasons.all_indexes.tolist(),
+        all_reason_offsets=reasons.all_offsets.tolist(),
+        rank_features=channel_pb2.FeatureMatrix(
+            names=FEATURE_NAMES, num_rows=len(chosen), values=features.ravel().tolist()
         ),
-        filter_outcomes=filter_outcomes,
-        degraded_reasons=degraded_reasons,
-        versions=_versions(snapshot, user, user_tower),
-        times=StageTimes(),
+        warnings=user.warnings,
+        source_statuses=source_statuses,
+        filter_counts=filter_counts,
+        degraded=bool(why),
+        degraded_reasons=why,
+        versions=snapshot.versions,
         titles=_titles(item_ids, snapshot) if user.query.explain else (),
-        interests_age=max(0.0, user.query.now - user.interests.generated_at) if len(user.interests) else None,
-        interests_origin=user.interests.origin.name.lower(),
-        interests_freshness=user.interests.freshness.name.lower(),
-        novel_category_key=user.novel_categories.key,
-        forgotten=user.forgotten,
     )
+    response.versions.user_tower = user_tower
+    if len(user.novel_categories):
+        response.versions.generation = user.novel_categories.generation
+    return response
 
 
-def _versions(snapshot: Snapshot, user: Hydrated, user_tower: str) -> Versions:
-    versions = replace(snapshot.versions, user_tower=user_tower)
-    novel = user.novel_categories
-    return replace(versions, generation=novel.generation) if len(novel) else versions
-
-
-def _titles(item_ids: Sequence[str], snapshot: Snapshot) -> tuple[str, ...]:
+def _titles(item_ids: Sequence[str], snapshot: Snapshot) -> list[str]:
     """Read titles for a person; an item whose record cannot be read goes without rather than failing the answer."""
     titles = []
     for item_id in item_ids:
@@ -81,4 +108,4 @@ def _titles(item_ids: Sequence[str], snapshot: Snapshot) -> tuple[str, ...]:
         except StoreError:
             stored = None
         titles.append(stored.title if stored is not None else "")
-    return tuple(titles)
+    return titles

@@ -6,120 +6,65 @@ candidates, present or future, can get round them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.recall.candidates import Candidates
 from serendipity.channel.recall.hydrate import Hydrated
-from serendipity.channel.recall.query import NoveltyPolicy
-from serendipity.channel.recall.recalled import FilterOutcome
-from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.novelty import is_novel
+from serendipity.channel.recall.pool import Pool
+from serendipity.v1 import channel_pb2
+
+Filter = Callable[[Pool, Hydrated], NDArray[np.bool_]]
+"""One rule: marks the rows of the pool that pass, [m] bool."""
 
 
-@dataclass(frozen=True)
-class Filtered:
-    """What one filter made of the candidates given to it."""
-
-    kept: Candidates
-    removed: Candidates
-
-
-class CandidateFilter(Protocol):
-    """One rule. name: as in FilterCount."""
-
-    name: str
-
-    def keeps(self, candidates: Candidates, user: Hydrated, snapshot: Snapshot) -> NDArray[np.bool_]:
-        """Mark the candidates that pass, [n] bool."""
-        ...
-
-
-class NoveltyFilter:
+def is_allowed_novelty(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
     """Under STRICT: the item's top-level category is not among the user's latest 200 clicks."""
-
-    name = "novelty"
-
-    def keeps(self, candidates: Candidates, user: Hydrated, snapshot: Snapshot) -> NDArray[np.bool_]:
-        """Mark novel items; all of them under SOFT and OFF."""
-        if user.query.novelty_policy is not NoveltyPolicy.STRICT:
-            return np.ones(len(candidates), np.bool_)
-        return is_novel(snapshot.categories_of(candidates.rows + 1), user.clicked)
+    if user.query.novelty_policy != channel_pb2.NOVELTY_POLICY_STRICT:
+        return np.ones(len(pool), np.bool_)
+    return pool.novel
 
 
-class CategoryFilter:
+def is_of_listed_category(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
     """Allow and deny lists of the request; items without a top-level category never pass."""
-
-    name = "category"
-
-    def keeps(self, candidates: Candidates, user: Hydrated, snapshot: Snapshot) -> NDArray[np.bool_]:
-        """Mark items of allowed categories."""
-        allowed: NDArray[np.bool_] = user.listed[snapshot.categories_of(candidates.rows + 1)]
-        return allowed
+    listed: NDArray[np.bool_] = user.listed[pool.categories]
+    return listed
 
 
-class AvailabilityFilter:
-    """Items out of stock, as of the snapshot and of later changes."""
-
-    name = "availability"
-
-    def keeps(self, candidates: Candidates, user: Hydrated, snapshot: Snapshot) -> NDArray[np.bool_]:  # noqa: ARG002
-        """Mark available items."""
-        available: NDArray[np.bool_] = ~user.unavailable[candidates.rows]
-        return available
+def is_available(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
+    """In stock, as of the snapshot and of later changes."""
+    available: NDArray[np.bool_] = ~user.unavailable[pool.rows]
+    return available
 
 
-class ExcludedFilter:
-    """Items the request excludes."""
-
-    name = "excluded"
-
-    def keeps(self, candidates: Candidates, user: Hydrated, snapshot: Snapshot) -> NDArray[np.bool_]:  # noqa: ARG002
-        """Mark items that are not excluded."""
-        return ~np.isin(candidates.rows, user.excluded)
+def is_not_excluded(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
+    """Not among the items the request excludes."""
+    return ~np.isin(pool.rows, user.excluded)
 
 
-class ServedFilter:
-    """Items shown to the user within the horizon."""
-
-    name = "served"
-
-    def keeps(self, candidates: Candidates, user: Hydrated, snapshot: Snapshot) -> NDArray[np.bool_]:  # noqa: ARG002
-        """Mark items that were not shown."""
-        return ~np.isin(candidates.rows, user.served)
+def is_not_served(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
+    """Not shown to the user within the horizon."""
+    return ~np.isin(pool.rows, user.served)
 
 
-FILTERS: tuple[CandidateFilter, ...] = (
-    NoveltyFilter(),
-    CategoryFilter(),
-    AvailabilityFilter(),
-    ExcludedFilter(),
-    ServedFilter(),
-)
-"""All filters, in the order they are applied and counted."""
+FILTERS: Mapping[str, Filter] = {
+    "novelty": is_allowed_novelty,
+    "category": is_of_listed_category,
+    "availability": is_available,
+    "excluded": is_not_excluded,
+    "served": is_not_served,
+}
+"""All filters by name, in the order they are applied and counted."""
 
 
-def apply_filter(rule: CandidateFilter, candidates: Candidates, user: Hydrated, snapshot: Snapshot) -> Filtered:
-    """Split candidates by one rule."""
-    keeps = rule.keeps(candidates, user, snapshot)
-    return Filtered(candidates.take(keeps), candidates.take(~keeps))
-
-
-def apply_filters(
-    candidates: Candidates, user: Hydrated, snapshot: Snapshot
-) -> tuple[Candidates, tuple[FilterOutcome, ...]]:
-    """Apply every filter in turn; counts are of distinct items. Scores that are not finite never get this far."""
-    candidates = candidates.take(np.isfinite(candidates.raw))
-    outcomes = []
-    left = candidates.num_items
-    for rule in FILTERS:
-        filtered = apply_filter(rule, candidates, user, snapshot)
-        # A rule judges items: all finds of one are kept or removed together.
-        removed = filtered.removed.num_items if len(filtered.removed) else 0
-        left -= removed
-        outcomes.append(FilterOutcome(rule.name, left, removed))
-        candidates = filtered.kept
-    return candidates, tuple(outcomes)
+def apply_filters(pool: Pool, user: Hydrated) -> tuple[Pool, list[channel_pb2.FilterCount]]:
+    """Apply every filter in turn; counts are of items."""
+    counts = []
+    kept = np.ones(len(pool), np.bool_)
+    left = len(pool)
+    for name, passes in FILTERS.items():
+        kept &= passes(pool, user)
+        before, left = left, int(kept.sum())
+        counts.append(channel_pb2.FilterCount(filter=name, kept=left, removed=before - left))
+    return pool.take(kept), counts

@@ -6,7 +6,7 @@ reads a user's records again, except the paths of the reasons that are returned.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,25 +18,18 @@ from serendipity.channel.nearline.priority import refresh_priority
 from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.interests import Freshness, InterestEvents, InterestReader, Interests
 from serendipity.channel.recall.novel_categories import GroupHistory, NovelCategories, read_novel_categories
-from serendipity.channel.recall.query import (
-    NoveltyPolicy,
-    QueryWarning,
-    RecallQuery,
-    ResolvedQuery,
-    Source,
-    WarningCode,
-    resolve,
-)
-from serendipity.channel.recall.recalled import NovelCategoryKey
+from serendipity.channel.recall.query import RecallQuery, warning
+from serendipity.channel.recall.resolution import ResolvedQuery, resolve
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import Lease, Snapshot
+from serendipity.channel.snapshot.holder import Lease
+from serendipity.channel.snapshot.row_ranges import RowRanges
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.stores import StoredUser, feedback_columns
-from serendipity.channel.snapshot.vectors import RowRanges
 from serendipity.channel.state.feedback_clicks import feedback_clicks
 from serendipity.channel.state.state import UserState
 from serendipity.features import LongHistory, TowerInputs, with_clicks
 from serendipity.novelty import CLICK_WINDOW, Clicks, clicked_categories, latest
-from serendipity.v1 import records_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 
 _UNPROVED = "novelty is judged without it"
 """Said where clicks cannot be read: what is returned is novel only to the clicks that can."""
@@ -57,11 +50,11 @@ class Hydrated:
     """One user, ready to be searched for.
 
     clicks: latest 200 of snapshot ∪ feedback ∪ request; clicked: [c + 1] bool by category number;
-    listed: [c + 1] bool, categories that the request's lists leave; ranges: rows of those that may be returned
-    (STRICT leaves out the clicked ones);
+    listed: [c + 1] bool, categories that the request's lists leave; allowed: [c + 1] bool, those that may be returned
+    (STRICT leaves out the clicked ones); ranges: rows of these;
     unavailable: [n] bool; excluded, served: item rows; interests, novel_categories: what is searched by;
     inputs: a batch of one for the user tower;
-    stored_vector: [d] float32, stands in for the tower; warnings; degraded_reasons: what was down or unreadable;
+    stored_vector: [d] float32, stands in for the tower; warnings; failures: what was down or unreadable, in words;
     forgotten: the user is on the erasure list, and everything here is a stranger's.
     """
 
@@ -69,6 +62,7 @@ class Hydrated:
     clicks: Clicks
     clicked: NDArray[np.bool_]
     listed: NDArray[np.bool_]
+    allowed: NDArray[np.bool_]
     ranges: RowRanges
     unavailable: NDArray[np.bool_]
     excluded: NDArray[np.int64]
@@ -77,9 +71,24 @@ class Hydrated:
     novel_categories: NovelCategories
     inputs: TowerInputs
     stored_vector: NDArray[np.float32] | None
-    warnings: tuple[QueryWarning, ...]
-    degraded_reasons: tuple[str, ...]
+    warnings: tuple[channel_pb2.Warning, ...]
+    failures: tuple[str, ...]
     forgotten: bool
+
+    @property
+    def num_blocked(self) -> int:
+        """Rows that may be found and not returned: they are searched for besides, and counted as they are removed."""
+        return len(self.excluded) + len(self.served)
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the snapshot holds of a user, or what stands in. key: of the record; failures: what could not be read."""
+
+    key: bytes
+    user: StoredUser
+    is_known: bool
+    failures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -90,11 +99,11 @@ class _Feedback:
     served: NDArray[np.int64]
     events: InterestEvents
     says_something: bool
+    failure: str = ""
 
     @classmethod
-    def none(cls) -> _Feedback:
-        nothing = InterestEvents(ItemEvents.none(), ItemEvents.none())
-        return cls(Clicks.empty(), np.empty(0, np.int64), nothing, says_something=False)
+    def none(cls, failure: str = "") -> _Feedback:
+        return cls(Clicks.empty(), np.empty(0, np.int64), InterestEvents.none(), says_something=False, failure=failure)
 
 
 def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: ChannelSettings) -> Hydrated:
@@ -105,100 +114,98 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     """
     snapshot = lease.snapshot
     resolved = resolve(query, snapshot)
-    warnings = [*query.warnings, *resolved.warnings]
-    degraded: list[str] = []
-    forgotten = _is_forgotten(query, state, degraded)
-    key, user = _user(snapshot, query, forgotten, warnings, degraded)
-    feedback = _feedback(snapshot, query, forgotten, state, settings, warnings, degraded)
+    forgotten, unsure = _is_forgotten(query, state)
+    record = _user(snapshot, query, forgotten)
+    user = record.user
+    feedback = _Feedback.none() if forgotten else _feedback(snapshot, query, state, settings)
     clicks = latest(resolved.clicks, feedback.clicks, user.clicks)
     clicked = clicked_categories(clicks, snapshot.num_categories)
     # A list of novel categories leads to no others, whatever the policy.
     novel = resolved.categories & ~clicked
-    allowed = novel if query.novelty_policy is NoveltyPolicy.STRICT else resolved.categories
+    allowed = novel if query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT else resolved.categories
     ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
-    reader = InterestReader(snapshot, state, settings, query.now, degraded)
+    reader = InterestReader(snapshot, state, settings, query.now)
     if forgotten:
         interests = reader.of_stranger(ranges)
     else:
-        interests = reader.of_user(query.user_id, key, feedback.events, ranges)
-        if key != layout.DEFAULT_USER or feedback.says_something:
+        interests = reader.of_user(query.user_id, record.key, feedback.events, ranges)
+        if record.key != layout.DEFAULT_USER or feedback.says_something:
             _want_interests(snapshot, query, state, interests.own_freshness, (feedback.clicks, user.clicks))
-    if query.excludes(Source.GROUP):
-        # As where the source is switched off: no list answers, and one that is missing is not missed.
-        novel_categories = NovelCategories.none(NovelCategoryKey.UNSPECIFIED)
-    else:
+    novel_categories = NovelCategories.none()
+    # As where the source is switched off: no list answers, and one that is missing is not missed.
+    if not query.excludes(channel_pb2.SOURCE_GROUP):
         history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
-        novel_categories = read_novel_categories(
-            snapshot, state, settings, query.user_id, history, clicks, novel, degraded
-        )
+        novel_categories = read_novel_categories(snapshot, state, settings, query.user_id, history, clicks, novel)
+    unavailable, unchanged = _unavailable(lease, state)
     return Hydrated(
         query=query,
         clicks=clicks,
         clicked=clicked,
         listed=resolved.categories,
+        allowed=allowed,
         ranges=ranges,
-        unavailable=_unavailable(lease, state, degraded),
+        unavailable=unavailable,
         excluded=resolved.excluded,
         served=feedback.served,
         interests=interests,
         novel_categories=novel_categories,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
         stored_vector=user.vector,
-        warnings=tuple(warnings),
-        degraded_reasons=tuple(degraded),
+        warnings=(*query.warnings, *resolved.warnings, *_warnings(query, state, record)),
+        failures=(
+            *unsure,
+            *record.failures,
+            *((feedback.failure,) if feedback.failure else ()),
+            *interests.failures,
+            *novel_categories.failures,
+            *unchanged,
+        ),
         forgotten=forgotten,
     )
 
 
-def _is_forgotten(query: RecallQuery, state: UserState, degraded: list[str]) -> bool:
+def _is_forgotten(query: RecallQuery, state: UserState) -> tuple[bool, tuple[str, ...]]:
     try:
-        return state.is_forgotten(query.user_id)
+        return state.is_forgotten(query.user_id), ()
     except StateUnavailable as error:
         # Whoever asked to be forgotten must not be recognised because a file is broken.
-        degraded.append(f"erasures: {error}; answered as a stranger")
-        return True
+        return True, (f"erasures: {error}; answered as a stranger",)
 
 
-def _user(
-    snapshot: Snapshot, query: RecallQuery, forgotten: bool, warnings: list[QueryWarning], degraded: list[str]
-) -> tuple[bytes, StoredUser]:
+def _user(snapshot: Snapshot, query: RecallQuery, forgotten: bool) -> _Record:
     key = layout.user_key(query.user_id)
-    user = None
+    failures: tuple[str, ...] = ()
     try:
         user = None if forgotten else snapshot.users.read(key)
-        if user is None:
-            warnings.append(QueryWarning(WarningCode.COLD_USER, "user_id", "not in the snapshot: a cold start"))
+        if user is not None:
+            return _Record(key, user, is_known=True, failures=())
     except StoreError as error:
-        degraded.append(f"user record: {error}; {_UNPROVED}")
-    if user is not None:
-        return key, user
+        failures = (f"user record: {error}; {_UNPROVED}",)
+    # Of a user whose record is there and cannot be read it is not said that there is none.
+    is_known = bool(failures)
     try:
         user = snapshot.users.read(layout.DEFAULT_USER)
     except StoreError as error:
-        degraded.append(f"record of cold users: {error}")
+        user = None
+        failures = (*failures, f"record of cold users: {error}")
     nobody = StoredUser(Clicks.empty(), LongHistory.empty(), snapshot.assembler.encode_profile({}), None)
-    return layout.DEFAULT_USER, user or nobody
+    return _Record(layout.DEFAULT_USER, user or nobody, is_known, failures)
 
 
-def _feedback(
-    snapshot: Snapshot,
-    query: RecallQuery,
-    forgotten: bool,
-    state: UserState,
-    settings: ChannelSettings,
-    warnings: list[QueryWarning],
-    degraded: list[str],
-) -> _Feedback:
-    """Read clicks that came as feedback, rows exposed within the horizon, and what both say about interests."""
+def _warnings(query: RecallQuery, state: UserState, record: _Record) -> Iterator[channel_pb2.Warning]:
+    if not record.is_known:
+        yield warning(channel_pb2.WARNING_CODE_COLD_USER, "user_id", "not in the snapshot: a cold start")
     if not state.owns(query.user_id):
-        warnings.append(
-            QueryWarning(WarningCode.NOT_OWNER, "user_id", "another host owns this user's feedback: judged without it")
-        )
+        message = "another host owns this user's feedback: judged without it"
+        yield warning(channel_pb2.WARNING_CODE_NOT_OWNER, "user_id", message)
+
+
+def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings: ChannelSettings) -> _Feedback:
+    """Read clicks that came as feedback, rows exposed within the horizon, and what both say about interests."""
     try:
-        record = None if forgotten else state.feedback(query.user_id)
+        record = state.feedback(query.user_id)
     except StateUnavailable as error:
-        degraded.append(f"feedback: {error}; {_UNPROVED}")
-        return _Feedback.none()
+        return _Feedback.none(f"feedback: {error}; {_UNPROVED}")
     if record is None:
         return _Feedback.none()
     clicks = feedback_clicks(snapshot, record)
@@ -206,7 +213,7 @@ def _feedback(
     # Beyond every event where nothing counts as served.
     since = query.now - horizon if horizon else np.iinfo(np.int64).max
     at_least = settings.interest_exposures if settings.interest_calibration else 0
-    exposed, exposure_times = feedback_columns(record.exposures, snapshot.rows, since, at_least)
+    exposed, exposure_times = feedback_columns(record.exposures, snapshot.item_ids, since, at_least)
     return _Feedback(
         clicks=clicks,
         served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
@@ -232,12 +239,11 @@ def _want_interests(
     state.want_interests(query.user_id, cause, refresh_priority(cause, num_clicks, latest_click, query.now))
 
 
-def _unavailable(lease: Lease, state: UserState, degraded: list[str]) -> NDArray[np.bool_]:
+def _unavailable(lease: Lease, state: UserState) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     try:
-        return lease.unavailable(state.availability())
+        return lease.unavailable(state.availability()), ()
     except StateUnavailable as error:
-        degraded.append(f"availability: {error}")
-        return lease.snapshot.unavailable
+        return lease.snapshot.unavailable, (f"availability: {error}",)
 
 
 def _tower_inputs(
@@ -249,7 +255,7 @@ def _tower_inputs(
     interests: Interests,
 ) -> TowerInputs:
     # The snapshot's long history counts everything up to events_until; only what came later is laid over it.
-    later = clicks.times > snapshot.versions.events_until
+    later = clicks.times > snapshot.events_until
     return snapshot.assembler.assemble(
         clicks,
         with_clicks(user.long_history, Clicks(clicks.items[later], clicks.categories[later], clicks.times[later])),

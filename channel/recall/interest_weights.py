@@ -13,13 +13,12 @@ events, and as they age, w' is w.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.snapshot.vectors import RowRanges
+from serendipity.channel.snapshot.row_ranges import OwnedRanges
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,7 @@ class WeightPrior:
     max_factor: float
 
 
-@dataclass(frozen=True)
-class Groundings:
-    """Item rows that k interests are grounded in: [starts[i], ends[i]) belongs to interest owners[i]; all [m] int64."""
-
-    starts: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    owners: NDArray[np.int64]
-    num_interests: int
-
-    @classmethod
-    def of(cls, ranges: Sequence[RowRanges]) -> Groundings:
-        """Lay out the ranges of each interest, which are apart from each other within an interest."""
-        if not ranges:
-            nothing = np.empty(0, np.int64)
-            return cls(nothing, nothing, nothing, 0)
-        owners = np.repeat(np.arange(len(ranges)), [len(some.starts) for some in ranges])
-        starts, ends = ([getattr(some, name) for some in ranges] for name in ("starts", "ends"))
-        return cls(np.concatenate(starts), np.concatenate(ends), owners, len(ranges))
-
-
-def faded_counts(events: ItemEvents, groundings: Groundings, half_life: float) -> NDArray[np.float64]:
+def faded_counts(events: ItemEvents, groundings: OwnedRanges, half_life: float) -> NDArray[np.float64]:
     """Count the events on each interest's rows, each faded by its age in half-lives (seconds). Returns [k] float64."""
     # Whatever order events come in, they are added up in one: by row, then age.
     order = np.lexsort((events.ages, events.rows))
@@ -81,7 +60,7 @@ def faded_counts(events: ItemEvents, groundings: Groundings, half_life: float) -
     totals = np.zeros(len(rows) + 1)
     np.cumsum(np.exp2(events.ages[order] / -half_life), out=totals[1:])
     within = totals[rows.searchsorted(groundings.ends)] - totals[rows.searchsorted(groundings.starts)]
-    return np.bincount(groundings.owners, within, groundings.num_interests).astype(np.float64, copy=False)
+    return np.bincount(groundings.owners, within, groundings.num_owners).astype(np.float64, copy=False)
 
 
 def weight_factors(

@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
 from serendipity.channel.recall.interest_weights import (
-    Groundings,
     ItemEvents,
     WeightPrior,
     faded_counts,
     weight_factors,
 )
 from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.stores import StoredInterests, StoredNode, StoredPath, stored_paths
-from serendipity.channel.snapshot.vectors import RowRanges
 from serendipity.channel.state.state import UserState
 
 _DAY = 86_400
@@ -62,9 +61,9 @@ class Interests:
 
     origin, key: store and record they come from; positions: [k] int64 in that record; names: k; weights: [k]
     float32, 0 to 1, as they stand after feedback; factors: [k] float32, by what feedback moved the stored weights;
-    vectors: [k, D] float32 text embeddings; ranges: per interest, the allowed item rows it is grounded in;
+    vectors: [k, D] float32 text embeddings; grounded: the allowed item rows that each is grounded in;
     generated_at: when the record was made, Unix seconds; own_freshness: what became of the user's own interests,
-    which those of the population stand in for.
+    which those of the population stand in for; failures: what could not be read, in words.
     """
 
     freshness: Freshness
@@ -75,9 +74,10 @@ class Interests:
     weights: NDArray[np.float32]
     factors: NDArray[np.float32]
     vectors: NDArray[np.float32]
-    ranges: tuple[RowRanges, ...]
+    grounded: OwnedRanges
     generated_at: int
     own_freshness: Freshness
+    failures: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,52 +95,55 @@ class InterestEvents:
     clicks: ItemEvents
     exposures: ItemEvents
 
+    @classmethod
+    def none(cls) -> InterestEvents:
+        """No feedback."""
+        return cls(ItemEvents.none(), ItemEvents.none())
+
 
 @dataclass(frozen=True)
 class _Record:
-    """A record that may serve. stored: None where there is none to serve."""
+    """A record that may serve. stored: None where there is none to serve; failure: why it could not be read."""
 
     origin: Origin
     freshness: Freshness
     stored: StoredInterests | None = None
+    failure: str = ""
 
 
 class InterestReader:
-    """Reads interests of one snapshot's users. now: Unix seconds; degraded: takes what could not be read, in words."""
+    """Reads interests of one snapshot's users. now: Unix seconds."""
 
-    def __init__(
-        self, snapshot: Snapshot, state: UserState, settings: ChannelSettings, now: int, degraded: list[str]
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, state: UserState, settings: ChannelSettings, now: int) -> None:
         self._snapshot = snapshot
         self._state = state
         self._settings = settings
         self._now = now
-        self._degraded = degraded
 
     def of_user(self, user_id: str, key: bytes, events: InterestEvents, allowed: RowRanges) -> Interests:
         """Read the interests of a user whose key in the snapshot is given, DEFAULT_USER for one it does not know."""
-        nearline = self._nearline(user_id)
-        snapshot = self._stored(key)
+        nearline, snapshot = self._nearline(user_id), self._stored(key)
+        failures = [record.failure for record in (nearline, snapshot) if record.failure]
         if key == layout.DEFAULT_USER:
             # Whatever the population likes lately, what is known of this user goes before it.
             serving = nearline if nearline.freshness.is_usable else snapshot
-            return self._searched(serving, key, events, allowed, nearline.freshness)
+            return self._searched(serving, key, events, allowed, nearline.freshness, failures)
         serving = _newest(snapshot, nearline)
-        return self._searched(serving, key, events, allowed, serving.freshness)
+        return self._searched(serving, key, events, allowed, serving.freshness, failures)
 
     def of_stranger(self, allowed: RowRanges) -> Interests:
         """Read the interests of the population alone, for a user of whom nothing stored may be used."""
-        nothing = InterestEvents(ItemEvents.none(), ItemEvents.none())
         record = self._stored(layout.DEFAULT_USER)
-        return self._searched(record, layout.DEFAULT_USER, nothing, allowed, Freshness.MISSING)
+        failures = [record.failure] if record.failure else []
+        nothing = InterestEvents.none()
+        return self._searched(record, layout.DEFAULT_USER, nothing, allowed, Freshness.MISSING, failures)
 
     def _stored(self, key: bytes) -> _Record:
         origin = Origin.POPULATION if key == layout.DEFAULT_USER else Origin.SNAPSHOT
         try:
             stored = self._snapshot.interests.read(key)
         except StoreError as error:
-            self._degraded.append(f"interests: {error}")
-            return _Record(origin, Freshness.UNREADABLE)
+            return _Record(origin, Freshness.UNREADABLE, failure=f"interests: {error}")
         if stored is None:
             return _Record(origin, Freshness.MISSING)
         fits = stored.vocabulary_id in (0, self._snapshot.vocabulary_id)
@@ -151,8 +154,7 @@ class InterestReader:
             record = self._state.interests(user_id)
             stored = None if record is None else StoredInterests.of(record)
         except (StateUnavailable, ValueError) as error:
-            self._degraded.append(f"near-line interests: {error}")
-            return _Record(Origin.NEARLINE, Freshness.UNREADABLE)
+            return _Record(Origin.NEARLINE, Freshness.UNREADABLE, failure=f"near-line interests: {error}")
         if stored is None:
             return _Record(Origin.NEARLINE, Freshness.MISSING)
         fits = stored.vocabulary_id == self._snapshot.vocabulary_id != 0
@@ -167,7 +169,13 @@ class InterestReader:
         return Freshness.TOO_OLD if too_old else Freshness.STALE
 
     def _searched(
-        self, record: _Record, key: bytes, events: InterestEvents, allowed: RowRanges, own_freshness: Freshness
+        self,
+        record: _Record,
+        key: bytes,
+        events: InterestEvents,
+        allowed: RowRanges,
+        own_freshness: Freshness,
+        failures: list[str],
     ) -> Interests:
         """Keep the interests with rows that may be returned: under STRICT, one whose category is now clicked is over.
 
@@ -177,50 +185,52 @@ class InterestReader:
         freshness, stored = record.freshness, record.stored
         if freshness is Freshness.FOREIGN and record.origin is not Origin.NEARLINE:
             # Of near-line records that is to be expected after a build; a snapshot's own should fit it.
-            self._degraded.append("interests: grounded in another taxonomy than the snapshot's")
-        found: list[tuple[int, StoredNode]] = []
+            failures.append("interests: grounded in another taxonomy than the snapshot's")
+        found: list[tuple[int, int, StoredNode]] = []
         if stored is not None and freshness.is_usable:
             try:
-                nodes = [self._node(node_id) for node_id in stored.node_ids.tolist()]
-                found = [(position, node) for position, node in enumerate(nodes) if node is not None]
+                found = self._nodes(stored)
             except StoreError as error:
-                self._degraded.append(f"interests: {error}")
+                failures.append(f"interests: {error}")
                 freshness = own_freshness = Freshness.UNREADABLE
-        at = np.array([position for position, _ in found], np.int64)
+        at = np.array([position for position, _, _ in found], np.int64)
         weights = np.empty(0, np.float32) if stored is None else stored.weights[at]
-        factors = self._factors(weights, [node.rows for _, node in found], events)
+        groundings = OwnedRanges.of([node.rows for _, _, node in found])
+        factors = self._factors(weights, groundings, events)
         moved = np.minimum(weights * factors, np.float32(1))
-        order = np.arange(len(at)) if (factors == 1).all() else np.argsort(-moved, kind="stable")
+        within = groundings.within(allowed)
+        leads_somewhere = np.zeros(len(at), np.bool_)
+        leads_somewhere[within.owners] = True
+        order = np.argsort(-moved, kind="stable") if (factors != 1).any() else np.arange(len(at))
         most = min(self._settings.interests_used, self._snapshot.assembler.max_interests)
-        kept: list[int] = []
-        ranges: list[RowRanges] = []
-        for i in order.tolist():
-            if len(kept) == most:
-                break
-            within = allowed.within(found[i][1].rows)
-            if within:
-                kept.append(i)
-                ranges.append(within)
-        node_ids = np.empty(0, np.int64) if stored is None else stored.node_ids[at[kept]]
+        kept = order[leads_somewhere[order]][:most]
+        node_ids = [found[i][1] for i in kept.tolist()]
         return Interests(
             freshness=freshness,
             origin=record.origin,
             key=key,
             positions=at[kept],
-            names=tuple(found[i][1].name for i in kept),
+            names=tuple(found[i][2].name for i in kept.tolist()),
             weights=moved[kept],
             factors=factors[kept],
-            vectors=np.array(self._snapshot.interest_vectors[node_ids]),
-            ranges=tuple(ranges),
+            vectors=self._snapshot.interest_vectors[node_ids],
+            grounded=within.take(kept),
             generated_at=0 if stored is None else stored.generated_at,
             own_freshness=own_freshness,
+            failures=tuple(failures),
         )
 
-    def _node(self, node_id: int) -> StoredNode | None:
-        return self._snapshot.nodes.read(node_id) if node_id < len(self._snapshot.interest_vectors) else None
+    def _nodes(self, stored: StoredInterests) -> list[tuple[int, int, StoredNode]]:
+        """(position in the record, id, node) of those the snapshot has. Raises StoreError."""
+        known = [
+            (position, node_id, self._snapshot.nodes.read(node_id))
+            for position, node_id in enumerate(stored.node_ids.tolist())
+            if node_id < len(self._snapshot.interest_vectors)
+        ]
+        return [(position, node_id, node) for position, node_id, node in known if node is not None]
 
     def _factors(
-        self, weights: NDArray[np.float32], groundings: list[RowRanges], events: InterestEvents
+        self, weights: NDArray[np.float32], groundings: OwnedRanges, events: InterestEvents
     ) -> NDArray[np.float32]:
         settings = self._settings
         if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures)):
@@ -230,9 +240,8 @@ class InterestReader:
             half_life=settings.interest_feedback_half_life_days * _DAY,
             max_factor=settings.interest_max_factor,
         )
-        grounded = Groundings.of(groundings)
         clicks, exposures = (
-            faded_counts(some, grounded, prior.half_life) for some in (events.clicks, events.exposures)
+            faded_counts(some, groundings, prior.half_life) for some in (events.clicks, events.exposures)
         )
         return weight_factors(weights, clicks, exposures, prior)
 

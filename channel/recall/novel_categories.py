@@ -10,14 +10,13 @@ asked for near-line.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import StateUnavailable, StoreError
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
-from serendipity.channel.recall.recalled import NovelCategoryKey, SourceState
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.group_stores import GroupStore, NovelCategoryStore, StoredList
 from serendipity.channel.snapshot.snapshot import Snapshot
@@ -25,9 +24,14 @@ from serendipity.channel.state.state import UserState
 from serendipity.groups.sequence import DEFAULT_GROUP, LongSequenceRule, kept_clicks, latest_distinct
 from serendipity.keys import back_off_keys, novel_category_key
 from serendipity.novelty import Clicks, latest
-from serendipity.v1 import records_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 
-_KEYS = {3: NovelCategoryKey.M3, 2: NovelCategoryKey.M2, 1: NovelCategoryKey.M1, 0: NovelCategoryKey.M0}
+_KEYS = {
+    3: channel_pb2.NOVEL_CATEGORY_KEY_M3,
+    2: channel_pb2.NOVEL_CATEGORY_KEY_M2,
+    1: channel_pb2.NOVEL_CATEGORY_KEY_M1,
+    0: channel_pb2.NOVEL_CATEGORY_KEY_M0,
+}
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,11 @@ class NovelCategories:
     for; recent: names of the m latest distinct categories it is for, newest first; numbers: [k] int32 category numbers,
     names: theirs; alignments: [k] float32, 0 to 1; starts, ends: [k] int64, item rows of each category; state: OK,
     STALE (other LLMs than the snapshot's wrote the list) or UNAVAILABLE (there is none, and something could not be
-    read); generation: cycle of the collaborative optimisation that wrote it.
+    read); generation: cycle of the collaborative optimisation that wrote it; failures: what could not be
+    read, in words.
     """
 
-    key: NovelCategoryKey
+    key: channel_pb2.NovelCategoryKey
     group_id: int
     profile: str
     recent: tuple[str, ...]
@@ -50,29 +55,29 @@ class NovelCategories:
     alignments: NDArray[np.float32]
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
-    state: SourceState
+    state: channel_pb2.SourceState
     generation: int
+    failures: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @classmethod
-    def none(cls, key: NovelCategoryKey, state: SourceState = SourceState.OK, generation: int = 0) -> NovelCategories:
+    def none(cls, key: channel_pb2.NovelCategoryKey = channel_pb2.NOVEL_CATEGORY_KEY_UNSPECIFIED) -> NovelCategories:
         """No list."""
         rows = np.empty(0, np.int64)
         nothing = np.empty(0, np.int32), np.empty(0, np.float32)
-        return cls(key, DEFAULT_GROUP, "", (), (), *nothing, rows, rows, state, generation)
+        return cls(key, DEFAULT_GROUP, "", (), (), *nothing, rows, rows, channel_pb2.SOURCE_STATE_OK, 0)
 
     @property
     def num_recent(self) -> int:
         """Latest categories the list is for: m, −1 for the list of the default group that stands in for all others."""
-        return -1 if self.key is NovelCategoryKey.DEFAULT else len(self.recent)
+        return -1 if self.key == channel_pb2.NOVEL_CATEGORY_KEY_DEFAULT else len(self.recent)
 
     def alignments_of(self, categories: NDArray[np.int32]) -> NDArray[np.float32]:
         """Alignments of categories given by number, [n] float32; 0 for those that are not searched by."""
-        if not len(self):
-            return np.zeros(len(categories), np.float32)
-        by_number = np.zeros(max(int(self.numbers.max()), int(categories.max(initial=0))) + 1, np.float32)
+        most = max(int(self.numbers.max(initial=0)), int(categories.max(initial=0)))
+        by_number = np.zeros(most + 1, np.float32)
         by_number[self.numbers] = self.alignments
         return by_number[categories]
 
@@ -93,68 +98,75 @@ def read_novel_categories(
     history: GroupHistory | None,
     clicks: Clicks,
     allowed: NDArray[np.bool_],
-    degraded: list[str],
 ) -> NovelCategories:
     """Find the list that serves a user, and ask near-line for what is missing.
 
     history: None for a stranger, of whom nothing stored is read and for whom nothing is asked; clicks: the latest,
-    those of the request included; allowed: [c + 1] bool by category number, novel categories that may be returned;
-    degraded: takes what could not be read, in words. A snapshot without a group model, or without lists, has none.
+    those of the request included; allowed: [c + 1] bool by category number, novel categories that may be returned. A
+    snapshot without a group model, or without lists, has none.
     """
     spec, llms = snapshot.group_spec, snapshot.coevolution
     lists, groups = snapshot.novel_categories, snapshot.groups
     if spec is None or llms is None or lists is None or groups is None or not settings.novel_categories_used:
-        return NovelCategories.none(NovelCategoryKey.UNSPECIFIED)
-    group_id = DEFAULT_GROUP if history is None else _group(spec, snapshot, state, user_id, history, degraded)
+        return NovelCategories.none()
+    group_id, unassigned = (DEFAULT_GROUP, "") if history is None else _group(spec, snapshot, state, user_id, history)
     recent = tuple(snapshot.category_names[number - 1] for number in latest_distinct(clicks))
-    reader = _ListReader(snapshot, lists, llms, state, degraded)
+    reader = _ListReader(snapshot, lists, llms, state)
     found = reader.first(spec.group_model_id, group_id, recent, allowed)
     if history is not None and reader.most_specific_is_wanted:
         state.want_novel_categories(WantedList(spec.group_model_id, group_id, recent))
     if found is None:
-        unread = SourceState.UNAVAILABLE if reader.failed else SourceState.OK
-        return NovelCategories.none(NovelCategoryKey.NONE, unread, llms.generation)
+        return replace(
+            NovelCategories.none(channel_pb2.NOVEL_CATEGORY_KEY_NONE),
+            state=channel_pb2.SOURCE_STATE_UNAVAILABLE if reader.failures else channel_pb2.SOURCE_STATE_OK,
+            generation=llms.generation,
+            failures=_said(unassigned, *reader.failures),
+        )
+    profile, unread = _profile(groups, found.group_id)
     best = found.allowed[: settings.novel_categories_used]
     numbers = found.list.numbers[best]
     return NovelCategories(
         key=found.key,
         group_id=found.group_id,
-        profile=_profile(groups, found.group_id, degraded),
+        profile=profile,
         recent=recent[: found.num_recent],
         names=tuple(snapshot.category_names[number - 1] for number in numbers.tolist()),
         numbers=numbers,
         alignments=found.list.alignments[best],
         starts=snapshot.category_offsets[numbers - 1],
         ends=snapshot.category_offsets[numbers],
-        state=SourceState.OK if reader.is_current(found.list) else SourceState.STALE,
+        state=channel_pb2.SOURCE_STATE_OK if reader.is_current(found.list) else channel_pb2.SOURCE_STATE_STALE,
         generation=found.list.record.generation,
+        failures=_said(unassigned, *reader.failures, unread),
     )
 
 
+def _said(*failures: str) -> tuple[str, ...]:
+    return tuple(failure for failure in failures if failure)
+
+
 def _group(
-    spec: records_pb2.GroupSpec,
-    snapshot: Snapshot,
-    state: UserState,
-    user_id: str,
-    history: GroupHistory,
-    degraded: list[str],
-) -> int:
-    """Tell the user's group: the snapshot's, or the one assigned near-line since; ask for one that is due."""
+    spec: records_pb2.GroupSpec, snapshot: Snapshot, state: UserState, user_id: str, history: GroupHistory
+) -> tuple[int, str]:
+    """Tell the user's group, the snapshot's or the one assigned near-line since, and what could not be read.
+
+    Asks for one that is due.
+    """
+    failure = ""
     try:
         assigned = state.user_group(user_id)
         if assigned is not None and assigned.group_model_id == spec.group_model_id:
             if assigned.group_id > spec.num_groups:
-                degraded.append(f"near-line group: found {assigned.group_id}, expected at most {spec.num_groups}")
-            elif history.group_id == DEFAULT_GROUP or assigned.generated_at > snapshot.versions.events_until:
-                return assigned.group_id
+                failure = f"near-line group: found {assigned.group_id}, expected at most {spec.num_groups}"
+            elif history.group_id == DEFAULT_GROUP or assigned.generated_at > snapshot.events_until:
+                return assigned.group_id, ""
     except StateUnavailable as error:
-        degraded.append(f"near-line group: {error}")
-        return history.group_id
+        return history.group_id, f"near-line group: {error}"
     if history.group_id == DEFAULT_GROUP and state.owns(user_id):
         kept = _num_kept(spec, history.stored)
         if kept >= spec.min_clicks:
             state.want_group(user_id, kept)
-    return history.group_id
+    return history.group_id, failure
 
 
 def _num_kept(spec: records_pb2.GroupSpec, stored: Sequence[Clicks]) -> int:
@@ -170,13 +182,13 @@ def _num_kept(spec: records_pb2.GroupSpec, stored: Sequence[Clicks]) -> int:
     return int(kept_clicks(clicks.items[::-1], clicks.categories[::-1], rule).sum())
 
 
-def _profile(groups: GroupStore, group_id: int, degraded: list[str]) -> str:
+def _profile(groups: GroupStore, group_id: int) -> tuple[str, str]:
+    """Read a group's profile, and what could not be read."""
     try:
         group = groups.read(group_id)
     except StoreError as error:
-        degraded.append(f"group profile: {error}")
-        return ""
-    return "" if group is None else group.profile
+        return "", f"group profile: {error}"
+    return "" if group is None else group.profile, ""
 
 
 @dataclass(frozen=True)
@@ -184,7 +196,7 @@ class _Found:
     """The list that serves. num_recent: latest categories it is for; allowed: [a] int64, its categories that may be
     returned, by position."""
 
-    key: NovelCategoryKey
+    key: channel_pb2.NovelCategoryKey
     group_id: int
     num_recent: int
     list: StoredList
@@ -194,7 +206,7 @@ class _Found:
 class _ListReader:
     """Reads the lists of one request from both places; what fails in one place leaves the other.
 
-    failed: something could not be read; most_specific_is_wanted: its list is missing, unreadable or not current.
+    failures: what could not be read, in words; most_specific_is_wanted: its list is missing, unreadable or not current.
     """
 
     def __init__(
@@ -203,15 +215,13 @@ class _ListReader:
         lists: NovelCategoryStore,
         llms: records_pb2.CoevolutionSpec,
         state: UserState,
-        degraded: list[str],
     ) -> None:
         self._snapshot = snapshot
         self._lists = lists
         self._llms = llms
         self._state = state
-        self._degraded = degraded
+        self.failures: list[str] = []
         self._nearline_is_down = False
-        self.failed = False
         self.most_specific_is_wanted = False
 
     def first(
@@ -251,10 +261,12 @@ class _ListReader:
         try:
             stored = self._lists.read(key)
         except StoreError as error:
-            self._fail(f"novel categories: {error}")
+            self.failures.append(f"novel categories: {error}")
             return None
         if stored is not None and not self._fits(stored.record):
-            self._fail(f"novel categories: key {key!r}: of another taxonomy or group model than the snapshot's")
+            self.failures.append(
+                f"novel categories: key {key!r}: of another taxonomy or group model than the snapshot's"
+            )
             return None
         return stored
 
@@ -270,9 +282,9 @@ class _ListReader:
         except StateUnavailable as error:
             # Said once: the other keys would meet the same.
             self._nearline_is_down = True
-            self._fail(f"near-line novel categories: {error}")
+            self.failures.append(f"near-line novel categories: {error}")
         except ValueError as error:
-            self._fail(f"near-line novel categories: key {key!r}: {error}")
+            self.failures.append(f"near-line novel categories: key {key!r}: {error}")
         return None
 
     def _fits(self, record: records_pb2.NovelCategoriesRecord) -> bool:
@@ -280,17 +292,18 @@ class _ListReader:
             record.taxonomy_hash == self._snapshot.taxonomy_hash and record.group_model_id == self._llms.group_model_id
         )
 
-    def _fail(self, reason: str) -> None:
-        self.failed = True
-        self._degraded.append(reason)
-
 
 def _keys(
     group_model_id: str, group_id: int, recent: Sequence[str]
-) -> Iterator[tuple[NovelCategoryKey, int, int, bytes]]:
+) -> Iterator[tuple[channel_pb2.NovelCategoryKey, int, int, bytes]]:
     """Yield (kind, group, m, key), most specific first; the default group's without categories comes last, once."""
     for m, key in back_off_keys(group_model_id, group_id, recent):
         is_default = group_id == DEFAULT_GROUP and m == 0
-        yield NovelCategoryKey.DEFAULT if is_default else _KEYS[m], group_id, m, key
+        yield channel_pb2.NOVEL_CATEGORY_KEY_DEFAULT if is_default else _KEYS[m], group_id, m, key
     if group_id != DEFAULT_GROUP:
-        yield NovelCategoryKey.DEFAULT, DEFAULT_GROUP, 0, novel_category_key(group_model_id, DEFAULT_GROUP, ())
+        yield (
+            channel_pb2.NOVEL_CATEGORY_KEY_DEFAULT,
+            DEFAULT_GROUP,
+            0,
+            novel_category_key(group_model_id, DEFAULT_GROUP, ()),
+        )

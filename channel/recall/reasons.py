@@ -1,122 +1,123 @@
-"""Why items were found, each reason once."""
+"""Why items were found, each reason once.
+
+Everything that can lead a user to an item has a slot: per interest one for items it is grounded in and one for items
+near the user with it in mind, one for the user alone, one per category of the group's list. What led to which item is a
+table of items × slots; words are made for the slots that are used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import StateUnavailable, StoreError
-from serendipity.channel.recall.candidates import NO_INTEREST
-from serendipity.channel.recall.group_reasons import group_reason
 from serendipity.channel.recall.interests import Interests
 from serendipity.channel.recall.novel_categories import NovelCategories
-from serendipity.channel.recall.query import Source
-from serendipity.channel.recall.recalled import Reason
-from serendipity.channel.recall.scorer import Scored
+from serendipity.channel.recall.query import SOURCES
+from serendipity.channel.recall.scorer import NOT_FOUND, Scored
 from serendipity.channel.snapshot.stores import SeedKind, StoredPath
-from serendipity.interests.text import clean_text
+from serendipity.groups.sequence import DEFAULT_GROUP
+from serendipity.interests.text import MAX_CHARS, clean_text
+from serendipity.v1 import channel_pb2
 
 _COLLABORATIVE_TEXT = "Close to your taste as a whole."
 _COLD_TEXT = "Many people choose it; little is known of you yet."
 
 
 @dataclass(frozen=True)
-class InternedReasons:
+class Reasons:
     """Reasons of n items, each listed once.
 
-    indexes: [n] int32 into `reasons`, the reason of the item's source; all_indexes with all_offsets [n + 1] int32:
-    every reason of every item, as compressed rows; failure: why paths are missing, empty if they are not.
+    indexes: [n] into `reasons`, the reason of the item's source; all_indexes with all_offsets [n + 1]: every reason of
+    every item, as compressed rows; failure: why paths are missing, empty if they are not.
     """
 
-    reasons: tuple[Reason, ...]
-    indexes: NDArray[np.int32]
-    all_indexes: NDArray[np.int32]
-    all_offsets: NDArray[np.int32]
+    reasons: Sequence[channel_pb2.Reason]
+    indexes: NDArray[np.int64]
+    all_indexes: NDArray[np.int64]
+    all_offsets: NDArray[np.int64]
     failure: str
 
 
-def intern_reasons(
+def reasons_of(
     scored: Scored,
     interests: Interests,
     novel_categories: NovelCategories,
     read_paths: Callable[[], list[StoredPath]],
-) -> InternedReasons:
+) -> Reasons:
     """Collect the reasons of the items returned, reading the user's paths only if an interest is among them.
 
-    read_paths: paths in the order of the record that the interests are from; raises StoreError or StateUnavailable.
+    An item has a reason for each source that found it: the interest that leads to it best, and every other one that it
+    is grounded in; the user; its category on the group's list. read_paths: paths in the order of the record that the
+    interests are from; raises StoreError or StateUnavailable.
     """
-    found = _finds_of(scored)
-    failure = ""
+    table, slot_of_source = _slots(scored, len(interests), novel_categories)
+    used = table.any(axis=0)
+    number = np.cumsum(used) - 1
     stored: list[StoredPath] = []
-    if any(interest != NO_INTEREST for finds in found for _, interest in finds):
+    failure = ""
+    if used[: 2 * len(interests)].any():
         try:
             stored = read_paths()
         except (StoreError, StateUnavailable) as error:
             failure = f"reasons: {error}"
-    rows = scored.rows.tolist()
-    positions = {number: position for position, number in enumerate(novel_categories.numbers.tolist())}
-    category_of = dict(zip(rows, scored.categories.tolist(), strict=True))
-    numbers: dict[tuple[int, int, bool], int] = {}
-
-    def number(row: int, source: int, interest: int) -> int:
-        # What led to an item: the interest, or of the group source the category, by position.
-        led = positions[category_of[row]] if source == Source.GROUP else interest
-        return numbers.setdefault((source, led, _is_grounded(row, interest, interests)), len(numbers))
-
-    all_indexes = [number(row, *find) for row, finds in zip(rows, found, strict=True) for find in finds]
-    offsets = np.cumsum([0, *(len(finds) for finds in found)])
-    best = zip(rows, scored.sources.tolist(), scored.interests.tolist(), strict=True)
-    return InternedReasons(
-        reasons=tuple(
-            group_reason(novel_categories, led)
-            if source == Source.GROUP
-            else _reason(Source(source), led, grounded, interests, stored)
-            for source, led, grounded in numbers
-        ),
-        indexes=np.array([number(*find) for find in best], np.int32),
-        all_indexes=np.array(all_indexes, np.int32),
-        all_offsets=offsets.astype(np.int32),
+    of_user = 2 * len(interests)
+    slots = np.flatnonzero(used).tolist()
+    of_group = group_reasons(novel_categories, [slot - of_user - 1 for slot in slots if slot > of_user])
+    of_source = (scored.sources[:, None] == np.array(SOURCES)).argmax(axis=1)
+    return Reasons(
+        reasons=[*(_reason(slot, interests, stored) for slot in slots if slot <= of_user), *of_group],
+        indexes=number[slot_of_source[np.arange(len(scored)), of_source]],
+        all_indexes=number[np.nonzero(table)[1]],
+        all_offsets=np.concatenate(([0], np.cumsum(table.sum(axis=1)))),
         failure=failure,
     )
 
 
-def _finds_of(scored: Scored) -> list[list[tuple[int, int]]]:
-    """(source, interest) of every find of each item, best raw score first."""
-    finds = scored.finds.take(np.isin(scored.finds.rows, scored.rows))
-    order = np.lexsort((finds.interests, -finds.raw, finds.sources))
-    by_row: dict[int, list[tuple[int, int]]] = {row: [] for row in scored.rows.tolist()}
-    columns = (finds.rows[order].tolist(), finds.sources[order].tolist(), finds.interests[order].tolist())
-    for row, source, interest in zip(*columns, strict=True):
-        by_row[row].append((source, interest))
-    return list(by_row.values())
+def _slots(
+    scored: Scored, num_interests: int, novel_categories: NovelCategories
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Tell which slots lead to which item, [n, slots] bool, and the one that stands for each source, [n, S]."""
+    n, k = len(scored), num_interests
+    table = np.zeros((n, 2 * k + 1 + len(novel_categories)), np.bool_)
+    found = scored.source_ranks != NOT_FOUND
+    slot_of_source = np.zeros((n, len(SOURCES)), np.int64)
+    by_interest = np.flatnonzero(found[:, 0])
+    lead = scored.interests[by_interest].astype(np.int64)
+    table[:, :k] = scored.grounded & found[:, :1]
+    slot_of_source[by_interest, 0] = np.where(scored.grounded[by_interest, lead], lead, k + lead)
+    slot_of_source[:, 1] = 2 * k
+    if len(novel_categories):
+        on_list = scored.categories[:, None] == novel_categories.numbers
+        slot_of_source[:, 2] = 2 * k + 1 + on_list.argmax(axis=1)
+    items, sources = np.nonzero(found)
+    table[items, slot_of_source[items, sources]] = True
+    return table, slot_of_source
 
 
-def _is_grounded(row: int, interest: int, interests: Interests) -> bool:
-    """Tell whether an item is one of those the interest is grounded in; an open search finds others too."""
-    if interest == NO_INTEREST or interest >= len(interests.ranges):
-        return True
-    ranges = interests.ranges[interest]
-    at = int(np.searchsorted(ranges.starts, row, side="right")) - 1
-    return at >= 0 and row < int(ranges.ends[at])
-
-
-def _reason(source: Source, interest: int, grounded: bool, interests: Interests, stored: list[StoredPath]) -> Reason:
+def _reason(slot: int, interests: Interests, stored: list[StoredPath]) -> channel_pb2.Reason:
+    k = len(interests)
     cold = interests.are_of_population
-    if source is Source.COLLABORATIVE:
-        return Reason(source, "", "", "", _COLD_TEXT if cold else _COLLABORATIVE_TEXT, 1.0)
-    weight = float(interests.weights[interest])
-    position = int(interests.positions[interest])
+    if slot == 2 * k:
+        text = _COLD_TEXT if cold else _COLLABORATIVE_TEXT
+        return channel_pb2.Reason(source=channel_pb2.SOURCE_COLLABORATIVE, text=text, weight=1.0)
+    interest, grounded = slot % k, slot < k
     name = clean_text(interests.names[interest])
-    if position >= len(stored):
-        return Reason(source, "", "", name, f"You may be curious about {name}.", weight)
-    path = _clean(stored[position], name)
-    # What an open search finds lies near the user with the interest in mind, and need not be of the interest itself.
+    position = int(interests.positions[interest])
+    path = _clean(stored[position], name) if position < len(stored) else StoredPath(SeedKind.UNSPECIFIED, "", "", name)
+    # What lies near the user with the interest in mind need not be of the interest itself.
     nearby = _COLD_TEXT if cold else f"Close to your taste, with {path.latent_interest} in mind."
-    text = _sentence(path) if grounded else nearby
-    return Reason(source, path.seed, path.core_demand, path.latent_interest, text, weight)
+    return channel_pb2.Reason(
+        source=channel_pb2.SOURCE_INTEREST,
+        seed=path.seed,
+        core_demand=path.core_demand,
+        latent_interest=path.latent_interest,
+        text=_sentence(path) if grounded or position >= len(stored) else nearby,
+        weight=float(interests.weights[interest]),
+    )
 
 
 def _clean(path: StoredPath, name: str) -> StoredPath:
@@ -150,3 +151,43 @@ def _sentence(path: StoredPath) -> str:
 
 def _same(one: str, other: str) -> bool:
     return one.casefold() == other.casefold()
+
+
+def group_reasons(novel: NovelCategories, positions: Sequence[int]) -> list[channel_pb2.Reason]:
+    """Say why categories of the list, by position, were searched: group profile → latest categories → category.
+
+    Their weights are the categories' alignments.
+    """
+    profile = _shortened(novel.profile)
+    recent = clean_text(_listed([name for name in map(clean_text, novel.recent) if name]))
+    categories = [clean_text(novel.names[position]) for position in positions]
+    return [
+        channel_pb2.Reason(
+            source=channel_pb2.SOURCE_GROUP,
+            seed=profile,
+            core_demand=recent,
+            latent_interest=category,
+            text=_group_sentence(novel.group_id, profile, recent, category),
+            weight=float(novel.alignments[position]),
+        )
+        for position, category in zip(positions, categories, strict=True)
+    ]
+
+
+def _group_sentence(group_id: int, profile: str, recent: str, category: str) -> str:
+    if group_id == DEFAULT_GROUP:
+        return f"Many people who choose {recent} turn to {category} next." if recent else f"Many people try {category}."
+    like_you = f"People like you ({profile})" if profile else "People like you"
+    return f"{like_you} turn to {category} after {recent}." if recent else f"{like_you} may want {category}."
+
+
+def _shortened(profile: str) -> str:
+    """Cut a profile after its first sentence, or else between two words."""
+    first = clean_text(profile.partition(". ")[0], MAX_CHARS + 1).rstrip(".")
+    return first if len(first) <= MAX_CHARS else clean_text(first.rpartition(" ")[0] or first)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"

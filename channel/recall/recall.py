@@ -1,59 +1,61 @@
-"""The whole way of a request: query → hydrate → sources → filters → scorer → selector → answer."""
+"""The whole way of a request: query → hydrate → user vectors → sources → filters → scorer → selector → answer."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from math import ceil
 from typing import TypeVar
 
-import numpy as np
-
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import DeadlinePassed, TowerAnswerInvalid, TowerError
-from serendipity.channel.recall.answer import compose
-from serendipity.channel.recall.candidates import Candidates
-from serendipity.channel.recall.filters import apply_filters
+from serendipity.channel.recall.answer import Answer, compose
+from serendipity.channel.recall.batcher import Asked, Batcher
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.interests import path_reader
-from serendipity.channel.recall.query import NoveltyPolicy, RecallQuery
-from serendipity.channel.recall.reasons import intern_reasons
-from serendipity.channel.recall.recalled import Recalled, SourceOutcome, SourceState, StageTimes
+from serendipity.channel.recall.pool import UserVectors
+from serendipity.channel.recall.query import RecallQuery
+from serendipity.channel.recall.reasons import reasons_of
 from serendipity.channel.recall.scorer import score
+from serendipity.channel.recall.search import search
 from serendipity.channel.recall.selector import category_cap, select, source_quotas
-from serendipity.channel.recall.sources import CandidateSource, UserVectors
-from serendipity.channel.recall.sources.collaborative import CollaborativeSource
-from serendipity.channel.recall.sources.group import GroupSource
-from serendipity.channel.recall.sources.interest import InterestSource
+from serendipity.channel.recall.vector_cache import VectorCache
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import Lease, Snapshot, SnapshotHolder
-from serendipity.channel.state.state import EmptyUserState, UserState
+from serendipity.channel.snapshot.holder import Lease, SnapshotHolder
+from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.tower import UserTower
 from serendipity.features import TowerInputs
-from serendipity.novelty import is_novel
-
-_log = logging.getLogger(__name__)
+from serendipity.v1 import channel_pb2
 
 STORED_VECTORS = "stored user vectors"
 """Name of what stands in for the user tower."""
 
-SOURCES: tuple[CandidateSource, ...] = (InterestSource(), CollaborativeSource(), GroupSource())
-"""All sources, in the order their outcomes are listed."""
+_READ_AT_ONCE = 8
+_LOOKED_UP_AT_ONCE = 500
+"""Users read, and excluded items looked up, on the event loop: some 5 ms in all. More are read in the thread."""
 
 _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class _Found:
-    candidates: Candidates
-    outcome: SourceOutcome
-    failure: str = ""
+class _Embedded:
+    """Users read and embedded. vectors: one per user, None without any; failure: why the tower did not answer.
+
+    hydrated, embedded: seconds that each stage took.
+    """
+
+    asked: Sequence[Asked]
+    users: Sequence[Hydrated]
+    vectors: Sequence[UserVectors | None]
+    failure: str
+    hydrated: float
+    embedded: float
 
 
 class Channel:
@@ -72,18 +74,21 @@ class Channel:
         """Take the parts; they stay the caller's to close. clock: Unix seconds; new_id: names answers."""
         self._holder = holder
         self._tower = tower
-        self._state = state or EmptyUserState()
+        self._state = state or UserState()
         self._settings = settings or ChannelSettings()
         self._clock = clock
         self._new_id = new_id
-        self._threads = ThreadPoolExecutor(self._settings.search_threads, thread_name_prefix="search")
+        self._batcher = Batcher(self._answer_batch)
+        self._known = VectorCache(self._settings.user_vector_cache)
+        # One: BLAS has one thread in a worker, and workers are as many as cores.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     def now(self) -> int:
         """Return the moment queries are answered as of, Unix seconds. Raises SnapshotUnavailable."""
         if self._settings.clock == "wall":
             return int(self._clock())
         with self._holder.acquire() as lease:
-            return lease.snapshot.versions.events_until + 1
+            return lease.snapshot.events_until + 1
 
     def deadline(self, time_left: float | None, num_queries: int = 1) -> Deadline:
         """Turn the time a caller has left, in seconds, into a deadline; None: it set none. A batch gets more."""
@@ -91,173 +96,133 @@ class Channel:
         most = max(self._settings.max_deadline_ms / 1_000, default)
         return Deadline.after(default if time_left is None else min(time_left, most))
 
-    async def recall(self, query: RecallQuery, deadline: Deadline) -> Recalled:
+    async def recall(self, query: RecallQuery, deadline: Deadline) -> Answer:
         """Answer one query; parts that are down or slow leave it poorer and marked degraded, never failed.
 
         Raises SnapshotUnavailable without any snapshot, DeadlinePassed when not even the user could be read in time.
         """
-        return (await self.recall_batch([query], deadline))[0]
+        return await self._batcher.answer(query, deadline)
 
-    async def recall_batch(self, queries: Sequence[RecallQuery], deadline: Deadline) -> list[Recalled]:
+    async def recall_batch(self, queries: Sequence[RecallQuery], deadline: Deadline) -> list[Answer]:
         """Answer several queries, in their order, with one call of the user tower. Raises as `recall`."""
-        if not queries:
-            return []
-        start = time.perf_counter()
+        return await self._answer_batch([Asked(query) for query in queries], deadline) if queries else []
+
+    async def _answer_batch(self, asked: Sequence[Asked], deadline: Deadline) -> list[Answer]:
+        """Hydrate → user vectors → all the rest, for several users at once."""
+        begin = time.perf_counter()
         with self._holder.acquire() as lease:
-            users = await self._hydrate(lease, queries, deadline)
+            users = await self._hydrate(lease, [each.query for each in asked], deadline)
             hydrated = time.perf_counter()
-            vectors, tower_failure = await self._user_vectors(lease.snapshot, users, deadline)
+            vectors, failure = await self._user_vectors(lease, users, deadline)
             embedded = time.perf_counter()
-            times = StageTimes(hydrate=hydrated - start, user_tower=embedded - hydrated)
-            answers = (
-                self._answer(lease, user, of_user, tower_failure, deadline, start, times)
-                for user, of_user in zip(users, vectors, strict=True)
-            )
-            return list(await asyncio.gather(*answers))
+            known = _Embedded(asked, users, vectors, failure, hydrated - begin, embedded - hydrated)
+            budget = deadline.share(self._settings.sources_share)
+            answers: list[Answer] = []
+
+            def answer_all() -> None:
+                for i in range(len(users)):
+                    answers.append(self._answer(lease, i, known, late=budget.expired))
+
+            with contextlib.suppress(TimeoutError):
+                await self._in_thread(lease, answer_all, budget)
+            done = answers[:]
+            return done + [self._answer(lease, i, known, late=True) for i in range(len(done), len(users))]
 
     def close(self) -> None:
-        """Let the search threads end; searches still running finish on their own."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Let the search thread end; a search still running finishes on its own."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _hydrate(self, lease: Lease, queries: Sequence[RecallQuery], deadline: Deadline) -> list[Hydrated]:
         if deadline.expired:
             raise DeadlinePassed(f"no time was left to read the records of {len(queries)} users")
-        if len(queries) == 1:
-            # A handful of reads of 5 µs each: a thread would cost more than it saves.
-            return [hydrate(lease, queries[0], self._state, self._settings)]
+
+        begun = threading.Event()
 
         def read() -> list[Hydrated]:
+            begun.set()
             return [hydrate(lease, query, self._state, self._settings) for query in queries]
 
+        excluded = sum(len(query.exclude_item_ids) for query in queries)
+        if len(queries) <= _READ_AT_ONCE and excluded <= _LOOKED_UP_AT_ONCE:
+            # A handful of reads of 5 µs each: a thread would cost more than it saves.
+            return read()
         try:
-            return await asyncio.wait_for(self._in_thread(lease, read), deadline.remaining)
+            return await self._in_thread(lease, read, deadline.share(0.5))
         except TimeoutError as error:
-            raise DeadlinePassed(f"reading the records of {len(queries)} users took too long") from error
+            if begun.is_set():
+                raise DeadlinePassed(f"reading the records of {len(queries)} users took too long") from error
+            # The thread is busy with another search; without its users read nothing can be answered, not even poorly.
+            return read()
 
     async def _user_vectors(
-        self, snapshot: Snapshot, users: Sequence[Hydrated], deadline: Deadline
+        self, lease: Lease, users: Sequence[Hydrated], deadline: Deadline
     ) -> tuple[list[UserVectors | None], str]:
         """Ask the tower for all users at once; if it fails, stored vectors stand in. The second value says why."""
-        inputs = users[0].inputs if len(users) == 1 else TowerInputs.stack([user.inputs for user in users])
+        model, dim = lease.snapshot.tower_model, lease.snapshot.vectors.dim
+        keys = [self._known.key(model, user) for user in users]
+        found = [self._known.get(key) for key in keys]
+        missing = [i for i, vectors in enumerate(found) if vectors is None]
+        if not missing:
+            return found, ""
+        inputs = [users[i].inputs for i in missing]
+        batch = inputs[0] if len(inputs) == 1 else TowerInputs.stack(inputs)
         try:
-            budget = deadline.share(self._settings.tower_share)
-            vectors = await self._tower.user_vectors(snapshot.tower_model, inputs, budget)
-            if vectors.shape[2] != snapshot.vectors.dim:
-                found, expected = vectors.shape[2], snapshot.vectors.dim
-                raise TowerAnswerInvalid(f"{snapshot.tower_model}: found {found} dimensions, expected {expected}")
+            answer = await self._tower.user_vectors(model, batch, deadline.share(self._settings.tower_share))
+            if answer.shape[2] != dim:
+                raise TowerAnswerInvalid(f"{model}: found {answer.shape[2]} dimensions, expected {dim}")
         except TowerError as error:
-            return [_stored(user) for user in users], f"user tower: {error}"
-        return [
-            UserVectors(rows[0], rows[1 : 1 + len(user.interests)], fallback=False)
-            for user, rows in zip(users, vectors, strict=True)
-        ], ""
+            for i in missing:
+                found[i] = UserVectors.stored(users[i].stored_vector, len(users[i].interests))
+            return found, f"user tower: {error}"
+        for i, rows in zip(missing, answer, strict=True):
+            vectors = UserVectors(rows[: 1 + len(users[i].interests)].copy(), fallback=False)
+            self._known.put(keys[i], vectors)
+            found[i] = vectors
+        return found, ""
 
-    async def _answer(
-        self,
-        lease: Lease,
-        user: Hydrated,
-        vectors: UserVectors | None,
-        tower_failure: str,
-        deadline: Deadline,
-        start: float,
-        times: StageTimes,
-    ) -> Recalled:
-        """Search for one user and rank what is found."""
-        snapshot, query = lease.snapshot, user.query
+    def _answer(self, lease: Lease, i: int, known: _Embedded, *, late: bool) -> Answer:
+        """Sources → filters → scorer → selector → answer, for the i-th user. late: nothing can be searched any more."""
+        user, vectors = known.users[i], known.vectors[i]
+        snapshot, query, settings = lease.snapshot, user.query, self._settings
+        tower_failure = known.failure if vectors is None or vectors.fallback else ""
         begin = time.perf_counter()
-        budget = deadline.share(self._settings.sources_share)
-        quotas = source_quotas(query, self._settings)
-        found = await asyncio.gather(*(self._find(source, lease, user, vectors, budget) for source in SOURCES))
+        wanted = ceil(query.count * settings.over_fetch)
+        found = search(snapshot, user, vectors, wanted, late)
         searched = time.perf_counter()
-        candidates, filter_outcomes = apply_filters(
-            Candidates.concatenate([part.candidates for part in found]), user, snapshot
-        )
-        categories = snapshot.categories_of(candidates.rows + 1)
-        scored = score(
-            candidates,
-            categories,
-            is_novel(categories, user.clicked),
-            snapshot.id_order,
-            snapshot.calibration,
-            interest_factors=user.interests.factors,
-            fallback=vectors is not None and vectors.fallback,
-            known_weight=self._settings.soft_novelty_weight if query.novelty_policy is NoveltyPolicy.SOFT else 1.0,
-        )
-        cap = category_cap(query.count, self._settings.category_share)
+        is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT
+        scored = score(found.pool, found.finds, wanted, settings.soft_novelty_weight if is_soft else 1.0)
+        quotas, cap = source_quotas(query, settings), category_cap(query.count, settings.category_share)
         chosen = scored.take(select(scored, query.count, quotas, cap))
-        reasons = intern_reasons(
-            chosen,
-            user.interests,
-            user.novel_categories,
-            path_reader(user.interests, query.user_id, snapshot, self._state),
-        )
-        degraded = (tower_failure, *user.degraded_reasons, *(part.failure for part in found), reasons.failure)
-        recalled = compose(
+        paths = path_reader(user.interests, query.user_id, snapshot, self._state)
+        reasons = reasons_of(chosen, user.interests, user.novel_categories, paths)
+        response = compose(
             self._new_id(),
             chosen,
             reasons,
             user,
             snapshot,
-            source_outcomes=tuple(part.outcome for part in found),
-            filter_outcomes=filter_outcomes,
-            degraded_reasons=tuple(reason for reason in degraded if reason),
-            user_tower=STORED_VECTORS if tower_failure else snapshot.versions.user_tower,
+            source_statuses=found.statuses,
+            filter_counts=found.filter_counts,
+            degraded_reasons=(tower_failure, *user.failures, *found.failures, reasons.failure),
+            user_tower=STORED_VECTORS if tower_failure else snapshot.tower_model,
         )
-        end = time.perf_counter()
-        return replace(recalled, times=replace(times, total=end - start, sources=searched - begin, rank=end - searched))
+        ended = time.perf_counter()
+        times = {"hydrate": known.hydrated, "user_tower": known.embedded, "sources": searched - begin}
+        times |= {"rank": ended - searched, "total": ended - known.asked[i].at}
+        for stage, seconds in times.items():
+            getattr(response.timings, stage).FromNanoseconds(int(seconds * 1e9))
+        return Answer(response, user)
 
-    async def _find(
-        self,
-        source: CandidateSource,
-        lease: Lease,
-        user: Hydrated,
-        vectors: UserVectors | None,
-        budget: Deadline,
-    ) -> _Found:
-        """Run one source and measure it; whatever happens to it is told, not raised."""
-        if user.query.excludes(source.source):
-            # Its finds would only hide those of others: an item goes to the source that scores it highest.
-            return _Found(Candidates.empty(), SourceOutcome(source.source, SourceState.EMPTY, 0, 0, 0, 0.0))
-        blocked = len(user.excluded) + len(user.served)
-        requested = min(ceil(user.query.count * self._settings.over_fetch) + blocked, max(1, len(user.ranges)))
-        name = source.source.name.lower()
-        begin = time.perf_counter()
-        candidates, state, why = Candidates.empty(), source.state_of(user), ""
-        if vectors is None:
-            state, why = SourceState.UNAVAILABLE, f"{name}: neither the user tower nor a stored user vector"
-        elif source.has_queries(user):
-            try:
-                search = partial(source.find, lease.snapshot.vectors, user, vectors, requested)
-                candidates = await asyncio.wait_for(self._in_thread(lease, search), budget.remaining)
-            except TimeoutError:
-                state, why = SourceState.TIMEOUT, f"{name}: did not answer before the deadline"
-            except Exception as error:
-                # Whatever is wrong with one source, the others still answer.
-                _log.exception("source %s failed", name)
-                state, why = SourceState.UNAVAILABLE, f"{name}: failed ({type(error).__name__}); the logs say why"
-        found = candidates.num_items
-        if not found and state in (SourceState.OK, SourceState.STALE):
-            state = SourceState.EMPTY
-        elapsed = time.perf_counter() - begin
-        return _Found(candidates, SourceOutcome(source.source, state, requested, found, 0, elapsed), why)
-
-    def _in_thread(self, lease: Lease, work: Callable[[], _Result]) -> asyncio.Future[_Result]:
-        """Run work that reads the snapshot in a thread.
+    async def _in_thread(self, lease: Lease, work: Callable[[], _Result], deadline: Deadline) -> _Result:
+        """Run work that reads the snapshot in a thread. Raises TimeoutError.
 
         It has a lease of its own: a request that gives up must not let the snapshot be closed under it.
         """
         own = lease.split()
         try:
-            future = self._threads.submit(work)
+            future = self._thread.submit(work)
         except RuntimeError:
             own.release()
             raise
         future.add_done_callback(lambda _: own.release())
-        return asyncio.wrap_future(future)
-
-
-def _stored(user: Hydrated) -> UserVectors | None:
-    if user.stored_vector is None:
-        return None
-    every = np.broadcast_to(user.stored_vector, (len(user.interests), len(user.stored_vector)))
-    return UserVectors(user.stored_vector, every, fallback=True)
+        return await asyncio.wait_for(asyncio.wrap_future(future), deadline.remaining)

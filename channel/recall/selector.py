@@ -9,16 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.recall.query import RecallQuery, Source
+from serendipity.channel.recall.query import SOURCES, RecallQuery
 from serendipity.channel.recall.scorer import Scored
 from serendipity.channel.settings import ChannelSettings
+from serendipity.v1 import channel_pb2
+
+_CONVERSION = frozenset([channel_pb2.SOURCE_COLLABORATIVE])
+_SERENDIPITY = frozenset([channel_pb2.SOURCE_INTEREST, channel_pb2.SOURCE_GROUP])
 
 
 @dataclass(frozen=True)
 class Quota:
     """Bounds on how many candidates of an answer may carry one of some sources, counted together."""
 
-    sources: frozenset[Source]
+    sources: frozenset[int]
     min_count: int
     max_count: int
 
@@ -31,8 +35,8 @@ def source_quotas(query: RecallQuery, settings: ChannelSettings) -> tuple[Quota,
             for source, bounds in query.source_bounds.items()
         )
     return (
-        Quota(frozenset([Source.COLLABORATIVE]), int(query.count * settings.conversion_share), query.count),
-        Quota(frozenset([Source.INTEREST, Source.GROUP]), int(query.count * settings.serendipity_share), query.count),
+        Quota(_CONVERSION, int(query.count * settings.conversion_share), query.count),
+        Quota(_SERENDIPITY, int(query.count * settings.serendipity_share), query.count),
     )
 
 
@@ -48,24 +52,29 @@ def select(scored: Scored, count: int, quotas: Sequence[Quota], cap: int) -> NDA
     The cap gives way to a minimum, and before the answer goes short; the maxima do not. A source is in at most one
     quota; sources in none are unbounded.
     """
-    bounds = [*quotas, Quota(frozenset(set(Source).difference(*(quota.sources for quota in quotas))), 0, count)]
-    quota_of = {int(source): number for number, quota in enumerate(bounds) for source in quota.sources}
+    unbounded = Quota(frozenset(SOURCES).difference(*(quota.sources for quota in quotas)), 0, count)
+    bounds = [*quotas, unbounded]
+    quota_of = {source: number for number, quota in enumerate(bounds) for source in quota.sources}
     of_items, categories = [quota_of[source] for source in scored.sources.tolist()], scored.categories.tolist()
     per_quota = [0] * len(bounds)
     per_category: dict[int, int] = {}
     chosen: set[int] = set()
 
     def take(limits: Sequence[int], most_per_category: int) -> None:
-        if len(chosen) >= count or not any(held < limit for held, limit in zip(per_quota, limits, strict=True)):
+        missing = min(
+            sum(max(0, limit - held) for held, limit in zip(per_quota, limits, strict=True)), count - len(chosen)
+        )
+        if missing <= 0:
             return
         for i, (quota, category) in enumerate(zip(of_items, categories, strict=True)):
             held = per_category.get(category, 0)
-            if i in chosen or held >= most_per_category or per_quota[quota] >= limits[quota]:
+            if held >= most_per_category or per_quota[quota] >= limits[quota] or i in chosen:
                 continue
             chosen.add(i)
             per_category[category] = held + 1
             per_quota[quota] += 1
-            if len(chosen) == count:
+            missing -= 1
+            if not missing:
                 return
 
     minima = [quota.min_count for quota in bounds]

@@ -8,23 +8,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
-import structlog
+import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from serendipity.channel.errors import FieldViolation, InvalidQuery, SnapshotUnavailable
+from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.query import RecallQuery, parse_query
 from serendipity.channel.recall.recall import Channel
-from serendipity.channel.recall.recalled import Recalled
-from serendipity.channel.recall.response import to_response
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
-from serendipity.channel.snapshot.snapshot import SnapshotHolder
+from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import DEFAULT_CLICK_TYPES, FeedbackStore
 from serendipity.channel.state.reopening import Reopening
-from serendipity.channel.state.serving_log import Served, ServingLog
+from serendipity.channel.state.serving_log import ServingLog
+from serendipity.item_ids import UNKNOWN
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
 
 SERVICE = channel_pb2.DESCRIPTOR.services_by_name["SerendipityChannel"].full_name
@@ -33,8 +33,6 @@ MAX_FEEDBACK_EVENTS = 1_000
 MAX_ITEM_CHANGES = 100_000
 MAX_LISTED_ITEMS = 100
 """Hard caps, as channel.proto states them."""
-
-_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         async def handle() -> channel_pb2.RecallResponse:
             channel = self._parts.channel
             query = parse_query(request, channel.now())
-            recalled = await channel.recall(query, channel.deadline(context.time_remaining()))
-            return self._answer(query, recalled)
+            return self._told(await channel.recall(query, channel.deadline(context.time_remaining())))
 
         return await self._edge.run("Recall", context, handle)
 
@@ -85,7 +82,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
             for start in range(0, len(queries), settings.batch_users):
                 some = queries[start : start + settings.batch_users]
                 answers = await channel.recall_batch(some, deadline)
-                response.responses.extend(map(self._answer, some, answers))
+                response.responses.extend(map(self._told, answers))
             return response
 
         return await self._edge.run("RecallBatch", context, handle)
@@ -132,12 +129,11 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
 
         return await self._edge.run("UpdateItems", context, handle)
 
-    def _answer(self, query: RecallQuery, recalled: Recalled) -> channel_pb2.RecallResponse:
-        self._parts.telemetry.answered(recalled, query.count)
-        self._parts.serving_log.append(Served(self._parts.clock(), query, recalled))
-        # At debug, degraded ones too: with a part down, every answer is. The metrics count them.
-        _log.debug("answer", recall_id=recalled.recall_id, candidates=len(recalled), degraded=recalled.degraded_reasons)
-        return to_response(recalled, query.explain)
+    def _told(self, answer: Answer) -> channel_pb2.RecallResponse:
+        """Count and log an answer, and give what its caller asked for."""
+        self._parts.telemetry.answered(answer)
+        self._parts.serving_log.append(answer.to_record(self._parts.clock()))
+        return answer.for_caller()
 
     def _update(self, changes: dict[str, bool]) -> None:
         self._parts.availability.update(changes.items())
@@ -155,7 +151,9 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
     def _unknown_items(self, item_ids: Sequence[str] | dict[str, bool]) -> list[str]:
         try:
             with self._parts.holder.acquire() as lease:
-                return [item_id for item_id in item_ids if item_id not in lease.snapshot.rows]
+                ids = list(item_ids)
+                rows = lease.snapshot.item_ids.rows_of(ids)
+                return [ids[i] for i in np.flatnonzero(rows == UNKNOWN).tolist()]
         except SnapshotUnavailable:
             return list(item_ids)
 

@@ -51,7 +51,7 @@ class ServerSettings(BaseSettings):
     """Shards the users are split into; 1: this host owns all."""
 
     user_tower_path: Path | None = None
-    """Exported user tower (user_tower.pt2) to run in each worker instead of on Triton: small set-ups; needs torch."""
+    """User tower (user_tower.onnx) to run in each worker, for hosts without Triton."""
 
     require_ready_model: bool = True
     """Refuse to publish, or to roll back to, a snapshot whose user tower is not ready on Triton."""
@@ -108,7 +108,7 @@ class ServerSettings(BaseSettings):
     """Age at which a serving-log file goes."""
 
     nearline: bool = True
-    """Run the process that generates what is wanted; without it that only queues up."""
+    """Run the near-line process, which generates what is wanted; without it requests only queue up."""
 
     nearline_triton_url: str | None = None
     """Triton that serves the near-line models and the text encoder, host:port; by default the user tower's."""
@@ -189,7 +189,7 @@ class ServerSettings(BaseSettings):
 
     @property
     def nearline_status_path(self) -> Path:
-        """File that says how that process fares."""
+        """Status file of that process."""
         return self.state / "nearline.json"
 
     @property

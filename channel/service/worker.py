@@ -22,8 +22,9 @@ from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry, configure_logs
 from serendipity.channel.service.worker_status import WorkerStatus, write_status
 from serendipity.channel.settings import ChannelSettings
+from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.publication import Publications
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.watcher import Served, SnapshotWatcher
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.erasure import ErasureList
@@ -33,7 +34,9 @@ from serendipity.channel.state.host_state import HostState
 from serendipity.channel.state.reopening import Reopening
 from serendipity.channel.state.serving_log import Rotation, ServingLog
 from serendipity.channel.state.state import AvailabilityOverlay
+from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.channel.tower.tower import UserTower
+from serendipity.channel.tower.triton import TritonTower
 
 _HOUSEKEEPING_SECONDS = 3_600.0
 _DAY = 86_400.0
@@ -91,7 +94,7 @@ async def running_worker(
         await server.start()
         tasks = [asyncio.create_task(watcher.run())]
         if number == 0:
-            tasks.append(asyncio.create_task(_keep_house(parts, publications)))
+            tasks.append(asyncio.create_task(_run_housekeeping(parts, publications)))
         try:
             yield Worker(number, port, metrics.port)
         finally:
@@ -103,7 +106,7 @@ async def running_worker(
 
 
 def run_worker(settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int) -> None:
-    """Be worker `number` until SIGTERM, SIGINT or the end of the parent process. The target of a spawned process."""
+    """Run worker `number` until SIGTERM, SIGINT or the end of the parent. The target of a spawned process."""
     configure_logs(settings.log_level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker=number)
     # Requests are searched side by side; BLAS and OpenMP threads of each would only wait for those of the others.
@@ -115,22 +118,22 @@ def run_worker(settings: ServerSettings, channel_settings: ChannelSettings, addr
     else:
         runner = asyncio.Runner()
     with runner:
-        runner.run(_serve_until_told(settings, channel_settings, address, number))
+        runner.run(_serve_until_stopped(settings, channel_settings, address, number))
 
 
-async def _serve_until_told(
+async def _serve_until_stopped(
     settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int
 ) -> None:
-    told = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, told.set)
+        loop.add_signal_handler(signal_number, stop.set)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        loop.add_reader(parent.sentinel, told.set)
+        loop.add_reader(parent.sentinel, stop.set)
     async with running_worker(settings, channel_settings, address, number) as worker:
         _log.info("worker serves", address=address, port=worker.port, metrics_port=worker.metrics_port, pid=os.getpid())
-        await told.wait()
+        await stop.wait()
         _log.info("worker drains")
     if parent is not None:
         loop.remove_reader(parent.sentinel)
@@ -216,15 +219,11 @@ def _open_parts(
 
 def _tower(settings: ServerSettings, channel_settings: ChannelSettings) -> UserTower:
     if settings.user_tower_path is not None:
-        from serendipity.channel.tower.local_tower import LocalTower
-
         return LocalTower(settings.user_tower_path)
-    from serendipity.channel.tower.triton import TritonTower
-
     return TritonTower(channel_settings.triton_url, channel_settings)
 
 
-async def _keep_house(parts: Parts, publications: Publications) -> None:
+async def _run_housekeeping(parts: Parts, publications: Publications) -> None:
     """Once an hour, remove expired feedback and snapshots, and availability that every snapshot on disk knows."""
     retention = parts.settings.feedback_retention_days * _DAY
     while True:
@@ -234,11 +233,11 @@ async def _keep_house(parts: Parts, publications: Publications) -> None:
             oldest = min((m.events_until.seconds for m in manifests if m is not None), default=0)
             # A snapshot that cannot be read now may be read later; nothing is known of its age.
             pruned = 0 if None in manifests else await asyncio.to_thread(parts.availability.prune, oldest)
-            _log.info("kept house", feedback=expired.log_records, users=expired.users, availability=pruned)
+            _log.info("housekeeping done", feedback=expired.log_records, users=expired.users, availability=pruned)
         except ChannelError as error:
             _log.warning("housekeeping failed", error=str(error))
         except Exception:
-            # A directory that cannot be listed, say: the task must be there when the next hour comes.
+            # A directory that cannot be listed, say: the task must still run in an hour.
             _log.exception("housekeeping failed")
         await _delete_old_snapshots(publications, parts.settings.snapshot_retention_days)
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)

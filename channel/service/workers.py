@@ -61,10 +61,10 @@ def serve(
 async def _supervise(
     settings: ServerSettings, channel_settings: ChannelSettings, address: str, gates: Sequence[Check]
 ) -> int:
-    told = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stop.set)
     forget(settings.workers_path)
     publications = Publications(settings.snapshots, checks=_checks(settings, channel_settings), gates=gates)
     servicer = AdminServicer(publications, settings, Telemetry())
@@ -84,7 +84,7 @@ async def _supervise(
         died = functools.partial(forget_status, settings.nearline_status_path)
         children.append(_Child("nearline", run_nearline, (settings, channel_settings), died))
     kept_alive = [
-        asyncio.create_task(_keep_alive(child, told, settings.drain_seconds + _KILL_MARGIN_SECONDS))
+        asyncio.create_task(_keep_alive(child, stop, settings.drain_seconds + _KILL_MARGIN_SECONDS))
         for child in children
     ]
     admin_address = f"{settings.admin_address.rpartition(':')[0]}:{admin_port}"
@@ -111,19 +111,19 @@ class _Child:
     died: Callable[[], None]
 
 
-async def _keep_alive(child: _Child, told: asyncio.Event, patience: float) -> int:
+async def _keep_alive(child: _Child, stop: asyncio.Event, patience: float) -> int:
     """Run a child, again whenever it dies, until told to stop; returns its last exit status."""
     loop = asyncio.get_running_loop()
     context = multiprocessing.get_context("spawn")
     back_off = _FIRST_BACK_OFF
-    stopping = asyncio.create_task(told.wait())
+    stopping = asyncio.create_task(stop.wait())
     while True:
         process = context.Process(target=child.target, args=child.args, name=child.name)
         process.start()
         started = loop.time()
         ended = asyncio.create_task(_ended(process))
         await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if told.is_set():
+        if stop.is_set():
             return await _stop(process, ended, patience)
         child.died()
         if loop.time() - started >= _STABLE_SECONDS:
@@ -132,7 +132,7 @@ async def _keep_alive(child: _Child, told: asyncio.Event, patience: float) -> in
         process.close()
         await asyncio.wait((stopping,), timeout=back_off)
         back_off = min(2 * back_off, _LONGEST_BACK_OFF)
-        if told.is_set():
+        if stop.is_set():
             return 0
 
 

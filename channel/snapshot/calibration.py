@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import SnapshotUnavailable
-from serendipity.channel.recall.query import KNOWN_SOURCES, Source
-from serendipity.v1 import records_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 
 UNCALIBRATED = "none"
 """Calibration id of snapshots that carry no calibrators."""
@@ -33,16 +32,16 @@ class Calibration:
     """The calibrators of a snapshot, by source and by whether stored vectors stood in for the tower."""
 
     id: str = UNCALIBRATED
-    knots: Mapping[tuple[Source, bool], Knots] = field(default_factory=dict)
+    knots: Mapping[tuple[int, bool], Knots] = field(default_factory=dict)
 
     @classmethod
     def from_manifest(cls, calibration: records_pb2.Calibration) -> Calibration:
         """Read the manifest's. Raises SnapshotUnavailable for a curve that is not ascending or not a probability."""
-        knots = {}
+        knots: dict[tuple[int, bool], Knots] = {}
         for stored in calibration.calibrators:
-            if int(stored.source) not in KNOWN_SOURCES:
+            if stored.source not in channel_pb2.Source.values():
                 continue
-            name = f"calibration {calibration.id}: {Source(stored.source).name}, fallback {stored.fallback}"
+            name = f"calibration {calibration.id}: {channel_pb2.Source.Name(stored.source)}, fallback {stored.fallback}"
             raw, probability = np.array(stored.raw, np.float64), np.array(stored.probability, np.float64)
             if len(raw) != len(probability) or not len(raw):
                 raise SnapshotUnavailable(f"{name}: found {len(raw)} and {len(probability)} knots, expected pairs")
@@ -50,10 +49,10 @@ class Calibration:
                 raise SnapshotUnavailable(f"{name}: knots are not ascending")
             if not 0 <= probability[0] <= probability[-1] <= 1:
                 raise SnapshotUnavailable(f"{name}: found {probability[0]} to {probability[-1]}, expected 0 to 1")
-            knots[Source(stored.source), stored.fallback] = Knots(raw, probability)
+            knots[stored.source, stored.fallback] = Knots(raw, probability)
         return cls(calibration.id or UNCALIBRATED, knots)
 
-    def probabilities(self, source: Source, fallback: bool, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(self, source: int, fallback: bool, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map raw scores of one source, [n], to probabilities, [n] float32 in 0 to 1; order is kept.
 
         A fallback without a curve of its own takes the tower's, and the group source without any that of U2I, whose
@@ -61,8 +60,8 @@ class Calibration:
         tower's binary cross-entropy makes of an inner product.
         """
         curves = [(source, fallback), (source, False)]
-        if source is Source.GROUP:
-            curves += [(Source.COLLABORATIVE, fallback), (Source.COLLABORATIVE, False)]
+        if source == channel_pb2.SOURCE_GROUP:
+            curves += [(channel_pb2.SOURCE_COLLABORATIVE, fallback), (channel_pb2.SOURCE_COLLABORATIVE, False)]
         knots = next((self.knots[curve] for curve in curves if curve in self.knots), None)
         scores = raw.astype(np.float64)
         if knots is None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import repeat
-from operator import attrgetter
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,9 +22,10 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt, StoreUnavailable
-from serendipity.channel.snapshot.vectors import RowRanges
+from serendipity.channel.snapshot.row_ranges import RowRanges
 from serendipity.features import LongHistory
 from serendipity.groups.sequence import DEFAULT_GROUP
+from serendipity.item_ids import ItemIds
 from serendipity.novelty import Clicks
 from serendipity.v1 import channel_pb2, records_pb2
 
@@ -336,22 +335,16 @@ class ItemStore(Store):
 
 def feedback_columns(
     events: Sequence[channel_pb2.FeedbackEvent],
-    rows: Mapping[str, int],
+    item_ids: ItemIds,
     since: int | None = None,
     at_least: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lay feedback events, newest first, out as columns: items [n] (row + 1, 0 outside the catalogue), times [n].
 
-    rows: item id → row; since: Unix seconds, events before it are left out, except the latest `at_least` of all.
-    Takes 0.5 µs an event.
+    since: Unix seconds, events before it are left out, except the latest `at_least` of all. Takes 1.5 µs an event.
     """
     if since is not None:
         later = bisect_right(events, -since, key=lambda event: -event.time.seconds)
         events = events[: max(later, at_least)]
-    found = map(rows.get, map(_item_id, events), repeat(-1))
-    items = np.fromiter(found, np.int64, len(events)) + 1
-    return items, np.fromiter(map(_seconds, events), np.int64, len(events))
-
-
-_item_id = attrgetter("item_id")
-_seconds = attrgetter("time.seconds")
+    items = item_ids.rows_of([event.item_id for event in events]) + 1
+    return items, np.fromiter((event.time.seconds for event in events), np.int64, len(events))

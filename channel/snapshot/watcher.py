@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import structlog
 
 from serendipity.channel.errors import ChannelError
+from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.publication import Publications
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
 
 _log = structlog.stdlib.get_logger(__name__)
 

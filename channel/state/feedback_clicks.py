@@ -12,7 +12,7 @@ from serendipity.v1 import records_pb2
 
 def feedback_clicks(snapshot: Snapshot, feedback: records_pb2.UserFeedbackRecord) -> Clicks:
     """Lay acknowledged clicks out by the rows and categories of a snapshot."""
-    items, times = feedback_columns(feedback.clicks, snapshot.rows)
+    items, times = feedback_columns(feedback.clicks, snapshot.item_ids)
     categories = snapshot.categories_of(items)
     for i in np.flatnonzero(items[: len(feedback.click_categories)] == 0).tolist():
         # In the catalogue when it was clicked and gone since: its category stays known to the user all the same.

@@ -15,7 +15,7 @@ from serendipity.channel.state.availability import AvailabilityReader
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.feedback_event import Ownership
-from serendipity.channel.state.state import AvailabilityOverlay
+from serendipity.channel.state.state import AvailabilityOverlay, UserState
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 
@@ -23,7 +23,7 @@ _EVERYONE = Ownership()
 _REMEMBERED_USERS = 100_000
 
 
-class HostState:
+class HostState(UserState):
     """UserState on the stores all workers of the host share; they stay the caller's to close.
 
     feedback, nearline, erasures: give the open store, or raise StateUnavailable; ownership: users whose feedback is
@@ -50,8 +50,8 @@ class HostState:
         self._erasures = erasures
         self._ownership = ownership
         self._on_want = on_want
-        self._lately = _Lately(want_interval, _REMEMBERED_USERS, clock)
-        self._grouped_lately = _Lately(want_interval, _REMEMBERED_USERS, clock)
+        self._asked_interests = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
+        self._asked_groups = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
 
     def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         """Return the user's acknowledged feedback, newest first; None without any. Raises StateUnavailable."""
@@ -75,7 +75,7 @@ class HostState:
 
     def want_interests(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
         """Queue the user, unless this process did so a moment ago."""
-        if self._lately.is_new(user_id):
+        if self._asked_interests.is_new(user_id):
             with contextlib.suppress(StateUnavailable):
                 self._nearline().want(user_id, cause, priority)
                 self._on_want(cause)
@@ -95,7 +95,7 @@ class HostState:
 
     def want_group(self, user_id: str, num_clicks: int) -> None:
         """Queue the user, unless this process did so a moment ago."""
-        if self._grouped_lately.is_new(user_id):
+        if self._asked_groups.is_new(user_id):
             with contextlib.suppress(StateUnavailable):
                 self._nearline().want_group(user_id, num_clicks)
 
@@ -104,7 +104,7 @@ class HostState:
         return self._erasures().contains(user_id)
 
 
-class _Lately:
+class _RecentlySeen:
     """The users seen within an interval, at most `most` of them; those seen longest ago are let go first."""
 
     def __init__(self, interval: float, most: int, clock: Callable[[], float]) -> None:

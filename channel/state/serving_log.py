@@ -26,15 +26,11 @@ from pathlib import Path
 from google.protobuf import proto
 from google.protobuf.message import DecodeError
 
-from serendipity.channel.recall.query import RecallQuery
-from serendipity.channel.recall.recalled import Recalled
-from serendipity.channel.recall.response import to_response
-from serendipity.v1 import channel_pb2, records_pb2
+from serendipity.v1 import records_pb2
 
 SUFFIX = ".log"
 _log = logging.getLogger(__name__)
-_MAX_BATCH = 256
-_IDLE_SECONDS = 1.0
+_GATHERING_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,26 +44,6 @@ class Rotation:
 
 
 _HOURLY = Rotation()
-
-
-@dataclass(frozen=True)
-class Served:
-    """One answer and what it answered. time: Unix seconds."""
-
-    time: float
-    query: RecallQuery
-    recalled: Recalled
-
-    def to_record(self) -> records_pb2.ServingRecord:
-        """Build the record: with reasons, whether or not the caller asked for them; without a forgotten user's id."""
-        record = records_pb2.ServingRecord(
-            user_id="" if self.recalled.forgotten else self.query.user_id,
-            experiment_tag=self.query.experiment_tag,
-            novelty_policy=channel_pb2.NoveltyPolicy.Name(self.query.novelty_policy),
-            response=to_response(self.recalled, explain=True),
-        )
-        record.time.FromNanoseconds(int(self.time * 1e9))
-        return record
 
 
 class ServingLog:
@@ -97,18 +73,18 @@ class ServingLog:
         self._opened = 0.0
         self._files = 0
         directory.mkdir(parents=True, exist_ok=True)
-        self._waiting: queue.Queue[Served | None] = queue.Queue(capacity)
+        self._waiting: queue.Queue[records_pb2.ServingRecord] = queue.Queue(capacity)
         self._closing = threading.Lock()
-        self._closed = False
+        self._ended = threading.Event()
         self._writer = threading.Thread(target=self._write, name="serving-log-writer", daemon=True)
         self._writer.start()
 
-    def append(self, served: Served) -> bool:
-        """Queue an answer without waiting; False if it was dropped. Its message is built by the writer thread."""
+    def append(self, record: records_pb2.ServingRecord) -> bool:
+        """Queue an answer without waiting; False if it was dropped."""
         with self._closing:
-            if not self._closed:
+            if not self._ended.is_set():
                 try:
-                    self._waiting.put_nowait(served)
+                    self._waiting.put_nowait(record)
                     return True
                 except queue.Full:
                     pass
@@ -118,37 +94,32 @@ class ServingLog:
     def close(self) -> None:
         """Write what waits, then close the file. May be called twice."""
         with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-        self._waiting.put(None)
+            self._ended.set()
         self._writer.join()
 
     def _write(self) -> None:
         ending = False
         while not ending:
-            batch: list[Served] = []
-            try:
-                while len(batch) < _MAX_BATCH and not ending:
-                    served = self._waiting.get(timeout=None if batch else _IDLE_SECONDS, block=not batch)
-                    if served is None:
-                        ending = True
-                    else:
-                        batch.append(served)
-            except queue.Empty:
-                pass
-            try:
-                for served in batch:
-                    self._append(served.to_record())
-                self._flush()
-            except Exception:
-                # Whatever is wrong, with the disk or with one answer, the writer goes on. Records of the batch that
-                # reached the disk are counted as well: which did is not known. A torn one may stand at the end of
-                # this file, so the next record starts another.
-                _log.exception("serving log: up to %d answers lost", len(batch))
-                self._on_drop(len(batch))
-                self._close_file()
+            # One wait for many records: waking for each would cost every answer a change of threads.
+            ending = self._ended.wait(_GATHERING_SECONDS)
+            batch = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
+            for record in batch:
+                self._guarded(1, self._append, record)
+            self._guarded(len(batch), self._flush)
         self._close_file()
+
+    def _guarded(self, at_stake: int, write: Callable[..., None], *arguments: object) -> None:
+        """Write; whatever is wrong, with the disk or with one answer, the writer goes on. at_stake: answers.
+
+        Of those that were not flushed it is not known which reached the disk, so all are counted. A torn one may stand
+        at the end of this file, so the next record starts another.
+        """
+        try:
+            write(*arguments)
+        except Exception:
+            _log.exception("serving log: up to %d answers lost", at_stake)
+            self._on_drop(at_stake)
+            self._close_file()
 
     def _append(self, record: records_pb2.ServingRecord) -> None:
         if self._file is None:

@@ -18,7 +18,7 @@ class UserTower(Protocol):
     async def user_vectors(self, model_name: str, inputs: TowerInputs, deadline: Deadline) -> NDArray[np.float32]:
         """Run exactly the model that is named, since item vectors of another training do not fit.
 
-        inputs: B users with up to K interests each. Returns [B, 1 + K, d] float32, row 0 of each user without
+        inputs: B users with up to k interests each. Returns [B, 1 + k, d] float32, row 0 of each user without
         an interest (U2I), row k with interest k − 1 of the inputs (I2I).
         Raises TowerTimeout, TowerUnavailable or TowerAnswerInvalid.
         """
@@ -34,7 +34,7 @@ def check_user_vectors(
 ) -> NDArray[np.float32]:
     """Check a tower's answer and return it.
 
-    Raises TowerAnswerInvalid when it is missing, is not [B, 1 + K, d] or holds numbers that are not finite:
+    Raises TowerAnswerInvalid when it is missing, is not [B, 1 + k, d] or holds numbers that are not finite:
     a NaN would rank first or last at random.
     """
     expected = (len(inputs), 1 + inputs.interests.shape[1])

@@ -6,11 +6,10 @@ import asyncio
 import logging
 from typing import Any
 
+import grpc
 import numpy as np
-import tritonclient.grpc as triton_grpc
-import tritonclient.grpc.aio as triton_aio
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerAnswerInvalid, TowerError, TowerTimeout, TowerUnavailable
@@ -38,6 +37,20 @@ _CHANNEL_OPTIONS = [
 ]
 
 
+_WORTH_ANOTHER_TRY = frozenset(
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.ABORTED,
+    ]
+)
+
+_DATATYPES = {np.dtype(np.int32): "INT32", np.dtype(np.float16): "FP16", np.dtype(np.float32): "FP32"}
+_DTYPES: dict[str, Any] = {name: dtype for dtype, name in _DATATYPES.items()}
+
+
 class TritonTower:
     """Calls the user tower; see UserTower. Belongs to one event loop, connects at the first call."""
 
@@ -47,7 +60,8 @@ class TritonTower:
         self._url = url
         self._max_batch = settings.tower_max_batch
         self._breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_ms / 1_000)
-        self._client: Any = None
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: Any = None
 
     async def user_vectors(self, model_name: str, inputs: TowerInputs, deadline: Deadline) -> NDArray[np.float32]:
         """Run the model; one call for all users up to the model's batch size. See UserTower.user_vectors."""
@@ -66,9 +80,9 @@ class TritonTower:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            await channel.close()
 
     async def _attempt_twice(self, model_name: str, inputs: TowerInputs, deadline: Deadline) -> NDArray[np.float32]:
         try:
@@ -110,41 +124,50 @@ class TritonTower:
             _log.warning("%s: the user tower is left alone for a while: %s", self._url, error)
 
     async def _infer(self, model_name: str, inputs: TowerInputs, time_left: float) -> NDArray[np.float32] | None:
-        if self._client is None:
-            self._client = triton_aio.InferenceServerClient(self._url, channel_args=_CHANNEL_OPTIONS)
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self._url, options=_CHANNEL_OPTIONS)
+            self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         try:
-            result = await self._client.infer(
-                model_name,
-                [_tensor(name, getattr(inputs, name)) for name in INPUT_NAMES],
-                outputs=[triton_grpc.InferRequestedOutput(OUTPUT_NAME)],
-                # Bounds the wait in Triton's queue; the client's own timeout bounds all of it.
-                timeout=max(1, int(time_left * 1e6)),
-                client_timeout=time_left,
-            )
-            vectors: NDArray[np.float32] | None = result.as_numpy(OUTPUT_NAME)
-        except InferenceServerException as error:
+            answer = await self._stub.ModelInfer(_request(model_name, inputs, time_left), timeout=time_left)
+            vectors = _vectors(answer)
+            # Rows beyond are padding: of those batched together, others had more interests.
+            return vectors if vectors is None or vectors.ndim != 3 else vectors[:, : 1 + inputs.interests.shape[1]]
+        except grpc.aio.AioRpcError as error:
             raise self._mapped(model_name, error) from error
         except Exception as error:
-            # A closed channel, an answer that does not parse: whatever the client raises besides its own kind.
+            # A closed channel, an answer that does not parse: whatever else can come back.
             raise TowerUnavailable(f"{model_name} at {self._url}: {type(error).__name__}: {error}") from error
-        return vectors
 
-    def _mapped(self, model_name: str, error: InferenceServerException) -> TowerError:
-        status = str(error.status() or "").removeprefix("StatusCode.")
-        text = f"{model_name} at {self._url}: {status}: {error.message()}"
-        if status == "DEADLINE_EXCEEDED":
+    def _mapped(self, model_name: str, error: grpc.aio.AioRpcError) -> TowerError:
+        code = error.code()
+        text = f"{model_name} at {self._url}: {code.name}: {error.details()}"
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return TowerTimeout(text)
-        if status in ("UNAVAILABLE", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED", "ABORTED"):
+        if code in _WORTH_ANOTHER_TRY:
             return _Transient(text)
         # NOT_FOUND, INVALID_ARGUMENT …: the same call would fail again, and the server is well.
         return TowerUnavailable(text)
 
 
+def _request(model_name: str, inputs: TowerInputs, time_left: float) -> Any:
+    """Build the message itself: tritonclient's own way of doing so takes 0.3 ms more."""
+    request = service_pb2.ModelInferRequest(model_name=model_name)
+    # Bounds the wait in Triton's queue; the call's own timeout bounds all of it.
+    request.parameters["timeout"].int64_param = max(1, int(time_left * 1e6))
+    request.outputs.add(name=OUTPUT_NAME)
+    for name, array in inputs.arrays().items():
+        request.inputs.add(name=name, datatype=_DATATYPES[array.dtype], shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    return request
+
+
+def _vectors(answer: Any) -> NDArray[np.float32] | None:
+    for output, content in zip(answer.outputs, answer.raw_output_contents, strict=False):
+        if output.name == OUTPUT_NAME:
+            vectors: NDArray[np.float32] = np.frombuffer(content, _DTYPES[output.datatype]).reshape(tuple(output.shape))
+            return vectors
+    return None
+
+
 class _Transient(TowerUnavailable):
     """Not answered, and worth one more attempt."""
-
-
-def _tensor(name: str, values: NDArray[np.int32] | NDArray[np.float32]) -> Any:
-    tensor = triton_grpc.InferInput(name, values.shape, "FP32" if values.dtype == np.float32 else "INT32")
-    tensor.set_data_from_numpy(values)
-    return tensor

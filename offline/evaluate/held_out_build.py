@@ -59,7 +59,7 @@ def evaluate_builds(
                     f"the service: found answers of snapshot {', '.join(served)}, expected {snapshot_of(build)}"
                 )
             continue
-        with open_recall(snapshot_of(build), build / "towers" / "user_tower.pt2") as opened:
+        with open_recall(snapshot_of(build), build / "towers" / "user_tower.onnx") as opened:
             replays.append(evaluation.replay(opened, seed, advance))
     return evaluation.report(layout.read_manifest(snapshot_of(out)).dataset, replays)
 

@@ -22,7 +22,7 @@ from serendipity.offline.snapshot.record_checks import MAX_SIGNALS
 from serendipity.v1 import records_pb2
 
 UserTower = Callable[[TowerInputs], NDArray[np.float32]]
-"""Exported user tower: B users → [B, 1 + K, d] float32."""
+"""Exported user tower: B users → [B, 1 + k, d] float32."""
 
 
 class UserGroups(Protocol):

@@ -8,12 +8,16 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serendipity.novelty import clicked_categories, is_novel
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, replay
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
+
+_SEED = 20_240_601
+"""Seed of the sample of users."""
 
 _KEY_PREFIX = "novel_category_key_"
 
@@ -21,17 +25,13 @@ DECILES = tuple(range(10, 100, 10))
 """Percentiles of the scores that are kept."""
 
 
-class CanaryConfig(BaseModel):
+class CanaryConfig(Configuration):
     """Who is asked of a new snapshot, and for how much."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     num_users: Annotated[int, Field(ge=1)] = 500
     """Users asked at most, sampled among all."""
     count: Annotated[int, Field(ge=1, le=1000)] = 100
     """Candidates asked for."""
-    seed: int = 20_240_601
-    """Seed of the sample."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def ask_canary(
     config = config or CanaryConfig()
     users = np.arange(len(histories), dtype=np.int64)
     if len(users) > config.num_users:
-        users = np.sort(np.random.default_rng(config.seed).choice(users, config.num_users, replace=False))
+        users = np.sort(np.random.default_rng(_SEED).choice(users, config.num_users, replace=False))
     requests = ReplayRequests(count=config.count, exclude_own=False)
     answers = replay(recall, histories, catalogue, users, now, requests, advance=advance)
     shown = answers.rows[answers.rows >= 0]

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from serendipity import layout
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.snapshot.canary import DECILES, Canary
 
 
-class GateConfig(BaseModel):
+class GateConfig(Configuration):
     """Bounds of the quality gate. Drops are shares of the current snapshot's value."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     min_fill: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Least fill, whatever the current snapshot's."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,12 +13,12 @@ from pathlib import Path
 import faiss
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
-from numpy.typing import NDArray
 
 from serendipity import layout
+from serendipity.item_ids import ItemIds
 from serendipity.offline.snapshot.contents import SnapshotContents, check_contents, check_identifier
 from serendipity.offline.snapshot.group_checks import check_groups, check_novel_categories
-from serendipity.offline.snapshot.index import BuiltIndex, IndexConfig, build_index
+from serendipity.offline.snapshot.index import NUM_QUERIES, SEED, BuiltIndex, IndexConfig, Queries, build_index
 from serendipity.offline.snapshot.record_checks import (
     check_interest_paths,
     check_interests,
@@ -88,19 +87,22 @@ def _write_files(
             directory / layout.GROUPS,
             ((layout.group_key(group.group_id), group.SerializeToString()) for group in contents.groups),
         )
-    _write_array(directory / layout.INTEREST_VECTORS, contents.node_vectors)
-    _write_array(directory / layout.ITEM_VECTORS, contents.item_vectors)
-    _write_array(directory / layout.ITEM_AVAILABLE, np.asarray(contents.catalogue.available, np.bool_))
-    item_ids = json.dumps(list(contents.catalogue.item_ids), ensure_ascii=False)
-    layout.write_atomically(directory / layout.ITEM_IDS, item_ids.encode())
-    built = build_index(contents.item_vectors, _sample_queries(contents, config or IndexConfig()), config)
+    np.save(directory / layout.INTEREST_VECTORS, np.ascontiguousarray(contents.node_vectors))
+    np.save(directory / layout.ITEM_VECTORS, np.ascontiguousarray(contents.item_vectors))
+    np.save(directory / layout.ITEM_AVAILABLE, np.asarray(contents.catalogue.available, np.bool_))
+    ItemIds.of(contents.catalogue.item_ids).write(directory)
+    built = build_index(
+        contents.item_vectors,
+        np.asarray(contents.catalogue.category_offsets, np.int64),
+        _sample_queries(contents, config or IndexConfig()),
+        config,
+    )
     if built.index is not None:
         faiss.write_index(built.index, str(directory / layout.ITEM_INDEX))
-        sync_file(directory / layout.ITEM_INDEX)
     manifest = _manifest(contents, directory, created_at, built)
     layout.write_manifest(directory, manifest)
-    for folder in (*(path for path in directory.iterdir() if path.is_dir()), directory):
-        sync_file(folder)
+    for path in (*directory.iterdir(), directory):
+        sync_file(path)
     _log_sizes(manifest.version, sizes)
     return manifest
 
@@ -206,19 +208,18 @@ def _keys(name: str, of_users: Mapping[str, object]) -> Iterator[tuple[bytes, st
     yield from sorted((layout.user_key(user_id), user_id) for user_id in of_users)
 
 
-def _sample_queries(contents: SnapshotContents, config: IndexConfig) -> NDArray[np.float32]:
-    # Users' own vectors are what is asked in service; recall on item vectors would flatter the index.
+def _sample_queries(contents: SnapshotContents, config: IndexConfig) -> Queries:
+    """Sample users' own vectors and novel categories, which is what is asked in service."""
+    novel = np.ones((0, len(contents.catalogue.categories) + 1), np.bool_)
     if contents.num_items < config.exact_below or not contents.users:
-        return np.empty((0, contents.dim), np.float32)
+        return Queries(np.empty((0, contents.dim), np.float32), novel)
     ids = sorted(contents.users)
-    rng = np.random.default_rng(config.seed)
-    chosen = rng.choice(len(ids), min(len(ids), config.num_queries), replace=False)
-    return np.stack([np.frombuffer(contents.users[ids[i]].user_vector, "<f2").astype(np.float32) for i in chosen])
-
-
-def _write_array(path: Path, array: NDArray[np.float32] | NDArray[np.bool_]) -> None:
-    np.save(path, np.ascontiguousarray(array), allow_pickle=False)
-    sync_file(path)
+    rng = np.random.default_rng(SEED)
+    users = [contents.users[ids[i]] for i in rng.choice(len(ids), min(len(ids), NUM_QUERIES), replace=False)]
+    novel = np.ones((len(users), novel.shape[1]), np.bool_)
+    for i, user in enumerate(users):
+        novel[i, list(user.click_categories)] = False
+    return Queries(np.stack([np.frombuffer(user.user_vector, "<f2").astype(np.float32) for user in users]), novel)
 
 
 @contextmanager

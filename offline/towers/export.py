@@ -77,7 +77,7 @@ def read_spec(towers: Path) -> records_pb2.TowerSpec:
 
 
 def load_user_tower(towers: Path) -> Callable[[TowerInputs], NDArray[np.float32]]:
-    """Load the exported user tower of a towers directory (or the file itself): inputs → [B, 1 + K, d] float32.
+    """Load the exported user tower of a towers directory (or the file itself): inputs → [B, 1 + k, d] float32.
 
     Raises ExportError when it cannot be read.
     """

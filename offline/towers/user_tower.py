@@ -40,7 +40,7 @@ class UserTowerSizes:
 class UserTower(nn.Module):
     """History, long-term categories and profile, with each interest, → user vectors.
 
-    Arguments of forward are serendipity.features.INPUT_NAMES, in their order; the output is [B, 1 + K, d] float32.
+    Arguments of forward are serendipity.features.INPUT_NAMES, in their order; the output is [B, 1 + k, d] float32.
     Row 0 uses the learned null interest. The last of the d dimensions is a constant, against which the item's bias
     stands. Every row is scaled by how active the user is, which makes scores of different users comparable.
     """
@@ -90,7 +90,7 @@ class UserTower(nn.Module):
         profile: Tensor,
         interests: Tensor,
     ) -> Tensor:
-        """Give [B, 1 + K, d]: row 0 the user alone (null interest), row k the user with interest k."""
+        """Give [B, 1 + k, d]: row 0 the user alone (null interest), row k the user with interest k."""
         pooled = self.pool(history_items, history_ages, long_categories, long_counts, long_ages)
         return self.combine(pooled, profile, interests)
 
@@ -122,11 +122,12 @@ class UserTower(nn.Module):
         )
 
     def combine(self, pooled: Tensor, profile: Tensor, interests: Tensor) -> Tensor:
-        """Put pooled histories, profiles and interests through the fully connected layers: [B, 1 + K, d]."""
+        """Put pooled histories, profiles and interests through the fully connected layers: [B, 1 + k, d]."""
         user = self.user_layer(torch.cat([self.dropout(pooled), self._profile(profile)], dim=1))
         null = self.null_interest.expand(interests.shape[0], 1, -1)
         # Text embeddings have unit length; the layer expects components of unit size.
-        interest = self.interest_layer(torch.cat([null, interests * self.sizes.interest_dim**0.5], dim=1))
+        scaled = interests.float() * self.sizes.interest_dim**0.5
+        interest = self.interest_layer(torch.cat([null, scaled], dim=1))
         hidden = self.dropout(nn.functional.gelu(user.unsqueeze(1) + interest))
         out = self.output_layer(hidden)
         f = self.sizes.factor_dim
@@ -177,8 +178,9 @@ class UserTower(nn.Module):
 
 
 def tensors(inputs: TowerInputs) -> tuple[Tensor, ...]:
-    """Hand inputs to a user tower: tensors in the order of INPUT_NAMES."""
-    return tuple(torch.from_numpy(getattr(inputs, name)) for name in INPUT_NAMES)
+    """Hand inputs to a user tower as they are served: tensors in the order of INPUT_NAMES."""
+    arrays = inputs.arrays()
+    return tuple(torch.from_numpy(arrays[name]) for name in INPUT_NAMES)
 
 
 def _scalars(days: Tensor, clicked: Tensor, long_counts: Tensor) -> Tensor:

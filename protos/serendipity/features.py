@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,8 @@ class TowerInputs:
     long_counts: [B, C] int32, clicks in the category.
     long_ages: [B, C] int32, seconds since the last click in the category.
     profile: [B, P] int32, value number of each profile field, 0 = unknown; P is at least 1.
-    interests: [B, K, D] float32, text embeddings of the latent interests; rows past the user's are zero.
+    interests: [B, k, D] float32, text embeddings of the latent interests, 1 ≤ k ≤ K as many as the user with the most
+        has; rows past a user's are zero.
     """
 
     history_items: NDArray[np.int32]
@@ -62,7 +64,15 @@ class TowerInputs:
     @staticmethod
     def stack(parts: Sequence[TowerInputs]) -> TowerInputs:
         """Lay several batches one after another."""
-        return TowerInputs(*(np.concatenate([getattr(part, name) for part in parts]) for name in INPUT_NAMES))
+        most = max(part.interests.shape[1] for part in parts)
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in INPUT_NAMES[:-1]}
+        padded = [np.pad(part.interests, ((0, 0), (0, most - part.interests.shape[1]), (0, 0))) for part in parts]
+        return TowerInputs(**columns, interests=np.concatenate(padded))
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What the tower is fed, by tensor name: embeddings as float16, which is half the bytes."""
+        arrays = {name: getattr(self, name) for name in INPUT_NAMES}
+        return {**arrays, "interests": self.interests.astype(np.float16)}
 
 
 INPUT_NAMES = (
@@ -71,7 +81,7 @@ INPUT_NAMES = (
 """Tensor names, in the order of TowerInputs' fields."""
 
 OUTPUT_NAME = "user_vectors"
-"""[B, 1 + K, d] float32: row 0 is the user alone (null interest, U2I), row k the user with interest k (I2I)."""
+"""[B, 1 + k, d] float32: row 0 is the user alone (null interest, U2I), row k the user with interest k (I2I)."""
 
 TOWER_MODEL_PREFIX = "user_tower_"
 """A training's Triton model is named by this and its fingerprint."""
@@ -139,7 +149,8 @@ class FeatureAssembler:
             long_counts=np.zeros((1, self.max_long_categories), np.int32),
             long_ages=np.zeros((1, self.max_long_categories), np.int32),
             profile=np.zeros((1, self.profile_width), np.int32),
-            interests=np.zeros((1, self.max_interests, self.interest_dim), np.float32),
+            # One row at least: Triton has no dimension 0.
+            interests=np.zeros((1, min(max(1, len(interests)), self.max_interests), self.interest_dim), np.float32),
         )
         n = min(len(clicks), self.history_length)
         inputs.history_items[0, :n] = clicks.items[:n]

@@ -16,7 +16,7 @@ from google.protobuf import json_format
 
 from serendipity.v1 import records_pb2
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Layout this code writes. It reads this one and the one before, and refuses later ones."""
 
 MANIFEST = "manifest.json"
@@ -27,8 +27,13 @@ INTEREST_NODES = "interest_nodes.lmdb"
 INTEREST_VECTORS = "interest_vectors.npy"
 """[num_nodes, D] float32, row = node id."""
 ITEMS = "items.lmdb"
-ITEM_IDS = "item_ids.json"
-"""JSON list of item ids by row."""
+ITEM_ID_TEXT = "item_ids.utf8"
+ITEM_ID_OFFSETS = "item_id_offsets.npy"
+ITEM_ID_HASHES = "item_id_hashes.npy"
+ITEM_ID_ROWS = "item_id_rows.npy"
+"""Item ids by row, and rows by item id; see serendipity.item_ids."""
+ITEM_IDS_OF_LAYOUT_1 = "item_ids.json"
+"""JSON list of item ids by row, in snapshots of layout 1."""
 ITEM_AVAILABLE = "item_available.npy"
 """[num_items] bool by row: may be recalled. The same as in the item records, which take seconds to read through;
 snapshots written before this file existed lack it."""

@@ -55,6 +55,7 @@ def latest(*parts: Clicks, window: int = CLICK_WINDOW) -> Clicks:
     twice would push an older click out of the window and let its category pass as novel. Ties keep
     the order of the parts, so the same input always gives the same window.
     """
+    parts = tuple(part for part in parts if len(part))
     items = np.concatenate([part.items for part in parts]) if parts else np.empty(0, np.int64)
     categories = np.concatenate([part.categories for part in parts]) if parts else np.empty(0, np.int32)
     times = np.concatenate([part.times for part in parts]) if parts else np.empty(0, np.int64)

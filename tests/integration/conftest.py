@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.tools import triton
+from serendipity.tools.serving.triton_server import TritonServer, launch
 
 
 @dataclass(frozen=True)
 class RunningTriton:
     """A tritonserver with EXPLICIT model control. models_dir: its repository; url: host:port of its gRPC endpoint."""
 
-    server: triton.TritonServer
+    server: TritonServer
     models_dir: Path
 
     @property
@@ -45,5 +45,5 @@ def triton_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningT
     """
     models_dir = tmp_path_factory.mktemp("models")
     log_path = tmp_path_factory.mktemp("triton") / "tritonserver.log"
-    with triton.launch(models_dir, log_path=log_path) as server:
+    with launch(models_dir, log_path=log_path) as server:
         yield RunningTriton(server, models_dir)

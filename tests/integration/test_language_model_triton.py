@@ -14,8 +14,8 @@ from serendipity.offline.language_models.config import TritonConfig
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
 from serendipity.offline.language_models.local import LocalModel
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import interest_gpt_model
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import INTEREST_GPT, interest_gpt
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, NUM_INTERESTS, example_prompts, make_tiny_interest_gpt
 from tests.integration.conftest import RunningTriton
 
@@ -28,8 +28,8 @@ CONSTRAINED = Sampling(max_new_tokens=MAX_NEW_TOKENS, schema=answer_schema(CATEG
 def test_a_model_answers_on_triton_as_it_does_here(triton_server: RunningTriton, tmp_path: Path) -> None:
     directory = tmp_path / "interest_gpt"
     spec = make_tiny_interest_gpt(directory, seed=7, max_new_tokens=MAX_NEW_TOKENS, max_batch=3)
-    placement.place_interest_gpt(directory, triton_server.models_dir)
-    deploy.load(triton_server.url, interest_gpt_model(spec))
+    deployment.place(INTEREST_GPT, directory, triton_server.models_dir)
+    deployment.load(triton_server.url, interest_gpt(spec))
     config = TritonConfig(url=triton_server.url, spec=directory / model.SPEC)
     served = open_language_model(config, tmp_path / "cache")
     local = LocalModel.from_path(directory, device="cpu")

@@ -22,9 +22,16 @@ from serendipity.channel.snapshot.publication import Publications
 from serendipity.interests import model
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import interest_gpt_model, user_tower
 from serendipity.tools.service import Service, launch_service
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import (
+    AS_CHECKED_IN,
+    INTEREST_GPT,
+    TEXT_ENCODER,
+    USER_TOWER,
+    interest_gpt,
+    user_tower,
+)
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_world import write_nearline_snapshot
 from tests.fixtures.small_world import DIM, SmallWorld, make_small_world
@@ -62,15 +69,16 @@ def running(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFacto
     snapshot = write_nearline_snapshot(world, build / "snapshots", spec, without_interests=world.user_ids)
     towers = directory / "towers"
     towers.mkdir()
-    shutil.copy(world.tower_path, towers)
+    for suffix in (".pt2", ".onnx"):
+        shutil.copy(world.tower_path.with_suffix(suffix), towers)
     shutil.copy(snapshot / layout.ITEM_VECTORS, towers)
     (towers / "tower.json").write_text(json_format.MessageToJson(world.tower))
-    placement.place_user_tower(towers, triton_server.models_dir)
-    placement.place_text_encoder(encoder.default_path(), triton_server.models_dir)
-    placement.place_interest_gpt(directory / "interest_gpt", triton_server.models_dir)
-    deploy.load(triton_server.url, user_tower(world.tower, DIM))
-    deploy.load_text_encoder(triton_server.url)
-    deploy.load(triton_server.url, interest_gpt_model(spec))
+    deployment.place(USER_TOWER, towers, triton_server.models_dir)
+    deployment.place(TEXT_ENCODER, encoder.default_path(), triton_server.models_dir)
+    deployment.place(INTEREST_GPT, directory / "interest_gpt", triton_server.models_dir)
+    deployment.load(triton_server.url, user_tower(world.tower, DIM))
+    deployment.load(triton_server.url, TEXT_ENCODER.trained(encoder.default_path(), AS_CHECKED_IN))
+    deployment.load(triton_server.url, interest_gpt(spec))
     Publications(build / "snapshots").publish(snapshot.name)
     # This machine may be busy, and a late tower would be a degraded answer.
     deadlines = {"default_deadline_ms": "30000", "max_deadline_ms": "30000"}

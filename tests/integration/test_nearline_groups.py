@@ -18,8 +18,15 @@ from serendipity.channel.state.availability import AvailabilityReader, Availabil
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.host_state import HostState
 from serendipity.offline.snapshot.writer import write_snapshot
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import group_encoder, novelty_llm, relevance_llm
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import (
+    GROUP_ENCODER,
+    NOVELTY_LLM,
+    RELEVANCE_LLM,
+    group_encoder,
+    novelty_llm,
+    relevance_llm,
+)
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.channel.served import channel_settings, server_settings
 from tests.fixtures import tiny_coevolution
@@ -86,10 +93,11 @@ def _serve_models(
     llms.taxonomy_hash = world.contents.taxonomy_hash
     # Random weights are sure of nothing: whatever they give is enough.
     llms.threshold = 0.0
-    placement.place_group_encoder(directory / "groups", triton_server.models_dir)
-    placement.place_coevolution_llms(directory / "coevolution", triton_server.models_dir)
+    deployment.place(GROUP_ENCODER, directory / "groups", triton_server.models_dir)
+    for llm in (NOVELTY_LLM, RELEVANCE_LLM):
+        deployment.place(llm, directory / "coevolution", triton_server.models_dir)
     for pinned in (group_encoder(groups), novelty_llm(llms), relevance_llm(llms)):
-        deploy.load(triton_server.url, pinned)
+        deployment.load(triton_server.url, pinned)
     return groups, llms
 
 

@@ -12,8 +12,8 @@ from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.service.readiness import model_is_ready
 from serendipity.channel.snapshot.publication import Publications
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import user_tower
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import USER_TOWER, user_tower
 from tests.channel.served import channel_settings, copy_snapshot, server_settings, service
 from tests.fixtures.small_world import DIM, SmallWorld
 from tests.integration.conftest import RunningTriton
@@ -30,11 +30,12 @@ async def test_a_snapshot_is_published_once_its_model_is_ready_and_answers_are_w
     layout.write_manifest(tmp_path / "snapshots" / "v2", manifest)
     towers = tmp_path / "towers"
     towers.mkdir()
-    shutil.copy(small_world.tower_path, towers)
+    for suffix in (".pt2", ".onnx"):
+        shutil.copy(small_world.tower_path.with_suffix(suffix), towers)
     shutil.copy(directory / layout.ITEM_VECTORS, towers)
     (towers / "tower.json").write_text(json_format.MessageToJson(small_world.tower))
-    placement.place_user_tower(towers, triton_server.models_dir)
-    deploy.load(triton_server.url, user_tower(small_world.tower, DIM))
+    deployment.place(USER_TOWER, towers, triton_server.models_dir)
+    deployment.load(triton_server.url, user_tower(small_world.tower, DIM))
 
     publications = Publications(tmp_path / "snapshots", checks=[model_is_ready(triton_server.url)])
     publications.publish("v1")

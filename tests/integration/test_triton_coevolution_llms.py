@@ -22,8 +22,8 @@ from serendipity.groups import model
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import novelty_llm, relevance_llm
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import NOVELTY_LLM, RELEVANCE_LLM, novelty_llm, relevance_llm
 from serendipity.v1 import records_pb2
 from tests.fixtures.tiny_coevolution import CATEGORIES, make_tiny_coevolution
 from tests.integration.conftest import RunningTriton
@@ -51,10 +51,10 @@ def served(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFactor
 
 
 def serve(triton_server: RunningTriton, directory: Path, spec: records_pb2.CoevolutionSpec) -> None:
-    names = placement.place_coevolution_llms(directory, triton_server.models_dir)
-    assert names == (spec.novelty_model_name, spec.relevance_model_name)
+    assert deployment.place(NOVELTY_LLM, directory, triton_server.models_dir) == spec.novelty_model_name
+    assert deployment.place(RELEVANCE_LLM, directory, triton_server.models_dir) == spec.relevance_model_name
     for pinned in (novelty_llm(spec), relevance_llm(spec)):
-        deploy.load(triton_server.url, pinned)
+        deployment.load(triton_server.url, pinned)
 
 
 @pytest.fixture
@@ -255,8 +255,8 @@ def test_a_model_that_reports_another_origin_than_the_snapshot_pins_is_refused(
     pinned.CopyFrom(served.spec)
     setattr(pinned, field, 7 if field == "max_prompt_tokens" else "another")
     make = relevance_llm if field.startswith("relevance") else novelty_llm
-    with pytest.raises(deploy.DeployError, match=r"found .*, expected (another|7)"):
-        deploy.load(triton_server.url, make(pinned))
+    with pytest.raises(deployment.DeployError, match=r"found .*, expected (another|7)"):
+        deployment.load(triton_server.url, make(pinned))
 
 
 async def test_chat_models_serve_beside_compact_ones(
@@ -275,7 +275,7 @@ async def test_chat_models_serve_beside_compact_ones(
     raw = triton_grpc.InferenceServerClient(triton_server.url)
     ready = {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
     raw.close()
-    assert deploy.unload_unused(triton_server.url, ready - names) == sorted(names)
+    assert deployment.unload_unused(triton_server.url, ready - names) == sorted(names)
     assert len(await client.score(served.spec, ["tea"], TIMEOUT)) == 1
 
 
@@ -289,9 +289,10 @@ async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_servin
     placed = triton_server.models_dir / pinned.name / "1" / "model"
     before = await client.score(served.spec, ["tea"], TIMEOUT)
     shutil.copy(tmp_path / kind / "model.safetensors", placed)
-    with pytest.raises(deploy.DeployError, match=f"fingerprint: found .*, expected {pinned.reported['fingerprint']}"):
-        deploy.load(triton_server.url, pinned)
+    fingerprint = pinned.reported["fingerprint"]
+    with pytest.raises(deployment.DeployError, match=f"fingerprint: found .*, expected {fingerprint}"):
+        deployment.load(triton_server.url, pinned)
     assert await client.score(served.spec, ["tea"], TIMEOUT) == before
     # Placing again repairs what lies there.
-    placement.place_coevolution_llms(served.directory, triton_server.models_dir)
-    assert model.llm_fingerprint(placed) == pinned.reported["fingerprint"]
+    deployment.place(NOVELTY_LLM if is_novelty else RELEVANCE_LLM, served.directory, triton_server.models_dir)
+    assert model.llm_fingerprint(placed) == fingerprint

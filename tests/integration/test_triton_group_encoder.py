@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from serendipity.channel.errors import GroupEncoderRefused, GroupEncoderUnavailable
 from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.groups import model
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import group_encoder
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import GROUP_ENCODER, group_encoder
 from serendipity.v1 import records_pb2
 from tests.fixtures.tiny_coevolution import NUM_ITEMS, make_tiny_group_encoder
 from tests.integration.conftest import RunningTriton
@@ -45,8 +45,8 @@ class Served:
 def served(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFactory) -> Served:
     directory = tmp_path_factory.mktemp("trained") / "groups"
     spec = make_tiny_group_encoder(directory)
-    assert placement.place_group_encoder(directory, triton_server.models_dir) == spec.model_name
-    deploy.load(triton_server.url, group_encoder(spec))
+    assert deployment.place(GROUP_ENCODER, directory, triton_server.models_dir) == spec.model_name
+    deployment.load(triton_server.url, group_encoder(spec))
     return Served(directory, spec)
 
 
@@ -140,30 +140,30 @@ def test_another_fingerprint_than_the_snapshot_pins_is_refused(triton_server: Ru
     pinned = records_pb2.GroupSpec()
     pinned.CopyFrom(served.spec)
     pinned.fingerprint = "another"
-    with pytest.raises(deploy.DeployError, match=r"fingerprint: found .*, expected another"):
-        deploy.load(triton_server.url, group_encoder(pinned))
+    with pytest.raises(deployment.DeployError, match=r"fingerprint: found .*, expected another"):
+        deployment.load(triton_server.url, group_encoder(pinned))
 
 
 def test_a_program_that_is_not_the_one_of_the_configuration_is_refused(
     triton_server: RunningTriton, tmp_path: Path
 ) -> None:
     spec = make_tiny_group_encoder(tmp_path / "groups", seed=1)
-    placement.place_group_encoder(tmp_path / "groups", triton_server.models_dir)
+    deployment.place(GROUP_ENCODER, tmp_path / "groups", triton_server.models_dir)
     program = triton_server.models_dir / spec.model_name / "1" / model.GROUP_ENCODER
     with program.open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(deploy.DeployError, match=f"fingerprint: found .*, expected {spec.fingerprint}"):
-        deploy.load(triton_server.url, group_encoder(spec))
+    with pytest.raises(deployment.DeployError, match=f"fingerprint: found .*, expected {spec.fingerprint}"):
+        deployment.load(triton_server.url, group_encoder(spec))
 
 
 def test_encoders_that_no_snapshot_pins_are_unloaded(
     triton_server: RunningTriton, served: Served, tmp_path: Path
 ) -> None:
     spec = make_tiny_group_encoder(tmp_path / "groups", seed=2)
-    placement.place_group_encoder(tmp_path / "groups", triton_server.models_dir)
-    deploy.load(triton_server.url, group_encoder(spec))
+    deployment.place(GROUP_ENCODER, tmp_path / "groups", triton_server.models_dir)
+    deployment.load(triton_server.url, group_encoder(spec))
     raw = triton_grpc.InferenceServerClient(triton_server.url)
     ready = {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
     raw.close()
     assert {spec.model_name, served.spec.model_name} <= ready
-    assert deploy.unload_unused(triton_server.url, ready - {spec.model_name}) == [spec.model_name]
+    assert deployment.unload_unused(triton_server.url, ready - {spec.model_name}) == [spec.model_name]

@@ -24,8 +24,15 @@ from serendipity.interests.answer import read_answer
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import interest_gpt_model
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import (
+    AS_CHECKED_IN,
+    ENGINE_SUFFIX,
+    INTEREST_GPT,
+    TEXT_ENCODER,
+    Serving,
+    interest_gpt,
+)
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, example_prompts, make_tiny_interest_gpt
@@ -55,8 +62,8 @@ def served(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFactor
 
 
 def serve(triton_server: RunningTriton, directory: Path, spec: records_pb2.InterestGptSpec) -> None:
-    assert placement.place_interest_gpt(directory, triton_server.models_dir) == spec.model_name
-    deploy.load(triton_server.url, interest_gpt_model(spec))
+    assert deployment.place(INTEREST_GPT, directory, triton_server.models_dir) == spec.model_name
+    deployment.load(triton_server.url, interest_gpt(spec))
 
 
 @pytest.fixture
@@ -119,9 +126,9 @@ async def test_calls_that_come_together_are_answered_in_few_executions_each_with
 ) -> None:
     directory = tmp_path / "interest_gpt"
     spec = make_tiny_interest_gpt(directory, seed=3)
-    name = placement.place_interest_gpt(directory, triton_server.models_dir)
+    name = deployment.place(INTEREST_GPT, directory, triton_server.models_dir)
     held = holdable(triton_server, name, tmp_path)
-    deploy.load(triton_server.url, interest_gpt_model(spec))
+    deployment.load(triton_server.url, interest_gpt(spec))
     prompts = example_prompts()
     expected = await client.answers(spec, prompts, TIMEOUT)
     many = InterestGpt(triton_server.url, max_batches_in_flight=16)
@@ -194,8 +201,8 @@ def test_a_model_that_reports_another_origin_than_the_snapshot_pins_is_refused(
     pinned = records_pb2.InterestGptSpec()
     pinned.CopyFrom(served.spec)
     setattr(pinned, field, "another")
-    with pytest.raises(deploy.DeployError, match=f"{field}: found .*, expected another"):
-        deploy.load(triton_server.url, interest_gpt_model(pinned))
+    with pytest.raises(deployment.DeployError, match=f"{field}: found .*, expected another"):
+        deployment.load(triton_server.url, interest_gpt(pinned))
 
 
 async def test_loading_again_changes_no_answer(
@@ -220,7 +227,7 @@ async def test_a_new_model_serves_beside_the_old_one_until_the_old_is_unloaded(
     assert chat[0].prompt_tokens > compact[0].prompt_tokens
     ready = ready_models(raw)
     assert {newer.model_name, served.spec.model_name} <= ready
-    assert deploy.unload_unused(triton_server.url, ready - {newer.model_name}) == [newer.model_name]
+    assert deployment.unload_unused(triton_server.url, ready - {newer.model_name}) == [newer.model_name]
     assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
 
 
@@ -232,12 +239,12 @@ async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_servin
     placed = triton_server.models_dir / served.spec.model_name / "1" / "model" / "model.safetensors"
     shutil.copy(tmp_path / "other" / "model.safetensors", placed)
     with pytest.raises(
-        deploy.DeployError, match=f"fingerprint: found {other.fingerprint}, expected {served.spec.fingerprint}"
+        deployment.DeployError, match=f"fingerprint: found {other.fingerprint}, expected {served.spec.fingerprint}"
     ):
-        deploy.load(triton_server.url, interest_gpt_model(served.spec))
+        deployment.load(triton_server.url, interest_gpt(served.spec))
     assert await client.answers(served.spec, ["tea"], TIMEOUT) == before
     # Placing again repairs what lies there.
-    placement.place_interest_gpt(served.directory, triton_server.models_dir)
+    deployment.place(INTEREST_GPT, served.directory, triton_server.models_dir)
     assert model.fingerprint(placed.parent) == served.spec.fingerprint
 
 
@@ -251,19 +258,19 @@ async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
         await client.answers(spec, prompts, TIMEOUT),
         await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
     ]
-    placement.place_interest_gpt(served.directory, triton_server.models_dir, placement.Serving("vllm"))
-    stand_in_for_vllm(triton_server.models_dir / (spec.model_name + placement.ENGINE_SUFFIX))
-    deploy.load(triton_server.url, interest_gpt_model(spec))
+    deployment.place(INTEREST_GPT, served.directory, triton_server.models_dir, Serving(interest_gpt_backend="vllm"))
+    stand_in_for_vllm(triton_server.models_dir / (spec.model_name + ENGINE_SUFFIX))
+    deployment.load(triton_server.url, interest_gpt(spec))
     assert expected == [
         await client.answers(spec, prompts, TIMEOUT),
         await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
     ]
     with pytest.raises(InterestGptRefused, match="prompt 1: found no text"):
         await client.answers(spec, ["tea", ""], TIMEOUT)
-    both = [spec.model_name, spec.model_name + placement.ENGINE_SUFFIX]
+    both = [spec.model_name, spec.model_name + ENGINE_SUFFIX]
     pinned = ready_models(raw) - set(both)
-    assert deploy.unload_unused(triton_server.url, pinned | {spec.model_name}) == []
-    assert deploy.unload_unused(triton_server.url, pinned) == both
+    assert deployment.unload_unused(triton_server.url, pinned | {spec.model_name}) == []
+    assert deployment.unload_unused(triton_server.url, pinned) == both
 
 
 def stand_in_for_vllm(engine: Path) -> None:
@@ -277,8 +284,8 @@ def stand_in_for_vllm(engine: Path) -> None:
 
 
 async def test_names_are_embedded_near_line_as_the_builders_embed_them(triton_server: RunningTriton) -> None:
-    placement.place_text_encoder(encoder.default_path(), triton_server.models_dir)
-    deploy.load_text_encoder(triton_server.url)
+    deployment.place(TEXT_ENCODER, encoder.default_path(), triton_server.models_dir)
+    deployment.load(triton_server.url, TEXT_ENCODER.trained(encoder.default_path(), AS_CHECKED_IN))
     texts = [f"garden tool {n}" for n in range(70)] + ["crème", ""]
     client = TritonTextEncoder(triton_server.url, timeout=TIMEOUT)
     try:

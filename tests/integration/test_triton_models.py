@@ -17,10 +17,13 @@ import tritonclient.grpc as triton_grpc
 from google.protobuf import json_format, text_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import np_to_triton_dtype
 
 from serendipity import features
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import user_tower
+from serendipity.offline.export import export_onnx
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import USER_TOWER, Serving, user_tower
+from serendipity.tools.serving.repository import MODEL_REPOSITORY
 from serendipity.v1 import records_pb2
 from tests.fixtures import example_tower
 from tests.fixtures.example_tower import Sizes, Training, random_inputs, with_unknown_item, write_training
@@ -50,7 +53,7 @@ def served(triton_server: RunningTriton, training: Training) -> str:
 def held(triton_server: RunningTriton, held_training: Training, tmp_path_factory: pytest.TempPathFactory) -> HeldModel:
     """`held_training`, loaded so that its runs can be held."""
     model = holdable(triton_server, place(triton_server, held_training), tmp_path_factory.mktemp("held"))
-    deploy.load(triton_server.url, user_tower(held_training.spec, held_training.sizes.dim))
+    deployment.load(triton_server.url, user_tower(held_training.spec, held_training.sizes.dim))
     return model
 
 
@@ -63,21 +66,20 @@ def client(triton_server: RunningTriton) -> Iterator[Any]:
 
 def place(triton_server: RunningTriton, training: Training) -> str:
     """Place a training to run once, which loads faster than twice; return the model's name."""
-    return placement.place_user_tower(training.directory, triton_server.models_dir, instances=placement.Instances(1))
+    return deployment.place(USER_TOWER, training.directory, triton_server.models_dir, Serving(instances=1))
 
 
 def serve(triton_server: RunningTriton, training: Training) -> str:
     """Place and load a training; return the model's name."""
     name = place(triton_server, training)
-    deploy.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
+    deployment.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
     return name
 
 
 def tensors(inputs: features.TowerInputs) -> list[Any]:
     result = []
-    for name in features.INPUT_NAMES:
-        value = getattr(inputs, name)
-        tensor = triton_grpc.InferInput(name, list(value.shape), "FP32" if name == "interests" else "INT32")
+    for name, value in inputs.arrays().items():
+        tensor = triton_grpc.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
         tensor.set_data_from_numpy(value)
         result.append(tensor)
     return result
@@ -127,8 +129,8 @@ def test_the_tower_answers_as_it_does_locally(
 def test_the_repository_runs_unchanged_once_weights_lie_in_it(
     triton_server: RunningTriton, client: Any, training: Training
 ) -> None:
-    shutil.copytree(placement.MODEL_REPOSITORY / "user_tower", triton_server.models_dir / "user_tower")
-    shutil.copy(training.directory / "user_tower.pt2", triton_server.models_dir / "user_tower" / "1")
+    shutil.copytree(MODEL_REPOSITORY / "user_tower", triton_server.models_dir / "user_tower")
+    shutil.copy(training.directory / "user_tower.onnx", triton_server.models_dir / "user_tower" / "1")
     client.load_model("user_tower")
     inputs = random_inputs(training.sizes, 2)
     np.testing.assert_allclose(infer(client, "user_tower", inputs), training.user_vectors(inputs), atol=1e-5)
@@ -168,6 +170,18 @@ def test_an_unknown_item_fails_its_own_request_only(
     assert [answer.shape for i, answer in enumerate(answers) if i != 3] == [(1, 5, 5)] * 5
     # All of them in one run, save perhaps the one that came last of all.
     assert max(held.runs()) >= 5
+
+
+def test_users_with_different_numbers_of_interests_are_answered_together(
+    triton_server: RunningTriton, client: Any, held_training: Training, held: HeldModel
+) -> None:
+    batches = [random_inputs(held_training.sizes, users=1, seed=i) for i in range(8)]
+    batches = [replace(inputs, interests=inputs.interests[:, : 1 + i % 4]) for i, inputs in enumerate(batches)]
+    for inputs, answer in zip(batches, infer_together(client, held, batches), strict=True):
+        asked = 1 + inputs.interests.shape[1]
+        assert answer.shape[1] >= asked
+        np.testing.assert_allclose(answer[:, :asked], held_training.user_vectors(inputs), atol=1e-5)
+    assert len(held.runs()) <= 1 + 2
 
 
 def test_a_wrong_shape_is_refused_with_what_was_expected(
@@ -219,11 +233,11 @@ def test_weights_of_another_training_are_refused_and_the_old_tower_keeps_serving
     triton_server: RunningTriton, client: Any, training: Training, served: str, tmp_path: Path
 ) -> None:
     other = write_training(tmp_path / "towers", seed=1)
-    weights = triton_server.models_dir / served / "1" / "user_tower.pt2"
-    shutil.copy(other.directory / "user_tower.pt2", weights)
+    weights = triton_server.models_dir / served / "1" / "user_tower.onnx"
+    shutil.copy(other.directory / "user_tower.onnx", weights)
     found, expected = other.spec.fingerprint, training.spec.fingerprint
-    with pytest.raises(deploy.DeployError, match=f"fingerprint: found {found}, expected {expected}"):
-        deploy.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
+    with pytest.raises(deployment.DeployError, match=f"fingerprint: found {found}, expected {expected}"):
+        deployment.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
     inputs = random_inputs(training.sizes, 1)
     np.testing.assert_allclose(infer(client, served, inputs), training.user_vectors(inputs), atol=1e-5)
     # Placing again repairs what lies there.
@@ -236,18 +250,18 @@ def test_a_model_that_reports_another_fingerprint_is_refused(
     pinned = records_pb2.TowerSpec()
     pinned.CopyFrom(training.spec)
     pinned.fingerprint = "0" * 16
-    with pytest.raises(deploy.DeployError, match=f"found {training.spec.fingerprint}, expected {'0' * 16}"):
-        deploy.load(triton_server.url, user_tower(pinned, training.sizes.dim))
+    with pytest.raises(deployment.DeployError, match=f"found {training.spec.fingerprint}, expected {'0' * 16}"):
+        deployment.load(triton_server.url, user_tower(pinned, training.sizes.dim))
 
 
 def test_a_tower_of_another_dimension_or_of_nan_is_refused(
     triton_server: RunningTriton, training: Training, served: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(deploy.DeployError, match=r"found shape \(1, 5, 5\), expected \(1, 5, 6\)"):
-        deploy.load(triton_server.url, user_tower(training.spec, 6))
+    with pytest.raises(deployment.DeployError, match=r"found shape \(1, 2, 5\), expected \(1, 2, 6\)"):
+        deployment.load(triton_server.url, user_tower(training.spec, 6))
     broken = write_training(tmp_path / "towers", seed=2)
     torch.nn.init.constant_(broken.tower.null_interest, float("nan"))
-    with pytest.raises(deploy.DeployError, match="not finite"):
+    with pytest.raises(deployment.DeployError, match="not finite"):
         serve(triton_server, exported_again(broken))
 
 
@@ -258,6 +272,7 @@ def exported_again(training: Training) -> Training:
     batch = torch.export.Dim("batch", max=64)
     torch.export.save(torch.export.export(training.tower, example, dynamic_shapes=[{0: batch}] * len(example)), path)
     training.spec.fingerprint = features.tower_fingerprint(path)
+    export_onnx(training.tower, example, path.with_suffix(".onnx"), training.spec.fingerprint)
     training.spec.model_name = f"user_tower_{training.spec.fingerprint}"
     (training.directory / "tower.json").write_text(json_format.MessageToJson(training.spec))
     return training
@@ -294,7 +309,7 @@ def test_a_new_training_is_loaded_while_the_old_one_serves(
     for answer in answers:
         np.testing.assert_allclose(answer, expected, atol=1e-5)
     np.testing.assert_allclose(infer(client, newer_name, inputs), newer.user_vectors(inputs), atol=1e-5)
-    assert deploy.unload_unused(
+    assert deployment.unload_unused(
         triton_server.url, {served, "user_tower"} | set(loaded_names(client)) - {newer_name}
     ) == [newer_name]
     assert newer_name not in loaded_names(client)

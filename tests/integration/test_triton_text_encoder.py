@@ -22,7 +22,9 @@ from transformers import (
 
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
-from serendipity.tools import deploy, placement
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import TEXT_ENCODER, text_encoder
+from serendipity.tools.serving.trainings import PlacementError
 from tests.integration.conftest import RunningTriton
 
 pytestmark = pytest.mark.integration
@@ -78,7 +80,7 @@ def client(triton_server: RunningTriton) -> Iterator[Any]:
 def embed(client: Any, cells: list[bytes]) -> NDArray[np.float32]:
     tensor = triton_grpc.InferInput("texts", [len(cells), 1], "BYTES")
     tensor.set_data_from_numpy(np.array(cells, np.object_).reshape(-1, 1))
-    vectors: NDArray[np.float32] = client.infer(placement.TEXT_ENCODER, [tensor]).as_numpy("embeddings")
+    vectors: NDArray[np.float32] = client.infer("text_encoder", [tensor]).as_numpy("embeddings")
     return vectors
 
 
@@ -87,9 +89,9 @@ def test_embeddings_equal_those_of_the_builders(
     triton_server: RunningTriton, client: Any, kind: str, request: pytest.FixtureRequest
 ) -> None:
     directory = encoder.default_path() if kind == "default" else request.getfixturevalue(kind)
-    assert placement.place_text_encoder(directory, triton_server.models_dir) == placement.TEXT_ENCODER
-    deploy.load_text_encoder(triton_server.url)
+    assert deployment.place(TEXT_ENCODER, directory, triton_server.models_dir) == "text_encoder"
     local = TextEncoder.from_path(directory)
+    deployment.load(triton_server.url, text_encoder(local.dim))
     found = embed(client, [text.encode() for text in TEXTS])
     assert found.shape == (len(TEXTS), local.dim)
     np.testing.assert_allclose(found, local.encode(TEXTS), atol=1e-5)
@@ -99,5 +101,5 @@ def test_embeddings_equal_those_of_the_builders(
 
 
 def test_a_directory_without_an_encoder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(placement.PlacementError, match=r"config\.json: missing; expected the configuration"):
-        placement.place_text_encoder(tmp_path, tmp_path / "models")
+    with pytest.raises(PlacementError, match=r"config\.json: missing; expected the configuration"):
+        deployment.place(TEXT_ENCODER, tmp_path, tmp_path / "models")

@@ -18,13 +18,14 @@ from serendipity.channel.recall.hydrate import hydrate
 from serendipity.channel.recall.query import RecallQuery
 from serendipity.channel.recall.recall import STORED_VECTORS, Channel
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import SnapshotHolder, open_snapshot
-from serendipity.channel.state.state import EmptyUserState
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import open_snapshot
+from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.channel.tower.triton import TritonTower
 from serendipity.features import TowerInputs
-from serendipity.tools import deploy, placement
-from serendipity.tools.pinned_models import user_tower
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import USER_TOWER, user_tower
 from tests.fixtures.small_world import DIM, NOW, SmallWorld
 from tests.integration.conftest import RunningTriton
 
@@ -35,11 +36,12 @@ pytestmark = pytest.mark.integration
 def served(triton_server: RunningTriton, small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name under which the small world's tower is loaded."""
     towers = tmp_path_factory.mktemp("towers")
-    shutil.copy(small_world.tower_path, towers)
+    for suffix in (".pt2", ".onnx"):
+        shutil.copy(small_world.tower_path.with_suffix(suffix), towers)
     shutil.copy(small_world.snapshot_dir / layout.ITEM_VECTORS, towers)
     (towers / "tower.json").write_text(json_format.MessageToJson(small_world.tower))
-    name = placement.place_user_tower(towers, triton_server.models_dir)
-    deploy.load(triton_server.url, user_tower(small_world.tower, DIM))
+    name = deployment.place(USER_TOWER, towers, triton_server.models_dir)
+    deployment.load(triton_server.url, user_tower(small_world.tower, DIM))
     return name
 
 
@@ -63,7 +65,7 @@ def query(user_id: str) -> RecallQuery:
 
 def inputs_of(holder: SnapshotHolder, user_ids: list[str]) -> TowerInputs:
     with holder.acquire() as lease:
-        users = [hydrate(lease, query(user_id), EmptyUserState(), ChannelSettings()) for user_id in user_ids]
+        users = [hydrate(lease, query(user_id), UserState(), ChannelSettings()) for user_id in user_ids]
     return TowerInputs.stack([user.inputs for user in users])
 
 
@@ -86,10 +88,10 @@ async def test_the_channel_answers_over_triton_as_it_does_in_process(
     over_triton, in_process = (Channel(holder, each, clock=lambda: NOW) for each in (tower, local))
     for user_id in [*small_world.user_ids[:10], "nobody"]:
         a, b = [await channel.recall(query(user_id), Deadline.after(60)) for channel in (over_triton, in_process)]
-        assert a.item_ids == b.item_ids
-        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
-        assert a.versions.user_tower == served
-        assert not a.degraded
+        assert a.response.item_ids == b.response.item_ids
+        np.testing.assert_allclose(a.response.scores, b.response.scores, atol=1e-5)
+        assert a.response.versions.user_tower == served
+        assert not a.response.degraded
     over_triton.close()
     in_process.close()
     await local.close()
@@ -134,12 +136,12 @@ async def test_an_unloaded_model_degrades_the_answer_until_it_is_back(
     while control.is_model_ready(served):
         await asyncio.sleep(0)
     degraded = await channel.recall(query("user-00"), Deadline.after(60))
-    deploy.load(triton_server.url, user_tower(small_world.tower, DIM))
+    deployment.load(triton_server.url, user_tower(small_world.tower, DIM))
     control.close()
     restored = await channel.recall(query("user-00"), Deadline.after(60))
     channel.close()
-    assert degraded.versions.user_tower == STORED_VECTORS
-    assert len(degraded) == 20
-    assert degraded.degraded_reasons[0].startswith("user tower: ")
-    assert restored.versions.user_tower == served
-    assert not restored.degraded
+    assert degraded.response.versions.user_tower == STORED_VECTORS
+    assert len(degraded.response.item_ids) == 20
+    assert degraded.response.degraded_reasons[0].startswith("user tower: ")
+    assert restored.response.versions.user_tower == served
+    assert not restored.response.degraded

@@ -19,7 +19,8 @@ from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.tuning.config import TinyLmConfig
-from serendipity.tools.placement import place_coevolution_llms
+from serendipity.tools.serving.deployment import place
+from serendipity.tools.serving.kinds import NOVELTY_LLM, RELEVANCE_LLM
 from tests.fixtures.tiny_coevolution import CATEGORIES, make_tiny_coevolution
 
 MODULES = ("category_trie", "decoding", "prompts", "ranking", "scoring", "weights")
@@ -43,7 +44,7 @@ class Placed:
 def placed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Placed]:
     directory = tmp_path_factory.mktemp("placed")
     make_tiny_coevolution(directory / "coevolution")
-    names = place_coevolution_llms(directory / "coevolution", directory / "models")
+    names = [place(llm, directory / "coevolution", directory / "models") for llm in (NOVELTY_LLM, RELEVANCE_LLM)]
     novelty, relevance = (directory / "models" / name / "1" for name in names)
     assert not set(MODULES) & set(sys.modules)
     added = [str(novelty), str(relevance)]

@@ -13,7 +13,7 @@ from serendipity.features import INPUT_NAMES, OUTPUT_NAME
 from serendipity.groups import model as group_model
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
 from serendipity.interests.prompt import STYLES
-from serendipity.tools.placement import MODEL_REPOSITORY
+from serendipity.tools.serving.repository import MODEL_REPOSITORY
 
 MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt"))
 VLLM_ENGINE = "interest_gpt_vllm_engine"
@@ -57,7 +57,7 @@ def test_every_other_model_batches_bounds_its_queue_and_keeps_one_version(name: 
 def test_the_towers_take_the_feature_assemblers_inputs(name: str) -> None:
     config = read(name)
     assert tuple(tensor.name for tensor in config.input) == INPUT_NAMES
-    floats = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_FP32}
+    floats = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_FP16}
     integers = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_INT32}
     assert floats == {"interests"}
     assert floats | integers == set(INPUT_NAMES)
@@ -74,6 +74,10 @@ def test_the_towers_have_an_instance_to_spare(name: str) -> None:
 def test_both_towers_are_served_alike() -> None:
     python, onnx = (read(name) for name in TOWERS)
     assert (python.backend, onnx.backend) == ("python", "onnxruntime")
+    # Only the Python backend can batch users with different numbers of interests.
+    assert [tensor.name for tensor in python.input if tensor.allow_ragged_batch] == ["interests"]
+    for tensor in python.input:
+        tensor.allow_ragged_batch = False
     for field in ("input", "output", "dynamic_batching", "instance_group", "version_policy", "max_batch_size"):
         assert getattr(python, field) == getattr(onnx, field), field
 

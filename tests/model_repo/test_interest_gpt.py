@@ -21,7 +21,8 @@ from transformers import AutoTokenizer
 from serendipity.interests import model
 from serendipity.interests.answer import read_answer
 from serendipity.interests.prompt import INSTRUCTIONS, PromptStyle
-from serendipity.tools.placement import place_interest_gpt
+from serendipity.tools.serving import deployment
+from serendipity.tools.serving.kinds import INTEREST_GPT
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, NUM_INTERESTS, example_prompts, make_tiny_interest_gpt
 
 MODULES = ("constraint", "generation", "prompts", "weights")
@@ -55,7 +56,7 @@ class Placed:
 
 def placed_in(directory: Path, style: PromptStyle) -> Iterator[Placed]:
     make_tiny_interest_gpt(directory / "trained", style=style)
-    version = directory / "models" / place_interest_gpt(directory / "trained", directory / "models") / "1"
+    version = directory / "models" / deployment.place(INTEREST_GPT, directory / "trained", directory / "models") / "1"
     for name in MODULES:
         assert name not in sys.modules
     sys.path.insert(0, str(version))

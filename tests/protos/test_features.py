@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendipity.features import FeatureAssembler, LongHistory, TowerInputs, with_clicks
+from serendipity.features import INPUT_NAMES, FeatureAssembler, LongHistory, TowerInputs, with_clicks
 from serendipity.novelty import Clicks
 from serendipity.v1 import records_pb2
 
@@ -43,9 +43,11 @@ def test_unknown_profile_values_are_0_and_unknown_names_are_ignored() -> None:
     assert assemble().profile.tolist() == [[2, 0]]
 
 
-def test_missing_interests_are_zero_rows_and_surplus_ones_are_cut() -> None:
-    assert assemble(interests=1).interests[0].sum(axis=1).tolist() == [4, 0]
-    assert assemble(interests=9).interests.shape == (1, 2, 4)
+def test_there_are_as_many_rows_as_interests_one_at_least_and_surplus_ones_are_cut() -> None:
+    for interests, rows in ((0, [0]), (1, [4]), (2, [4, 4]), (9, [4, 4])):
+        assembled = assemble(interests=interests).interests
+        assert assembled.shape == (1, len(rows), 4)
+        assert assembled[0].sum(axis=1).tolist() == rows
 
 
 def test_a_new_user_is_all_zeros() -> None:
@@ -61,9 +63,25 @@ def test_an_event_from_the_future_has_age_0() -> None:
 
 
 def test_a_batch_is_its_users_one_after_another() -> None:
-    batch = TowerInputs.stack([assemble(), assemble(interests=2)])
-    assert len(batch) == 2
-    assert batch.interests[1].sum() == 8
+    batch = TowerInputs.stack([assemble(), assemble(interests=2), assemble(interests=0)])
+    assert len(batch) == 3
+    # As many interests as the user with the most has; rows past a user's are zero.
+    assert batch.interests.sum(axis=2).tolist() == [[4, 0], [4, 4], [0, 0]]
+    for name in INPUT_NAMES[:-1]:
+        np.testing.assert_array_equal(getattr(batch, name), np.repeat(getattr(assemble(), name), 3, axis=0))
+
+
+def test_the_tower_is_fed_its_tensors_by_name_with_embeddings_as_halves() -> None:
+    inputs = assemble()
+    arrays = inputs.arrays()
+    assert tuple(arrays) == INPUT_NAMES
+    assert {name: str(array.dtype) for name, array in arrays.items()} == {
+        **dict.fromkeys(INPUT_NAMES, "int32"),
+        "interests": "float16",
+    }
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, getattr(inputs, name))
+    assert inputs.interests.dtype == np.float32
 
 
 def test_the_assembler_reads_its_sizes_from_the_manifest() -> None:

@@ -48,6 +48,15 @@ def test_another_layout_is_refused_with_both_versions(snapshot: Path, version: i
         layout.read_manifest(snapshot)
 
 
+def test_the_layout_before_this_one_is_read(snapshot: Path) -> None:
+    text = (snapshot / layout.MANIFEST).read_text()
+    earlier = text.replace(f'"layout_version": {layout.LAYOUT_VERSION}', '"layout_version": 1')
+    assert earlier != text
+    (snapshot / layout.MANIFEST).write_text(earlier)
+    manifest = layout.verify_files(snapshot)
+    assert (manifest.layout_version, manifest.version) == (1, "v1")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"layout_version": 1, "counts": 5}'])
 def test_a_file_that_is_no_manifest_is_named(snapshot: Path, text: str) -> None:
     (snapshot / layout.MANIFEST).write_text(text)

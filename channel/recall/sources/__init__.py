@@ -1,4 +1,4 @@
-"""Sources of candidates: what one is, and how each is run and measured."""
+"""Sources of candidates: each proposes item rows to the pool, and scores those of the pool that are its own."""
 
 from __future__ import annotations
 
@@ -8,42 +8,54 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.recall.candidates import Candidates
 from serendipity.channel.recall.hydrate import Hydrated
-from serendipity.channel.recall.query import Source
-from serendipity.channel.recall.recalled import SourceState
+from serendipity.channel.recall.pool import Pool, UserVectors
+from serendipity.channel.snapshot.calibration import Calibration
 from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.v1 import channel_pb2
+
+NO_INTEREST = -1
+"""What leads to candidates that no latent interest led to."""
 
 
 @dataclass(frozen=True)
-class UserVectors:
-    """What the user tower gave for one user, or what stood in for it.
+class Finds:
+    """How a source scores the m rows of a pool.
 
-    user: [d] float32, the user alone (U2I); interests: [k, d] float32, the user with each interest (I2I);
-    fallback: True where the stored user vector stands in for all of them.
+    found: [m] bool; raw: [m] float32, comparable within the source only; probabilities: [m] float32, calibrated; both
+    are looked at only where found. interests: [m] int16, index of the interest that leads to each, or NO_INTEREST.
     """
 
-    user: NDArray[np.float32]
-    interests: NDArray[np.float32]
-    fallback: bool
+    found: NDArray[np.bool_]
+    raw: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+    interests: NDArray[np.int16]
+
+    @classmethod
+    def without_interests(
+        cls, found: NDArray[np.bool_], raw: NDArray[np.float32], probabilities: NDArray[np.float32]
+    ) -> Finds:
+        """Finds that no latent interest led to."""
+        return cls(found, raw, probabilities, np.full(len(raw), NO_INTEREST, np.int16))
 
 
 class CandidateSource(Protocol):
-    """One way of finding candidates."""
+    """One way of finding candidates. source: number of Source."""
 
-    source: Source
+    source: channel_pb2.Source
 
-    def find(self, vectors: ItemVectors, user: Hydrated, user_vectors: UserVectors, requested: int) -> Candidates:
-        """Find up to `requested` candidates (more where several interests lead to them), best first per query.
+    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
+        """Name the rows that its `wanted` best are among. Reads no store."""
+        ...
 
-        Asked only where `has_queries`. Runs in a thread beside the other sources; reads no store.
-        """
+    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
+        """Score the rows of the pool that are of this source. fallback: stored vectors stood in for the tower."""
         ...
 
     def has_queries(self, user: Hydrated) -> bool:
-        """Tell whether there is anything to search by; if not, no thread is asked to find nothing."""
+        """Tell whether there is anything to search by."""
         ...
 
-    def state_of(self, user: Hydrated) -> SourceState:
+    def state_of(self, user: Hydrated) -> channel_pb2.SourceState:
         """Tell how good what it searches by is: OK, STALE or UNAVAILABLE (EMPTY is for its caller to tell)."""
         ...

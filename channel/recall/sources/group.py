@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serendipity.channel.recall.candidates import NO_INTEREST, Candidates
 from serendipity.channel.recall.hydrate import Hydrated
-from serendipity.channel.recall.query import Source
-from serendipity.channel.recall.recalled import SourceState
-from serendipity.channel.recall.sources import UserVectors
+from serendipity.channel.recall.pool import Pool, UserVectors
+from serendipity.channel.recall.sources import Finds
+from serendipity.channel.snapshot.calibration import Calibration
+from serendipity.channel.snapshot.row_ranges import OwnedRanges
 from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.v1 import channel_pb2
 
 _FAIR_SHARES = 2
-"""How many times its share of what is requested one category may find, of one share more than there are categories: a
-single category may find all, one of two two thirds, one of ten less than a fifth."""
+"""How many times its share of what is wanted one category may propose, of one share more than there are categories: a
+single category may propose all, one of two two thirds, one of ten less than a fifth."""
 
 
 class GroupSource:
@@ -27,28 +29,28 @@ class GroupSource:
     would: of the best 100 items of MovieLens-100k's users half lie above s = 3, one in twenty above 8.
     """
 
-    source = Source.GROUP
+    source = channel_pb2.SOURCE_GROUP
 
-    def find(self, vectors: ItemVectors, user: Hydrated, user_vectors: UserVectors, requested: int) -> Candidates:
-        """Find the items with the highest alignment × relevance, none of the categories filling the answer."""
+    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
+        """Name the rows of each category nearest to the user, none of the categories filling the answer."""
         novel = user.novel_categories
-        quota = math.ceil(_FAIR_SHARES * requested / (len(novel) + 1))
-        hits = vectors.search_slices(user_vectors.user, quota, novel.starts, novel.ends, user.unavailable)
-        rows = np.concatenate([hit.rows for hit in hits])
-        relevance = np.logaddexp(np.float32(0), np.concatenate([hit.scores for hit in hits]))
-        raw = relevance * np.repeat(novel.alignments, [len(hit.rows) for hit in hits])
-        best = np.lexsort((rows, -raw))[:requested]
-        return Candidates(
-            rows[best],
-            np.full(len(best), self.source, np.int8),
-            raw[best],
-            np.full(len(best), NO_INTEREST, np.int16),
-        )
+        share = math.ceil(_FAIR_SHARES * wanted / (len(novel) + 1)) + user.num_blocked
+        slices = OwnedRanges(novel.starts, novel.ends, np.zeros(len(novel), np.int64), 1)
+        return items.best_of_each(vectors.rows[:1], share, slices, user.unavailable)
+
+    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
+        """Weigh the relevance of the rows proposed by alignment."""
+        on_list = pool.proposed_by[self.source]
+        alignments = user.novel_categories.alignments_of(pool.categories[on_list])
+        raw, probabilities = np.zeros(len(pool), np.float32), np.zeros(len(pool), np.float32)
+        raw[on_list] = alignments * np.logaddexp(np.float32(0), pool.scores[on_list, 0])
+        probabilities[on_list] = calibration.probabilities(self.source, fallback, raw[on_list])
+        return Finds.without_interests(on_list, raw, probabilities)
 
     def has_queries(self, user: Hydrated) -> bool:
         """Tell whether there is a list with categories that the user may be shown."""
         return len(user.novel_categories) > 0
 
-    def state_of(self, user: Hydrated) -> SourceState:
+    def state_of(self, user: Hydrated) -> channel_pb2.SourceState:
         """Return STALE for a list that other LLMs than the snapshot's wrote, UNAVAILABLE where none can be read."""
         return user.novel_categories.state

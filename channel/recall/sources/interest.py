@@ -3,59 +3,61 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from serendipity.channel.recall.candidates import Candidates
 from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.interests import Freshness
-from serendipity.channel.recall.query import Source
-from serendipity.channel.recall.recalled import SourceState
-from serendipity.channel.recall.sources import UserVectors
-from serendipity.channel.snapshot.vectors import Hits, ItemVectors
+from serendipity.channel.recall.pool import Pool, UserVectors
+from serendipity.channel.recall.sources import Finds
+from serendipity.channel.snapshot.calibration import Calibration
+from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.v1 import channel_pb2
 
-_FAIR_SHARES = 4
-"""How many times its even share of what is requested one interest may find. It bounds the work for large answers;
-the cap per category would seldom let one interest have more."""
-
-_LEAST = 50
-"""Candidates per interest that are always asked for, if so many are requested."""
+_LEAST = 64
+"""Rows proposed per interest at least, and a third of what is wanted if that is more."""
 
 
 class InterestSource:
-    """Searches, per interest, the rows it is grounded in and openly among all rows the user may be shown."""
+    """Searches the rows that each interest is grounded in; these and what lies near the user all of them score."""
 
-    source = Source.INTEREST
+    source = channel_pb2.SOURCE_INTEREST
 
-    def find(self, vectors: ItemVectors, user: Hydrated, user_vectors: UserVectors, requested: int) -> Candidates:
-        """Find the items with the highest inner product with each interest's vector.
+    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
+        """Name, of the rows each interest is grounded in, those nearest to the user with that interest in mind."""
+        most = max(_LEAST, wanted // 3) + user.num_blocked
+        return items.best_of_each(vectors.rows[1:], most, user.interests.grounded, user.unavailable)
 
-        While the stored user vector stands in for all interests an open search would repeat U2I's: only the grounded
-        rows are searched then.
+    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
+        """Take each row's best interest by probability.
+
+        What feedback moved an interest's weight by moves its probabilities, up to 1: they were measured without that
+        knowledge. While the stored user vector stands in for all interests, only the grounded rows count: elsewhere
+        they would repeat U2I's finds.
         """
-        k = min(requested, max(_LEAST, _FAIR_SHARES * requested // len(user.interests)))
-        finds = [
-            (i, hits)
-            for i, ranges in enumerate(user.interests.ranges)
-            for hits in vectors.search_exactly(user_vectors.interests[i : i + 1], k, ranges, user.unavailable)
-        ]
-        if not user_vectors.fallback:
-            opened = vectors.search_openly(user_vectors.interests, k, user.ranges, user.unavailable)
-            finds += list(enumerate(opened))
-        return self._merged(finds)
+        raw, factors = pool.scores[:, 1:], user.interests.factors
+        if fallback:
+            raw = np.where(pool.grounded, raw, np.float32(-np.inf))
+        found = pool.proposed_by[self.source] | pool.proposed_by.get(channel_pb2.SOURCE_COLLABORATIVE, np.False_)
+        at = np.arange(len(pool))
+        if (factors == 1).all():
+            # A curve keeps the order, so the nearest interest is the likeliest.
+            best = raw.argmax(axis=1)
+            probabilities = calibration.probabilities(self.source, fallback, raw[at, best])
+        else:
+            each = np.minimum(calibration.probabilities(self.source, fallback, raw) * factors, np.float32(1))
+            each[~np.isfinite(raw)] = -1
+            likeliest = each == each.max(axis=1, keepdims=True)
+            best = np.where(likeliest, raw, np.float32(-np.inf)).argmax(axis=1)
+            probabilities = each[at, best]
+        return Finds(found & np.isfinite(raw[at, best]), raw[at, best], probabilities, best.astype(np.int16))
 
     def has_queries(self, user: Hydrated) -> bool:
         """Tell whether the user has interests."""
         return len(user.interests) > 0
 
-    def state_of(self, user: Hydrated) -> SourceState:
+    def state_of(self, user: Hydrated) -> channel_pb2.SourceState:
         """Return STALE for interests past their life, UNAVAILABLE where they cannot be read, else OK."""
         if user.interests.freshness is Freshness.UNREADABLE:
-            return SourceState.UNAVAILABLE
-        return SourceState.STALE if user.interests.freshness is Freshness.STALE else SourceState.OK
-
-    def _merged(self, finds: list[tuple[int, Hits]]) -> Candidates:
-        """Keep each pair of item and interest once; it may have been found both ways."""
-        rows = np.concatenate([hits.rows for _, hits in finds])
-        interests = np.concatenate([np.full(len(hits.rows), i, np.int16) for i, hits in finds])
-        raw = np.concatenate([hits.scores for _, hits in finds])
-        _, first = np.unique(rows * (np.iinfo(np.int16).max + 1) + interests, return_index=True)
-        return Candidates(rows[first], np.full(len(first), self.source, np.int8), raw[first], interests[first])
+            return channel_pb2.SOURCE_STATE_UNAVAILABLE
+        stale = user.interests.freshness is Freshness.STALE
+        return channel_pb2.SOURCE_STATE_STALE if stale else channel_pb2.SOURCE_STATE_OK

@@ -13,7 +13,10 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the exported tower. Raises TritonModelException naming what was found and what was expected."""
-        self._tower = ExportedProgram(args, "user_tower.pt2")
+        # On a GPU the exported program is placed beside this file, on a CPU the same as ONNX.
+        self._tower = ExportedProgram(
+            args, "user_tower.pt2" if args["model_instance_kind"] == "GPU" else "user_tower.onnx"
+        )
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests of one batch, in order; a request that does not fit gets an error of its own."""

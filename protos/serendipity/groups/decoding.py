@@ -28,7 +28,7 @@ CPU_NODES, GPU_NODES = 256, 4_096
 """Tokens of one packed tree: attention costs their square, calls cost time of their own."""
 
 WIDTH = 32
-"""Unfinished answers of a prompt that are gone on with at each level: beams. Where a catalogue's names are one token
+"""Unfinished answers of a prompt that are extended at each level: beams. Where a catalogue's names are one token
 each, or it has few of them, none is ever left out."""
 
 
@@ -207,7 +207,7 @@ class CategoryDecoder:
         count: int,
         wanted: NDArray[np.bool_],
     ) -> NDArray[np.int64]:
-        """Choose the unfinished answers to go on with: those more probable than the count-th finished one (what grows
+        """Choose the unfinished answers to extend: those more probable than the count-th finished one (what grows
         on only loses probability), and of each prompt the best `width`."""
         finished = np.where(wanted, found, -np.inf)
         if count < finished.shape[1]:

@@ -394,18 +394,20 @@ class Counts(_message.Message):
     def __init__(self, items: _Optional[int] = ..., users: _Optional[int] = ..., interest_nodes: _Optional[int] = ..., users_with_interests: _Optional[int] = ...) -> None: ...
 
 class VectorIndex(_message.Message):
-    __slots__ = ("dim", "kind", "num_lists", "num_probes", "recall_at_100")
+    __slots__ = ("dim", "kind", "num_lists", "num_probes", "recall_at_100", "category_list_offsets")
     DIM_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     NUM_LISTS_FIELD_NUMBER: _ClassVar[int]
     NUM_PROBES_FIELD_NUMBER: _ClassVar[int]
     RECALL_AT_100_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_LIST_OFFSETS_FIELD_NUMBER: _ClassVar[int]
     dim: int
     kind: str
     num_lists: int
     num_probes: int
     recall_at_100: float
-    def __init__(self, dim: _Optional[int] = ..., kind: _Optional[str] = ..., num_lists: _Optional[int] = ..., num_probes: _Optional[int] = ..., recall_at_100: _Optional[float] = ...) -> None: ...
+    category_list_offsets: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, dim: _Optional[int] = ..., kind: _Optional[str] = ..., num_lists: _Optional[int] = ..., num_probes: _Optional[int] = ..., recall_at_100: _Optional[float] = ..., category_list_offsets: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TowerSpec(_message.Message):
     __slots__ = ("model_name", "fingerprint", "history_length", "max_interests", "interest_dim", "profile_fields", "text_encoder", "max_long_categories")

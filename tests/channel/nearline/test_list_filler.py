@@ -23,7 +23,8 @@ from serendipity.channel.nearline.snapshot_models import SnapshotModels
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder, open_snapshot
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
 from serendipity.groups.lists import alignment, llms_hash
 from serendipity.v1 import records_pb2
 from tests.channel.served import channel_settings

@@ -19,8 +19,8 @@ from serendipity.channel.nearline import process
 from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.loop import NearlineLoop
 from serendipity.channel.nearline.process import (
+    clean_up,
     exclusive,
-    keep_house,
     opened_nearline,
     run_nearline,
     running_nearline,
@@ -218,12 +218,12 @@ async def test_housekeeping_removes_what_is_over_and_who_is_erased(small_world: 
     with ErasureList(settings.erasures_path) as erasures:
         erasures.add(users[0])
     async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
-        cleared = keep_house(nearline, settings, pipeline("127.0.0.1:1"), NOW)
+        cleared = clean_up(nearline, settings, pipeline("127.0.0.1:1"), NOW)
         assert (cleared.erased, cleared.records) == (1, 0)
         assert nearline.store.interests(users[0]) is None
         wall = ChannelSettings(interest_hard_age_days=30.0)
-        assert keep_house(nearline, settings, wall, NOW + 29 * DAY).records == 0
-        assert keep_house(nearline, settings, wall, NOW + 31 * DAY).records == 2
+        assert clean_up(nearline, settings, wall, NOW + 29 * DAY).records == 0
+        assert clean_up(nearline, settings, wall, NOW + 31 * DAY).records == 2
         assert census(nearline.store).records == 0
 
 
@@ -332,7 +332,7 @@ async def test_an_erasure_list_that_cannot_be_read_keeps_nothing_else_from_expir
     async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
         spoil(nearline.store, nearline.store.tables.lists, b"broken")
         nearline.erasures.close()
-        cleared = [keep_house(nearline, settings, pipeline("127.0.0.1:1"), NOW) for _ in range(2)]
+        cleared = [clean_up(nearline, settings, pipeline("127.0.0.1:1"), NOW) for _ in range(2)]
     assert [(one.erased, one.lists) for one in cleared] == [(0, 1), (0, 0)]
 
 

@@ -14,7 +14,7 @@ import pytest
 from serendipity import layout
 from serendipity.channel.client.messages import Feedback
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.recall.query import Source
+from serendipity.channel.recall.query import SOURCES
 from serendipity.channel.recall.scorer import FEATURE_NAMES
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.state.serving_log import read_serving_log
@@ -59,7 +59,7 @@ def test_all_three_sources_find_candidates_with_reasons(
     response = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT, explain=True))
     assert [status.state for status in response.source_statuses] == [pb.SOURCE_STATE_OK] * 3
     assert not response.degraded
-    assert {reason.source for reason in response.reasons} == set(Source)
+    assert {reason.source for reason in response.reasons} == set(SOURCES)
     assert (response.versions.group_model_id, response.versions.generation) == (GROUP_MODEL, GENERATION)
     keys = [status.novel_category_key for status in response.source_statuses]
     assert keys[:2] == [pb.NOVEL_CATEGORY_KEY_UNSPECIFIED] * 2
@@ -109,15 +109,24 @@ def test_no_category_fills_what_the_source_finds(channel: LocalChannel, user_id:
     assert counts.max() <= math.ceil(0.3 * COUNT)
 
 
-def test_the_source_is_bounded_like_the_others(channel: LocalChannel, user_id: str) -> None:
+@pytest.mark.parametrize("bounded", ["user-13", "user-16", "user-01"])
+def test_the_source_is_bounded_like_the_others(
+    grouped_world: GroupedWorld, channel: LocalChannel, bounded: str
+) -> None:
+    assert grouped_world.group_of(bounded) in (1, 2, 3)
+    free = channel.recall(pb.RecallRequest(user_id=bounded, count=COUNT))
+    # Minima have to take candidates from further down.
+    assert list(free.sources).count(pb.SOURCE_GROUP) < 12
     for least, most in ((0, 0), (0, 3), (7, 7), (12, COUNT)):
         quota = pb.SourceQuota(source=pb.SOURCE_GROUP, min_count=least, max_count=most)
-        response = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT, source_quotas=[quota]))
+        response = channel.recall(pb.RecallRequest(user_id=bounded, count=COUNT, source_quotas=[quota]))
         held = list(response.sources).count(pb.SOURCE_GROUP)
-        assert least <= held <= most
+        assert held <= most
         assert status_of(response).returned == held
         if not most:
             assert (status_of(response).state, status_of(response).found) == (pb.SOURCE_STATE_EMPTY, 0)
+        # At least so many, if the source has them.
+        assert held >= min(least, status_of(response).found)
 
 
 def test_a_snapshot_without_groups_says_nothing_of_keys(local_channel: LocalChannel, user_id: str) -> None:

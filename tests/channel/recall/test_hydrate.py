@@ -5,19 +5,21 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from serendipity.channel.nearline.wanted_list import WantedList
-from serendipity.channel.recall.hydrate import Freshness, Hydrated, hydrate
-from serendipity.channel.recall.query import NoveltyPolicy, RecallQuery, RecentEvent, Source, SourceBounds
-from serendipity.channel.recall.recalled import NovelCategoryKey
+from serendipity.channel.recall.hydrate import Hydrated, hydrate
+from serendipity.channel.recall.interests import Freshness
+from serendipity.channel.recall.query import RecallQuery, RecentEvent, SourceBounds
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
-from serendipity.channel.state.state import EmptyUserState
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.row_ranges import RowRanges
+from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.channel.state.state import UserState
 from serendipity.features import INPUT_NAMES, FeatureAssembler, LongHistory
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
 from tests.fixtures.small_world import NOW, SmallWorld
 
 
-class Feedback(EmptyUserState):
+class Feedback(UserState):
     def __init__(self, *clicks: tuple[str, int]) -> None:
         super().__init__()
         self.clicks = clicks
@@ -36,13 +38,13 @@ def holder(snapshot: Snapshot) -> SnapshotHolder:
 def read(
     holder: SnapshotHolder,
     user_id: str,
-    state: EmptyUserState | None = None,
+    state: UserState | None = None,
     settings: ChannelSettings | None = None,
     **fields: object,
 ) -> Hydrated:
     query = RecallQuery(user_id=user_id, count=10, now=NOW, **fields)  # type: ignore[arg-type]
     with holder.acquire() as lease:
-        return hydrate(lease, query, state or EmptyUserState(), settings or ChannelSettings())
+        return hydrate(lease, query, state or UserState(), settings or ChannelSettings())
 
 
 def click(item_id: str, time: int) -> RecentEvent:
@@ -122,7 +124,7 @@ def test_an_interest_whose_category_was_just_clicked_is_over(
     assert after.names == before.names[1:]
     assert after.positions.tolist() == before.positions.tolist()[1:]
     # Without novelty nothing is over.
-    off = read(holder, user_id, recent_events=(click(item, NOW),), novelty_policy=NoveltyPolicy.OFF)
+    off = read(holder, user_id, recent_events=(click(item, NOW),), novelty_policy=pb.NOVELTY_POLICY_OFF)
     assert off.interests.names == before.names
 
 
@@ -130,7 +132,9 @@ def test_grounding_never_leaves_the_allowed_rows(small_world: SmallWorld, holder
     for user_id in small_world.user_ids:
         hydrated = read(holder, user_id)
         allowed = set(hydrated.ranges.rows().tolist())
-        assert all(set(ranges.rows().tolist()) <= allowed for ranges in hydrated.interests.ranges)
+        grounded = hydrated.interests.grounded
+        assert set(np.unique(grounded.owners).tolist()) == set(range(len(hydrated.interests)))
+        assert set(RowRanges.union(grounded.starts, grounded.ends).rows().tolist()) <= allowed
 
 
 def test_interests_used_are_bounded(small_world: SmallWorld, holder: SnapshotHolder) -> None:
@@ -143,7 +147,7 @@ def test_interests_used_are_bounded(small_world: SmallWorld, holder: SnapshotHol
 
 
 def test_exposures_before_the_horizon_do_not_count(snapshot: Snapshot, holder: SnapshotHolder) -> None:
-    class Exposed(EmptyUserState):
+    class Exposed(UserState):
         def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
             times = (NOW - 10, NOW - 3_600, NOW - 7_200)
             return records_pb2.UserFeedbackRecord(
@@ -161,7 +165,7 @@ def test_exposures_before_the_horizon_do_not_count(snapshot: Snapshot, holder: S
 def test_a_request_without_the_group_source_reads_no_lists_and_asks_for_none(
     grouped_snapshot: Snapshot, small_world: SmallWorld
 ) -> None:
-    class Lists(EmptyUserState):
+    class Lists(UserState):
         def __init__(self) -> None:
             super().__init__()
             self.calls: list[str] = []
@@ -183,10 +187,10 @@ def test_a_request_without_the_group_source_reads_no_lists_and_asks_for_none(
     # Users' lists in the snapshot are every other one's.
     holder, user_id = SnapshotHolder(grouped_snapshot), small_world.user_ids[1]
     asking, state = Lists(), Lists()
-    asked = read(holder, user_id, asking, source_bounds={Source.GROUP: SourceBounds(0, 1)}).novel_categories
+    asked = read(holder, user_id, asking, source_bounds={pb.SOURCE_GROUP: SourceBounds(0, 1)}).novel_categories
     assert {"list read", "list wanted", "group read"} <= set(asking.calls)
-    assert asked.key is not NovelCategoryKey.UNSPECIFIED
-    left = read(holder, user_id, state, source_bounds={Source.GROUP: SourceBounds(0, 0)}).novel_categories
+    assert asked.key != pb.NOVEL_CATEGORY_KEY_UNSPECIFIED
+    left = read(holder, user_id, state, source_bounds={pb.SOURCE_GROUP: SourceBounds(0, 0)}).novel_categories
     assert state.calls == []
     # Metrics count no key that is unspecified.
-    assert (len(left), left.key) == (0, NovelCategoryKey.UNSPECIFIED)
+    assert (len(left), left.key) == (0, pb.NOVEL_CATEGORY_KEY_UNSPECIFIED)

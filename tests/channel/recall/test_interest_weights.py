@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from serendipity.channel.recall.interest_weights import (
-    Groundings,
-    ItemEvents,
-    WeightPrior,
-    faded_counts,
-    weight_factors,
-)
-from serendipity.channel.snapshot.vectors import RowRanges
+from serendipity.channel.recall.interest_weights import ItemEvents, WeightPrior, faded_counts, weight_factors
+from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
 
 DAY = 86_400.0
 PRIOR = WeightPrior(strength=20.0, half_life=7 * DAY, max_factor=4.0)
@@ -29,7 +23,7 @@ def ranges(*pairs: tuple[int, int]) -> RowRanges:
     return RowRanges(np.array([a for a, _ in pairs], np.int64), np.array([b for _, b in pairs], np.int64))
 
 
-GROUNDINGS = Groundings.of([ranges((0, 10)), ranges((5, 20), (40, 60)), ranges((90, 100)), ranges()])
+GROUNDINGS = OwnedRanges.of([ranges((0, 10)), ranges((5, 20), (40, 60)), ranges((90, 100)), ranges()])
 
 
 def events(pairs: list[tuple[int, float]]) -> ItemEvents:

@@ -17,15 +17,16 @@ from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.interests import Freshness, Origin, path_reader
-from serendipity.channel.recall.query import NoveltyPolicy, RecallQuery
+from serendipity.channel.recall.query import RecallQuery
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.state import host_state as host_state_module
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.host_state import HostState
-from serendipity.channel.state.state import EmptyUserState
+from serendipity.channel.state.state import UserState
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
 from tests.fixtures.small_world import DAY, NOW, SmallWorld
@@ -38,7 +39,7 @@ TOO_OLD = records_pb2.REFRESH_CAUSE_TOO_OLD
 Wanted = list[tuple[str, records_pb2.RefreshCause, float]]
 
 
-class State(EmptyUserState):
+class State(UserState):
     """Holds what a test puts there, and notes what is wanted."""
 
     def __init__(
@@ -85,9 +86,9 @@ def user_id(small_world: SmallWorld) -> str:
 
 
 def read(
-    snapshot: Snapshot, user_id: str, state: EmptyUserState, settings: ChannelSettings | None = None, now: int = NOW
+    snapshot: Snapshot, user_id: str, state: UserState, settings: ChannelSettings | None = None, now: int = NOW
 ) -> Hydrated:
-    query = RecallQuery(user_id=user_id, count=10, now=now, novelty_policy=NoveltyPolicy.OFF)
+    query = RecallQuery(user_id=user_id, count=10, now=now, novelty_policy=pb.NOVELTY_POLICY_OFF)
     with SnapshotHolder(snapshot).acquire() as lease:
         return hydrate(lease, query, state, settings or ChannelSettings())
 
@@ -139,7 +140,7 @@ def test_a_record_of_another_catalogue_is_a_miss(
     hydrated = read(served, user_id, state)
     assert hydrated.interests.origin is Origin.SNAPSHOT
     assert len(hydrated.interests) > 0
-    assert hydrated.degraded_reasons == ()
+    assert hydrated.failures == ()
     assert state.wanted == []
 
 
@@ -150,7 +151,7 @@ def test_interests_are_foreign_only_if_nothing_else_serves(served: Snapshot) -> 
     hydrated = read(served, "nobody", state)
     assert hydrated.interests.origin is Origin.POPULATION
     assert hydrated.interests.own_freshness is Freshness.FOREIGN
-    assert hydrated.degraded_reasons == ()
+    assert hydrated.failures == ()
     assert [cause for _, cause, _ in state.wanted] == [FOREIGN]
 
 
@@ -229,7 +230,7 @@ def test_nearline_interests_that_cannot_be_read_leave_the_snapshots(served: Snap
         hydrated = read(served, user_id, each)
         assert hydrated.interests.origin is Origin.SNAPSHOT
         assert len(hydrated.interests) > 0
-        assert hydrated.degraded_reasons == (reason,)
+        assert hydrated.failures == (reason,)
 
 
 def test_a_node_of_a_later_snapshot_leads_nowhere(served: Snapshot, user_id: str, small_world: SmallWorld) -> None:
@@ -321,7 +322,7 @@ def test_only_the_latest_exposures_beyond_the_served_horizon_are_looked_at(
     assert len(everything.served) == 0
 
 
-class Refusing(EmptyUserState):
+class Refusing(UserState):
     """A state whose users are all forgotten; whatever else is asked of a user fails the test."""
 
     def __init__(self, erasures_down: bool = False) -> None:
@@ -346,7 +347,7 @@ class Refusing(EmptyUserState):
 @pytest.mark.parametrize("erasures_down", [False, True])
 def test_a_forgotten_user_is_a_stranger(served: Snapshot, user_id: str, erasures_down: bool) -> None:
     forgotten = read(served, user_id, Refusing(erasures_down), now=NOW + 40 * DAY)
-    stranger = read(served, "nobody", EmptyUserState(), now=NOW + 40 * DAY)
+    stranger = read(served, "nobody", UserState(), now=NOW + 40 * DAY)
     assert forgotten.forgotten
     assert not stranger.forgotten
     assert forgotten.interests.names == stranger.interests.names
@@ -357,7 +358,7 @@ def test_a_forgotten_user_is_a_stranger(served: Snapshot, user_id: str, erasures
         np.testing.assert_array_equal(getattr(forgotten.inputs, name), getattr(stranger.inputs, name))
     np.testing.assert_array_equal(forgotten.stored_vector, stranger.stored_vector)
     reasons = ("erasures: erasures: cannot be read; answered as a stranger",) if erasures_down else ()
-    assert forgotten.degraded_reasons == reasons
+    assert forgotten.failures == reasons
 
 
 @pytest.fixture

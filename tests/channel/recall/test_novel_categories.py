@@ -18,11 +18,11 @@ from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.wanted_list import WantedList
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.novel_categories import NovelCategories
-from serendipity.channel.recall.query import NoveltyPolicy, RecallQuery, RecentEvent
-from serendipity.channel.recall.recalled import NovelCategoryKey, SourceState
+from serendipity.channel.recall.query import RecallQuery, RecentEvent
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder, open_snapshot
-from serendipity.channel.state.state import EmptyUserState
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
+from serendipity.channel.state.state import UserState
 from serendipity.groups.lists import llms_hash
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.keys import novel_category_key
@@ -31,10 +31,8 @@ from serendipity.v1 import records_pb2
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, MIN_CLICKS, GroupedWorld, novel_list
 from tests.fixtures.small_world import NOW, SmallWorld
 
-Key = NovelCategoryKey
 
-
-class State(EmptyUserState):
+class State(UserState):
     """Holds what a test puts there, and what was asked for."""
 
     def __init__(self) -> None:
@@ -91,13 +89,13 @@ def state() -> State:
 def read(
     snapshot: Snapshot,
     user_id: str,
-    state: EmptyUserState | None = None,
+    state: UserState | None = None,
     settings: ChannelSettings | None = None,
     **fields: object,
 ) -> Hydrated:
     query = RecallQuery(user_id=user_id, count=10, now=NOW, **fields)  # type: ignore[arg-type]
     with SnapshotHolder(snapshot).acquire() as lease:
-        return hydrate(lease, query, state or EmptyUserState(), settings or ChannelSettings())
+        return hydrate(lease, query, state or UserState(), settings or ChannelSettings())
 
 
 def first_user(world: GroupedWorld, fits: Callable[[str], bool]) -> str:
@@ -159,7 +157,7 @@ def test_the_most_specific_list_serves_without_what_the_user_clicked(
     novel = user.novel_categories
     record = grouped_world.lists[grouped_world.group_of(exact_user), frozenset(grouped_world.recent(exact_user))]
     expected = [(n, s) for n, s in zip(record.categories, record.scores, strict=True) if not user.clicked[n]][:10]
-    assert (novel.key, novel.num_recent, novel.state) == (Key.M3, 3, SourceState.OK)
+    assert (novel.key, novel.num_recent, novel.state) == (pb.NOVEL_CATEGORY_KEY_M3, 3, pb.SOURCE_STATE_OK)
     assert novel.numbers.tolist() == [number for number, _ in expected]
     np.testing.assert_allclose(novel.alignments, [score for _, score in expected], rtol=1e-6)
     assert novel.recent == grouped_world.recent(exact_user)
@@ -176,9 +174,14 @@ def test_keys_are_tried_from_the_most_specific_to_the_default_groups(
     grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, sport_user: str
 ) -> None:
     group, recent = grouped_world.group_of(sport_user), grouped_world.recent(sport_user)
-    assert read(grouped_snapshot, sport_user, state).novel_categories.key is Key.DEFAULT
+    assert read(grouped_snapshot, sport_user, state).novel_categories.key == pb.NOVEL_CATEGORY_KEY_DEFAULT
     found = []
-    for m, key in ((0, Key.M0), (1, Key.M1), (2, Key.M2), (3, Key.M3)):
+    for m, key in (
+        (0, pb.NOVEL_CATEGORY_KEY_M0),
+        (1, pb.NOVEL_CATEGORY_KEY_M1),
+        (2, pb.NOVEL_CATEGORY_KEY_M2),
+        (3, pb.NOVEL_CATEGORY_KEY_M3),
+    ):
         if m > len(recent):
             continue
         state.put(novel_list(grouped_world.world, group, recent[:m]), group, recent[:m])
@@ -193,7 +196,12 @@ def test_the_default_groups_list_stands_in_and_says_so(
     grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, sport_user: str
 ) -> None:
     novel = read(grouped_snapshot, sport_user, state).novel_categories
-    assert (novel.key, novel.group_id, novel.recent, novel.num_recent) == (Key.DEFAULT, DEFAULT_GROUP, (), -1)
+    assert (novel.key, novel.group_id, novel.recent, novel.num_recent) == (
+        pb.NOVEL_CATEGORY_KEY_DEFAULT,
+        DEFAULT_GROUP,
+        (),
+        -1,
+    )
     assert novel.profile == "Everybody."
     assert state.wanted == [WantedList(GROUP_MODEL, 4, grouped_world.recent(sport_user))]
 
@@ -206,10 +214,10 @@ def test_a_list_of_known_categories_alone_is_passed_over_and_not_missing(
     record = novel_list(grouped_world.world, group, recent)
     del record.categories[:], record.scores[:]
     state.put(record, group, recent)
-    assert read(grouped_snapshot, other_user, state).novel_categories.key is Key.M1
+    assert read(grouped_snapshot, other_user, state).novel_categories.key == pb.NOVEL_CATEGORY_KEY_M1
     record.categories.extend(clicked)
     record.scores.extend([0.9, 0.8])
-    assert read(grouped_snapshot, other_user, state).novel_categories.key is Key.M1
+    assert read(grouped_snapshot, other_user, state).novel_categories.key == pb.NOVEL_CATEGORY_KEY_M1
     # Asked and answered: near-line has nothing better to give.
     assert state.wanted == []
 
@@ -218,7 +226,7 @@ def test_what_is_missing_is_wanted_once_a_request_whatever_answers(
     grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, other_user: str
 ) -> None:
     novel = read(grouped_snapshot, other_user, state).novel_categories
-    assert novel.key is Key.M1
+    assert novel.key == pb.NOVEL_CATEGORY_KEY_M1
     want = WantedList(GROUP_MODEL, grouped_world.group_of(other_user), grouped_world.recent(other_user))
     assert state.wanted == [want]
 
@@ -237,7 +245,10 @@ def test_events_of_the_request_change_the_key(
     # A click in a category that was among them already leaves the key as it is, in whatever order.
     again = catalogue.item_ids[int(catalogue.category_offsets[catalogue.categories.index(recent[-1])])]
     same = RecentEvent(again, pb.EVENT_TYPE_CLICK, NOW, "")
-    assert read(grouped_snapshot, exact_user, state, recent_events=(same,)).novel_categories.key is Key.M3
+    assert (
+        read(grouped_snapshot, exact_user, state, recent_events=(same,)).novel_categories.key
+        == pb.NOVEL_CATEGORY_KEY_M3
+    )
     assert len(state.wanted) == 1
 
 
@@ -251,11 +262,11 @@ def test_the_newer_of_two_current_lists_serves(
     record.categories[:], record.scores[:] = [kept], [0.5]
     state.put(record, group, recent)
     newer = read(grouped_snapshot, exact_user, state).novel_categories
-    assert (newer.numbers.tolist(), newer.state) == ([kept], SourceState.OK)
+    assert (newer.numbers.tolist(), newer.state) == ([kept], pb.SOURCE_STATE_OK)
     for older in (NOW - 86_400, NOW - 90_000):
         record.generated_at = older
         served = read(grouped_snapshot, exact_user, state).novel_categories
-        assert (served.numbers.tolist(), served.state) == (stored.numbers.tolist(), SourceState.OK)
+        assert (served.numbers.tolist(), served.state) == (stored.numbers.tolist(), pb.SOURCE_STATE_OK)
     assert state.wanted == []
 
 
@@ -276,7 +287,7 @@ def test_a_newer_list_of_other_llms_does_not_hide_the_snapshots(
     record.categories[:], record.scores[:] = kept, [0.5] * len(kept)
     state.put(record, group, recent)
     served = read(grouped_snapshot, exact_user, state).novel_categories
-    assert (served.key, served.state, served.generation) == (Key.M3, SourceState.OK, GENERATION)
+    assert (served.key, served.state, served.generation) == (pb.NOVEL_CATEGORY_KEY_M3, pb.SOURCE_STATE_OK, GENERATION)
     assert served.numbers.tolist() == stored.numbers.tolist()
     assert state.wanted == []
 
@@ -291,17 +302,17 @@ def test_of_two_lists_of_other_llms_the_newer_serves_until_there_is_a_current_on
     llms.generation = GENERATION + 1
     later = replace(grouped_snapshot, coevolution=llms)
     stored = read(later, exact_user).novel_categories
-    assert (stored.state, stored.generation) == (SourceState.STALE, GENERATION)
+    assert (stored.state, stored.generation) == (pb.SOURCE_STATE_STALE, GENERATION)
     record = novel_list(grouped_world.world, group, recent, generated_at=NOW)
     kept = int(stored.numbers[-1])
     record.categories[:], record.scores[:] = [kept], [0.5]
     state.put(record, group, recent)
     stale = read(later, exact_user, state).novel_categories
-    assert (stale.numbers.tolist(), stale.state) == ([kept], SourceState.STALE)
+    assert (stale.numbers.tolist(), stale.state) == ([kept], pb.SOURCE_STATE_STALE)
     assert [want.categories for want in state.wanted] == [recent]
     record.generation, record.generated_at = GENERATION + 1, NOW - 90_000
     current = read(later, exact_user, state).novel_categories
-    assert (current.numbers.tolist(), current.state) == ([kept], SourceState.OK)
+    assert (current.numbers.tolist(), current.state) == ([kept], pb.SOURCE_STATE_OK)
     assert len(state.wanted) == 1
 
 
@@ -315,8 +326,8 @@ def test_a_list_of_another_catalogue_or_group_model_is_a_miss(
     record.categories[0] = 999
     state.put(record, group, recent)
     user = read(grouped_snapshot, other_user, state)
-    assert user.novel_categories.key is Key.M1
-    assert user.degraded_reasons == ()
+    assert user.novel_categories.key == pb.NOVEL_CATEGORY_KEY_M1
+    assert user.failures == ()
     assert [want.categories for want in state.wanted] == [recent]
 
 
@@ -326,7 +337,11 @@ def test_a_list_of_an_earlier_generation_serves_is_stale_and_wanted_anew(
     group, recent = grouped_world.group_of(other_user), grouped_world.recent(other_user)
     state.put(novel_list(grouped_world.world, group, recent, generation=GENERATION - 1), group, recent)
     novel = read(grouped_snapshot, other_user, state).novel_categories
-    assert (novel.key, novel.state, novel.generation) == (Key.M3, SourceState.STALE, GENERATION - 1)
+    assert (novel.key, novel.state, novel.generation) == (
+        pb.NOVEL_CATEGORY_KEY_M3,
+        pb.SOURCE_STATE_STALE,
+        GENERATION - 1,
+    )
     assert [want.categories for want in state.wanted] == [recent]
 
 
@@ -336,10 +351,10 @@ def test_a_list_of_llms_tuned_from_scratch_at_the_same_generation_is_stale_too(
     group, recent = grouped_world.group_of(other_user), grouped_world.recent(other_user)
     llms = grouped_snapshot.coevolution
     assert llms is not None
-    for hash_of_llms, expected in ((llms_hash(llms), SourceState.OK), (1, SourceState.STALE)):
+    for hash_of_llms, expected in ((llms_hash(llms), pb.SOURCE_STATE_OK), (1, pb.SOURCE_STATE_STALE)):
         state.put(novel_list(grouped_world.world, group, recent, llms_hash=hash_of_llms), group, recent)
         novel = read(grouped_snapshot, other_user, state).novel_categories
-        assert (novel.key, novel.state) == (Key.M3, expected)
+        assert (novel.key, novel.state) == (pb.NOVEL_CATEGORY_KEY_M3, expected)
     assert [want.categories for want in state.wanted] == [recent]
 
 
@@ -370,8 +385,8 @@ def test_a_bad_nearline_list_is_told_and_the_next_answers(
     getattr(record, field).extend(values)
     state.put(record, group, recent)
     user = read(grouped_snapshot, other_user, state)
-    assert user.novel_categories.key is Key.M1
-    (reason,) = user.degraded_reasons
+    assert user.novel_categories.key == pb.NOVEL_CATEGORY_KEY_M1
+    (reason,) = user.failures
     assert reason.startswith("near-line novel categories: key")
     assert complaint in reason
     # Generating it mends it.
@@ -401,8 +416,8 @@ def test_a_bad_list_of_the_snapshot_is_told_and_the_next_answers(
     changes: dict[bytes, bytes | None] = {novel_category_key(GROUP_MODEL, group, recent): value}
     snapshot = damaged(grouped_world, tmp_path / "copy", layout.NOVEL_CATEGORIES, changes)
     user = read(snapshot, exact_user)
-    assert user.novel_categories.key is Key.M1
-    (reason,) = user.degraded_reasons
+    assert user.novel_categories.key == pb.NOVEL_CATEGORY_KEY_M1
+    (reason,) = user.failures
     assert reason.startswith("novel categories: copy/novel_categories.lmdb: key")
     snapshot.close()
 
@@ -413,13 +428,13 @@ def test_where_no_list_can_be_read_the_source_is_unavailable(
     changes: dict[bytes, bytes | None] = {novel_category_key(GROUP_MODEL, DEFAULT_GROUP, ()): b"\xff"}
     snapshot = damaged(grouped_world, tmp_path / "copy", layout.NOVEL_CATEGORIES, changes)
     novel = read(snapshot, sport_user).novel_categories
-    assert (novel.key, len(novel), novel.state) == (Key.NONE, 0, SourceState.UNAVAILABLE)
+    assert (novel.key, len(novel), novel.state) == (pb.NOVEL_CATEGORY_KEY_NONE, 0, pb.SOURCE_STATE_UNAVAILABLE)
     snapshot.close()
     changes = dict.fromkeys(changes)
     snapshot = damaged(grouped_world, tmp_path / "other", layout.NOVEL_CATEGORIES, changes)
     user = read(snapshot, sport_user)
-    assert (user.novel_categories.key, user.novel_categories.state) == (Key.NONE, SourceState.OK)
-    assert user.degraded_reasons == ()
+    assert (user.novel_categories.key, user.novel_categories.state) == (pb.NOVEL_CATEGORY_KEY_NONE, pb.SOURCE_STATE_OK)
+    assert user.failures == ()
     snapshot.close()
 
 
@@ -429,8 +444,8 @@ def test_a_profile_that_cannot_be_read_costs_only_its_words(
     group = grouped_world.group_of(exact_user)
     snapshot = damaged(grouped_world, tmp_path / "copy", layout.GROUPS, {layout.group_key(group): b"\xff"})
     user = read(snapshot, exact_user)
-    assert (user.novel_categories.key, user.novel_categories.profile) == (Key.M3, "")
-    assert user.degraded_reasons[0].startswith("group profile: copy/groups.lmdb: key")
+    assert (user.novel_categories.key, user.novel_categories.profile) == (pb.NOVEL_CATEGORY_KEY_M3, "")
+    assert user.failures[0].startswith("group profile: copy/groups.lmdb: key")
     snapshot.close()
 
 
@@ -439,8 +454,8 @@ def test_nearline_that_cannot_be_read_is_told_once_for_group_and_lists(
 ) -> None:
     state.down = True
     user = read(grouped_snapshot, other_user, state)
-    assert user.novel_categories.key is Key.M1
-    assert [reason.split(":")[0] for reason in user.degraded_reasons] == [
+    assert user.novel_categories.key == pb.NOVEL_CATEGORY_KEY_M1
+    assert [reason.split(":")[0] for reason in user.failures] == [
         "near-line group",
         "near-line novel categories",
     ]
@@ -451,7 +466,7 @@ def test_a_cold_user_is_of_the_default_group_with_categories_of_their_own(
 ) -> None:
     world = grouped_world.world
     cold = read(grouped_snapshot, world.cold_user_id, state).novel_categories
-    assert (cold.key, cold.group_id, cold.recent) == (Key.DEFAULT, DEFAULT_GROUP, ())
+    assert (cold.key, cold.group_id, cold.recent) == (pb.NOVEL_CATEGORY_KEY_DEFAULT, DEFAULT_GROUP, ())
     assert state.wanted == []
     # The second item lies in the second category, the first in the first.
     events = [
@@ -461,7 +476,7 @@ def test_a_cold_user_is_of_the_default_group_with_categories_of_their_own(
     recent = tuple(world.catalogue.categories[:2])
     state.put(novel_list(world, DEFAULT_GROUP, recent), DEFAULT_GROUP, recent)
     told = read(grouped_snapshot, world.cold_user_id, state, recent_events=tuple(events)).novel_categories
-    assert (told.key, told.recent, told.num_recent) == (Key.M2, recent, 2)
+    assert (told.key, told.recent, told.num_recent) == (pb.NOVEL_CATEGORY_KEY_M2, recent, 2)
     state.clicks = [world.item_ids[int(world.catalogue.category_offsets[5])]]
     read(grouped_snapshot, world.cold_user_id, state)
     assert state.wanted == [WantedList(GROUP_MODEL, DEFAULT_GROUP, (world.catalogue.categories[5],))]
@@ -482,7 +497,7 @@ def test_a_cold_user_gets_a_group_as_soon_as_there_is_enough_feedback(
     assert state.wanted_groups == [("nobody", MIN_CLICKS)]
     state.group = records_pb2.UserGroupRecord(csid=[1, 0], group_id=2, group_model_id=GROUP_MODEL, generated_at=NOW)
     novel = read(grouped_snapshot, "nobody", state).novel_categories
-    assert (novel.group_id, novel.key) == (2, Key.M1)
+    assert (novel.group_id, novel.key) == (2, pb.NOVEL_CATEGORY_KEY_M1)
     assert len(state.wanted_groups) == 1
     # Another host keeps the user's feedback, and assigns the group.
     state.group, state.owner = None, False
@@ -505,9 +520,7 @@ def test_a_nearline_group_serves_only_where_it_fits_and_is_newer(
     assert group_of(exact_user) == own
     assert group_of(exact_user, generated_at=NOW) == 3
     assert group_of(newcomer, group_id=99) == DEFAULT_GROUP
-    assert read(grouped_snapshot, newcomer, state).degraded_reasons == (
-        "near-line group: found 99, expected at most 4",
-    )
+    assert read(grouped_snapshot, newcomer, state).failures == ("near-line group: found 99, expected at most 4",)
 
 
 def test_nothing_is_read_of_a_forgotten_user_and_nothing_asked(
@@ -517,13 +530,13 @@ def test_nothing_is_read_of_a_forgotten_user_and_nothing_asked(
     state.group = records_pb2.UserGroupRecord(group_id=3, group_model_id=GROUP_MODEL, generated_at=NOW)
     event = RecentEvent(grouped_world.world.item_ids[0], pb.EVENT_TYPE_CLICK, NOW, "")
     novel = read(grouped_snapshot, exact_user, state, recent_events=(event,)).novel_categories
-    assert (novel.group_id, novel.key) == (DEFAULT_GROUP, Key.DEFAULT)
+    assert (novel.group_id, novel.key) == (DEFAULT_GROUP, pb.NOVEL_CATEGORY_KEY_DEFAULT)
     assert grouped_world.world.catalogue.categories[0] not in novel.names
     assert state.groups_read == state.wanted == state.wanted_groups == []
 
 
 def test_known_categories_are_no_novel_ones_under_any_policy(grouped_snapshot: Snapshot, other_user: str) -> None:
-    for policy in NoveltyPolicy:
+    for policy in (pb.NOVELTY_POLICY_STRICT, pb.NOVELTY_POLICY_SOFT, pb.NOVELTY_POLICY_OFF):
         user = read(grouped_snapshot, other_user, novelty_policy=policy)
         assert not user.clicked[user.novel_categories.numbers].any()
 
@@ -537,14 +550,14 @@ def test_the_request_says_which_categories_count(
     few = ChannelSettings(novel_categories_used=2)
     assert read(grouped_snapshot, other_user, settings=few).novel_categories.names == names[:2]
     off = ChannelSettings(novel_categories_used=0)
-    assert read(grouped_snapshot, other_user, settings=off).novel_categories.key is Key.UNSPECIFIED
+    assert read(grouped_snapshot, other_user, settings=off).novel_categories.key == pb.NOVEL_CATEGORY_KEY_UNSPECIFIED
 
 
 def test_a_snapshot_without_groups_is_read_as_ever(small_world: SmallWorld, snapshot: Snapshot, state: State) -> None:
     assert (snapshot.group_spec, snapshot.groups, snapshot.coevolution, snapshot.novel_categories) == (None,) * 4
     user = read(snapshot, small_world.user_ids[0], state)
-    assert (user.novel_categories.key, len(user.novel_categories)) == (Key.UNSPECIFIED, 0)
-    assert user.degraded_reasons == ()
+    assert (user.novel_categories.key, len(user.novel_categories)) == (pb.NOVEL_CATEGORY_KEY_UNSPECIFIED, 0)
+    assert user.failures == ()
     assert state.groups_read == state.wanted == state.wanted_groups == []
 
 
@@ -553,7 +566,7 @@ def test_a_snapshot_before_lists_had_a_store_is_read_as_ever(small_world: SmallW
     shutil.copytree(small_world.snapshot_dir, directory)
     shutil.rmtree(directory / layout.NOVEL_CATEGORIES)
     older = open_snapshot(directory, verify=False)
-    assert read(older, small_world.user_ids[0]).degraded_reasons == ()
+    assert read(older, small_world.user_ids[0]).failures == ()
     older.close()
 
 
@@ -593,7 +606,7 @@ def test_the_list_that_serves_is_the_first_that_holds_something(
     ]  # fmt: skip
     novel = read(grouped_snapshot, user_id, state, recent_events=events).novel_categories
     if not has:
-        assert novel.key is Key.NONE
+        assert novel.key == pb.NOVEL_CATEGORY_KEY_NONE
         return
     assert (novel.group_id, len(novel.recent)) == has[0]
     assert set(novel.recent) == set(recent[: has[0][1]])
@@ -607,5 +620,5 @@ def test_alignments_are_told_by_category(grouped_snapshot: Snapshot, other_user:
     asked = np.array([0, *novel.numbers[:2], 12], np.int32)
     expected = [0, *novel.alignments[:2]]
     assert novel.alignments_of(asked)[:3].tolist() == expected
-    nothing = NovelCategories.none(Key.NONE)
+    nothing = NovelCategories.none(pb.NOVEL_CATEGORY_KEY_NONE)
     assert nothing.alignments_of(asked).tolist() == [0, 0, 0, 0]

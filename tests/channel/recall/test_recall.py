@@ -4,14 +4,16 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.channel.deadline import Deadline
@@ -24,13 +26,16 @@ from serendipity.channel.errors import (
     TowerUnavailable,
 )
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.recall import recall as recall_module
-from serendipity.channel.recall.query import RecallQuery, Source, WarningCode
+from serendipity.channel.recall.filters import FILTERS
+from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds, source_name
 from serendipity.channel.recall.recall import STORED_VECTORS, Channel
-from serendipity.channel.recall.recalled import Recalled, SourceState
+from serendipity.channel.recall.scorer import FEATURE_NAMES
+from serendipity.channel.recall.search import CANDIDATE_SOURCES
+from serendipity.channel.recall.sources.interest import InterestSource
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import SnapshotHolder, open_snapshot
-from serendipity.channel.state.state import AvailabilityOverlay, EmptyUserState
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
+from serendipity.channel.state.state import AvailabilityOverlay, UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.channel.tower.tower import UserTower
 from serendipity.features import TowerInputs
@@ -40,7 +45,7 @@ from tests.fixtures.small_world import DAY, NOW, SmallWorld
 
 DEADLINE = 30.0
 
-OTHERS = {Source.COLLABORATIVE: SourceState.OK, Source.GROUP: SourceState.EMPTY}
+OTHERS = {pb.SOURCE_COLLABORATIVE: pb.SOURCE_STATE_OK, pb.SOURCE_GROUP: pb.SOURCE_STATE_EMPTY}
 """How the other sources fare in a snapshot without groups."""
 
 
@@ -57,7 +62,7 @@ class AwayTower:
         pass
 
 
-class State(EmptyUserState):
+class State(UserState):
     """Holds what a test puts there."""
 
     def __init__(self) -> None:
@@ -90,7 +95,7 @@ def state() -> State:
 def a_channel(
     directory: Path,
     tower: UserTower,
-    state: EmptyUserState | None = None,
+    state: UserState | None = None,
     settings: ChannelSettings | None = None,
     now: int = NOW,
 ) -> Iterator[Channel]:
@@ -111,16 +116,25 @@ def query(user_id: str, count: int = 20, **fields: object) -> RecallQuery:
     return RecallQuery(user_id=user_id, count=count, now=NOW, **fields)  # type: ignore[arg-type]
 
 
-async def ask(channel: Channel, asked: RecallQuery) -> Recalled:
-    return await channel.recall(asked, Deadline.after(DEADLINE))
+async def ask(channel: Channel, asked: RecallQuery) -> pb.RecallResponse:
+    return (await channel.recall(asked, Deadline.after(DEADLINE))).response
 
 
-def states(recalled: Recalled) -> dict[Source, SourceState]:
-    return {outcome.source: outcome.state for outcome in recalled.source_outcomes}
+def states(response: pb.RecallResponse) -> dict[pb.Source, pb.SourceState]:
+    return {status.source: status.state for status in response.source_statuses}
 
 
-def codes(recalled: Recalled) -> list[WarningCode]:
-    return [warning.code for warning in recalled.warnings]
+def codes(response: pb.RecallResponse) -> list[pb.WarningCode]:
+    return [warning.code for warning in response.warnings]
+
+
+def removed(response: pb.RecallResponse, name: str) -> int:
+    return next(count.removed for count in response.filter_counts if count.filter == name)
+
+
+def features(response: pb.RecallResponse) -> dict[str, list[float]]:
+    matrix = np.array(response.rank_features.values).reshape(response.rank_features.num_rows, len(FEATURE_NAMES))
+    return dict(zip(FEATURE_NAMES, matrix.T.tolist(), strict=True))
 
 
 @pytest.fixture
@@ -147,62 +161,92 @@ def damaged(small_world: SmallWorld, tmp_path: Path) -> Callable[[str, bytes, by
 async def test_a_user_gets_what_was_planted(small_world: SmallWorld, channel: Channel) -> None:
     names = small_world.contents.catalogue.categories
     for user_id in small_world.user_ids[:20]:
-        recalled = await ask(channel, query(user_id, 5))
+        response = await ask(channel, query(user_id, 5))
         planted = {names[number - 1] for number in small_world.planted[user_id]}
-        assert recalled.categories[recalled.category_indexes[0]] in planted
-        assert states(recalled) == {Source.INTEREST: SourceState.OK, **OTHERS}
-        assert not recalled.degraded
-        assert recalled.warnings == ()
+        assert response.categories[response.category_indexes[0]] in planted
+        assert states(response) == {pb.SOURCE_INTEREST: pb.SOURCE_STATE_OK, **OTHERS}
+        assert not response.degraded
+        assert not response.warnings
 
 
-async def test_an_answer_is_ordered_calibrated_and_complete(small_world: SmallWorld, channel: Channel) -> None:
-    recalled = await ask(channel, query(small_world.user_ids[2], 30))
-    assert len(recalled) == 30
-    assert (np.diff(recalled.scores) <= 0).all()
-    assert ((recalled.scores >= 0) & (recalled.scores <= 1)).all()
-    assert recalled.features.shape == (30, len(recalled.feature_names))
-    assert np.isfinite(recalled.features).all()
-    assert recalled.features[:, recalled.feature_names.index("relevance")].tolist() == recalled.relevance.tolist()
-    assert (recalled.features[:, recalled.feature_names.index("novel")] == 1).all()
-    assert recalled.all_reason_offsets[-1] == len(recalled.all_reason_indexes)
-    assert {reason.source for reason in recalled.reasons} == {Source.INTEREST, Source.COLLABORATIVE}
+async def test_an_answer_is_ordered_calibrated_and_complete(
+    small_world: SmallWorld, snapshot: Snapshot, channel: Channel
+) -> None:
+    response = await ask(channel, query(small_world.user_ids[2], 30))
+    assert len(response.item_ids) == 30
+    assert (np.diff(response.scores) <= 0).all()
+    assert all(0 <= score <= 1 for score in response.scores)
+    assert (list(response.rank_features.names), response.rank_features.num_rows) == (list(FEATURE_NAMES), 30)
+    assert np.isfinite(response.rank_features.values).all()
+    columns = features(response)
+    assert columns["relevance"] == list(response.relevance)
+    assert columns["novel"] == [1.0] * 30
+    assert response.all_reason_offsets[-1] == len(response.all_reason_indexes)
+    assert {reason.source for reason in response.reasons} == {pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE}
     for i in range(30):
-        mine = recalled.all_reason_indexes[recalled.all_reason_offsets[i] : recalled.all_reason_offsets[i + 1]]
-        assert recalled.reason_indexes[i] in mine
-        assert recalled.reasons[recalled.reason_indexes[i]].source == recalled.sources[i]
-    assert sum(outcome.returned for outcome in recalled.source_outcomes) == 30
-    assert [outcome.name for outcome in recalled.filter_outcomes] == [
-        "novelty", "category", "availability", "excluded", "served",
-    ]  # fmt: skip
+        mine = response.all_reason_indexes[response.all_reason_offsets[i] : response.all_reason_offsets[i + 1]]
+        assert response.reason_indexes[i] in mine
+        assert response.reasons[response.reason_indexes[i]].source == response.sources[i]
+    assert sum(status.returned for status in response.source_statuses) == 30
+    assert [count.filter for count in response.filter_counts] == list(FILTERS)
     # The search is restricted already: these filters only prove it.
-    assert [outcome.removed for outcome in recalled.filter_outcomes[:3]] == [0, 0, 0]
-    assert recalled.times.total >= recalled.times.sources > 0
+    assert [count.removed for count in response.filter_counts[:3]] == [0, 0, 0]
+    assert response.timings.total.ToNanoseconds() >= response.timings.sources.ToNanoseconds() > 0
+    # A score is the probability of its source's raw score.
+    for score, source, raw in zip(response.scores, response.sources, response.relevance, strict=True):
+        calibrated = snapshot.calibration.probabilities(source, False, np.array([raw], np.float32))
+        assert score == pytest.approx(float(calibrated[0]))
 
 
 async def test_the_same_query_gets_the_same_answer(small_world: SmallWorld, channel: Channel) -> None:
     first, second = [await ask(channel, query(small_world.user_ids[4], 50)) for _ in range(2)]
     assert first.item_ids == second.item_ids
-    assert first.scores.tolist() == second.scores.tolist()
+    assert first.scores == second.scores
     assert first.recall_id != second.recall_id
 
 
 async def test_a_batch_answers_as_each_query_alone(small_world: SmallWorld, channel: Channel) -> None:
-    queries = [query(user_id, 10) for user_id in [*small_world.user_ids[:10], "nobody"]]
+    users = [*small_world.user_ids[:10], "nobody"]
+    queries = [query(user_id, 3 * i + 1) for i, user_id in enumerate(users)]
+    # Whatever the queries ask for, and however many interests their users have.
+    queries += [
+        query(users[0], 10, novelty_policy=pb.NOVELTY_POLICY_OFF, explain=True),
+        query(users[1], 10, source_bounds={pb.SOURCE_INTEREST: SourceBounds(0, 0)}),
+        query(users[2], 10, allow_categories=("no such category",)),
+    ]
     together = await channel.recall_batch(queries, Deadline.after(DEADLINE))
+    assert len({answer.response.recall_id for answer in together}) == len(queries)
     for asked, answer in zip(queries, together, strict=True):
-        alone = await ask(channel, asked)
-        assert answer.item_ids == alone.item_ids
-        np.testing.assert_allclose(answer.scores, alone.scores, rtol=1e-5)
+        alone = await channel.recall(asked, Deadline.after(DEADLINE))
+        assert answer.user.query == alone.user.query == asked
+        assert answer.response.item_ids == alone.response.item_ids
+        for name in ("scores", "relevance", "unexpectedness"):
+            np.testing.assert_allclose(getattr(answer.response, name), getattr(alone.response, name), rtol=1e-4)
+        for name in ("sources", "categories", "category_indexes", "source_statuses", "filter_counts", "warnings"):
+            assert without_times(getattr(answer.response, name)) == without_times(getattr(alone.response, name))
+        assert [reason.text for reason in answer.response.reasons] == [reason.text for reason in alone.response.reasons]
+        assert answer.response.all_reason_indexes == alone.response.all_reason_indexes
+        assert answer.response.titles == alone.response.titles
     assert await channel.recall_batch([], Deadline.after(DEADLINE)) == []
 
 
+def without_times(columns: Iterable[object]) -> list[object]:
+    found = []
+    for value in columns:
+        if isinstance(value, pb.SourceStatus):
+            value = pb.SourceStatus.FromString(value.SerializeToString())
+            value.ClearField("elapsed")
+        found.append(value)
+    return found
+
+
 async def test_an_unknown_user_gets_a_cold_start(channel: Channel) -> None:
-    recalled = await ask(channel, query("nobody", 10))
-    assert codes(recalled) == [WarningCode.COLD_USER]
-    assert len(recalled) == 10
-    assert not recalled.degraded
-    assert set(recalled.unexpectedness.tolist()) == {1.0}
-    interest_texts = [reason.text for reason in recalled.reasons if reason.source is Source.INTEREST]
+    response = await ask(channel, query("nobody", 10))
+    assert codes(response) == [pb.WARNING_CODE_COLD_USER]
+    assert len(response.item_ids) == 10
+    assert not response.degraded
+    assert set(response.unexpectedness) == {1.0}
+    interest_texts = [reason.text for reason in response.reasons if reason.source == pb.SOURCE_INTEREST]
     assert all(text.startswith("Many people") for text in interest_texts)
 
 
@@ -213,11 +257,11 @@ async def test_an_unknown_user_gets_a_cold_start(channel: Channel) -> None:
 )
 async def test_stored_vectors_stand_in_for_a_tower_that_is_away(small_world: SmallWorld, error: Exception) -> None:
     with a_channel(small_world.snapshot_dir, AwayTower(error)) as channel:
-        recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert len(recalled) == 10
-    assert recalled.degraded_reasons == (f"user tower: {error}",)
-    assert recalled.versions.user_tower == STORED_VECTORS
-    assert states(recalled) == {Source.INTEREST: SourceState.OK, **OTHERS}
+        response = await ask(channel, query(small_world.user_ids[0], 10))
+    assert len(response.item_ids) == 10
+    assert list(response.degraded_reasons) == [f"user tower: {error}"]
+    assert response.versions.user_tower == STORED_VECTORS
+    assert states(response) == {pb.SOURCE_INTEREST: pb.SOURCE_STATE_OK, **OTHERS}
 
 
 async def test_a_tower_of_other_dimensions_is_not_believed(small_world: SmallWorld) -> None:
@@ -226,9 +270,9 @@ async def test_a_tower_of_other_dimensions_is_not_believed(small_world: SmallWor
             return np.ones((len(inputs), 1 + inputs.interests.shape[1], 99), np.float32)
 
     with a_channel(small_world.snapshot_dir, Wider(TowerUnavailable(""))) as channel:
-        recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert len(recalled) == 10
-    assert "found 99 dimensions, expected 16" in recalled.degraded_reasons[0]
+        response = await ask(channel, query(small_world.user_ids[0], 10))
+    assert len(response.item_ids) == 10
+    assert "found 99 dimensions, expected 16" in response.degraded_reasons[0]
 
 
 async def test_a_hanging_tower_leaves_time_for_the_search(small_world: SmallWorld) -> None:
@@ -244,9 +288,9 @@ async def test_a_hanging_tower_leaves_time_for_the_search(small_world: SmallWorl
     with a_channel(small_world.snapshot_dir, Hanging(TowerTimeout(""))) as channel:
         start = time.monotonic()
         deadline = Deadline.after(DEADLINE)
-        recalled = await channel.recall(query(small_world.user_ids[0], 10), deadline)
-    assert len(recalled) == 10
-    assert recalled.degraded
+        response = (await channel.recall(query(small_world.user_ids[0], 10), deadline)).response
+    assert len(response.item_ids) == 10
+    assert response.degraded
     ((budget, asked),) = given
     # 60 % of what was left at one moment, counted from the next: both lie between `start` and `asked`.
     assert 0.6 * deadline.at + 0.4 * start <= budget.at <= 0.6 * deadline.at + asked - 0.6 * start
@@ -257,10 +301,10 @@ async def test_without_tower_and_stored_vector_the_answer_is_empty_and_says_so(
 ) -> None:
     directory = damaged(layout.USERS, layout.DEFAULT_USER, None)
     with a_channel(directory, AwayTower(TowerUnavailable("refused"))) as channel:
-        recalled = await ask(channel, query("nobody", 10))
-    assert len(recalled) == 0
-    assert set(states(recalled).values()) == {SourceState.UNAVAILABLE}
-    assert recalled.degraded
+        response = await ask(channel, query("nobody", 10))
+    assert len(response.item_ids) == 0
+    assert set(states(response).values()) == {pb.SOURCE_STATE_UNAVAILABLE}
+    assert response.degraded
 
 
 async def test_a_corrupt_user_record_is_a_degraded_cold_start(
@@ -268,9 +312,9 @@ async def test_a_corrupt_user_record_is_a_degraded_cold_start(
 ) -> None:
     user_id = small_world.user_ids[0]
     with a_channel(damaged(layout.USERS, layout.user_key(user_id), b"\xff\xff"), local_tower) as channel:
-        recalled = await ask(channel, query(user_id, 10))
-    assert len(recalled) == 10
-    (reason,) = recalled.degraded_reasons
+        response = await ask(channel, query(user_id, 10))
+    assert len(response.item_ids) == 10
+    (reason,) = response.degraded_reasons
     assert "are no UserRecord" in reason
     assert reason.endswith("novelty is judged without it")
     # The file by its snapshot, not by where this machine keeps it.
@@ -281,13 +325,13 @@ async def test_a_corrupt_user_record_is_a_degraded_cold_start(
 @pytest.mark.parametrize(
     ("record", "state", "degraded"),
     [
-        (None, SourceState.EMPTY, False),
-        (b"\xff\xff", SourceState.UNAVAILABLE, True),
+        (None, pb.SOURCE_STATE_EMPTY, False),
+        (b"\xff\xff", pb.SOURCE_STATE_UNAVAILABLE, True),
         (
             records_pb2.InterestsRecord(
                 node_ids=[0], weights=[1], generated_at=NOW, expires_at=NOW + 1
             ).SerializeToString(),
-            SourceState.EMPTY,
+            pb.SOURCE_STATE_EMPTY,
             True,
         ),
     ],
@@ -298,28 +342,29 @@ async def test_interests_that_cannot_be_used_leave_the_other_source(
     local_tower: LocalTower,
     damaged: Callable[[str, bytes, bytes | None], Path],
     record: bytes | None,
-    state: SourceState,
+    state: pb.SourceState,
     degraded: bool,
 ) -> None:
     user_id = small_world.user_ids[0]
     with a_channel(damaged(layout.INTERESTS, layout.user_key(user_id), record), local_tower) as channel:
-        recalled = await ask(channel, query(user_id, 10))
-    assert states(recalled) == {Source.INTEREST: state, **OTHERS}
-    assert len(recalled) == 10
-    assert recalled.degraded is degraded
+        response = await ask(channel, query(user_id, 10))
+    assert states(response) == {pb.SOURCE_INTEREST: state, **OTHERS}
+    assert len(response.item_ids) == 10
+    assert response.degraded is degraded
 
 
 @pytest.mark.parametrize(
-    ("days", "state"), [(5, SourceState.OK), (7, SourceState.STALE), (28, SourceState.STALE), (30, SourceState.EMPTY)]
+    ("days", "state"),
+    [(5, pb.SOURCE_STATE_OK), (7, pb.SOURCE_STATE_STALE), (28, pb.SOURCE_STATE_STALE), (30, pb.SOURCE_STATE_EMPTY)],
 )
 async def test_interests_turn_stale_and_then_too_old(
-    small_world: SmallWorld, local_tower: LocalTower, days: int, state: SourceState
+    small_world: SmallWorld, local_tower: LocalTower, days: int, state: pb.SourceState
 ) -> None:
     with a_channel(small_world.snapshot_dir, local_tower) as channel:
         asked = RecallQuery(user_id=small_world.user_ids[0], count=10, now=NOW + days * DAY)
-        recalled = await ask(channel, asked)
-    assert states(recalled)[Source.INTEREST] is state
-    assert not recalled.degraded
+        response = await ask(channel, asked)
+    assert states(response)[pb.SOURCE_INTEREST] == state
+    assert not response.degraded
 
 
 async def test_corrupt_paths_cost_only_their_sentences(
@@ -327,74 +372,158 @@ async def test_corrupt_paths_cost_only_their_sentences(
 ) -> None:
     user_id = small_world.user_ids[0]
     with a_channel(damaged(layout.INTEREST_PATHS, layout.user_key(user_id), b"\x0a\xff"), local_tower) as channel:
-        recalled = await ask(channel, query(user_id, 10))
-    assert len(recalled) == 10
-    assert recalled.degraded
-    texts = {reason.text for reason in recalled.reasons if reason.source is Source.INTEREST}
+        response = await ask(channel, query(user_id, 10))
+    assert len(response.item_ids) == 10
+    assert response.degraded
+    texts = {reason.text for reason in response.reasons if reason.source == pb.SOURCE_INTEREST}
     assert all(text.startswith("You may be curious about ") for text in texts)
 
 
+@pytest.mark.parametrize("part", ["propose", "score"])
+@pytest.mark.parametrize("broken_source", [pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE])
 async def test_a_source_that_breaks_does_not_break_the_others(
-    small_world: SmallWorld, channel: Channel, monkeypatch: pytest.MonkeyPatch
+    small_world: SmallWorld,
+    channel: Channel,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    broken_source: pb.Source,
 ) -> None:
     def broken(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(recall_module.SOURCES[0], "find", broken)
-    recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert states(recalled) == {Source.INTEREST: SourceState.UNAVAILABLE, **OTHERS}
-    assert recalled.degraded_reasons == ("interest: failed (MemoryError); the logs say why",)
-    assert len(recalled) == 10
-
-
-async def test_no_thread_is_asked_where_there_is_nothing_to_search_by(
-    small_world: SmallWorld, channel: Channel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Callable[[], object]] = []
-    submit = channel._threads.submit
-
-    def count(work: Callable[[], object]) -> object:
-        asked.append(work)
-        return submit(work)
-
-    monkeypatch.setattr(channel._threads, "submit", count)
-    # The small world has no lists of novel categories: interests and U2I alone search.
-    assert states(await ask(channel, query(small_world.user_ids[0], 10))) == {
-        Source.INTEREST: SourceState.OK,
+    number = [source.source for source in CANDIDATE_SOURCES].index(broken_source)
+    monkeypatch.setattr(CANDIDATE_SOURCES[number], part, broken)
+    response = await ask(channel, query(small_world.user_ids[0], 10))
+    assert states(response) == {
+        pb.SOURCE_INTEREST: pb.SOURCE_STATE_OK,
         **OTHERS,
+        broken_source: pb.SOURCE_STATE_UNAVAILABLE,
     }
-    assert len(asked) == 2
+    assert list(response.degraded_reasons) == [f"{source_name(broken_source)}: failed (MemoryError); the logs say why"]
+    assert len(response.item_ids) == 10
+    assert broken_source not in response.sources
 
 
-async def test_a_source_that_hangs_times_out_and_holds_its_snapshot(
+async def test_a_search_that_hangs_times_out_and_holds_its_snapshot(
     small_world: SmallWorld, local_tower: LocalTower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, finished = threading.Event(), threading.Event()
-    find = recall_module.SOURCES[0].find
+    propose = CANDIDATE_SOURCES[0].propose
 
     def slow(*arguments: object) -> object:
         release.wait(60)
         try:
-            return find(*arguments)  # type: ignore[arg-type]
+            return propose(*arguments)  # type: ignore[arg-type]
         finally:
             finished.set()
 
-    monkeypatch.setattr(recall_module.SOURCES[0], "find", slow)
+    monkeypatch.setattr(CANDIDATE_SOURCES[0], "propose", slow)
     opened = open_snapshot(small_world.snapshot_dir)
     holder = SnapshotHolder(opened)
-    # Of half a minute the search may take three seconds: the tower has time, and so has the source that does not hang.
-    channel = Channel(holder, local_tower, settings=ChannelSettings(sources_share=0.1), clock=lambda: NOW)
-    recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert states(recalled) == {Source.INTEREST: SourceState.TIMEOUT, **OTHERS}
-    assert recalled.degraded_reasons == ("interest: did not answer before the deadline",)
+    # Of half a minute the search may take a third of a second: the tower has time.
+    channel = Channel(holder, local_tower, settings=ChannelSettings(sources_share=0.01), clock=lambda: NOW)
+    response = await ask(channel, query(small_world.user_ids[0], 10))
+    # One thread searches for all sources.
+    assert set(states(response).values()) == {pb.SOURCE_STATE_TIMEOUT}
+    assert list(response.degraded_reasons) == [
+        f"{source_name(source)}: did not answer before the deadline" for source in SOURCES
+    ]
+    assert not response.item_ids
+    assert response.timings.total.ToNanoseconds() > 0
     holder.close()
     # The thread still searches: the snapshot stays open until it is done.
     assert len(opened.users) > 0
     release.set()
-    channel._threads.shutdown(wait=True)
+    channel._thread.shutdown(wait=True)
     assert finished.is_set()
     with pytest.raises(Exception, match="is closed"):
         len(opened.users)
+
+
+async def test_a_search_that_hung_and_went_on_is_over_for_the_requests_after_it(
+    small_world: SmallWorld, local_tower: LocalTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    propose = CANDIDATE_SOURCES[0].propose
+    hanging = 1
+
+    def slow(*arguments: object) -> object:
+        nonlocal hanging
+        if hanging:
+            hanging -= 1
+            release.wait(60)
+        return propose(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CANDIDATE_SOURCES[0], "propose", slow)
+    opened = open_snapshot(small_world.snapshot_dir)
+    holder = SnapshotHolder(opened)
+    hasty = ChannelSettings(sources_share=0.01)
+    channel = Channel(holder, local_tower, settings=hasty, clock=lambda: NOW)
+    asked = query(small_world.user_ids[0], 10)
+    # Whoever waits behind it times out, too, and lets the snapshot go.
+    for response in [await ask(channel, asked) for _ in range(2)]:
+        assert set(states(response).values()) == {pb.SOURCE_STATE_TIMEOUT}
+    release.set()
+    answer = await channel.recall(asked, Deadline.after(50 * DEADLINE))
+    assert len(answer.response.item_ids) == 10
+    assert not answer.response.degraded
+    holder.close()
+    channel._thread.shutdown(wait=True)
+    with pytest.raises(Exception, match="is closed"):
+        len(opened.users)
+
+
+async def test_a_batch_that_hangs_while_reading_is_too_late(
+    small_world: SmallWorld, local_tower: LocalTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    class Slow(UserState):
+        def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
+            release.wait(60)
+            return None
+
+    with a_channel(small_world.snapshot_dir, local_tower, Slow()) as channel:
+        queries = [query(user_id, 10) for user_id in small_world.user_ids[:20]]
+        with pytest.raises(DeadlinePassed, match="reading the records of 20 users took too long"):
+            await channel.recall_batch(queries, Deadline.after(0.3))
+        release.set()
+
+
+async def test_what_was_answered_in_time_is_kept_and_the_rest_says_it_was_too_late(
+    small_world: SmallWorld, local_tower: LocalTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    searches = []
+    propose = InterestSource.propose
+
+    def hang_at_the_fourth(self: InterestSource, *arguments: Any) -> NDArray[np.int64]:
+        searches.append(arguments)
+        if len(searches) == 4:
+            release.wait(60)
+        return propose(self, *arguments)
+
+    monkeypatch.setattr(InterestSource, "propose", hang_at_the_fourth)
+    with a_channel(small_world.snapshot_dir, local_tower) as channel:
+        queries = [query(user_id, 10) for user_id in small_world.user_ids[:6]]
+        answers = await channel.recall_batch(queries, Deadline.after(2.0))
+        release.set()
+    assert [len(answer.response.item_ids) for answer in answers] == [10, 10, 10, 0, 0, 0]
+    assert [answer.user.query.user_id for answer in answers] == small_world.user_ids[:6]
+    for answer in answers[3:]:
+        assert set(states(answer.response).values()) == {pb.SOURCE_STATE_TIMEOUT}
+
+
+async def test_users_of_a_large_batch_are_read_though_the_search_thread_is_busy(
+    small_world: SmallWorld, local_tower: LocalTower
+) -> None:
+    release = threading.Event()
+    with a_channel(small_world.snapshot_dir, local_tower) as channel:
+        channel._thread.submit(release.wait, 60)
+        queries = [query(user_id, 10) for user_id in small_world.user_ids[:20]]
+        answers = await channel.recall_batch(queries, Deadline.after(1.0))
+        release.set()
+    assert [answer.response.degraded for answer in answers] == [True] * 20
 
 
 async def test_no_time_and_no_snapshot_are_the_only_failures(
@@ -417,11 +546,12 @@ async def test_all_categories_clicked_is_an_empty_answer(
             pb.FeedbackEvent(item_id=small_world.item_ids[row], time=Timestamp(seconds=NOW)) for row in offsets[:-1]
         ]
     )
-    recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert len(recalled) == 0
-    assert set(states(recalled).values()) == {SourceState.EMPTY}
-    assert not recalled.degraded
-    assert recalled.features.shape == (0, len(recalled.feature_names))
+    response = await ask(channel, query(small_world.user_ids[0], 10))
+    assert len(response.item_ids) == 0
+    assert set(states(response).values()) == {pb.SOURCE_STATE_EMPTY}
+    assert not response.degraded
+    assert (response.rank_features.num_rows, len(response.rank_features.values)) == (0, 0)
+    assert list(response.all_reason_offsets) == [0]
 
 
 async def test_an_allow_list_without_novel_categories_is_an_empty_answer(
@@ -429,9 +559,9 @@ async def test_an_allow_list_without_novel_categories_is_an_empty_answer(
 ) -> None:
     clicked = small_world.contents.users["user-00"].click_categories[0]
     name = small_world.contents.catalogue.categories[clicked - 1]
-    recalled = await ask(channel, query("user-00", 10, allow_categories=(name,)))
-    assert len(recalled) == 0
-    assert set(states(recalled).values()) == {SourceState.EMPTY}
+    response = await ask(channel, query("user-00", 10, allow_categories=(name,)))
+    assert len(response.item_ids) == 0
+    assert set(states(response).values()) == {pb.SOURCE_STATE_EMPTY}
 
 
 async def test_a_thousand_wanted_and_three_left_gives_three(
@@ -440,8 +570,8 @@ async def test_a_thousand_wanted_and_three_left_gives_three(
     catalogue = small_world.contents.catalogue
     keep = [i for i, up in enumerate(catalogue.available) if up and catalogue.item_categories[i]][:3]
     state.overlay = AvailabilityOverlay(1, {item_id: row in keep for row, item_id in enumerate(catalogue.item_ids)})
-    recalled = await ask(channel, query("nobody", 1_000))
-    assert sorted(recalled.item_ids) == sorted(catalogue.item_ids[row] for row in keep)
+    response = await ask(channel, query("nobody", 1_000))
+    assert sorted(response.item_ids) == sorted(catalogue.item_ids[row] for row in keep)
 
 
 async def test_excluded_and_sold_out_items_are_not_returned_but_replaced(
@@ -450,9 +580,9 @@ async def test_excluded_and_sold_out_items_are_not_returned_but_replaced(
     user_id = small_world.user_ids[0]
     first = await ask(channel, query(user_id, 10))
     second = await ask(channel, query(user_id, 10, exclude_item_ids=first.item_ids))
-    assert len(second) == 10
+    assert len(second.item_ids) == 10
     assert not set(first.item_ids) & set(second.item_ids)
-    assert next(o.removed for o in second.filter_outcomes if o.name == "excluded") >= 10
+    assert removed(second, "excluded") >= 10
     state.overlay = AvailabilityOverlay(1, dict.fromkeys(first.item_ids, False))
     third = await ask(channel, query(user_id, 10))
     assert third.item_ids == second.item_ids
@@ -472,24 +602,24 @@ async def test_items_shown_lately_are_not_shown_again(small_world: SmallWorld, c
     second = await ask(channel, query(user_id, 10))
     assert not set(shown) & set(second.item_ids)
     assert long_ago[0] in second.item_ids
-    assert next(o.removed for o in second.filter_outcomes if o.name == "served") == 5
+    assert removed(second, "served") == 5
 
 
 async def test_state_that_cannot_be_read_degrades_the_answer(
     small_world: SmallWorld, channel: Channel, state: State
 ) -> None:
     state.down = True
-    recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert len(recalled) == 10
-    assert [reason.split(":")[0] for reason in recalled.degraded_reasons] == ["feedback", "availability"]
+    response = await ask(channel, query(small_world.user_ids[0], 10))
+    assert len(response.item_ids) == 10
+    assert [reason.split(":")[0] for reason in response.degraded_reasons] == ["feedback", "availability"]
 
 
 async def test_a_host_that_does_not_own_the_user_says_so(
     small_world: SmallWorld, channel: Channel, state: State
 ) -> None:
     state.owner = False
-    recalled = await ask(channel, query(small_world.user_ids[0], 10))
-    assert codes(recalled) == [WarningCode.NOT_OWNER]
+    response = await ask(channel, query(small_world.user_ids[0], 10))
+    assert codes(response) == [pb.WARNING_CODE_NOT_OWNER]
 
 
 async def test_a_swap_between_requests_changes_the_version(
@@ -508,7 +638,7 @@ async def test_a_swap_between_requests_changes_the_version(
     during = await running
     after = await ask(channel, query(small_world.user_ids[0], 10))
     assert (before.versions.snapshot, after.versions.snapshot) == (small_world.version, "other")
-    assert all(len(answer) == 10 and not answer.degraded for answer in during)
+    assert all(len(answer.item_ids) == 10 and not answer.degraded for answer in during)
     assert before.item_ids == after.item_ids
     channel.close()
     holder.close()
@@ -532,10 +662,10 @@ def test_deadlines_come_from_the_caller_within_bounds(local_tower: LocalTower) -
 
 
 @pytest.mark.parametrize(
-    ("name", "source"), [("SOURCE_INTEREST", Source.INTEREST), ("SOURCE_COLLABORATIVE", Source.COLLABORATIVE)]
+    ("name", "source"), [("SOURCE_INTEREST", pb.SOURCE_INTEREST), ("SOURCE_COLLABORATIVE", pb.SOURCE_COLLABORATIVE)]
 )
 def test_quotas_bound_the_sources(
-    small_world: SmallWorld, local_channel: LocalChannel, name: str, source: Source
+    small_world: SmallWorld, local_channel: LocalChannel, name: str, source: pb.Source
 ) -> None:
     request = pb.RecallRequest(user_id=small_world.user_ids[0], count=20)
     request.source_quotas.add(source=pb.Source.Value(name), max_count=0)

@@ -1,134 +1,158 @@
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 
-from serendipity.channel.recall.candidates import NO_INTEREST, Candidates
 from serendipity.channel.recall.novel_categories import NovelCategories
-from serendipity.channel.recall.query import Source
-from serendipity.channel.recall.recalled import NovelCategoryKey, SourceState
-from serendipity.channel.recall.scorer import FEATURE_NAMES, Scored, rank_features, score
-from serendipity.channel.snapshot.calibration import Calibration, Knots
+from serendipity.channel.recall.pool import Pool
+from serendipity.channel.recall.query import SOURCES
+from serendipity.channel.recall.scorer import FEATURE_NAMES, NOT_FOUND, Scored, rank_features, score
+from serendipity.channel.recall.sources import NO_INTEREST, Finds
+from serendipity.v1 import channel_pb2 as pb
 
-I2I, U2I, GROUP = Source.INTEREST, Source.COLLABORATIVE, Source.GROUP
+I2I, U2I, GROUP = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE, pb.SOURCE_GROUP
 
-NO_LIST = NovelCategories.none(NovelCategoryKey.NONE)
+NO_LIST = NovelCategories.none(pb.NOVEL_CATEGORY_KEY_NONE)
 
-
-def knots(raw: list[float], probability: list[float]) -> Knots:
-    return Knots(np.array(raw), np.array(probability))
-
-
-CALIBRATION = Calibration(
-    "test",
-    {
-        (I2I, False): knots([0, 1], [0.0, 0.5]),
-        (U2I, False): knots([0, 10], [0.0, 1.0]),
-        (U2I, True): knots([0, 10], [0.0, 0.1]),
-    },
-)
+Find = tuple[float, float, int]
+"""Raw score, probability, interest."""
 
 
-def candidates(*finds: tuple[int, Source, float, int]) -> Candidates:
-    rows, sources, raw, interests = zip(*finds, strict=True) if finds else ((), (), (), ())
-    return Candidates(
-        np.array(rows, np.int64), np.array(sources, np.int8), np.array(raw, np.float32), np.array(interests, np.int16)
+def pool(
+    rows: Sequence[int],
+    categories: Sequence[int] | None = None,
+    novel: Sequence[bool] | None = None,
+    grounded: Sequence[Sequence[bool]] | None = None,
+) -> Pool:
+    m = len(rows)
+    return Pool(
+        rows=np.array(rows, np.int64),
+        scores=np.zeros((m, 1), np.float32),
+        grounded=np.zeros((m, 0), np.bool_) if grounded is None else np.array(grounded, np.bool_),
+        categories=np.ones(m, np.int32) if categories is None else np.array(categories, np.int32),
+        novel=np.ones(m, np.bool_) if novel is None else np.array(novel, np.bool_),
     )
 
 
-def scored(found: Candidates, novel: list[bool] | None = None, **options: object) -> Scored:
-    return score(
-        found,
-        np.ones(len(found), np.int32),
-        np.array(novel if novel is not None else [True] * len(found)),
-        np.arange(100, dtype=np.int32)[::-1],
-        CALIBRATION,
-        **{"fallback": False, "interest_factors": np.ones(16, np.float32), **options},  # type: ignore[arg-type]
+def finds(of: Pool, found: Mapping[int, Find]) -> Finds:
+    """Finds of a source by row."""
+    columns = [found.get(row, (9.0, 9.0, 9)) for row in of.rows.tolist()]
+    return Finds(
+        found=np.array([row in found for row in of.rows.tolist()], np.bool_),
+        # Where nothing is found there is rubbish, which nobody may look at.
+        raw=np.array([raw for raw, _, _ in columns], np.float32),
+        probabilities=np.array([probability for _, probability, _ in columns], np.float32),
+        interests=np.array([interest for _, _, interest in columns], np.int16),
     )
+
+
+def scored(
+    of: Pool, found: Mapping[pb.Source, Mapping[int, Find]], wanted: int = 100, known_weight: float = 1.0
+) -> Scored:
+    return score(of, {source: finds(of, each) for source, each in found.items()}, wanted, known_weight)
+
+
+def alone(raw: float, probability: float) -> Find:
+    """A find that no interest led to."""
+    return raw, probability, NO_INTEREST
 
 
 def test_an_item_of_several_sources_takes_the_highest_score() -> None:
     result = scored(
-        candidates((7, I2I, 0.4, 0), (7, U2I, 5.0, NO_INTEREST), (8, I2I, 1.0, 1), (8, U2I, 1.0, NO_INTEREST))
+        pool([7, 8]),
+        {I2I: {7: (0.4, 0.2, 0), 8: (1.0, 0.5, 1)}, U2I: {7: alone(5.0, 0.5), 8: alone(1.0, 0.1)}},
     )
-    assert result.rows.tolist() == [8, 7]
+    assert result.rows.tolist() == [7, 8]
     assert result.scores.tolist() == [0.5, 0.5]
-    assert result.sources.tolist() == [I2I, U2I]
-    assert result.raw.tolist() == [1.0, 5.0]
-    assert result.interests.tolist() == [1, NO_INTEREST]
+    assert result.sources.tolist() == [U2I, I2I]
+    assert result.raw.tolist() == [5.0, 1.0]
+    # What leads the interest source to an item is told whichever source it is returned for.
+    assert result.interests.tolist() == [0, 1]
 
 
-def test_of_several_interests_the_nearest_counts() -> None:
-    result = scored(candidates((7, I2I, 0.2, 0), (7, I2I, 0.9, 3), (7, I2I, 0.5, 1)))
-    assert (result.rows.tolist(), result.interests.tolist()) == ([7], [3])
-    assert result.source_ranks.tolist() == [[0, -1, -1]]
-
-
-def test_ties_go_to_the_better_rank_then_to_the_smaller_id() -> None:
-    # Above the last knot all scores are equal; ids are ordered against rows here.
-    result = scored(candidates((1, I2I, 3.0, 0), (2, I2I, 2.0, 0), (3, I2I, 9.0, 0)))
+def test_ties_go_to_the_better_rank_then_to_the_earlier_row() -> None:
+    # Above the last knot all probabilities are equal.
+    result = scored(pool([1, 2, 3]), {I2I: {1: (3.0, 0.5, 0), 2: (2.0, 0.5, 0), 3: (9.0, 0.5, 0)}})
     assert len(set(result.scores.tolist())) == 1
     assert result.rows.tolist() == [3, 1, 2]
-    result = scored(candidates((1, I2I, 1.0, 0), (2, U2I, 5.0, NO_INTEREST)))
-    assert result.rows.tolist() == [2, 1]
+    # Each is the best of its source.
+    result = scored(pool([1, 2]), {I2I: {2: (1.0, 0.5, 0)}, U2I: {1: alone(5.0, 0.5)}})
+    assert result.rows.tolist() == [1, 2]
+    # Nothing tells them apart but their rows.
+    result = scored(pool([3, 5, 8]), {U2I: {row: alone(1.0, 0.5) for row in (3, 5, 8)}})
+    assert result.rows.tolist() == [3, 5, 8]
+    assert result.source_ranks[:, 1].tolist() == [0, 1, 2]
+
+
+def test_of_sources_that_score_an_item_alike_the_one_that_ranks_it_better_has_it_then_the_first() -> None:
+    result = scored(
+        pool([1, 2]),
+        {I2I: {1: (1.0, 0.5, 0), 2: (2.0, 0.6, 0)}, U2I: {1: alone(3.0, 0.5)}, GROUP: {1: alone(4.0, 0.5)}},
+    )
+    assert dict(zip(result.rows.tolist(), result.sources.tolist(), strict=True)) == {1: U2I, 2: I2I}
+    # A source that gives probability 0 found the item all the same, and one that did not find it has none.
+    result = scored(pool([1]), {GROUP: {1: alone(1.0, 0.0)}, U2I: {}})
+    assert (result.rows.tolist(), result.sources.tolist(), result.scores.tolist()) == ([1], [GROUP], [0.0])
+
+
+def test_only_the_best_of_each_source_count() -> None:
+    of = pool(range(6))
+    result = scored(
+        of,
+        {
+            I2I: {row: (float(row), row / 10, 0) for row in range(6)},
+            # What ties in probability is told apart by the raw score.
+            U2I: {row: alone(float(-row), 0.05) for row in range(4)},
+        },
+        wanted=2,
+    )
+    assert result.rows.tolist() == [5, 4, 0, 1]
+    assert result.sources.tolist() == [I2I, I2I, U2I, U2I]
+    assert result.source_ranks.tolist() == [[0, -1, -1], [1, -1, -1], [-1, 0, -1], [-1, 1, -1]]
+    assert result.interests.tolist() == [0, 0, NO_INTEREST, NO_INTEREST]
+    assert result.source_scores[result.source_ranks == NOT_FOUND].tolist() == [0.0] * 8
+
+
+def test_what_no_source_found_is_not_returned() -> None:
+    result = scored(pool([1, 2, 3]), {U2I: {2: alone(1.0, 0.5)}})
+    assert result.rows.tolist() == [2]
+    assert len(scored(pool([1, 2, 3]), {})) == 0
 
 
 def test_soft_novelty_weighs_what_is_known() -> None:
-    found = candidates((1, I2I, 1.0, 0), (2, I2I, 0.8, 0))
-    result = scored(found, novel=[False, True], known_weight=0.5)
+    of = pool([1, 2], novel=[False, True])
+    result = scored(of, {I2I: {1: (1.0, 0.5, 0), 2: (0.8, 0.4, 0)}}, known_weight=0.5)
     assert result.rows.tolist() == [2, 1]
     assert result.scores.tolist() == pytest.approx([0.4, 0.25])
     assert result.novel.tolist() == [True, False]
 
 
-def test_stored_vectors_have_a_calibrator_of_their_own() -> None:
-    found = candidates((1, U2I, 10.0, NO_INTEREST))
-    assert scored(found).scores.tolist() == [1.0]
-    assert scored(found, fallback=True).scores.tolist() == pytest.approx([0.1])
-    # A source without one for stored vectors takes the tower's.
-    assert scored(candidates((1, I2I, 1.0, 0)), fallback=True).scores.tolist() == [0.5]
-
-
-def test_without_calibrators_scores_are_read_as_log_odds() -> None:
-    raw = np.array([-1e30, -2.0, 0.0, 2.0, 1e30], np.float32)
-    probabilities = Calibration().probabilities(I2I, False, raw)
-    assert probabilities.tolist() == pytest.approx([0.0, 0.11920292, 0.5, 0.88079708, 1.0])
-
-
-@given(npst.arrays(np.float32, st.integers(1, 30), elements=st.floats(-1e6, 1e6, width=32)), st.booleans())
-def test_calibration_keeps_the_order_and_gives_probabilities(raw: np.ndarray, calibrated: bool) -> None:
-    raw.sort()
-    probabilities = (CALIBRATION if calibrated else Calibration()).probabilities(U2I, False, raw)
-    assert (np.diff(probabilities) >= 0).all()
-    assert ((probabilities >= 0) & (probabilities <= 1)).all()
-
-
-def test_the_group_source_without_a_curve_takes_that_of_u2i() -> None:
-    raw = np.array([1.0, 5.0, 50.0], np.float32)
-    assert CALIBRATION.probabilities(GROUP, False, raw).tolist() == pytest.approx([0.1, 0.5, 1.0])
-    assert CALIBRATION.probabilities(GROUP, True, raw).tolist() == pytest.approx([0.01, 0.05, 0.1])
-    own = Calibration("own", {**CALIBRATION.knots, (GROUP, False): knots([0, 10], [0.0, 0.5])})
-    assert own.probabilities(GROUP, False, raw).tolist() == pytest.approx([0.05, 0.25, 0.5])
-    # Its own for the tower goes before another source's for stored vectors.
-    assert own.probabilities(GROUP, True, raw).tolist() == pytest.approx([0.05, 0.25, 0.5])
-    uncalibrated = Calibration().probabilities(GROUP, False, raw)
-    assert uncalibrated.tolist() == Calibration().probabilities(U2I, False, raw).tolist()
+def test_what_is_known_of_an_item_follows_it_into_its_place() -> None:
+    of = pool([1, 2, 3], [4, 5, 6], [True, False, True], [[True, False], [False, False], [False, True]])
+    result = scored(of, {U2I: {1: alone(1.0, 0.1), 2: alone(2.0, 0.2), 3: alone(3.0, 0.3)}})
+    assert result.rows.tolist() == [3, 2, 1]
+    assert result.categories.tolist() == [6, 5, 4]
+    assert result.novel.tolist() == [True, False, True]
+    assert result.grounded.tolist() == [[False, True], [False, False], [True, False]]
+    chosen = result.take(np.array([2, 0]))
+    assert (chosen.rows.tolist(), chosen.categories.tolist()) == ([1, 3], [4, 6])
+    assert chosen.grounded.tolist() == [[True, False], [False, True]]
 
 
 def test_nothing_found_is_nothing_scored() -> None:
-    result = scored(candidates())
+    result = score(Pool.empty(), {}, 10)
     assert len(result) == 0
     nothing = np.empty(0, np.float32)
     assert rank_features(result, nothing, nothing, NO_LIST).shape == (0, len(FEATURE_NAMES))
 
 
 def test_features_say_what_each_source_found() -> None:
-    result = scored(candidates((5, I2I, 1.0, 1), (6, I2I, 0.5, 0), (6, U2I, 2.0, NO_INTEREST)))
+    result = scored(pool([5, 6]), {I2I: {5: (1.0, 0.5, 1), 6: (0.5, 0.25, 0)}, U2I: {6: alone(2.0, 0.2)}})
     features = rank_features(result, np.array([0.25, 0.75], np.float32), np.array([0.9, 0.3], np.float32), NO_LIST)
     columns = {name: features[:, i].tolist() for i, name in enumerate(FEATURE_NAMES)}
     assert result.rows.tolist() == [5, 6]
@@ -142,20 +166,19 @@ def test_features_say_what_each_source_found() -> None:
     assert columns["collaborative_reciprocal_rank"] == [0.0, 1.0]
 
 
+def test_only_what_is_returned_for_an_interest_has_its_weight() -> None:
+    result = scored(pool([5]), {I2I: {5: (1.0, 0.1, 0)}, U2I: {5: alone(2.0, 0.2)}})
+    features = rank_features(result, np.zeros(1, np.float32), np.array([0.9], np.float32), NO_LIST)
+    assert features[0, FEATURE_NAMES.index("interest_weight")] == 0
+    assert features[0, FEATURE_NAMES.index("interest_score")] == pytest.approx(0.1)
+
+
 def test_features_tell_the_alignment_of_an_items_category_whichever_source_found_it() -> None:
-    found = candidates((5, I2I, 1.0, 1), (6, GROUP, 2.0, NO_INTEREST), (7, GROUP, 1.0, NO_INTEREST))
-    result = score(
-        found,
-        np.array([3, 2, 2], np.int32),
-        np.ones(3, np.bool_),
-        np.arange(100, dtype=np.int32),
-        CALIBRATION,
-        fallback=False,
-        interest_factors=np.ones(2, np.float32),
-    )
+    of = pool([5, 6, 7], [3, 2, 2])
+    result = scored(of, {I2I: {5: (1.0, 0.5, 1)}, GROUP: {6: alone(2.0, 0.2), 7: alone(1.0, 0.1)}})
     nothing = np.zeros(0, np.int64)
     novel = NovelCategories(
-        key=NovelCategoryKey.M2,
+        key=pb.NOVEL_CATEGORY_KEY_M2,
         group_id=1,
         profile="",
         recent=("a", "b"),
@@ -164,7 +187,7 @@ def test_features_tell_the_alignment_of_an_items_category_whichever_source_found
         alignments=np.array([0.75], np.float32),
         starts=nothing,
         ends=nothing,
-        state=SourceState.OK,
+        state=pb.SOURCE_STATE_OK,
         generation=0,
     )
     features = rank_features(result, np.zeros(3, np.float32), np.ones(2, np.float32), novel)
@@ -175,43 +198,49 @@ def test_features_tell_the_alignment_of_an_items_category_whichever_source_found
     assert columns["group_score"] == pytest.approx([0.0, 0.2, 0.1])
     assert columns["group_reciprocal_rank"] == [0.0, 1.0, 0.5]
     assert columns["interest_weight"] == [1.0, 0.0, 0.0]
-    default = replace(novel, key=NovelCategoryKey.DEFAULT, recent=())
+    default = replace(novel, key=pb.NOVEL_CATEGORY_KEY_DEFAULT, recent=())
     features = rank_features(result, np.zeros(3, np.float32), np.ones(2, np.float32), default)
     assert features[:, FEATURE_NAMES.index("alignment_recent")].tolist() == [0.0, -1.0, -1.0]
 
 
-finds = st.lists(
-    st.tuples(st.integers(0, 30), st.sampled_from(list(Source)), st.floats(-2, 12, width=32), st.integers(0, 5)),
-    max_size=80,
-    unique_by=lambda find: (find[0], find[1], find[3]),
+# Few different values, as isotonic curves give.
+found_by_row = st.dictionaries(
+    st.integers(0, 30),
+    st.tuples(st.integers(-4, 4).map(float), st.sampled_from([0.0, 0.125, 0.5, 1.0]), st.integers(0, 5)),
+    max_size=25,
 )
 
 
-@given(finds)
-def test_scoring_agrees_with_a_plain_reading(drawn: list[tuple[int, Source, float, int]]) -> None:
-    result = scored(candidates(*drawn))
-    assert sorted(result.rows.tolist()) == sorted({row for row, *_ in drawn})
-    assert (np.diff(result.scores) <= 0).all()
-    for row, found, source in zip(result.rows.tolist(), result.scores.tolist(), result.sources.tolist(), strict=True):
-        by_source = {
-            other: float(CALIBRATION.probabilities(other, False, np.array([raw], np.float32))[0])
-            for r, other, raw, _ in sorted(drawn, key=lambda find: find[2])
-            if r == row
-        }
-        assert found == pytest.approx(max(by_source.values()))
-        assert by_source[Source(source)] == pytest.approx(found)
-
-
-def test_feedback_moves_the_probability_of_what_an_interest_led_to() -> None:
-    found = candidates((1, I2I, 0.8, 0), (2, I2I, 0.6, 1), (1, I2I, 0.5, 1), (3, U2I, 2.0, NO_INTEREST))
-    before = scored(found)
-    after = scored(found, interest_factors=np.array([0.25, 1.5], np.float32))
-    assert before.rows.tolist() == [1, 2, 3]
-    assert after.rows.tolist() == [2, 1, 3]
-    np.testing.assert_allclose(after.scores, [0.45, 0.375, 0.2], rtol=1e-6)
-    # Item 1 is now there for its other interest, and its rank within the source follows.
-    assert after.interests[after.rows == 1].tolist() == [1]
-    assert after.source_ranks[after.rows == 1, 0].tolist() == [1]
-    # U2I has no interest to be moved by, and no probability goes beyond 1.
-    raised = scored(candidates((1, I2I, 1.0, 0)), interest_factors=np.array([4.0], np.float32))
-    assert raised.scores.tolist() == [1.0]
+@given(
+    found=st.dictionaries(st.sampled_from(SOURCES), found_by_row),
+    novel=st.lists(st.booleans(), min_size=31, max_size=31),
+    wanted=st.integers(1, 30),
+    known_weight=st.sampled_from([0.5, 1.0]),
+)
+def test_scoring_agrees_with_a_plain_reading(
+    found: dict[pb.Source, dict[int, Find]], novel: list[bool], wanted: int, known_weight: float
+) -> None:
+    # Interests lead to what the interest source finds, and to nothing else.
+    for other in found.keys() - {I2I}:
+        found[other] = {row: alone(raw, probability) for row, (raw, probability, _) in found[other].items()}
+    result = scored(pool(range(31), novel=novel), found, wanted, known_weight)
+    ranks: dict[int, dict[pb.Source, int]] = {}
+    for source, each in found.items():
+        best = sorted(each, key=lambda row: (-each[row][1], -each[row][0], row))[:wanted]
+        for rank, row in enumerate(best):
+            ranks.setdefault(row, {})[source] = rank
+    expected = []
+    for row, by_source in ranks.items():
+        source = min(by_source, key=lambda s: (-found[s][row][1], by_source[s], SOURCES.index(s)))
+        raw, probability, _ = found[source][row]
+        weighed = probability * (1.0 if novel[row] else known_weight)
+        expected.append((-weighed, by_source[source], row, source, raw))
+    expected.sort()
+    assert result.rows.tolist() == [row for _, _, row, _, _ in expected]
+    assert result.scores.tolist() == [-weighed for weighed, *_ in expected]
+    assert result.sources.tolist() == [source for *_, source, _ in expected]
+    assert result.raw.tolist() == [raw for *_, raw in expected]
+    for i, row in enumerate(result.rows.tolist()):
+        assert result.source_ranks[i].tolist() == [ranks[row].get(source, NOT_FOUND) for source in SOURCES]
+        led = found[I2I][row][2] if I2I in ranks[row] else NO_INTEREST
+        assert result.interests[i] == led

@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendipity.channel.recall.candidates import Candidates
-from serendipity.channel.recall.query import RecallQuery, Source, SourceBounds
+from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds
 from serendipity.channel.recall.scorer import Scored
 from serendipity.channel.recall.selector import Quota, category_cap, select, source_quotas
 from serendipity.channel.settings import ChannelSettings
+from serendipity.v1 import channel_pb2 as pb
 
-I2I, U2I, GROUP = Source.INTEREST, Source.COLLABORATIVE, Source.GROUP
+I2I, U2I, GROUP = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE, pb.SOURCE_GROUP
 
 
-def items(*columns: tuple[Source, int]) -> Scored:
+def items(*columns: tuple[pb.Source, int]) -> Scored:
     """Items of a source and a category each, best first."""
     n = len(columns)
     return Scored(
@@ -25,13 +25,13 @@ def items(*columns: tuple[Source, int]) -> Scored:
         interests=np.zeros(n, np.int16),
         categories=np.array([category for _, category in columns], np.int32),
         novel=np.ones(n, np.bool_),
-        source_scores=np.zeros((n, len(Source)), np.float32),
-        source_ranks=np.zeros((n, len(Source)), np.int32),
-        finds=Candidates.empty(),
+        grounded=np.zeros((n, 0), np.bool_),
+        source_scores=np.zeros((n, len(SOURCES)), np.float32),
+        source_ranks=np.zeros((n, len(SOURCES)), np.int32),
     )
 
 
-def quota(least: int, most: int, *sources: Source) -> Quota:
+def quota(least: int, most: int, *sources: pb.Source) -> Quota:
     return Quota(frozenset(sources), least, most)
 
 
@@ -92,25 +92,25 @@ def test_sources_of_one_quota_are_counted_together() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(list(Source)), st.integers(1, 4)), max_size=40),
+    st.lists(st.tuples(st.sampled_from(list(SOURCES)), st.integers(1, 4)), max_size=40),
     st.integers(1, 20),
     st.dictionaries(
-        st.sampled_from(list(Source)),
+        st.sampled_from(list(SOURCES)),
         st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda p: SourceBounds(min(p), max(p))),
     ),
     st.integers(1, 20),
 )
 def test_bounds_hold_whatever_is_found(
-    columns: list[tuple[Source, int]], count: int, bounds: dict[Source, SourceBounds], cap: int
+    columns: list[tuple[pb.Source, int]], count: int, bounds: dict[pb.Source, SourceBounds], cap: int
 ) -> None:
     quotas = [quota(bound.min_count, bound.max_count, source) for source, bound in bounds.items()]
     chosen = select(items(*columns), count, quotas, cap).tolist()
     assert chosen == sorted(set(chosen))
     assert len(chosen) <= count
-    free = dict.fromkeys(Source, 0)
-    for source in Source:
-        taken = [i for i in chosen if columns[i][0] is source]
-        has = [i for i, (other, _) in enumerate(columns) if other is source]
+    free = dict.fromkeys(SOURCES, 0)
+    for source in SOURCES:
+        taken = [i for i in chosen if columns[i][0] == source]
+        has = [i for i, (other, _) in enumerate(columns) if other == source]
         bound = bounds.get(source, SourceBounds(0, count))
         assert len(taken) <= bound.max_count
         if sum(b.min_count for b in bounds.values()) <= count:

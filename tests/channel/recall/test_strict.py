@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.state.state import EmptyUserState
+from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
@@ -21,7 +21,7 @@ Click = tuple[int, int]
 """Item row, NUM_ITEMS for one outside the catalogue; Unix seconds."""
 
 
-class Feedback(EmptyUserState):
+class Feedback(UserState):
     """Holds the feedback of one user, and for every key that is asked for a list of all categories."""
 
     def __init__(self) -> None:

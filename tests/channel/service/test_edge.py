@@ -7,11 +7,11 @@ import asyncio
 import grpc
 import pytest
 import structlog
-from tests.channel.client.test_channel_client import serving
 
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
+from tests.channel.client.test_channel_client import serving
 
 
 class Behind(channel_pb2_grpc.SerendipityChannelServicer):

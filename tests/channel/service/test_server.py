@@ -21,6 +21,7 @@ from serendipity.channel.service.server import SERVICE
 from serendipity.channel.service.worker import Worker
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.channel.state.serving_log import read_serving_log
+from serendipity.item_ids import ItemIds
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
 from tests.channel.served import (
     channel_settings,
@@ -97,6 +98,26 @@ async def test_without_triton_the_answer_comes_and_says_it_is_degraded(running: 
     assert result.message.versions.user_tower == "stored user vectors"
 
 
+async def test_a_host_without_triton_runs_the_user_tower_in_its_workers(
+    directory: Path, small_world: SmallWorld
+) -> None:
+    settings = server_settings(directory, user_tower_path=small_world.tower_path)
+    async with service(settings, channel_settings()) as (client, _):
+        result = await client.recall(small_world.user_ids[0], count=5)
+    assert not result.degraded
+    assert result.message.versions.user_tower == small_world.tower.model_name
+
+
+async def test_callers_who_come_together_get_the_answers_they_would_get_alone(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    alone = [await client.recall(user, count=10) for user in small_world.user_ids]
+    together = await asyncio.gather(*(client.recall(user, count=10) for user in small_world.user_ids))
+    for a, b in zip(alone, together, strict=True):
+        assert [candidate.item_id for candidate in a.candidates] == [candidate.item_id for candidate in b.candidates]
+
+
 async def test_a_bad_request_names_every_field_at_fault(running: Service) -> None:
     client, _ = running
     with pytest.raises(InvalidRequest) as caught:
@@ -161,8 +182,8 @@ async def test_a_click_counts_for_novelty_after_its_item_has_left_the_catalogue(
     clicked = (await client.recall(user, count=30)).candidates[0]
     await client.record_feedback([Feedback(user, clicked.item_id, "click")])
     without = copy_snapshot(small_world, directory / "snapshots", "without")
-    ids = (without / layout.ITEM_IDS).read_text()
-    (without / layout.ITEM_IDS).write_text(ids.replace(f'"{clicked.item_id}"', '"another"'))
+    ids = ["another" if item_id == clicked.item_id else item_id for item_id in small_world.item_ids]
+    ItemIds.of(ids).write(without)
     manifest = layout.read_manifest(without)
     manifest.checksums.update(layout.file_checksums(without))
     layout.write_manifest(without, manifest)

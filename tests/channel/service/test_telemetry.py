@@ -9,14 +9,20 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 from pydantic import ValidationError
 
+from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import PublicationRefused
+from serendipity.channel.local import LocalChannel
+from serendipity.channel.recall.query import parse_query
 from serendipity.channel.service.readiness import model_is_ready
 from serendipity.channel.service.settings import ServerSettings, split_address
 from serendipity.channel.service.telemetry import Telemetry
+from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
 from tests.channel.served import NO_TRITON, scrape
+from tests.fixtures.small_world import DAY, NOW
 
 _LOGGING = """
 import logging, structlog
@@ -47,6 +53,44 @@ def test_metrics_are_served_until_closed() -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
         assert scrape(response.read().decode(), "serendipity_requests_in_flight") == {"": 0.0}
     server.close()
+
+
+def test_an_answer_is_counted_by_what_it_holds(local_channel: LocalChannel) -> None:
+    request = pb.RecallRequest(user_id="nobody", count=400, deny_categories=["food-0", "no such category"])
+    query = parse_query(request, NOW)
+    answer = local_channel._loop.run_until_complete(local_channel.channel.recall(query, Deadline.after(60)))
+    response = answer.response
+    telemetry = Telemetry()
+    for _ in range(2):
+        telemetry.answered(answer)
+    text = generate_latest(telemetry.registry).decode()
+    assert scrape(text, "serendipity_answers_total")[""] == 2
+    # There are not 400 items outside the denied category.
+    assert scrape(text, "serendipity_short_answers_total")[""] == 2
+    assert scrape(text, "serendipity_degraded_answers_total")[""] == 0
+    assert scrape(text, "serendipity_novel_candidates_total")[""] == 2 * len(response.item_ids)
+    candidates = scrape(text, "serendipity_candidates_total")
+    states = scrape(text, "serendipity_source_states_total")
+    for status, name, state in zip(
+        response.source_statuses, ("interest", "collaborative", "group"), ("ok", "ok", "empty"), strict=True
+    ):
+        assert candidates[f'{{source="{name}",step="found"}}'] == 2 * status.found
+        assert candidates[f'{{source="{name}",step="returned"}}'] == 2 * status.returned
+        assert states[f'{{source="{name}",state="{state}"}}'] == 2
+    assert scrape(text, "serendipity_interests_total") == {'{freshness="fresh",origin="population"}': 2}
+    assert scrape(text, "serendipity_interests_age_seconds_sum")[""] == 2 * DAY
+    assert scrape(text, "serendipity_warnings_total") == {'{code="cold_user"}': 2, '{code="unknown_category"}': 2}
+    assert scrape(text, "serendipity_novel_category_keys_total") == {}
+    removed = scrape(text, "serendipity_removed_candidates_total")
+    assert removed == {f'{{filter="{count.filter}"}}': 2 * count.removed for count in response.filter_counts}
+    stages = scrape(text, "serendipity_stage_seconds_count")
+    assert stages == {f'{{stage="{stage}"}}': 2 for stage in ("total", "hydrate", "user_tower", "sources", "rank")}
+    seconds = response.timings.total.ToNanoseconds() / 1e9
+    assert scrape(text, "serendipity_stage_seconds_sum")['{stage="total"}'] == pytest.approx(2 * seconds)
+    # What is counted is what was found, whatever the caller is told of reasons.
+    answer.for_caller()
+    telemetry.answered(answer)
+    assert scrape(generate_latest(telemetry.registry).decode(), "serendipity_answers_total")[""] == 3
 
 
 def test_a_shard_outside_the_shards_is_refused(tmp_path: Path) -> None:

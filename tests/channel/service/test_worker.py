@@ -15,7 +15,7 @@ from serendipity.channel.settings import ChannelSettings
 async def say(*_):
     print(sorted({pool["num_threads"] for pool in threadpool_info()}))
 
-worker._serve_until_told = say
+worker._serve_until_stopped = say
 worker.run_worker(ServerSettings(snapshots="snapshots", state="state"), ChannelSettings(), "127.0.0.1:0", 0)
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import shutil
@@ -23,7 +22,7 @@ def write_snapshot(root: Path, version: str, created_at: int = 0) -> Path:
     """A directory that verifies: publication looks at the manifest and the checksums only."""
     directory = root / version
     directory.mkdir(parents=True)
-    (directory / layout.ITEM_IDS).write_text(json.dumps([version]))
+    (directory / layout.ITEM_ID_TEXT).write_text(version)
     manifest = records_pb2.Manifest(layout_version=layout.LAYOUT_VERSION, version=version)
     manifest.created_at.seconds = created_at
     manifest.checksums.update(layout.file_checksums(directory))
@@ -133,8 +132,8 @@ def test_what_is_no_snapshot_is_refused(snapshots: Path, version: str) -> None:
 def test_a_damaged_snapshot_is_refused_by_file_and_the_present_one_stays(snapshots: Path) -> None:
     publications = Publications(snapshots)
     publications.publish("a")
-    (snapshots / "b" / layout.ITEM_IDS).write_text('["x"]')
-    with pytest.raises(PublicationRefused, match=r"b/item_ids.json: SHA-256"):
+    (snapshots / "b" / layout.ITEM_ID_TEXT).write_text("x")
+    with pytest.raises(PublicationRefused, match=r"b/item_ids\.utf8: SHA-256"):
         publications.publish("b")
     assert publications.wanted() == "a"
 
@@ -143,7 +142,7 @@ def test_damage_after_a_publication_is_found_when_rolling_back(snapshots: Path) 
     publications = Publications(snapshots)
     publications.publish("a")
     publications.publish("b")
-    (snapshots / "a" / layout.ITEM_IDS).write_text('["longer than before"]')
+    (snapshots / "a" / layout.ITEM_ID_TEXT).write_text("longer than before")
     with pytest.raises(PublicationRefused, match="SHA-256"):
         publications.rollback()
     assert publications.wanted() == "b"
@@ -165,8 +164,9 @@ def test_a_renamed_snapshot_is_refused(snapshots: Path) -> None:
 
 def test_a_later_layout_is_refused(snapshots: Path) -> None:
     path = snapshots / "a" / layout.MANIFEST
-    path.write_text(path.read_text().replace('"layout_version": 1', '"layout_version": 2'))
-    with pytest.raises(PublicationRefused, match="layout_version: found 2"):
+    written, later = layout.LAYOUT_VERSION, layout.LAYOUT_VERSION + 1
+    path.write_text(path.read_text().replace(f'"layout_version": {written}', f'"layout_version": {later}'))
+    with pytest.raises(PublicationRefused, match=f"layout_version: found {later}"):
         Publications(snapshots).publish("a")
 
 

@@ -11,10 +11,14 @@ import pytest
 
 from serendipity import layout
 from serendipity.channel.errors import SnapshotUnavailable, StoreUnavailable
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder, open_snapshot
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
 from serendipity.channel.snapshot.verification import verify_once
 from serendipity.channel.state.state import AvailabilityOverlay
-from tests.fixtures.small_world import SmallWorld
+from serendipity.item_ids import UNKNOWN
+from serendipity.offline.snapshot.index import IndexConfig
+from serendipity.offline.snapshot.writer import write_snapshot
+from tests.fixtures.small_world import NOW, SmallWorld
 
 
 @pytest.fixture
@@ -42,7 +46,9 @@ def is_open(snapshot: Snapshot) -> bool:
 def test_a_snapshot_says_what_its_manifest_says(small_world: SmallWorld, snapshot: Snapshot) -> None:
     contents = small_world.contents
     assert snapshot.versions.snapshot == small_world.version
-    assert snapshot.versions.events_until == contents.events_until
+    assert snapshot.versions.events_until.seconds == contents.events_until
+    assert (snapshot.version, snapshot.events_until) == (small_world.version, contents.events_until)
+    assert snapshot.versions.calibration == contents.calibration.id
     assert snapshot.tower_model == contents.tower.model_name
     assert list(snapshot.category_names) == contents.catalogue.categories
     assert list(snapshot.item_ids) == small_world.item_ids
@@ -51,9 +57,16 @@ def test_a_snapshot_says_what_its_manifest_says(small_world: SmallWorld, snapsho
     assert snapshot.categories_of(items).tolist() == [0, *contents.catalogue.item_categories.tolist()]
 
 
-def test_item_ids_are_ordered_as_strings(snapshot: Snapshot) -> None:
-    by_order = [snapshot.item_ids[row] for row in np.argsort(snapshot.id_order)]
-    assert by_order == sorted(snapshot.item_ids)
+def test_items_are_found_by_id_and_named_by_row(small_world: SmallWorld, snapshot: Snapshot) -> None:
+    rows = np.array([7, 399, 0])
+    ids = [small_world.item_ids[row] for row in rows]
+    assert snapshot.item_ids.of_rows(rows) == ids
+    assert snapshot.item_ids.rows_of([*ids, "in no catalogue"]).tolist() == [*rows.tolist(), UNKNOWN]
+    # The last ten have no category.
+    names = snapshot.category_names_of([*ids, "in no catalogue", ids[0]])
+    assert names == {
+        item_id: small_world.catalogue.paths[row][0] for item_id, row in zip(ids, rows, strict=True) if row != 399
+    }
 
 
 def test_availability_is_laid_over_both_ways(snapshot: Snapshot) -> None:
@@ -105,13 +118,20 @@ def test_a_flipped_byte_is_refused_by_its_checksum(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "complaint"),
     [
-        (lambda m: m.update(layout_version=layout.LAYOUT_VERSION + 1), "layout_version: found 2"),
+        (
+            lambda m: m.update(layout_version=layout.LAYOUT_VERSION + 1),
+            f"layout_version: found {layout.LAYOUT_VERSION + 1}",
+        ),
         (lambda m: m.update(category_offsets=[0]), "category_offsets: found 1 offsets"),
         (lambda m: m["category_offsets"].reverse(), "category_offsets"),
         (lambda m: m["vector_index"].update(dim=3), r"item_vectors\.npy: found shape \(400, 16\), expected \(400, 3\)"),
         (lambda m: m["vector_index"].update(kind="hnsw"), "found 'hnsw'"),
         (lambda m: m["tower"].update(interest_dim=7), r"interest_vectors\.npy: found shape"),
         (lambda m: m["counts"].update(items="399"), "found shape"),
+        (
+            lambda m: m["vector_index"].update(kind="ivf", category_list_offsets=list(range(13))),
+            r"items\.faiss: cannot be read",
+        ),
         (lambda m: m["calibration"]["calibrators"][0]["raw"].reverse(), "knots are not ascending"),
         (lambda m: m["calibration"]["calibrators"][0]["probability"].pop(), "found 4 and 3 knots"),
         (lambda m: m["calibration"]["calibrators"][0].update(probability=[0, 0, 1, 2]), "expected 0 to 1"),
@@ -125,6 +145,17 @@ def test_parts_that_do_not_fit_are_refused(
         open_snapshot(copy, verify=False)
     # Nothing stays open behind the refusal: the repaired snapshot opens.
     shutil.rmtree(copy)
+
+
+def test_an_index_of_other_categories_is_refused(small_world: SmallWorld, tmp_path: Path) -> None:
+    directory = write_snapshot(small_world.contents, tmp_path, created_at=NOW, index=IndexConfig(exact_below=100))
+
+    def forget_a_category(manifest: dict[str, object]) -> None:
+        manifest["vector_index"]["category_list_offsets"].pop(1)  # type: ignore[index]
+
+    edit_manifest(directory, forget_a_category)
+    with pytest.raises(SnapshotUnavailable, match="category_list_offsets"):
+        open_snapshot(directory, verify=False)
 
 
 def test_checksums_are_verified_once_per_host(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

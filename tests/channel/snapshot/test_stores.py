@@ -10,6 +10,7 @@ from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt, StoreError, StoreUnavailable
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.stores import InterestStore, NodeStore, PathStore, Store, UserStore, feedback_columns
+from serendipity.item_ids import ItemIds
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.small_world import SmallWorld
 
@@ -149,6 +150,10 @@ def test_feedback_is_laid_out_until_the_horizon() -> None:
     events = [channel_pb2.FeedbackEvent(item_id=item) for item in ("a", "?", "b")]
     for event, seconds in zip(events, (30, 20, 10), strict=True):
         event.time.seconds = seconds
-    items, times = feedback_columns(events, {"a": 0, "b": 1})
+    item_ids = ItemIds.of(["a", "b"])
+    items, times = feedback_columns(events, item_ids)
     assert (items.tolist(), times.tolist()) == ([1, 0, 2], [30, 20, 10])
-    assert feedback_columns(events, {"a": 0, "b": 1}, since=20)[1].tolist() == [30, 20]
+    assert feedback_columns(events, item_ids, since=20)[1].tolist() == [30, 20]
+    # The latest are looked at whenever they were.
+    assert feedback_columns(events, item_ids, since=31, at_least=2)[1].tolist() == [30, 20]
+    assert [column.tolist() for column in feedback_columns([], item_ids)] == [[], []]

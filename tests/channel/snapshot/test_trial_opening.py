@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.snapshot import open_snapshot
 from serendipity.channel.snapshot.trial_opening import can_be_opened
+from serendipity.item_ids import ItemIds
 from tests.channel.served import copy_snapshot
 from tests.fixtures.small_world import SmallWorld
 
@@ -36,17 +36,16 @@ def test_what_cannot_be_opened_is_refused_by_file_and_the_present_one_stays(
     publications: Publications, tmp_path: Path
 ) -> None:
     publications.publish("v1")
-    path = tmp_path / "v2" / layout.ITEM_IDS
-    path.write_text(json.dumps(json.loads(path.read_text())[1:]))
+    ItemIds.of(list(ItemIds.open(tmp_path / "v2"))[1:]).write(tmp_path / "v2")
     vouch(tmp_path / "v2")
-    with pytest.raises(PublicationRefused, match=r"v2: .*item_ids.json: found shape \(399,\), expected \(400,\)"):
+    with pytest.raises(PublicationRefused, match=r"v2: .*: item ids: found 399, expected 400 by the manifest"):
         publications.publish("v2")
     assert publications.wanted() == "v1"
 
 
 def test_a_trial_that_dies_or_hangs_refuses(publications: Publications, tmp_path: Path) -> None:
     np.save(tmp_path / "v2" / layout.INTEREST_VECTORS, np.zeros(3))
-    (tmp_path / "v2" / layout.ITEM_IDS).write_bytes(b"\xff")
+    (tmp_path / "v2" / layout.ITEM_ID_OFFSETS).write_bytes(b"\xff")
     vouch(tmp_path / "v2")
     with pytest.raises(PublicationRefused, match="v2: "):
         publications.publish("v2")

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from serendipity import layout
+from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.publication import Publications
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.watcher import Served, SnapshotWatcher
 from tests.channel.served import copy_snapshot
 from tests.fixtures.small_world import NOW, SmallWorld

@@ -29,11 +29,10 @@ Answer = Callable[[service_pb2.ModelInferRequest], service_pb2.ModelInferRespons
 Step = Answer | grpc.StatusCode | None
 
 
-def users(n: int) -> TowerInputs:
+def users(n: int, interests: int = K) -> TowerInputs:
     assembler = FeatureAssembler(history_length=5, max_long_categories=2, max_interests=K, interest_dim=6)
-    empty = assembler.assemble(
-        Clicks.empty(), LongHistory.empty(), np.zeros(1, np.int32), np.empty((0, 6), np.float32), 0
-    )
+    vectors = np.linspace(0, 1, interests * 6, dtype=np.float32).reshape(interests, 6)
+    empty = assembler.assemble(Clicks.empty(), LongHistory.empty(), np.zeros(1, np.int32), vectors, 0)
     inputs = TowerInputs.stack([empty] * n)
     inputs.history_items[:, 0] = np.arange(n)
     return inputs
@@ -42,7 +41,8 @@ def users(n: int) -> TowerInputs:
 def vectors_for(request: service_pb2.ModelInferRequest) -> np.ndarray:
     """Vectors that tell whose they are: the first history item of each user."""
     items = np.frombuffer(request.raw_input_contents[0], np.int32).reshape(request.inputs[0].shape)
-    return np.broadcast_to(items[:, :1, None], (len(items), 1 + K, DIM)).astype(np.float32)
+    interests = request.inputs[-1].shape[1]
+    return np.broadcast_to(items[:, :1, None], (len(items), 1 + interests, DIM)).astype(np.float32)
 
 
 def response(vectors: np.ndarray, name: str = OUTPUT_NAME) -> service_pb2.ModelInferResponse:
@@ -111,8 +111,25 @@ async def test_one_call_carries_all_users_by_the_exact_model_name() -> None:
     (request,) = script.requests
     assert request.model_name == MODEL
     assert [tensor.name for tensor in request.inputs] == list(INPUT_NAMES)
-    assert {tensor.datatype for tensor in request.inputs} == {"INT32", "FP32"}
+    assert [tensor.datatype for tensor in request.inputs] == ["INT32"] * 6 + ["FP16"]
+    dtypes = {"INT32": np.int32, "FP16": np.float16}
+    for tensor, content, (name, array) in zip(
+        request.inputs, request.raw_input_contents, users(5).arrays().items(), strict=True
+    ):
+        sent = np.frombuffer(content, dtypes[tensor.datatype]).reshape(tuple(tensor.shape))
+        np.testing.assert_array_equal(sent, array, err_msg=name)
+    assert [output.name for output in request.outputs] == [OUTPUT_NAME]
     assert 0 < request.parameters["timeout"].int64_param <= 10_000_000
+
+
+@pytest.mark.parametrize("interests", [0, 1, 2, K])
+async def test_no_more_interests_are_sent_than_there_are(interests: int) -> None:
+    async with serving(good) as (tower, script):
+        vectors = await tower.user_vectors(MODEL, users(2, interests), Deadline.after(10.0))
+    # One row of zeros at least: Triton has no dimension 0.
+    rows = max(1, interests)
+    assert vectors.shape == (2, 1 + rows, DIM)
+    assert list(script.requests[0].inputs[-1].shape) == [2, rows, 6]
 
 
 async def test_more_users_than_the_model_takes_are_split_and_keep_their_order() -> None:
@@ -211,6 +228,18 @@ async def test_an_answer_without_the_output_or_cut_short_is_refused() -> None:
 
     async with serving(cut_short) as (tower, _):
         with pytest.raises(TowerError):
+            await ask(tower)
+
+
+async def test_an_answer_of_another_type_is_refused() -> None:
+    def halves(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+        answer = good(request)
+        answer.outputs[0].datatype = "FP16"
+        answer.raw_output_contents[0] = vectors_for(request).astype(np.float16).tobytes()
+        return answer
+
+    async with serving(halves) as (tower, _):
+        with pytest.raises(TowerAnswerInvalid, match="found float16, expected float32"):
             await ask(tower)
 
 

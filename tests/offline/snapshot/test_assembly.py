@@ -35,11 +35,12 @@ from tests.fixtures.small_world import DAY, INTEREST_DIM, NOW, SmallWorld
 
 @pytest.fixture(scope="module")
 def tower(small_world: SmallWorld) -> UserTower:
-    program = torch.export.load(small_world.tower_path).module()
+    program = torch.export.load(small_world.tower_path.with_suffix(".pt2")).module()
 
     def run(inputs: TowerInputs) -> NDArray[np.float32]:
+        arrays = inputs.arrays()
         with torch.inference_mode():
-            return program(*(torch.from_numpy(getattr(inputs, name)) for name in INPUT_NAMES)).numpy()
+            return program(*(torch.from_numpy(arrays[name]) for name in INPUT_NAMES)).numpy()
 
     return run
 

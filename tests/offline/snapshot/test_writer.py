@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serendipity import layout
+from serendipity.item_ids import ItemIds
 from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.record_checks import MAX_INTERESTS_BYTES
@@ -62,7 +62,8 @@ def test_every_record_is_read_back_under_its_key(small_world: SmallWorld) -> Non
     assert np.array_equal(np.load(directory / layout.ITEM_VECTORS), contents.item_vectors)
     assert np.array_equal(np.load(directory / layout.INTEREST_VECTORS), contents.node_vectors)
     assert np.array_equal(np.load(directory / layout.ITEM_AVAILABLE), contents.catalogue.available)
-    assert json.loads((directory / layout.ITEM_IDS).read_text()) == small_world.item_ids
+    assert list(ItemIds.open(directory)) == small_world.item_ids
+    assert not (directory / layout.ITEM_IDS_OF_LAYOUT_1).exists()
 
 
 def test_the_manifest_describes_what_was_written(small_world: SmallWorld) -> None:
@@ -101,7 +102,7 @@ def test_other_contents_or_another_time_give_another_version(small_world: SmallW
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-@pytest.mark.parametrize("name", ["users.lmdb/data.mdb", "item_vectors.npy", "item_ids.json"])
+@pytest.mark.parametrize("name", ["users.lmdb/data.mdb", "item_vectors.npy", "item_ids.utf8", "item_id_hashes.npy"])
 def test_a_damaged_file_is_named(small_world: SmallWorld, tmp_path: Path, name: str, damage: str) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(small_world.snapshot_dir, copy)
@@ -118,14 +119,29 @@ def test_a_damaged_file_is_named(small_world: SmallWorld, tmp_path: Path, name: 
         layout.verify_files(copy)
 
 
-def test_large_catalogues_are_written_with_an_index(small_world: SmallWorld, tmp_path: Path) -> None:
+def test_large_catalogues_are_written_with_an_index_kept_apart_by_category(
+    small_world: SmallWorld, tmp_path: Path
+) -> None:
     config = IndexConfig(exact_below=100, num_lists=32, min_recall=0.9)
     directory = write_snapshot(small_world.contents, tmp_path, created_at=NOW, index=config)
     described = layout.verify_files(directory).vector_index
-    assert (described.kind, described.num_lists) == ("ivf", 32)
+    catalogue = small_world.contents.catalogue
+    assert described.kind == "ivf"
+    # About as many as asked for: each category has lists of its own, and at least one.
+    assert 24 <= described.num_lists <= 40
+    assert 1 <= described.num_probes <= described.num_lists
     assert 0.9 <= described.recall_at_100 <= 1.0
+    assert len(described.category_list_offsets) == len(catalogue.categories) + 1
     index = faiss.read_index(str(directory / layout.ITEM_INDEX))
-    assert (index.ntotal, index.nprobe) == (NUM_ITEMS, described.num_probes)
+    assert (index.ntotal, index.nlist) == (catalogue.category_offsets[-1], described.num_lists)
+    rows_of = [
+        faiss.rev_swig_ptr(index.invlists.get_ids(i), index.invlists.list_size(i)).tolist() for i in range(index.nlist)
+    ]
+    for number, (first, last) in enumerate(
+        zip(described.category_list_offsets[:-1], described.category_list_offsets[1:], strict=True), 1
+    ):
+        rows = sorted(row for of_list in rows_of[first:last] for row in of_list)
+        assert rows == np.flatnonzero(catalogue.item_categories == number).tolist()
 
 
 def test_a_hot_record_of_sixteen_interests_stays_within_its_budget(small_world: SmallWorld, tmp_path: Path) -> None:
@@ -344,7 +360,7 @@ make_small_world(Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("moment", ["_write_array", "_manifest", "_log_sizes"])
+@pytest.mark.parametrize("moment", ["write_store", "build_index", "_manifest", "_log_sizes"])
 def test_a_writer_that_is_killed_leaves_no_snapshot_and_the_next_one_succeeds(tmp_path: Path, moment: str) -> None:
     repository = Path(__file__).parents[3]
     process = subprocess.run([sys.executable, "-c", _KILLED, repository, tmp_path, moment], check=False)

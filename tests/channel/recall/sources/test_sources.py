@@ -1,23 +1,36 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from serendipity.channel.recall.candidates import NO_INTEREST
-from serendipity.channel.recall.hydrate import Hydrated, Interests, hydrate
-from serendipity.channel.recall.query import RecallQuery, Source
-from serendipity.channel.recall.recall import SOURCES
-from serendipity.channel.recall.recalled import SourceState
-from serendipity.channel.recall.sources import CandidateSource, UserVectors
+from serendipity.channel.recall.hydrate import Hydrated, hydrate
+from serendipity.channel.recall.interests import Interests
+from serendipity.channel.recall.pool import Pool, UserVectors, gather
+from serendipity.channel.recall.query import SOURCES, RecallQuery, source_name
+from serendipity.channel.recall.search import CANDIDATE_SOURCES
+from serendipity.channel.recall.sources import NO_INTEREST, CandidateSource
+from serendipity.channel.recall.sources import collaborative as collaborative_module
+from serendipity.channel.recall.sources import interest as interest_module
 from serendipity.channel.recall.sources.collaborative import CollaborativeSource
 from serendipity.channel.recall.sources.interest import InterestSource
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.snapshot import Snapshot, SnapshotHolder
-from serendipity.channel.state.state import EmptyUserState
-from tests.fixtures.small_world import DAY, DIM, NOW, SmallWorld
+from serendipity.channel.snapshot.calibration import Calibration, Knots
+from serendipity.channel.snapshot.holder import SnapshotHolder
+from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.channel.state.state import UserState
+from serendipity.v1 import channel_pb2 as pb
+from tests.fixtures.small_world import DAY, DIM, NOW, NUM_ITEMS, SmallWorld
 
-SEARCHED_BY_VECTORS = [source for source in SOURCES if source.source is not Source.GROUP]
+I2I, U2I = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE
+
+SEARCHED_BY_VECTORS = [source for source in CANDIDATE_SOURCES if source.source != pb.SOURCE_GROUP]
 """Sources whose raw score is an inner product, in a snapshot that need not have groups."""
+
+CURVED = Calibration("test", {(I2I, False): Knots(np.array([-2.0, 2.0]), np.array([0.1, 0.9]))})
+"""A curve that ends, so that far items tie at its ends."""
 
 
 @pytest.fixture
@@ -30,85 +43,190 @@ def user(snapshot: Snapshot, user_id: str) -> Hydrated:
     return read(snapshot, user_id)
 
 
-def read(snapshot: Snapshot, user_id: str, now: int = NOW) -> Hydrated:
-    query = RecallQuery(user_id=user_id, count=10, now=now)
+def read(snapshot: Snapshot, user_id: str, now: int = NOW, **fields: object) -> Hydrated:
+    query = RecallQuery(user_id=user_id, count=10, now=now, **fields)  # type: ignore[arg-type]
     with SnapshotHolder(snapshot).acquire() as lease:
-        return hydrate(lease, query, EmptyUserState(), ChannelSettings())
+        return hydrate(lease, query, UserState(), ChannelSettings())
 
 
 def some_vectors(interests: Interests, fallback: bool = False) -> UserVectors:
-    rng = np.random.default_rng(0)
-    user = rng.normal(size=DIM).astype(np.float32)
+    rows = np.random.default_rng(0).normal(size=(1 + len(interests), DIM)).astype(np.float32)
     if fallback:
-        return UserVectors(user, np.broadcast_to(user, (len(interests), DIM)), fallback=True)
-    return UserVectors(user, rng.normal(size=(len(interests), DIM)).astype(np.float32), fallback=False)
+        stored = UserVectors.stored(rows[0], len(interests))
+        assert stored is not None
+        return stored
+    return UserVectors(rows, fallback=False)
 
 
-@pytest.mark.parametrize("source", SEARCHED_BY_VECTORS, ids=lambda source: source.source.name)
+def everything_for(user: Hydrated, vectors: UserVectors, snapshot: Snapshot) -> Pool:
+    """Every item of the catalogue, whoever proposed it."""
+    return gather(dict.fromkeys(SOURCES, np.arange(NUM_ITEMS)), vectors, user, snapshot)
+
+
+def nearest(snapshot: Snapshot, rows: NDArray[np.int64], vector: NDArray[np.float32]) -> list[int]:
+    """Those that are in stock, by sorting, nearest first."""
+    available = [row for row in rows.tolist() if not snapshot.unavailable[row]]
+    return sorted(available, key=lambda row: -float(snapshot.vectors.vectors[row] @ vector))
+
+
+def rows_of(interests: Interests, interest: int) -> NDArray[np.int64]:
+    mine = interests.grounded.owners == interest
+    pieces = zip(interests.grounded.starts[mine].tolist(), interests.grounded.ends[mine].tolist(), strict=True)
+    return np.concatenate([np.arange(start, end) for start, end in pieces])
+
+
+def test_the_sources_are_listed_in_one_order() -> None:
+    assert tuple(source.source for source in CANDIDATE_SOURCES) == SOURCES
+    assert [source_name(source) for source in SOURCES] == ["interest", "collaborative", "group"]
+
+
+@pytest.mark.parametrize("source", SEARCHED_BY_VECTORS, ids=lambda source: source_name(source.source))
 @pytest.mark.parametrize("fallback", [False, True])
-@pytest.mark.parametrize("requested", [1, 10, 1_000])
-def test_every_source_stays_inside_what_may_be_shown(
-    snapshot: Snapshot, user: Hydrated, source: CandidateSource, fallback: bool, requested: int
+@pytest.mark.parametrize("wanted", [1, 10, 1_000])
+def test_every_source_proposes_only_what_may_be_shown(
+    snapshot: Snapshot, user: Hydrated, source: CandidateSource, fallback: bool, wanted: int
+) -> None:
+    proposed = source.propose(snapshot.vectors, user, some_vectors(user.interests, fallback), wanted)
+    assert len(proposed) > 0
+    assert set(proposed.tolist()) <= set(user.ranges.rows().tolist())
+    assert not snapshot.unavailable[proposed].any()
+
+
+@pytest.mark.parametrize("source", CANDIDATE_SOURCES, ids=lambda source: source_name(source.source))
+def test_every_source_proposes_nothing_where_nothing_may_be_shown(
+    snapshot: Snapshot, user_id: str, source: CandidateSource
+) -> None:
+    user = read(snapshot, user_id, allow_categories=("no such category",))
+    if source.has_queries(user):
+        assert len(source.propose(snapshot.vectors, user, some_vectors(user.interests), 10)) == 0
+
+
+@pytest.mark.parametrize("source", SEARCHED_BY_VECTORS, ids=lambda source: source_name(source.source))
+@pytest.mark.parametrize("fallback", [False, True])
+def test_raw_scores_are_inner_products_and_probabilities_those_of_the_source(
+    snapshot: Snapshot, user: Hydrated, source: CandidateSource, fallback: bool
 ) -> None:
     vectors = some_vectors(user.interests, fallback)
-    found = source.find(snapshot.vectors, user, vectors, requested)
-    assert len(found) > 0
-    assert set(found.rows.tolist()) <= set(user.ranges.rows().tolist())
-    assert not snapshot.unavailable[found.rows].any()
-    assert set(found.sources.tolist()) == {source.source}
-    queries = np.concatenate([vectors.interests, vectors.user[None]])
-    expected = np.einsum("nd,nd->n", snapshot.vectors.vectors[found.rows], queries[found.interests])
-    np.testing.assert_allclose(found.raw, expected, rtol=1e-5, atol=1e-6)
-    pairs = list(zip(found.rows.tolist(), found.interests.tolist(), strict=True))
-    assert len(set(pairs)) == len(pairs)
+    pool = everything_for(user, vectors, snapshot)
+    finds = source.score(pool, user, snapshot.calibration, fallback)
+    at = np.flatnonzero(finds.found)
+    assert len(at) > 0
+    queries = vectors.rows[1 + finds.interests[at]]
+    expected = np.einsum("nd,nd->n", snapshot.vectors.vectors[pool.rows[at]], queries)
+    np.testing.assert_allclose(finds.raw[at], expected, rtol=1e-5, atol=1e-6)
+    calibrated = snapshot.calibration.probabilities(source.source, fallback, finds.raw[at])
+    np.testing.assert_allclose(finds.probabilities[at], calibrated, rtol=1e-6)
+    assert len(finds.found) == len(finds.raw) == len(finds.probabilities) == len(finds.interests) == len(pool)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.source.name)
-def test_every_source_finds_nothing_where_nothing_may_be_shown(
-    small_world: SmallWorld, snapshot: Snapshot, user_id: str, source: CandidateSource
+@pytest.mark.parametrize("wanted", [1, 7, 40])
+@pytest.mark.parametrize("blocked", [0, 9])
+def test_collaborative_proposes_the_nearest_items_of_novel_categories_and_spares_for_interests(
+    snapshot: Snapshot, user: Hydrated, wanted: int, blocked: int
 ) -> None:
-    query = RecallQuery(user_id=user_id, count=10, now=NOW, allow_categories=("no such category",))
-    with SnapshotHolder(snapshot).acquire() as lease:
-        user = hydrate(lease, query, EmptyUserState(), ChannelSettings())
-    if source.has_queries(user):
-        assert len(source.find(snapshot.vectors, user, some_vectors(user.interests), 10)) == 0
-
-
-def test_collaborative_finds_the_nearest_items_of_novel_categories(snapshot: Snapshot, user: Hydrated) -> None:
     vectors = some_vectors(user.interests)
-    found = CollaborativeSource().find(snapshot.vectors, user, vectors, 10)
-    rows = [row for row in user.ranges.rows().tolist() if not snapshot.unavailable[row]]
-    nearest = sorted(rows, key=lambda row: -float(snapshot.vectors.vectors[row] @ vectors.user))[:10]
-    assert found.rows.tolist() == nearest
-    assert set(found.interests.tolist()) == {NO_INTEREST}
+    # What may be found and not returned is found besides.
+    user = replace(user, excluded=np.arange(blocked // 3), served=np.arange(blocked - blocked // 3))
+    proposed = CollaborativeSource().propose(snapshot.vectors, user, vectors, wanted)
+    best = nearest(snapshot, user.ranges.rows(), vectors.rows[0])
+    assert sorted(proposed.tolist()) == sorted(best[: collaborative_module._SPARE * wanted + blocked])
+    assert set(best[:wanted]) <= set(proposed.tolist())
 
 
-def test_interest_searches_its_grounded_rows_and_openly(snapshot: Snapshot, user: Hydrated) -> None:
+def test_collaborative_scores_every_row_of_the_pool_by_the_user_alone(snapshot: Snapshot, user: Hydrated) -> None:
     vectors = some_vectors(user.interests)
-    found = InterestSource().find(snapshot.vectors, user, vectors, 5)
-    for i, ranges in enumerate(user.interests.ranges):
-        mine = set(found.rows[found.interests == i].tolist())
-        for rows in (ranges.rows(), user.ranges.rows()):
-            available = [row for row in rows.tolist() if not snapshot.unavailable[row]]
-            nearest = sorted(available, key=lambda row: -float(snapshot.vectors.vectors[row] @ vectors.interests[i]))
-            assert set(nearest[:5]) <= mine
+    pool = everything_for(user, vectors, snapshot)
+    finds = CollaborativeSource().score(pool, user, snapshot.calibration, fallback=False)
+    assert finds.found.all()
+    assert set(finds.interests.tolist()) == {NO_INTEREST}
 
 
-def test_stored_vectors_search_only_grounded_rows(snapshot: Snapshot, user: Hydrated) -> None:
-    found = InterestSource().find(snapshot.vectors, user, some_vectors(user.interests, fallback=True), 1_000)
-    for i, ranges in enumerate(user.interests.ranges):
-        assert set(found.rows[found.interests == i].tolist()) <= set(ranges.rows().tolist())
+@pytest.mark.parametrize("blocked", [0, 2])
+def test_interest_proposes_the_nearest_of_the_rows_each_interest_is_grounded_in(
+    snapshot: Snapshot, user: Hydrated, monkeypatch: pytest.MonkeyPatch, blocked: int
+) -> None:
+    monkeypatch.setattr(interest_module, "_LEAST", 5)
+    vectors = some_vectors(user.interests)
+    user = replace(user, served=np.arange(blocked))
+    for wanted, share in ((1, 5), (15, 5), (24, 8), (1_000, 333)):
+        proposed = InterestSource().propose(snapshot.vectors, user, vectors, wanted).tolist()
+        expected: set[int] = set()
+        for i in range(len(user.interests)):
+            expected |= set(nearest(snapshot, rows_of(user.interests, i), vectors.rows[1 + i])[: share + blocked])
+        assert set(proposed) == expected
 
 
-def test_one_interest_finds_a_bounded_share_of_a_large_request(snapshot: Snapshot, user: Hydrated) -> None:
-    found = InterestSource().find(snapshot.vectors, user, some_vectors(user.interests), 1_000)
-    assert np.bincount(found.interests).max() <= 1_000
-    few = InterestSource().find(snapshot.vectors, user, some_vectors(user.interests), 2)
-    assert np.bincount(few.interests).max() <= 4
+def test_interest_proposes_a_bounded_share_per_interest(snapshot: Snapshot, user: Hydrated) -> None:
+    for wanted, most in ((2, 64), (192, 64), (300, 100)):
+        proposed = set(InterestSource().propose(snapshot.vectors, user, some_vectors(user.interests), wanted).tolist())
+        for i in range(len(user.interests)):
+            assert len(proposed & set(rows_of(user.interests, i).tolist())) <= most
+
+
+def test_each_row_goes_to_its_likeliest_interest(snapshot: Snapshot, user: Hydrated) -> None:
+    vectors = some_vectors(user.interests)
+    pool = everything_for(user, vectors, snapshot)
+    finds = InterestSource().score(pool, user, snapshot.calibration, fallback=False)
+    assert finds.found.all()
+    by_interest = snapshot.vectors.vectors @ vectors.rows[1:].T
+    assert finds.interests.tolist() == by_interest.argmax(axis=1).tolist()
+    assert len(set(finds.interests.tolist())) == len(user.interests)
+
+
+def test_stored_vectors_find_only_grounded_rows(snapshot: Snapshot, user: Hydrated) -> None:
+    vectors = some_vectors(user.interests, fallback=True)
+    pool = everything_for(user, vectors, snapshot)
+    finds = InterestSource().score(pool, user, snapshot.calibration, fallback=True)
+    grounded = [rows_of(user.interests, i) for i in range(len(user.interests))]
+    assert set(pool.rows[finds.found].tolist()) == set(np.concatenate(grounded).tolist())
+    for i, rows in enumerate(grounded):
+        assert set(pool.rows[finds.found & (finds.interests == i)].tolist()) <= set(rows.tolist())
+
+
+def test_feedback_moves_the_probability_of_what_an_interest_led_to(snapshot: Snapshot, user: Hydrated) -> None:
+    vectors = some_vectors(user.interests)
+    pool = everything_for(user, vectors, snapshot)
+    factors = np.ones(len(user.interests), np.float32)
+    factors[0], factors[1] = 0.25, 1.5
+    moved = replace(user, interests=replace(user.interests, factors=factors))
+    before, after = (InterestSource().score(pool, each, CURVED, fallback=False) for each in (user, moved))
+    each = np.minimum(CURVED.probabilities(I2I, False, pool.scores[:, 1:]) * factors, 1)
+    np.testing.assert_allclose(after.probabilities, each.max(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(each[np.arange(len(pool)), after.interests], after.probabilities, rtol=1e-6)
+    np.testing.assert_array_equal(after.raw, pool.scores[np.arange(len(pool)), 1 + after.interests])
+    # An item may now be there for another interest, and no probability goes beyond 1.
+    assert ((before.interests == 0) & (after.interests != 0)).any()
+    assert ((after.probabilities >= 0) & (after.probabilities <= 1)).all()
+    assert (after.probabilities == 1).any()
+
+
+def test_of_interests_that_make_an_item_equally_likely_the_nearest_leads(snapshot: Snapshot, user: Hydrated) -> None:
+    vectors = some_vectors(user.interests)
+    pool = everything_for(user, replace(vectors, rows=vectors.rows * np.float32(100)), snapshot)
+    factors = np.full(len(user.interests), 1.25, np.float32)
+    raised = replace(user, interests=replace(user.interests, factors=factors))
+    for each in (user, raised):
+        finds = InterestSource().score(pool, each, CURVED, fallback=False)
+        np.testing.assert_array_equal(finds.raw, pool.scores[:, 1:].max(axis=1))
+
+
+def test_feedback_and_stored_vectors_together_find_only_grounded_rows(snapshot: Snapshot, user: Hydrated) -> None:
+    vectors = some_vectors(user.interests, fallback=True)
+    pool = everything_for(user, vectors, snapshot)
+    factors = np.linspace(0.25, 2, len(user.interests), dtype=np.float32)
+    moved = replace(user, interests=replace(user.interests, factors=factors))
+    finds = InterestSource().score(pool, moved, snapshot.calibration, fallback=True)
+    assert finds.found.tolist() == pool.grounded.any(axis=1).tolist()
+    assert pool.grounded[finds.found, finds.interests[finds.found]].all()
 
 
 def test_states_tell_how_old_the_interests_are(snapshot: Snapshot, user_id: str, user: Hydrated) -> None:
-    assert InterestSource().state_of(user) is SourceState.OK
-    assert InterestSource().state_of(read(snapshot, user_id, NOW + 8 * DAY)) is SourceState.STALE
-    assert CollaborativeSource().state_of(read(snapshot, user_id, NOW + 8 * DAY)) is SourceState.OK
-    assert [source.source for source in SOURCES] == list(Source)
+    assert InterestSource().state_of(user) == pb.SOURCE_STATE_OK
+    assert InterestSource().state_of(read(snapshot, user_id, NOW + 8 * DAY)) == pb.SOURCE_STATE_STALE
+    assert CollaborativeSource().state_of(read(snapshot, user_id, NOW + 8 * DAY)) == pb.SOURCE_STATE_OK
+
+
+def test_without_interests_there_is_nothing_to_search_by(snapshot: Snapshot, user_id: str, user: Hydrated) -> None:
+    assert InterestSource().has_queries(user)
+    assert not InterestSource().has_queries(read(snapshot, user_id, allow_categories=("no such category",)))
+    assert CollaborativeSource().has_queries(user)

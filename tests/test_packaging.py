@@ -1,0 +1,57 @@
+"""Packages are built of a checkout whose links are links, and of no other."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("channel", "model_repo", "offline", "tools")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The few files that the build backend reads, with a small package of the same rooms."""
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    package = tmp_path / "protos" / "serendipity"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for room in ROOMS:
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").touch()
+        (package / room).symlink_to(Path("..", "..", room))
+    return tmp_path
+
+
+def call(checkout: Path, hook: str) -> subprocess.CompletedProcess[str]:
+    """Call a hook of the build backend as pip does, in the checkout and a process of its own."""
+    program = f"from setuptools import build_meta; build_meta.{hook}"
+    return subprocess.run([sys.executable, "-c", program], cwd=checkout, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_link_that_was_checked_out_as_a_file_is_refused(checkout: Path, room: str) -> None:
+    link = checkout / "protos" / "serendipity" / room
+    link.unlink()
+    link.write_text(f"../../{room}")
+    for hook in ("get_requires_for_build_wheel()", "build_wheel('out')", "build_sdist('out')", "build_editable('out')"):
+        refused = call(checkout, hook)
+        assert refused.returncode == 1, hook
+        (said,) = refused.stderr.splitlines()
+        assert said.startswith(f"protos/serendipity/{room}: found no directory")
+        assert "git config core.symlinks true" in said
+    assert [path for path in checkout.rglob("*") if path.suffix in (".whl", ".gz")] == []
+
+
+def test_with_links_the_wheel_holds_every_room(checkout: Path) -> None:
+    built = call(checkout, "build_wheel('out')")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (checkout / "out").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"serendipity/{room}/__init__.py" for room in ROOMS} <= set(names)
