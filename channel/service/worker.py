@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from serendipity.channel.tower.triton import TritonTower
 
 _HOUSEKEEPING_SECONDS = 3_600.0
 _DAY = 86_400.0
+_SWITCH_SECONDS = 0.002
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -111,6 +113,8 @@ def run_worker(settings: ServerSettings, channel_settings: ChannelSettings, addr
     structlog.contextvars.bind_contextvars(worker=number)
     # Requests are searched side by side; BLAS and OpenMP threads of each would only wait for those of the others.
     threadpool_limits(limits=1)
+    # The event loop must not wait 5 ms, Python's default, whenever the search thread or one that opens a snapshot runs.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     if settings.uvloop:
         import uvloop
 
