@@ -107,7 +107,7 @@ def test_every_field_method_and_value_of_the_contract_is_commented(path: Path) -
     declarations = [
         (i, line.strip())
         for i, line in enumerate(lines)
-        if line.strip().endswith(";") and not line.strip().startswith(("syntax", "package", "import", "//"))
+        if line.strip().endswith(";") and not line.strip().startswith(("syntax", "package", "import", "option", "//"))
     ]
     assert declarations
     assert [line for i, line in declarations if not lines[i - 1].strip().startswith("//")] == []

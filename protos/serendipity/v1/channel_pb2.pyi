@@ -27,6 +27,7 @@ class EventType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EVENT_TYPE_VIEW: _ClassVar[EventType]
     EVENT_TYPE_FAVOURITE: _ClassVar[EventType]
     EVENT_TYPE_SEARCH: _ClassVar[EventType]
+    EVENT_TYPE_NOT_INTERESTED: _ClassVar[EventType]
 
 class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -66,6 +67,49 @@ class WarningCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     WARNING_CODE_COLD_USER: _ClassVar[WarningCode]
     WARNING_CODE_NOT_OWNER: _ClassVar[WarningCode]
     WARNING_CODE_CLOCK_SKEW: _ClassVar[WarningCode]
+    WARNING_CODE_TIME_CORRECTED: _ClassVar[WarningCode]
+
+class ShortfallCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SHORTFALL_CAUSE_UNSPECIFIED: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_CATEGORIES_CLICKED: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_CATEGORIES_NOT_LISTED: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_CATEGORIES_DISMISSED: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_NOTHING_AVAILABLE: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_FILTERED: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_QUOTAS: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_FEW_ITEMS: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_SWITCHED_OFF: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_NO_INTERESTS: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_INTERESTS_TOO_OLD: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_INTERESTS_FOREIGN: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_INTERESTS_EXHAUSTED: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_NO_LIST: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_LISTS_EXHAUSTED: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_UNREADABLE: _ClassVar[ShortfallCause]
+
+class ReasonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_KIND_UNSPECIFIED: _ClassVar[ReasonKind]
+    REASON_KIND_SEARCH: _ClassVar[ReasonKind]
+    REASON_KIND_CATEGORY: _ClassVar[ReasonKind]
+    REASON_KIND_PROFILE: _ClassVar[ReasonKind]
+    REASON_KIND_POPULATION: _ClassVar[ReasonKind]
+    REASON_KIND_TASTE: _ClassVar[ReasonKind]
+    REASON_KIND_GROUP: _ClassVar[ReasonKind]
+    REASON_KIND_UNKNOWN: _ClassVar[ReasonKind]
+
+class ReasonRelation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REASON_RELATION_UNSPECIFIED: _ClassVar[ReasonRelation]
+    REASON_RELATION_BEHIND: _ClassVar[ReasonRelation]
+    REASON_RELATION_LEADS_TO: _ClassVar[ReasonRelation]
+    REASON_RELATION_THROUGH_DEMAND: _ClassVar[ReasonRelation]
+    REASON_RELATION_CHOOSE: _ClassVar[ReasonRelation]
+    REASON_RELATION_RETURN: _ClassVar[ReasonRelation]
+    REASON_RELATION_NEAR: _ClassVar[ReasonRelation]
+    REASON_RELATION_NEXT: _ClassVar[ReasonRelation]
+    REASON_RELATION_CURIOUS: _ClassVar[ReasonRelation]
 NOVELTY_POLICY_UNSPECIFIED: NoveltyPolicy
 NOVELTY_POLICY_STRICT: NoveltyPolicy
 NOVELTY_POLICY_SOFT: NoveltyPolicy
@@ -77,6 +121,7 @@ EVENT_TYPE_ORDER: EventType
 EVENT_TYPE_VIEW: EventType
 EVENT_TYPE_FAVOURITE: EventType
 EVENT_TYPE_SEARCH: EventType
+EVENT_TYPE_NOT_INTERESTED: EventType
 SOURCE_UNSPECIFIED: Source
 SOURCE_INTEREST: Source
 SOURCE_COLLABORATIVE: Source
@@ -104,6 +149,40 @@ WARNING_CODE_UNKNOWN_PROFILE_VALUE: WarningCode
 WARNING_CODE_COLD_USER: WarningCode
 WARNING_CODE_NOT_OWNER: WarningCode
 WARNING_CODE_CLOCK_SKEW: WarningCode
+WARNING_CODE_TIME_CORRECTED: WarningCode
+SHORTFALL_CAUSE_UNSPECIFIED: ShortfallCause
+SHORTFALL_CAUSE_CATEGORIES_CLICKED: ShortfallCause
+SHORTFALL_CAUSE_CATEGORIES_NOT_LISTED: ShortfallCause
+SHORTFALL_CAUSE_CATEGORIES_DISMISSED: ShortfallCause
+SHORTFALL_CAUSE_NOTHING_AVAILABLE: ShortfallCause
+SHORTFALL_CAUSE_FILTERED: ShortfallCause
+SHORTFALL_CAUSE_QUOTAS: ShortfallCause
+SHORTFALL_CAUSE_FEW_ITEMS: ShortfallCause
+SHORTFALL_CAUSE_SWITCHED_OFF: ShortfallCause
+SHORTFALL_CAUSE_NO_INTERESTS: ShortfallCause
+SHORTFALL_CAUSE_INTERESTS_TOO_OLD: ShortfallCause
+SHORTFALL_CAUSE_INTERESTS_FOREIGN: ShortfallCause
+SHORTFALL_CAUSE_INTERESTS_EXHAUSTED: ShortfallCause
+SHORTFALL_CAUSE_NO_LIST: ShortfallCause
+SHORTFALL_CAUSE_LISTS_EXHAUSTED: ShortfallCause
+SHORTFALL_CAUSE_UNREADABLE: ShortfallCause
+REASON_KIND_UNSPECIFIED: ReasonKind
+REASON_KIND_SEARCH: ReasonKind
+REASON_KIND_CATEGORY: ReasonKind
+REASON_KIND_PROFILE: ReasonKind
+REASON_KIND_POPULATION: ReasonKind
+REASON_KIND_TASTE: ReasonKind
+REASON_KIND_GROUP: ReasonKind
+REASON_KIND_UNKNOWN: ReasonKind
+REASON_RELATION_UNSPECIFIED: ReasonRelation
+REASON_RELATION_BEHIND: ReasonRelation
+REASON_RELATION_LEADS_TO: ReasonRelation
+REASON_RELATION_THROUGH_DEMAND: ReasonRelation
+REASON_RELATION_CHOOSE: ReasonRelation
+REASON_RELATION_RETURN: ReasonRelation
+REASON_RELATION_NEAR: ReasonRelation
+REASON_RELATION_NEXT: ReasonRelation
+REASON_RELATION_CURIOUS: ReasonRelation
 
 class Event(_message.Message):
     __slots__ = ("item_id", "type", "time", "query")
@@ -118,7 +197,7 @@ class Event(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., query: _Optional[str] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("user_id", "recent_events", "profile", "count", "exclude_item_ids", "allow_categories", "deny_categories", "novelty_policy", "source_quotas", "experiment_tag", "explain")
+    __slots__ = ("user_id", "recent_events", "profile", "count", "exclude_item_ids", "allow_categories", "deny_categories", "novelty_policy", "source_quotas", "experiment_tag", "explain", "allow_repeats")
     class ProfileEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -137,6 +216,7 @@ class RecallRequest(_message.Message):
     SOURCE_QUOTAS_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_TAG_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_REPEATS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     recent_events: _containers.RepeatedCompositeFieldContainer[Event]
     profile: _containers.ScalarMap[str, str]
@@ -148,7 +228,8 @@ class RecallRequest(_message.Message):
     source_quotas: _containers.RepeatedCompositeFieldContainer[SourceQuota]
     experiment_tag: str
     explain: bool
-    def __init__(self, user_id: _Optional[str] = ..., recent_events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., profile: _Optional[_Mapping[str, str]] = ..., count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., deny_categories: _Optional[_Iterable[str]] = ..., novelty_policy: _Optional[_Union[NoveltyPolicy, str]] = ..., source_quotas: _Optional[_Iterable[_Union[SourceQuota, _Mapping]]] = ..., experiment_tag: _Optional[str] = ..., explain: _Optional[bool] = ...) -> None: ...
+    allow_repeats: bool
+    def __init__(self, user_id: _Optional[str] = ..., recent_events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., profile: _Optional[_Mapping[str, str]] = ..., count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., deny_categories: _Optional[_Iterable[str]] = ..., novelty_policy: _Optional[_Union[NoveltyPolicy, str]] = ..., source_quotas: _Optional[_Iterable[_Union[SourceQuota, _Mapping]]] = ..., experiment_tag: _Optional[str] = ..., explain: _Optional[bool] = ..., allow_repeats: _Optional[bool] = ...) -> None: ...
 
 class SourceQuota(_message.Message):
     __slots__ = ("source", "min_count", "max_count")
@@ -161,7 +242,7 @@ class SourceQuota(_message.Message):
     def __init__(self, source: _Optional[_Union[Source, str]] = ..., min_count: _Optional[int] = ..., max_count: _Optional[int] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("recall_id", "item_ids", "scores", "sources", "relevance", "unexpectedness", "reason_indexes", "category_indexes", "categories", "reasons", "all_reason_indexes", "all_reason_offsets", "rank_features", "warnings", "source_statuses", "filter_counts", "degraded", "degraded_reasons", "versions", "timings", "titles")
+    __slots__ = ("recall_id", "item_ids", "scores", "sources", "relevance", "unexpectedness", "reason_indexes", "category_indexes", "categories", "reasons", "all_reason_indexes", "all_reason_offsets", "rank_features", "warnings", "source_statuses", "filter_counts", "degraded", "degraded_reasons", "versions", "timings", "titles", "shortfalls")
     RECALL_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -183,6 +264,7 @@ class RecallResponse(_message.Message):
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     TITLES_FIELD_NUMBER: _ClassVar[int]
+    SHORTFALLS_FIELD_NUMBER: _ClassVar[int]
     recall_id: str
     item_ids: _containers.RepeatedScalarFieldContainer[str]
     scores: _containers.RepeatedScalarFieldContainer[float]
@@ -204,7 +286,16 @@ class RecallResponse(_message.Message):
     versions: Versions
     timings: Timings
     titles: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, recall_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[Source, str]]] = ..., relevance: _Optional[_Iterable[float]] = ..., unexpectedness: _Optional[_Iterable[float]] = ..., reason_indexes: _Optional[_Iterable[int]] = ..., category_indexes: _Optional[_Iterable[int]] = ..., categories: _Optional[_Iterable[str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., all_reason_indexes: _Optional[_Iterable[int]] = ..., all_reason_offsets: _Optional[_Iterable[int]] = ..., rank_features: _Optional[_Union[FeatureMatrix, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., source_statuses: _Optional[_Iterable[_Union[SourceStatus, _Mapping]]] = ..., filter_counts: _Optional[_Iterable[_Union[FilterCount, _Mapping]]] = ..., degraded: _Optional[bool] = ..., degraded_reasons: _Optional[_Iterable[str]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., titles: _Optional[_Iterable[str]] = ...) -> None: ...
+    shortfalls: _containers.RepeatedCompositeFieldContainer[Shortfall]
+    def __init__(self, recall_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., sources: _Optional[_Iterable[_Union[Source, str]]] = ..., relevance: _Optional[_Iterable[float]] = ..., unexpectedness: _Optional[_Iterable[float]] = ..., reason_indexes: _Optional[_Iterable[int]] = ..., category_indexes: _Optional[_Iterable[int]] = ..., categories: _Optional[_Iterable[str]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., all_reason_indexes: _Optional[_Iterable[int]] = ..., all_reason_offsets: _Optional[_Iterable[int]] = ..., rank_features: _Optional[_Union[FeatureMatrix, _Mapping]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ..., source_statuses: _Optional[_Iterable[_Union[SourceStatus, _Mapping]]] = ..., filter_counts: _Optional[_Iterable[_Union[FilterCount, _Mapping]]] = ..., degraded: _Optional[bool] = ..., degraded_reasons: _Optional[_Iterable[str]] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., titles: _Optional[_Iterable[str]] = ..., shortfalls: _Optional[_Iterable[_Union[Shortfall, _Mapping]]] = ...) -> None: ...
+
+class Shortfall(_message.Message):
+    __slots__ = ("cause", "message")
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    cause: ShortfallCause
+    message: str
+    def __init__(self, cause: _Optional[_Union[ShortfallCause, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class FeatureMatrix(_message.Message):
     __slots__ = ("names", "num_rows", "values")
@@ -217,20 +308,26 @@ class FeatureMatrix(_message.Message):
     def __init__(self, names: _Optional[_Iterable[str]] = ..., num_rows: _Optional[int] = ..., values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Reason(_message.Message):
-    __slots__ = ("source", "seed", "core_demand", "latent_interest", "text", "weight")
+    __slots__ = ("source", "seed", "core_demand", "latent_interest", "text", "weight", "kind", "relation", "recent_categories")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     CORE_DEMAND_FIELD_NUMBER: _ClassVar[int]
     LATENT_INTEREST_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RELATION_FIELD_NUMBER: _ClassVar[int]
+    RECENT_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     source: Source
     seed: str
     core_demand: str
     latent_interest: str
     text: str
     weight: float
-    def __init__(self, source: _Optional[_Union[Source, str]] = ..., seed: _Optional[str] = ..., core_demand: _Optional[str] = ..., latent_interest: _Optional[str] = ..., text: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+    kind: ReasonKind
+    relation: ReasonRelation
+    recent_categories: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, source: _Optional[_Union[Source, str]] = ..., seed: _Optional[str] = ..., core_demand: _Optional[str] = ..., latent_interest: _Optional[str] = ..., text: _Optional[str] = ..., weight: _Optional[float] = ..., kind: _Optional[_Union[ReasonKind, str]] = ..., relation: _Optional[_Union[ReasonRelation, str]] = ..., recent_categories: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Warning(_message.Message):
     __slots__ = ("code", "field", "message", "count")
@@ -245,7 +342,7 @@ class Warning(_message.Message):
     def __init__(self, code: _Optional[_Union[WarningCode, str]] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class SourceStatus(_message.Message):
-    __slots__ = ("source", "state", "requested", "found", "returned", "elapsed", "novel_category_key")
+    __slots__ = ("source", "state", "requested", "found", "returned", "elapsed", "novel_category_key", "shortfall_cause")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +350,7 @@ class SourceStatus(_message.Message):
     RETURNED_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
     NOVEL_CATEGORY_KEY_FIELD_NUMBER: _ClassVar[int]
+    SHORTFALL_CAUSE_FIELD_NUMBER: _ClassVar[int]
     source: Source
     state: SourceState
     requested: int
@@ -260,7 +358,8 @@ class SourceStatus(_message.Message):
     returned: int
     elapsed: _duration_pb2.Duration
     novel_category_key: NovelCategoryKey
-    def __init__(self, source: _Optional[_Union[Source, str]] = ..., state: _Optional[_Union[SourceState, str]] = ..., requested: _Optional[int] = ..., found: _Optional[int] = ..., returned: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., novel_category_key: _Optional[_Union[NovelCategoryKey, str]] = ...) -> None: ...
+    shortfall_cause: ShortfallCause
+    def __init__(self, source: _Optional[_Union[Source, str]] = ..., state: _Optional[_Union[SourceState, str]] = ..., requested: _Optional[int] = ..., found: _Optional[int] = ..., returned: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., novel_category_key: _Optional[_Union[NovelCategoryKey, str]] = ..., shortfall_cause: _Optional[_Union[ShortfallCause, str]] = ...) -> None: ...
 
 class FilterCount(_message.Message):
     __slots__ = ("filter", "kept", "removed")
@@ -309,10 +408,20 @@ class RecallBatchRequest(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[_Union[RecallRequest, _Mapping]]] = ...) -> None: ...
 
 class RecallBatchResponse(_message.Message):
-    __slots__ = ("responses",)
+    __slots__ = ("responses", "statuses")
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    STATUSES_FIELD_NUMBER: _ClassVar[int]
     responses: _containers.RepeatedCompositeFieldContainer[RecallResponse]
-    def __init__(self, responses: _Optional[_Iterable[_Union[RecallResponse, _Mapping]]] = ...) -> None: ...
+    statuses: _containers.RepeatedCompositeFieldContainer[RecallStatus]
+    def __init__(self, responses: _Optional[_Iterable[_Union[RecallResponse, _Mapping]]] = ..., statuses: _Optional[_Iterable[_Union[RecallStatus, _Mapping]]] = ...) -> None: ...
+
+class RecallStatus(_message.Message):
+    __slots__ = ("code", "message")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class FeedbackEvent(_message.Message):
     __slots__ = ("event_id", "user_id", "recall_id", "item_id", "type", "time", "query")
@@ -339,14 +448,16 @@ class RecordFeedbackRequest(_message.Message):
     def __init__(self, events: _Optional[_Iterable[_Union[FeedbackEvent, _Mapping]]] = ...) -> None: ...
 
 class RecordFeedbackResponse(_message.Message):
-    __slots__ = ("accepted", "duplicates", "rejected")
+    __slots__ = ("accepted", "duplicates", "rejected", "warnings")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     DUPLICATES_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     accepted: int
     duplicates: int
     rejected: _containers.RepeatedCompositeFieldContainer[RejectedEvent]
-    def __init__(self, accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedEvent, _Mapping]]] = ...) -> None: ...
+    warnings: _containers.RepeatedCompositeFieldContainer[Warning]
+    def __init__(self, accepted: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[_Iterable[_Union[RejectedEvent, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[Warning, _Mapping]]] = ...) -> None: ...
 
 class RejectedEvent(_message.Message):
     __slots__ = ("index", "event_id", "reason")
@@ -381,3 +492,27 @@ class UpdateItemsResponse(_message.Message):
     unknown_item_ids: _containers.RepeatedScalarFieldContainer[str]
     unknown_count: int
     def __init__(self, updated: _Optional[int] = ..., unknown_item_ids: _Optional[_Iterable[str]] = ..., unknown_count: _Optional[int] = ...) -> None: ...
+
+class ListCategoriesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListCategoriesResponse(_message.Message):
+    __slots__ = ("categories", "snapshot")
+    CATEGORIES_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    categories: _containers.RepeatedCompositeFieldContainer[Category]
+    snapshot: str
+    def __init__(self, categories: _Optional[_Iterable[_Union[Category, _Mapping]]] = ..., snapshot: _Optional[str] = ...) -> None: ...
+
+class Category(_message.Message):
+    __slots__ = ("name", "number", "num_items", "num_available")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    NUM_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    NUM_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    number: int
+    num_items: int
+    num_available: int
+    def __init__(self, name: _Optional[str] = ..., number: _Optional[int] = ..., num_items: _Optional[int] = ..., num_available: _Optional[int] = ...) -> None: ...

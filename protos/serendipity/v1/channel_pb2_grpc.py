@@ -55,6 +55,11 @@ class SerendipityChannelStub:
                 request_serializer=serendipity_dot_v1_dot_channel__pb2.UpdateItemsRequest.SerializeToString,
                 response_deserializer=serendipity_dot_v1_dot_channel__pb2.UpdateItemsResponse.FromString,
                 _registered_method=True)
+        self.ListCategories = channel.unary_unary(
+                '/serendipity.v1.SerendipityChannel/ListCategories',
+                request_serializer=serendipity_dot_v1_dot_channel__pb2.ListCategoriesRequest.SerializeToString,
+                response_deserializer=serendipity_dot_v1_dot_channel__pb2.ListCategoriesResponse.FromString,
+                _registered_method=True)
 
 
 class SerendipityChannelServicer:
@@ -65,13 +70,16 @@ class SerendipityChannelServicer:
         """Returns scored, explained candidates for one user. Never fails for an unknown user (cold start) or
         for a part that is down (the response says so and is marked degraded).
         Without a deadline from the caller the service works under its own (50 ms by default).
+        A call that cannot be answered inside its deadline is never answered empty: it is refused with RESOURCE_EXHAUSTED and
+        a google.rpc.RetryInfo as soon as that is known, or ends with DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecallBatch(self, request, context):
-        """The same for several users in one call (offline scoring, warm-up). Answers keep the order of the requests.
+        """The same for several users in one call (offline scoring, warm-up). Answers keep the order of the requests. Those that
+        the deadline leaves no time for have a status that says so; the others are whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,6 +95,13 @@ class SerendipityChannelServicer:
 
     def UpdateItems(self, request, context):
         """Changes the availability of items between snapshots; effective in every worker of the host within 5 s.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCategories(self, request, context):
+        """Top-level categories of the current catalogue: the names that allow and deny lists take.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +129,11 @@ def add_SerendipityChannelServicer_to_server(servicer, server):
                     servicer.UpdateItems,
                     request_deserializer=serendipity_dot_v1_dot_channel__pb2.UpdateItemsRequest.FromString,
                     response_serializer=serendipity_dot_v1_dot_channel__pb2.UpdateItemsResponse.SerializeToString,
+            ),
+            'ListCategories': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCategories,
+                    request_deserializer=serendipity_dot_v1_dot_channel__pb2.ListCategoriesRequest.FromString,
+                    response_serializer=serendipity_dot_v1_dot_channel__pb2.ListCategoriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +245,33 @@ class SerendipityChannel:
             '/serendipity.v1.SerendipityChannel/UpdateItems',
             serendipity_dot_v1_dot_channel__pb2.UpdateItemsRequest.SerializeToString,
             serendipity_dot_v1_dot_channel__pb2.UpdateItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCategories(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serendipity.v1.SerendipityChannel/ListCategories',
+            serendipity_dot_v1_dot_channel__pb2.ListCategoriesRequest.SerializeToString,
+            serendipity_dot_v1_dot_channel__pb2.ListCategoriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

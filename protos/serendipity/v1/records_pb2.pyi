@@ -478,18 +478,20 @@ class ServingRecord(_message.Message):
     def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[str] = ..., experiment_tag: _Optional[str] = ..., novelty_policy: _Optional[_Union[_channel_pb2.NoveltyPolicy, str]] = ..., response: _Optional[_Union[_channel_pb2.RecallResponse, _Mapping]] = ...) -> None: ...
 
 class UserFeedbackRecord(_message.Message):
-    __slots__ = ("clicks", "exposures", "click_categories", "searches", "signals")
+    __slots__ = ("clicks", "exposures", "click_categories", "searches", "signals", "dismissals")
     CLICKS_FIELD_NUMBER: _ClassVar[int]
     EXPOSURES_FIELD_NUMBER: _ClassVar[int]
     CLICK_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     SEARCHES_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    DISMISSALS_FIELD_NUMBER: _ClassVar[int]
     clicks: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
     exposures: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
     click_categories: _containers.RepeatedScalarFieldContainer[str]
     searches: _containers.RepeatedCompositeFieldContainer[Search]
     signals: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
-    def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., click_categories: _Optional[_Iterable[str]] = ..., searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ...) -> None: ...
+    dismissals: _containers.RepeatedCompositeFieldContainer[_channel_pb2.FeedbackEvent]
+    def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., click_categories: _Optional[_Iterable[str]] = ..., searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., dismissals: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ...) -> None: ...
 
 class NearlineEntry(_message.Message):
     __slots__ = ("user_id", "cause", "priority", "enqueued_at", "attempts", "not_before", "last_error", "parked", "generation", "novel_categories", "requests")
