@@ -12,6 +12,7 @@ ChannelError
 │   ├── StateCorrupt          one record cannot be decoded; the others can
 │   └── StateFull             the environment has reached its map size
 ├── DeadlinePassed            no time was left to answer at all (the edge answers DEADLINE_EXCEEDED)
+├── Overloaded                more calls than can be answered in time; the caller may try again (RESOURCE_EXHAUSTED)
 ├── TowerError                no user vectors (the pipeline falls back to the stored one)
 │   ├── TowerTimeout          no answer inside the time given
 │   ├── TowerUnavailable      not reachable, not loaded, overloaded, or held back by the circuit breaker
@@ -94,6 +95,14 @@ class StateFull(StateUnavailable):
 
 class DeadlinePassed(ChannelError):
     """The deadline passed before anything could be answered."""
+
+
+class Overloaded(ChannelError):
+    """More calls than can be answered in time. retry_after: seconds until another try may be worth it."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class TowerError(ChannelError):

@@ -57,11 +57,15 @@ class LocalChannel:
         return self.recall_batch([request])[0]
 
     def recall_batch(self, requests: Sequence[channel_pb2.RecallRequest]) -> list[channel_pb2.RecallResponse]:
-        """Answer several requests, in their order, with one call of the tower. Raises InvalidQuery."""
+        """Answer several requests, in their order, with one call of the tower. Raises as `recall`."""
         queries = [parse_query(request, self.channel.now()) for request in requests]
         deadline = Deadline.after(self._deadline_seconds)
-        answers = self._loop.run_until_complete(self.channel.recall_batch(queries, deadline))
-        return [answer.for_caller() for answer in answers]
+        responses = []
+        for answer in self._loop.run_until_complete(self.channel.recall_batch(queries, deadline)):
+            if isinstance(answer, Exception):
+                raise answer
+            responses.append(answer.for_caller())
+        return responses
 
     def close(self) -> None:
         """Close the tower and the snapshot."""

@@ -180,6 +180,8 @@ async def _check_novelty(
         users = range(at, min(at + _BATCH, len(histories.user_ids)))
         requests = [recall_request(histories.user_ids[user], count=50) for user in users]
         for user, result in zip(users, await client.recall_batch(requests), strict=True):
+            if isinstance(result, ClientError):
+                raise result
             rows = np.array([row_of[c.item_id] for c in result.candidates], np.int64)
             clicked = clicked_categories(histories.clicks_before(user, until), len(catalogue.categories))
             violations += int((~is_novel(catalogue.item_categories[rows], clicked)).sum())

@@ -10,7 +10,7 @@
 """
 
 from serendipity.channel.client.channel_client import AsyncSerendipityClient, SerendipityClient
-from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest, Unavailable
+from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from serendipity.channel.client.messages import (
     Candidate,
     Feedback,
@@ -32,6 +32,7 @@ __all__ = [
     "Feedback",
     "FeedbackResult",
     "InvalidRequest",
+    "Overloaded",
     "Reason",
     "RecallResult",
     "RecentEvent",

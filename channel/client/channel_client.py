@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 
-from serendipity.channel.client.errors import error_of
+from serendipity.channel.client.errors import ClientError, error_of
 from serendipity.channel.client.messages import (
     Feedback,
     FeedbackResult,
@@ -23,6 +23,7 @@ from serendipity.channel.client.messages import (
     recall_request,
     to_feedback_event,
     to_result,
+    to_results,
 )
 from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
@@ -105,8 +106,11 @@ class AsyncSerendipityClient:
 
     async def recall_batch(
         self, requests: Sequence[channel_pb2.RecallRequest], *, timeout: float | None = None, request_id: str = ""
-    ) -> list[RecallResult]:
-        """Ask for several users at once, at most 256 a shard; answers keep the order. See `recall_request`."""
+    ) -> list[RecallResult | ClientError]:
+        """Ask for several users at once, at most 256 a shard; answers keep the order. See `recall_request`.
+
+        Of a user that there was no time for there is an error in place of the answer; without any answer it is raised.
+        """
         shards = self._by_shard([request.user_id for request in requests])
         answers = await self._together(
             self._call(
@@ -118,9 +122,9 @@ class AsyncSerendipityClient:
             )
             for shard, indexes in shards.items()
         )
-        results: dict[int, RecallResult] = {}
+        results: dict[int, RecallResult | ClientError] = {}
         for indexes, answer in zip(shards.values(), answers, strict=True):
-            results.update(zip(indexes, map(to_result, answer.responses), strict=True))
+            results.update(zip(indexes, to_results(answer), strict=True))
         return [results[i] for i in range(len(requests))]
 
     async def record_feedback(
@@ -227,7 +231,9 @@ class SerendipityClient:
         """See AsyncSerendipityClient.recall."""
         return self._run(self._client.recall(user_id, **arguments))
 
-    def recall_batch(self, requests: Sequence[channel_pb2.RecallRequest], **arguments: Any) -> list[RecallResult]:
+    def recall_batch(
+        self, requests: Sequence[channel_pb2.RecallRequest], **arguments: Any
+    ) -> list[RecallResult | ClientError]:
         """See AsyncSerendipityClient.recall_batch."""
         return self._run(self._client.recall_batch(requests, **arguments))
 

@@ -3,6 +3,7 @@
 ClientError                   code: the gRPC status; request_id: where the service's logs name it, if it answered
 ├── InvalidRequest            violations: (field, what was found and expected)
 ├── DeadlineExceeded          no answer in time
+├── Overloaded                busy; retry_after: seconds until another try may be worth it
 └── Unavailable               not reached after retries, or without a snapshot
 """
 
@@ -35,6 +36,14 @@ class DeadlineExceeded(ClientError):
     """No answer came in time."""
 
 
+class Overloaded(ClientError):
+    """The service is too busy to answer in time. retry_after: seconds until another try may be worth it."""
+
+    def __init__(self, code: grpc.StatusCode, message: str, request_id: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(code, message, request_id)
+
+
 class Unavailable(ClientError):
     """The service could not be reached, or cannot serve now."""
 
@@ -46,6 +55,13 @@ def error_of(error: grpc.aio.AioRpcError) -> ClientError:
     request_id = str(trailing.get("x-request-id", ""))
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequest(code, message, request_id, _violations(trailing.get(_DETAILS)))
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Overloaded(code, message, request_id, int(trailing.get("grpc-retry-pushback-ms", 0)) / 1_000)
+    return error_of_code(code, message, request_id)
+
+
+def error_of_code(code: grpc.StatusCode, message: str, request_id: str) -> ClientError:
+    """Make the error of a status that carries no details."""
     kinds = {grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded, grpc.StatusCode.UNAVAILABLE: Unavailable}
     return kinds.get(code, ClientError)(code, message, request_id)
 

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from serendipity.channel.client.errors import ClientError, error_of_code
 from serendipity.v1 import channel_pb2
 
 _SOURCES = {number: name.removeprefix("SOURCE_").lower() for name, number in channel_pb2.Source.items()}
@@ -217,6 +219,19 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
         snapshot=response.versions.snapshot,
         message=response,
     )
+
+
+def to_results(response: channel_pb2.RecallBatchResponse) -> list[RecallResult | ClientError]:
+    """Turn a batch's answers into rows; one whose status is not OK into the error it is."""
+    codes = {code.value[0]: code for code in grpc.StatusCode}
+    # A service older than this client sends no statuses: it answers all or none.
+    statuses = response.statuses or [channel_pb2.RecallStatus()] * len(response.responses)
+    return [
+        error_of_code(codes.get(status.code, grpc.StatusCode.UNKNOWN), status.message, "")
+        if status.code
+        else to_result(answer)
+        for answer, status in zip(response.responses, statuses, strict=True)
+    ]
 
 
 def _reasons_by_row(response: channel_pb2.RecallResponse, reasons: list[Reason]) -> Iterable[tuple[Reason, ...]]:

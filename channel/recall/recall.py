@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import TypeVar
 
 from serendipity.channel.deadline import Deadline
-from serendipity.channel.errors import DeadlinePassed, TowerAnswerInvalid, TowerError
+from serendipity.channel.errors import ChannelError, DeadlinePassed, TowerAnswerInvalid, TowerError
 from serendipity.channel.recall.answer import Answer, compose
 from serendipity.channel.recall.batcher import Asked, Batcher
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
@@ -37,6 +38,8 @@ STORED_VECTORS = "stored user vectors"
 """Name of what stands in for the user tower."""
 
 _READ_AT_ONCE = 8
+_ANSWERED_AT_ONCE = 8
+"""Users of a batch that the search thread answers before others get their turn, some 10 ms."""
 _LOOKED_UP_AT_ONCE = 500
 """Users read, and excluded items looked up, on the event loop: some 5 ms in all. More are read in the thread."""
 
@@ -78,7 +81,7 @@ class Channel:
         self._settings = settings or ChannelSettings()
         self._clock = clock
         self._new_id = new_id
-        self._batcher = Batcher(self._answer_batch)
+        self._batcher = Batcher(self._answer_each)
         self._known = VectorCache(self._settings.user_vector_cache)
         # One: BLAS has one thread in a worker, and workers are as many as cores.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
@@ -99,15 +102,27 @@ class Channel:
     async def recall(self, query: RecallQuery, deadline: Deadline) -> Answer:
         """Answer one query; parts that are down or slow leave it poorer and marked degraded, never failed.
 
-        Raises SnapshotUnavailable without any snapshot, DeadlinePassed when not even the user could be read in time.
+        Raises SnapshotUnavailable without any snapshot, DeadlinePassed when no time was left to search, Overloaded when
+        too many others are being answered for this one to be answered in time.
         """
         return await self._batcher.answer(query, deadline)
 
-    async def recall_batch(self, queries: Sequence[RecallQuery], deadline: Deadline) -> list[Answer]:
-        """Answer several queries, in their order, with one call of the user tower. Raises as `recall`."""
-        return await self._answer_batch([Asked(query) for query in queries], deadline) if queries else []
+    async def recall_batch(self, queries: Sequence[RecallQuery], deadline: Deadline) -> Sequence[Answer | Exception]:
+        """Answer several queries, in their order, with one call of the user tower; of each, an answer or why not."""
+        return await self._answer_each([Asked(query) for query in queries], deadline) if queries else []
 
-    async def _answer_batch(self, asked: Sequence[Asked], deadline: Deadline) -> list[Answer]:
+    async def _answer_each(self, asked: Sequence[Asked], deadline: Deadline) -> Sequence[Answer | Exception]:
+        """Answer queries together; what is wrong with one of them does not fail its neighbours."""
+        try:
+            return await self._answer_batch(asked, deadline)
+        except ChannelError as error:
+            return [error] * len(asked)
+        except Exception as error:
+            if len(asked) == 1:
+                return [error]
+            return [(await self._answer_each([each], deadline))[0] for each in asked]
+
+    async def _answer_batch(self, asked: Sequence[Asked], deadline: Deadline) -> Sequence[Answer | DeadlinePassed]:
         """Hydrate → user vectors → all the rest, for several users at once."""
         begin = time.perf_counter()
         with self._holder.acquire() as lease:
@@ -119,14 +134,19 @@ class Channel:
             budget = deadline.share(self._settings.sources_share)
             answers: list[Answer] = []
 
-            def answer_all() -> None:
-                for i in range(len(users)):
-                    answers.append(self._answer(lease, i, known, late=budget.expired))
+            def answer_some(start: int) -> None:
+                for i in range(start, min(start + _ANSWERED_AT_ONCE, len(users))):
+                    if budget.expired:
+                        return
+                    answers.append(self._answer(lease, i, known))
 
             with contextlib.suppress(TimeoutError):
-                await self._in_thread(lease, answer_all, budget)
+                for start in range(0, len(users), _ANSWERED_AT_ONCE):
+                    await self._in_thread(lease, partial(answer_some, start), budget)
+            # One that is still being made comes too late.
             done = answers[:]
-            return done + [self._answer(lease, i, known, late=True) for i in range(len(done), len(users))]
+            late = DeadlinePassed("no time was left to search")
+            return [*done, *(late for _ in range(len(done), len(users)))]
 
     def close(self) -> None:
         """Let the search thread end; a search still running finishes on its own."""
@@ -180,14 +200,14 @@ class Channel:
             found[i] = vectors
         return found, ""
 
-    def _answer(self, lease: Lease, i: int, known: _Embedded, *, late: bool) -> Answer:
-        """Sources → filters → scorer → selector → answer, for the i-th user. late: nothing can be searched any more."""
+    def _answer(self, lease: Lease, i: int, known: _Embedded) -> Answer:
+        """Sources → filters → scorer → selector → answer, for the i-th user."""
         user, vectors = known.users[i], known.vectors[i]
         snapshot, query, settings = lease.snapshot, user.query, self._settings
         tower_failure = known.failure if vectors is None or vectors.fallback else ""
         begin = time.perf_counter()
         wanted = ceil(query.count * settings.over_fetch)
-        found = search(snapshot, user, vectors, wanted, late)
+        found = search(snapshot, user, vectors, wanted)
         searched = time.perf_counter()
         is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT
         scored = score(found.pool, found.finds, wanted, settings.soft_novelty_weight if is_soft else 1.0)

@@ -47,13 +47,12 @@ class Found:
     failures: Sequence[str]
 
 
-def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, wanted: int, late: bool) -> Found:
+def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, wanted: int) -> Found:
     """Find what a user may be returned, and score it by each source.
 
-    vectors: None where there is neither a user tower nor a stored vector; wanted: candidates asked of each source;
-    late: no time is left, so nothing is searched.
+    vectors: None where there is neither a user tower nor a stored vector; wanted: candidates asked of each source.
     """
-    statuses = _Statuses(user, vectors, wanted, late)
+    statuses = _Statuses(user, vectors, wanted)
     proposed: dict[int, NDArray[np.int64]] = {}
     finds: dict[int, Finds] = {}
     if vectors is None or not statuses.searching:
@@ -78,8 +77,8 @@ def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, want
 class _Statuses:
     """How the sources fare in one request. Whatever happens to one of them is told, not raised."""
 
-    def __init__(self, user: Hydrated, vectors: UserVectors | None, wanted: int, late: bool) -> None:
-        """late: no time was left to search; wanted: candidates asked of each source."""
+    def __init__(self, user: Hydrated, vectors: UserVectors | None, wanted: int) -> None:
+        """wanted: candidates asked of each source."""
         self.failures: list[str] = []
         self._seconds = dict.fromkeys((source.source for source in CANDIDATE_SOURCES), 0.0)
         self.statuses = {
@@ -97,8 +96,6 @@ class _Statuses:
             if vectors is None:
                 why = "neither the user tower nor a stored user vector"
                 self._fail(source, channel_pb2.SOURCE_STATE_UNAVAILABLE, why)
-            elif late:
-                self._fail(source, channel_pb2.SOURCE_STATE_TIMEOUT, "did not answer before the deadline")
             elif source.has_queries(user):
                 self.searching.append(source)
         if len(user.novel_categories) or user.novel_categories.key:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -11,7 +13,7 @@ from typing import TypeVar
 import grpc
 import structlog
 
-from serendipity.channel.errors import ChannelError
+from serendipity.channel.errors import ChannelError, Overloaded
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Call, Telemetry
 
@@ -24,11 +26,22 @@ _log = structlog.stdlib.get_logger(__name__)
 _Answer = TypeVar("_Answer")
 
 
-class Edge:
-    """Runs handlers that know nothing of gRPC and ends their calls."""
+_SAID_EVERY = 1.0
+_TOO_MANY_RETRY_SECONDS = 0.1
 
-    def __init__(self, telemetry: Telemetry) -> None:
+
+class Edge:
+    """Runs handlers that know nothing of gRPC and ends their calls.
+
+    max_calls: worked on at a time; more are refused. Calls of other servicers, health above all, do not count.
+    """
+
+    def __init__(self, telemetry: Telemetry, max_calls: float = math.inf) -> None:
         self._telemetry = telemetry
+        self._max_calls = max_calls
+        self._calls = 0
+        self._overloaded_at = -math.inf
+        self._unsaid = 0
 
     async def run(
         self, method: str, context: grpc.aio.ServicerContext, handle: Callable[[], Awaitable[_Answer]]
@@ -37,7 +50,11 @@ class Edge:
         request_id = _request_id(context)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         with self._telemetry.call(method) as call, structlog.contextvars.bound_contextvars(request_id=request_id):
+            self._calls += 1
             try:
+                if self._calls > self._max_calls:
+                    message = f"busy: {self._max_calls} calls are being answered"
+                    raise Overloaded(message, _TOO_MANY_RETRY_SECONDS)
                 answer = await handle()
             except asyncio.CancelledError:
                 # The caller's deadline has passed, or it has gone: nobody is left to tell.
@@ -51,14 +68,28 @@ class Edge:
                 _log.exception("call failed", method=method)
                 message = f"internal error; the logs name it under request id {request_id}"
                 await context.abort(grpc.StatusCode.INTERNAL, message, ((REQUEST_ID, request_id),))
+            finally:
+                self._calls -= 1
             _log.debug("call answered", method=method)
             return answer
 
     async def _abort(self, context: grpc.aio.ServicerContext, call: Call, request_id: str, error: ChannelError) -> None:
         refusal = refusal_of(error)
         call.code = refusal.code.name
-        _log.warning("call refused", method=call.method, code=call.code, error=f"{type(error).__name__}: {error}")
+        if isinstance(error, Overloaded):
+            self._say_overloaded(call.method, error)
+        else:
+            _log.warning("call refused", method=call.method, code=call.code, error=f"{type(error).__name__}: {error}")
         await context.abort(refusal.code, refusal.message, ((REQUEST_ID, request_id), *refusal.trailing_metadata))
+
+    def _say_overloaded(self, method: str, error: Overloaded) -> None:
+        """Log one refusal a second: a line for each would cost more than refusing it."""
+        self._unsaid += 1
+        if (now := time.monotonic()) >= self._overloaded_at + _SAID_EVERY:
+            _log.warning(
+                "calls refused", method=method, code="RESOURCE_EXHAUSTED", error=str(error), calls=self._unsaid
+            )
+            self._overloaded_at, self._unsaid = now, 0
 
 
 def _request_id(context: grpc.aio.ServicerContext) -> str:

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 
 import grpc
 import numpy as np
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from serendipity.channel.errors import FieldViolation, InvalidQuery, SnapshotUnavailable
+from serendipity.channel.deadline import Deadline
+from serendipity.channel.errors import ChannelError, DeadlinePassed, FieldViolation, InvalidQuery, SnapshotUnavailable
 from serendipity.channel.recall.answer import Answer
-from serendipity.channel.recall.query import RecallQuery, parse_query
+from serendipity.channel.recall.query import MAX_COUNT, RecallQuery, parse_query
 from serendipity.channel.recall.recall import Channel
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
@@ -33,6 +36,13 @@ MAX_FEEDBACK_EVENTS = 1_000
 MAX_ITEM_CHANGES = 100_000
 MAX_LISTED_ITEMS = 100
 """Hard caps, as channel.proto states them."""
+
+_BATCH_SHARE = 0.95
+"""Part of a batch's time for its answers; the rest is for their way back."""
+_CANDIDATE_BYTES, _EXPLAINED_BYTES = 100, 300
+"""Size of a candidate in a message, about."""
+_INTERNAL = grpc.StatusCode.INTERNAL.value[0]
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,7 +65,9 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._edge = Edge(parts.telemetry)
+        self._edge = Edge(parts.telemetry, parts.settings.max_concurrent_calls)
+        # Batches take turns, some users each, so that a large one does not hold up all others.
+        self._turn = asyncio.Lock()
 
     async def Recall(  # noqa: N802
         self, request: channel_pb2.RecallRequest, context: grpc.aio.ServicerContext
@@ -72,17 +84,26 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
     async def RecallBatch(  # noqa: N802
         self, request: channel_pb2.RecallBatchRequest, context: grpc.aio.ServicerContext
     ) -> channel_pb2.RecallBatchResponse:
-        """Answer several users' requests, in their order."""
+        """Answer several users' requests, in their order: as many as there is time for."""
 
         async def handle() -> channel_pb2.RecallBatchResponse:
             channel, settings = self._parts.channel, self._parts.settings
+            _expect_sendable(request.requests, settings.max_message_bytes)
             queries = _parse_batch(request.requests, channel.now())
-            deadline = channel.deadline(context.time_remaining(), len(queries))
+            deadline = channel.deadline(context.time_remaining(), len(queries)).share(_BATCH_SHARE)
             response = channel_pb2.RecallBatchResponse()
+            failure: Exception | None = None
             for start in range(0, len(queries), settings.batch_users):
-                some = queries[start : start + settings.batch_users]
-                answers = await channel.recall_batch(some, deadline)
-                response.responses.extend(map(self._told, answers))
+                for answer in await self._answer_some(queries[start : start + settings.batch_users], deadline):
+                    if isinstance(answer, Exception):
+                        failure = answer
+                        response.responses.add()
+                        response.statuses.append(_status_of(answer))
+                    else:
+                        response.responses.append(self._told(answer))
+                        response.statuses.add()
+            if failure is not None and all(status.code for status in response.statuses):
+                raise failure
             return response
 
         return await self._edge.run("RecallBatch", context, handle)
@@ -128,6 +149,13 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
             )
 
         return await self._edge.run("UpdateItems", context, handle)
+
+    async def _answer_some(self, queries: Sequence[RecallQuery], deadline: Deadline) -> Sequence[Answer | Exception]:
+        try:
+            async with asyncio.timeout(deadline.remaining), self._turn:
+                return await self._parts.channel.recall_batch(queries, deadline)
+        except TimeoutError:
+            return [DeadlinePassed("no time was left to begin")] * len(queries)
 
     def _told(self, answer: Answer) -> channel_pb2.RecallResponse:
         """Count and log an answer, and give what its caller asked for."""
@@ -183,9 +211,7 @@ def create_server(
 
     Returns the server, not started, and the bound port. Raises OSError when the address cannot be bound.
     """
-    server = grpc.aio.server(
-        options=server_options(settings, share_port=True), maximum_concurrent_rpcs=settings.max_concurrent_calls
-    )
+    server = grpc.aio.server(options=server_options(settings, share_port=True))
     channel_pb2_grpc.add_SerendipityChannelServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     return server, bind(server, health_of, SERVICE, address)
 
@@ -233,6 +259,22 @@ def _parse_batch(requests: Sequence[channel_pb2.RecallRequest], now: int) -> lis
     if violations:
         raise InvalidQuery(violations)
     return queries
+
+
+def _status_of(error: Exception) -> channel_pb2.RecallStatus:
+    if not isinstance(error, ChannelError):
+        _log.error("one of a batch failed", exc_info=error)
+        return channel_pb2.RecallStatus(code=_INTERNAL, message="internal error; the logs name it")
+    refusal = refusal_of(error)
+    return channel_pb2.RecallStatus(code=refusal.code.value[0], message=refusal.message)
+
+
+def _expect_sendable(requests: Sequence[channel_pb2.RecallRequest], most: int) -> None:
+    """Refuse before the work what would be too large to send after it."""
+    size = sum(min(r.count, MAX_COUNT) * (_EXPLAINED_BYTES if r.explain else _CANDIDATE_BYTES) for r in requests)
+    if size > most:
+        found = f"ask for {sum(r.count for r in requests):,} candidates, some {size >> 20} MiB"
+        raise InvalidQuery([FieldViolation("requests", f"{found}; expected at most {most >> 20} MiB in one call")])
 
 
 def _expect_at_most(field: str, found: int, cap: int) -> None:

@@ -63,7 +63,8 @@ class ServerSettings(BaseSettings):
     """Largest message received or sent: 256 users × 1,000 candidates are some 25 MB."""
 
     max_concurrent_calls: int = Field(default=512, ge=1)
-    """Calls one worker works on at a time; more are refused with RESOURCE_EXHAUSTED instead of all becoming late."""
+    """Calls of hosts that one worker works on at a time; more are refused with RESOURCE_EXHAUSTED, as are those that
+    cannot be answered in time. Health is asked beside them."""
 
     keepalive_seconds: float = Field(default=30.0, gt=0)
     """Time between pings on idle connections."""

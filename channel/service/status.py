@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -14,6 +17,7 @@ from serendipity.channel.errors import (
     DeadlinePassed,
     GenerationError,
     InvalidQuery,
+    Overloaded,
     PublicationRefused,
     RecordCorrupt,
     SnapshotUnavailable,
@@ -29,6 +33,7 @@ _CODES: tuple[tuple[type[ChannelError], grpc.StatusCode], ...] = (
     (InvalidQuery, grpc.StatusCode.INVALID_ARGUMENT),
     (SnapshotUnavailable, grpc.StatusCode.UNAVAILABLE),
     (DeadlinePassed, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StateOverloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StateFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StateUnavailable, grpc.StatusCode.UNAVAILABLE),
@@ -57,11 +62,14 @@ class Refusal:
 
 
 def refusal_of(error: ChannelError) -> Refusal:
-    """Turn an error of the channel into a status; InvalidQuery's first violations become google.rpc.BadRequest details.
+    """Turn an error of the channel into a status with its details.
 
-    A message that is too long for metadata is cut.
+    InvalidQuery's first violations become a google.rpc.BadRequest, the hint of Overloaded a google.rpc.RetryInfo. A
+    message that is too long for metadata is cut.
     """
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    if isinstance(error, Overloaded):
+        return Refusal(code, str(error), _retry_info(math.ceil(error.retry_after * 100) * 10))
     if not isinstance(error, InvalidQuery):
         return Refusal(code, _cut(str(error)))
     listed, more = error.violations[:_LISTED], len(error.violations) - _LISTED
@@ -72,10 +80,24 @@ def refusal_of(error: ChannelError) -> Refusal:
     )
     described = "; ".join(f"{v.field}: {v.description}" for v in listed)
     message = f"{more} more than these: {described}" if more > 0 else described
-    detail = any_pb2.Any()
-    detail.Pack(bad_request)
-    status = status_pb2.Status(code=code_pb2.INVALID_ARGUMENT, message=_cut(message), details=[detail])
-    return Refusal(code, _cut(message), tuple(rpc_status.to_status(status).trailing_metadata))
+    return Refusal(code, _cut(message), _details(code_pb2.INVALID_ARGUMENT, _cut(message), bad_request))
+
+
+@lru_cache(maxsize=128)
+def _retry_info(milliseconds: int) -> tuple[tuple[str, str | bytes], ...]:
+    """A hint as metadata; kept, since refusing must cost next to nothing just when there is no time."""
+    retry_info = error_details_pb2.RetryInfo()
+    retry_info.retry_delay.FromMilliseconds(milliseconds)
+    # gRPC's own name for the same hint: clients that retry RESOURCE_EXHAUSTED by their service configuration obey it.
+    pushback = ("grpc-retry-pushback-ms", str(milliseconds))
+    return (*_details(code_pb2.RESOURCE_EXHAUSTED, "busy", retry_info), pushback)
+
+
+def _details(code: int, message: str, detail: Message) -> tuple[tuple[str, str | bytes], ...]:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status = status_pb2.Status(code=code, message=message, details=[packed])
+    return tuple(rpc_status.to_status(status).trailing_metadata)
 
 
 def _cut(message: str) -> str:

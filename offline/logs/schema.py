@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from serendipity.offline.configuration import Configuration
 from serendipity.v1 import channel_pb2
 
-EventName = Literal["click", "search", "exposure", "order", "view", "favourite"]
+EventName = Literal["click", "search", "exposure", "order", "view", "favourite", "not_interested"]
 
 EVENT_TYPES: dict[str, channel_pb2.EventType] = {
     "click": channel_pb2.EVENT_TYPE_CLICK,
@@ -23,6 +23,7 @@ EVENT_TYPES: dict[str, channel_pb2.EventType] = {
     "order": channel_pb2.EVENT_TYPE_ORDER,
     "view": channel_pb2.EVENT_TYPE_VIEW,
     "favourite": channel_pb2.EVENT_TYPE_FAVOURITE,
+    "not_interested": channel_pb2.EVENT_TYPE_NOT_INTERESTED,
 }
 """Event names of the host schema and the wire's numbers for them."""
 
