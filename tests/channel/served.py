@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import socket
-from collections.abc import AsyncIterator, Iterator
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 from serendipity import layout
@@ -102,3 +104,20 @@ def scrape(text: str, name: str) -> dict[str, float]:
         if key == name or key.startswith(name + "{"):
             found[key[len(name) :]] = float(value)
     return found
+
+
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+async def metrics(worker: Worker) -> str:
+    """A worker's metrics as it shows them."""
+
+    def get() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/metrics") as response:
+            return str(response.read().decode())
+
+    return await asyncio.to_thread(get)

@@ -9,30 +9,27 @@ from typing import cast
 import pytest
 
 from serendipity.channel.deadline import Deadline
-from serendipity.channel.errors import DeadlinePassed, SnapshotUnavailable
+from serendipity.channel.errors import DeadlinePassed, Overloaded
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.batcher import Asked, Batcher
 from serendipity.channel.recall.query import RecallQuery
 
 
 class Held:
-    """Answers a batch when it is let go; an answer is the id of the user it is for."""
+    """Answers a batch when it is let go; an answer is the id of the user it is for, or what is wrong with that user."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
         self.deadlines: list[Deadline] = []
         self.free = asyncio.Event()
-        self.poisoned = ""
-        self.error: Exception = RuntimeError("broken")
+        self.wrong: dict[str, Exception] = {}
 
-    async def answer_all(self, asked: Sequence[Asked], deadline: Deadline) -> Sequence[Answer]:
+    async def answer_all(self, asked: Sequence[Asked], deadline: Deadline) -> Sequence[Answer | Exception]:
         users = [each.query.user_id for each in asked]
         self.batches.append(users)
         self.deadlines.append(deadline)
         await self.free.wait()
-        if self.poisoned in users:
-            raise self.error
-        return [cast(Answer, f"answer of {user}") for user in users]
+        return [self.wrong.get(user) or cast(Answer, f"answer of {user}") for user in users]
 
 
 def asking(batcher: Batcher, users: Sequence[str], seconds: float = 60.0) -> list[asyncio.Task[Answer]]:
@@ -82,18 +79,44 @@ async def test_a_hurried_query_does_not_cut_the_others_short() -> None:
     assert held.deadlines[2].remaining > 30.0
 
 
-async def test_a_query_whose_time_is_over_is_refused_and_the_others_answered() -> None:
+async def test_a_query_that_comes_without_time_is_refused_at_once() -> None:
+    held = Held()
+    with pytest.raises(DeadlinePassed):
+        await Batcher(held.answer_all).answer(RecallQuery("a", 10, now=0), Deadline.after(0.0))
+    assert not held.batches
+
+
+async def test_a_query_whose_time_passes_while_it_waits_is_refused_and_the_others_are_answered() -> None:
     held = Held()
     batcher = Batcher(held.answer_all)
     first = asking(batcher, ["a", "b"])
-    late, others = asking(batcher, ["c"], seconds=0.0), asking(batcher, ["d"], seconds=0.0005)
+    late, others = asking(batcher, ["c"], seconds=0.02), asking(batcher, ["d"])
     await settled()
+    await asyncio.sleep(0.03)
     held.free.set()
-    await asyncio.gather(*first)
+    await asyncio.gather(*first, *others)
     with pytest.raises(DeadlinePassed):
         await late[0]
-    await asyncio.wait(others)
-    assert ["c"] not in held.batches
+    assert held.batches[2:] == [["d"]]
+
+
+async def test_a_query_behind_more_than_can_be_answered_in_its_time_is_refused_on_arrival() -> None:
+    async def slowly(asked: Sequence[Asked], _: Deadline) -> Sequence[Answer]:
+        await asyncio.sleep(0.02)
+        return [cast(Answer, each.query.user_id) for each in asked]
+
+    batcher = Batcher(slowly)
+    # Some 400 users a second, learned from the first of them.
+    await asyncio.gather(*asking(batcher, [f"user-{i}" for i in range(100)]))
+    queue = asking(batcher, [f"user-{i}" for i in range(400)])
+    await settled()
+    with pytest.raises(Overloaded, match=r"busy: found \d+ ms left, expected \d+ ms for an answer") as refused:
+        await batcher.answer(RecallQuery("hurried", 10, now=0), Deadline.after(0.1))
+    assert 0 < refused.value.retry_after <= 1.0
+    assert not any(task.done() for task in queue[-100:])
+    # Whoever has the time is admitted.
+    assert await batcher.answer(RecallQuery("patient", 10, now=0), Deadline.after(60.0)) == "patient"
+    await asyncio.gather(*queue)
 
 
 async def test_nothing_is_done_for_callers_that_have_gone() -> None:
@@ -109,9 +132,9 @@ async def test_nothing_is_done_for_callers_that_have_gone() -> None:
     assert held.batches[2:] == [["d"]]
 
 
-async def test_one_broken_query_does_not_fail_its_neighbours() -> None:
+async def test_what_is_wrong_with_one_query_does_not_fail_its_neighbours() -> None:
     held = Held()
-    held.poisoned = "d"
+    held.wrong["d"] = RuntimeError("broken")
     batcher = Batcher(held.answer_all)
     first = asking(batcher, ["a", "b"])
     rest = asking(batcher, ["c", "d", "e"])
@@ -123,31 +146,16 @@ async def test_one_broken_query_does_not_fail_its_neighbours() -> None:
     assert isinstance(found[1], RuntimeError)
 
 
-async def test_what_concerns_all_is_told_to_all_without_another_try() -> None:
-    held = Held()
-    held.poisoned, held.error = "c", SnapshotUnavailable("no snapshot is loaded")
-    batcher = Batcher(held.answer_all)
-    first = asking(batcher, ["a", "b"])
-    rest = asking(batcher, ["c", "d"])
-    await settled()
-    held.free.set()
-    await asyncio.gather(*first)
-    found = await asyncio.gather(*rest, return_exceptions=True)
-    assert [type(error) for error in found] == [SnapshotUnavailable] * 2
-    assert held.batches[2:] == [["c", "d"]]
-
-
-async def test_batches_that_hang_keep_the_others_waiting_for_a_part_of_their_time_only() -> None:
+async def test_batches_that_hang_do_not_keep_the_others_waiting() -> None:
     held = Held()
     batcher = Batcher(held.answer_all)
     hung = asking(batcher, ["a", "b"])
     await settled()
-    behind = asking(batcher, ["c", "d"], seconds=0.5)
+    behind = asking(batcher, ["c", "d"])
     async with asyncio.timeout(30):
         while len(held.batches) < 3:
             await asyncio.sleep(0.001)
     assert held.batches[2] == ["c", "d"]
-    assert held.deadlines[2].remaining > 0
     held.free.set()
     await asyncio.gather(*hung, *behind)
 

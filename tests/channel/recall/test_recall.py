@@ -26,11 +26,13 @@ from serendipity.channel.errors import (
     TowerUnavailable,
 )
 from serendipity.channel.local import LocalChannel
+from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.filters import FILTERS
-from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds, source_name
+from serendipity.channel.recall.hydrate import Hydrated
+from serendipity.channel.recall.query import RecallQuery, SourceBounds, source_name
 from serendipity.channel.recall.recall import STORED_VECTORS, Channel
 from serendipity.channel.recall.scorer import FEATURE_NAMES
-from serendipity.channel.recall.search import CANDIDATE_SOURCES
+from serendipity.channel.recall.search import CANDIDATE_SOURCES, Found, search
 from serendipity.channel.recall.sources.interest import InterestSource
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import SnapshotHolder
@@ -422,14 +424,8 @@ async def test_a_search_that_hangs_times_out_and_holds_its_snapshot(
     holder = SnapshotHolder(opened)
     # Of half a minute the search may take a third of a second: the tower has time.
     channel = Channel(holder, local_tower, settings=ChannelSettings(sources_share=0.01), clock=lambda: NOW)
-    response = await ask(channel, query(small_world.user_ids[0], 10))
-    # One thread searches for all sources.
-    assert set(states(response).values()) == {pb.SOURCE_STATE_TIMEOUT}
-    assert list(response.degraded_reasons) == [
-        f"{source_name(source)}: did not answer before the deadline" for source in SOURCES
-    ]
-    assert not response.item_ids
-    assert response.timings.total.ToNanoseconds() > 0
+    with pytest.raises(DeadlinePassed, match="no time was left to search"):
+        await ask(channel, query(small_world.user_ids[0], 10))
     holder.close()
     # The thread still searches: the snapshot stays open until it is done.
     assert len(opened.users) > 0
@@ -460,9 +456,10 @@ async def test_a_search_that_hung_and_went_on_is_over_for_the_requests_after_it(
     hasty = ChannelSettings(sources_share=0.01)
     channel = Channel(holder, local_tower, settings=hasty, clock=lambda: NOW)
     asked = query(small_world.user_ids[0], 10)
-    # Whoever waits behind it times out, too, and lets the snapshot go.
-    for response in [await ask(channel, asked) for _ in range(2)]:
-        assert set(states(response).values()) == {pb.SOURCE_STATE_TIMEOUT}
+    # Whoever waits behind it is too late, too, and lets the snapshot go.
+    for _ in range(2):
+        with pytest.raises(DeadlinePassed, match="no time was left to search"):
+            await ask(channel, asked)
     release.set()
     answer = await channel.recall(asked, Deadline.after(50 * DEADLINE))
     assert len(answer.response.item_ids) == 10
@@ -485,12 +482,13 @@ async def test_a_batch_that_hangs_while_reading_is_too_late(
 
     with a_channel(small_world.snapshot_dir, local_tower, Slow()) as channel:
         queries = [query(user_id, 10) for user_id in small_world.user_ids[:20]]
-        with pytest.raises(DeadlinePassed, match="reading the records of 20 users took too long"):
-            await channel.recall_batch(queries, Deadline.after(0.3))
+        found = await channel.recall_batch(queries, Deadline.after(0.3))
         release.set()
+    assert {str(error) for error in found} == {"reading the records of 20 users took too long"}
+    assert [type(error) for error in found] == [DeadlinePassed] * 20
 
 
-async def test_what_was_answered_in_time_is_kept_and_the_rest_says_it_was_too_late(
+async def test_what_was_answered_in_time_is_kept_and_the_rest_is_too_late_and_not_empty(
     small_world: SmallWorld, local_tower: LocalTower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
@@ -508,10 +506,27 @@ async def test_what_was_answered_in_time_is_kept_and_the_rest_says_it_was_too_la
         queries = [query(user_id, 10) for user_id in small_world.user_ids[:6]]
         answers = await channel.recall_batch(queries, Deadline.after(2.0))
         release.set()
-    assert [len(answer.response.item_ids) for answer in answers] == [10, 10, 10, 0, 0, 0]
-    assert [answer.user.query.user_id for answer in answers] == small_world.user_ids[:6]
-    for answer in answers[3:]:
-        assert set(states(answer.response).values()) == {pb.SOURCE_STATE_TIMEOUT}
+    whole = [answer for answer in answers if isinstance(answer, Answer)]
+    assert [len(answer.response.item_ids) for answer in whole] == [10, 10, 10]
+    assert [answer.user.query.user_id for answer in whole] == small_world.user_ids[:3]
+    assert [type(error) for error in answers[3:]] == [DeadlinePassed] * 3
+
+
+async def test_one_user_whose_answer_fails_does_not_fail_the_others(
+    small_world: SmallWorld, local_tower: LocalTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = small_world.user_ids[1]
+
+    def failing(snapshot: Snapshot, user: Hydrated, *arguments: Any) -> Found:
+        if user.query.user_id == broken:
+            raise ZeroDivisionError
+        return search(snapshot, user, *arguments)
+
+    monkeypatch.setattr("serendipity.channel.recall.recall.search", failing)
+    with a_channel(small_world.snapshot_dir, local_tower) as channel:
+        answers = await channel.recall_batch([query(each, 10) for each in small_world.user_ids[:3]], Deadline.after(60))
+    assert [isinstance(answer, Answer) for answer in answers] == [True, False, True]
+    assert isinstance(answers[1], ZeroDivisionError)
 
 
 async def test_users_of_a_large_batch_are_read_though_the_search_thread_is_busy(
@@ -523,7 +538,7 @@ async def test_users_of_a_large_batch_are_read_though_the_search_thread_is_busy(
         queries = [query(user_id, 10) for user_id in small_world.user_ids[:20]]
         answers = await channel.recall_batch(queries, Deadline.after(1.0))
         release.set()
-    assert [answer.response.degraded for answer in answers] == [True] * 20
+    assert {str(error) for error in answers} == {"no time was left to search"}
 
 
 async def test_no_time_and_no_snapshot_are_the_only_failures(

@@ -57,7 +57,7 @@ def some_vectors(user: Hydrated) -> UserVectors:
 
 
 def find(snapshot: Snapshot, user: Hydrated, wanted: int = WANTED) -> Found:
-    return search(snapshot, user, some_vectors(user), wanted, late=False)
+    return search(snapshot, user, some_vectors(user), wanted)
 
 
 def states(found: Found) -> dict[pb.Source, pb.SourceState]:
@@ -185,25 +185,20 @@ def test_without_any_source_nothing_is_found(grouped_snapshot: Snapshot, user_id
     assert counts(found) == dict.fromkeys(FILTERS, 0)
 
 
-def test_without_time_or_vectors_nothing_is_searched_and_every_source_says_why(
+def test_without_vectors_nothing_is_searched_and_every_source_says_why(
     grouped_snapshot: Snapshot, user_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for source in CANDIDATE_SOURCES:
         monkeypatch.setattr(source, "propose", lambda *_: pytest.fail("searched"))
-    user = read(grouped_snapshot, user_id)
-    for vectors, late, state, why in (
-        (some_vectors(user), True, pb.SOURCE_STATE_TIMEOUT, "did not answer before the deadline"),
-        (None, False, pb.SOURCE_STATE_UNAVAILABLE, "neither the user tower nor a stored user vector"),
-        (None, True, pb.SOURCE_STATE_UNAVAILABLE, "neither the user tower nor a stored user vector"),
-    ):
-        found = search(grouped_snapshot, user, vectors, WANTED, late)
-        assert states(found) == dict.fromkeys(SOURCES, state)
-        assert found.failures == [f"{source_name(source)}: {why}" for source in SOURCES]
-        assert len(found.pool) == 0
-        assert [status.found for status in found.statuses] == [0, 0, 0]
-        assert counts(found) == dict.fromkeys(FILTERS, 0)
+    found = search(grouped_snapshot, read(grouped_snapshot, user_id), None, WANTED)
+    assert states(found) == dict.fromkeys(SOURCES, pb.SOURCE_STATE_UNAVAILABLE)
+    why = "neither the user tower nor a stored user vector"
+    assert found.failures == [f"{source_name(source)}: {why}" for source in SOURCES]
+    assert len(found.pool) == 0
+    assert [status.found for status in found.statuses] == [0, 0, 0]
+    assert counts(found) == dict.fromkeys(FILTERS, 0)
     # What is excluded is not missed.
-    found = search(grouped_snapshot, read(grouped_snapshot, user_id, excluded=(U2I,)), None, WANTED, late=True)
+    found = search(grouped_snapshot, read(grouped_snapshot, user_id, excluded=(U2I,)), None, WANTED)
     assert states(found)[U2I] == pb.SOURCE_STATE_EMPTY
     assert len(found.failures) == 2
 
@@ -268,7 +263,7 @@ async def test_no_category_fills_what_the_group_source_finds(
         user = read(grouped_snapshot, user_id)
         (rows,) = await local_tower.user_vectors(grouped_snapshot.tower_model, user.inputs, Deadline.after(60))
         vectors = UserVectors(rows[: 1 + len(user.interests)], fallback=False)
-        found = search(grouped_snapshot, user, vectors, WANTED, late=False)
+        found = search(grouped_snapshot, user, vectors, WANTED)
         result = score(found.pool, found.finds, WANTED)
         of_group = result.categories[result.source_ranks[:, SOURCES.index(GROUP)] != NOT_FOUND]
         assert len(of_group) == WANTED
@@ -332,7 +327,7 @@ async def test_an_index_finds_only_what_may_be_shown_and_nearly_what_exact_searc
         user = replace(user, unavailable=user.unavailable | (np.arange(NUM_ITEMS) % 10 == 0))
         (rows,) = await local_tower.user_vectors(snapshot.tower_model, user.inputs, Deadline.after(60))
         vectors = UserVectors(rows[: 1 + len(user.interests)], fallback=False)
-        found, exact = (search(each, user, vectors, 5, late=False) for each in (indexed, snapshot))
+        found, exact = (search(each, user, vectors, 5) for each in (indexed, snapshot))
         assert found.failures == []
         assert counts(found) == dict.fromkeys(FILTERS, 0)
         assert not user.unavailable[found.pool.rows].any()

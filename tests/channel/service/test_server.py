@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -28,10 +27,12 @@ from tests.channel.served import (
     copy_snapshot,
     damage,
     hung_triton,
+    metrics,
     publish,
     scrape,
     server_settings,
     service,
+    until,
 )
 from tests.fixtures.small_world import NOW, SmallWorld
 
@@ -51,21 +52,6 @@ def directory(small_world: SmallWorld, tmp_path: Path) -> Path:
 async def running(directory: Path) -> AsyncIterator[Service]:
     async with service(server_settings(directory), channel_settings()) as started:
         yield started
-
-
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.01)
-
-
-async def metrics(worker: Worker) -> str:
-    def get() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.metrics_port}/metrics") as response:
-            return str(response.read().decode())
-
-    return await asyncio.to_thread(get)
 
 
 async def test_a_known_user_gets_novel_scored_explained_candidates(running: Service, small_world: SmallWorld) -> None:
