@@ -100,7 +100,7 @@ class DeadlinePassed(ChannelError):
 class Overloaded(ChannelError):
     """More calls than can be answered in time. retry_after: seconds until another try may be worth it."""
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float = 0.1) -> None:
         self.retry_after = retry_after
         super().__init__(message)
 

@@ -27,7 +27,6 @@ _Answer = TypeVar("_Answer")
 
 
 _SAID_EVERY = 1.0
-_TOO_MANY_RETRY_SECONDS = 0.1
 
 
 class Edge:
@@ -53,8 +52,7 @@ class Edge:
             self._calls += 1
             try:
                 if self._calls > self._max_calls:
-                    message = f"busy: {self._max_calls} calls are being answered"
-                    raise Overloaded(message, _TOO_MANY_RETRY_SECONDS)
+                    raise Overloaded(f"busy: {self._max_calls} calls are being answered")
                 answer = await handle()
             except asyncio.CancelledError:
                 # The caller's deadline has passed, or it has gone: nobody is left to tell.
