@@ -124,7 +124,8 @@ async def test_the_client_without_an_event_loop_does_the_same(small_world: Small
         "from serendipity.channel.client import SerendipityClient, Feedback\n"
         "with SerendipityClient(sys.argv[1], timeout=10.0) as client:\n"
         "    result = client.recall('anyone', count=3, explain=True)\n"
-        "    print(len(result.candidates), client.record_feedback([Feedback('anyone', 'tea')]).accepted)\n"
+        "    accepted = client.record_feedback([Feedback('anyone', 'tea')]).accepted\n"
+        "    print(len(result.candidates), accepted, len(client.list_categories().categories))\n"
         "client.close()\n"
     )
     async with service(server_settings(tmp_path), channel_settings()) as (_, worker):
@@ -135,7 +136,7 @@ async def test_the_client_without_an_event_loop_does_the_same(small_world: Small
             text=True,
             timeout=60,
         )
-    assert (finished.stdout, finished.stderr) == ("3 1\n", "")
+    assert (finished.stdout, finished.stderr) == ("3 1 12\n", "")
 
 
 def test_the_synchronous_client_reports_errors_and_can_be_closed_twice() -> None:
