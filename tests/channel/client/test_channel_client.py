@@ -181,7 +181,15 @@ def test_columns_become_rows_with_their_own_reason_first() -> None:
         category_indexes=[1, 0],
         categories=["kitchen", "drinks"],
         reason_indexes=[1, 0],
-        reasons=[channel_pb2.Reason(text="close"), channel_pb2.Reason(text="thirsty")],
+        reasons=[
+            channel_pb2.Reason(text="close", kind=99),  # type: ignore[arg-type]  # of a service newer than this client
+            channel_pb2.Reason(
+                text="thirsty",
+                kind=channel_pb2.REASON_KIND_GROUP,
+                relation=channel_pb2.REASON_RELATION_NEXT,
+                recent_categories=["cups"],
+            ),
+        ],
         all_reason_indexes=[0, 1, 0],
         all_reason_offsets=[0, 2, 3],
         rank_features=channel_pb2.FeatureMatrix(names=["a", "b"], num_rows=2, values=[1.0, 2.0, 3.0, 4.0]),
@@ -190,4 +198,7 @@ def test_columns_become_rows_with_their_own_reason_first() -> None:
     assert (tea.item_id, tea.score, tea.source, tea.category) == ("tea", 0.5, "interest", "drinks")
     assert [reason.text for reason in tea.reasons] == ["thirsty", "close"]
     assert [reason.text for reason in cup.reasons] == ["close"]
+    assert (tea.reasons[0].kind, tea.reasons[0].relation) == ("group", "next")
+    assert tea.reasons[0].recent_categories == ("cups",)
+    assert (cup.reasons[0].kind, cup.reasons[0].relation) == ("kind-99", "unspecified")
     assert cup.features == {"a": 3.0, "b": 4.0}
