@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(
             f"serendip {name}: the package {error.name!r} is missing; install it with\n"
-            f"    pip install 'serendipity[{command.extra}]'",
+            f"    pip install 'serendipity-recall[{command.extra}]'",
             file=sys.stderr,
         )
         return 2

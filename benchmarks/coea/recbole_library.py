@@ -20,7 +20,7 @@ def require_recbole() -> None:
     if missing:
         raise LibraryMissing(
             f"GRU4Rec, SASRec, BERT4Rec: found no package {', '.join(missing)}, expected RecBole; install it with\n"
-            "    pip install 'serendipity[evaluation]'\n"
+            "    pip install 'serendipity-recall[evaluation]'\n"
             "    pip install --no-deps recbole==1.2.1\n"
             "or name the other rows with --methods"
         )

@@ -170,6 +170,16 @@ class AsyncSerendipityClient:
         most = max(answers, key=lambda answer: answer.unknown_count)
         return UpdateResult(min(answer.updated for answer in answers), tuple(most.unknown_item_ids), most.unknown_count)
 
+    async def list_categories(
+        self, *, timeout: float | None = None, request_id: str = ""
+    ) -> channel_pb2.ListCategoriesResponse:
+        """Ask for the categories that may be allowed or denied, of the snapshot that the first target serves."""
+        request = channel_pb2.ListCategoriesRequest()
+        answer: channel_pb2.ListCategoriesResponse = await self._call(
+            self._stub(0).ListCategories, request, timeout, request_id
+        )
+        return answer
+
     async def close(self) -> None:
         """Close the connections."""
         for of_target in self._channels:
@@ -244,6 +254,10 @@ class SerendipityClient:
     def update_items(self, available: Mapping[str, bool], **arguments: Any) -> UpdateResult:
         """See AsyncSerendipityClient.update_items."""
         return self._run(self._client.update_items(available, **arguments))
+
+    def list_categories(self, **arguments: Any) -> channel_pb2.ListCategoriesResponse:
+        """See AsyncSerendipityClient.list_categories."""
+        return self._run(self._client.list_categories(**arguments))
 
     def close(self) -> None:
         """Close the connections and end the thread. May be called twice."""

@@ -15,6 +15,10 @@ from serendipity.channel.client.errors import ClientError, error_of_code
 from serendipity.v1 import channel_pb2
 
 _SOURCES = {number: name.removeprefix("SOURCE_").lower() for name, number in channel_pb2.Source.items()}
+_KINDS = {number: name.removeprefix("REASON_KIND_").lower() for name, number in channel_pb2.ReasonKind.items()}
+_RELATIONS = {
+    number: name.removeprefix("REASON_RELATION_").lower() for name, number in channel_pb2.ReasonRelation.items()
+}
 
 EventName = Literal["exposure", "click", "order", "view", "favourite", "search"]
 
@@ -48,7 +52,11 @@ class Feedback:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why an item was found: seed → core demand → latent interest; `text` says it in a sentence."""
+    """Why an item was found: seed → core demand → latent interest; `text` says it in a sentence.
+
+    kind, relation: with the names, what a host needs to say it in words of its own; ReasonKind and ReasonRelation of
+    channel.proto in lower case ("search", "leads_to").
+    """
 
     source: str
     seed: str
@@ -56,6 +64,9 @@ class Reason:
     latent_interest: str
     text: str
     weight: float
+    kind: str
+    relation: str
+    recent_categories: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -171,9 +182,7 @@ def to_feedback_event(feedback: Feedback, event_id: str) -> channel_pb2.Feedback
 
 def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
     """Turn an answer's columns into rows."""
-    reasons = [
-        Reason(_source(r.source), r.seed, r.core_demand, r.latent_interest, r.text, r.weight) for r in response.reasons
-    ]
+    reasons = [_reason(reason) for reason in response.reasons]
     # The generated types take Warning for Python's own class of that name.
     warnings: Any = response.warnings
     categories = list(response.categories)
@@ -243,6 +252,20 @@ def _reasons_by_row(response: channel_pb2.RecallResponse, reasons: list[Reason])
         (reasons[own], *(reasons[index] for index in indexes[start:end] if index != own))
         for own, (start, end) in zip(response.reason_indexes, itertools.pairwise(bounds), strict=True)
     ]
+
+
+def _reason(reason: channel_pb2.Reason) -> Reason:
+    return Reason(
+        source=_source(reason.source),
+        seed=reason.seed,
+        core_demand=reason.core_demand,
+        latent_interest=reason.latent_interest,
+        text=reason.text,
+        weight=reason.weight,
+        kind=_KINDS.get(reason.kind, f"kind-{reason.kind}"),
+        relation=_RELATIONS.get(reason.relation, f"relation-{reason.relation}"),
+        recent_categories=tuple(reason.recent_categories),
+    )
 
 
 def _source(number: int) -> str:

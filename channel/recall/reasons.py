@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,34 @@ from serendipity.channel.recall.interests import Interests
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.query import SOURCES
 from serendipity.channel.recall.scorer import NOT_FOUND, Scored
-from serendipity.channel.snapshot.stores import SeedKind, StoredPath
+from serendipity.channel.snapshot.stores import StoredPath
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.interests.text import MAX_CHARS, clean_text
-from serendipity.v1 import channel_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 
-_COLLABORATIVE_TEXT = "Close to your taste as a whole."
-_COLD_TEXT = "Many people choose it; little is known of you yet."
+_TEXTS = {
+    ("SEARCH", "BEHIND"): "You searched for “{seed}”: behind that may be {latent}.",
+    ("SEARCH", "LEADS_TO"): "You searched for “{seed}”, which also leads to {latent}.",
+    ("SEARCH", "THROUGH_DEMAND"): "You searched for “{seed}”: behind that may be {core}, which also leads to {latent}.",
+    ("CATEGORY", "BEHIND"): "You choose {seed}: behind that may be {latent}.",
+    ("CATEGORY", "LEADS_TO"): "You choose {seed}, which also leads to {latent}.",
+    ("CATEGORY", "THROUGH_DEMAND"): "You choose {seed}: behind that may be {core}, which also leads to {latent}.",
+    ("CATEGORY", "RETURN"): "You used to choose {latent}, and have not lately.",
+    ("PROFILE", "CHOOSE"): "{people_like_you} choose {latent}.",
+    ("PROFILE", "THROUGH_DEMAND"): "{people_like_you} look for {core}, and find {latent}.",
+    ("POPULATION", "CHOOSE"): "Many people choose {latent}.",
+    ("POPULATION", "THROUGH_DEMAND"): "Many people look for {core}, and find {latent}.",
+    ("POPULATION", "NEAR"): "Many people choose it; little is known of you yet.",
+    ("POPULATION", "NEXT"): "Many people who choose {core} turn to {latent} next.",
+    ("POPULATION", "CURIOUS"): "Many people try {latent}.",
+    ("TASTE", "NEAR"): "Close to your taste{in_mind}.",
+    ("GROUP", "NEXT"): "{people_like_you} turn to {latent} after {core}.",
+    ("GROUP", "CURIOUS"): "{people_like_you} may want {latent}.",
+    ("UNKNOWN", "CURIOUS"): "You may be curious about {latent}.",
+}
+"""What is said to a person, by ReasonKind and ReasonRelation: all that there are."""
+
+_KINDS = {number: name.removeprefix("SEED_KIND_") for name, number in records_pb2.SeedKind.items() if number}
 
 
 @dataclass(frozen=True)
@@ -69,7 +91,7 @@ def reasons_of(
     of_group = group_reasons(novel_categories, [slot - of_user - 1 for slot in slots if slot > of_user])
     of_source = (scored.sources[:, None] == np.array(SOURCES)).argmax(axis=1)
     return Reasons(
-        reasons=[*(_reason(slot, interests, stored) for slot in slots if slot <= of_user), *of_group],
+        reasons=[*(_reason_of(slot, interests, stored) for slot in slots if slot <= of_user), *of_group],
         indexes=number[slot_of_source[np.arange(len(scored)), of_source]],
         all_indexes=number[np.nonzero(table)[1]],
         all_offsets=np.concatenate(([0], np.cumsum(table.sum(axis=1)))),
@@ -98,59 +120,39 @@ def _slots(
     return table, slot_of_source
 
 
-def _reason(slot: int, interests: Interests, stored: list[StoredPath]) -> channel_pb2.Reason:
+def _reason_of(slot: int, interests: Interests, stored: list[StoredPath]) -> channel_pb2.Reason:
     k = len(interests)
-    cold = interests.are_of_population
+    near = "POPULATION" if interests.are_of_population else "TASTE", "NEAR"
     if slot == 2 * k:
-        text = _COLD_TEXT if cold else _COLLABORATIVE_TEXT
-        return channel_pb2.Reason(source=channel_pb2.SOURCE_COLLABORATIVE, text=text, weight=1.0)
-    interest, grounded = slot % k, slot < k
-    name = clean_text(interests.names[interest])
-    position = int(interests.positions[interest])
-    path = _clean(stored[position], name) if position < len(stored) else StoredPath(SeedKind.UNSPECIFIED, "", "", name)
+        return _reason(channel_pb2.SOURCE_COLLABORATIVE, near, weight=1.0)
+    interest, position = slot % k, int(interests.positions[slot % k])
+    known = position < len(stored)
+    path = stored[position] if known else StoredPath(records_pb2.SEED_KIND_UNSPECIFIED, "", "", "")
+    # Users typed these, and models wrote them.
+    seed, demand, name = map(clean_text, (path.seed, path.core_demand, path.latent_interest))
+    name = name or clean_text(interests.names[interest])
     # What lies near the user with the interest in mind need not be of the interest itself.
-    nearby = _COLD_TEXT if cold else f"Close to your taste, with {path.latent_interest} in mind."
-    return channel_pb2.Reason(
-        source=channel_pb2.SOURCE_INTEREST,
-        seed=path.seed,
-        core_demand=path.core_demand,
-        latent_interest=path.latent_interest,
-        text=_sentence(path) if grounded or position >= len(stored) else nearby,
-        weight=float(interests.weights[interest]),
-    )
+    meaning = _meaning(path.seed_kind, seed, demand, name) if slot < k or not known else near
+    names = {"seed": seed, "core_demand": demand, "latent_interest": name}
+    return _reason(channel_pb2.SOURCE_INTEREST, meaning, **names, weight=float(interests.weights[interest]))
 
 
-def _clean(path: StoredPath, name: str) -> StoredPath:
-    """Bound what users typed and models wrote. name: the interest's node's, where the path does not name it."""
-    return StoredPath(
-        path.seed_kind, clean_text(path.seed), clean_text(path.core_demand), clean_text(path.latent_interest) or name
-    )
-
-
-def _sentence(path: StoredPath) -> str:
-    """Say a path to a person, each of its names once; without a seed or a demand, what is known of it."""
-    seed, demand, interest = path.seed, path.core_demand, path.latent_interest
-    own = path.seed_kind in (SeedKind.SEARCH, SeedKind.CATEGORY)
-    if (own and not seed) or path.seed_kind == SeedKind.UNSPECIFIED:
-        return f"You may be curious about {interest}."
-    did = f"You searched for “{seed}”" if path.seed_kind == SeedKind.SEARCH else f"You choose {seed}"
-    if path.seed_kind == SeedKind.CATEGORY and seed == interest:
+def _meaning(seed_kind: int, seed: str, demand: str, interest: str) -> tuple[str, str]:
+    """Tell kind and relation of a path, so that its text names nothing twice and nothing empty."""
+    kind = _KINDS.get(seed_kind, "UNKNOWN")
+    if not seed:
+        kind = "POPULATION" if kind in ("PROFILE", "POPULATION") else "UNKNOWN"
+    if kind == "UNKNOWN":
+        return kind, "CURIOUS"
+    if kind == "CATEGORY" and seed == interest:
         # Long ago, or it would not be novel.
-        return f"You used to choose {interest}, and have not lately."
-    if own and _same(demand, interest):
-        return f"{did}: behind that may be {interest}."
-    if own and (not demand or _same(demand, seed)):
-        return f"{did}, which also leads to {interest}."
-    if own:
-        return f"{did}: behind that may be {demand}, which also leads to {interest}."
-    who = f"People like you ({seed})" if path.seed_kind == SeedKind.PROFILE and seed else "Many people"
-    if not demand or _same(demand, interest):
-        return f"{who} choose {interest}."
-    return f"{who} look for {demand}, and find {interest}."
-
-
-def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()
+        return kind, "RETURN"
+    own = kind in ("SEARCH", "CATEGORY")
+    if own and demand.casefold() == interest.casefold():
+        return kind, "BEHIND"
+    if demand.casefold() in ("", (seed if own else interest).casefold()):
+        return kind, "LEADS_TO" if own else "CHOOSE"
+    return kind, "THROUGH_DEMAND"
 
 
 def group_reasons(novel: NovelCategories, positions: Sequence[int]) -> list[channel_pb2.Reason]:
@@ -158,36 +160,32 @@ def group_reasons(novel: NovelCategories, positions: Sequence[int]) -> list[chan
 
     Their weights are the categories' alignments.
     """
-    profile = _shortened(novel.profile)
-    recent = clean_text(_listed([name for name in map(clean_text, novel.recent) if name]))
-    categories = [clean_text(novel.names[position]) for position in positions]
+    recent = [name for name in map(clean_text, novel.recent) if name]
+    meaning = "POPULATION" if novel.group_id == DEFAULT_GROUP else "GROUP", "NEXT" if recent else "CURIOUS"
+    listed = clean_text(", ".join([*recent[:-2], " and ".join(recent[-2:])]))
+    of_list = {"seed": _shortened(novel.profile), "core_demand": listed, "recent_categories": recent}
+    named = [(clean_text(novel.names[position]), float(novel.alignments[position])) for position in positions]
     return [
-        channel_pb2.Reason(
-            source=channel_pb2.SOURCE_GROUP,
-            seed=profile,
-            core_demand=recent,
-            latent_interest=category,
-            text=_group_sentence(novel.group_id, profile, recent, category),
-            weight=float(novel.alignments[position]),
-        )
-        for position, category in zip(positions, categories, strict=True)
+        _reason(channel_pb2.SOURCE_GROUP, meaning, **of_list, latent_interest=name, weight=weight)
+        for name, weight in named
     ]
 
 
-def _group_sentence(group_id: int, profile: str, recent: str, category: str) -> str:
-    if group_id == DEFAULT_GROUP:
-        return f"Many people who choose {recent} turn to {category} next." if recent else f"Many people try {category}."
-    like_you = f"People like you ({profile})" if profile else "People like you"
-    return f"{like_you} turn to {category} after {recent}." if recent else f"{like_you} may want {category}."
+def _reason(source: channel_pb2.Source, meaning: tuple[str, str], **fields: Any) -> channel_pb2.Reason:
+    kind, relation = f"REASON_KIND_{meaning[0]}", f"REASON_RELATION_{meaning[1]}"
+    reason = channel_pb2.Reason(source=source, kind=kind, relation=relation, **fields)
+    seed, latent = reason.seed, reason.latent_interest
+    reason.text = _TEXTS[meaning].format(
+        seed=seed,
+        core=reason.core_demand,
+        latent=latent,
+        people_like_you=f"People like you ({seed})" if seed else "People like you",
+        in_mind=f", with {latent} in mind" if latent else " as a whole",
+    )
+    return reason
 
 
 def _shortened(profile: str) -> str:
     """Cut a profile after its first sentence, or else between two words."""
     first = clean_text(profile.partition(". ")[0], MAX_CHARS + 1).rstrip(".")
     return first if len(first) <= MAX_CHARS else clean_text(first.rpartition(" ")[0] or first)
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"

@@ -150,6 +150,20 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
 
         return await self._edge.run("UpdateItems", context, handle)
 
+    async def ListCategories(  # noqa: N802
+        self,
+        request: channel_pb2.ListCategoriesRequest,  # noqa: ARG002
+        context: grpc.aio.ServicerContext,
+    ) -> channel_pb2.ListCategoriesResponse:
+        """Tell the categories of the snapshot being served."""
+
+        async def handle() -> channel_pb2.ListCategoriesResponse:
+            with self._parts.holder.acquire() as lease:
+                categories = lease.snapshot.categories(lease.unavailable(self._parts.overlay.overlay()))
+                return channel_pb2.ListCategoriesResponse(categories=categories, snapshot=lease.snapshot.version)
+
+        return await self._edge.run("ListCategories", context, handle)
+
     async def _answer_some(self, queries: Sequence[RecallQuery], deadline: Deadline) -> Sequence[Answer | Exception]:
         try:
             async with asyncio.timeout(deadline.remaining), self._turn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,22 @@ class Snapshot:
         numbers = self.categories_of(self.item_ids.rows_of(distinct) + 1).tolist()
         named = zip(distinct, numbers, strict=True)
         return {item_id: self.category_names[number - 1] for item_id, number in named if number}
+
+    def categories(self, unavailable: NDArray[np.bool_]) -> list[channel_pb2.Category]:
+        """Describe the top-level categories, by name. unavailable: [n] bool, rows that may not be recalled now."""
+        bounds = itertools.pairwise(self.category_offsets.tolist())
+        return sorted(
+            (
+                channel_pb2.Category(
+                    name=name,
+                    number=number,
+                    num_items=end - start,
+                    num_available=end - start - np.count_nonzero(unavailable[start:end]),
+                )
+                for (name, number), (start, end) in zip(self.category_numbers.items(), bounds, strict=True)
+            ),
+            key=lambda category: category.name,
+        )
 
     def unavailable_under(self, overlay: AvailabilityOverlay) -> NDArray[np.bool_]:
         """Rows not to be recalled, [n] bool, under later changes. 1 µs a change."""

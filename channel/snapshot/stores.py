@@ -11,7 +11,6 @@ import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
@@ -241,19 +240,9 @@ class InterestStore(Store):
         return stored
 
 
-class SeedKind(IntEnum):
-    """What kind of thing led to an interest; see SeedKind in records.proto."""
-
-    UNSPECIFIED = records_pb2.SEED_KIND_UNSPECIFIED
-    SEARCH = records_pb2.SEED_KIND_SEARCH
-    CATEGORY = records_pb2.SEED_KIND_CATEGORY
-    PROFILE = records_pb2.SEED_KIND_PROFILE
-    POPULATION = records_pb2.SEED_KIND_POPULATION
-
-
 @dataclass(frozen=True)
 class StoredPath:
-    """How an interest was reached: seed → core demand → latent interest. seed_kind: number of SeedKind."""
+    """How an interest was reached: seed → core demand → latent interest. seed_kind: as in records.proto."""
 
     seed_kind: int
     seed: str

@@ -21,7 +21,7 @@ def test_a_missing_library_is_named_with_its_extra_before_anything_is_read(
     assert coea.main(["--logs", nowhere, "--out", str(tmp_path / "out"), "--methods", "SASRec"]) == 1
     error = capsys.readouterr().err
     assert f"found no package {package}," in error
-    assert "serendipity[evaluation]" in error
+    assert "serendipity-recall[evaluation]" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,6 @@
 import argparse
 import importlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,18 @@ def test_an_unknown_subject_names_those_there_are(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "nothing"])
     assert "towers" in capsys.readouterr().err
+
+
+def test_the_commands_that_the_readme_shows_are_understood(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme = Path(__file__).parents[2] / "README.md"
+    lines = [line for line in readme.read_text(encoding="utf-8").splitlines() if line.startswith("serendip ")]
+    assert len(lines) > 10
+    for line in lines:
+        _, name, *words = shlex.split(line, comments=True)
+        for word in words:
+            if word.endswith(".txt"):
+                Path(word).touch()
+            elif "/" in word:
+                Path(word).mkdir(parents=True, exist_ok=True)
+        parser_of(name).parse_args(words)

@@ -124,7 +124,8 @@ async def test_the_client_without_an_event_loop_does_the_same(small_world: Small
         "from serendipity.channel.client import SerendipityClient, Feedback\n"
         "with SerendipityClient(sys.argv[1], timeout=10.0) as client:\n"
         "    result = client.recall('anyone', count=3, explain=True)\n"
-        "    print(len(result.candidates), client.record_feedback([Feedback('anyone', 'tea')]).accepted)\n"
+        "    accepted = client.record_feedback([Feedback('anyone', 'tea')]).accepted\n"
+        "    print(len(result.candidates), accepted, len(client.list_categories().categories))\n"
         "client.close()\n"
     )
     async with service(server_settings(tmp_path), channel_settings()) as (_, worker):
@@ -135,7 +136,7 @@ async def test_the_client_without_an_event_loop_does_the_same(small_world: Small
             text=True,
             timeout=60,
         )
-    assert (finished.stdout, finished.stderr) == ("3 1\n", "")
+    assert (finished.stdout, finished.stderr) == ("3 1 12\n", "")
 
 
 def test_the_synchronous_client_reports_errors_and_can_be_closed_twice() -> None:
@@ -180,7 +181,15 @@ def test_columns_become_rows_with_their_own_reason_first() -> None:
         category_indexes=[1, 0],
         categories=["kitchen", "drinks"],
         reason_indexes=[1, 0],
-        reasons=[channel_pb2.Reason(text="close"), channel_pb2.Reason(text="thirsty")],
+        reasons=[
+            channel_pb2.Reason(text="close", kind=99),  # type: ignore[arg-type]  # of a service newer than this client
+            channel_pb2.Reason(
+                text="thirsty",
+                kind=channel_pb2.REASON_KIND_GROUP,
+                relation=channel_pb2.REASON_RELATION_NEXT,
+                recent_categories=["cups"],
+            ),
+        ],
         all_reason_indexes=[0, 1, 0],
         all_reason_offsets=[0, 2, 3],
         rank_features=channel_pb2.FeatureMatrix(names=["a", "b"], num_rows=2, values=[1.0, 2.0, 3.0, 4.0]),
@@ -189,4 +198,7 @@ def test_columns_become_rows_with_their_own_reason_first() -> None:
     assert (tea.item_id, tea.score, tea.source, tea.category) == ("tea", 0.5, "interest", "drinks")
     assert [reason.text for reason in tea.reasons] == ["thirsty", "close"]
     assert [reason.text for reason in cup.reasons] == ["close"]
+    assert (tea.reasons[0].kind, tea.reasons[0].relation) == ("group", "next")
+    assert tea.reasons[0].recent_categories == ("cups",)
+    assert (cup.reasons[0].kind, cup.reasons[0].relation) == ("kind-99", "unspecified")
     assert cup.features == {"a": 3.0, "b": 4.0}

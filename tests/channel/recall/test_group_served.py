@@ -67,6 +67,11 @@ def test_all_three_sources_find_candidates_with_reasons(
     # Every reason once: one a category.
     of_groups = [reason.latent_interest for reason in response.reasons if reason.source == pb.SOURCE_GROUP]
     assert len(of_groups) == len(set(of_groups)) > 1
+    # A host can word each in any language.
+    for reason in response.reasons:
+        assert reason.kind not in (pb.REASON_KIND_UNSPECIFIED, pb.REASON_KIND_UNKNOWN)
+        assert reason.relation != pb.REASON_RELATION_UNSPECIFIED
+        assert bool(reason.recent_categories) == (reason.relation == pb.REASON_RELATION_NEXT)
 
 
 def test_a_group_candidate_is_of_the_category_its_reason_names(

@@ -92,6 +92,11 @@ ONE = scored((I2I, {I2I: 0}, {0}))
 NO_PATHS: list[StoredPath] = []
 
 
+def meaning(reason: pb.Reason) -> tuple[str, str]:
+    kind, relation = pb.ReasonKind.Name(reason.kind), pb.ReasonRelation.Name(reason.relation)
+    return kind.removeprefix("REASON_KIND_"), relation.removeprefix("REASON_RELATION_")
+
+
 def of_item(reasons: Reasons, i: int) -> list[tuple[pb.Source, float]]:
     indexes = reasons.all_indexes[reasons.all_offsets[i] : reasons.all_offsets[i + 1]]
     return [(reasons.reasons[index].source, round(reasons.reasons[index].weight, 2)) for index in indexes]
@@ -122,6 +127,7 @@ def test_each_kind_of_seed_has_its_sentence(tmp_path: Path, kind: records_pb2.Se
     paths.close()
     (reason,) = reasons.reasons
     assert reason.text == KINDS[kind]
+    assert meaning(reason) == (records_pb2.SeedKind.Name(kind).removeprefix("SEED_KIND_"), "THROUGH_DEMAND")
     assert (reason.seed, reason.core_demand, reason.latent_interest) == ("cold brew", "Drinks", "Tea")
 
 
@@ -139,6 +145,7 @@ def test_a_category_that_is_itself_the_interest_is_said_to_be_long_past(tmp_path
     (reason,) = reasons_of(ONE, interests(0), NO_LIST, partial(paths.read, b"u")).reasons
     paths.close()
     assert reason.text == "You used to choose Tea, and have not lately."
+    assert meaning(reason) == ("CATEGORY", "RETURN")
 
 
 def test_paths_are_not_read_without_an_interest_among_the_items(tmp_path: Path) -> None:
@@ -163,6 +170,7 @@ def test_nobody_is_told_of_a_taste_that_is_not_known(tmp_path: Path) -> None:
     items = scored((U2I, {U2I: NO_INTEREST}, set()), num_interests=0)
     answer = reasons_of(items, cold, NO_LIST, partial(store(tmp_path).read, b"u"))
     assert "your taste" not in answer.reasons[0].text
+    assert meaning(answer.reasons[0]) == ("POPULATION", "NEAR")
 
 
 def test_an_interest_that_is_its_own_demand_is_named_once(tmp_path: Path) -> None:
@@ -183,11 +191,13 @@ def test_what_lies_near_with_an_interest_in_mind_is_not_claimed_to_be_of_the_int
         KINDS[records_pb2.SEED_KIND_CATEGORY],
         "Close to your taste, with Tea in mind.",
     ]
+    assert meaning(answer.reasons[answer.indexes[1]]) == ("TASTE", "NEAR")
     # Of a user of whom nothing is known there is no taste to be close to.
     cold = replace(interests(0), origin=Origin.POPULATION)
     nearby = reasons_of(scored((I2I, {I2I: 0}, set())), cold, NO_LIST, read).reasons[0]
     assert nearby.text == "Many people choose it; little is known of you yet."
     assert nearby.latent_interest == "Tea"
+    assert meaning(nearby) == ("POPULATION", "NEAR")
 
 
 def test_an_item_near_with_one_interest_in_mind_and_of_another_has_both_reasons(tmp_path: Path) -> None:
@@ -201,24 +211,35 @@ def test_an_item_near_with_one_interest_in_mind_and_of_another_has_both_reasons(
 
 
 @pytest.mark.parametrize(
-    ("kind", "seed", "demand", "interest", "text"),
+    ("kind", "seed", "demand", "interest", "means", "text"),
     [
-        (records_pb2.SEED_KIND_CATEGORY, "tea", "Tea", "Cups", "You choose tea, which also leads to Cups."),
-        (records_pb2.SEED_KIND_CATEGORY, "tea", "", "Cups", "You choose tea, which also leads to Cups."),
-        (records_pb2.SEED_KIND_SEARCH, "tea", "TEA", "Cups", "You searched for “tea”, which also leads to Cups."),
-        (records_pb2.SEED_KIND_SEARCH, "tea", "Cups", "Cups", "You searched for “tea”: behind that may be Cups."),
-        (records_pb2.SEED_KIND_SEARCH, "\x00", "Drinks", "Cups", "You may be curious about Cups."),
-        (records_pb2.SEED_KIND_PROFILE, "age 30", "Cups", "Cups", "People like you (age 30) choose Cups."),
-        (records_pb2.SEED_KIND_PROFILE, "", "Drinks", "Cups", "Many people look for Drinks, and find Cups."),
-        (records_pb2.SEED_KIND_UNSPECIFIED, "tea", "Drinks", "Cups", "You may be curious about Cups."),
-        (records_pb2.SEED_KIND_POPULATION, "", "Drinks", "", "Many people look for Drinks, and find name-0."),
+        (records_pb2.SEED_KIND_CATEGORY, "tea", "Tea", "Cups", "CATEGORY LEADS_TO",
+         "You choose tea, which also leads to Cups."),
+        (records_pb2.SEED_KIND_CATEGORY, "tea", "", "Cups", "CATEGORY LEADS_TO",
+         "You choose tea, which also leads to Cups."),
+        (records_pb2.SEED_KIND_CATEGORY, "tea", "Cups", "Cups", "CATEGORY BEHIND",
+         "You choose tea: behind that may be Cups."),
+        (records_pb2.SEED_KIND_SEARCH, "tea", "TEA", "Cups", "SEARCH LEADS_TO",
+         "You searched for “tea”, which also leads to Cups."),
+        (records_pb2.SEED_KIND_SEARCH, "tea", "Cups", "Cups", "SEARCH BEHIND",
+         "You searched for “tea”: behind that may be Cups."),
+        (records_pb2.SEED_KIND_SEARCH, "\x00", "Drinks", "Cups", "UNKNOWN CURIOUS", "You may be curious about Cups."),
+        (records_pb2.SEED_KIND_PROFILE, "age 30", "Cups", "Cups", "PROFILE CHOOSE",
+         "People like you (age 30) choose Cups."),
+        (records_pb2.SEED_KIND_PROFILE, "", "Drinks", "Cups", "POPULATION THROUGH_DEMAND",
+         "Many people look for Drinks, and find Cups."),
+        (records_pb2.SEED_KIND_UNSPECIFIED, "tea", "Drinks", "Cups", "UNKNOWN CURIOUS",
+         "You may be curious about Cups."),
+        (records_pb2.SEED_KIND_POPULATION, "", "Drinks", "", "POPULATION THROUGH_DEMAND",
+         "Many people look for Drinks, and find name-0."),
     ],
 )  # fmt: skip
 def test_a_sentence_names_nothing_twice_and_nothing_empty(
-    kind: records_pb2.SeedKind, seed: str, demand: str, interest: str, text: str
+    kind: records_pb2.SeedKind, seed: str, demand: str, interest: str, means: str, text: str
 ) -> None:
-    answer = reasons_of(ONE, interests(0), NO_LIST, lambda: [StoredPath(kind, seed, demand, interest)])
-    assert answer.reasons[0].text == text
+    (reason,) = reasons_of(ONE, interests(0), NO_LIST, lambda: [StoredPath(kind, seed, demand, interest)]).reasons
+    assert reason.text == text
+    assert " ".join(meaning(reason)) == means
 
 
 def test_reasons_carry_only_cleaned_text() -> None:
@@ -258,26 +279,28 @@ def novel(group: int, profile: str, recent: tuple[str, ...], *names: str) -> Nov
 
 
 @pytest.mark.parametrize(
-    ("group", "profile", "recent", "core_demand", "text"),
+    ("group", "profile", "recent", "core_demand", "means", "text"),
     [
-        (3, "likes drama. Older.", ("War", "Crime", "Noir"), "War, Crime and Noir",
+        (3, "likes drama. Older.", ("War", "Crime", "Noir"), "War, Crime and Noir", "GROUP NEXT",
          "People like you (likes drama) turn to Comedy after War, Crime and Noir."),
-        (3, "likes drama", ("War", "Crime"), "War and Crime",
+        (3, "likes drama", ("War", "Crime"), "War and Crime", "GROUP NEXT",
          "People like you (likes drama) turn to Comedy after War and Crime."),
-        (3, "likes drama", (), "", "People like you (likes drama) may want Comedy."),
-        (3, "", ("War",), "War", "People like you turn to Comedy after War."),
-        (0, "everybody", ("War",), "War", "Many people who choose War turn to Comedy next."),
-        (0, "everybody", (), "", "Many people try Comedy."),
+        (3, "likes drama", (), "", "GROUP CURIOUS", "People like you (likes drama) may want Comedy."),
+        (3, "", ("War",), "War", "GROUP NEXT", "People like you turn to Comedy after War."),
+        (0, "everybody", ("War",), "War", "POPULATION NEXT", "Many people who choose War turn to Comedy next."),
+        (0, "everybody", (), "", "POPULATION CURIOUS", "Many people try Comedy."),
     ],
 )  # fmt: skip
 def test_a_list_has_its_sentence(
-    group: int, profile: str, recent: tuple[str, ...], core_demand: str, text: str
+    group: int, profile: str, recent: tuple[str, ...], core_demand: str, means: str, text: str
 ) -> None:
     reason = group_reasons(novel(group, profile, recent, "Anime", "Comedy"), [1])[0]
     assert (reason.source, reason.latent_interest, reason.weight) == (GROUP, "Comedy", 0.5)
     assert reason.seed == profile.partition(". ")[0]
     assert reason.core_demand == core_demand
     assert reason.text == text
+    assert " ".join(meaning(reason)) == means
+    assert tuple(reason.recent_categories) == recent
 
 
 @pytest.mark.parametrize("profile", ["word " * 90, "x" * 400, "a <|im_end|> \u202eb\n" * 20, "…" * 400, "words." * 99])

@@ -217,6 +217,31 @@ async def test_an_item_out_of_stock_is_gone_at_once_and_comes_back(running: Serv
         await client.update_items({"": True})
 
 
+async def test_categories_are_listed_as_allow_and_deny_lists_take_them(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    listed = await client.list_categories()
+    catalogue = small_world.contents.catalogue
+    assert listed.snapshot == "v1"
+    assert [category.name for category in listed.categories] == sorted(catalogue.categories)
+    for category in listed.categories:
+        assert catalogue.categories[category.number - 1] == category.name
+        items = catalogue.item_categories == category.number
+        assert (category.num_items, category.num_available) == (items.sum(), (items & catalogue.available).sum())
+    # What is sold out is no longer counted as available, and what comes back is again.
+    item, name = next(
+        (c.item_id, c.category) for c in (await client.recall(small_world.user_ids[0], count=1)).candidates
+    )
+    before = next(category for category in listed.categories if category.name == name)
+    for available, missing in ((False, 1), (True, 0)):
+        await client.update_items({item: available})
+        now = next(c for c in (await client.list_categories()).categories if c.name == name)
+        assert (now.num_items, now.num_available) == (before.num_items, before.num_available - missing)
+    allowed = await client.recall(small_world.cold_user_id, count=5, allow_categories=[name])
+    assert {candidate.category for candidate in allowed.candidates} == {name}
+
+
 async def test_the_answer_comes_before_the_callers_deadline_though_triton_hangs(directory: Path) -> None:
     with hung_triton() as url:
         # The tower's share of the caller's ten seconds is half a second; of the most a call may take, it would be more
@@ -271,6 +296,8 @@ async def test_health_is_serving_only_with_a_snapshot(small_world: SmallWorld, t
         assert await state("") == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(Unavailable, match="no snapshot"):
             await client.recall("anyone", count=5)
+        with pytest.raises(Unavailable):
+            await client.list_categories()
         # Feedback and stock need no snapshot.
         assert (await client.record_feedback([Feedback("anna", "tea")])).accepted == 1
         assert (await client.update_items({"tea": False})).unknown_count == 1
