@@ -35,7 +35,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
         """Verify a snapshot and make it the wanted one."""
 
         async def handle() -> admin_pb2.PublishSnapshotResponse:
-            request = parse(admin_pb2.PublishSnapshotRequest, data)
+            request = await parse(admin_pb2.PublishSnapshotRequest, data)
             publication = await asyncio.to_thread(self._publications.publish, request.version)
             _tell(publication)
             return admin_pb2.PublishSnapshotResponse(version=publication.version, previous_version=publication.previous)

@@ -77,7 +77,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         """Answer one user's request."""
 
         async def handle() -> channel_pb2.RecallResponse:
-            request = parse(channel_pb2.RecallRequest, data)
+            request = await parse(channel_pb2.RecallRequest, data)
             channel = self._parts.channel
             query = parse_query(request, channel.now())
             return self._told(await channel.recall(query, channel.deadline(context.time_remaining())))
@@ -90,7 +90,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         """Answer several users' requests, in their order: as many as there is time for."""
 
         async def handle() -> channel_pb2.RecallBatchResponse:
-            request = parse(channel_pb2.RecallBatchRequest, data)
+            request = await parse(channel_pb2.RecallBatchRequest, data)
             channel, settings = self._parts.channel, self._parts.settings
             _expect_sendable(request.requests, settings.max_message_bytes)
             queries = _parse_batch(request.requests, channel.now())
@@ -118,7 +118,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         """Store feedback; answers when it is on disk."""
 
         async def handle() -> channel_pb2.RecordFeedbackResponse:
-            request = parse(channel_pb2.RecordFeedbackRequest, data)
+            request = await parse(channel_pb2.RecordFeedbackRequest, data)
             _expect_at_most("events", len(request.events), MAX_FEEDBACK_EVENTS)
             stored = self._parts.feedback.store().submit(request.events, *self._click_rules(request.events))
             recorded = await asyncio.wrap_future(stored)
@@ -140,7 +140,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         """Store changed availability; this worker sees it at once, the others with their next look."""
 
         async def handle() -> channel_pb2.UpdateItemsResponse:
-            request = parse(channel_pb2.UpdateItemsRequest, data)
+            request = await parse(channel_pb2.UpdateItemsRequest, data)
             _expect_at_most("items", len(request.items), MAX_ITEM_CHANGES)
             changes = await asyncio.to_thread(self._update, request.items)
             unknown = self._unknown_items(changes)

@@ -61,7 +61,7 @@ async def test_what_cannot_be_read_is_refused_by_its_field_with_a_request_id_and
     assert counted['{code="INVALID_ARGUMENT",method="UpdateItems"}'] == 1
 
 
-def test_what_is_wrong_is_said() -> None:
+async def test_what_is_wrong_is_said() -> None:
     for data, said in (
         (
             field(1, SURROGATE),
@@ -70,5 +70,5 @@ def test_what_is_wrong_is_said() -> None:
         (b"\x0a\x7fanna", "RecallRequest: found 6 bytes that cannot be read, expected a RecallRequest"),
     ):
         with pytest.raises(InvalidQuery) as caught:
-            parse(channel_pb2.RecallRequest, data)
+            await parse(channel_pb2.RecallRequest, data)
         assert str(caught.value) == said

@@ -79,7 +79,7 @@ def test_bad_items_are_set_aside_and_so_are_their_events(
     assert Catalogue.read(tmp_path / "logs").item_ids == ["i1"]
 
 
-@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sets(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), min_size=40), st.integers(500, 520))
 def test_the_logs_take_the_ids_that_calls_take(
     write_host: WriteHost, tmp_path: Path, texts: set[str], length: int
