@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from serendipity.ids import id_fault
+
 MAX_EXCLUDED = 10_000
 """Items that one request may exclude."""
 
@@ -61,13 +63,25 @@ def new_directory(text: str) -> Path:
     return path
 
 
+def identifier(text: str) -> str:
+    """Read the id of a user or an item, or the name of a category. Raises argparse.ArgumentTypeError."""
+    if fault := id_fault(text):
+        raise argparse.ArgumentTypeError(fault)
+    return text
+
+
 def item_ids(text: str) -> list[str]:
     """Read a file of item ids, one a line. Raises argparse.ArgumentTypeError."""
     try:
         lines = Path(text).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise argparse.ArgumentTypeError(f"{text}: cannot be read ({error}); expected item ids, one a line") from error
-    ids = [line.removesuffix("\r") for line in lines if line.strip()]
+    ids = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            ids.append(line.removesuffix("\r"))
+            if fault := id_fault(ids[-1]):
+                raise argparse.ArgumentTypeError(f"{text}: line {number}: {fault}")
     if len(ids) > MAX_EXCLUDED:
         raise argparse.ArgumentTypeError(f"{text}: found {len(ids):,} ids, expected at most {MAX_EXCLUDED:,}")
     return ids

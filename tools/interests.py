@@ -29,6 +29,7 @@ from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.state.feedback_event import Ownership
+from serendipity.tools.arguments import identifier
 from serendipity.tools.nearline import add_work_options, console, print_drained, work_settings
 
 
@@ -38,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whom = parser.add_mutually_exclusive_group(required=True)
     whom.add_argument("--due", action="store_true", help="all users of the snapshot who are due")
     whom.add_argument("--all", action="store_true", help="all users of the snapshot, fresh or not")
-    whom.add_argument("--user", action="append", default=[], metavar="ID", help="one user, fresh or not; repeatable")
+    whom.add_argument(
+        "--user", type=identifier, action="append", default=[], metavar="ID", help="one user, fresh or not; repeatable"
+    )
     add_work_options(
         parser,
         server=["shard", "num_shards", "nearline_max_entries", "nearline_commit_seconds"],

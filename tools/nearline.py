@@ -34,7 +34,7 @@ from serendipity.channel.nearline.telemetry import NearlineStatus, WorkStatus, r
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.layout import user_key
-from serendipity.tools.arguments import add_build
+from serendipity.tools.arguments import add_build, identifier
 from serendipity.tools.options import add_setting_options, read_settings
 
 _SHOWN = 20
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip nearline`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     added = {name: actions.add_parser(name, help=text, description=text) for name, text in _ACTIONS.items()}
-    added["retry"].add_argument("users", nargs="*", metavar="USER", help="users to be tried again")
+    added["retry"].add_argument("users", type=identifier, nargs="*", metavar="USER", help="users to be tried again")
     added["retry"].add_argument("--all", action="store_true", help="everything that failed, parked or not")
     kinds = [str(kind) for kind in Kind]
     for name, action in added.items():

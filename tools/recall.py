@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from typing import Any
 
 from google.protobuf import json_format
 from rich.console import Console
@@ -19,23 +20,24 @@ from rich.table import Table
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.errors import ClientError
 from serendipity.channel.client.messages import Candidate, RecallResult, RecentEvent
-from serendipity.tools.arguments import item_ids
+from serendipity.tools.arguments import identifier, item_ids
 from serendipity.v1 import channel_pb2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip recall`."""
-    parser.add_argument("--user", required=True, metavar="ID", help="user to recall for")
+    named: dict[str, Any] = {"action": "append", "type": identifier, "default": []}
+    parser.add_argument("--user", type=identifier, required=True, metavar="ID", help="user to recall for")
     parser.add_argument("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="the channel")
     parser.add_argument("--count", type=int, default=10, help="candidates wanted")
     parser.add_argument("--novelty", choices=("strict", "soft", "off"), default="strict", help="novelty policy")
-    parser.add_argument("--clicked", action="append", default=[], metavar="ITEM", help="clicked just now (repeatable)")
-    parser.add_argument("--exclude", action="append", default=[], metavar="ITEM", help="do not return (repeatable)")
+    parser.add_argument("--clicked", **named, metavar="ITEM", help="clicked just now (repeatable)")
+    parser.add_argument("--exclude", **named, metavar="ITEM", help="do not return (repeatable)")
     parser.add_argument(
         "--have", type=item_ids, default=[], metavar="FILE", help="item ids the host has already, one a line"
     )
-    parser.add_argument("--allow", action="append", default=[], metavar="CATEGORY", help="only these (repeatable)")
-    parser.add_argument("--deny", action="append", default=[], metavar="CATEGORY", help="not these (repeatable)")
+    parser.add_argument("--allow", **named, metavar="CATEGORY", help="only these (repeatable)")
+    parser.add_argument("--deny", **named, metavar="CATEGORY", help="not these (repeatable)")
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="deadline of the call")
     parser.add_argument("--explain", action="store_true", help="say why each item was found")
     parser.add_argument("--json", action="store_true", help="print the response message as JSON")

@@ -24,7 +24,7 @@ from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
-from serendipity.tools.arguments import add_build
+from serendipity.tools.arguments import add_build, identifier
 
 _ACTIONS = {"forget": "Forget users.", "list": "List the users who are forgotten."}
 
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip users`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     added = {name: actions.add_parser(name, help=text, description=text) for name, text in _ACTIONS.items()}
-    added["forget"].add_argument("users", nargs="*", metavar="ID", help="users to forget")
+    added["forget"].add_argument("users", type=identifier, nargs="*", metavar="ID", help="users to forget")
     for action in added.values():
         where = action.add_mutually_exclusive_group(required=True)
         where.add_argument(
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if args.action == "list":
             _list(settings)
             return 0
-        if not args.users or not all(args.users):
+        if not args.users:
             print("serendip users forget: ID is missing; name the users to forget", file=sys.stderr)
             return 2
         _forget(settings, args.users)

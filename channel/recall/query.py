@@ -6,12 +6,13 @@ names into the numbers of the snapshot that answers it. Nothing behind this file
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serendipity.channel.errors import FieldViolation, InvalidQuery
+from serendipity.ids import id_fault
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.v1 import channel_pb2
 
@@ -24,16 +25,14 @@ _MOST_ENTRIES = {
     "deny_categories": 1_000,
     "source_quotas": 16,
 }
-_MOST_CHARACTERS = {"user_id": 10_000, "experiment_tag": 128}
-"""Hard caps, as channel.proto states them (that of user ids protects logs and keys)."""
+_MOST_CHARACTERS = {"experiment_tag": 128}
+"""Hard caps, as channel.proto states them."""
 
 _LISTED = 10
 """Entries a warning names."""
 
 _SHOWN = 100
 """Characters of an entry that a warning shows: what is wrong with a request must not outweigh the answer."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 SOURCES = (channel_pb2.SOURCE_INTEREST, channel_pb2.SOURCE_COLLABORATIVE, channel_pb2.SOURCE_GROUP)
 """Where candidates are found, in the order that outcomes and features are listed."""
@@ -132,10 +131,8 @@ def parse_query(request: channel_pb2.RecallRequest, now: int) -> RecallQuery:
 
 
 def _violations(request: channel_pb2.RecallRequest) -> Iterable[FieldViolation]:
-    if not request.user_id:
-        yield FieldViolation("user_id", "is empty; expected the user's id as in the host's logs")
-    elif found := _CONTROL.search(request.user_id):
-        yield FieldViolation("user_id", f"holds the control character {found.group()!r}; expected none")
+    if fault := id_fault(request.user_id):
+        yield FieldViolation("user_id", fault)
     if not 1 <= request.count <= MAX_COUNT:
         yield FieldViolation("count", f"found {request.count}, expected 1 to {MAX_COUNT}")
     for caps, what in ((_MOST_ENTRIES, "entries"), (_MOST_CHARACTERS, "characters")):
@@ -163,7 +160,7 @@ def _recent_events(
     for event in sent:
         known_type = event.type != 0 and event.type in channel_pb2.EventType.values()
         is_search = event.type == channel_pb2.EVENT_TYPE_SEARCH
-        if not known_type or not (event.query if is_search else event.item_id):
+        if not known_type or (not event.query if is_search else id_fault(event.item_id)):
             ignored += 1
             continue
         time = event.time.seconds if event.HasField("time") else now
@@ -173,7 +170,11 @@ def _recent_events(
         events.append(RecentEvent(event.item_id, event.type, time, event.query))
     distinct = list(dict.fromkeys(events))
     for count, code, message in (
-        (ignored, channel_pb2.WARNING_CODE_EVENT_IGNORED, "events without a known type, or without an item or a query"),
+        (
+            ignored,
+            channel_pb2.WARNING_CODE_EVENT_IGNORED,
+            "events without a known type, or without the id of an item or a query",
+        ),
         (skewed, channel_pb2.WARNING_CODE_CLOCK_SKEW, "events of the future, taken as now"),
         (len(events) - len(distinct), channel_pb2.WARNING_CODE_DUPLICATES_MERGED, "events sent more than once"),
         (
@@ -189,13 +190,12 @@ def _recent_events(
 
 
 def _merged(sent: Iterable[_Key], name: str, warnings: list[channel_pb2.Warning]) -> tuple[_Key, ...]:
-    counts: dict[_Key, int] = {}
-    for entry in sent:
-        counts[entry] = counts.get(entry, 0) + 1
-    repeated = [str(entry) for entry, count in counts.items() if count > 1]
-    if repeated:
+    entries = tuple(sent)
+    distinct = tuple(dict.fromkeys(entries))
+    if len(distinct) < len(entries):
+        repeated = [str(entry) for entry, count in Counter(entries).items() if count > 1]
         warnings.append(warning_of(channel_pb2.WARNING_CODE_DUPLICATES_MERGED, name, repeated))
-    return tuple(counts)
+    return distinct
 
 
 def _source_bounds(

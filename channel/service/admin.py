@@ -11,6 +11,7 @@ from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.server import Health, bind, server_options
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.service.wire import add_service, parse
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.channel.snapshot.publication import ListedSnapshot, Publication, Publications
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
@@ -29,11 +30,12 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
         self._edge = Edge(telemetry)
 
     async def PublishSnapshot(  # noqa: N802
-        self, request: admin_pb2.PublishSnapshotRequest, context: grpc.aio.ServicerContext
+        self, data: bytes, context: grpc.aio.ServicerContext
     ) -> admin_pb2.PublishSnapshotResponse:
         """Verify a snapshot and make it the wanted one."""
 
         async def handle() -> admin_pb2.PublishSnapshotResponse:
+            request = await parse(admin_pb2.PublishSnapshotRequest, data)
             publication = await asyncio.to_thread(self._publications.publish, request.version)
             _tell(publication)
             return admin_pb2.PublishSnapshotResponse(version=publication.version, previous_version=publication.previous)
@@ -42,7 +44,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
 
     async def RollbackSnapshot(  # noqa: N802
         self,
-        request: admin_pb2.RollbackSnapshotRequest,  # noqa: ARG002
+        data: bytes,  # noqa: ARG002
         context: grpc.aio.ServicerContext,
     ) -> admin_pb2.RollbackSnapshotResponse:
         """Make the snapshot wanted before the wanted one again."""
@@ -58,7 +60,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
 
     async def ListSnapshots(  # noqa: N802
         self,
-        request: admin_pb2.ListSnapshotsRequest,  # noqa: ARG002
+        data: bytes,  # noqa: ARG002
         context: grpc.aio.ServicerContext,
     ) -> admin_pb2.ListSnapshotsResponse:
         """List the snapshots on disk, newest first."""
@@ -71,7 +73,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
 
     async def GetSnapshot(  # noqa: N802
         self,
-        request: admin_pb2.GetSnapshotRequest,  # noqa: ARG002
+        data: bytes,  # noqa: ARG002
         context: grpc.aio.ServicerContext,
     ) -> admin_pb2.GetSnapshotResponse:
         """Tell the wanted snapshot, and what each worker serves."""
@@ -95,7 +97,7 @@ def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tu
     Returns the server, not started, its health and the bound port. Raises OSError when the address cannot be bound.
     """
     server = grpc.aio.server(options=server_options(settings, share_port=False))
-    admin_pb2_grpc.add_SerendipityAdminServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    add_service(server, SERVICE, servicer)
     health = Health(SERVICE)
     return server, health, bind(server, health, SERVICE, settings.admin_address)
 

@@ -22,11 +22,13 @@ from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.service.wire import add_service, parse
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import DEFAULT_CLICK_TYPES, FeedbackStore
 from serendipity.channel.state.reopening import Reopening
 from serendipity.channel.state.serving_log import ServingLog
+from serendipity.ids import id_fault
 from serendipity.item_ids import UNKNOWN
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
 
@@ -61,7 +63,7 @@ class Parts:
 
 
 class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
-    """SerendipityChannel: each method reads its message, calls the part concerned and builds the answer."""
+    """SerendipityChannel: each method reads its bytes, calls the part concerned and builds the answer."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -70,11 +72,12 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         self._turn = asyncio.Lock()
 
     async def Recall(  # noqa: N802
-        self, request: channel_pb2.RecallRequest, context: grpc.aio.ServicerContext
+        self, data: bytes, context: grpc.aio.ServicerContext
     ) -> channel_pb2.RecallResponse:
         """Answer one user's request."""
 
         async def handle() -> channel_pb2.RecallResponse:
+            request = await parse(channel_pb2.RecallRequest, data)
             channel = self._parts.channel
             query = parse_query(request, channel.now())
             return self._told(await channel.recall(query, channel.deadline(context.time_remaining())))
@@ -82,11 +85,12 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         return await self._edge.run("Recall", context, handle)
 
     async def RecallBatch(  # noqa: N802
-        self, request: channel_pb2.RecallBatchRequest, context: grpc.aio.ServicerContext
+        self, data: bytes, context: grpc.aio.ServicerContext
     ) -> channel_pb2.RecallBatchResponse:
         """Answer several users' requests, in their order: as many as there is time for."""
 
         async def handle() -> channel_pb2.RecallBatchResponse:
+            request = await parse(channel_pb2.RecallBatchRequest, data)
             channel, settings = self._parts.channel, self._parts.settings
             _expect_sendable(request.requests, settings.max_message_bytes)
             queries = _parse_batch(request.requests, channel.now())
@@ -109,11 +113,12 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         return await self._edge.run("RecallBatch", context, handle)
 
     async def RecordFeedback(  # noqa: N802
-        self, request: channel_pb2.RecordFeedbackRequest, context: grpc.aio.ServicerContext
+        self, data: bytes, context: grpc.aio.ServicerContext
     ) -> channel_pb2.RecordFeedbackResponse:
         """Store feedback; answers when it is on disk."""
 
         async def handle() -> channel_pb2.RecordFeedbackResponse:
+            request = await parse(channel_pb2.RecordFeedbackRequest, data)
             _expect_at_most("events", len(request.events), MAX_FEEDBACK_EVENTS)
             stored = self._parts.feedback.store().submit(request.events, *self._click_rules(request.events))
             recorded = await asyncio.wrap_future(stored)
@@ -130,19 +135,14 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         return await self._edge.run("RecordFeedback", context, handle)
 
     async def UpdateItems(  # noqa: N802
-        self, request: channel_pb2.UpdateItemsRequest, context: grpc.aio.ServicerContext
+        self, data: bytes, context: grpc.aio.ServicerContext
     ) -> channel_pb2.UpdateItemsResponse:
         """Store changed availability; this worker sees it at once, the others with their next look."""
 
         async def handle() -> channel_pb2.UpdateItemsResponse:
+            request = await parse(channel_pb2.UpdateItemsRequest, data)
             _expect_at_most("items", len(request.items), MAX_ITEM_CHANGES)
-            changes = {item.item_id: item.available for item in request.items}
-            if "" in changes:
-                index = next(i for i, item in enumerate(request.items) if not item.item_id)
-                raise InvalidQuery([FieldViolation(f"items[{index}].item_id", "is empty; expected the id of an item")])
-            if not changes:
-                return channel_pb2.UpdateItemsResponse()
-            await asyncio.to_thread(self._update, changes)
+            changes = await asyncio.to_thread(self._update, request.items)
             unknown = self._unknown_items(changes)
             return channel_pb2.UpdateItemsResponse(
                 updated=len(changes), unknown_item_ids=unknown[:MAX_LISTED_ITEMS], unknown_count=len(unknown)
@@ -151,9 +151,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         return await self._edge.run("UpdateItems", context, handle)
 
     async def ListCategories(  # noqa: N802
-        self,
-        request: channel_pb2.ListCategoriesRequest,  # noqa: ARG002
-        context: grpc.aio.ServicerContext,
+        self, _: bytes, context: grpc.aio.ServicerContext
     ) -> channel_pb2.ListCategoriesResponse:
         """Tell the categories of the snapshot being served."""
 
@@ -177,9 +175,16 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         self._parts.serving_log.append(answer.to_record(self._parts.clock()))
         return answer.for_caller()
 
-    def _update(self, changes: dict[str, bool]) -> None:
-        self._parts.availability.update(changes.items())
-        self._parts.overlay.refresh()
+    def _update(self, items: Sequence[channel_pb2.ItemAvailability]) -> dict[str, bool]:
+        """Store changes of availability; returns them by item id, the last one of each."""
+        faults = ((index, id_fault(item.item_id)) for index, item in enumerate(items))
+        if violations := [FieldViolation(f"items[{index}].item_id", fault) for index, fault in faults if fault]:
+            raise InvalidQuery(violations)
+        changes = {item.item_id: item.available for item in items}
+        if changes:
+            self._parts.availability.update(changes.items())
+            self._parts.overlay.refresh()
+        return changes
 
     def _click_rules(self, events: Iterable[channel_pb2.FeedbackEvent]) -> tuple[frozenset[int], dict[str, str]]:
         """Tell which events count as clicks, and the categories of their items, as of the snapshot."""
@@ -226,7 +231,7 @@ def create_server(
     Returns the server, not started, and the bound port. Raises OSError when the address cannot be bound.
     """
     server = grpc.aio.server(options=server_options(settings, share_port=True))
-    channel_pb2_grpc.add_SerendipityChannelServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    add_service(server, SERVICE, servicer)
     return server, bind(server, health_of, SERVICE, address)
 
 

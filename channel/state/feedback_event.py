@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from serendipity.ids import MAX_ID_LENGTH, id_fault
 from serendipity.interests.text import clean_text
 from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2
 
 MAX_EVENT_ID_LENGTH = 128
 """Characters of an event id."""
-
-MAX_ID_LENGTH = 10_000
-"""Characters of a user, item or recall id (protects logs and keys)."""
 
 MAX_QUERY_LENGTH = 10_000
 """Characters of a query as sent; kept are those that `clean_text` leaves."""
@@ -30,8 +27,6 @@ RECORDED_TYPES = (
 
 FORGOTTEN = "user_id: is on the erasure list; nothing of this user is kept"
 """Why events of users who asked to be forgotten are refused."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -52,18 +47,17 @@ class Ownership:
 
 def refusal(event: channel_pb2.FeedbackEvent, ownership: Ownership) -> str:
     """Say why an event is refused: the field, what was found, what was expected. Empty if it is accepted."""
-    if not 1 <= len(event.event_id) <= MAX_EVENT_ID_LENGTH:
-        return f"event_id: found {len(event.event_id)} characters, expected 1 to {MAX_EVENT_ID_LENGTH}"
     is_search = event.type == channel_pb2.EVENT_TYPE_SEARCH
-    for name, value, least, most in (
-        ("user_id", event.user_id, 1, MAX_ID_LENGTH),
-        ("item_id", event.item_id, 0 if is_search else 1, 0 if is_search else MAX_ID_LENGTH),
-        ("recall_id", event.recall_id, 0, MAX_ID_LENGTH),
+    for name, value, is_due, most in (
+        ("event_id", event.event_id, True, MAX_EVENT_ID_LENGTH),
+        ("user_id", event.user_id, True, MAX_ID_LENGTH),
+        ("item_id", event.item_id, not is_search, MAX_ID_LENGTH),
+        ("recall_id", event.recall_id, bool(event.recall_id), MAX_ID_LENGTH),
     ):
-        if not least <= len(value) <= most:
-            return f"{name}: found {len(value)} characters, expected {f'{least} to {most}' if most else 'none'}"
-        if control := _CONTROL.search(value):
-            return f"{name}: holds the control character {control.group()!r}; expected none"
+        if is_due and (fault := id_fault(value, most)):
+            return f"{name}: {fault}"
+    if is_search and event.item_id:
+        return f"item_id: found {len(event.item_id)} characters, expected none in searches"
     if event.type not in RECORDED_TYPES:
         known = event.type in channel_pb2.EventType.values()
         found = channel_pb2.EventType.Name(event.type) if known else event.type

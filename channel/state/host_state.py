@@ -112,7 +112,7 @@ class _RecentlySeen:
         self._most = most
         self._clock = clock
         self._lock = threading.Lock()
-        # By key: a user id may be of 10,000 characters.
+        # By key, which is never longer than 511 bytes.
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
     def is_new(self, user_id: str) -> bool:

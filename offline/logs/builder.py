@@ -21,7 +21,7 @@ import duckdb
 
 from serendipity.layout import write_atomically
 from serendipity.offline.logs.erasures import Erasures, leave_out
-from serendipity.offline.logs.errors import RejectionError
+from serendipity.offline.logs.errors import LogsError, RejectionError
 from serendipity.offline.logs.host_files import load_events, load_items, load_users
 from serendipity.offline.logs.schema import LogsConfig
 
@@ -77,6 +77,9 @@ def build_logs(
             _write(connection, logs / "rejected.parquet", _REJECTED)
             _check(read, rejected, config.max_rejected, logs / "rejected.parquet")
             return _build(connection, logs, config, read, rejected, erased)
+    except duckdb.InvalidInputException as error:
+        # DuckDB names the file and the text: Parquet's VARCHAR that is no UTF-8, say.
+        raise LogsError(f"{host}: cannot be read ({error})") from error
     finally:
         shutil.rmtree(spill, ignore_errors=True)
 

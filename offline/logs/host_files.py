@@ -7,6 +7,7 @@ from pathlib import Path
 
 import duckdb
 
+from serendipity.ids import CONTROL_CHARACTERS, MAX_ID_LENGTH
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.schema import (
     CLOCK_TOLERANCE,
@@ -30,6 +31,7 @@ def load_items(connection: duckdb.DuckDBPyConnection, host: Path) -> None:
             {_bad_id("item_id")}
             WHEN path IS NULL OR len(path) NOT BETWEEN 1 AND {MAX_PATH_LEVELS} THEN 'path_levels'
             WHEN len(list_filter(path, lambda level: level IS NULL OR trim(level) = '')) > 0 THEN 'empty_path_level'
+            WHEN len(list_filter(path, lambda level: {_is_no_id("level")})) > 0 THEN 'invalid_path_level'
             WHEN price IS NOT NULL AND NOT isfinite(price) THEN 'price_not_finite'
             WHEN row_number() OVER (PARTITION BY item_id ORDER BY source, source_row) > 1 THEN 'duplicate_item'
             END AS reason
@@ -171,10 +173,14 @@ def _origin() -> str:
 
 
 def _bad_id(name: str) -> str:
-    # A NUL would let an id collide with the snapshot's key of the default user.
     return f"""
             WHEN coalesce({name}, '') = '' THEN 'missing_{name}'
-            WHEN contains({name}, chr(0)) THEN 'nul_in_{name}'"""
+            WHEN {_is_no_id(name)} THEN 'invalid_{name}'"""
+
+
+def _is_no_id(text: str) -> str:
+    """Tell in SQL what `id_fault` tells of a text: DuckDB's are valid UTF-8."""
+    return f"length({text}) NOT BETWEEN 1 AND {MAX_ID_LENGTH} OR regexp_matches({text}, '{CONTROL_CHARACTERS}')"
 
 
 def _literal(text: str) -> str:

@@ -167,6 +167,5 @@ def _key(identifier: str) -> bytes:
     encoded = identifier.encode()
     if len(encoded) <= 511:
         return encoded
-    # \x01 keeps hashed keys apart from short ids, which never start with a control character in practice
-    # and are compared whole if they do.
+    # \x01 keeps hashed keys apart from short ids, which hold no control character (serendipity.ids).
     return b"\x01" + hashlib.sha256(encoded).digest()

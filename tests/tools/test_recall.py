@@ -89,3 +89,11 @@ def test_a_missing_file_of_what_the_host_has_is_named(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit):
         _arguments("--user", "u", "--have", str(tmp_path / "have.txt"))
     assert f"--have: {tmp_path / 'have.txt'}: cannot be read" in capsys.readouterr().err
+
+
+def test_a_line_of_what_the_host_has_that_is_no_id_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    have = tmp_path / "have.txt"
+    have.write_text("tea\n\nmilk\tcoffee\n", encoding="utf-8")
+    with pytest.raises(SystemExit):
+        _arguments("--user", "u", "--have", str(have))
+    assert f"--have: {have}: line 3: found '\\t', expected" in capsys.readouterr().err

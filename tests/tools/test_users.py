@@ -58,3 +58,13 @@ def test_the_times_said_are_those_of_the_service(
     assert run(users, "forget", "anna", "--build", str(build)) == 0
     said = capsys.readouterr().out
     assert "the feedback log within 12 days, the serving log within 3.5 days" in said
+
+
+@pytest.mark.parametrize("user_id", ["", "x" * 513, "a\tb", "a\udcff"])
+def test_what_no_user_can_be_called_cannot_be_forgotten(
+    build: Path, capsys: pytest.CaptureFixture[str], user_id: str
+) -> None:
+    with pytest.raises(SystemExit):
+        run(users, "forget", "anna", user_id, "--build", str(build))
+    assert "argument ID: found" in capsys.readouterr().err
+    assert not (build / "state" / "erasures").exists()

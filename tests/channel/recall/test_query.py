@@ -27,7 +27,7 @@ def codes(query: RecallQuery) -> list[pb.WarningCode]:
         ({"user_id": ""}, "user_id"),
         ({"user_id": "a\x00b"}, "user_id"),
         ({"user_id": "a\nb"}, "user_id"),
-        ({"user_id": "x" * 10_001}, "user_id"),
+        ({"user_id": "x" * 513}, "user_id"),
         ({"count": 0}, "count"),
         ({"count": 1_001}, "count"),
         ({"recent_events": [pb.Event()] * 1_001}, "recent_events"),
@@ -56,7 +56,7 @@ def test_every_violation_is_named_at_once() -> None:
     assert [violation.field for violation in caught.value.violations] == ["user_id", "count"]
 
 
-@pytest.mark.parametrize("user_id", ["ü" * 10_000, " ", "a b", "用户"])
+@pytest.mark.parametrize("user_id", ["ü" * 512, " ", "a b", "用户"])
 def test_odd_user_ids_are_accepted(user_id: str) -> None:
     assert parse_query(request(user_id=user_id), NOW).user_id == user_id
 
@@ -93,6 +93,8 @@ def test_events_of_the_future_and_without_a_time_are_taken_as_now() -> None:
         pb.Event(),
         pb.Event(item_id="a"),
         pb.Event(type=pb.EVENT_TYPE_CLICK),
+        pb.Event(type=pb.EVENT_TYPE_CLICK, item_id="a\tb"),
+        pb.Event(type=pb.EVENT_TYPE_CLICK, item_id="x" * 513),
         pb.Event(type=pb.EVENT_TYPE_SEARCH, item_id="a"),
         pb.Event(type=99, item_id="a"),  # type: ignore[arg-type]
     ],

@@ -242,6 +242,35 @@ async def test_categories_are_listed_as_allow_and_deny_lists_take_them(
     assert {candidate.category for candidate in allowed.candidates} == {name}
 
 
+@pytest.mark.parametrize("no_id", ["x" * 513, "a\tb", "a\x9fb"])
+async def test_ids_are_held_to_one_rule_in_every_call(running: Service, no_id: str) -> None:
+    client, _ = running
+    for call, field in (
+        (client.recall(no_id), "user_id"),
+        (client.recall_batch([recall_request("anna"), recall_request(no_id)]), "requests[1].user_id"),
+        (client.update_items({"tea": True, no_id: False}), "items[1].item_id"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            await call
+        assert [name for name, _ in caught.value.violations] == [field]
+    recorded = await client.record_feedback([Feedback(no_id, "tea"), Feedback("anna", no_id)])
+    assert [refused.reason.split(":")[0] for refused in recorded.rejected] == ["user_id", "item_id"]
+
+
+async def test_what_is_only_looked_up_is_nobodys_id_and_costs_no_answer(running: Service) -> None:
+    client, _ = running
+    no_id = "x" * 513
+    result = await client.recall(
+        "anna", count=5, recent_events=[RecentEvent(no_id)], exclude_item_ids=[no_id], deny_categories=[no_id]
+    )
+    assert len(result.candidates) == 5
+    assert {(warning.code, warning.field) for warning in result.message.warnings} >= {
+        (channel_pb2.WARNING_CODE_EVENT_IGNORED, "recent_events"),
+        (channel_pb2.WARNING_CODE_UNKNOWN_ITEM, "exclude_item_ids"),
+        (channel_pb2.WARNING_CODE_UNKNOWN_CATEGORY, "deny_categories"),
+    }
+
+
 async def test_the_answer_comes_before_the_callers_deadline_though_triton_hangs(directory: Path) -> None:
     with hung_triton() as url:
         # The tower's share of the caller's ten seconds is half a second; of the most a call may take, it would be more

@@ -334,7 +334,7 @@ def test_a_call_that_does_not_fit_leaves_those_it_waited_with_alone(tmp_path: Pa
         with store._tables.env.begin(write=True):
             # While another process writes, this one's calls gather: they will be tried in one transaction.
             futures = [store.submit([event("first", user="small")])]
-            futures += [store.submit([event(f"e{i}", user=f"user-{i}", item="x" * 9_000) for i in range(1_000)])]
+            futures += [store.submit([event(f"e{i}", user=f"user-{i}", item="x" * 512) for i in range(1_000)])]
             futures += [store.submit([event("last", user="small")])]
         outcomes = [future.exception() for future in futures]
         assert [type(outcome) for outcome in outcomes] == [type(None), StateFull, type(None)]

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from serendipity.ids import id_fault
 from serendipity.offline.logs.builder import LogsSummary, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError, RejectionError
@@ -29,7 +32,7 @@ def test_clicks_are_the_configured_events(write_host: WriteHost, tmp_path: Path)
     [
         ((None, "i1", "click", NOW), "missing_user_id"),
         (("", "i1", "click", NOW), "missing_user_id"),
-        (("u\0", "i1", "click", NOW), "nul_in_user_id"),
+        (("u\0", "i1", "click", NOW), "invalid_user_id"),
         (("u", None, "click", NOW), "missing_item_id"),
         (("u", "", "click", NOW), "missing_item_id"),
         (("u", "elsewhere", "click", NOW), "unknown_item"),
@@ -62,6 +65,8 @@ def test_bad_events_are_set_aside_with_their_reason(
         (("i2", ("a", "b", "c", "d", "e")), "path_levels"),
         (("i2", ("a", None)), "empty_path_level"),
         (("i2", ("a", " ")), "empty_path_level"),
+        (("i2", ("a\x9f",)), "invalid_path_level"),
+        (("i2", ("a", "x" * 513)), "invalid_path_level"),
         (("i1", ("b",)), "duplicate_item"),
     ],
 )
@@ -72,6 +77,30 @@ def test_bad_items_are_set_aside_and_so_are_their_events(
     summary = build_logs(host, tmp_path / "logs", LENIENT, NOW)
     assert summary.rejected == {f"items/{reason}": 1, "events/unknown_item": 1}
     assert Catalogue.read(tmp_path / "logs").item_ids == ["i1"]
+
+
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sets(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), min_size=40), st.integers(500, 520))
+def test_the_logs_take_the_ids_that_calls_take(
+    write_host: WriteHost, tmp_path: Path, texts: set[str], length: int
+) -> None:
+    ids = sorted(texts | {"x" * length, "🦊" * length, *map(chr, range(0xA1))})
+    host = write_host(
+        items=[(item_id, ("a",)) for item_id in ids],
+        events=[(user_id, "a", "click", NOW) for user_id in ids],
+    )
+    build_logs(host, tmp_path / "logs", LENIENT, NOW)
+    taken = {text for text in ids if not id_fault(text)}
+    assert set(Catalogue.read(tmp_path / "logs").item_ids) == taken
+    assert set(Histories.read(tmp_path / "logs").user_ids) == taken
+
+
+def test_a_file_with_text_that_is_no_utf8_is_named(write_host: WriteHost, tmp_path: Path) -> None:
+    host = write_host(events=[("anna", "i1", "click", NOW)])
+    content = (host / "events.parquet").read_bytes()
+    (host / "events.parquet").write_bytes(content.replace(b"anna", b"a\xed\xa0\x80"))
+    with pytest.raises(LogsError, match=r'host: .*events.parquet": value "a\\xED\\xA0\\x80" is not valid UTF8'):
+        build_logs(host, tmp_path / "logs", LENIENT, NOW)
 
 
 def test_the_run_stops_beyond_the_threshold_and_keeps_the_rows_aside(write_host: WriteHost, tmp_path: Path) -> None:
