@@ -79,8 +79,8 @@ class Phase:
 
     @property
     def goodput(self) -> float:
-        """Answers a second that were whole, or came from the stored vector."""
-        return (self.total(WHOLE) + self.total(DEGRADED)) / self.seconds
+        """Whole answers a second."""
+        return self.total(WHOLE) / self.seconds
 
     def total(self, outcome: str) -> int:
         """Calls that ended so."""
@@ -261,10 +261,9 @@ def to_markdown(facts: dict[str, str], phases: Sequence[Phase]) -> str:
         *(f"* {name}: {value}" for name, value in facts.items()),
         f"* deadlines: {_DEADLINE:.0f} s; who gets no answer backs off {_BACK_OFF * 1e3:.0f} ms",
         "",
-        "Calls a second by what became of them, and good answers (whole or degraded) ÷ capacity: median, "
-        "least and most of the rounds.",
+        "Calls a second by what became of them, and whole answers ÷ capacity: median, least and most of the rounds.",
         "",
-        f"| | {' | '.join(OUTCOMES)} | other | good ÷ capacity | p50 ms | p99 ms |",
+        f"| | {' | '.join(OUTCOMES)} | other | whole ÷ capacity | p50 ms | p99 ms |",
         f"|---|{'---|' * (len(OUTCOMES) + 4)}",
     ]
     by_name = {name: [phase for phase in phases if phase.name == name] for name in {p.name: 0 for p in phases}}

@@ -72,17 +72,19 @@ class Batcher:
         self._hanging: set[asyncio.Task[None]] = set()
         self._pace = Pace()
 
+    def admit(self, deadline: Deadline) -> None:
+        """Raise DeadlinePassed or Overloaded if a query that comes now cannot be answered in time."""
+        if deadline.expired:
+            raise DeadlinePassed("no time was left to begin")
+        if len(self._under_way) >= _UNDER_WAY:
+            self._pace.admit(len(self._waiting), deadline)
+
     async def answer(self, query: RecallQuery, deadline: Deadline) -> Answer:
         """Answer one query, alone or with others.
 
-        Raises what answering it raises, DeadlinePassed, and Overloaded as soon as it is known that it cannot be
-        answered in time.
+        Raises what answering it raises, and DeadlinePassed or Overloaded when its turn comes too late.
         """
-        if deadline.expired:
-            raise DeadlinePassed("no time was left to begin")
         waits = len(self._under_way) >= _UNDER_WAY
-        if waits:
-            self._pace.admit(len(self._waiting), deadline)
         own = _Waiting(Asked(query), deadline, waits, asyncio.get_running_loop().create_future())
         self._waiting.append(own)
         self._begin()

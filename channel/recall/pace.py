@@ -9,9 +9,10 @@ from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import DeadlinePassed, Overloaded
 
 _SMOOTHING = 0.1
-_USEFUL = 0.8
-"""Part of the time left within which an answer is foreseen, since what is foreseen is a mean, and the way back takes
-time as well."""
+_USEFUL = 0.5
+"""Part of the time left within which an answer must be foreseen: what is foreseen is a mean, and who has waited most
+of
+the time would be answered without the user tower. A longer queue answers no more calls, only later."""
 _LONGEST_HINT = 1.0
 
 
@@ -40,20 +41,21 @@ class Pace:
 
     def admit(self, ahead: int, deadline: Deadline) -> None:
         """Raise Overloaded if a query with so many ahead of it cannot be answered in time, as things go."""
-        wait = ahead * self.query_seconds
-        if self.query_seconds and wait + self.batch_seconds > _USEFUL * deadline.remaining:
-            raise self._overloaded(wait, deadline)
+        needed = (ahead * self.query_seconds + self.batch_seconds) / _USEFUL
+        if self.query_seconds and needed > deadline.remaining:
+            raise self._overloaded(needed, deadline)
 
     def too_late(self, deadline: Deadline) -> DeadlinePassed | Overloaded | None:
         """Say why a query that has waited for its turn cannot be answered in time any more; None if it can."""
         if deadline.expired:
             return DeadlinePassed("no time was left when its turn came")
-        return self._overloaded(0.0, deadline) if self.batch_seconds > deadline.remaining else None
+        needed = self.batch_seconds
+        return self._overloaded(needed, deadline) if needed > deadline.remaining else None
 
-    def _overloaded(self, wait: float, deadline: Deadline) -> Overloaded:
-        needed, left = wait + self.batch_seconds, deadline.remaining
+    def _overloaded(self, needed: float, deadline: Deadline) -> Overloaded:
+        left = deadline.remaining
         hint = min(max(needed - left, self.batch_seconds), _LONGEST_HINT)
-        return Overloaded(f"busy: found {left * 1e3:.0f} ms left, expected {needed * 1e3:.0f} ms for an answer", hint)
+        return Overloaded(f"busy: found {left * 1e3:.0f} ms left, expected at least {needed * 1e3:.0f} ms", hint)
 
 
 def _smoothed(mean: float, value: float) -> float:

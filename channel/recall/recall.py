@@ -99,11 +99,15 @@ class Channel:
         most = max(self._settings.max_deadline_ms / 1_000, default)
         return Deadline.after(default if time_left is None else min(time_left, most))
 
+    def admit(self, deadline: Deadline) -> None:
+        """Raise Overloaded or DeadlinePassed if one more query cannot be answered in time: before it is even read."""
+        self._batcher.admit(deadline)
+
     async def recall(self, query: RecallQuery, deadline: Deadline) -> Answer:
         """Answer one query; parts that are down or slow leave it poorer and marked degraded, never failed.
 
         Raises SnapshotUnavailable without any snapshot, DeadlinePassed when no time was left to search, Overloaded when
-        too many others are being answered for this one to be answered in time.
+        it waited too long for its turn.
         """
         return await self._batcher.answer(query, deadline)
 

@@ -79,8 +79,9 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         async def handle() -> channel_pb2.RecallResponse:
             request = await parse(channel_pb2.RecallRequest, data)
             channel = self._parts.channel
-            query = parse_query(request, channel.now())
-            return self._told(await channel.recall(query, channel.deadline(context.time_remaining())))
+            deadline = channel.deadline(context.time_remaining())
+            channel.admit(deadline)
+            return self._told(await channel.recall(parse_query(request, channel.now()), deadline))
 
         return await self._edge.run("Recall", context, handle)
 

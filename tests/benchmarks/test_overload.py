@@ -14,8 +14,8 @@ from tests.fixtures.small_world import SmallWorld
 
 
 def a_phase(name: str, number: int, answers: int, refusals: int) -> Phase:
-    by_second = {WHOLE: [answers, 0], DEGRADED: [0, answers], REFUSED: [refusals, 0], EXPIRED: [0, 0]}
-    return Phase(name, number, 2.0, by_second, {"OK": 2 * answers, "RESOURCE_EXHAUSTED": refusals}, [5.0] * answers)
+    by_second = {WHOLE: [answers, answers], DEGRADED: [0, answers], REFUSED: [refusals, 0], EXPIRED: [0, 0]}
+    return Phase(name, number, 2.0, by_second, {"OK": 3 * answers, "RESOURCE_EXHAUSTED": refusals}, [5.0] * answers)
 
 
 async def test_what_becomes_of_calls_is_what_the_service_counts(small_world: SmallWorld, tmp_path: Path) -> None:
@@ -42,8 +42,8 @@ def test_the_page_compares_each_phase_with_the_capacity_of_its_round() -> None:
         a_phase("open, 4 × capacity", 1, 35, 300),
     ]
     page = to_markdown({"seed": "0"}, phases)
-    assert "| open, 4 × capacity | 31.2 | 31.2 | 0.0 | 150.0 | 0.0 | 0.0 | 0.80 (0.70 to 0.90) | 5.0 | 5.0 |" in page
-    assert "| open, 4 × capacity | 250 | 250 | 600 | 600 | 0 | 0 | 0 |" in page
+    assert "| open, 4 × capacity | 62.5 | 31.2 | 0.0 | 150.0 | 0.0 | 0.0 | 0.80 (0.70 to 0.90) | 5.0 | 5.0 |" in page
+    assert "| open, 4 × capacity | 375 | 375 | 600 | 600 | 0 | 0 | 0 |" in page
 
 
 def test_a_build_without_a_snapshot_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
