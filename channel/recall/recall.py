@@ -210,7 +210,8 @@ class Channel:
         found = search(snapshot, user, vectors, wanted)
         searched = time.perf_counter()
         is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT
-        scored = score(found.pool, found.finds, wanted, settings.soft_novelty_weight if is_soft else 1.0)
+        known_weight = settings.soft_novelty_weight if is_soft else 1.0
+        scored = score(found.pool, found.finds, wanted, known_weight, query.source_bounds)
         quotas, cap = source_quotas(query, settings), category_cap(query.count, settings.category_share)
         chosen = scored.take(select(scored, query.count, quotas, cap))
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)

@@ -672,10 +672,14 @@ def test_quotas_bound_the_sources(
     response = local_channel.recall(request)
     assert len(response.item_ids) == 20
     assert source not in response.sources
-    del request.source_quotas[:]
-    request.source_quotas.add(source=pb.Source.Value(name), min_count=3, max_count=4)
-    response = local_channel.recall(request)
-    assert 1 <= list(response.sources).count(source) <= 4
+    for least, most, returned in ((3, 4, {3, 4}), (12, 0, set(range(12, 21))), (20, 20, {20}), (0, 1, {0, 1})):
+        del request.source_quotas[:]
+        request.source_quotas.add(source=pb.Source.Value(name), min_count=least, max_count=most)
+        response = local_channel.recall(request)
+        # What one source may have no more of, the other found as well.
+        assert len(response.item_ids) == 20
+        assert list(response.sources).count(source) in returned
+        assert list(response.scores) == sorted(response.scores, reverse=True)
 
 
 def test_soft_and_off_let_known_categories_in(small_world: SmallWorld, local_channel: LocalChannel) -> None:
