@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="the channel")
     parser.add_argument("--count", type=int, default=10, help="candidates wanted")
     parser.add_argument("--novelty", choices=("strict", "soft", "off"), default="strict", help="novelty policy")
+    parser.add_argument("--allow-repeats", action="store_true", help="soft, off: also what was clicked just now")
     parser.add_argument("--clicked", action="append", default=[], metavar="ITEM", help="clicked just now (repeatable)")
     parser.add_argument("--exclude", action="append", default=[], metavar="ITEM", help="do not return (repeatable)")
     parser.add_argument(
@@ -129,5 +130,6 @@ async def ask(args: argparse.Namespace) -> RecallResult:
             allow_categories=args.allow,
             deny_categories=args.deny,
             novelty=args.novelty,
+            allow_repeats=args.allow_repeats,
             explain=args.explain,
         )

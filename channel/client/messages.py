@@ -121,7 +121,8 @@ class Wishes(TypedDict, total=False):
     """What a request may ask for, as in RecallRequest.
 
     exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
-    quotas: source ("interest", "collaborative", "group") → at least, at most.
+    quotas: source ("interest", "collaborative", "group") → at least, at most (0: no bound beside a minimum, none of the
+    source without one); allow_repeats: "soft" and "off" may return what the user has just clicked or ordered.
     """
 
     count: int
@@ -134,6 +135,7 @@ class Wishes(TypedDict, total=False):
     quotas: Mapping[str, tuple[int, int]]
     experiment_tag: str
     explain: bool
+    allow_repeats: bool
 
 
 def recall_request(user_id: str, **wishes: Unpack[Wishes]) -> channel_pb2.RecallRequest:

@@ -81,8 +81,8 @@ class RecallQuery:
     """A request that can be answered, independent of any snapshot.
 
     now: Unix seconds; recent_events: newest first, at most 200; exclude_item_ids, allow_categories and
-    deny_categories without duplicates; an empty allow list allows everything; experiment_tag and explain
-    are carried through; warnings: what was normalised.
+    deny_categories without duplicates; an empty allow list allows everything; experiment_tag, explain
+    and allow_repeats are carried through; warnings: what was normalised.
     """
 
     user_id: str
@@ -97,6 +97,7 @@ class RecallQuery:
     source_bounds: Mapping[int, SourceBounds] = field(default_factory=dict)
     experiment_tag: str = ""
     explain: bool = False
+    allow_repeats: bool = False
     warnings: tuple[channel_pb2.Warning, ...] = ()
 
     def excludes(self, source: int) -> bool:
@@ -130,6 +131,7 @@ def parse_query(request: channel_pb2.RecallRequest, now: int) -> RecallQuery:
         },
         experiment_tag=request.experiment_tag,
         explain=request.explain,
+        allow_repeats=request.allow_repeats,
         warnings=tuple(warnings),
     )
 

@@ -156,8 +156,10 @@ def test_arguments_become_the_request_they_describe() -> None:
         recent_events=[RecentEvent("tea", "view", moment), RecentEvent("", "search", 1.25, "green tea")],
         profile={"age": "25-34"},
         novelty="soft",
+        allow_repeats=True,
         quotas={"interest": (1, 2)},
     )
+    assert request.allow_repeats
     assert request.recent_events[0].type == channel_pb2.EVENT_TYPE_VIEW
     assert request.recent_events[0].time.ToMilliseconds() == 1_700_000_000_500
     assert request.recent_events[1].query == "green tea"
