@@ -87,6 +87,8 @@ def print_result(console: Console, user_id: str, result: RecallResult) -> None:
     console.print(f"  removed: {removed or 'nothing'}")
     console.print("  time: " + ", ".join(f"{name} {value:.1f} ms" for name, value in milliseconds.items()))
     console.print(f"  snapshot {message.versions.snapshot}, {message.versions.user_tower}, recall {result.recall_id}")
+    for cause, text in result.shortfalls:
+        console.print(f"  short: {cause}: {escape(text)}")
     for _, field, text in result.warnings:
         console.print(f"  warning: {f'{field}: ' if field else ''}{escape(text)}")
     if result.degraded:
@@ -107,8 +109,10 @@ def _cells(candidate: Candidate, explained: bool) -> list[str]:
 
 
 def _fared(status: channel_pb2.SourceStatus) -> list[str]:
-    """Say how a source fared and, of the group source, which list it answered from."""
+    """Say how a source fared, why it found nothing and, of the group source, which list it answered from."""
     fared = [_word(channel_pb2.SourceState.Name(status.state), "SOURCE_STATE_").upper()]
+    if status.shortfall_cause:
+        fared.append(_word(channel_pb2.ShortfallCause.Name(status.shortfall_cause), "SHORTFALL_CAUSE_"))
     if status.novel_category_key:
         key = channel_pb2.NovelCategoryKey.Name(status.novel_category_key)
         fared.append(f"list {_word(key, 'NOVEL_CATEGORY_KEY_')}")

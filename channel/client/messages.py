@@ -14,6 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from serendipity.channel.client.errors import ClientError, error_of_code
 from serendipity.v1 import channel_pb2
 
+_SHORTFALLS = {
+    number: name.removeprefix("SHORTFALL_CAUSE_").lower() for name, number in channel_pb2.ShortfallCause.items()
+}
 _SOURCES = {number: name.removeprefix("SOURCE_").lower() for name, number in channel_pb2.Source.items()}
 
 EventName = Literal["exposure", "click", "order", "view", "favourite", "search"]
@@ -78,7 +81,8 @@ class Candidate:
 class RecallResult:
     """An answer as rows, best first. message: the same as it came, with statuses, counts, versions and timings.
 
-    warnings: (code, field, message), codes in lower case as in channel.proto.
+    warnings: (code, field, message); shortfalls: (cause, message), why there are fewer candidates than asked for; codes
+    and causes in lower case as in channel.proto.
     """
 
     recall_id: str
@@ -86,6 +90,7 @@ class RecallResult:
     degraded: bool
     degraded_reasons: tuple[str, ...]
     warnings: tuple[tuple[str, str, str], ...]
+    shortfalls: tuple[tuple[str, str], ...]
     snapshot: str
     message: channel_pb2.RecallResponse
 
@@ -218,6 +223,8 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
             (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
             for w in warnings
         ),
+        # As with sources: a newer service may name causes that this client does not know.
+        shortfalls=tuple((_SHORTFALLS.get(s.cause, f"cause-{s.cause}"), s.message) for s in response.shortfalls),
         snapshot=response.versions.snapshot,
         message=response,
     )

@@ -26,6 +26,7 @@ from serendipity.channel.recall.reasons import reasons_of
 from serendipity.channel.recall.scorer import score
 from serendipity.channel.recall.search import search
 from serendipity.channel.recall.selector import category_cap, select, source_quotas
+from serendipity.channel.recall.shortfalls import tell_shortfalls
 from serendipity.channel.recall.vector_cache import VectorCache
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import Lease, SnapshotHolder
@@ -224,6 +225,7 @@ class Channel:
             snapshot,
             source_statuses=found.statuses,
             filter_counts=found.filter_counts,
+            shortfalls=tell_shortfalls(found, user, settings, len(scored), len(chosen)),
             degraded_reasons=(tower_failure, *user.failures, *found.failures, reasons.failure),
             user_tower=STORED_VECTORS if tower_failure else snapshot.tower_model,
         )

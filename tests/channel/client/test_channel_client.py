@@ -187,6 +187,8 @@ def test_columns_become_rows_with_their_own_reason_first() -> None:
         all_reason_offsets=[0, 2, 3],
         rank_features=channel_pb2.FeatureMatrix(names=["a", "b"], num_rows=2, values=[1.0, 2.0, 3.0, 4.0]),
     )
+    response.shortfalls.add(cause=99, message="of a newer service")  # type: ignore[arg-type]
+    assert to_result(response).shortfalls == (("cause-99", "of a newer service"),)
     tea, cup = to_result(response).candidates
     assert (tea.item_id, tea.score, tea.source, tea.category) == ("tea", 0.5, "interest", "drinks")
     assert [reason.text for reason in tea.reasons] == ["thirsty", "close"]
