@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default="127.0.0.1:50051", metavar="HOST:PORT", help="the channel")
     parser.add_argument("--count", type=int, default=10, help="candidates wanted")
     parser.add_argument("--novelty", choices=("strict", "soft", "off"), default="strict", help="novelty policy")
+    parser.add_argument("--allow-repeats", action="store_true", help="soft, off: also what was clicked just now")
     parser.add_argument("--clicked", **named, metavar="ITEM", help="clicked just now (repeatable)")
     parser.add_argument("--exclude", **named, metavar="ITEM", help="do not return (repeatable)")
     parser.add_argument(
@@ -88,6 +89,8 @@ def print_result(console: Console, user_id: str, result: RecallResult) -> None:
     console.print(f"  removed: {removed or 'nothing'}")
     console.print("  time: " + ", ".join(f"{name} {value:.1f} ms" for name, value in milliseconds.items()))
     console.print(f"  snapshot {message.versions.snapshot}, {message.versions.user_tower}, recall {result.recall_id}")
+    for cause, text in result.shortfalls:
+        console.print(f"  short: {cause}: {escape(text)}")
     for _, field, text in result.warnings:
         console.print(f"  warning: {f'{field}: ' if field else ''}{escape(text)}")
     if result.degraded:
@@ -108,8 +111,10 @@ def _cells(candidate: Candidate, explained: bool) -> list[str]:
 
 
 def _fared(status: channel_pb2.SourceStatus) -> list[str]:
-    """Say how a source fared and, of the group source, which list it answered from."""
+    """Say how a source fared, why it found nothing and, of the group source, which list it answered from."""
     fared = [_word(channel_pb2.SourceState.Name(status.state), "SOURCE_STATE_").upper()]
+    if status.shortfall_cause:
+        fared.append(_word(channel_pb2.ShortfallCause.Name(status.shortfall_cause), "SHORTFALL_CAUSE_"))
     if status.novel_category_key:
         key = channel_pb2.NovelCategoryKey.Name(status.novel_category_key)
         fared.append(f"list {_word(key, 'NOVEL_CATEGORY_KEY_')}")
@@ -131,5 +136,6 @@ async def ask(args: argparse.Namespace) -> RecallResult:
             allow_categories=args.allow,
             deny_categories=args.deny,
             novelty=args.novelty,
+            allow_repeats=args.allow_repeats,
             explain=args.explain,
         )

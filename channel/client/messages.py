@@ -14,6 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from serendipity.channel.client.errors import ClientError, error_of_code
 from serendipity.v1 import channel_pb2
 
+_SHORTFALLS = {
+    number: name.removeprefix("SHORTFALL_CAUSE_").lower() for name, number in channel_pb2.ShortfallCause.items()
+}
 _SOURCES = {number: name.removeprefix("SOURCE_").lower() for name, number in channel_pb2.Source.items()}
 _KINDS = {number: name.removeprefix("REASON_KIND_").lower() for name, number in channel_pb2.ReasonKind.items()}
 _RELATIONS = {
@@ -89,7 +92,8 @@ class Candidate:
 class RecallResult:
     """An answer as rows, best first. message: the same as it came, with statuses, counts, versions and timings.
 
-    warnings: (code, field, message), codes in lower case as in channel.proto.
+    warnings: (code, field, message); shortfalls: (cause, message), why there are fewer candidates than asked for; codes
+    and causes in lower case as in channel.proto.
     """
 
     recall_id: str
@@ -97,6 +101,7 @@ class RecallResult:
     degraded: bool
     degraded_reasons: tuple[str, ...]
     warnings: tuple[tuple[str, str, str], ...]
+    shortfalls: tuple[tuple[str, str], ...]
     snapshot: str
     message: channel_pb2.RecallResponse
 
@@ -132,7 +137,8 @@ class Wishes(TypedDict, total=False):
     """What a request may ask for, as in RecallRequest.
 
     exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
-    quotas: source ("interest", "collaborative", "group") → at least, at most.
+    quotas: source ("interest", "collaborative", "group") → at least, at most (0: no bound beside a minimum, none of the
+    source without one); allow_repeats: "soft" and "off" may return what the user has just clicked or ordered.
     """
 
     count: int
@@ -145,6 +151,7 @@ class Wishes(TypedDict, total=False):
     quotas: Mapping[str, tuple[int, int]]
     experiment_tag: str
     explain: bool
+    allow_repeats: bool
 
 
 def recall_request(user_id: str, **wishes: Unpack[Wishes]) -> channel_pb2.RecallRequest:
@@ -225,6 +232,8 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
             (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
             for w in warnings
         ),
+        # As with sources: a newer service may name causes that this client does not know.
+        shortfalls=tuple((_SHORTFALLS.get(s.cause, f"cause-{s.cause}"), s.message) for s in response.shortfalls),
         snapshot=response.versions.snapshot,
         message=response,
     )

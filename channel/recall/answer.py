@@ -56,6 +56,7 @@ def compose(
     *,
     source_statuses: Sequence[channel_pb2.SourceStatus],
     filter_counts: Sequence[channel_pb2.FilterCount],
+    shortfalls: Sequence[channel_pb2.Shortfall],
     degraded_reasons: Iterable[str],
     user_tower: str,
 ) -> channel_pb2.RecallResponse:
@@ -88,6 +89,7 @@ def compose(
         warnings=user.warnings,
         source_statuses=source_statuses,
         filter_counts=filter_counts,
+        shortfalls=shortfalls,
         degraded=bool(why),
         degraded_reasons=why,
         versions=snapshot.versions,

@@ -48,12 +48,18 @@ def is_not_served(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
     return ~np.isin(pool.rows, user.served)
 
 
+def is_not_repeated(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
+    """Not what the user clicked or ordered lately, under SOFT and OFF, unless the request allows that."""
+    return ~np.isin(pool.rows, user.repeated)
+
+
 FILTERS: Mapping[str, Filter] = {
     "novelty": is_allowed_novelty,
     "category": is_of_listed_category,
     "availability": is_available,
     "excluded": is_not_excluded,
     "served": is_not_served,
+    "repeated": is_not_repeated,
 }
 """All filters by name, in the order they are applied and counted."""
 

@@ -52,7 +52,7 @@ class Hydrated:
     clicks: latest 200 of snapshot ∪ feedback ∪ request; clicked: [c + 1] bool by category number;
     listed: [c + 1] bool, categories that the request's lists leave; allowed: [c + 1] bool, those that may be returned
     (STRICT leaves out the clicked ones); ranges: rows of these;
-    unavailable: [n] bool; excluded, served: item rows; interests, novel_categories: what is searched by;
+    unavailable: [n] bool; excluded, served, repeated: item rows; interests, novel_categories: what is searched by;
     inputs: a batch of one for the user tower;
     stored_vector: [d] float32, stands in for the tower; warnings; failures: what was down or unreadable, in words;
     forgotten: the user is on the erasure list, and everything here is a stranger's.
@@ -67,6 +67,7 @@ class Hydrated:
     unavailable: NDArray[np.bool_]
     excluded: NDArray[np.int64]
     served: NDArray[np.int64]
+    repeated: NDArray[np.int64]
     interests: Interests
     novel_categories: NovelCategories
     inputs: TowerInputs
@@ -78,7 +79,7 @@ class Hydrated:
     @property
     def num_blocked(self) -> int:
         """Rows that may be found and not returned: they are searched for besides, and counted as they are removed."""
-        return len(self.excluded) + len(self.served)
+        return len(self.excluded) + len(self.served) + len(self.repeated)
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,11 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Feedback:
-    """A user's acknowledged feedback. served: item rows; says_something: there is something to reason from."""
+    """A user's acknowledged feedback. signals: latest events that are no clicks to the snapshot, newest first; served:
+    item rows; says_something: there is something to reason from."""
 
     clicks: Clicks
+    signals: Sequence[channel_pb2.FeedbackEvent]
     served: NDArray[np.int64]
     events: InterestEvents
     says_something: bool
@@ -103,7 +106,9 @@ class _Feedback:
 
     @classmethod
     def none(cls, failure: str = "") -> _Feedback:
-        return cls(Clicks.empty(), np.empty(0, np.int64), InterestEvents.none(), says_something=False, failure=failure)
+        return cls(
+            Clicks.empty(), (), np.empty(0, np.int64), InterestEvents.none(), says_something=False, failure=failure
+        )
 
 
 def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: ChannelSettings) -> Hydrated:
@@ -147,6 +152,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         unavailable=unavailable,
         excluded=resolved.excluded,
         served=feedback.served,
+        repeated=_repeated(snapshot, query, clicks, feedback.signals, settings),
         interests=interests,
         novel_categories=novel_categories,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
@@ -209,19 +215,46 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
     if record is None:
         return _Feedback.none()
     clicks = feedback_clicks(snapshot, record)
-    horizon = int(settings.served_horizon_hours * 3600)
-    # Beyond every event where nothing counts as served.
-    since = query.now - horizon if horizon else np.iinfo(np.int64).max
+    since = _served_since(query, settings)
     at_least = settings.interest_exposures if settings.interest_calibration else 0
     exposed, exposure_times = feedback_columns(record.exposures, snapshot.item_ids, since, at_least)
     return _Feedback(
         clicks=clicks,
+        signals=record.signals,
         served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
         events=InterestEvents(
             ItemEvents.of(clicks.items, clicks.times, query.now), ItemEvents.of(exposed, exposure_times, query.now)
         ),
         says_something=bool(record.clicks or record.searches or record.signals),
     )
+
+
+def _served_since(query: RecallQuery, settings: ChannelSettings) -> int:
+    """Moment from which items count as served, Unix seconds; beyond every event where none does."""
+    horizon = int(settings.served_horizon_hours * 3600)
+    return query.now - horizon if horizon else int(np.iinfo(np.int64).max)
+
+
+def _repeated(
+    snapshot: Snapshot,
+    query: RecallQuery,
+    clicks: Clicks,
+    signals: Sequence[channel_pb2.FeedbackEvent],
+    settings: ChannelSettings,
+) -> NDArray[np.int64]:
+    """Rows of what SOFT and OFF would repeat: clicked or ordered in the request, or within the served horizon.
+
+    Under STRICT the categories of clicks are left out as a whole.
+    """
+    if query.allow_repeats or query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT:
+        return np.empty(0, np.int64)
+    since = _served_since(query, settings)
+    types = snapshot.click_types | {channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER}
+    taken = [event.item_id for event in query.recent_events if event.type in types]
+    taken += [event.item_id for event in signals if event.type in types and event.time.seconds >= since]
+    rows = np.union1d(snapshot.item_ids.rows_of(taken), clicks.items[clicks.times >= since] - 1)
+    known: NDArray[np.int64] = rows[rows >= 0]
+    return known
 
 
 def _want_interests(

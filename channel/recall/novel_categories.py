@@ -43,7 +43,7 @@ class NovelCategories:
     names: theirs; alignments: [k] float32, 0 to 1; starts, ends: [k] int64, item rows of each category; state: OK,
     STALE (other LLMs than the snapshot's wrote the list) or UNAVAILABLE (there is none, and something could not be
     read); generation: cycle of the collaborative optimisation that wrote it; failures: what could not be
-    read, in words.
+    read, in words; has_list: there is a list, whether or not a category of it may be returned.
     """
 
     key: channel_pb2.NovelCategoryKey
@@ -58,6 +58,7 @@ class NovelCategories:
     state: channel_pb2.SourceState
     generation: int
     failures: tuple[str, ...] = ()
+    has_list: bool = False
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -121,6 +122,7 @@ def read_novel_categories(
             state=channel_pb2.SOURCE_STATE_UNAVAILABLE if reader.failures else channel_pb2.SOURCE_STATE_OK,
             generation=llms.generation,
             failures=_said(unassigned, *reader.failures),
+            has_list=reader.has_list,
         )
     profile, unread = _profile(groups, found.group_id)
     best = found.allowed[: settings.novel_categories_used]
@@ -138,6 +140,7 @@ def read_novel_categories(
         state=channel_pb2.SOURCE_STATE_OK if reader.is_current(found.list) else channel_pb2.SOURCE_STATE_STALE,
         generation=found.list.record.generation,
         failures=_said(unassigned, *reader.failures, unread),
+        has_list=True,
     )
 
 
@@ -206,7 +209,8 @@ class _Found:
 class _ListReader:
     """Reads the lists of one request from both places; what fails in one place leaves the other.
 
-    failures: what could not be read, in words; most_specific_is_wanted: its list is missing, unreadable or not current.
+    failures: what could not be read, in words; has_list: one was found; most_specific_is_wanted: its list is missing,
+    unreadable or not current.
     """
 
     def __init__(
@@ -222,6 +226,7 @@ class _ListReader:
         self._state = state
         self.failures: list[str] = []
         self._nearline_is_down = False
+        self.has_list = False
         self.most_specific_is_wanted = False
 
     def first(
@@ -238,6 +243,7 @@ class _ListReader:
                 self.most_specific_is_wanted = best is None or not self.is_current(best)
             if best is None:
                 continue
+            self.has_list = True
             numbers = best.numbers
             fits = np.flatnonzero(allowed[numbers] & (offsets[numbers] > offsets[numbers - 1]))
             if len(fits):

@@ -11,8 +11,7 @@ from serendipity.channel.errors import DeadlinePassed, Overloaded
 _SMOOTHING = 0.1
 _USEFUL = 0.5
 """Part of the time left within which an answer must be foreseen: what is foreseen is a mean, and who has waited most
-of
-the time would be answered without the user tower. A longer queue answers no more calls, only later."""
+of the time would be answered without the user tower. A longer queue answers no more calls, only later."""
 _LONGEST_HINT = 1.0
 
 

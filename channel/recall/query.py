@@ -80,8 +80,8 @@ class RecallQuery:
     """A request that can be answered, independent of any snapshot.
 
     now: Unix seconds; recent_events: newest first, at most 200; exclude_item_ids, allow_categories and
-    deny_categories without duplicates; an empty allow list allows everything; experiment_tag and explain
-    are carried through; warnings: what was normalised.
+    deny_categories without duplicates; an empty allow list allows everything; experiment_tag, explain
+    and allow_repeats are carried through; warnings: what was normalised.
     """
 
     user_id: str
@@ -96,6 +96,7 @@ class RecallQuery:
     source_bounds: Mapping[int, SourceBounds] = field(default_factory=dict)
     experiment_tag: str = ""
     explain: bool = False
+    allow_repeats: bool = False
     warnings: tuple[channel_pb2.Warning, ...] = ()
 
     def excludes(self, source: int) -> bool:
@@ -123,9 +124,13 @@ def parse_query(request: channel_pb2.RecallRequest, now: int) -> RecallQuery:
         allow_categories=_merged(request.allow_categories, "allow_categories", warnings),
         deny_categories=_merged(request.deny_categories, "deny_categories", warnings),
         novelty_policy=request.novelty_policy or channel_pb2.NOVELTY_POLICY_STRICT,
-        source_bounds=_source_bounds(request.source_quotas, warnings),
+        source_bounds={
+            quota.source: SourceBounds(quota.min_count, quota.max_count or (request.count if quota.min_count else 0))
+            for quota in request.source_quotas
+        },
         experiment_tag=request.experiment_tag,
         explain=request.explain,
+        allow_repeats=request.allow_repeats,
         warnings=tuple(warnings),
     )
 
@@ -141,15 +146,27 @@ def _violations(request: channel_pb2.RecallRequest) -> Iterable[FieldViolation]:
                 yield FieldViolation(name, f"has {length} {what}; expected at most {cap}")
     if request.novelty_policy not in channel_pb2.NoveltyPolicy.values():
         yield FieldViolation("novelty_policy", f"found {request.novelty_policy}, expected a NoveltyPolicy")
-    for i, quota in enumerate(request.source_quotas):
+    if len(request.source_quotas) <= _MOST_ENTRIES["source_quotas"]:
+        yield from _quota_violations(request.source_quotas, request.count)
+
+
+def _quota_violations(quotas: Sequence[channel_pb2.SourceQuota], count: int) -> Iterable[FieldViolation]:
+    seen: set[int] = set()
+    for i, quota in enumerate(quotas):
         if quota.source not in SOURCES:
             known = ", ".join(map(source_name, SOURCES)).upper()
             yield FieldViolation(f"source_quotas[{i}].source", f"found {quota.source}, expected one of {known}")
-        if quota.min_count > quota.max_count:
+        elif quota.source in seen:
+            again = source_name(quota.source).upper()
+            yield FieldViolation(f"source_quotas[{i}].source", f"found {again} again, expected each source once")
+        seen.add(quota.source)
+        if 0 < quota.max_count < quota.min_count:
             yield FieldViolation(
                 f"source_quotas[{i}].min_count",
                 f"found {quota.min_count}, expected at most max_count, which is {quota.max_count}",
             )
+    if (least := sum(quota.min_count for quota in quotas)) > count:
+        yield FieldViolation("source_quotas", f"found min_counts of {least} together, expected at most count: {count}")
 
 
 def _recent_events(
@@ -196,10 +213,3 @@ def _merged(sent: Iterable[_Key], name: str, warnings: list[channel_pb2.Warning]
         repeated = [str(entry) for entry, count in Counter(entries).items() if count > 1]
         warnings.append(warning_of(channel_pb2.WARNING_CODE_DUPLICATES_MERGED, name, repeated))
     return distinct
-
-
-def _source_bounds(
-    quotas: Iterable[channel_pb2.SourceQuota], warnings: list[channel_pb2.Warning]
-) -> dict[int, SourceBounds]:
-    _merged((source_name(quota.source).upper() for quota in quotas), "source_quotas", warnings)
-    return {quota.source: SourceBounds(quota.min_count, quota.max_count) for quota in quotas}

@@ -26,6 +26,7 @@ from serendipity.channel.recall.reasons import reasons_of
 from serendipity.channel.recall.scorer import score
 from serendipity.channel.recall.search import search
 from serendipity.channel.recall.selector import category_cap, select, source_quotas
+from serendipity.channel.recall.shortfalls import tell_shortfalls
 from serendipity.channel.recall.vector_cache import VectorCache
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import Lease, SnapshotHolder
@@ -214,7 +215,8 @@ class Channel:
         found = search(snapshot, user, vectors, wanted)
         searched = time.perf_counter()
         is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT
-        scored = score(found.pool, found.finds, wanted, settings.soft_novelty_weight if is_soft else 1.0)
+        known_weight = settings.soft_novelty_weight if is_soft else 1.0
+        scored = score(found.pool, found.finds, wanted, known_weight, query.source_bounds)
         quotas, cap = source_quotas(query, settings), category_cap(query.count, settings.category_share)
         chosen = scored.take(select(scored, query.count, quotas, cap))
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)
@@ -227,6 +229,7 @@ class Channel:
             snapshot,
             source_statuses=found.statuses,
             filter_counts=found.filter_counts,
+            shortfalls=tell_shortfalls(found, user, settings, len(scored), len(chosen)),
             degraded_reasons=(tower_failure, *user.failures, *found.failures, reasons.failure),
             user_tower=STORED_VECTORS if tower_failure else snapshot.tower_model,
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.pool import Pool
-from serendipity.channel.recall.query import SOURCES, source_name
+from serendipity.channel.recall.query import SOURCES, SourceBounds, source_name
 from serendipity.channel.recall.sources import NO_INTEREST, Finds
 from serendipity.v1 import channel_pb2
 
@@ -39,7 +39,7 @@ class Scored:
     """Distinct items, best first; element i of every column is item i, of m. S sources, in the order of SOURCES.
 
     rows: [m] int64; scores: [m] float32, probabilities, weighed by novelty under SOFT; sources: [m] int8, number of
-    the source of the best score; raw: [m] float32, that source's; interests: [m] int16, what leads the interest source
+    the source of that score; raw: [m] float32, that source's; interests: [m] int16, what leads the interest source
     to the item, NO_INTEREST where it did not find it; categories: [m] int32 numbers; novel: [m] bool; grounded: [m, k]
     bool, interests the item is grounded in; source_scores: [m, S] float32; source_ranks: [m, S] int32, 0-based,
     NOT_FOUND.
@@ -64,12 +64,18 @@ class Scored:
         return Scored(*(getattr(self, name)[at] for name in self.__dataclass_fields__))
 
 
-def score(pool: Pool, finds: Mapping[int, Finds], wanted: int, known_weight: float = 1.0) -> Scored:
-    """Score each item by its best source.
+def score(
+    pool: Pool,
+    finds: Mapping[int, Finds],
+    wanted: int,
+    known_weight: float = 1.0,
+    bounds: Mapping[int, SourceBounds] | None = None,
+) -> Scored:
+    """Score each item by its best source, or by another that found it where the bounds of the best want it so.
 
     finds: by source, of those that have any; wanted: best of each source that count; known_weight: factor on items that
-    are not novel. Ties, which isotonic curves make many of, go to the better rank within the source, then to the
-    earlier row.
+    are not novel; bounds: of the request, by source. Ties, which isotonic curves make many of, go to the better rank
+    within the source, then to the earlier row.
     """
     best = {source: _best(of_source, wanted) for source, of_source in finds.items()}
     at = np.unique(np.concatenate([np.empty(0, np.int64), *best.values()]))
@@ -90,6 +96,8 @@ def score(pool: Pool, finds: Mapping[int, Finds], wanted: int, known_weight: flo
     # A source that gives probability 0 still found the item.
     ordering = np.where(source_ranks == NOT_FOUND, np.float32(-1), source_scores)
     column = _best_column(ordering, source_ranks)
+    if bounds:
+        _share_out(column, ordering, source_ranks, {SOURCES.index(source): bound for source, bound in bounds.items()})
     item = np.arange(m)
     novel = pool.novel[at]
     scores = source_scores[item, column] * np.where(novel, np.float32(1), np.float32(known_weight))
@@ -144,3 +152,34 @@ def _best_column(scores: NDArray[np.float32], ranks: NDArray[np.int32]) -> NDArr
     best = scores == scores.max(axis=1, keepdims=True, initial=-1)
     columns: NDArray[np.int64] = np.where(best & (ranks >= 0), ranks, np.iinfo(np.int32).max).argmin(axis=1)
     return columns
+
+
+def _share_out(
+    column: NDArray[np.int64],
+    ordering: NDArray[np.float32],
+    ranks: NDArray[np.int32],
+    bounds: Mapping[int, SourceBounds],
+) -> None:
+    """Move items between the sources that found them, so that minima are met and maxima leave no place empty.
+
+    column: [m], of each item's best source, changed in place, as is `ordering`: [m, S] scores, −1 where not found;
+    bounds: by column. A minimum takes the source's own items first; sources with few finds take theirs before others.
+    What a source has beyond its maximum goes to the next best that found it.
+    """
+    found = ordering >= 0
+    held = np.zeros(len(column), np.bool_)
+    for j in sorted(bounds, key=lambda j: int(found[:, j].sum())):
+        free = np.flatnonzero(found[:, j] & ~held)
+        taken = free[np.lexsort((ranks[free, j], column[free] != j))][: bounds[j].min_count]
+        column[taken] = j
+        held[taken] = True
+    moved = True
+    while moved:
+        moved = False
+        for j, bound in bounds.items():
+            room = bound.max_count - int((held & (column == j)).sum())
+            free = np.flatnonzero((ordering[:, j] >= 0) & (column == j) & ~held)
+            over = free[np.argsort(ranks[free, j])][room:]
+            ordering[over, j] = -1
+            column[over] = _best_column(ordering[over], ranks[over])
+            moved = moved or len(over) > 0

@@ -103,6 +103,9 @@ class Telemetry:
         self._short = Counter(
             "serendipity_short_answers", "Answers with fewer candidates than asked for.", registry=new
         )
+        self._shortfalls = Counter(
+            "serendipity_shortfalls", "Short answers by cause; one may have several.", ["cause"], registry=new
+        )
         self._interests_age = Histogram(
             "serendipity_interests_age_seconds",
             "Age of the cached interests an answer was searched by.",
@@ -172,6 +175,9 @@ class Telemetry:
         self._answers.inc()
         if len(response.item_ids) < user.query.count:
             self._short.inc()
+        for shortfall in response.shortfalls:
+            cause = channel_pb2.ShortfallCause.Name(shortfall.cause).removeprefix("SHORTFALL_CAUSE_").lower()
+            self._of(self._shortfalls, cause).inc()
         if response.degraded:
             self._degraded.inc()
         interests = user.interests

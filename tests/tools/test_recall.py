@@ -42,7 +42,7 @@ def test_brackets_in_ids_titles_and_reasons_are_printed_as_they_are() -> None:
         assert text in output.getvalue()
 
 
-def test_the_group_source_says_which_list_it_answered_from() -> None:
+def test_sources_say_how_they_fared_and_the_answer_why_it_is_short() -> None:
     response = channel_pb2.RecallResponse(
         source_statuses=[
             channel_pb2.SourceStatus(
@@ -55,11 +55,19 @@ def test_the_group_source_says_which_list_it_answered_from() -> None:
                 returned=3,
                 novel_category_key=channel_pb2.NOVEL_CATEGORY_KEY_M2,
             ),
-        ]
+            channel_pb2.SourceStatus(
+                source=channel_pb2.SOURCE_INTEREST,
+                state=channel_pb2.SOURCE_STATE_EMPTY,
+                shortfall_cause=channel_pb2.SHORTFALL_CAUSE_NO_INTERESTS,
+            ),
+        ],
+        shortfalls=[channel_pb2.Shortfall(cause=channel_pb2.SHORTFALL_CAUSE_FILTERED, message="served 7")],
     )
     output = io.StringIO()
     print_result(Console(file=output, width=200), "u", to_result(response))
     assert "collaborative 7 of 40 found (OK), group 3 of 20 found (STALE, list m2)" in output.getvalue()
+    assert "interest 0 of 0 found (EMPTY, no_interests)" in output.getvalue()
+    assert "short: filtered: served 7" in output.getvalue()
 
 
 def _arguments(*arguments: str) -> argparse.Namespace:

@@ -157,8 +157,10 @@ def test_arguments_become_the_request_they_describe() -> None:
         recent_events=[RecentEvent("tea", "view", moment), RecentEvent("", "search", 1.25, "green tea")],
         profile={"age": "25-34"},
         novelty="soft",
+        allow_repeats=True,
         quotas={"interest": (1, 2)},
     )
+    assert request.allow_repeats
     assert request.recent_events[0].type == channel_pb2.EVENT_TYPE_VIEW
     assert request.recent_events[0].time.ToMilliseconds() == 1_700_000_000_500
     assert request.recent_events[1].query == "green tea"
@@ -194,6 +196,8 @@ def test_columns_become_rows_with_their_own_reason_first() -> None:
         all_reason_offsets=[0, 2, 3],
         rank_features=channel_pb2.FeatureMatrix(names=["a", "b"], num_rows=2, values=[1.0, 2.0, 3.0, 4.0]),
     )
+    response.shortfalls.add(cause=99, message="of a newer service")  # type: ignore[arg-type]
+    assert to_result(response).shortfalls == (("cause-99", "of a newer service"),)
     tea, cup = to_result(response).candidates
     assert (tea.item_id, tea.score, tea.source, tea.category) == ("tea", 0.5, "interest", "drinks")
     assert [reason.text for reason in tea.reasons] == ["thirsty", "close"]

@@ -81,6 +81,7 @@ def composed(snapshot: Snapshot, user: Hydrated, *degraded: str) -> pb.RecallRes
         snapshot,
         source_statuses=[pb.SourceStatus(source=source, requested=6, found=4) for source in SOURCES],
         filter_counts=[pb.FilterCount(filter="novelty", kept=8, removed=2)],
+        shortfalls=[pb.Shortfall(cause=pb.SHORTFALL_CAUSE_FILTERED)],
         degraded_reasons=degraded,
         user_tower="tower-1",
     )
@@ -126,6 +127,7 @@ def test_reasons_warnings_statuses_and_counts_are_told(grouped_snapshot: Snapsho
     statuses = [(status.source, status.requested, status.found, status.returned) for status in response.source_statuses]
     assert statuses == [(source, 6, 4, returned) for source, returned in zip(SOURCES, (0, 2, 1), strict=True)]
     assert [(count.filter, count.kept, count.removed) for count in response.filter_counts] == [("novelty", 8, 2)]
+    assert [shortfall.cause for shortfall in response.shortfalls] == [pb.SHORTFALL_CAUSE_FILTERED]
 
 
 def test_an_answer_is_degraded_for_every_reason_that_is_one(grouped_snapshot: Snapshot, user: Hydrated) -> None:
@@ -188,6 +190,7 @@ def test_nothing_chosen_is_an_empty_answer(grouped_snapshot: Snapshot, user: Hyd
         grouped_snapshot,
         source_statuses=[],
         filter_counts=[],
+        shortfalls=[],
         degraded_reasons=[],
         user_tower="tower-1",
     )

@@ -72,17 +72,18 @@ def test_categories_that_are_not_listed_are_removed(snapshot: Snapshot, user: Hy
     assert kept_by("category", replace(user, listed=listed), snapshot) == rows
 
 
-def test_sold_excluded_and_served_items_are_removed(snapshot: Snapshot, user: Hydrated) -> None:
+def test_sold_excluded_served_and_repeated_items_are_removed(snapshot: Snapshot, user: Hydrated) -> None:
     available = set(np.flatnonzero(~snapshot.unavailable).tolist())
     assert kept_by("availability", user, snapshot) == available
     some = np.array([5, 7, 399])
     rest = set(range(NUM_ITEMS)) - set(some.tolist())
     assert kept_by("excluded", replace(user, excluded=some), snapshot) == rest
     assert kept_by("served", replace(user, served=some), snapshot) == rest
+    assert kept_by("repeated", replace(user, repeated=some), snapshot) == rest
 
 
 def test_each_filter_has_its_name_and_its_place() -> None:
-    assert list(FILTERS) == ["novelty", "category", "availability", "excluded", "served"]
+    assert list(FILTERS) == ["novelty", "category", "availability", "excluded", "served", "repeated"]
 
 
 def test_counts_are_of_items_and_add_up(snapshot: Snapshot, user: Hydrated) -> None:
@@ -101,6 +102,7 @@ def test_counts_are_of_items_and_add_up(snapshot: Snapshot, user: Hydrated) -> N
     rows=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=120),
     excluded=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
     served=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
+    repeated=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
     sold=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
     clicked=st.sets(st.integers(1, 12), max_size=12),
     listed=st.sets(st.integers(1, 12), max_size=12),
@@ -113,6 +115,7 @@ def test_what_is_left_and_what_each_filter_removed_is_what_a_plain_reading_says(
     rows: set[int],
     excluded: set[int],
     served: set[int],
+    repeated: set[int],
     sold: set[int],
     clicked: set[int],
     listed: set[int],
@@ -132,6 +135,7 @@ def test_what_is_left_and_what_each_filter_removed_is_what_a_plain_reading_says(
         unavailable=marked(sold, NUM_ITEMS),
         excluded=np.array(sorted(excluded), np.int64),
         served=np.array(sorted(served), np.int64),
+        repeated=np.array(sorted(repeated), np.int64),
     )
     vectors = UserVectors(np.ones((1 + len(user.interests), DIM), np.float32), fallback=False)
     kept, counts = apply_filters(gather({U2I: np.array(sorted(rows), np.int64)}, vectors, told, snapshot), told)
@@ -143,6 +147,7 @@ def test_what_is_left_and_what_each_filter_removed_is_what_a_plain_reading_says(
         "availability": lambda row: row not in sold,
         "excluded": lambda row: row not in excluded,
         "served": lambda row: row not in served,
+        "repeated": lambda row: row not in repeated,
     }
     left, expected = sorted(rows), []
     for name, passes in rules.items():

@@ -40,7 +40,15 @@ def codes(query: RecallQuery) -> list[pb.WarningCode]:
         ({"novelty_policy": 17}, "novelty_policy"),
         ({"source_quotas": [pb.SourceQuota(max_count=1)]}, "source_quotas[0].source"),
         ({"source_quotas": [pb.SourceQuota(source=99, max_count=1)]}, "source_quotas[0].source"),
-        ({"source_quotas": [pb.SourceQuota(source=1, min_count=5)]}, "source_quotas[0].min_count"),
+        ({"source_quotas": [pb.SourceQuota(source=1, min_count=5, max_count=4)]}, "source_quotas[0].min_count"),
+        (
+            {"source_quotas": [pb.SourceQuota(source=1, max_count=1), pb.SourceQuota(source=1, max_count=3)]},
+            "source_quotas[1].source",
+        ),
+        (
+            {"source_quotas": [pb.SourceQuota(source=1, min_count=6), pb.SourceQuota(source=2, min_count=5)]},
+            "source_quotas",
+        ),
     ],
 )
 def test_what_cannot_be_repaired_is_refused_by_field(fields: dict[str, object], field: str) -> None:
@@ -111,21 +119,24 @@ def test_repeated_entries_are_merged_with_a_warning_each() -> None:
             recent_events=[click("a", NOW), click("a", NOW)],
             exclude_item_ids=["x", "y", "x"],
             allow_categories=["c", "c"],
-            source_quotas=[
-                pb.SourceQuota(source=pb.SOURCE_INTEREST, max_count=1),
-                pb.SourceQuota(source=pb.SOURCE_INTEREST, max_count=3),
-            ],
         ),
         NOW,
     )
     assert len(query.recent_events) == 1
     assert query.exclude_item_ids == ("x", "y")
     assert query.allow_categories == ("c",)
-    assert query.source_bounds == {pb.SOURCE_INTEREST: SourceBounds(0, 3)}
-    assert codes(query) == [pb.WARNING_CODE_DUPLICATES_MERGED] * 4
-    assert [w.field for w in query.warnings] == [
-        "recent_events", "exclude_item_ids", "allow_categories", "source_quotas",
-    ]  # fmt: skip
+    assert codes(query) == [pb.WARNING_CODE_DUPLICATES_MERGED] * 3
+    assert [w.field for w in query.warnings] == ["recent_events", "exclude_item_ids", "allow_categories"]
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "bounds"), [(0, 0, (0, 0)), (5, 0, (5, 10)), (0, 3, (0, 3)), (3, 3, (3, 3)), (10, 50, (10, 50))]
+)
+def test_a_maximum_of_zero_is_no_bound_beside_a_minimum_and_nothing_without_one(
+    least: int, most: int, bounds: tuple[int, int]
+) -> None:
+    quota = pb.SourceQuota(source=pb.SOURCE_INTEREST, min_count=least, max_count=most)
+    assert parse_query(request(source_quotas=[quota]), NOW).source_bounds == {pb.SOURCE_INTEREST: SourceBounds(*bounds)}
 
 
 def test_a_warning_names_ten_entries_and_counts_them_all() -> None:

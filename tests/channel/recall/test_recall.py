@@ -29,7 +29,7 @@ from serendipity.channel.local import LocalChannel
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.filters import FILTERS
 from serendipity.channel.recall.hydrate import Hydrated
-from serendipity.channel.recall.query import RecallQuery, SourceBounds, source_name
+from serendipity.channel.recall.query import RecallQuery, RecentEvent, SourceBounds, source_name
 from serendipity.channel.recall.recall import STORED_VECTORS, Channel
 from serendipity.channel.recall.scorer import FEATURE_NAMES
 from serendipity.channel.recall.search import CANDIDATE_SOURCES, Found, search
@@ -620,6 +620,34 @@ async def test_items_shown_lately_are_not_shown_again(small_world: SmallWorld, c
     assert removed(second, "served") == 5
 
 
+@pytest.mark.parametrize("policy", [pb.NOVELTY_POLICY_OFF, pb.NOVELTY_POLICY_SOFT])
+async def test_what_was_clicked_or_ordered_lately_is_not_repeated_unless_asked_for(
+    small_world: SmallWorld, channel: Channel, state: State, policy: pb.NoveltyPolicy
+) -> None:
+    user_id = "user-01"
+    before = await ask(channel, query(user_id, 10, novelty_policy=policy, allow_repeats=True))
+    sent, fed, ordered, long_ago = before.item_ids[:4]
+    state.record = records_pb2.UserFeedbackRecord(
+        clicks=[
+            pb.FeedbackEvent(item_id=fed, type=pb.EVENT_TYPE_CLICK, time=Timestamp(seconds=NOW - 3_600)),
+            pb.FeedbackEvent(item_id=long_ago, type=pb.EVENT_TYPE_CLICK, time=Timestamp(seconds=NOW - 25 * 3_600)),
+        ],
+        # The small world's snapshot counts clicks alone.
+        signals=[
+            pb.FeedbackEvent(item_id=ordered, type=pb.EVENT_TYPE_ORDER, time=Timestamp(seconds=NOW - 60)),
+            pb.FeedbackEvent(item_id=long_ago, type=pb.EVENT_TYPE_VIEW, time=Timestamp(seconds=NOW - 60)),
+        ],
+    )
+    events = (RecentEvent(sent, pb.EVENT_TYPE_CLICK, NOW - 99 * DAY, ""),)
+    allowed, left_out = [
+        await ask(channel, query(user_id, 200, novelty_policy=policy, allow_repeats=repeats, recent_events=events))
+        for repeats in (True, False)
+    ]
+    assert set(allowed.item_ids) - set(left_out.item_ids) >= {sent, fed, ordered}
+    assert long_ago in left_out.item_ids
+    assert (removed(allowed, "repeated"), removed(left_out, "repeated") >= 3) == (0, True)
+
+
 async def test_state_that_cannot_be_read_degrades_the_answer(
     small_world: SmallWorld, channel: Channel, state: State
 ) -> None:
@@ -687,10 +715,14 @@ def test_quotas_bound_the_sources(
     response = local_channel.recall(request)
     assert len(response.item_ids) == 20
     assert source not in response.sources
-    del request.source_quotas[:]
-    request.source_quotas.add(source=pb.Source.Value(name), min_count=3, max_count=4)
-    response = local_channel.recall(request)
-    assert 1 <= list(response.sources).count(source) <= 4
+    for least, most, returned in ((3, 4, {3, 4}), (12, 0, set(range(12, 21))), (20, 20, {20}), (0, 1, {0, 1})):
+        del request.source_quotas[:]
+        request.source_quotas.add(source=pb.Source.Value(name), min_count=least, max_count=most)
+        response = local_channel.recall(request)
+        # What one source may have no more of, the other found as well.
+        assert len(response.item_ids) == 20
+        assert list(response.sources).count(source) in returned
+        assert list(response.scores) == sorted(response.scores, reverse=True)
 
 
 def test_soft_and_off_let_known_categories_in(small_world: SmallWorld, local_channel: LocalChannel) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.pool import Pool
-from serendipity.channel.recall.query import SOURCES
+from serendipity.channel.recall.query import SOURCES, SourceBounds
 from serendipity.channel.recall.scorer import FEATURE_NAMES, NOT_FOUND, Scored, rank_features, score
+from serendipity.channel.recall.selector import Quota, select
 from serendipity.channel.recall.sources import NO_INTEREST, Finds
 from serendipity.v1 import channel_pb2 as pb
 
@@ -98,6 +100,53 @@ def test_of_sources_that_score_an_item_alike_the_one_that_ranks_it_better_has_it
     # A source that gives probability 0 found the item all the same, and one that did not find it has none.
     result = scored(pool([1]), {GROUP: {1: alone(1.0, 0.0)}, U2I: {}})
     assert (result.rows.tolist(), result.sources.tolist(), result.scores.tolist()) == ([1], [GROUP], [0.0])
+
+
+def bounds_of(count: int) -> st.SearchStrategy[dict[int, SourceBounds]]:
+    """Bounds of some sources, whose minima fit into the count."""
+    least = st.integers(0, count // len(SOURCES))
+    bounds = st.tuples(least, st.integers(0, count)).map(lambda pair: SourceBounds(pair[0], max(pair)))
+    return st.dictionaries(st.sampled_from(list(SOURCES)), bounds, min_size=1)
+
+
+@given(
+    st.lists(st.sets(st.sampled_from(list(SOURCES)), min_size=1), max_size=40),
+    st.integers(3, 12).flatmap(lambda count: st.tuples(st.just(count), bounds_of(count))),
+    st.randoms(use_true_random=False),
+)
+def test_bounds_move_items_to_other_sources_that_found_them(
+    found_by: list[set[pb.Source]], asked: tuple[int, dict[int, SourceBounds]], random: Random
+) -> None:
+    count, bounds = asked
+    of = pool(range(len(found_by)))
+    found = {
+        source: {row: alone(raw := random.random(), raw / 2) for row, by in enumerate(found_by) if source in by}
+        for source in SOURCES
+    }
+    result = score(of, {source: finds(of, each) for source, each in found.items()}, 100, 1.0, bounds)
+    quotas = [Quota(frozenset([source]), bound.min_count, bound.max_count) for source, bound in bounds.items()]
+    chosen = result.take(select(result, count, quotas, count))
+    held = {source: chosen.sources.tolist().count(source) for source in SOURCES}
+    for row, source, probability in zip(chosen.rows, chosen.sources, chosen.scores, strict=True):
+        assert probability == np.float32(found[source][row][1])
+    assert all(held[source] <= bound.max_count for source, bound in bounds.items())
+    if len(bounds) == 1:
+        ((source, bound),) = bounds.items()
+        assert held[source] >= min(bound.min_count, len(found[source]))
+    if len(chosen) < count:
+        full = {source for source, bound in bounds.items() if held[source] == bound.max_count}
+        assert all(found_by[row] <= full for row in set(range(len(found_by))) - set(chosen.rows.tolist()))
+
+
+def test_sources_with_few_finds_take_their_minima_first() -> None:
+    everything = {row: (1.0, 0.9 - row / 100, 0) for row in range(10)}
+    of = pool(range(10))
+    found = {I2I: everything, U2I: {row: alone(1.0, 0.1) for row in range(6)}, GROUP: {0: alone(1.0, 0.05)}}
+    bounds = {I2I: SourceBounds(4, 10), U2I: SourceBounds(5, 10), GROUP: SourceBounds(1, 10)}
+    result = score(of, {source: finds(of, each) for source, each in found.items()}, 100, 1.0, bounds)
+    assert dict(zip(result.rows.tolist(), result.sources.tolist(), strict=True)) == {
+        0: GROUP, **dict.fromkeys(range(1, 6), U2I), **dict.fromkeys(range(6, 10), I2I),
+    }  # fmt: skip
 
 
 def test_only_the_best_of_each_source_count() -> None:

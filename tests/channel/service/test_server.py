@@ -444,6 +444,45 @@ async def test_the_metrics_tell_what_was_answered(running: Service, small_world:
     assert 'version="v1"' in labels
 
 
+async def test_a_short_answer_says_why_and_is_counted_by_cause(running: Service, small_world: SmallWorld) -> None:
+    client, worker = running
+    user = small_world.user_ids[0]
+    assert (await client.recall(user, count=10)).shortfalls == ()
+    nothing_listed = await client.recall(user, count=10, deny_categories=small_world.catalogue.categories)
+    assert nothing_listed.candidates == ()
+    assert nothing_listed.shortfalls == (
+        ("categories_not_listed", "found no category that the allow and deny lists leave"),
+    )
+    bounded = await client.recall(user, count=10, quotas={"interest": (0, 2), "collaborative": (0, 2)})
+    assert [cause for cause, _ in bounded.shortfalls] == ["quotas", "no_list"]
+    assert scrape(await metrics(worker), "serendipity_shortfalls_total") == {
+        '{cause="categories_not_listed"}': 1.0, '{cause="quotas"}': 1.0, '{cause="no_list"}': 1.0,
+    }  # fmt: skip
+
+
+async def test_quotas_that_cannot_be_met_are_refused_by_field(running: Service) -> None:
+    client, _ = running
+    with pytest.raises(InvalidRequest, match=r"source_quotas: found min_counts of 11 together, .* count: 10"):
+        await client.recall("anna", count=10, quotas={"interest": (6, 0), "collaborative": (5, 0)})
+
+
+async def test_what_was_just_clicked_is_returned_only_if_repeats_are_allowed(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[0]
+    first = (await client.recall(user, count=1, novelty="off")).candidates[0].item_id
+    again, other = [
+        (await client.recall(user, count=1, novelty="off", allow_repeats=repeats, recent_events=[RecentEvent(first)]))
+        for repeats in (True, False)
+    ]
+    assert again.candidates[0].item_id == first != other.candidates[0].item_id
+    (removed,) = [count.removed for count in other.message.filter_counts if count.filter == "repeated"]
+    assert removed
+    await client.record_feedback([Feedback(user, first, "order")])
+    assert (await client.recall(user, count=1, novelty="off")).candidates[0].item_id != first
+
+
 async def test_what_was_served_is_in_the_log_once_the_worker_has_ended(
     directory: Path, small_world: SmallWorld
 ) -> None:
