@@ -101,11 +101,15 @@ class RejectedFeedback:
 
 @dataclass(frozen=True)
 class FeedbackResult:
-    """What became of feedback. accepted: now on disk; duplicates: their ids were known already."""
+    """What became of feedback.
+
+    accepted: now on disk; duplicates: their ids were known already; warnings: what was corrected, as in RecallResult.
+    """
 
     accepted: int
     duplicates: int
     rejected: tuple[RejectedFeedback, ...]
+    warnings: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,8 +178,6 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
     reasons = [
         Reason(_source(r.source), r.seed, r.core_demand, r.latent_interest, r.text, r.weight) for r in response.reasons
     ]
-    # The generated types take Warning for Python's own class of that name.
-    warnings: Any = response.warnings
     categories = list(response.categories)
     names = list(response.rank_features.names)
     values = list(response.rank_features.values)
@@ -212,12 +214,17 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
         candidates=candidates,
         degraded=response.degraded,
         degraded_reasons=tuple(response.degraded_reasons),
-        warnings=tuple(
-            (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
-            for w in warnings
-        ),
+        warnings=to_warnings(response.warnings),
         snapshot=response.versions.snapshot,
         message=response,
+    )
+
+
+def to_warnings(warnings: Any) -> tuple[tuple[str, str, str], ...]:
+    """Turn warnings, which the generated types take for Python's own class of that name, into rows."""
+    return tuple(
+        (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
+        for w in warnings
     )
 
 
@@ -258,6 +265,6 @@ def _timestamp(time: float | datetime.datetime | None) -> Timestamp | None:
     if time is None:
         return None
     seconds = time.timestamp() if isinstance(time, datetime.datetime) else time
-    stamp = Timestamp()
-    stamp.FromNanoseconds(round(seconds * 1e9))
-    return stamp
+    # Whatever it is: the service says what is wrong with it.
+    whole, nanos = divmod(round(seconds * 1e9), 10**9)
+    return Timestamp(seconds=whole, nanos=nanos)

@@ -7,7 +7,7 @@ reads a user's records again, except the paths of the reasons that are returned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,6 +209,8 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
     if record is None:
         return _Feedback.none()
     clicks = feedback_clicks(snapshot, record)
+    # What a clock that was ahead stamped must not push out the request's own clicks.
+    clicks = replace(clicks, times=np.minimum(clicks.times, query.now))
     horizon = int(settings.served_horizon_hours * 3600)
     # Beyond every event where nothing counts as served.
     since = query.now - horizon if horizon else np.iinfo(np.int64).max

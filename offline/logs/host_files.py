@@ -7,10 +7,10 @@ from pathlib import Path
 
 import duckdb
 
+from serendipity.event_times import EARLIEST_TIME
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.schema import (
     CLOCK_TOLERANCE,
-    EARLIEST_TIME,
     EVENT_COLUMNS,
     EVENT_TYPES,
     ITEM_COLUMNS,

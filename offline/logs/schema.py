@@ -28,9 +28,6 @@ EVENT_TYPES: dict[str, channel_pb2.EventType] = {
 """Event names of the host schema and the wire's numbers for them."""
 
 MAX_PATH_LEVELS = 4
-EARLIEST_TIME = int(datetime(1990, 1, 1, tzinfo=UTC).timestamp())
-"""Unix seconds; anything earlier is a broken clock or another unit."""
-
 CLOCK_TOLERANCE = 86_400
 """Seconds an event may lie ahead of the builder's clock (hosts in other time zones, exports without a zone)."""
 

@@ -79,6 +79,22 @@ def test_events_come_newest_first_and_only_the_latest_200() -> None:
     assert query.warnings[0].count == 100
 
 
+def test_events_without_a_time_are_in_order_and_the_newest_are_kept() -> None:
+    sent = [pb.Event(item_id=f"i{i}", type=pb.EVENT_TYPE_CLICK) for i in range(250)]
+    query = parse_query(request(recent_events=sent), NOW)
+    assert [event.item_id for event in query.recent_events] == [f"i{i}" for i in range(249, 49, -1)]
+
+
+def test_times_that_cannot_be_are_taken_as_now_in_one_warning() -> None:
+    events = [click("a", NOW - 1), *(click(f"i{time}", time) for time in (0, -1, NOW * 1_000))]
+    query = parse_query(request(recent_events=events), NOW)
+    assert [event.time for event in query.recent_events] == [NOW, NOW, NOW, NOW - 1]
+    (warning,) = query.warnings
+    assert (warning.code, warning.field, warning.count) == (pb.WARNING_CODE_TIME_CORRECTED, "recent_events", 3)
+    assert warning.message.startswith("recent_events[1].time: found 0 s 0 ns, expected Unix seconds from 631152000")
+    assert warning.message.endswith("; and 2 more")
+
+
 def test_events_of_the_future_and_without_a_time_are_taken_as_now() -> None:
     query = parse_query(
         request(recent_events=[click("a", NOW + 60), pb.Event(item_id="b", type=pb.EVENT_TYPE_CLICK)]), NOW

@@ -197,6 +197,23 @@ async def test_a_click_counts_for_novelty_after_its_item_has_left_the_catalogue(
     assert clicked.category not in {candidate.category for candidate in after.candidates}
 
 
+async def test_a_click_whose_time_cannot_be_counts_now_at_both_doors_and_is_said(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[1]
+    before = await client.recall(user, count=30)
+    in_request, recorded = (
+        next(c for c in before.candidates if c.category == name)
+        for name in sorted({c.category for c in before.candidates})[:2]
+    )
+    told = await client.record_feedback([Feedback(user, recorded.item_id, time=NOW * 1_000)])
+    assert [(code, field) for code, field, _ in told.warnings] == [("time_corrected", "events")]
+    after = await client.recall(user, count=30, recent_events=[RecentEvent(in_request.item_id, time=0)])
+    assert [(code, field) for code, field, _ in after.warnings] == [("time_corrected", "recent_events")]
+    assert not {in_request.category, recorded.category} & {candidate.category for candidate in after.candidates}
+
+
 async def test_an_item_exposed_is_not_served_again(running: Service, small_world: SmallWorld) -> None:
     client, _ = running
     user = small_world.user_ids[2]
