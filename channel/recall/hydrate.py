@@ -28,6 +28,7 @@ from serendipity.channel.snapshot.stores import StoredUser, feedback_columns
 from serendipity.channel.state.feedback_clicks import feedback_clicks
 from serendipity.channel.state.state import UserState
 from serendipity.features import LongHistory, TowerInputs, with_clicks
+from serendipity.interests.text import words
 from serendipity.novelty import CLICK_WINDOW, Clicks, clicked_categories, latest
 from serendipity.v1 import channel_pb2, records_pb2
 
@@ -118,6 +119,12 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     record = _user(snapshot, query, forgotten)
     user = record.user
     feedback = _Feedback.none() if forgotten else _feedback(snapshot, query, state, settings)
+    shown = resolved.exposures.rows[resolved.exposures.ages <= (settings.served_horizon_hours * 3600 or -1)]
+    events = InterestEvents(
+        ItemEvents.union(resolved.favourites, feedback.events.clicks),
+        feedback.events.exposures,
+        tuple(dict.fromkeys((*resolved.searches, *feedback.events.searches))),
+    )
     clicks = latest(resolved.clicks, feedback.clicks, user.clicks)
     clicked = clicked_categories(clicks, snapshot.num_categories)
     # A list of novel categories leads to no others, whatever the policy.
@@ -126,9 +133,9 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
     reader = InterestReader(snapshot, state, settings, query.now)
     if forgotten:
-        interests = reader.of_stranger(ranges)
+        interests = reader.of_stranger(events, ranges)
     else:
-        interests = reader.of_user(query.user_id, record.key, feedback.events, ranges)
+        interests = reader.of_user(query.user_id, record.key, events, ranges)
         if record.key != layout.DEFAULT_USER or feedback.says_something:
             _want_interests(snapshot, query, state, interests.own_freshness, (feedback.clicks, user.clicks))
     novel_categories = NovelCategories.none()
@@ -146,7 +153,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         ranges=ranges,
         unavailable=unavailable,
         excluded=resolved.excluded,
-        served=feedback.served,
+        served=np.union1d(feedback.served, shown),
         interests=interests,
         novel_categories=novel_categories,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
@@ -216,11 +223,15 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
     since = query.now - horizon if horizon else np.iinfo(np.int64).max
     at_least = settings.interest_exposures if settings.interest_calibration else 0
     exposed, exposure_times = feedback_columns(record.exposures, snapshot.item_ids, since, at_least)
+    saved = [event for event in record.signals if event.type == channel_pb2.EVENT_TYPE_FAVOURITE]
+    favourites = ItemEvents.of(*feedback_columns(saved, snapshot.item_ids), query.now)
     return _Feedback(
         clicks=clicks,
         served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
         events=InterestEvents(
-            ItemEvents.of(clicks.items, clicks.times, query.now), ItemEvents.of(exposed, exposure_times, query.now)
+            ItemEvents.union(ItemEvents.of(clicks.items, clicks.times, query.now), favourites),
+            ItemEvents.of(exposed, exposure_times, query.now),
+            tuple((words(search.query), max(query.now - search.time, 0)) for search in record.searches),
         ),
         says_something=bool(record.clicks or record.searches or record.signals),
     )

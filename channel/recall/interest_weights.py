@@ -8,11 +8,13 @@ Beta(s·w, s·(1 − w)). With C clicks and X exposures of items the interest is
     w' = (s·w + C) / (s + max(X, C))          where clicks that no exposure was acknowledged for are their own trials
 
 and is kept within a factor of w, so that no burst of events silences an interest or drowns the others. Without
-events, and as they age, w' is w.
+events, and as they age, w' is w. Saving an item is as good as a click on it, and so is a search that names the
+interest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +40,18 @@ class ItemEvents:
         return cls(items[known] - 1, np.maximum(now - times[known], 0).astype(np.float64))
 
     @classmethod
+    def union(cls, *parts: ItemEvents) -> ItemEvents:
+        """Events of several places; what several report, the same item at the same second, counts once."""
+        parts = tuple(part for part in parts if len(part)) or (cls.none(),)
+        if len(parts) == 1:
+            return parts[0]
+        columns = np.stack(
+            [np.concatenate([part.rows for part in parts]), np.concatenate([part.ages for part in parts])]
+        )
+        rows, ages = np.unique(columns, axis=1)
+        return cls(rows.astype(np.int64), ages)
+
+    @classmethod
     def none(cls) -> ItemEvents:
         """No events."""
         return cls(np.empty(0, np.int64), np.empty(0, np.float64))
@@ -61,6 +75,20 @@ def faded_counts(events: ItemEvents, groundings: OwnedRanges, half_life: float) 
     np.cumsum(np.exp2(events.ages[order] / -half_life), out=totals[1:])
     within = totals[rows.searchsorted(groundings.ends)] - totals[rows.searchsorted(groundings.starts)]
     return np.bincount(groundings.owners, within, groundings.num_owners).astype(np.float64, copy=False)
+
+
+def faded_searches(
+    searches: Sequence[tuple[str, int]], names: Sequence[Sequence[str]], half_life: float
+) -> NDArray[np.float64]:
+    """Count the searches that name each interest, each faded by its age in half-lives (seconds). Returns [k] float64.
+
+    searches: their words and ages in seconds; names: the words of each interest's names. A search names what stands in
+    it word for word.
+    """
+    texts = [(f" {text} ", 2.0 ** (-age / half_life)) for text, age in searches]
+    return np.array(
+        [sum(weight for text, weight in texts if any(f" {name} " in text for name in own)) for own in names], np.float64
+    )
 
 
 def weight_factors(

@@ -7,7 +7,7 @@ or, without any, those of the population.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,6 +20,7 @@ from serendipity.channel.recall.interest_weights import (
     ItemEvents,
     WeightPrior,
     faded_counts,
+    faded_searches,
     weight_factors,
 )
 from serendipity.channel.settings import ChannelSettings
@@ -90,14 +91,18 @@ class Interests:
 
 @dataclass(frozen=True)
 class InterestEvents:
-    """What a user's acknowledged feedback says about interests: clicked and exposed items."""
+    """What a user did that tells of interests.
+
+    clicks: items clicked or saved; exposures: items shown; searches: their words and how many seconds ago.
+    """
 
     clicks: ItemEvents
     exposures: ItemEvents
+    searches: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def none(cls) -> InterestEvents:
-        """No feedback."""
+        """Nothing."""
         return cls(ItemEvents.none(), ItemEvents.none())
 
 
@@ -131,12 +136,11 @@ class InterestReader:
         serving = _newest(snapshot, nearline)
         return self._searched(serving, key, events, allowed, serving.freshness, failures)
 
-    def of_stranger(self, allowed: RowRanges) -> Interests:
+    def of_stranger(self, events: InterestEvents, allowed: RowRanges) -> Interests:
         """Read the interests of the population alone, for a user of whom nothing stored may be used."""
         record = self._stored(layout.DEFAULT_USER)
         failures = [record.failure] if record.failure else []
-        nothing = InterestEvents.none()
-        return self._searched(record, layout.DEFAULT_USER, nothing, allowed, Freshness.MISSING, failures)
+        return self._searched(record, layout.DEFAULT_USER, events, allowed, Freshness.MISSING, failures)
 
     def _stored(self, key: bytes) -> _Record:
         origin = Origin.POPULATION if key == layout.DEFAULT_USER else Origin.SNAPSHOT
@@ -196,7 +200,7 @@ class InterestReader:
         at = np.array([position for position, _, _ in found], np.int64)
         weights = np.empty(0, np.float32) if stored is None else stored.weights[at]
         groundings = OwnedRanges.of([node.rows for _, _, node in found])
-        factors = self._factors(weights, groundings, events)
+        factors = self._factors(weights, groundings, [node.names for _, _, node in found], events)
         moved = np.minimum(weights * factors, np.float32(1))
         within = groundings.within(allowed)
         leads_somewhere = np.zeros(len(at), np.bool_)
@@ -230,10 +234,14 @@ class InterestReader:
         return [(position, node_id, node) for position, node_id, node in known if node is not None]
 
     def _factors(
-        self, weights: NDArray[np.float32], groundings: OwnedRanges, events: InterestEvents
+        self,
+        weights: NDArray[np.float32],
+        groundings: OwnedRanges,
+        names: Sequence[Sequence[str]],
+        events: InterestEvents,
     ) -> NDArray[np.float32]:
         settings = self._settings
-        if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures)):
+        if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures) or events.searches):
             return np.ones(len(weights), np.float32)
         prior = WeightPrior(
             strength=settings.interest_prior_strength,
@@ -243,7 +251,8 @@ class InterestReader:
         clicks, exposures = (
             faded_counts(some, groundings, prior.half_life) for some in (events.clicks, events.exposures)
         )
-        return weight_factors(weights, clicks, exposures, prior)
+        searches = faded_searches(events.searches, names, prior.half_life)
+        return weight_factors(weights, clicks + searches, exposures, prior)
 
 
 def path_reader(

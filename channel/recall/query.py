@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from serendipity.channel.errors import FieldViolation, InvalidQuery
 from serendipity.event_times import EventTimes
-from serendipity.novelty import CLICK_WINDOW
 from serendipity.v1 import channel_pb2
 
 MAX_COUNT = 1_000
@@ -81,7 +80,7 @@ class SourceBounds:
 class RecallQuery:
     """A request that can be answered, independent of any snapshot.
 
-    now: Unix seconds; recent_events: newest first, at most 200; exclude_item_ids, allow_categories and
+    now: Unix seconds; recent_events: newest first; exclude_item_ids, allow_categories and
     deny_categories without duplicates; an empty allow list allows everything; experiment_tag and explain
     are carried through; warnings: what was normalised.
     """
@@ -175,17 +174,12 @@ def _recent_events(
     for count, code, message in (
         (ignored, channel_pb2.WARNING_CODE_EVENT_IGNORED, "events without a known type, or without an item or a query"),
         (len(events) - len(distinct), channel_pb2.WARNING_CODE_DUPLICATES_MERGED, "events sent more than once"),
-        (
-            len(distinct) - CLICK_WINDOW,
-            channel_pb2.WARNING_CODE_EVENTS_TRUNCATED,
-            f"older than the latest {CLICK_WINDOW}",
-        ),
     ):
         if count > 0:
             warnings.append(warning(code, "recent_events", message, count))
     warnings += times.warnings()
     distinct.sort(key=lambda event: -event.time)
-    return tuple(distinct[:CLICK_WINDOW])
+    return tuple(distinct)
 
 
 def _merged(sent: Iterable[_Key], name: str, warnings: list[channel_pb2.Warning]) -> tuple[_Key, ...]:

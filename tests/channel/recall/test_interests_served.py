@@ -127,6 +127,32 @@ async def shares(client: AsyncSerendipityClient, user_id: str) -> Counter[str]:
     return Counter(candidate.reasons[0].latent_interest for candidate in answer.candidates)
 
 
+async def weights(client: AsyncSerendipityClient, user_id: str, *events: RecentEvent) -> dict[str, float]:
+    answer = await client.recall(user_id, count=60, novelty="off", explain=True, recent_events=events)
+    assert [code for code, _, _ in answer.warnings] == []
+    reasons = [reason for candidate in answer.candidates for reason in candidate.reasons]
+    return {reason.latent_interest: reason.weight for reason in reasons if reason.source == "interest"}
+
+
+async def test_searches_and_favourites_raise_the_interests_they_are_of_at_both_doors(
+    directory: Path, small_world: SmallWorld, user_id: str
+) -> None:
+    async with service(server_settings(directory), channel_settings()) as (client, _):
+        before = await weights(client, user_id)
+        searched, saved = list(before)[:2]
+        row = next(node for node in small_world.contents.nodes if node.name == saved).starts[0]
+        search = RecentEvent("", "search", query=f"cheap {searched.upper()}, please")
+        favourite = RecentEvent(small_world.item_ids[row], "favourite")
+        after = await weights(client, user_id, search, favourite)
+        assert {name for name in before if after[name] > before[name]} == {searched, saved}
+        assert all(after[name] == before[name] for name in before.keys() - {searched, saved})
+        for event in (search, favourite):
+            await client.record_feedback([Feedback(user_id, event.item_id, event.type, query=event.query, time=NOW)])
+        assert await weights(client, user_id) == after
+        # What both doors tell counts once.
+        assert await weights(client, user_id, search, favourite) == after
+
+
 async def test_feedback_moves_an_interests_share_of_the_next_answer(
     directory: Path, small_world: SmallWorld, user_id: str
 ) -> None:

@@ -72,17 +72,10 @@ def test_a_plain_request_has_no_warnings() -> None:
     assert query.recent_events[0].time == NOW - 5
 
 
-def test_events_come_newest_first_and_only_the_latest_200() -> None:
-    query = parse_query(request(recent_events=[click(f"i{t}", NOW - t) for t in range(300, 0, -1)]), NOW)
-    assert [event.time for event in query.recent_events] == [NOW - t for t in range(1, 201)]
-    assert codes(query) == [pb.WARNING_CODE_EVENTS_TRUNCATED]
-    assert query.warnings[0].count == 100
-
-
-def test_events_without_a_time_are_in_order_and_the_newest_are_kept() -> None:
-    sent = [pb.Event(item_id=f"i{i}", type=pb.EVENT_TYPE_CLICK) for i in range(250)]
-    query = parse_query(request(recent_events=sent), NOW)
-    assert [event.item_id for event in query.recent_events] == [f"i{i}" for i in range(249, 49, -1)]
+def test_events_come_newest_first_those_without_a_time_by_their_place() -> None:
+    untimed = [pb.Event(item_id=f"now-{i}", type=pb.EVENT_TYPE_CLICK) for i in range(2)]
+    query = parse_query(request(recent_events=[*untimed, click("b", NOW - 1), click("a", NOW - 2)]), NOW)
+    assert [event.item_id for event in query.recent_events] == ["now-1", "now-0", "b", "a"]
 
 
 def test_times_that_cannot_be_are_taken_as_now_in_one_warning() -> None:

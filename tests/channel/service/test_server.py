@@ -224,6 +224,26 @@ async def test_an_item_exposed_is_not_served_again(running: Service, small_world
     assert shown not in {candidate.item_id for candidate in after.candidates}
 
 
+async def test_what_the_request_says_was_shown_is_not_served_and_a_view_is_said_to_change_nothing(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[2]
+    before = [candidate.item_id for candidate in (await client.recall(user, count=5)).candidates]
+    shown, viewed, long_ago = before[:3]
+    events = [
+        RecentEvent(long_ago, "exposure", time=NOW - 2 * 86_400),
+        RecentEvent(shown, "exposure"),
+        RecentEvent(viewed, "view"),
+    ]
+    after = await client.recall(user, count=5, recent_events=events)
+    returned = [candidate.item_id for candidate in after.candidates]
+    assert shown not in returned
+    assert {viewed, long_ago} <= set(returned)
+    assert [(code, field) for code, field, _ in after.warnings] == [("event_ignored", "recent_events")]
+    assert {f.filter: f.removed for f in after.message.filter_counts}["served"] == 1
+
+
 async def test_feedback_is_idempotent_and_refuses_event_by_event(running: Service) -> None:
     client, _ = running
     events = [Feedback("anna", "tea", event_id="1"), Feedback("anna", "", event_id="2")]
