@@ -16,7 +16,7 @@ from serendipity.v1 import channel_pb2
 
 _SOURCES = {number: name.removeprefix("SOURCE_").lower() for name, number in channel_pb2.Source.items()}
 
-EventName = Literal["exposure", "click", "order", "view", "favourite", "search"]
+EventName = Literal["exposure", "click", "order", "view", "favourite", "search", "not_interested"]
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,10 @@ class Hydrated:
     """One user, ready to be searched for.
 
     clicks: latest 200 of snapshot ∪ feedback ∪ request; clicked: [c + 1] bool by category number;
-    listed: [c + 1] bool, categories that the request's lists leave; allowed: [c + 1] bool, those that may be returned
-    (STRICT leaves out the clicked ones); ranges: rows of these;
-    unavailable: [n] bool; excluded, served: item rows; interests, novel_categories: what is searched by;
+    listed: [c + 1] bool, categories that the request's lists leave; dismissed_categories: [c + 1] bool, those of which
+    the user does not want several items; allowed: [c + 1] bool, those that may be returned (STRICT leaves out the
+    clicked ones); ranges: rows of these; unavailable: [n] bool; excluded, served, dismissed: item rows;
+    interests, novel_categories: what is searched by;
     inputs: a batch of one for the user tower;
     stored_vector: [d] float32, stands in for the tower; warnings; failures: what was down or unreadable, in words;
     forgotten: the user is on the erasure list, and everything here is a stranger's.
@@ -63,11 +64,13 @@ class Hydrated:
     clicks: Clicks
     clicked: NDArray[np.bool_]
     listed: NDArray[np.bool_]
+    dismissed_categories: NDArray[np.bool_]
     allowed: NDArray[np.bool_]
     ranges: RowRanges
     unavailable: NDArray[np.bool_]
     excluded: NDArray[np.int64]
     served: NDArray[np.int64]
+    dismissed: NDArray[np.int64]
     interests: Interests
     novel_categories: NovelCategories
     inputs: TowerInputs
@@ -79,7 +82,7 @@ class Hydrated:
     @property
     def num_blocked(self) -> int:
         """Rows that may be found and not returned: they are searched for besides, and counted as they are removed."""
-        return len(self.excluded) + len(self.served)
+        return len(self.excluded) + len(self.served) + len(self.dismissed)
 
 
 @dataclass(frozen=True)
@@ -94,17 +97,20 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Feedback:
-    """A user's acknowledged feedback. served: item rows; says_something: there is something to reason from."""
+    """A user's acknowledged feedback, as in ResolvedQuery. says_something: there is something to reason from."""
 
     clicks: Clicks
-    served: NDArray[np.int64]
-    events: InterestEvents
+    exposures: ItemEvents
+    favourites: ItemEvents
+    dismissals: ItemEvents
+    searches: tuple[tuple[str, int], ...]
     says_something: bool
     failure: str = ""
 
     @classmethod
     def none(cls, failure: str = "") -> _Feedback:
-        return cls(Clicks.empty(), np.empty(0, np.int64), InterestEvents.none(), says_something=False, failure=failure)
+        nothing = ItemEvents.none()
+        return cls(Clicks.empty(), nothing, nothing, nothing, (), says_something=False, failure=failure)
 
 
 def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: ChannelSettings) -> Hydrated:
@@ -119,17 +125,24 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     record = _user(snapshot, query, forgotten)
     user = record.user
     feedback = _Feedback.none() if forgotten else _feedback(snapshot, query, state, settings)
-    shown = resolved.exposures.rows[resolved.exposures.ages <= (settings.served_horizon_hours * 3600 or -1)]
+    # No event is as young as that where nothing counts as served.
+    served = _rows_within(settings.served_horizon_hours * 3_600 or -1, resolved.exposures, feedback.exposures)
+    dismissed = _rows_within(settings.dismissed_days * 86_400, resolved.dismissals, feedback.dismissals)
+    per_category = np.bincount(snapshot.categories_of(dismissed + 1), minlength=snapshot.num_categories + 1)
+    dismissed_categories = per_category >= settings.dismissed_category_count
+    clicked_items = ItemEvents.of(feedback.clicks.items, feedback.clicks.times, query.now)
     events = InterestEvents(
-        ItemEvents.union(resolved.favourites, feedback.events.clicks),
-        feedback.events.exposures,
-        tuple(dict.fromkeys((*resolved.searches, *feedback.events.searches))),
+        ItemEvents.union(clicked_items, feedback.favourites, resolved.favourites),
+        feedback.exposures,
+        tuple(dict.fromkeys((*resolved.searches, *feedback.searches))),
+        dismissed,
     )
     clicks = latest(resolved.clicks, feedback.clicks, user.clicks)
     clicked = clicked_categories(clicks, snapshot.num_categories)
     # A list of novel categories leads to no others, whatever the policy.
-    novel = resolved.categories & ~clicked
-    allowed = novel if query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT else resolved.categories
+    left = resolved.categories & ~dismissed_categories
+    novel = left & ~clicked
+    allowed = novel if query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT else left
     ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
     reader = InterestReader(snapshot, state, settings, query.now)
     if forgotten:
@@ -149,11 +162,13 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         clicks=clicks,
         clicked=clicked,
         listed=resolved.categories,
+        dismissed_categories=dismissed_categories,
         allowed=allowed,
         ranges=ranges,
         unavailable=unavailable,
         excluded=resolved.excluded,
-        served=np.union1d(feedback.served, shown),
+        served=served,
+        dismissed=dismissed,
         interests=interests,
         novel_categories=novel_categories,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
@@ -208,7 +223,7 @@ def _warnings(query: RecallQuery, state: UserState, record: _Record) -> Iterator
 
 
 def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings: ChannelSettings) -> _Feedback:
-    """Read clicks that came as feedback, rows exposed within the horizon, and what both say about interests."""
+    """Read what came as feedback: of exposures, those within the horizon and those that tell of interests."""
     try:
         record = state.feedback(query.user_id)
     except StateUnavailable as error:
@@ -224,17 +239,21 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
     at_least = settings.interest_exposures if settings.interest_calibration else 0
     exposed, exposure_times = feedback_columns(record.exposures, snapshot.item_ids, since, at_least)
     saved = [event for event in record.signals if event.type == channel_pb2.EVENT_TYPE_FAVOURITE]
-    favourites = ItemEvents.of(*feedback_columns(saved, snapshot.item_ids), query.now)
+    favourites, dismissals = (feedback_columns(some, snapshot.item_ids) for some in (saved, record.dismissals))
     return _Feedback(
         clicks=clicks,
-        served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
-        events=InterestEvents(
-            ItemEvents.union(ItemEvents.of(clicks.items, clicks.times, query.now), favourites),
-            ItemEvents.of(exposed, exposure_times, query.now),
-            tuple((words(search.query), max(query.now - search.time, 0)) for search in record.searches),
-        ),
+        exposures=ItemEvents.of(exposed, exposure_times, query.now),
+        favourites=ItemEvents.of(*favourites, query.now),
+        dismissals=ItemEvents.of(*dismissals, query.now),
+        searches=tuple((words(search.query), max(query.now - search.time, 0)) for search in record.searches),
         says_something=bool(record.clicks or record.searches or record.signals),
     )
+
+
+def _rows_within(seconds: float, *events: ItemEvents) -> NDArray[np.int64]:
+    """Rows of the items of events at most so old, ascending, each once."""
+    rows: NDArray[np.int64] = np.unique(np.concatenate([each.rows[each.ages <= seconds] for each in events]))
+    return rows
 
 
 def _want_interests(

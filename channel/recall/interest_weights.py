@@ -42,14 +42,13 @@ class ItemEvents:
     @classmethod
     def union(cls, *parts: ItemEvents) -> ItemEvents:
         """Events of several places; what several report, the same item at the same second, counts once."""
-        parts = tuple(part for part in parts if len(part)) or (cls.none(),)
-        if len(parts) == 1:
-            return parts[0]
-        columns = np.stack(
-            [np.concatenate([part.rows for part in parts]), np.concatenate([part.ages for part in parts])]
-        )
-        rows, ages = np.unique(columns, axis=1)
-        return cls(rows.astype(np.int64), ages)
+        parts = tuple(part for part in parts if len(part))
+        if len(parts) < 2:
+            return parts[0] if parts else cls.none()
+        rows, ages = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ages"))
+        # Rows and ages of whole seconds fit 32 bits each.
+        _, first = np.unique((rows << 32) + ages.astype(np.int64), return_index=True)
+        return cls(rows[first], ages[first])
 
     @classmethod
     def none(cls) -> ItemEvents:
@@ -86,9 +85,12 @@ def faded_searches(
     it word for word.
     """
     texts = [(f" {text} ", 2.0 ** (-age / half_life)) for text, age in searches]
-    return np.array(
-        [sum(weight for text, weight in texts if any(f" {name} " in text for name in own)) for own in names], np.float64
-    )
+    everything = "".join(text for text, _ in texts)
+    counts = np.zeros(len(names))
+    for i, own in enumerate(names):
+        if named := [f" {name} " for name in own if f" {name} " in everything]:
+            counts[i] = sum(weight for text, weight in texts if any(name in text for name in named))
+    return counts
 
 
 def weight_factors(

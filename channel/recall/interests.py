@@ -8,7 +8,7 @@ or, without any, those of the population.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -93,12 +93,14 @@ class Interests:
 class InterestEvents:
     """What a user did that tells of interests.
 
-    clicks: items clicked or saved; exposures: items shown; searches: their words and how many seconds ago.
+    clicks: items clicked or saved; exposures: items shown; searches: their words and how many seconds ago; dismissed:
+    [n] int64 rows of items that are not wanted.
     """
 
     clicks: ItemEvents
     exposures: ItemEvents
     searches: tuple[tuple[str, int], ...] = ()
+    dismissed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
     def none(cls) -> InterestEvents:
@@ -183,6 +185,8 @@ class InterestReader:
     ) -> Interests:
         """Keep the interests with rows that may be returned: under STRICT, one whose category is now clicked is over.
 
+        One of which the user does not want several items is over under every policy.
+
         The best by their weights as they stand now are kept. A node the snapshot lacks (generated under a later one
         of the same vocabulary, before a rollback) leads nowhere.
         """
@@ -205,6 +209,9 @@ class InterestReader:
         within = groundings.within(allowed)
         leads_somewhere = np.zeros(len(at), np.bool_)
         leads_somewhere[within.owners] = True
+        if len(events.dismissed):
+            dismissed = ItemEvents(events.dismissed, np.zeros(len(events.dismissed)))
+            leads_somewhere &= faded_counts(dismissed, groundings, 1.0) < self._settings.dismissed_interest_count
         order = np.argsort(-moved, kind="stable") if (factors != 1).any() else np.arange(len(at))
         most = min(self._settings.interests_used, self._snapshot.assembler.max_interests)
         kept = order[leads_somewhere[order]][:most]

@@ -16,7 +16,12 @@ from serendipity.novelty import CLICK_WINDOW, NO_CATEGORY, Clicks
 from serendipity.v1 import channel_pb2
 
 _USED_TYPES = frozenset(
-    (channel_pb2.EVENT_TYPE_EXPOSURE, channel_pb2.EVENT_TYPE_FAVOURITE, channel_pb2.EVENT_TYPE_SEARCH)
+    (
+        channel_pb2.EVENT_TYPE_EXPOSURE,
+        channel_pb2.EVENT_TYPE_FAVOURITE,
+        channel_pb2.EVENT_TYPE_SEARCH,
+        channel_pb2.EVENT_TYPE_NOT_INTERESTED,
+    )
 )
 """Types of recent events that change something, beside those that count as clicks."""
 
@@ -25,8 +30,9 @@ _USED_TYPES = frozenset(
 class ResolvedQuery:
     """What a query means in one snapshot.
 
-    clicks: the latest 200 of the request's events that count as clicks, newest first; exposures, favourites: items
-    shown and saved; searches: their words and how many seconds ago; excluded: [m] int64 item rows;
+    clicks: the latest 200 of the request's events that count as clicks, newest first; exposures, favourites,
+    dismissals: items shown, saved and not wanted; searches: their words and how many seconds ago;
+    excluded: [m] int64 item rows;
     categories: [num_categories + 1] bool, category numbers that allow and deny lists leave;
     profile: [P] int32 value numbers, 0 where the request says nothing; warnings: names the snapshot does not know.
     """
@@ -34,6 +40,7 @@ class ResolvedQuery:
     clicks: Clicks
     exposures: ItemEvents
     favourites: ItemEvents
+    dismissals: ItemEvents
     searches: tuple[tuple[str, int], ...]
     excluded: NDArray[np.int64]
     categories: NDArray[np.bool_]
@@ -64,22 +71,24 @@ def resolve(query: RecallQuery, snapshot: Snapshot) -> ResolvedQuery:
     items = rows + 1
     types = np.array([event.type for event in on_items], np.int64)
     times = np.array([event.time for event in on_items], np.int64)
-    is_click = np.isin(types, list(snapshot.click_types))
+    is_click = np.array([event.type in snapshot.click_types for event in on_items], np.bool_)
     if (surplus := int(is_click.sum()) - CLICK_WINDOW) > 0:
         message = f"clicks older than the latest {CLICK_WINDOW}"
         warnings.append(warning(channel_pb2.WARNING_CODE_EVENTS_TRUNCATED, "recent_events", message, surplus))
     clicked = np.flatnonzero(is_click)[:CLICK_WINDOW]
-    exposures, favourites = (
+    exposures, favourites, dismissals = (
         ItemEvents.of(items[where], times[where], query.now)
         for where in (
             types == channel_pb2.EVENT_TYPE_EXPOSURE,
             (types == channel_pb2.EVENT_TYPE_FAVOURITE) & ~is_click,
+            types == channel_pb2.EVENT_TYPE_NOT_INTERESTED,
         )
     )
     return ResolvedQuery(
         clicks=Clicks(items[clicked], snapshot.categories_of(items[clicked]), times[clicked]),
         exposures=exposures,
         favourites=favourites,
+        dismissals=dismissals,
         searches=tuple((words(event.query), query.now - event.time) for event in searches),
         excluded=excluded[excluded != UNKNOWN],
         categories=_categories(query, snapshot, warnings),

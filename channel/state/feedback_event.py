@@ -25,6 +25,7 @@ RECORDED_TYPES = (
     channel_pb2.EVENT_TYPE_VIEW,
     channel_pb2.EVENT_TYPE_FAVOURITE,
     channel_pb2.EVENT_TYPE_SEARCH,
+    channel_pb2.EVENT_TYPE_NOT_INTERESTED,
 )
 """Event types of feedback."""
 

@@ -26,6 +26,9 @@ from serendipity.v1 import channel_pb2, records_pb2
 EXPOSURE_WINDOW = 2_000
 """Exposures kept per user."""
 
+DISMISSAL_WINDOW = 200
+"""Items kept per user that the user did not want."""
+
 SIGNAL_WINDOW = 50
 """Searches kept per user, and as many other signals (views, favourites …)."""
 
@@ -153,7 +156,6 @@ class FeedbackTransaction:
             search = records_pb2.Search(query=event.query, time=event.time.seconds)
             _insert(record.searches, search, SIGNAL_WINDOW, self._now)
             return
-        is_exposure = event.type == channel_pb2.EVENT_TYPE_EXPOSURE
         is_click = event.type in click_types
         # Without the user, who is the key, and the recall_id, which is in the log: every request reads this record.
         kept = channel_pb2.FeedbackEvent(
@@ -166,9 +168,11 @@ class FeedbackTransaction:
             position = _insert(record.clicks, kept, CLICK_WINDOW, self._now)
             names.insert(position, categories.get(event.item_id, ""))
             del names[CLICK_WINDOW:]
-        if is_exposure:
+        if event.type == channel_pb2.EVENT_TYPE_EXPOSURE:
             _insert(record.exposures, kept, EXPOSURE_WINDOW, self._now)
-        if not is_click and not is_exposure:
+        elif event.type == channel_pb2.EVENT_TYPE_NOT_INTERESTED:
+            _insert(record.dismissals, kept, DISMISSAL_WINDOW, self._now)
+        elif not is_click:
             _insert(record.signals, kept, SIGNAL_WINDOW, self._now)
 
 
@@ -201,7 +205,7 @@ def _moment(event: channel_pb2.FeedbackEvent | records_pb2.Search) -> int:
 
 def _newest(record: records_pb2.UserFeedbackRecord) -> int:
     """Time of a user's latest event, Unix seconds; 0 without any."""
-    events = (record.clicks, record.exposures, record.signals)
+    events = (record.clicks, record.exposures, record.signals, record.dismissals)
     times = [kept[0].time.seconds for kept in events if kept]
     return max([*times, *(search.time for search in record.searches[:1])], default=0)
 

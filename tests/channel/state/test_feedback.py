@@ -22,7 +22,7 @@ from serendipity.channel.errors import StateFull, StateUnavailable
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore, host_events
 from serendipity.channel.state.feedback_event import FORGOTTEN, Ownership, refusal
-from serendipity.channel.state.feedback_tables import EXPOSURE_WINDOW, SIGNAL_WINDOW
+from serendipity.channel.state.feedback_tables import DISMISSAL_WINDOW, EXPOSURE_WINDOW, SIGNAL_WINDOW
 from serendipity.interests.text import clean_text
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.sharding import shard_of
@@ -213,6 +213,22 @@ def test_views_and_favourites_that_are_no_clicks_are_signals(store: FeedbackStor
     assert record is not None
     assert [kept.item_id for kept in record.clicks] == ["viewed too", "clicked"]
     assert len(record.signals) == SIGNAL_WINDOW
+
+
+def test_items_that_are_not_wanted_are_kept_apart_and_exported(store: FeedbackStore) -> None:
+    unwanted = channel_pb2.EVENT_TYPE_NOT_INTERESTED
+    sent = [event(f"d{i}", item=str(i), kind=unwanted, at=NOW - i) for i in range(DISMISSAL_WINDOW + 5)]
+    store.record([*sent, event("viewed", item="viewed", kind=VIEW)])
+    record = store.user("u")
+    assert record is not None
+    assert [kept.item_id for kept in record.dismissals] == [str(i) for i in range(DISMISSAL_WINDOW)]
+    assert (len(record.clicks), [kept.item_id for kept in record.signals]) == (0, ["viewed"])
+    assert {row["event"] for row in host_events(store.log())} == {"not_interested", "view"}
+    # A user of whom nothing else is known stays as long as that.
+    store.record([event("only", user="other", kind=unwanted)])
+    assert store.expire(before=NOW - 10).users == 0
+    assert store.forget("other")
+    assert store.user("other") is None
 
 
 def test_a_user_who_only_searched_or_viewed_expires_like_any_other(store: FeedbackStore) -> None:
