@@ -84,6 +84,16 @@ class ChannelSettings(BaseSettings):
     served_horizon_hours: float = Field(default=24.0, ge=0)
     """Items exposed to the user within so many hours are not recalled again; 0 switches that off."""
 
+    dismissed_days: float = Field(default=30.0, gt=0)
+    """Items that the user does not want are not recalled for so many days, nor are interests and categories of several.
+    Feedback of a user who gives none for `feedback_retention_days` goes, dismissals included."""
+
+    dismissed_interest_count: int = Field(default=2, ge=1)
+    """Items of one latent interest that the user does not want from which on it is not searched by."""
+
+    dismissed_category_count: int = Field(default=3, ge=1)
+    """Items of one top-level category that the user does not want from which on none of it is recalled."""
+
     soft_novelty_weight: float = Field(default=0.5, ge=0, le=1)
     """Factor on the score of items that are not novel, under NOVELTY_POLICY_SOFT."""
 

@@ -24,6 +24,7 @@ from serendipity.channel.client.messages import (
     to_feedback_event,
     to_result,
     to_results,
+    to_warnings,
 )
 from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
@@ -155,6 +156,7 @@ class AsyncSerendipityClient:
             accepted=sum(answer.accepted for answer in answers),
             duplicates=sum(answer.duplicates for answer in answers),
             rejected=tuple(sorted(rejected, key=lambda r: r.index)),
+            warnings=tuple(warning for answer in answers for warning in to_warnings(answer.warnings)),
         )
 
     async def update_items(

@@ -23,7 +23,7 @@ _RELATIONS = {
     number: name.removeprefix("REASON_RELATION_").lower() for name, number in channel_pb2.ReasonRelation.items()
 }
 
-EventName = Literal["exposure", "click", "order", "view", "favourite", "search"]
+EventName = Literal["exposure", "click", "order", "view", "favourite", "search", "not_interested"]
 
 
 @dataclass(frozen=True)
@@ -117,11 +117,15 @@ class RejectedFeedback:
 
 @dataclass(frozen=True)
 class FeedbackResult:
-    """What became of feedback. accepted: now on disk; duplicates: their ids were known already."""
+    """What became of feedback.
+
+    accepted: now on disk; duplicates: their ids were known already; warnings: what was corrected, as in RecallResult.
+    """
 
     accepted: int
     duplicates: int
     rejected: tuple[RejectedFeedback, ...]
+    warnings: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,6 @@ def to_feedback_event(feedback: Feedback, event_id: str) -> channel_pb2.Feedback
 def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
     """Turn an answer's columns into rows."""
     reasons = [_reason(reason) for reason in response.reasons]
-    # The generated types take Warning for Python's own class of that name.
-    warnings: Any = response.warnings
     categories = list(response.categories)
     names = list(response.rank_features.names)
     values = list(response.rank_features.values)
@@ -228,14 +230,19 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
         candidates=candidates,
         degraded=response.degraded,
         degraded_reasons=tuple(response.degraded_reasons),
-        warnings=tuple(
-            (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
-            for w in warnings
-        ),
+        warnings=to_warnings(response.warnings),
         # As with sources: a newer service may name causes that this client does not know.
         shortfalls=tuple((_SHORTFALLS.get(s.cause, f"cause-{s.cause}"), s.message) for s in response.shortfalls),
         snapshot=response.versions.snapshot,
         message=response,
+    )
+
+
+def to_warnings(warnings: Any) -> tuple[tuple[str, str, str], ...]:
+    """Turn warnings, which the generated types take for Python's own class of that name, into rows."""
+    return tuple(
+        (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
+        for w in warnings
     )
 
 
@@ -290,6 +297,6 @@ def _timestamp(time: float | datetime.datetime | None) -> Timestamp | None:
     if time is None:
         return None
     seconds = time.timestamp() if isinstance(time, datetime.datetime) else time
-    stamp = Timestamp()
-    stamp.FromNanoseconds(round(seconds * 1e9))
-    return stamp
+    # Whatever it is: the service says what is wrong with it.
+    whole, nanos = divmod(round(seconds * 1e9), 10**9)
+    return Timestamp(seconds=whole, nanos=nanos)

@@ -53,12 +53,19 @@ def is_not_repeated(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
     return ~np.isin(pool.rows, user.repeated)
 
 
+def is_not_dismissed(pool: Pool, user: Hydrated) -> NDArray[np.bool_]:
+    """Neither an item the user does not want nor of a category of several such items."""
+    wanted: NDArray[np.bool_] = ~np.isin(pool.rows, user.dismissed) & ~user.dismissed_categories[pool.categories]
+    return wanted
+
+
 FILTERS: Mapping[str, Filter] = {
     "novelty": is_allowed_novelty,
     "category": is_of_listed_category,
     "availability": is_available,
     "excluded": is_not_excluded,
     "served": is_not_served,
+    "dismissed": is_not_dismissed,
     "repeated": is_not_repeated,
 }
 """All filters by name, in the order they are applied and counted."""

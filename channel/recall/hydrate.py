@@ -7,7 +7,7 @@ reads a user's records again, except the paths of the reasons that are returned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.interests import Freshness, InterestEvents, InterestReader, Interests
 from serendipity.channel.recall.novel_categories import GroupHistory, NovelCategories, read_novel_categories
 from serendipity.channel.recall.query import RecallQuery, warning
-from serendipity.channel.recall.resolution import ResolvedQuery, resolve
+from serendipity.channel.recall.resolution import TAKEN_TYPES, ResolvedQuery, resolve
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import Lease
 from serendipity.channel.snapshot.row_ranges import RowRanges
@@ -28,6 +28,7 @@ from serendipity.channel.snapshot.stores import StoredUser, feedback_columns
 from serendipity.channel.state.feedback_clicks import feedback_clicks
 from serendipity.channel.state.state import UserState
 from serendipity.features import LongHistory, TowerInputs, with_clicks
+from serendipity.interests.text import words
 from serendipity.novelty import CLICK_WINDOW, Clicks, clicked_categories, latest
 from serendipity.v1 import channel_pb2, records_pb2
 
@@ -50,9 +51,10 @@ class Hydrated:
     """One user, ready to be searched for.
 
     clicks: latest 200 of snapshot ∪ feedback ∪ request; clicked: [c + 1] bool by category number;
-    listed: [c + 1] bool, categories that the request's lists leave; allowed: [c + 1] bool, those that may be returned
-    (STRICT leaves out the clicked ones); ranges: rows of these;
-    unavailable: [n] bool; excluded, served, repeated: item rows; interests, novel_categories: what is searched by;
+    listed: [c + 1] bool, categories that the request's lists leave; dismissed_categories: [c + 1] bool, those of which
+    the user does not want several items; allowed: [c + 1] bool, those that may be returned (STRICT leaves out the
+    clicked ones); ranges: rows of these; unavailable: [n] bool; excluded, served, repeated, dismissed: item rows;
+    interests, novel_categories: what is searched by;
     inputs: a batch of one for the user tower;
     stored_vector: [d] float32, stands in for the tower; warnings; failures: what was down or unreadable, in words;
     forgotten: the user is on the erasure list, and everything here is a stranger's.
@@ -62,12 +64,14 @@ class Hydrated:
     clicks: Clicks
     clicked: NDArray[np.bool_]
     listed: NDArray[np.bool_]
+    dismissed_categories: NDArray[np.bool_]
     allowed: NDArray[np.bool_]
     ranges: RowRanges
     unavailable: NDArray[np.bool_]
     excluded: NDArray[np.int64]
     served: NDArray[np.int64]
     repeated: NDArray[np.int64]
+    dismissed: NDArray[np.int64]
     interests: Interests
     novel_categories: NovelCategories
     inputs: TowerInputs
@@ -79,7 +83,7 @@ class Hydrated:
     @property
     def num_blocked(self) -> int:
         """Rows that may be found and not returned: they are searched for besides, and counted as they are removed."""
-        return len(self.excluded) + len(self.served) + len(self.repeated)
+        return len(self.excluded) + len(self.served) + len(self.repeated) + len(self.dismissed)
 
 
 @dataclass(frozen=True)
@@ -94,21 +98,21 @@ class _Record:
 
 @dataclass(frozen=True)
 class _Feedback:
-    """A user's acknowledged feedback. signals: latest events that are no clicks to the snapshot, newest first; served:
-    item rows; says_something: there is something to reason from."""
+    """A user's acknowledged feedback, as in ResolvedQuery. says_something: there is something to reason from."""
 
     clicks: Clicks
-    signals: Sequence[channel_pb2.FeedbackEvent]
-    served: NDArray[np.int64]
-    events: InterestEvents
+    taken: ItemEvents
+    exposures: ItemEvents
+    favourites: ItemEvents
+    dismissals: ItemEvents
+    searches: tuple[tuple[str, int], ...]
     says_something: bool
     failure: str = ""
 
     @classmethod
     def none(cls, failure: str = "") -> _Feedback:
-        return cls(
-            Clicks.empty(), (), np.empty(0, np.int64), InterestEvents.none(), says_something=False, failure=failure
-        )
+        nothing = ItemEvents.none()
+        return cls(Clicks.empty(), nothing, nothing, nothing, nothing, (), says_something=False, failure=failure)
 
 
 def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: ChannelSettings) -> Hydrated:
@@ -123,17 +127,31 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     record = _user(snapshot, query, forgotten)
     user = record.user
     feedback = _Feedback.none() if forgotten else _feedback(snapshot, query, state, settings)
+    # No event is as young as that where nothing counts as served.
+    horizon = settings.served_horizon_hours * 3_600 or -1
+    served = _rows_within(horizon, resolved.exposures, feedback.exposures)
+    dismissed = _rows_within(settings.dismissed_days * 86_400, resolved.dismissals, feedback.dismissals)
+    per_category = np.bincount(snapshot.categories_of(dismissed + 1), minlength=snapshot.num_categories + 1)
+    dismissed_categories = per_category >= settings.dismissed_category_count
+    clicked_items = ItemEvents.of(feedback.clicks.items, feedback.clicks.times, query.now)
+    events = InterestEvents(
+        ItemEvents.union(clicked_items, feedback.favourites, resolved.favourites),
+        feedback.exposures,
+        tuple(dict.fromkeys((*resolved.searches, *feedback.searches))),
+        dismissed,
+    )
     clicks = latest(resolved.clicks, feedback.clicks, user.clicks)
     clicked = clicked_categories(clicks, snapshot.num_categories)
     # A list of novel categories leads to no others, whatever the policy.
-    novel = resolved.categories & ~clicked
-    allowed = novel if query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT else resolved.categories
+    left = resolved.categories & ~dismissed_categories
+    novel = left & ~clicked
+    allowed = novel if query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT else left
     ranges = RowRanges.of_categories(allowed, snapshot.category_offsets)
     reader = InterestReader(snapshot, state, settings, query.now)
     if forgotten:
-        interests = reader.of_stranger(ranges)
+        interests = reader.of_stranger(events, ranges)
     else:
-        interests = reader.of_user(query.user_id, record.key, feedback.events, ranges)
+        interests = reader.of_user(query.user_id, record.key, events, ranges)
         if record.key != layout.DEFAULT_USER or feedback.says_something:
             _want_interests(snapshot, query, state, interests.own_freshness, (feedback.clicks, user.clicks))
     novel_categories = NovelCategories.none()
@@ -147,12 +165,14 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         clicks=clicks,
         clicked=clicked,
         listed=resolved.categories,
+        dismissed_categories=dismissed_categories,
         allowed=allowed,
         ranges=ranges,
         unavailable=unavailable,
         excluded=resolved.excluded,
-        served=feedback.served,
-        repeated=_repeated(snapshot, query, clicks, feedback.signals, settings),
+        served=served,
+        repeated=_repeated(query, horizon, clicks, feedback.taken, resolved.taken),
+        dismissed=dismissed,
         interests=interests,
         novel_categories=novel_categories,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
@@ -207,7 +227,7 @@ def _warnings(query: RecallQuery, state: UserState, record: _Record) -> Iterator
 
 
 def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings: ChannelSettings) -> _Feedback:
-    """Read clicks that came as feedback, rows exposed within the horizon, and what both say about interests."""
+    """Read what came as feedback: of exposures, those within the horizon and those that tell of interests."""
     try:
         record = state.feedback(query.user_id)
     except StateUnavailable as error:
@@ -215,46 +235,48 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
     if record is None:
         return _Feedback.none()
     clicks = feedback_clicks(snapshot, record)
-    since = _served_since(query, settings)
+    # What a clock that was ahead stamped must not push out the request's own clicks.
+    clicks = replace(clicks, times=np.minimum(clicks.times, query.now))
+    horizon = int(settings.served_horizon_hours * 3600)
+    # Beyond every event where nothing counts as served.
+    since = query.now - horizon if horizon else np.iinfo(np.int64).max
     at_least = settings.interest_exposures if settings.interest_calibration else 0
     exposed, exposure_times = feedback_columns(record.exposures, snapshot.item_ids, since, at_least)
+    saved = [event for event in record.signals if event.type == channel_pb2.EVENT_TYPE_FAVOURITE]
+    others = [event for event in record.signals if event.type in TAKEN_TYPES]
+    taken, favourites, dismissals = (
+        feedback_columns(some, snapshot.item_ids) for some in (others, saved, record.dismissals)
+    )
     return _Feedback(
         clicks=clicks,
-        signals=record.signals,
-        served=np.unique(exposed[(exposed > 0) & (exposure_times >= since)] - 1),
-        events=InterestEvents(
-            ItemEvents.of(clicks.items, clicks.times, query.now), ItemEvents.of(exposed, exposure_times, query.now)
-        ),
+        taken=ItemEvents.of(*taken, query.now),
+        exposures=ItemEvents.of(exposed, exposure_times, query.now),
+        favourites=ItemEvents.of(*favourites, query.now),
+        dismissals=ItemEvents.of(*dismissals, query.now),
+        searches=tuple((words(search.query), max(query.now - search.time, 0)) for search in record.searches),
         says_something=bool(record.clicks or record.searches or record.signals),
     )
 
 
-def _served_since(query: RecallQuery, settings: ChannelSettings) -> int:
-    """Moment from which items count as served, Unix seconds; beyond every event where none does."""
-    horizon = int(settings.served_horizon_hours * 3600)
-    return query.now - horizon if horizon else int(np.iinfo(np.int64).max)
-
-
 def _repeated(
-    snapshot: Snapshot,
-    query: RecallQuery,
-    clicks: Clicks,
-    signals: Sequence[channel_pb2.FeedbackEvent],
-    settings: ChannelSettings,
+    query: RecallQuery, horizon: float, clicks: Clicks, signals: ItemEvents, taken: ItemEvents
 ) -> NDArray[np.int64]:
     """Rows of what SOFT and OFF would repeat: clicked or ordered in the request, or within the served horizon.
 
-    Under STRICT the categories of clicks are left out as a whole.
+    clicks: all that are known; signals: clicks and orders in feedback that are no clicks to the snapshot; taken: those
+    of the request. Under STRICT the categories of clicks are left out as a whole.
     """
     if query.allow_repeats or query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT:
         return np.empty(0, np.int64)
-    since = _served_since(query, settings)
-    types = snapshot.click_types | {channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER}
-    taken = [event.item_id for event in query.recent_events if event.type in types]
-    taken += [event.item_id for event in signals if event.type in types and event.time.seconds >= since]
-    rows = np.union1d(snapshot.item_ids.rows_of(taken), clicks.items[clicks.times >= since] - 1)
-    known: NDArray[np.int64] = rows[rows >= 0]
-    return known
+    lately = _rows_within(horizon, ItemEvents.of(clicks.items, clicks.times, query.now), signals)
+    rows: NDArray[np.int64] = np.union1d(lately, taken.rows)
+    return rows
+
+
+def _rows_within(seconds: float, *events: ItemEvents) -> NDArray[np.int64]:
+    """Rows of the items of events at most so old, ascending, each once."""
+    rows: NDArray[np.int64] = np.unique(np.concatenate([each.rows[each.ages <= seconds] for each in events]))
+    return rows
 
 
 def _want_interests(

@@ -8,11 +8,13 @@ Beta(s·w, s·(1 − w)). With C clicks and X exposures of items the interest is
     w' = (s·w + C) / (s + max(X, C))          where clicks that no exposure was acknowledged for are their own trials
 
 and is kept within a factor of w, so that no burst of events silences an interest or drowns the others. Without
-events, and as they age, w' is w.
+events, and as they age, w' is w. Saving an item is as good as a click on it, and so is a search that names the
+interest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +40,17 @@ class ItemEvents:
         return cls(items[known] - 1, np.maximum(now - times[known], 0).astype(np.float64))
 
     @classmethod
+    def union(cls, *parts: ItemEvents) -> ItemEvents:
+        """Events of several places; what several report, the same item at the same second, counts once."""
+        parts = tuple(part for part in parts if len(part))
+        if len(parts) < 2:
+            return parts[0] if parts else cls.none()
+        rows, ages = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "ages"))
+        # Rows and ages of whole seconds fit 32 bits each.
+        _, first = np.unique((rows << 32) + ages.astype(np.int64), return_index=True)
+        return cls(rows[first], ages[first])
+
+    @classmethod
     def none(cls) -> ItemEvents:
         """No events."""
         return cls(np.empty(0, np.int64), np.empty(0, np.float64))
@@ -61,6 +74,23 @@ def faded_counts(events: ItemEvents, groundings: OwnedRanges, half_life: float) 
     np.cumsum(np.exp2(events.ages[order] / -half_life), out=totals[1:])
     within = totals[rows.searchsorted(groundings.ends)] - totals[rows.searchsorted(groundings.starts)]
     return np.bincount(groundings.owners, within, groundings.num_owners).astype(np.float64, copy=False)
+
+
+def faded_searches(
+    searches: Sequence[tuple[str, int]], names: Sequence[Sequence[str]], half_life: float
+) -> NDArray[np.float64]:
+    """Count the searches that name each interest, each faded by its age in half-lives (seconds). Returns [k] float64.
+
+    searches: their words and ages in seconds; names: the words of each interest's names. A search names what stands in
+    it word for word.
+    """
+    texts = [(f" {text} ", 2.0 ** (-age / half_life)) for text, age in searches]
+    everything = "".join(text for text, _ in texts)
+    counts = np.zeros(len(names))
+    for i, own in enumerate(names):
+        if named := [f" {name} " for name in own if f" {name} " in everything]:
+            counts[i] = sum(weight for text, weight in texts if any(name in text for name in named))
+    return counts
 
 
 def weight_factors(

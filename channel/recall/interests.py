@@ -7,8 +7,8 @@ or, without any, those of the population.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -20,6 +20,7 @@ from serendipity.channel.recall.interest_weights import (
     ItemEvents,
     WeightPrior,
     faded_counts,
+    faded_searches,
     weight_factors,
 )
 from serendipity.channel.settings import ChannelSettings
@@ -90,14 +91,20 @@ class Interests:
 
 @dataclass(frozen=True)
 class InterestEvents:
-    """What a user's acknowledged feedback says about interests: clicked and exposed items."""
+    """What a user did that tells of interests.
+
+    clicks: items clicked or saved; exposures: items shown; searches: their words and how many seconds ago; dismissed:
+    [n] int64 rows of items that are not wanted.
+    """
 
     clicks: ItemEvents
     exposures: ItemEvents
+    searches: tuple[tuple[str, int], ...] = ()
+    dismissed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @classmethod
     def none(cls) -> InterestEvents:
-        """No feedback."""
+        """Nothing."""
         return cls(ItemEvents.none(), ItemEvents.none())
 
 
@@ -131,12 +138,11 @@ class InterestReader:
         serving = _newest(snapshot, nearline)
         return self._searched(serving, key, events, allowed, serving.freshness, failures)
 
-    def of_stranger(self, allowed: RowRanges) -> Interests:
+    def of_stranger(self, events: InterestEvents, allowed: RowRanges) -> Interests:
         """Read the interests of the population alone, for a user of whom nothing stored may be used."""
         record = self._stored(layout.DEFAULT_USER)
         failures = [record.failure] if record.failure else []
-        nothing = InterestEvents.none()
-        return self._searched(record, layout.DEFAULT_USER, nothing, allowed, Freshness.MISSING, failures)
+        return self._searched(record, layout.DEFAULT_USER, events, allowed, Freshness.MISSING, failures)
 
     def _stored(self, key: bytes) -> _Record:
         origin = Origin.POPULATION if key == layout.DEFAULT_USER else Origin.SNAPSHOT
@@ -179,6 +185,8 @@ class InterestReader:
     ) -> Interests:
         """Keep the interests with rows that may be returned: under STRICT, one whose category is now clicked is over.
 
+        One of which the user does not want several items is over under every policy.
+
         The best by their weights as they stand now are kept. A node the snapshot lacks (generated under a later one
         of the same vocabulary, before a rollback) leads nowhere.
         """
@@ -196,11 +204,14 @@ class InterestReader:
         at = np.array([position for position, _, _ in found], np.int64)
         weights = np.empty(0, np.float32) if stored is None else stored.weights[at]
         groundings = OwnedRanges.of([node.rows for _, _, node in found])
-        factors = self._factors(weights, groundings, events)
+        factors = self._factors(weights, groundings, [node.names for _, _, node in found], events)
         moved = np.minimum(weights * factors, np.float32(1))
         within = groundings.within(allowed)
         leads_somewhere = np.zeros(len(at), np.bool_)
         leads_somewhere[within.owners] = True
+        if len(events.dismissed):
+            dismissed = ItemEvents(events.dismissed, np.zeros(len(events.dismissed)))
+            leads_somewhere &= faded_counts(dismissed, groundings, 1.0) < self._settings.dismissed_interest_count
         order = np.argsort(-moved, kind="stable") if (factors != 1).any() else np.arange(len(at))
         most = min(self._settings.interests_used, self._snapshot.assembler.max_interests)
         kept = order[leads_somewhere[order]][:most]
@@ -230,10 +241,14 @@ class InterestReader:
         return [(position, node_id, node) for position, node_id, node in known if node is not None]
 
     def _factors(
-        self, weights: NDArray[np.float32], groundings: OwnedRanges, events: InterestEvents
+        self,
+        weights: NDArray[np.float32],
+        groundings: OwnedRanges,
+        names: Sequence[Sequence[str]],
+        events: InterestEvents,
     ) -> NDArray[np.float32]:
         settings = self._settings
-        if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures)):
+        if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures) or events.searches):
             return np.ones(len(weights), np.float32)
         prior = WeightPrior(
             strength=settings.interest_prior_strength,
@@ -243,7 +258,8 @@ class InterestReader:
         clicks, exposures = (
             faded_counts(some, groundings, prior.half_life) for some in (events.clicks, events.exposures)
         )
-        return weight_factors(weights, clicks, exposures, prior)
+        searches = faded_searches(events.searches, names, prior.half_life)
+        return weight_factors(weights, clicks + searches, exposures, prior)
 
 
 def path_reader(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from serendipity.channel.errors import FieldViolation, InvalidQuery
+from serendipity.event_times import EventTimes
 from serendipity.ids import id_fault
-from serendipity.novelty import CLICK_WINDOW
 from serendipity.v1 import channel_pb2
 
 MAX_COUNT = 1_000
@@ -79,7 +79,7 @@ class SourceBounds:
 class RecallQuery:
     """A request that can be answered, independent of any snapshot.
 
-    now: Unix seconds; recent_events: newest first, at most 200; exclude_item_ids, allow_categories and
+    now: Unix seconds; recent_events: newest first; exclude_item_ids, allow_categories and
     deny_categories without duplicates; an empty allow list allows everything; experiment_tag, explain
     and allow_repeats are carried through; warnings: what was normalised.
     """
@@ -173,37 +173,31 @@ def _recent_events(
     sent: Iterable[channel_pb2.Event], now: int, warnings: list[channel_pb2.Warning]
 ) -> tuple[RecentEvent, ...]:
     events: list[RecentEvent] = []
-    ignored = skewed = 0
-    for event in sent:
+    ignored = 0
+    times = EventTimes("recent_events", now)
+    for index, event in enumerate(sent):
         known_type = event.type != 0 and event.type in channel_pb2.EventType.values()
         is_search = event.type == channel_pb2.EVENT_TYPE_SEARCH
         if not known_type or (not event.query if is_search else id_fault(event.item_id)):
             ignored += 1
             continue
-        time = event.time.seconds if event.HasField("time") else now
-        if time > now:
-            skewed += 1
-            time = now
+        time = event.time.seconds if times.stands(index, event) else now
         events.append(RecentEvent(event.item_id, event.type, time, event.query))
-    distinct = list(dict.fromkeys(events))
+    # The newest first: later in the list is newer where times are the same.
+    distinct = list(dict.fromkeys(reversed(events)))
     for count, code, message in (
         (
             ignored,
             channel_pb2.WARNING_CODE_EVENT_IGNORED,
             "events without a known type, or without the id of an item or a query",
         ),
-        (skewed, channel_pb2.WARNING_CODE_CLOCK_SKEW, "events of the future, taken as now"),
         (len(events) - len(distinct), channel_pb2.WARNING_CODE_DUPLICATES_MERGED, "events sent more than once"),
-        (
-            len(distinct) - CLICK_WINDOW,
-            channel_pb2.WARNING_CODE_EVENTS_TRUNCATED,
-            f"older than the latest {CLICK_WINDOW}",
-        ),
     ):
         if count > 0:
             warnings.append(warning(code, "recent_events", message, count))
+    warnings += times.warnings()
     distinct.sort(key=lambda event: -event.time)
-    return tuple(distinct[:CLICK_WINDOW])
+    return tuple(distinct)
 
 
 def _merged(sent: Iterable[_Key], name: str, warnings: list[channel_pb2.Warning]) -> tuple[_Key, ...]:

@@ -7,23 +7,46 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.recall.query import RecallQuery, warning_of
+from serendipity.channel.recall.interest_weights import ItemEvents
+from serendipity.channel.recall.query import RecallQuery, warning, warning_of
 from serendipity.channel.snapshot.snapshot import Snapshot
+from serendipity.interests.text import words
 from serendipity.item_ids import UNKNOWN
-from serendipity.novelty import NO_CATEGORY, Clicks
+from serendipity.novelty import CLICK_WINDOW, NO_CATEGORY, Clicks
 from serendipity.v1 import channel_pb2
+
+TAKEN_TYPES = frozenset((channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER))
+"""Types of events by which a user has taken an item, whether they count as clicks to a snapshot or not."""
+
+_USED_TYPES = TAKEN_TYPES | frozenset(
+    (
+        channel_pb2.EVENT_TYPE_EXPOSURE,
+        channel_pb2.EVENT_TYPE_FAVOURITE,
+        channel_pb2.EVENT_TYPE_SEARCH,
+        channel_pb2.EVENT_TYPE_NOT_INTERESTED,
+    )
+)
+"""Types of recent events that change something, beside those that count as clicks."""
 
 
 @dataclass(frozen=True)
 class ResolvedQuery:
     """What a query means in one snapshot.
 
-    clicks: the request's events that count as clicks, newest first; excluded: [m] int64 item rows;
+    clicks: the latest 200 of the request's events that count as clicks, newest first; taken, exposures,
+    favourites, dismissals: items clicked or ordered, shown, saved and not wanted; searches: their words and how many
+    seconds ago;
+    excluded: [m] int64 item rows;
     categories: [num_categories + 1] bool, category numbers that allow and deny lists leave;
     profile: [P] int32 value numbers, 0 where the request says nothing; warnings: names the snapshot does not know.
     """
 
     clicks: Clicks
+    taken: ItemEvents
+    exposures: ItemEvents
+    favourites: ItemEvents
+    dismissals: ItemEvents
+    searches: tuple[tuple[str, int], ...]
     excluded: NDArray[np.int64]
     categories: NDArray[np.bool_]
     profile: NDArray[np.int32]
@@ -37,24 +60,59 @@ def resolve(query: RecallQuery, snapshot: Snapshot) -> ResolvedQuery:
     nothing is known allows nothing: it must not turn into "everything".
     """
     warnings: list[channel_pb2.Warning] = []
-    clicks = [event for event in query.recent_events if event.item_id and event.type in snapshot.click_types]
-    clicked = snapshot.item_ids.rows_of([event.item_id for event in clicks])
+    used = snapshot.click_types | _USED_TYPES
+    events = [event for event in query.recent_events if event.type in used]
+    if len(events) < len(query.recent_events):
+        warnings.append(_ignored(query, used))
+    searches = [event for event in events if event.type == channel_pb2.EVENT_TYPE_SEARCH]
+    on_items = [event for event in events if event.type != channel_pb2.EVENT_TYPE_SEARCH]
+    ids = [event.item_id for event in on_items]
+    rows = snapshot.item_ids.rows_of(ids)
     excluded = snapshot.item_ids.rows_of(query.exclude_item_ids)
-    for field, ids, rows in (
-        ("recent_events", [event.item_id for event in clicks], clicked),
-        ("exclude_item_ids", query.exclude_item_ids, excluded),
-    ):
-        if len(unknown := np.flatnonzero(rows == UNKNOWN)):
-            named = list(dict.fromkeys(ids[i] for i in unknown.tolist()))
-            warnings.append(warning_of(channel_pb2.WARNING_CODE_UNKNOWN_ITEM, field, named))
-    items = clicked + 1
+    for field, named, found in (("recent_events", ids, rows), ("exclude_item_ids", query.exclude_item_ids, excluded)):
+        if len(unknown := np.flatnonzero(found == UNKNOWN)):
+            distinct = list(dict.fromkeys(named[i] for i in unknown.tolist()))
+            warnings.append(warning_of(channel_pb2.WARNING_CODE_UNKNOWN_ITEM, field, distinct))
+    items = rows + 1
+    types = np.array([event.type for event in on_items], np.int64)
+    times = np.array([event.time for event in on_items], np.int64)
+    is_click = np.array([event.type in snapshot.click_types for event in on_items], np.bool_)
+    if (surplus := int(is_click.sum()) - CLICK_WINDOW) > 0:
+        message = f"clicks older than the latest {CLICK_WINDOW}"
+        warnings.append(warning(channel_pb2.WARNING_CODE_EVENTS_TRUNCATED, "recent_events", message, surplus))
+    clicked = np.flatnonzero(is_click)[:CLICK_WINDOW]
+    taken, exposures, favourites, dismissals = (
+        ItemEvents.of(items[where], times[where], query.now)
+        for where in (
+            is_click | np.isin(types, list(TAKEN_TYPES)),
+            types == channel_pb2.EVENT_TYPE_EXPOSURE,
+            (types == channel_pb2.EVENT_TYPE_FAVOURITE) & ~is_click,
+            types == channel_pb2.EVENT_TYPE_NOT_INTERESTED,
+        )
+    )
     return ResolvedQuery(
-        clicks=Clicks(items, snapshot.categories_of(items), np.array([event.time for event in clicks], np.int64)),
+        clicks=Clicks(items[clicked], snapshot.categories_of(items[clicked]), times[clicked]),
+        taken=taken,
+        exposures=exposures,
+        favourites=favourites,
+        dismissals=dismissals,
+        searches=tuple((words(event.query), query.now - event.time) for event in searches),
         excluded=excluded[excluded != UNKNOWN],
         categories=_categories(query, snapshot, warnings),
         profile=_profile(query, snapshot, warnings),
         warnings=tuple(warnings),
     )
+
+
+def _ignored(query: RecallQuery, used: frozenset[int]) -> channel_pb2.Warning:
+    """Warn of events of types that change nothing."""
+    ignored = [event.type for event in query.recent_events if event.type not in used]
+    found, expected = (
+        ", ".join(channel_pb2.EventType.Name(number).removeprefix("EVENT_TYPE_") for number in sorted(types))
+        for types in (set(ignored), used)
+    )
+    message = f"found {found}, which changes nothing in a request; expected {expected}"
+    return warning(channel_pb2.WARNING_CODE_EVENT_IGNORED, "recent_events", message, len(ignored))
 
 
 def _categories(query: RecallQuery, snapshot: Snapshot, warnings: list[channel_pb2.Warning]) -> NDArray[np.bool_]:

@@ -131,6 +131,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
                     channel_pb2.RejectedEvent(index=r.index, event_id=r.event_id, reason=r.reason)
                     for r in recorded.rejected
                 ],
+                warnings=recorded.warnings,
             )
 
         return await self._edge.run("RecordFeedback", context, handle)

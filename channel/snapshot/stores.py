@@ -24,6 +24,7 @@ from serendipity.channel.errors import RecordCorrupt, StoreUnavailable
 from serendipity.channel.snapshot.row_ranges import RowRanges
 from serendipity.features import LongHistory
 from serendipity.groups.sequence import DEFAULT_GROUP
+from serendipity.interests.text import words
 from serendipity.item_ids import ItemIds
 from serendipity.novelty import Clicks
 from serendipity.v1 import channel_pb2, records_pb2
@@ -266,10 +267,11 @@ def stored_paths(record: records_pb2.InterestPathsRecord) -> list[StoredPath]:
 
 @dataclass(frozen=True)
 class StoredNode:
-    """An interest node and the item rows it is grounded in."""
+    """An interest node and the item rows it is grounded in. names: the words of its name and of each alias."""
 
     name: str
     rows: RowRanges
+    names: tuple[str, ...]
 
 
 class NodeStore(Store):
@@ -291,7 +293,9 @@ class NodeStore(Store):
         starts, ends = np.array(record.starts, np.int64), np.array(record.ends, np.int64)
         if len(starts) != len(ends) or (ends < starts).any():
             raise self._corrupt(key, "starts, ends", f"{starts.tolist()}, {ends.tolist()}", "ranges")
-        node = self._known[node_id] = StoredNode(record.name, RowRanges.union(starts, ends))
+        # Names of signs alone leave nothing to compare.
+        names = tuple(filter(None, map(words, (record.name, *record.aliases))))
+        node = self._known[node_id] = StoredNode(record.name, RowRanges.union(starts, ends), names)
         return node
 
 

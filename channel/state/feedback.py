@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from serendipity.channel.errors import StateFull, StateOverloaded, StateUnavailable
 from serendipity.channel.state.feedback_event import FORGOTTEN, Ownership, as_kept, refusal
 from serendipity.channel.state.feedback_tables import FeedbackTables, FeedbackTransaction
+from serendipity.event_times import EventTimes
 from serendipity.v1 import channel_pb2, records_pb2
 
 DEFAULT_CLICK_TYPES = frozenset((channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER))
@@ -45,11 +46,15 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What became of a call's events. accepted: now on disk; duplicates: their ids were known already."""
+    """What became of a call's events.
+
+    accepted: now on disk; duplicates: their ids were known already; warnings: what was corrected.
+    """
 
     accepted: int
     duplicates: int
     rejected: tuple[Rejection, ...]
+    warnings: tuple[channel_pb2.Warning, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class _Call:
 
     events: Sequence[tuple[int, channel_pb2.FeedbackEvent]]
     rejected: tuple[Rejection, ...]
+    warnings: tuple[channel_pb2.Warning, ...]
     click_types: frozenset[int]
     categories: Mapping[str, str]
     future: Future[Recorded]
@@ -116,19 +122,21 @@ class FeedbackStore:
         """Queue events; the future resolves when those accepted are on disk and visible to every reader of the host.
 
         click_types: event types that enter the user's clicks (the manifest's); categories: item id → name of its
-        top-level category, where it has one. An unset or future time becomes now.
+        top-level category, where it has one. A time that is unset or cannot be becomes now.
         The future fails with StateUnavailable (StateFull) if the disk does. Raises StateOverloaded when too many
         calls wait and StateUnavailable after close.
         """
         now = self._clock()
+        times = EventTimes("events", now)
         valid: list[tuple[int, channel_pb2.FeedbackEvent]] = []
         rejected: list[Rejection] = []
         for index, event in enumerate(events):
             if reason := refusal(event, self.ownership):
                 rejected.append(Rejection(index, event.event_id, reason))
             else:
-                valid.append((index, as_kept(event, now)))
-        call = _Call(valid, tuple(rejected), frozenset(click_types), categories or {}, Future())
+                valid.append((index, as_kept(event, None if times.stands(index, event) else now)))
+        warnings = tuple(times.warnings())
+        call = _Call(valid, tuple(rejected), warnings, frozenset(click_types), categories or {}, Future())
         if not valid:
             call.future.set_result(Recorded(0, 0, call.rejected))
             return call.future
@@ -153,10 +161,10 @@ class FeedbackStore:
         return self.submit(events, click_types, categories).result()
 
     def user(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
-        """Read a user's latest 200 clicks, 2,000 exposures, 50 searches and 50 other signals; None without any.
+        """Read a user's latest 200 clicks, 2,000 exposures, 200 dismissals, 50 searches and 50 other signals.
 
-        All newest first. Measured: 12 µs with 100 clicks, 0.25 ms with 2,000 exposures. The events hold id, item, type
-        and time; the recall_id is in the log. Raises StateUnavailable when the store cannot be read.
+        None without any. All newest first. Measured: 12 µs with 100 clicks, 0.25 ms with 2,000 exposures. Events hold
+        id, item, type and time; the recall_id is in the log. Raises StateUnavailable when the store cannot be read.
         """
         try:
             return self._tables.user(user_id)
@@ -284,7 +292,8 @@ class FeedbackStore:
                 else:
                     accepted += transaction.add(event, call.click_types, call.categories)
             duplicates = len(call.events) + len(call.rejected) - len(rejected) - accepted
-            outcomes.append(Recorded(accepted, duplicates, tuple(sorted(rejected, key=lambda r: r.index))))
+            in_order = tuple(sorted(rejected, key=lambda r: r.index))
+            outcomes.append(Recorded(accepted, duplicates, in_order, call.warnings))
         return outcomes
 
 

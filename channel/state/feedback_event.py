@@ -22,6 +22,7 @@ RECORDED_TYPES = (
     channel_pb2.EVENT_TYPE_VIEW,
     channel_pb2.EVENT_TYPE_FAVOURITE,
     channel_pb2.EVENT_TYPE_SEARCH,
+    channel_pb2.EVENT_TYPE_NOT_INTERESTED,
 )
 """Event types of feedback."""
 
@@ -68,27 +69,24 @@ def refusal(event: channel_pb2.FeedbackEvent, ownership: Ownership) -> str:
         return "query: found no visible character, expected what was typed"
     if not is_search and event.query:
         return f"query: found {len(event.query)} characters, expected none except in searches"
-    if event.HasField("time") and (event.time.seconds < 0 or not 0 <= event.time.nanos < 10**9):
-        return f"time: found {event.time.seconds} s {event.time.nanos} ns, expected a time since 1970"
     if not ownership.owns(event.user_id):
         owner = shard_of(event.user_id, ownership.num_shards)
         return f"user_id: belongs to shard {owner}, this host is shard {ownership.shard}"
     return ""
 
 
-def as_kept(event: channel_pb2.FeedbackEvent, now: float) -> channel_pb2.FeedbackEvent:
-    """Return an accepted event as it is kept.
+def as_kept(event: channel_pb2.FeedbackEvent, now: float | None) -> channel_pb2.FeedbackEvent:
+    """Return an accepted event as it is kept. now: what its time becomes, Unix seconds; None: its time stands.
 
-    Its time is `now` (Unix seconds) if unset or in the future; of a query only what `clean_text` leaves is kept, so
-    that nothing behind this door, exports included, meets the text as it was typed.
+    Of a query only what `clean_text` leaves is kept, so that nothing behind this door, exports included, meets the text
+    as it was typed.
     """
-    is_timed = event.HasField("time") and event.time.seconds + event.time.nanos / 1e9 <= now
     query = clean_text(event.query) if event.query else ""
-    if is_timed and query == event.query:
+    if now is None and query == event.query:
         return event
     kept = channel_pb2.FeedbackEvent()
     kept.CopyFrom(event)
     kept.query = query
-    if not is_timed:
+    if now is not None:
         kept.time.FromNanoseconds(int(now * 1e9))
     return kept

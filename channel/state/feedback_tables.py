@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Collection, Mapping, MutableSequence
+from collections.abc import Collection, Mapping, MutableSequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,10 +26,13 @@ from serendipity.v1 import channel_pb2, records_pb2
 EXPOSURE_WINDOW = 2_000
 """Exposures kept per user."""
 
+DISMISSAL_WINDOW = 200
+"""Items kept per user that the user did not want."""
+
 SIGNAL_WINDOW = 50
 """Searches kept per user, and as many other signals (views, favourites …)."""
 
-_Timed = TypeVar("_Timed")
+_Timed = TypeVar("_Timed", channel_pb2.FeedbackEvent, records_pb2.Search)
 
 _NEXT_SEQUENCE = b"next_sequence"
 
@@ -151,9 +154,8 @@ class FeedbackTransaction:
             self._users[key] = record
         if event.type == channel_pb2.EVENT_TYPE_SEARCH:
             search = records_pb2.Search(query=event.query, time=event.time.seconds)
-            _insert(record.searches, search, SIGNAL_WINDOW, lambda kept: kept.time)
+            _insert(record.searches, search, SIGNAL_WINDOW, self._now)
             return
-        is_exposure = event.type == channel_pb2.EVENT_TYPE_EXPOSURE
         is_click = event.type in click_types
         # Without the user, who is the key, and the recall_id, which is in the log: every request reads this record.
         kept = channel_pb2.FeedbackEvent(
@@ -163,20 +165,32 @@ class FeedbackTransaction:
             names = record.click_categories
             # Records written before categories were kept have fewer names than clicks.
             names.extend([""] * (len(record.clicks) - len(names)))
-            position = _insert(record.clicks, kept, CLICK_WINDOW, _moment)
+            position = _insert(record.clicks, kept, CLICK_WINDOW, self._now)
             names.insert(position, categories.get(event.item_id, ""))
             del names[CLICK_WINDOW:]
-        if is_exposure:
-            _insert(record.exposures, kept, EXPOSURE_WINDOW, _moment)
-        if not is_click and not is_exposure:
-            _insert(record.signals, kept, SIGNAL_WINDOW, _moment)
+        if event.type == channel_pb2.EVENT_TYPE_EXPOSURE:
+            _insert(record.exposures, kept, EXPOSURE_WINDOW, self._now)
+        elif event.type == channel_pb2.EVENT_TYPE_NOT_INTERESTED:
+            _insert(record.dismissals, kept, DISMISSAL_WINDOW, self._now)
+        elif not is_click:
+            _insert(record.signals, kept, SIGNAL_WINDOW, self._now)
 
 
-def _insert(events: MutableSequence[_Timed], event: _Timed, window: int, time_of: Callable[[_Timed], int]) -> int:
-    """Insert keeping newest first; of the same time, the one recorded later comes first. Returns its position."""
-    time = time_of(event)
+def _insert(events: MutableSequence[_Timed], event: _Timed, window: int, now: float) -> int:
+    """Insert keeping newest first; of the same time, the one recorded later comes first. Returns its position.
+
+    now: Unix seconds. What lies after it was stamped by a clock that was ahead, and would push this event out: it is
+    brought down to the latest time that can be.
+    """
+    ahead = 0
+    while ahead < len(events) and _moment(events[ahead]) > now * 1e9:
+        ahead += 1
+    latest = event if ahead == len(events) or _moment(event) >= _moment(events[ahead]) else events[ahead]
+    for kept in events[:ahead]:
+        kept.ClearField("time")
+        kept.MergeFrom(type(kept)(time=latest.time))
     position = 0
-    while position < len(events) and time_of(events[position]) > time:
+    while position < len(events) and _moment(events[position]) > _moment(event):
         position += 1
     if position < window:
         events.insert(position, event)
@@ -184,13 +198,14 @@ def _insert(events: MutableSequence[_Timed], event: _Timed, window: int, time_of
     return position
 
 
-def _moment(event: channel_pb2.FeedbackEvent) -> int:
-    return event.time.ToNanoseconds()
+def _moment(event: channel_pb2.FeedbackEvent | records_pb2.Search) -> int:
+    """Nanoseconds since 1970."""
+    return event.time * 10**9 if isinstance(event, records_pb2.Search) else event.time.ToNanoseconds()
 
 
 def _newest(record: records_pb2.UserFeedbackRecord) -> int:
     """Time of a user's latest event, Unix seconds; 0 without any."""
-    events = (record.clicks, record.exposures, record.signals)
+    events = (record.clicks, record.exposures, record.signals, record.dismissals)
     times = [kept[0].time.seconds for kept in events if kept]
     return max([*times, *(search.time for search in record.searches[:1])], default=0)
 

@@ -15,13 +15,14 @@ import lmdb
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from serendipity.event_times import EARLIEST_TIME
 from serendipity.layout import user_key
 from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.errors import LogsError
-from serendipity.offline.logs.schema import EARLIEST_TIME, EVENT_TYPES
+from serendipity.offline.logs.schema import EVENT_TYPES
 from serendipity.v1 import channel_pb2, records_pb2
 
 ERASURES = "erasures"

@@ -49,7 +49,7 @@ def novel_category_keys(
         since = histories.clicks_before(user, time, min(CLICK_WINDOW, histories.count_before(user, time) - first))
         events = [
             channel_pb2.Event(item_id=catalogue.item_ids[item - 1], type=click_type)
-            for item in since.items.tolist()
+            for item in since.items[::-1].tolist()
             if item
         ]
         response = recall(channel_pb2.RecallRequest(user_id=histories.user_ids[user], count=1, recent_events=events))

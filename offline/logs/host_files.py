@@ -7,11 +7,11 @@ from pathlib import Path
 
 import duckdb
 
+from serendipity.event_times import EARLIEST_TIME
 from serendipity.ids import CONTROL_CHARACTERS, MAX_ID_LENGTH
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.schema import (
     CLOCK_TOLERANCE,
-    EARLIEST_TIME,
     EVENT_COLUMNS,
     EVENT_TYPES,
     ITEM_COLUMNS,

@@ -28,9 +28,6 @@ EVENT_TYPES: dict[str, channel_pb2.EventType] = {
 """Event names of the host schema and the wire's numbers for them."""
 
 MAX_PATH_LEVELS = 4
-EARLIEST_TIME = int(datetime(1990, 1, 1, tzinfo=UTC).timestamp())
-"""Unix seconds; anything earlier is a broken clock or another unit."""
-
 CLOCK_TOLERANCE = 86_400
 """Seconds an event may lie ahead of the builder's clock (hosts in other time zones, exports without a zone)."""
 
@@ -106,14 +103,19 @@ class LogsConfig(Configuration):
     def _names_clicks(cls, value: tuple[EventName, ...]) -> tuple[EventName, ...]:
         if not value:
             raise ValueError("click_types: found none, expected at least one event name")
-        if "search" in value:
-            raise ValueError("click_types: found search, which concerns no item")
+        for name, why in (("search", "concerns no item"), ("not_interested", "says the opposite of a click")):
+            if name in value:
+                raise ValueError(f"click_types: found {name}, which {why}")
         return tuple(sorted(set(value)))
 
     @field_validator("signal_types")
     @classmethod
     def _names_signals(cls, value: tuple[EventName, ...]) -> tuple[EventName, ...]:
-        for name, why in (("search", "concerns no item"), ("exposure", "is the channel's act, not the user's")):
+        for name, why in (
+            ("search", "concerns no item"),
+            ("exposure", "is the channel's act, not the user's"),
+            ("not_interested", "says what the user does not want"),
+        ):
             if name in value:
                 raise ValueError(f"signal_types: found {name}, which {why}")
         return tuple(sorted(set(value)))

@@ -82,8 +82,15 @@ def test_sold_excluded_served_and_repeated_items_are_removed(snapshot: Snapshot,
     assert kept_by("repeated", replace(user, repeated=some), snapshot) == rest
 
 
+def test_dismissed_items_and_categories_are_removed(snapshot: Snapshot, user: Hydrated) -> None:
+    categories = np.zeros(snapshot.num_categories + 1, np.bool_)
+    categories[1] = True
+    told = replace(user, dismissed=np.array([5, 399]), dismissed_categories=categories)
+    assert kept_by("dismissed", told, snapshot) == set(range(snapshot.category_offsets[1], NUM_ITEMS)) - {399}
+
+
 def test_each_filter_has_its_name_and_its_place() -> None:
-    assert list(FILTERS) == ["novelty", "category", "availability", "excluded", "served", "repeated"]
+    assert list(FILTERS) == ["novelty", "category", "availability", "excluded", "served", "dismissed", "repeated"]
 
 
 def test_counts_are_of_items_and_add_up(snapshot: Snapshot, user: Hydrated) -> None:
@@ -103,6 +110,7 @@ def test_counts_are_of_items_and_add_up(snapshot: Snapshot, user: Hydrated) -> N
     excluded=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
     served=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
     repeated=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
+    dismissed=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
     sold=st.sets(st.integers(0, NUM_ITEMS - 1), max_size=80),
     clicked=st.sets(st.integers(1, 12), max_size=12),
     listed=st.sets(st.integers(1, 12), max_size=12),
@@ -116,6 +124,7 @@ def test_what_is_left_and_what_each_filter_removed_is_what_a_plain_reading_says(
     excluded: set[int],
     served: set[int],
     repeated: set[int],
+    dismissed: set[int],
     sold: set[int],
     clicked: set[int],
     listed: set[int],
@@ -136,6 +145,7 @@ def test_what_is_left_and_what_each_filter_removed_is_what_a_plain_reading_says(
         excluded=np.array(sorted(excluded), np.int64),
         served=np.array(sorted(served), np.int64),
         repeated=np.array(sorted(repeated), np.int64),
+        dismissed=np.array(sorted(dismissed), np.int64),
     )
     vectors = UserVectors(np.ones((1 + len(user.interests), DIM), np.float32), fallback=False)
     kept, counts = apply_filters(gather({U2I: np.array(sorted(rows), np.int64)}, vectors, told, snapshot), told)
@@ -147,6 +157,7 @@ def test_what_is_left_and_what_each_filter_removed_is_what_a_plain_reading_says(
         "availability": lambda row: row not in sold,
         "excluded": lambda row: row not in excluded,
         "served": lambda row: row not in served,
+        "dismissed": lambda row: row not in dismissed,
         "repeated": lambda row: row not in repeated,
     }
     left, expected = sorted(rows), []

@@ -127,6 +127,72 @@ async def shares(client: AsyncSerendipityClient, user_id: str) -> Counter[str]:
     return Counter(candidate.reasons[0].latent_interest for candidate in answer.candidates)
 
 
+async def weights(client: AsyncSerendipityClient, user_id: str, *events: RecentEvent) -> dict[str, float]:
+    answer = await client.recall(user_id, count=60, novelty="off", explain=True, recent_events=events)
+    assert [code for code, _, _ in answer.warnings] == []
+    reasons = [reason for candidate in answer.candidates for reason in candidate.reasons]
+    return {reason.latent_interest: reason.weight for reason in reasons if reason.source == "interest"}
+
+
+async def test_searches_and_favourites_raise_the_interests_they_are_of_at_both_doors(
+    directory: Path, small_world: SmallWorld, user_id: str
+) -> None:
+    async with service(server_settings(directory), channel_settings()) as (client, _):
+        before = await weights(client, user_id)
+        searched, saved = list(before)[:2]
+        row = next(node for node in small_world.contents.nodes if node.name == saved).starts[0]
+        search = RecentEvent("", "search", query=f"cheap {searched.upper()}, please")
+        favourite = RecentEvent(small_world.item_ids[row], "favourite")
+        after = await weights(client, user_id, search, favourite)
+        assert {name for name in before if after[name] > before[name]} == {searched, saved}
+        assert all(after[name] == before[name] for name in before.keys() - {searched, saved})
+        for event in (search, favourite):
+            await client.record_feedback([Feedback(user_id, event.item_id, event.type, query=event.query, time=NOW)])
+        assert await weights(client, user_id) == after
+        # What both doors tell counts once.
+        assert await weights(client, user_id, search, favourite) == after
+
+
+@pytest.mark.parametrize("acknowledged", [True, False], ids=["feedback", "request"])
+async def test_what_the_user_does_not_want_goes_then_its_interest_then_its_category(
+    directory: Path, small_world: SmallWorld, user_id: str, acknowledged: bool
+) -> None:
+    catalogue = small_world.contents.catalogue
+    number = small_world.planted[user_id][0]
+    category = catalogue.categories[number - 1]
+    offsets = catalogue.category_offsets
+    items = [row for row in range(int(offsets[number - 1]), int(offsets[number])) if catalogue.available[row]]
+    unwanted = [small_world.item_ids[row] for row in items[:3]]
+    async with service(server_settings(directory), channel_settings(category_share=1.0)) as (client, _):
+
+        async def answer(num_unwanted: int, days_ago: float = 0) -> tuple[set[str], set[str], set[str], int]:
+            """Items, categories and interests of all there is, and how many items were removed for being unwanted."""
+            told = [(item, NOW - days_ago * DAY) for item in unwanted[:num_unwanted]]
+            if acknowledged:
+                events = [Feedback(user_id, item, "not_interested", time=time, event_id=item) for item, time in told]
+                await client.record_feedback(events)
+                told = []
+            sent = [RecentEvent(item, "not_interested", time) for item, time in told]
+            found = await client.recall(user_id, count=400, novelty="off", explain=True, recent_events=sent)
+            candidates, counts = found.candidates, found.message.filter_counts
+            interests = {r.latent_interest for c in candidates for r in c.reasons if r.source == "interest"}
+            removed = next(count.removed for count in counts if count.filter == "dismissed")
+            return {c.item_id for c in candidates}, {c.category for c in candidates}, interests, removed
+
+        whole = await answer(0)
+        assert set(unwanted) <= whole[0]
+        assert category in whole[2]
+        for num_unwanted in (1, 2, 3):
+            found, categories, interests, removed = await answer(num_unwanted)
+            assert not set(unwanted[:num_unwanted]) & found
+            assert (category in interests, category in categories) == (num_unwanted < 2, num_unwanted < 3)
+            # A category that is not wanted is not searched at all.
+            assert removed == (num_unwanted if num_unwanted < 3 else 0)
+            assert len(whole[0] - found) == (num_unwanted if num_unwanted < 3 else len(items))
+        if not acknowledged:
+            assert (await answer(3, days_ago=31))[0] == whole[0]
+
+
 async def test_feedback_moves_an_interests_share_of_the_next_answer(
     directory: Path, small_world: SmallWorld, user_id: str
 ) -> None:

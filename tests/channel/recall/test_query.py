@@ -80,11 +80,20 @@ def test_a_plain_request_has_no_warnings() -> None:
     assert query.recent_events[0].time == NOW - 5
 
 
-def test_events_come_newest_first_and_only_the_latest_200() -> None:
-    query = parse_query(request(recent_events=[click(f"i{t}", NOW - t) for t in range(300, 0, -1)]), NOW)
-    assert [event.time for event in query.recent_events] == [NOW - t for t in range(1, 201)]
-    assert codes(query) == [pb.WARNING_CODE_EVENTS_TRUNCATED]
-    assert query.warnings[0].count == 100
+def test_events_come_newest_first_those_without_a_time_by_their_place() -> None:
+    untimed = [pb.Event(item_id=f"now-{i}", type=pb.EVENT_TYPE_CLICK) for i in range(2)]
+    query = parse_query(request(recent_events=[*untimed, click("b", NOW - 1), click("a", NOW - 2)]), NOW)
+    assert [event.item_id for event in query.recent_events] == ["now-1", "now-0", "b", "a"]
+
+
+def test_times_that_cannot_be_are_taken_as_now_in_one_warning() -> None:
+    events = [click("a", NOW - 1), *(click(f"i{time}", time) for time in (0, -1, NOW * 1_000))]
+    query = parse_query(request(recent_events=events), NOW)
+    assert [event.time for event in query.recent_events] == [NOW, NOW, NOW, NOW - 1]
+    (warning,) = query.warnings
+    assert (warning.code, warning.field, warning.count) == (pb.WARNING_CODE_TIME_CORRECTED, "recent_events", 3)
+    assert warning.message.startswith("recent_events[1].time: found 0 s 0 ns, expected Unix seconds from 631152000")
+    assert warning.message.endswith("; and 2 more")
 
 
 def test_events_of_the_future_and_without_a_time_are_taken_as_now() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from serendipity.channel.recall.query import parse_query
@@ -72,9 +74,40 @@ def test_only_events_that_count_as_clicks_are_clicks(snapshot: Snapshot) -> None
     events = [
         pb.Event(item_id="item-000", type=pb.EVENT_TYPE_EXPOSURE),
         pb.Event(item_id="item-001", type=pb.EVENT_TYPE_CLICK),
-        pb.Event(query="tea", type=pb.EVENT_TYPE_SEARCH),
+        pb.Event(query="Green-Tea", type=pb.EVENT_TYPE_SEARCH),
+        pb.Event(item_id="item-002", type=pb.EVENT_TYPE_FAVOURITE, time=Timestamp(seconds=NOW - 7)),
     ]
-    assert resolve(parse_query(request(recent_events=events), NOW), snapshot).clicks.items.tolist() == [2]
+    resolved = resolve(parse_query(request(recent_events=events), NOW), snapshot)
+    assert resolved.clicks.items.tolist() == [2]
+    assert resolved.exposures.rows.tolist() == [0]
+    assert (resolved.favourites.rows.tolist(), resolved.favourites.ages.tolist()) == ([2], [7])
+    assert resolved.searches == (("green tea", 0),)
+    assert resolved.warnings == ()
+
+
+def test_events_that_change_nothing_are_named(snapshot: Snapshot) -> None:
+    events = [pb.Event(item_id="item-000", type=type_) for type_ in (pb.EVENT_TYPE_VIEW, pb.EVENT_TYPE_ORDER)] * 2
+    events += [pb.Event(item_id="item-001", type=pb.EVENT_TYPE_VIEW)]
+    (warning,) = resolve(parse_query(request(recent_events=events[2:]), NOW), snapshot).warnings
+    assert (warning.code, warning.field, warning.count) == (pb.WARNING_CODE_EVENT_IGNORED, "recent_events", 2)
+    assert warning.message.startswith("found VIEW, which changes nothing in a request; expected EXPOSURE, CLICK")
+    # As the snapshot says.
+    ordered = replace(snapshot, click_types=frozenset([pb.EVENT_TYPE_ORDER, pb.EVENT_TYPE_VIEW]))
+    resolved = resolve(parse_query(request(recent_events=events[2:]), NOW), ordered)
+    assert (resolved.clicks.items.tolist(), resolved.warnings) == ([2, 1, 1], ())
+    # What was ordered is not returned under SOFT and OFF, whether the snapshot takes orders for clicks or not.
+    clicked = replace(snapshot, click_types=frozenset([pb.EVENT_TYPE_CLICK]))
+    assert resolve(parse_query(request(recent_events=events[2:]), NOW), clicked).taken.rows.tolist() == [0]
+
+
+def test_the_latest_200_clicks_count_however_many_other_events_come(snapshot: Snapshot) -> None:
+    clicks = [pb.Event(item_id=f"item-{i:03d}", type=pb.EVENT_TYPE_CLICK) for i in range(250)]
+    shown = [pb.Event(item_id=f"item-{i:03d}", type=pb.EVENT_TYPE_EXPOSURE) for i in range(250)]
+    resolved = resolve(parse_query(request(recent_events=[*clicks, *shown]), NOW), snapshot)
+    assert resolved.clicks.items.tolist() == list(range(250, 50, -1))
+    assert len(resolved.exposures) == 250
+    (warning,) = resolved.warnings
+    assert (warning.code, warning.count) == (pb.WARNING_CODE_EVENTS_TRUNCATED, 50)
 
 
 def test_clicks_keep_their_order_and_an_unknown_item_is_named_once(snapshot: Snapshot) -> None:

@@ -183,6 +183,23 @@ async def test_a_click_counts_for_novelty_after_its_item_has_left_the_catalogue(
     assert clicked.category not in {candidate.category for candidate in after.candidates}
 
 
+async def test_a_click_whose_time_cannot_be_counts_now_at_both_doors_and_is_said(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[1]
+    before = await client.recall(user, count=30)
+    in_request, recorded = (
+        next(c for c in before.candidates if c.category == name)
+        for name in sorted({c.category for c in before.candidates})[:2]
+    )
+    told = await client.record_feedback([Feedback(user, recorded.item_id, time=NOW * 1_000)])
+    assert [(code, field) for code, field, _ in told.warnings] == [("time_corrected", "events")]
+    after = await client.recall(user, count=30, recent_events=[RecentEvent(in_request.item_id, time=0)])
+    assert [(code, field) for code, field, _ in after.warnings] == [("time_corrected", "recent_events")]
+    assert not {in_request.category, recorded.category} & {candidate.category for candidate in after.candidates}
+
+
 async def test_an_item_exposed_is_not_served_again(running: Service, small_world: SmallWorld) -> None:
     client, _ = running
     user = small_world.user_ids[2]
@@ -191,6 +208,26 @@ async def test_an_item_exposed_is_not_served_again(running: Service, small_world
     await client.record_feedback([Feedback(user, shown, "exposure", before.recall_id, time=NOW - 60)])
     after = await client.recall(user, count=5)
     assert shown not in {candidate.item_id for candidate in after.candidates}
+
+
+async def test_what_the_request_says_was_shown_is_not_served_and_a_view_is_said_to_change_nothing(
+    running: Service, small_world: SmallWorld
+) -> None:
+    client, _ = running
+    user = small_world.user_ids[2]
+    before = [candidate.item_id for candidate in (await client.recall(user, count=5)).candidates]
+    shown, viewed, long_ago = before[:3]
+    events = [
+        RecentEvent(long_ago, "exposure", time=NOW - 2 * 86_400),
+        RecentEvent(shown, "exposure"),
+        RecentEvent(viewed, "view"),
+    ]
+    after = await client.recall(user, count=5, recent_events=events)
+    returned = [candidate.item_id for candidate in after.candidates]
+    assert shown not in returned
+    assert {viewed, long_ago} <= set(returned)
+    assert [(code, field) for code, field, _ in after.warnings] == [("event_ignored", "recent_events")]
+    assert {f.filter: f.removed for f in after.message.filter_counts}["served"] == 1
 
 
 async def test_feedback_is_idempotent_and_refuses_event_by_event(running: Service) -> None:

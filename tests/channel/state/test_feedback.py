@@ -22,7 +22,7 @@ from serendipity.channel.errors import StateFull, StateUnavailable
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore, host_events
 from serendipity.channel.state.feedback_event import FORGOTTEN, Ownership, refusal
-from serendipity.channel.state.feedback_tables import EXPOSURE_WINDOW, SIGNAL_WINDOW
+from serendipity.channel.state.feedback_tables import DISMISSAL_WINDOW, EXPOSURE_WINDOW, SIGNAL_WINDOW
 from serendipity.interests.text import clean_text
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.sharding import shard_of
@@ -105,6 +105,49 @@ def test_any_split_into_calls_keeps_the_latest_in_order(events: list[tuple[int, 
         assert [e.event_id for e in record.exposures] == [e.event_id for e in newest_first if e.type == EXPOSURE]
 
 
+def test_clicks_that_a_clock_which_was_ahead_stamped_do_not_push_out_later_ones(
+    store: FeedbackStore, clock: Clock
+) -> None:
+    clock.now = NOW + 86_400
+    store.record([event(f"c{i}", item=f"ahead-{i}") for i in range(CLICK_WINDOW)])
+    store.record([search(f"s{i}", f"ahead {i}") for i in range(SIGNAL_WINDOW)])
+    clock.now = NOW
+    # It happened a moment before it was sent.
+    store.record([event("late", item="later", at=NOW - 5), search("found", "later", at=NOW - 5)])
+    record = store.user("u")
+    assert record is not None
+    assert [click.item_id for click in record.clicks[:2]] == ["later", f"ahead-{CLICK_WINDOW - 1}"]
+    assert record.searches[0].query == "later"
+    assert max(click.time.seconds for click in record.clicks) == NOW - 5
+    # What is older than they are is still older.
+    store.record([event("old", item="old", at=NOW - 86_400)])
+    assert clicked_items(store)[0] == "later"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos", "code"),
+    [
+        (0, 0, channel_pb2.WARNING_CODE_TIME_CORRECTED),
+        (-5, 0, channel_pb2.WARNING_CODE_TIME_CORRECTED),
+        (int(NOW) * 1_000, 0, channel_pb2.WARNING_CODE_TIME_CORRECTED),
+        (int(NOW) - 1, 10**9, channel_pb2.WARNING_CODE_TIME_CORRECTED),
+        (int(NOW) - 1, -1, channel_pb2.WARNING_CODE_TIME_CORRECTED),
+        (int(NOW) + 1, 0, channel_pb2.WARNING_CODE_CLOCK_SKEW),
+    ],
+)
+def test_a_time_that_cannot_be_is_now_and_is_said(
+    store: FeedbackStore, seconds: int, nanos: int, code: channel_pb2.WarningCode
+) -> None:
+    wrong = event("a")
+    wrong.time.seconds, wrong.time.nanos = seconds, nanos
+    recorded = store.record([event(""), wrong, event("b", at=NOW - 1)])
+    assert recorded.accepted == 2
+    (warning,) = recorded.warnings
+    assert (warning.code, warning.field, warning.count) == (code, "events", 1)
+    assert f"events[1].time: found {seconds} s {nanos} ns, expected" in warning.message
+    assert [kept.event.time.ToNanoseconds() / 1e9 for _, kept in store.log()] == [NOW, NOW - 1]
+
+
 def test_the_windows_drop_the_oldest(store: FeedbackStore) -> None:
     store.record([event(f"c{i}", item=str(i), at=NOW - i) for i in range(CLICK_WINDOW + 5)])
     store.record([event(f"x{i}", kind=EXPOSURE, at=NOW - i) for i in range(EXPOSURE_WINDOW + 5)])
@@ -170,6 +213,22 @@ def test_views_and_favourites_that_are_no_clicks_are_signals(store: FeedbackStor
     assert record is not None
     assert [kept.item_id for kept in record.clicks] == ["viewed too", "clicked"]
     assert len(record.signals) == SIGNAL_WINDOW
+
+
+def test_items_that_are_not_wanted_are_kept_apart_and_exported(store: FeedbackStore) -> None:
+    unwanted = channel_pb2.EVENT_TYPE_NOT_INTERESTED
+    sent = [event(f"d{i}", item=str(i), kind=unwanted, at=NOW - i) for i in range(DISMISSAL_WINDOW + 5)]
+    store.record([*sent, event("viewed", item="viewed", kind=VIEW)])
+    record = store.user("u")
+    assert record is not None
+    assert [kept.item_id for kept in record.dismissals] == [str(i) for i in range(DISMISSAL_WINDOW)]
+    assert (len(record.clicks), [kept.item_id for kept in record.signals]) == (0, ["viewed"])
+    assert {row["event"] for row in host_events(store.log())} == {"not_interested", "view"}
+    # A user of whom nothing else is known stays as long as that.
+    store.record([event("only", user="other", kind=unwanted)])
+    assert store.expire(before=NOW - 10).users == 0
+    assert store.forget("other")
+    assert store.user("other") is None
 
 
 def test_a_user_who_only_searched_or_viewed_expires_like_any_other(store: FeedbackStore) -> None:
@@ -241,7 +300,6 @@ def test_an_unset_or_future_time_becomes_now(store: FeedbackStore) -> None:
         (search("a", "\u200b \x07"), "query"),
         (event("a", query="tea"), "query"),
         (event("a", kind=channel_pb2.EVENT_TYPE_UNSPECIFIED), "type"),
-        (event("a", at=-5.0), "time"),
     ],
 )
 def test_an_unusable_event_is_refused_alone(store: FeedbackStore, bad: channel_pb2.FeedbackEvent, field: str) -> None:

@@ -19,9 +19,11 @@ WriteHost = Callable[..., Path]
 
 
 def test_clicks_are_the_configured_events(write_host: WriteHost, tmp_path: Path) -> None:
-    events = [(f"u{n}", "i1", name, NOW) for n, name in enumerate(("click", "order", "view", "exposure", "favourite"))]
+    names = ("click", "order", "view", "exposure", "favourite", "not_interested")
+    events = [(f"u{n}", "i1", name, NOW) for n, name in enumerate(names)]
     host = write_host(events=events)
-    assert build_logs(host, tmp_path / "a", LogsConfig(), NOW).counts["clicks"] == 2
+    counts = build_logs(host, tmp_path / "a", LogsConfig(), NOW).counts
+    assert (counts["clicks"], counts["signals"]) == (2, 2)
     summary = build_logs(host, tmp_path / "b", LogsConfig(click_types=("view",)), NOW)
     assert (summary.counts["clicks"], summary.counts["exposures"], summary.click_types) == (1, 1, ("view",))
     assert summary == LogsSummary.read(tmp_path / "b")
