@@ -34,6 +34,9 @@ from serendipity.v1 import channel_pb2, records_pb2
 _UNPROVED = "novelty is judged without it"
 """Said where clicks cannot be read: what is returned is novel only to the clicks that can."""
 
+_TAKEN = frozenset((channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER))
+"""Events after which an item is not returned again for a while, whether or not a snapshot counts them as clicks."""
+
 REFRESH_CAUSES = {
     Freshness.STALE: records_pb2.REFRESH_CAUSE_STALE,
     Freshness.TOO_OLD: records_pb2.REFRESH_CAUSE_TOO_OLD,
@@ -152,7 +155,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         unavailable=unavailable,
         excluded=resolved.excluded,
         served=feedback.served,
-        repeated=_repeated(snapshot, query, clicks, feedback.signals, settings),
+        repeated=_repeated(snapshot, query, resolved, clicks, feedback.signals, settings),
         interests=interests,
         novel_categories=novel_categories,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
@@ -238,6 +241,7 @@ def _served_since(query: RecallQuery, settings: ChannelSettings) -> int:
 def _repeated(
     snapshot: Snapshot,
     query: RecallQuery,
+    resolved: ResolvedQuery,
     clicks: Clicks,
     signals: Sequence[channel_pb2.FeedbackEvent],
     settings: ChannelSettings,
@@ -249,12 +253,14 @@ def _repeated(
     if query.allow_repeats or query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT:
         return np.empty(0, np.int64)
     since = _served_since(query, settings)
-    types = snapshot.click_types | {channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER}
-    taken = [event.item_id for event in query.recent_events if event.type in types]
-    taken += [event.item_id for event in signals if event.type in types and event.time.seconds >= since]
-    rows = np.union1d(snapshot.item_ids.rows_of(taken), clicks.items[clicks.times >= since] - 1)
-    known: NDArray[np.int64] = rows[rows >= 0]
-    return known
+    items = np.union1d(resolved.clicks.items, clicks.items[clicks.times >= since])
+    rows: NDArray[np.int64] = items[items > 0] - 1
+    if others := _TAKEN - snapshot.click_types:
+        taken = [event.item_id for event in query.recent_events if event.type in others]
+        taken += [event.item_id for event in signals if event.type in others and event.time.seconds >= since]
+        known = snapshot.item_ids.rows_of(taken)
+        rows = np.union1d(rows, known[known >= 0])
+    return rows
 
 
 def _want_interests(
