@@ -179,7 +179,8 @@ def _share_out(
         for j, bound in bounds.items():
             room = bound.max_count - int((held & (column == j)).sum())
             free = np.flatnonzero((ordering[:, j] >= 0) & (column == j) & ~held)
-            over = free[np.argsort(ranks[free, j])][room:]
-            ordering[over, j] = -1
-            column[over] = _best_column(ordering[over], ranks[over])
-            moved = moved or len(over) > 0
+            if len(free) > room:
+                over = free[np.argsort(ranks[free, j])][room:]
+                ordering[over, j] = -1
+                column[over] = _best_column(ordering[over], ranks[over])
+                moved = True
