@@ -323,7 +323,7 @@ async def test_an_index_finds_only_what_may_be_shown_and_nearly_what_exact_searc
     same = []
     for user_id in [*small_world.user_ids, "nobody"]:
         # A tenth is sold out on top of what the snapshot says.
-        user = read(snapshot, user_id, novelty_policy=policy)
+        user = read(snapshot, user_id, novelty_policy=policy, allow_repeats=True)
         user = replace(user, unavailable=user.unavailable | (np.arange(NUM_ITEMS) % 10 == 0))
         (rows,) = await local_tower.user_vectors(snapshot.tower_model, user.inputs, Deadline.after(60))
         vectors = UserVectors(rows[: 1 + len(user.interests)], fallback=False)
