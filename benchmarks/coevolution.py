@@ -122,7 +122,7 @@ async def measure(
 ) -> list[Throughput]:
     """Measure every batch size. Raises ChannelError."""
     style = STYLES[STYLES.index(spec.prompt_style)]
-    client = CoevolutionLlms(url, max_batches_in_flight=1)
+    client = CoevolutionLlms(f"grpc://{url}", max_batches_in_flight=1)
     prompts = [novelty_prompt(key.profile, key.categories, style) for key in keys]
     excluded = [key.categories for key in keys]
     asked = cycle(zip(prompts, excluded, strict=True))

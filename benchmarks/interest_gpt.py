@@ -122,7 +122,7 @@ async def measure(
 ) -> list[Throughput]:
     """Measure every batch size with and without constraint. Raises GenerationError."""
     rows = [Throughput(size, constrained) for size in sizes for constrained in (True, False)]
-    client = InterestGpt(url, max_batches_in_flight=1)
+    client = InterestGpt(f"grpc://{url}", max_batches_in_flight=1)
     asked = cycle(prompts)
     try:
         for row in rows:
