@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models-in-triton", type=Path, metavar="DIR", help="with vllm: --models as Triton sees it (default: as here)"
     )
     parser.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="with vllm: GPUs it is spread over")
-    parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC port")
+    parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
     parser.add_argument(
         "--admin", metavar="HOST:PORT", help="publish over this admin service, not on this machine's disk"
     )

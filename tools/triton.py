@@ -1,6 +1,6 @@
 """Run tritonserver on a model repository: an installed one, or the one packaged in nvidia-pytriton.
 
-    serendip triton --models var/complete-journey/models --grpc-port 8001
+    serendip triton --models var/complete-journey/models
 
 Listens on the loopback address unless told otherwise. Models are loaded and unloaded only on request (EXPLICIT
 control); at the start every model of the repository is loaded, so that a restart serves what was served before.
