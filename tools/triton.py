@@ -1,6 +1,6 @@
 """Run tritonserver on a model repository: an installed one, or the one packaged in nvidia-pytriton.
 
-    serendip triton --models var/complete-journey/models --grpc-port 8001
+    serendip triton --models var/complete-journey/models
 
 Listens on the loopback address unless told otherwise. Models are loaded and unloaded only on request (EXPLICIT
 control); at the start every model of the repository is loaded, so that a restart serves what was served before.
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             start_timeout=args.start_timeout,
         ) as server:
             print(
-                f"tritonserver (pid {server.pid}): gRPC {server.url}, HTTP port {server.http_port}, "
+                f"tritonserver (pid {server.pid}): HTTP {server.url}, gRPC {server.grpc_url}, "
                 f"metrics port {server.metrics_port}, log {server.log_path}",
                 flush=True,
             )
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _load(server: TritonServer, names: Sequence[str]) -> None:
     """Load models one by one; one that fails leaves the others serving."""
-    client = triton_grpc.InferenceServerClient(server.url)
+    client = triton_grpc.InferenceServerClient(server.grpc_url)
     try:
         for name in names:
             try:
