@@ -11,7 +11,6 @@ from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.server import Health, bind, server_options
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
-from serendipity.channel.service.wire import add_service, parse
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.channel.snapshot.publication import ListedSnapshot, Publication, Publications
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
@@ -24,71 +23,45 @@ _log = structlog.stdlib.get_logger(__name__)
 class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
     """SerendipityAdmin: changes which snapshot is wanted, and tells what each worker serves."""
 
-    def __init__(self, publications: Publications, settings: ServerSettings, telemetry: Telemetry) -> None:
+    def __init__(self, publications: Publications, settings: ServerSettings) -> None:
         self._publications = publications
         self._settings = settings
-        self._edge = Edge(telemetry)
 
     async def PublishSnapshot(  # noqa: N802
-        self, data: bytes, context: grpc.aio.ServicerContext
+        self, request: admin_pb2.PublishSnapshotRequest, _: grpc.aio.ServicerContext
     ) -> admin_pb2.PublishSnapshotResponse:
         """Verify a snapshot and make it the wanted one."""
-
-        async def handle() -> admin_pb2.PublishSnapshotResponse:
-            request = await parse(admin_pb2.PublishSnapshotRequest, data)
-            publication = await asyncio.to_thread(self._publications.publish, request.version)
-            _tell(publication)
-            return admin_pb2.PublishSnapshotResponse(version=publication.version, previous_version=publication.previous)
-
-        return await self._edge.run("PublishSnapshot", context, handle)
+        publication = await asyncio.to_thread(self._publications.publish, request.version)
+        _tell(publication)
+        return admin_pb2.PublishSnapshotResponse(version=publication.version, previous_version=publication.previous)
 
     async def RollbackSnapshot(  # noqa: N802
-        self,
-        data: bytes,  # noqa: ARG002
-        context: grpc.aio.ServicerContext,
+        self, _request: admin_pb2.RollbackSnapshotRequest, _: grpc.aio.ServicerContext
     ) -> admin_pb2.RollbackSnapshotResponse:
         """Make the snapshot wanted before the wanted one again."""
-
-        async def handle() -> admin_pb2.RollbackSnapshotResponse:
-            publication = await asyncio.to_thread(self._publications.rollback)
-            _tell(publication)
-            return admin_pb2.RollbackSnapshotResponse(
-                version=publication.version, previous_version=publication.previous
-            )
-
-        return await self._edge.run("RollbackSnapshot", context, handle)
+        publication = await asyncio.to_thread(self._publications.rollback)
+        _tell(publication)
+        return admin_pb2.RollbackSnapshotResponse(version=publication.version, previous_version=publication.previous)
 
     async def ListSnapshots(  # noqa: N802
-        self,
-        data: bytes,  # noqa: ARG002
-        context: grpc.aio.ServicerContext,
+        self, _request: admin_pb2.ListSnapshotsRequest, _: grpc.aio.ServicerContext
     ) -> admin_pb2.ListSnapshotsResponse:
         """List the snapshots on disk, newest first."""
-
-        async def handle() -> admin_pb2.ListSnapshotsResponse:
-            listed = await asyncio.to_thread(self._publications.listed)
-            return admin_pb2.ListSnapshotsResponse(snapshots=map(_summary, listed))
-
-        return await self._edge.run("ListSnapshots", context, handle)
+        listed = await asyncio.to_thread(self._publications.listed)
+        return admin_pb2.ListSnapshotsResponse(snapshots=map(_summary, listed))
 
     async def GetSnapshot(  # noqa: N802
-        self,
-        data: bytes,  # noqa: ARG002
-        context: grpc.aio.ServicerContext,
+        self, _request: admin_pb2.GetSnapshotRequest, _: grpc.aio.ServicerContext
     ) -> admin_pb2.GetSnapshotResponse:
         """Tell the wanted snapshot, and what each worker serves."""
-
-        async def handle() -> admin_pb2.GetSnapshotResponse:
-            response = admin_pb2.GetSnapshotResponse(desired_version=self._publications.wanted())
-            for status in await asyncio.to_thread(read_statuses, self._settings.workers_path):
-                worker = response.workers.add(
-                    worker=status.worker, pid=status.pid, version=status.version, error=status.error
-                )
-                if status.version:
-                    worker.since.FromMilliseconds(int(status.since * 1_000))
-            return response
-
-        return await self._edge.run("GetSnapshot", context, handle)
+        response = admin_pb2.GetSnapshotResponse(desired_version=self._publications.wanted())
+        for status in await asyncio.to_thread(read_statuses, self._settings.workers_path):
+            worker = response.workers.add(
+                worker=status.worker, pid=status.pid, version=status.version, error=status.error
+            )
+            if status.version:
+                worker.since.FromMilliseconds(int(status.since * 1_000))
+        return response
 
 
 def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tuple[grpc.aio.Server, Health, int]:
@@ -97,7 +70,7 @@ def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tu
     Returns the server, not started, its health and the bound port. Raises OSError when the address cannot be bound.
     """
     server = grpc.aio.server(options=server_options(settings, share_port=False))
-    add_service(server, SERVICE, servicer)
+    Edge(Telemetry()).add_service(server, SERVICE, servicer)
     health = Health(SERVICE)
     return server, health, bind(server, health, SERVICE, settings.admin_address)
 

@@ -8,14 +8,19 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any
 
 import grpc
 import structlog
+from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from serendipity.channel.errors import ChannelError, Overloaded
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Call, Telemetry
+from serendipity.channel.service.wire import parse
 
 REQUEST_ID = "x-request-id"
 """Metadata key of a call's id; taken from the caller, else made here, and sent back in the trailing metadata."""
@@ -23,7 +28,7 @@ REQUEST_ID = "x-request-id"
 _WELL_FORMED = re.compile(r"[\x21-\x7e]{1,128}")
 _log = structlog.stdlib.get_logger(__name__)
 
-_Answer = TypeVar("_Answer")
+_Method = Callable[[Any, Any], Awaitable[Message]]
 
 
 _SAID_EVERY = 1.0
@@ -42,33 +47,49 @@ class Edge:
         self._overloaded_at = -math.inf
         self._unsaid = 0
 
-    async def run(
-        self, method: str, context: grpc.aio.ServicerContext, handle: Callable[[], Awaitable[_Answer]]
-    ) -> _Answer:
-        """Answer a call, or abort it with the status of the error that `handle` raised."""
+    def add_service(self, server: grpc.aio.Server, service: str, servicer: object) -> None:
+        """Let a servicer answer a service, given by its full name.
+
+        Its methods take a request and its context, and raise what is told by `refusal_of`.
+        """
+        handlers = {
+            method.name: grpc.unary_unary_rpc_method_handler(
+                # Bytes: a request that cannot be read is refused like any other.
+                partial(self._answer, getattr(servicer, method.name), GetMessageClass(method.input_type)),
+                response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            )
+            for method in descriptor_pool.Default().FindServiceByName(service).methods
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+
+    async def _answer(
+        self, method: _Method, kind: type[Message], data: bytes, context: grpc.aio.ServicerContext
+    ) -> Message:
+        """Answer a call, or abort it with the status of the error that was raised."""
+        name = method.__name__
         request_id = _request_id(context)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        with self._telemetry.call(method) as call, structlog.contextvars.bound_contextvars(request_id=request_id):
+        with self._telemetry.call(name) as call, structlog.contextvars.bound_contextvars(request_id=request_id):
             self._calls += 1
             try:
                 if self._calls > self._max_calls:
                     raise Overloaded(f"busy: {self._max_calls} calls are being answered")
-                answer = await handle()
+                answer = await method(await parse(kind, data), context)
             except asyncio.CancelledError:
                 # The caller's deadline has passed, or it has gone: nobody is left to tell.
                 call.code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0.0 else "CANCELLED"
-                _log.debug("call ended by its caller", method=method, code=call.code)
+                _log.debug("call ended by its caller", method=name, code=call.code)
                 raise
             except ChannelError as error:
                 await self._abort(context, call, request_id, error)
             except Exception:
                 call.code = "INTERNAL"
-                _log.exception("call failed", method=method)
+                _log.exception("call failed", method=name)
                 message = f"internal error; the logs name it under request id {request_id}"
                 await context.abort(grpc.StatusCode.INTERNAL, message, ((REQUEST_ID, request_id),))
             finally:
                 self._calls -= 1
-            _log.debug("call answered", method=method)
+            _log.debug("call answered", method=name)
             return answer
 
     async def _abort(self, context: grpc.aio.ServicerContext, call: Call, request_id: str, error: ChannelError) -> None:

@@ -22,7 +22,6 @@ from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Telemetry
-from serendipity.channel.service.wire import add_service, parse
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import DEFAULT_CLICK_TYPES, FeedbackStore
@@ -63,106 +62,81 @@ class Parts:
 
 
 class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
-    """SerendipityChannel: each method reads its bytes, calls the part concerned and builds the answer."""
+    """SerendipityChannel: each method calls the part concerned and builds the answer; errors are the Edge's to tell."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._edge = Edge(parts.telemetry, parts.settings.max_concurrent_calls)
         # Batches take turns, some users each, so that a large one does not hold up all others.
         self._turn = asyncio.Lock()
 
     async def Recall(  # noqa: N802
-        self, data: bytes, context: grpc.aio.ServicerContext
+        self, request: channel_pb2.RecallRequest, context: grpc.aio.ServicerContext
     ) -> channel_pb2.RecallResponse:
         """Answer one user's request."""
-
-        async def handle() -> channel_pb2.RecallResponse:
-            request = await parse(channel_pb2.RecallRequest, data)
-            channel = self._parts.channel
-            deadline = channel.deadline(context.time_remaining())
-            channel.admit(deadline)
-            return self._told(await channel.recall(parse_query(request, channel.now()), deadline))
-
-        return await self._edge.run("Recall", context, handle)
+        channel = self._parts.channel
+        deadline = channel.deadline(context.time_remaining())
+        channel.admit(deadline)
+        return self._told(await channel.recall(parse_query(request, channel.now()), deadline))
 
     async def RecallBatch(  # noqa: N802
-        self, data: bytes, context: grpc.aio.ServicerContext
+        self, request: channel_pb2.RecallBatchRequest, context: grpc.aio.ServicerContext
     ) -> channel_pb2.RecallBatchResponse:
         """Answer several users' requests, in their order: as many as there is time for."""
-
-        async def handle() -> channel_pb2.RecallBatchResponse:
-            request = await parse(channel_pb2.RecallBatchRequest, data)
-            channel, settings = self._parts.channel, self._parts.settings
-            _expect_sendable(request.requests, settings.max_message_bytes)
-            queries = _parse_batch(request.requests, channel.now())
-            deadline = channel.deadline(context.time_remaining(), len(queries)).share(_BATCH_SHARE)
-            response = channel_pb2.RecallBatchResponse()
-            failure: Exception | None = None
-            for start in range(0, len(queries), settings.batch_users):
-                for answer in await self._answer_some(queries[start : start + settings.batch_users], deadline):
-                    if isinstance(answer, Exception):
-                        failure = answer
-                        response.responses.add()
-                        response.statuses.append(_status_of(answer))
-                    else:
-                        response.responses.append(self._told(answer))
-                        response.statuses.add()
-            if failure is not None and all(status.code for status in response.statuses):
-                raise failure
-            return response
-
-        return await self._edge.run("RecallBatch", context, handle)
+        channel, settings = self._parts.channel, self._parts.settings
+        _expect_sendable(request.requests, settings.max_message_bytes)
+        queries = _parse_batch(request.requests, channel.now())
+        deadline = channel.deadline(context.time_remaining(), len(queries)).share(_BATCH_SHARE)
+        response = channel_pb2.RecallBatchResponse()
+        failure: Exception | None = None
+        for start in range(0, len(queries), settings.batch_users):
+            for answer in await self._answer_some(queries[start : start + settings.batch_users], deadline):
+                if isinstance(answer, Exception):
+                    failure = answer
+                    response.responses.add()
+                    response.statuses.append(_status_of(answer))
+                else:
+                    response.responses.append(self._told(answer))
+                    response.statuses.add()
+        if failure is not None and all(status.code for status in response.statuses):
+            raise failure
+        return response
 
     async def RecordFeedback(  # noqa: N802
-        self, data: bytes, context: grpc.aio.ServicerContext
+        self, request: channel_pb2.RecordFeedbackRequest, _: grpc.aio.ServicerContext
     ) -> channel_pb2.RecordFeedbackResponse:
         """Store feedback; answers when it is on disk."""
-
-        async def handle() -> channel_pb2.RecordFeedbackResponse:
-            request = await parse(channel_pb2.RecordFeedbackRequest, data)
-            _expect_at_most("events", len(request.events), MAX_FEEDBACK_EVENTS)
-            stored = self._parts.feedback.store().submit(request.events, *self._click_rules(request.events))
-            recorded = await asyncio.wrap_future(stored)
-            self._parts.telemetry.recorded(recorded)
-            return channel_pb2.RecordFeedbackResponse(
-                accepted=recorded.accepted,
-                duplicates=recorded.duplicates,
-                rejected=[
-                    channel_pb2.RejectedEvent(index=r.index, event_id=r.event_id, reason=r.reason)
-                    for r in recorded.rejected
-                ],
-                warnings=recorded.warnings,
-            )
-
-        return await self._edge.run("RecordFeedback", context, handle)
+        _expect_at_most("events", len(request.events), MAX_FEEDBACK_EVENTS)
+        stored = self._parts.feedback.store().submit(request.events, *self._click_rules(request.events))
+        recorded = await asyncio.wrap_future(stored)
+        self._parts.telemetry.recorded(recorded)
+        return channel_pb2.RecordFeedbackResponse(
+            accepted=recorded.accepted,
+            duplicates=recorded.duplicates,
+            rejected=[
+                channel_pb2.RejectedEvent(index=r.index, event_id=r.event_id, reason=r.reason)
+                for r in recorded.rejected
+            ],
+            warnings=recorded.warnings,
+        )
 
     async def UpdateItems(  # noqa: N802
-        self, data: bytes, context: grpc.aio.ServicerContext
+        self, request: channel_pb2.UpdateItemsRequest, _: grpc.aio.ServicerContext
     ) -> channel_pb2.UpdateItemsResponse:
         """Store changed availability; this worker sees it at once, the others with their next look."""
-
-        async def handle() -> channel_pb2.UpdateItemsResponse:
-            request = await parse(channel_pb2.UpdateItemsRequest, data)
-            _expect_at_most("items", len(request.items), MAX_ITEM_CHANGES)
-            changes = await asyncio.to_thread(self._update, request.items)
-            unknown = self._unknown_items(changes)
-            return channel_pb2.UpdateItemsResponse(
-                updated=len(changes), unknown_item_ids=unknown[:MAX_LISTED_ITEMS], unknown_count=len(unknown)
-            )
-
-        return await self._edge.run("UpdateItems", context, handle)
+        _expect_at_most("items", len(request.items), MAX_ITEM_CHANGES)
+        changes = await asyncio.to_thread(self._update, request.items)
+        unknown = self._unknown_items(changes)
+        return channel_pb2.UpdateItemsResponse(
+            updated=len(changes), unknown_item_ids=unknown[:MAX_LISTED_ITEMS], unknown_count=len(unknown)
+        )
 
     async def ListCategories(  # noqa: N802
-        self, _: bytes, context: grpc.aio.ServicerContext
+        self, _request: channel_pb2.ListCategoriesRequest, _: grpc.aio.ServicerContext
     ) -> channel_pb2.ListCategoriesResponse:
         """Tell the categories of the snapshot being served."""
-
-        async def handle() -> channel_pb2.ListCategoriesResponse:
-            with self._parts.holder.acquire() as lease:
-                categories = lease.snapshot.categories(lease.unavailable(self._parts.overlay.overlay()))
-                return channel_pb2.ListCategoriesResponse(categories=categories, snapshot=lease.snapshot.version)
-
-        return await self._edge.run("ListCategories", context, handle)
+        with self._parts.holder.acquire() as lease:
+            categories = lease.snapshot.categories(lease.unavailable(self._parts.overlay.overlay()))
+            return channel_pb2.ListCategoriesResponse(categories=categories, snapshot=lease.snapshot.version)
 
     async def _answer_some(self, queries: Sequence[RecallQuery], deadline: Deadline) -> Sequence[Answer | Exception]:
         try:
@@ -225,15 +199,13 @@ class Health:
         await self.servicer.enter_graceful_shutdown()
 
 
-def create_server(
-    servicer: ChannelServicer, health_of: Health, settings: ServerSettings, address: str
-) -> tuple[grpc.aio.Server, int]:
+def create_server(parts: Parts, health_of: Health, address: str) -> tuple[grpc.aio.Server, int]:
     """Assemble the server of one worker and bind it; several workers may share one port.
 
     Returns the server, not started, and the bound port. Raises OSError when the address cannot be bound.
     """
-    server = grpc.aio.server(options=server_options(settings, share_port=True))
-    add_service(server, SERVICE, servicer)
+    server = grpc.aio.server(options=server_options(parts.settings, share_port=True))
+    Edge(parts.telemetry, parts.settings.max_concurrent_calls).add_service(server, SERVICE, ChannelServicer(parts))
     return server, bind(server, health_of, SERVICE, address)
 
 

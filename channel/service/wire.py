@@ -1,4 +1,4 @@
-"""Requests as bytes: servicers read them at the edge, so that one that cannot be read is refused like any other."""
+"""Reading requests: what cannot be read is refused by the name of its field."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 from collections import Counter
 from typing import Any, TypeVar
 
-import grpc
-from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
@@ -20,18 +18,6 @@ _LENGTH_DELIMITED = 2
 """Wire type of texts and messages."""
 
 _Request = TypeVar("_Request", bound=Message)
-
-
-def add_service(server: grpc.aio.Server, service: str, servicer: object) -> None:
-    """Let a servicer answer a service, given by its full name. Its methods take bytes and return messages."""
-    handlers = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            getattr(servicer, method.name),
-            response_serializer=GetMessageClass(method.output_type).SerializeToString,
-        )
-        for method in descriptor_pool.Default().FindServiceByName(service).methods
-    }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
 
 async def parse(kind: type[_Request], data: bytes) -> _Request:

@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.recall.recall import Channel
-from serendipity.channel.service.server import ChannelServicer, Health, Parts, create_server
+from serendipity.channel.service.server import Health, Parts, create_server
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry, configure_logs
 from serendipity.channel.service.worker_status import WorkerStatus, write_status
@@ -92,7 +92,7 @@ async def running_worker(
         await on_change(watcher.served, None)
         # Before the port is open: a worker that was restarted must not draw calls it cannot answer.
         await watcher.converge()
-        server, port = create_server(ChannelServicer(parts), health, settings, address)
+        server, port = create_server(parts, health, address)
         await server.start()
         tasks = [asyncio.create_task(watcher.run())]
         if number == 0:

@@ -30,7 +30,7 @@ from serendipity.channel.nearline.telemetry import forget_status
 from serendipity.channel.service.admin import AdminServicer, create_admin_server
 from serendipity.channel.service.readiness import model_is_ready
 from serendipity.channel.service.settings import ServerSettings, split_address
-from serendipity.channel.service.telemetry import Telemetry, configure_logs
+from serendipity.channel.service.telemetry import configure_logs
 from serendipity.channel.service.worker import run_worker
 from serendipity.channel.service.worker_status import forget
 from serendipity.channel.settings import ChannelSettings
@@ -67,8 +67,7 @@ async def _supervise(
         loop.add_signal_handler(number, stop.set)
     forget(settings.workers_path)
     publications = Publications(settings.snapshots, checks=_checks(settings, channel_settings), gates=gates)
-    servicer = AdminServicer(publications, settings, Telemetry())
-    admin, health, admin_port = create_admin_server(servicer, settings)
+    admin, health, admin_port = create_admin_server(AdminServicer(publications, settings), settings)
     await admin.start()
     await health.set_serving(True)
     children = [

@@ -3,45 +3,53 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 import structlog
 
 from serendipity.channel.service.edge import Edge
+from serendipity.channel.service.server import SERVICE
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
-from tests.channel.client.test_channel_client import serving
 
 
 class Behind(channel_pb2_grpc.SerendipityChannelServicer):
-    """The real edge with a handler of the test's: fails, or waits for ever."""
+    """A servicer behind the real edge: fails, or waits for ever."""
 
     def __init__(self, error: Exception | None) -> None:
         self.telemetry = Telemetry()
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
-        self._edge = Edge(self.telemetry)
         self._error = error
 
     async def Recall(  # noqa: N802
-        self, request: channel_pb2.RecallRequest, context: grpc.aio.ServicerContext
+        self, _request: channel_pb2.RecallRequest, _: grpc.aio.ServicerContext
     ) -> channel_pb2.RecallResponse:
-        async def handle() -> channel_pb2.RecallResponse:
-            if self._error:
-                raise self._error
-            self.begun.set()
-            await asyncio.Event().wait()
-            return channel_pb2.RecallResponse()
-
+        if self._error:
+            raise self._error
+        self.begun.set()
         try:
-            return await self._edge.run("Recall", context, handle)
+            await asyncio.Event().wait()
         finally:
             self.ended.set()
+        return channel_pb2.RecallResponse()
 
     def counted(self, code: str) -> float | None:
         return self.telemetry.registry.get_sample_value(
             "serendipity_requests_total", {"method": "Recall", "code": code}
         )
+
+
+@contextlib.asynccontextmanager
+async def serving(behind: Behind) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    Edge(behind.telemetry).add_service(server, SERVICE, behind)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
 
 
 async def test_an_unforeseen_error_is_told_by_its_request_id_only() -> None:
