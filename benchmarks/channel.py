@@ -115,9 +115,9 @@ def measure(args: argparse.Namespace, build: Path, calls: int, rounds: int) -> R
         triton = stack.enter_context(triton_with_towers(build))
         served = stack.enter_context(channel(build, triton.address, options))
         plain = stack.enter_context(
-            plain_stack(snapshot, triton.address, scratch / "plain-stack", channels_tower=args.channels_tower)
+            plain_stack(snapshot, triton.admin_address, scratch / "plain-stack", channels_tower=args.channels_tower)
         )
-        connection, floor = stack.enter_context(bare_floor(snapshot, triton.address))
+        connection, floor = stack.enter_context(bare_floor(snapshot, triton.admin_address))
         ours = Served(CHANNEL, served, plan.users, plan.count)
         theirs = Served(PLAIN, plain, plan.users, plan.count)
         batch = Batched(BATCH, served, plan.count, _BATCH_SIZE)

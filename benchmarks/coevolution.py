@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of("coevolution", __doc__)
     parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build with a snapshot of lists")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--url", metavar="HOST:PORT", help="a Triton whose repository holds the models")
+    where.add_argument("--url", metavar="HOST:PORT", help="gRPC address of a Triton whose repository holds the models")
     where.add_argument("--launch", action="store_true", help="place the models and start a Triton for them alone")
     parser.add_argument("--threads", type=int, metavar="N", help="with --launch: threads (default: as checked in)")
     parser.add_argument("--batches", type=int, nargs="+", metavar="N", help="prompts a call (default: 1, 8, …)")
@@ -122,7 +122,7 @@ async def measure(
 ) -> list[Throughput]:
     """Measure every batch size. Raises ChannelError."""
     style = STYLES[STYLES.index(spec.prompt_style)]
-    client = CoevolutionLlms(url, max_batches_in_flight=1)
+    client = CoevolutionLlms(f"grpc://{url}", max_batches_in_flight=1)
     prompts = [novelty_prompt(key.profile, key.categories, style) for key in keys]
     excluded = [key.categories for key in keys]
     asked = cycle(zip(prompts, excluded, strict=True))

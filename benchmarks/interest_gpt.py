@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model", type=Path, metavar="DIR", help="model directory (default: interest_gpt/ of the build)"
     )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--url", metavar="HOST:PORT", help="a Triton whose repository holds the model")
+    where.add_argument("--url", metavar="HOST:PORT", help="gRPC address of a Triton whose repository holds the model")
     where.add_argument("--launch", action="store_true", help="place the model and start a Triton for it alone")
     parser.add_argument("--threads", type=int, metavar="N", help="with --launch: threads (default: as checked in)")
     parser.add_argument(
@@ -122,7 +122,7 @@ async def measure(
 ) -> list[Throughput]:
     """Measure every batch size with and without constraint. Raises GenerationError."""
     rows = [Throughput(size, constrained) for size in sizes for constrained in (True, False)]
-    client = InterestGpt(url, max_batches_in_flight=1)
+    client = InterestGpt(f"grpc://{url}", max_batches_in_flight=1)
     asked = cycle(prompts)
     try:
         for row in rows:

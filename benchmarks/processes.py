@@ -48,7 +48,8 @@ class ProcessTree:
 
 @dataclass(frozen=True)
 class Running:
-    """A server that runs. address, admin_address: host:port of its gRPC, of its admin service; processes: its own."""
+    """A server that runs. address: host:port where it answers; processes: its own; admin_address: of its admin service
+    (of Triton, gRPC)."""
 
     address: str
     processes: ProcessTree

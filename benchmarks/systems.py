@@ -43,9 +43,9 @@ def triton_with_towers(*builds: Path) -> Iterator[Running]:
             install(model, build / "towers", models)
         triton = stack.enter_context(launch(models))
         for manifest in manifests:
-            load(triton.url, user_tower(manifest.tower, manifest.vector_index.dim))
-        triton_grpc.InferenceServerClient(triton.url).load_model(plain_tower.NAME)
-        yield Running(triton.url, ProcessTree.of(triton.pid))
+            load(triton.grpc_url, user_tower(manifest.tower, manifest.vector_index.dim))
+        triton_grpc.InferenceServerClient(triton.grpc_url).load_model(plain_tower.NAME)
+        yield Running(triton.url, ProcessTree.of(triton.pid), triton.grpc_url)
 
 
 def channel_options(state: Path) -> dict[str, str]:

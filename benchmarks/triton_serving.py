@@ -12,14 +12,14 @@ from serendipity.tools.serving.triton_server import launch
 
 @contextmanager
 def serving(url: str | None, place: Callable[[Path], object]) -> Iterator[str]:
-    """Give the address of a Triton: `url`, or that of one started on a repository that `place` fills."""
+    """Give the gRPC address of a Triton: `url`, or that of one started on a repository that `place` fills."""
     if url:
         yield url
         return
     with tempfile.TemporaryDirectory(prefix="serendip-bench-") as scratch:
         place(Path(scratch))
         with launch(Path(scratch)) as triton:
-            yield triton.url
+            yield triton.grpc_url
 
 
 def batch_sizes(asked: Sequence[int] | None, most: int) -> list[int]:

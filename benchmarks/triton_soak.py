@@ -28,6 +28,7 @@ import numpy as np
 
 from benchmarks.command import failed, made_by, options_of, publish, read_options
 from benchmarks.processes import ProcessTree, private_bytes
+from benchmarks.wire import wire_to
 from serendipity import layout
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerError, TowerTimeout, TowerUnavailable
@@ -88,7 +89,7 @@ def _soak(args: argparse.Namespace, models: Path) -> str:
     install(model, args.build / "towers", models)
     with launch(models) as server:
         try:
-            load(server.url, model)
+            load(server.grpc_url, model)
             tower = Tower(server.url, model.name, TowerInputs(**model.question))
             memory = [_memory(server)]
             begin = time.monotonic()
@@ -154,9 +155,8 @@ async def cut(tower: Tower) -> tuple[int, float]:
 
     Raises TowerError when they are not.
     """
-    wire = Wire(*tower.url.rsplit(":", 1))
     lost = 0
-    async with wire.listening() as url:
+    async with wire_to(tower.url) as (url, wire):
         through = Tower(url, tower.name, tower.inputs)
         async with _client(through, ChannelSettings()) as client:
 
@@ -174,47 +174,6 @@ async def cut(tower: Tower) -> tuple[int, float]:
                     raise TowerTimeout(f"no answers for {_HEALING_SECONDS:g} s after a connection was cut")
                 await asyncio.sleep(_CUT_DEADLINE)
             return lost, time.monotonic() - begin
-
-
-class Wire:
-    """A way to a server, host and port, that can be cut: what is then sent over connections there are is lost."""
-
-    def __init__(self, host: str, port: str) -> None:
-        self._server = host, int(port)
-        self._cut = asyncio.Event()
-        self._writers: list[asyncio.StreamWriter] = []
-        self._tasks: list[asyncio.Task[None]] = []
-
-    @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[str]:
-        """Listen, and tell host:port."""
-        server = await asyncio.start_server(self._connect, "127.0.0.1", 0)
-        try:
-            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        finally:
-            server.close()
-            for writer in self._writers:
-                writer.close()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def cut(self) -> None:
-        """Lose what is sent from now on, both ways; new connections are good ones."""
-        self._cut.set()
-        self._cut = asyncio.Event()
-
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        its_reader, its_writer = await asyncio.open_connection(*self._server)
-        self._writers += writer, its_writer
-        for source, target in ((reader, its_writer), (its_reader, writer)):
-            self._tasks.append(asyncio.create_task(_forward(source, target, self._cut)))
-
-
-async def _forward(source: asyncio.StreamReader, target: asyncio.StreamWriter, cut: asyncio.Event) -> None:
-    while data := await source.read(1 << 16):
-        if not cut.is_set():
-            target.write(data)
-    if not cut.is_set():
-        target.close()
 
 
 def _kill_a_client(tower: Tower, moment: float) -> float:
@@ -273,8 +232,7 @@ async def _client(tower: Tower, settings: ChannelSettings) -> AsyncIterator[Trit
 
 def _received(server: TritonServer, model_name: str) -> int:
     """Requests to a model that Triton has counted, those it failed included."""
-    host = server.url.rpartition(":")[0]
-    with urllib.request.urlopen(f"http://{host}:{server.http_port}/v2/models/{model_name}/stats") as response:
+    with urllib.request.urlopen(f"http://{server.url}/v2/models/{model_name}/stats") as response:
         stats = json.load(response)["model_stats"][0]["inference_stats"]
     return int(stats["success"]["count"]) + int(stats["fail"]["count"])
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serendipity.triton import check_url
 
 
 class ChannelSettings(BaseSettings):
@@ -25,8 +27,9 @@ class ChannelSettings(BaseSettings):
     """What "now" is: the wall clock, or the moment up to which the snapshot holds events. The second is for
     replays and for data sets of the past, whose ages would otherwise all be years."""
 
-    triton_url: str = "127.0.0.1:8001"
-    """Triton's gRPC address, host:port."""
+    triton_url: Annotated[str, AfterValidator(check_url)] = "127.0.0.1:8000"
+    """Triton's address: host:port of HTTP, or grpc://host:port for a Triton from 2.59 on (an older one may crash when
+    this service dies with calls in flight)."""
 
     tower_share: float = Field(default=0.6, gt=0, lt=1)
     """Part of the time left that the user tower may take; the rest is for the search, which a fallback needs too."""

@@ -82,7 +82,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
     console.rule("2  Start tritonserver and the channel")
     with launch(out / "models") as triton:
         console.print(f"tritonserver (pid {triton.pid}) answers on {triton.url}")
-        load(triton.url, text_encoder(layout.read_manifest(built.snapshot).tower.interest_dim))
+        load(triton.grpc_url, text_encoder(layout.read_manifest(built.snapshot).tower.interest_dim))
         # The data end years ago: "now" is the moment the snapshot was built as of.
         # Two cores run Triton, the service and this caller at once; a host would leave the 50 ms default.
         options = {"clock": "snapshot", "default_deadline_ms": "1000", "require_ready_model": "false"}
@@ -90,7 +90,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
             console.print(
                 f"the channel (pid {service.pid}) answers on {service.address}, admin {service.admin_address}"
             )
-            version = deploy(built.snapshot, out, out / "models", triton.url, publish_over(service.admin_address))
+            version = deploy(built.snapshot, out, out / "models", triton.grpc_url, publish_over(service.admin_address))
             console.print(f"deployed: Triton has the models that snapshot {version} pins; it is published")
             return asyncio.run(_call(args, console, service.address, out))
 

@@ -1,6 +1,6 @@
 """Refresh the latent interests of all users who are due, by InterestGPT on Triton.
 
-    serendip interests refresh --due --build var/complete-journey --triton-url 127.0.0.1:8001
+    serendip interests refresh --due --build var/complete-journey --triton-url 127.0.0.1:8000
     serendip interests refresh --all --build …                 (all users, fresh or not)
     serendip interests refresh --user 718 --user 1146 --build …
 

@@ -3,7 +3,7 @@
     serendip nearline status --build var/complete-journey
     serendip nearline retry 718 1146 --build var/complete-journey        (or --all)
     serendip nearline retry --all --kind lists --build var/complete-journey
-    serendip nearline drain --build var/complete-journey --triton-url 127.0.0.1:8001
+    serendip nearline drain --build var/complete-journey --triton-url 127.0.0.1:8000
 
 There is a queue for users' interests, one for users' groups and one for novel-category lists; --kind chooses some.
 `status` and `retry` need no service and disturb none. `drain` waits for a running service to empty the queues, and does

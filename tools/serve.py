@@ -1,6 +1,6 @@
 """Run the channel: gRPC workers on one port, and the admin service on its own.
 
-    serendip serve --build var/complete-journey --triton-url 127.0.0.1:8001 --workers 2
+    serendip serve --build var/complete-journey --triton-url 127.0.0.1:8000 --workers 2
 
 Ends gracefully on SIGTERM or Ctrl-C. Every option can also be set in the environment.
 """

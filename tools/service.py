@@ -63,7 +63,7 @@ def launch_service(
 ) -> Service:
     """Start a service on a build directory and wait until every part of it answers.
 
-    build: directory with snapshots/; triton_url: gRPC host:port of Triton; options: further settings, field → value;
+    build: directory with snapshots/; triton_url: Triton's address; options: further settings, field → value;
     timeout: seconds until it must serve. Raises ServiceError.
     """
     settings = {

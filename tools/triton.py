@@ -1,6 +1,6 @@
 """Run tritonserver on a model repository: an installed one, or the one packaged in nvidia-pytriton.
 
-    serendip triton --models var/complete-journey/models --grpc-port 8001
+    serendip triton --models var/complete-journey/models
 
 Listens on the loopback address unless told otherwise. Models are loaded and unloaded only on request (EXPLICIT
 control); at the start every model of the repository is loaded, user towers first. A server that ends by itself is
@@ -94,7 +94,7 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
                 # Those that know where the first one listened look for the next one there.
                 grpc_port, http_port, metrics_port = server.grpc_port, server.http_port, server.metrics_port
                 print(
-                    f"tritonserver (pid {server.pid}): gRPC {server.url}, HTTP port {server.http_port}, "
+                    f"tritonserver (pid {server.pid}): HTTP {server.url}, gRPC {server.grpc_url}, "
                     f"metrics port {server.metrics_port}, log {server.log_path}",
                     flush=True,
                 )
@@ -114,7 +114,7 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
 
 
 def _warn_of_cancelling(server: TritonServer) -> None:
-    with triton_grpc.InferenceServerClient(server.url) as client:
+    with triton_grpc.InferenceServerClient(server.grpc_url) as client:
         version = client.get_server_metadata().version
     if tuple(map(int, version.split(".")[:2])) < _SAFE_TO_CANCEL:
         print(
@@ -127,7 +127,7 @@ def _warn_of_cancelling(server: TritonServer) -> None:
 
 def _load(server: TritonServer, names: Sequence[str]) -> None:
     """Load models one by one; one that fails leaves the others serving."""
-    with triton_grpc.InferenceServerClient(server.url) as client:
+    with triton_grpc.InferenceServerClient(server.grpc_url) as client:
         for name in names:
             try:
                 client.load_model(name)

@@ -17,7 +17,9 @@ class GroupEncoder:
     """Calls the group encoder. Belongs to one event loop, connects at the first call."""
 
     def __init__(self, url: str, *, max_batches_in_flight: int = 2) -> None:
-        """url: Triton's gRPC address, host:port. max_batches_in_flight: over all calls; others wait for their turn."""
+        """url: Triton's address, as `triton.check_url` takes it. max_batches_in_flight: over all calls; others wait for
+        their turn.
+        """
         self._models = TritonModels(url, max_batches_in_flight, GroupEncoderUnavailable, GroupEncoderRefused)
 
     async def assign(

@@ -40,7 +40,8 @@ class InterestGpt:
     """Calls InterestGPT. Belongs to one event loop, connects at the first call."""
 
     def __init__(self, url: str, *, max_batches_in_flight: int = 2) -> None:
-        """url: Triton's gRPC address, host:port. max_batches_in_flight: over all calls; others wait for their turn.
+        """url: Triton's address, as `triton.check_url` takes it. max_batches_in_flight: over all calls; others wait for
+        their turn.
 
         Two keep the model busy: one is generated while the other waits in Triton's queue.
         """
@@ -93,7 +94,9 @@ class TritonTextEncoder:
     """Calls the text encoder. Belongs to one event loop, connects at the first call."""
 
     def __init__(self, url: str, *, timeout: float = 10.0, max_batch: int = 64, max_batches_in_flight: int = 2) -> None:
-        """url: Triton's gRPC address, host:port. timeout: seconds of one `encode`. max_batch: texts per batch."""
+        """url: Triton's address, as `triton.check_url` takes it. timeout: seconds of one `encode`. max_batch: texts per
+        batch.
+        """
         self._models = TritonModels(url, max_batches_in_flight, TextEncoderUnavailable, TextEncoderRefused)
         self._timeout = timeout
         self._max_batch = max_batch

@@ -7,23 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tritonclient.grpc as triton_grpc
-import tritonclient.grpc.aio as triton_aio
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serendipity.channel.errors import GenerationError
+from serendipity.triton import Triton, TritonError
 
 _REFUSALS = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"})
 """Statuses that the same call would meet again. NOT_FOUND is none of them: a model is away while it is deployed."""
-
-_CHANNEL_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # gRPC backs off for up to two minutes by default; the near-line queue has a back-off of its own.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-]
 
 
 class TritonModels:
@@ -35,7 +25,8 @@ class TritonModels:
     def __init__(
         self, url: str, max_batches_in_flight: int, unavailable: type[GenerationError], refused: type[GenerationError]
     ) -> None:
-        """url: Triton's gRPC address, host:port. max_batches_in_flight: over all calls; others wait for their turn.
+        """url: Triton's address, as `triton.check_url` takes it. max_batches_in_flight: over all calls that are waited
+        for; others wait for their turn.
 
         unavailable: raised when a call is worth trying again; refused: when it is not.
         """
@@ -43,7 +34,7 @@ class TritonModels:
         self.unavailable = unavailable
         self.refused = refused
         self._in_flight = asyncio.Semaphore(max_batches_in_flight)
-        self._client: Any = None
+        self._triton = Triton(url)
 
     async def infer(
         self,
@@ -92,10 +83,8 @@ class TritonModels:
         return cells
 
     async def close(self) -> None:
-        """Close the connection."""
-        if self._client is not None:
-            client, self._client = self._client, None
-            await client.close()
+        """Let calls end, and close the connections."""
+        await self._triton.close()
 
     async def _batch(
         self, model_name: str, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], deadline: float
@@ -103,42 +92,17 @@ class TritonModels:
         where = f"{model_name} at {self.url}"
         try:
             async with asyncio.timeout_at(deadline), self._in_flight:
-                outputs = await self._call(model_name, inputs, names, deadline)
+                left = max(deadline - asyncio.get_running_loop().time(), 1e-3)
+                arrays = await self._triton.wait(self._triton.infer(model_name, inputs, names, left), left)
         except TimeoutError as error:
             raise self.unavailable(f"{where}: no answer in time") from error
-        except InferenceServerException as error:
-            status = str(error.status() or "").removeprefix("StatusCode.")
-            kind = self.refused if status in _REFUSALS else self.unavailable
-            raise kind(f"{where}: {status}: {error.message()}") from error
-        except Exception as error:
-            # A closed channel, an answer that does not parse: whatever the client raises besides its own kind.
-            raise self.unavailable(f"{where}: {type(error).__name__}: {error}") from error
+        except TritonError as error:
+            kind = self.refused if error.status in _REFUSALS else self.unavailable
+            raise kind(f"{where}: {error}") from error
         rows = len(next(iter(inputs.values())))
-        for name, column in zip(names, outputs, strict=True):
+        for name in names:
+            column = arrays.get(name)
             if column is None or column.ndim != 2 or len(column) != rows:
                 found = "none" if column is None else f"shape {column.shape}"
                 raise self.unreadable(model_name, name, found, f"({rows}, …)")
-        return outputs
-
-    async def _call(
-        self, model_name: str, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], deadline: float
-    ) -> list[NDArray[Any]]:
-        if self._client is None:
-            self._client = triton_aio.InferenceServerClient(self.url, channel_args=_CHANNEL_OPTIONS)
-        left = deadline - asyncio.get_running_loop().time()
-        result = await self._client.infer(
-            model_name,
-            [tensor(name, values) for name, values in inputs.items()],
-            outputs=[triton_grpc.InferRequestedOutput(name) for name in names],
-            # Bounds the wait in Triton's queue; the client's own timeout bounds all of it.
-            timeout=max(1, int(left * 1e6)),
-            client_timeout=max(left, 1e-3),
-        )
-        return [result.as_numpy(name) for name in names]
-
-
-def tensor(name: str, values: NDArray[Any]) -> Any:
-    """Make Triton's input of an array."""
-    made = triton_grpc.InferInput(name, values.shape, np_to_triton_dtype(values.dtype))
-    made.set_data_from_numpy(values)
-    return made
+        return [arrays[name] for name in names]

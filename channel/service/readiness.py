@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tritonclient.grpc as triton_grpc
-from tritonclient.utils import InferenceServerException
-
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Check
+from serendipity.triton import TritonError, ask
 from serendipity.v1 import records_pb2
 
 
-def model_is_ready(url: str, timeout: float = 5.0) -> Check:
-    """Give a check that the pinned user tower is ready on the Triton at `url` (gRPC host:port). timeout: seconds."""
+def model_is_ready(url: str) -> Check:
+    """Give a check that the pinned user tower is ready on the Triton at `url` (see `triton.check_url`)."""
 
     def check(manifest: records_pb2.Manifest, wanted: Path | None) -> None:  # noqa: ARG001
         name = manifest.tower.model_name
-        client = triton_grpc.InferenceServerClient(url)
         try:
-            ready = client.is_model_ready(name, client_timeout=timeout)
-        except InferenceServerException as error:
+            ready = ask(url, 5.0, lambda triton: triton.is_ready(name))
+        except TritonError as error:
             raise PublicationRefused(
-                f"{manifest.version}: Triton at {url} cannot be asked for {name}: {error.message()}"
+                f"{manifest.version}: Triton at {url} cannot be asked for {name}: {error}"
             ) from error
-        finally:
-            client.close()
         if not ready:
             raise PublicationRefused(f"{manifest.version}: {name} is not ready on Triton at {url}; deploy it first")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from serendipity.triton import check_url
 
 
 class ServerSettings(BaseSettings):
@@ -111,8 +113,8 @@ class ServerSettings(BaseSettings):
     nearline: bool = True
     """Run the near-line process, which generates what is wanted; without it requests only queue up."""
 
-    nearline_triton_url: str | None = None
-    """Triton that serves the near-line models and the text encoder, host:port; by default the user tower's."""
+    nearline_triton_url: Annotated[str, AfterValidator(check_url)] | None = None
+    """Address of the Triton that serves the near-line models and the text encoder; by default the user tower's."""
 
     nearline_batch: int = Field(default=64, ge=1, le=1_024)
     """Users or lists worked on at once; the calls of a model are as large as it allows."""

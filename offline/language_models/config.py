@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.language_models.language_model import LanguageModelError, Prices
+from serendipity.triton import check_url
 
 
 class _Local(Configuration):
@@ -108,8 +109,8 @@ class TritonConfig(Configuration):
     """InterestGPT on Triton. It is asked for interests only, and answers greedily."""
 
     kind: Literal["triton"] = "triton"
-    url: str
-    """Triton's gRPC address, host:port."""
+    url: Annotated[str, AfterValidator(check_url)]
+    """Triton's address: host:port of HTTP, or grpc://host:port."""
     spec: Path
     """interest_gpt.json of the model."""
     timeout: Annotated[float, Field(gt=0)] = 120.0

@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tritonclient.grpc as triton_grpc
 from google.protobuf import json_format
-from tritonclient.utils import InferenceServerException
 
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
 from serendipity.interests.prompt import INSTRUCTIONS
@@ -22,6 +19,7 @@ from serendipity.offline.language_models.language_model import (
     Sampling,
 )
 from serendipity.offline.language_models.retries import Backoff
+from serendipity.triton import TritonError, ask, check_url
 from serendipity.v1 import records_pb2
 
 _MAX_WAIT = 10.0
@@ -48,9 +46,9 @@ class TritonModel(MeteredModel):
         backoff: Backoff | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """url: Triton's gRPC address, host:port. timeout: seconds of one batch. max_retries: of a batch."""
+        """url: Triton's address, as `triton.check_url` takes it. timeout: seconds of a batch. max_retries: of it."""
         super().__init__(spec.model_name)
-        self._url = url
+        self._url = check_url(url)
         self._spec = spec
         self._timeout = timeout
         self._max_retries = max_retries
@@ -60,11 +58,9 @@ class TritonModel(MeteredModel):
     def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
         self._check(prompts, sampling)
         size = max(1, self._spec.max_batch)
-        with triton_grpc.InferenceServerClient(self._url) as client:
-            for start in range(0, len(prompts), size):
-                batch = prompts[start : start + size]
-                completions = self._batch(client, batch, sampling.schema is not None)
-                yield dict(enumerate(completions, start))
+        for start in range(0, len(prompts), size):
+            completions = self._batch(prompts[start : start + size], sampling.schema is not None)
+            yield dict(enumerate(completions, start))
 
     def _check(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         if sampling.temperature > 0:
@@ -76,41 +72,32 @@ class TritonModel(MeteredModel):
                     "tuned to one"
                 )
 
-    def _batch(self, client: Any, prompts: Sequence[Prompt], constrained: bool) -> list[Completion]:
+    def _batch(self, prompts: Sequence[Prompt], constrained: bool) -> list[Completion]:
         failures = 0
         while True:
             try:
-                return self._infer(client, prompts, constrained)
-            except InferenceServerException as error:
+                return self._infer(prompts, constrained)
+            except TritonError as error:
                 failures += 1
-                status = str(error.status() or "").removeprefix("StatusCode.")
-                text = f"{self.name} at {self._url}: {status}: {error.message()}"
-                if status in _REFUSALS or failures > self._max_retries:
-                    raise LanguageModelError(f"{text} (tried {failures} times)") from error
+                if error.status in _REFUSALS or failures > self._max_retries:
+                    raise LanguageModelError(f"{self.name} at {self._url}: {error} (tried {failures} times)") from error
             self._sleep(self._backoff.seconds(failures))
 
-    def _infer(self, client: Any, prompts: Sequence[Prompt], constrained: bool) -> list[Completion]:
+    def _infer(self, prompts: Sequence[Prompt], constrained: bool) -> list[Completion]:
         cells = np.array([[prompt.user.encode("utf-8", "replace")] for prompt in prompts], np.object_)
-        inputs = [
-            triton_grpc.InferInput(PROMPT, cells.shape, "BYTES"),
-            triton_grpc.InferInput(CONSTRAINED, cells.shape, "BOOL"),
-        ]
-        inputs[0].set_data_from_numpy(cells)
-        inputs[1].set_data_from_numpy(np.full(cells.shape, constrained))
+        inputs = {PROMPT: cells, CONSTRAINED: np.full(cells.shape, constrained)}
         names = (ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS)
-        result = client.infer(
-            self._spec.model_name,
-            inputs,
-            outputs=[triton_grpc.InferRequestedOutput(name) for name in names],
-            timeout=int(self._timeout * 1e6),
-            client_timeout=self._timeout,
+        arrays = ask(
+            self._url,
+            self._timeout,
+            lambda triton: triton.infer(self._spec.model_name, inputs, names, self._timeout),
         )
-        columns = [result.as_numpy(name) for name in names]
-        for name, column in zip(names, columns, strict=True):
+        for name in names:
+            column = arrays.get(name)
             if column is None or column.shape != cells.shape:
                 found = "none" if column is None else f"shape {column.shape}"
                 raise LanguageModelError(f"{self.name}: {name}: found {found}, expected shape {cells.shape}")
-        answers, prompt_tokens, completion_tokens = (column[:, 0].tolist() for column in columns)
+        answers, prompt_tokens, completion_tokens = (arrays[name][:, 0].tolist() for name in names)
         return [
             # A byte-level model that is cut off can leave half a character.
             Completion(answer.decode("utf-8", "replace"), asked, written, written < self._spec.max_new_tokens)

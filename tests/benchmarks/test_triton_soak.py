@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -57,27 +56,3 @@ def test_a_triton_that_dies_is_the_result(
     monkeypatch.setattr(triton_soak, "load", crash)
     assert triton_soak.main(["--build", str(build), "--calls", "1", "--kills", "1"]) == 1
     assert "was ended by SIGSEGV" in capsys.readouterr().err
-
-
-async def test_what_is_sent_over_a_connection_that_was_cut_is_lost_and_a_new_one_is_good() -> None:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(100):
-            writer.write(data)
-        writer.close()
-
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    wire = triton_soak.Wire("127.0.0.1", str(server.sockets[0].getsockname()[1]))
-    async with wire.listening() as url:
-        host, port = url.split(":")
-        old_reader, old = await asyncio.open_connection(host, int(port))
-        old.write(b"before")
-        assert await old_reader.readexactly(6) == b"before"
-        wire.cut()
-        old.write(b"lost")
-        reader, new = await asyncio.open_connection(host, int(port))
-        new.write(b"after")
-        assert await reader.readexactly(5) == b"after"
-        assert not old_reader.at_eof()
-        new.close()
-        old.close()
-    server.close()

@@ -16,7 +16,7 @@ from serendipity.tools.serving.triton_server import TritonServer, launch
 
 @dataclass(frozen=True)
 class RunningTriton:
-    """A tritonserver with EXPLICIT model control. models_dir: its repository; url: host:port of its gRPC endpoint."""
+    """A tritonserver with EXPLICIT model control. models_dir: its repository; url, grpc_url: of HTTP and of gRPC."""
 
     server: TritonServer
     models_dir: Path
@@ -24,6 +24,10 @@ class RunningTriton:
     @property
     def url(self) -> str:
         return self.server.url
+
+    @property
+    def grpc_url(self) -> str:
+        return self.server.grpc_url
 
     @contextmanager
     def suspended(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ def test_a_model_answers_on_triton_as_it_does_here(triton_server: RunningTriton,
     directory = tmp_path / "interest_gpt"
     spec = make_tiny_interest_gpt(directory, seed=7, max_new_tokens=MAX_NEW_TOKENS, max_batch=3)
     deployment.place(INTEREST_GPT, directory, triton_server.models_dir)
-    deployment.load(triton_server.url, interest_gpt(spec))
+    deployment.load(triton_server.grpc_url, interest_gpt(spec))
     config = TritonConfig(url=triton_server.url, spec=directory / model.SPEC)
     served = open_language_model(config, tmp_path / "cache")
     local = LocalModel.from_path(directory, device="cpu")

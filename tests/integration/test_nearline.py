@@ -76,9 +76,9 @@ def running(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFacto
     deployment.place(USER_TOWER, towers, triton_server.models_dir)
     deployment.place(TEXT_ENCODER, encoder.default_path(), triton_server.models_dir)
     deployment.place(INTEREST_GPT, directory / "interest_gpt", triton_server.models_dir)
-    deployment.load(triton_server.url, user_tower(world.tower, DIM))
-    deployment.load(triton_server.url, TEXT_ENCODER.trained(encoder.default_path(), AS_CHECKED_IN))
-    deployment.load(triton_server.url, interest_gpt(spec))
+    deployment.load(triton_server.grpc_url, user_tower(world.tower, DIM))
+    deployment.load(triton_server.grpc_url, TEXT_ENCODER.trained(encoder.default_path(), AS_CHECKED_IN))
+    deployment.load(triton_server.grpc_url, interest_gpt(spec))
     Publications(build / "snapshots").publish(snapshot.name)
     # This machine may be busy, and a late tower would be a degraded answer.
     deadlines = {"default_deadline_ms": "30000", "max_deadline_ms": "30000"}

@@ -97,7 +97,7 @@ def _serve_models(
     for llm in (NOVELTY_LLM, RELEVANCE_LLM):
         deployment.place(llm, directory / "coevolution", triton_server.models_dir)
     for pinned in (group_encoder(groups), novelty_llm(llms), relevance_llm(llms)):
-        deployment.load(triton_server.url, pinned)
+        deployment.load(triton_server.grpc_url, pinned)
     return groups, llms
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from pathlib import Path
 
@@ -35,12 +36,12 @@ async def test_a_snapshot_is_published_once_its_model_is_ready_and_answers_are_w
     shutil.copy(directory / layout.ITEM_VECTORS, towers)
     (towers / "tower.json").write_text(json_format.MessageToJson(small_world.tower))
     deployment.place(USER_TOWER, towers, triton_server.models_dir)
-    deployment.load(triton_server.url, user_tower(small_world.tower, DIM))
+    deployment.load(triton_server.grpc_url, user_tower(small_world.tower, DIM))
 
     publications = Publications(tmp_path / "snapshots", checks=[model_is_ready(triton_server.url)])
-    publications.publish("v1")
+    await asyncio.to_thread(publications.publish, "v1")
     with pytest.raises(PublicationRefused, match="user_tower_nobody_deployed is not ready"):
-        publications.publish("v2")
+        await asyncio.to_thread(publications.publish, "v2")
     assert publications.wanted() == "v1"
 
     # Generous deadlines: this machine may be busy, and a late tower would be a degraded answer.

@@ -54,7 +54,7 @@ def serve(triton_server: RunningTriton, directory: Path, spec: records_pb2.Coevo
     assert deployment.place(NOVELTY_LLM, directory, triton_server.models_dir) == spec.novelty_model_name
     assert deployment.place(RELEVANCE_LLM, directory, triton_server.models_dir) == spec.relevance_model_name
     for pinned in (novelty_llm(spec), relevance_llm(spec)):
-        deployment.load(triton_server.url, pinned)
+        deployment.load(triton_server.grpc_url, pinned)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def client(triton_server: RunningTriton) -> AsyncIterator[CoevolutionLlms]
 
 @pytest.fixture
 def raw(triton_server: RunningTriton) -> Iterator[Any]:
-    connection = triton_grpc.InferenceServerClient(triton_server.url)
+    connection = triton_grpc.InferenceServerClient(triton_server.grpc_url)
     yield connection
     connection.close()
 
@@ -256,7 +256,7 @@ def test_a_model_that_reports_another_origin_than_the_snapshot_pins_is_refused(
     setattr(pinned, field, 7 if field == "max_prompt_tokens" else "another")
     make = relevance_llm if field.startswith("relevance") else novelty_llm
     with pytest.raises(deployment.DeployError, match=r"found .*, expected (another|7)"):
-        deployment.load(triton_server.url, make(pinned))
+        deployment.load(triton_server.grpc_url, make(pinned))
 
 
 async def test_chat_models_serve_beside_compact_ones(
@@ -272,10 +272,10 @@ async def test_chat_models_serve_beside_compact_ones(
     expected = RelevanceLlm.read(tmp_path / model.RELEVANCE, "chat").score(texts)
     np.testing.assert_allclose(await client.score(spec, texts, TIMEOUT), expected, atol=1e-4)
     names = {spec.novelty_model_name, spec.relevance_model_name}
-    raw = triton_grpc.InferenceServerClient(triton_server.url)
+    raw = triton_grpc.InferenceServerClient(triton_server.grpc_url)
     ready = {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
     raw.close()
-    assert deployment.unload_unused(triton_server.url, ready - names) == sorted(names)
+    assert deployment.unload_unused(triton_server.grpc_url, ready - names) == sorted(names)
     assert len(await client.score(served.spec, ["tea"], TIMEOUT)) == 1
 
 
@@ -291,7 +291,7 @@ async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_servin
     shutil.copy(tmp_path / kind / "model.safetensors", placed)
     fingerprint = pinned.reported["fingerprint"]
     with pytest.raises(deployment.DeployError, match=f"fingerprint: found .*, expected {fingerprint}"):
-        deployment.load(triton_server.url, pinned)
+        deployment.load(triton_server.grpc_url, pinned)
     assert await client.score(served.spec, ["tea"], TIMEOUT) == before
     # Placing again repairs what lies there.
     deployment.place(NOVELTY_LLM if is_novelty else RELEVANCE_LLM, served.directory, triton_server.models_dir)

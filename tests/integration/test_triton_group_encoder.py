@@ -46,7 +46,7 @@ def served(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFactor
     directory = tmp_path_factory.mktemp("trained") / "groups"
     spec = make_tiny_group_encoder(directory)
     assert deployment.place(GROUP_ENCODER, directory, triton_server.models_dir) == spec.model_name
-    deployment.load(triton_server.url, group_encoder(spec))
+    deployment.load(triton_server.grpc_url, group_encoder(spec))
     return Served(directory, spec)
 
 
@@ -141,7 +141,7 @@ def test_another_fingerprint_than_the_snapshot_pins_is_refused(triton_server: Ru
     pinned.CopyFrom(served.spec)
     pinned.fingerprint = "another"
     with pytest.raises(deployment.DeployError, match=r"fingerprint: found .*, expected another"):
-        deployment.load(triton_server.url, group_encoder(pinned))
+        deployment.load(triton_server.grpc_url, group_encoder(pinned))
 
 
 def test_a_program_that_is_not_the_one_of_the_configuration_is_refused(
@@ -153,7 +153,7 @@ def test_a_program_that_is_not_the_one_of_the_configuration_is_refused(
     with program.open("ab") as file:
         file.write(b"\0")
     with pytest.raises(deployment.DeployError, match=f"fingerprint: found .*, expected {spec.fingerprint}"):
-        deployment.load(triton_server.url, group_encoder(spec))
+        deployment.load(triton_server.grpc_url, group_encoder(spec))
 
 
 def test_encoders_that_no_snapshot_pins_are_unloaded(
@@ -161,9 +161,9 @@ def test_encoders_that_no_snapshot_pins_are_unloaded(
 ) -> None:
     spec = make_tiny_group_encoder(tmp_path / "groups", seed=2)
     deployment.place(GROUP_ENCODER, tmp_path / "groups", triton_server.models_dir)
-    deployment.load(triton_server.url, group_encoder(spec))
-    raw = triton_grpc.InferenceServerClient(triton_server.url)
+    deployment.load(triton_server.grpc_url, group_encoder(spec))
+    raw = triton_grpc.InferenceServerClient(triton_server.grpc_url)
     ready = {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
     raw.close()
     assert {spec.model_name, served.spec.model_name} <= ready
-    assert deployment.unload_unused(triton_server.url, ready - {spec.model_name}) == [spec.model_name]
+    assert deployment.unload_unused(triton_server.grpc_url, ready - {spec.model_name}) == [spec.model_name]

@@ -63,7 +63,7 @@ def served(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFactor
 
 def serve(triton_server: RunningTriton, directory: Path, spec: records_pb2.InterestGptSpec) -> None:
     assert deployment.place(INTEREST_GPT, directory, triton_server.models_dir) == spec.model_name
-    deployment.load(triton_server.url, interest_gpt(spec))
+    deployment.load(triton_server.grpc_url, interest_gpt(spec))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def client(triton_server: RunningTriton) -> AsyncIterator[InterestGpt]:
 
 @pytest.fixture
 def raw(triton_server: RunningTriton) -> Iterator[Any]:
-    connection = triton_grpc.InferenceServerClient(triton_server.url)
+    connection = triton_grpc.InferenceServerClient(triton_server.grpc_url)
     yield connection
     connection.close()
 
@@ -128,7 +128,7 @@ async def test_calls_that_come_together_are_answered_in_few_executions_each_with
     spec = make_tiny_interest_gpt(directory, seed=3)
     name = deployment.place(INTEREST_GPT, directory, triton_server.models_dir)
     held = holdable(triton_server, name, tmp_path)
-    deployment.load(triton_server.url, interest_gpt(spec))
+    deployment.load(triton_server.grpc_url, interest_gpt(spec))
     prompts = example_prompts()
     expected = await client.answers(spec, prompts, TIMEOUT)
     many = InterestGpt(triton_server.url, max_batches_in_flight=16)
@@ -202,7 +202,7 @@ def test_a_model_that_reports_another_origin_than_the_snapshot_pins_is_refused(
     pinned.CopyFrom(served.spec)
     setattr(pinned, field, "another")
     with pytest.raises(deployment.DeployError, match=f"{field}: found .*, expected another"):
-        deployment.load(triton_server.url, interest_gpt(pinned))
+        deployment.load(triton_server.grpc_url, interest_gpt(pinned))
 
 
 async def test_loading_again_changes_no_answer(
@@ -227,7 +227,7 @@ async def test_a_new_model_serves_beside_the_old_one_until_the_old_is_unloaded(
     assert chat[0].prompt_tokens > compact[0].prompt_tokens
     ready = ready_models(raw)
     assert {newer.model_name, served.spec.model_name} <= ready
-    assert deployment.unload_unused(triton_server.url, ready - {newer.model_name}) == [newer.model_name]
+    assert deployment.unload_unused(triton_server.grpc_url, ready - {newer.model_name}) == [newer.model_name]
     assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
 
 
@@ -241,7 +241,7 @@ async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_servin
     with pytest.raises(
         deployment.DeployError, match=f"fingerprint: found {other.fingerprint}, expected {served.spec.fingerprint}"
     ):
-        deployment.load(triton_server.url, interest_gpt(served.spec))
+        deployment.load(triton_server.grpc_url, interest_gpt(served.spec))
     assert await client.answers(served.spec, ["tea"], TIMEOUT) == before
     # Placing again repairs what lies there.
     deployment.place(INTEREST_GPT, served.directory, triton_server.models_dir)
@@ -260,7 +260,7 @@ async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
     ]
     deployment.place(INTEREST_GPT, served.directory, triton_server.models_dir, Serving(interest_gpt_backend="vllm"))
     stand_in_for_vllm(triton_server.models_dir / (spec.model_name + ENGINE_SUFFIX))
-    deployment.load(triton_server.url, interest_gpt(spec))
+    deployment.load(triton_server.grpc_url, interest_gpt(spec))
     assert expected == [
         await client.answers(spec, prompts, TIMEOUT),
         await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
@@ -269,8 +269,8 @@ async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
         await client.answers(spec, ["tea", ""], TIMEOUT)
     both = [spec.model_name, spec.model_name + ENGINE_SUFFIX]
     pinned = ready_models(raw) - set(both)
-    assert deployment.unload_unused(triton_server.url, pinned | {spec.model_name}) == []
-    assert deployment.unload_unused(triton_server.url, pinned) == both
+    assert deployment.unload_unused(triton_server.grpc_url, pinned | {spec.model_name}) == []
+    assert deployment.unload_unused(triton_server.grpc_url, pinned) == both
 
 
 def stand_in_for_vllm(engine: Path) -> None:
@@ -285,7 +285,7 @@ def stand_in_for_vllm(engine: Path) -> None:
 
 async def test_names_are_embedded_near_line_as_the_builders_embed_them(triton_server: RunningTriton) -> None:
     deployment.place(TEXT_ENCODER, encoder.default_path(), triton_server.models_dir)
-    deployment.load(triton_server.url, TEXT_ENCODER.trained(encoder.default_path(), AS_CHECKED_IN))
+    deployment.load(triton_server.grpc_url, TEXT_ENCODER.trained(encoder.default_path(), AS_CHECKED_IN))
     texts = [f"garden tool {n}" for n in range(70)] + ["crème", ""]
     client = TritonTextEncoder(triton_server.url, timeout=TIMEOUT)
     try:

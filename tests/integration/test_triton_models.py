@@ -53,13 +53,13 @@ def served(triton_server: RunningTriton, training: Training) -> str:
 def held(triton_server: RunningTriton, held_training: Training, tmp_path_factory: pytest.TempPathFactory) -> HeldModel:
     """`held_training`, loaded so that its runs can be held."""
     model = holdable(triton_server, place(triton_server, held_training), tmp_path_factory.mktemp("held"))
-    deployment.load(triton_server.url, user_tower(held_training.spec, held_training.sizes.dim))
+    deployment.load(triton_server.grpc_url, user_tower(held_training.spec, held_training.sizes.dim))
     return model
 
 
 @pytest.fixture
 def client(triton_server: RunningTriton) -> Iterator[Any]:
-    connection = triton_grpc.InferenceServerClient(triton_server.url)
+    connection = triton_grpc.InferenceServerClient(triton_server.grpc_url)
     yield connection
     connection.close()
 
@@ -72,7 +72,7 @@ def place(triton_server: RunningTriton, training: Training) -> str:
 def serve(triton_server: RunningTriton, training: Training) -> str:
     """Place and load a training; return the model's name."""
     name = place(triton_server, training)
-    deployment.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
+    deployment.load(triton_server.grpc_url, user_tower(training.spec, training.sizes.dim))
     return name
 
 
@@ -237,7 +237,7 @@ def test_weights_of_another_training_are_refused_and_the_old_tower_keeps_serving
     shutil.copy(other.directory / "user_tower.onnx", weights)
     found, expected = other.spec.fingerprint, training.spec.fingerprint
     with pytest.raises(deployment.DeployError, match=f"fingerprint: found {found}, expected {expected}"):
-        deployment.load(triton_server.url, user_tower(training.spec, training.sizes.dim))
+        deployment.load(triton_server.grpc_url, user_tower(training.spec, training.sizes.dim))
     inputs = random_inputs(training.sizes, 1)
     np.testing.assert_allclose(infer(client, served, inputs), training.user_vectors(inputs), atol=1e-5)
     # Placing again repairs what lies there.
@@ -251,14 +251,14 @@ def test_a_model_that_reports_another_fingerprint_is_refused(
     pinned.CopyFrom(training.spec)
     pinned.fingerprint = "0" * 16
     with pytest.raises(deployment.DeployError, match=f"found {training.spec.fingerprint}, expected {'0' * 16}"):
-        deployment.load(triton_server.url, user_tower(pinned, training.sizes.dim))
+        deployment.load(triton_server.grpc_url, user_tower(pinned, training.sizes.dim))
 
 
 def test_a_tower_of_another_dimension_or_of_nan_is_refused(
     triton_server: RunningTriton, training: Training, served: str, tmp_path: Path
 ) -> None:
     with pytest.raises(deployment.DeployError, match=r"found shape \(1, 2, 5\), expected \(1, 2, 6\)"):
-        deployment.load(triton_server.url, user_tower(training.spec, 6))
+        deployment.load(triton_server.grpc_url, user_tower(training.spec, 6))
     broken = write_training(tmp_path / "towers", seed=2)
     torch.nn.init.constant_(broken.tower.null_interest, float("nan"))
     with pytest.raises(deployment.DeployError, match="not finite"):
@@ -289,7 +289,7 @@ def test_a_new_training_is_loaded_while_the_old_one_serves(
     failures: list[Exception] = []
 
     def ask() -> None:
-        connection = triton_grpc.InferenceServerClient(triton_server.url)
+        connection = triton_grpc.InferenceServerClient(triton_server.grpc_url)
         while not loaded.is_set():
             try:
                 answers.append(infer(connection, served, inputs))
@@ -310,7 +310,7 @@ def test_a_new_training_is_loaded_while_the_old_one_serves(
         np.testing.assert_allclose(answer, expected, atol=1e-5)
     np.testing.assert_allclose(infer(client, newer_name, inputs), newer.user_vectors(inputs), atol=1e-5)
     assert deployment.unload_unused(
-        triton_server.url, {served, "user_tower"} | set(loaded_names(client)) - {newer_name}
+        triton_server.grpc_url, {served, "user_tower"} | set(loaded_names(client)) - {newer_name}
     ) == [newer_name]
     assert newer_name not in loaded_names(client)
     assert served in loaded_names(client)

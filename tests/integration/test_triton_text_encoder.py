@@ -72,7 +72,7 @@ def clip_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(triton_server: RunningTriton) -> Iterator[Any]:
-    connection = triton_grpc.InferenceServerClient(triton_server.url)
+    connection = triton_grpc.InferenceServerClient(triton_server.grpc_url)
     yield connection
     connection.close()
 
@@ -91,7 +91,7 @@ def test_embeddings_equal_those_of_the_builders(
     directory = encoder.default_path() if kind == "default" else request.getfixturevalue(kind)
     assert deployment.place(TEXT_ENCODER, directory, triton_server.models_dir) == "text_encoder"
     local = TextEncoder.from_path(directory)
-    deployment.load(triton_server.url, text_encoder(local.dim))
+    deployment.load(triton_server.grpc_url, text_encoder(local.dim))
     found = embed(client, [text.encode() for text in TEXTS])
     assert found.shape == (len(TEXTS), local.dim)
     np.testing.assert_allclose(found, local.encode(TEXTS), atol=1e-5)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 
 import numpy as np
@@ -11,7 +14,8 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from google.protobuf import json_format
 
-from serendipity import layout
+from benchmarks.wire import wire_to
+from serendipity import layout, triton
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerTimeout, TowerUnavailable
 from serendipity.channel.recall.hydrate import hydrate
@@ -41,7 +45,7 @@ def served(triton_server: RunningTriton, small_world: SmallWorld, tmp_path_facto
     shutil.copy(small_world.snapshot_dir / layout.ITEM_VECTORS, towers)
     (towers / "tower.json").write_text(json_format.MessageToJson(small_world.tower))
     name = deployment.place(USER_TOWER, towers, triton_server.models_dir)
-    deployment.load(triton_server.url, user_tower(small_world.tower, DIM))
+    deployment.load(triton_server.grpc_url, user_tower(small_world.tower, DIM))
     return name
 
 
@@ -52,9 +56,9 @@ def holder(small_world: SmallWorld) -> Iterator[SnapshotHolder]:
     opened.close()
 
 
-@pytest.fixture
-async def tower(triton_server: RunningTriton) -> AsyncIterator[TritonTower]:
-    opened = TritonTower(triton_server.url)
+@pytest.fixture(params=["http", "grpc"])
+async def tower(triton_server: RunningTriton, request: pytest.FixtureRequest) -> AsyncIterator[TritonTower]:
+    opened = TritonTower(triton_server.url if request.param == "http" else f"grpc://{triton_server.grpc_url}")
     yield opened
     await opened.close()
 
@@ -127,16 +131,115 @@ async def test_a_server_that_stands_still_is_a_timeout_and_the_next_call_is_answ
     assert len(await tower.user_vectors(served, inputs, Deadline.after(60))) == 1
 
 
+async def test_triton_survives_callers_that_give_up_and_the_patient_beside_them_are_answered(
+    triton_server: RunningTriton, small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower, served: str
+) -> None:
+    inputs = inputs_of(holder, small_world.user_ids[:1])
+    expected = await tower.user_vectors(served, inputs, Deadline.after(60))
+
+    async def hurried(seconds: float) -> bool:
+        try:
+            await tower.user_vectors(served, inputs, Deadline.after(seconds))
+        except (TowerTimeout, TowerUnavailable):
+            return True
+        return False
+
+    async def cancelled(turns: int) -> None:
+        task = asyncio.ensure_future(tower.user_vectors(served, inputs, Deadline.after(60)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    given_up = 0
+    for i in range(100):
+        given_up += sum(await asyncio.gather(*(hurried(1e-4 * (1 + (i + k) % 8)) for k in range(4))))
+        await cancelled(i % 8)
+        if i % 10 == 0:
+            found = await patient(tower, served, inputs)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert given_up > 100
+    triton_server.server.check()
+    np.testing.assert_allclose(await patient(tower, served, inputs), expected, atol=1e-5)
+
+
+async def patient(tower: TritonTower, served: str, inputs: TowerInputs) -> np.ndarray:
+    """Ask until fewer calls run on that nobody waits for. Nothing else may keep a patient caller from its answer."""
+    while True:
+        try:
+            return await tower.user_vectors(served, inputs, Deadline.after(60))
+        except TowerUnavailable as error:
+            if "calls run on" not in str(error):
+                raise
+            await asyncio.sleep(0.001)
+
+
+CALLER = """
+import asyncio, pickle, sys
+from serendipity.channel.deadline import Deadline
+from serendipity.channel.tower.triton import TritonTower
+
+async def main(url, model, inputs):
+    tower = TritonTower(url)
+    async def ask_for_ever():
+        while True:
+            await tower.user_vectors(model, inputs, Deadline.after(60))
+            print("answered", flush=True)
+    await asyncio.gather(*(ask_for_ever() for _ in range(8)))
+
+asyncio.run(main(*pickle.load(sys.stdin.buffer)))
+"""
+
+
+async def test_triton_survives_a_client_that_is_killed_in_flight(
+    triton_server: RunningTriton, small_world: SmallWorld, holder: SnapshotHolder, served: str
+) -> None:
+    inputs = inputs_of(holder, small_world.user_ids[:1])
+    for _ in range(2):
+        caller = subprocess.Popen([sys.executable, "-c", CALLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert caller.stdin
+        assert caller.stdout
+        with caller:
+            pickle.dump((triton_server.url, served, inputs), caller.stdin)
+            caller.stdin.close()
+            for _ in range(20):
+                assert await asyncio.to_thread(caller.stdout.readline) == b"answered\n"
+            caller.kill()
+    tower = TritonTower(triton_server.url)
+    assert len(await tower.user_vectors(served, inputs, Deadline.after(60))) == 1
+    await tower.close()
+    triton_server.server.check()
+
+
+async def test_a_connection_cut_without_a_word_heals(
+    triton_server: RunningTriton,
+    small_world: SmallWorld,
+    holder: SnapshotHolder,
+    served: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(triton, "LEAST_SECONDS", 0.2)
+    inputs = inputs_of(holder, small_world.user_ids[:1])
+    async with wire_to(f"http://{triton_server.url}") as (address, wire):
+        tower = TritonTower(address)
+        assert len(await tower.user_vectors(served, inputs, Deadline.after(60))) == 1
+        wire.cut()
+        with pytest.raises(TowerTimeout):
+            await tower.user_vectors(served, inputs, Deadline.after(0.05))
+        assert len(await tower.user_vectors(served, inputs, Deadline.after(60))) == 1
+        await tower.close()
+
+
 async def test_an_unloaded_model_degrades_the_answer_until_it_is_back(
     triton_server: RunningTriton, small_world: SmallWorld, holder: SnapshotHolder, tower: TritonTower, served: str
 ) -> None:
     channel = Channel(holder, tower, clock=lambda: NOW)
-    control = triton_grpc.InferenceServerClient(triton_server.url)
+    control = triton_grpc.InferenceServerClient(triton_server.grpc_url)
     control.unload_model(served)
     while control.is_model_ready(served):
         await asyncio.sleep(0)
     degraded = await channel.recall(query("user-00"), Deadline.after(60))
-    deployment.load(triton_server.url, user_tower(small_world.tower, DIM))
+    deployment.load(triton_server.grpc_url, user_tower(small_world.tower, DIM))
     control.close()
     restored = await channel.recall(query("user-00"), Deadline.after(60))
     channel.close()

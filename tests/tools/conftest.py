@@ -20,7 +20,7 @@ from tests.fixtures.small_world import SmallWorld
 
 @dataclass(frozen=True)
 class Deployment:
-    """A build directory and a tritonserver on its models/."""
+    """A build directory and a tritonserver on its models/; url: host:port of its gRPC endpoint."""
 
     build: Path
     version: str
@@ -39,7 +39,7 @@ class Deployment:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     models = tmp_path_factory.mktemp("models")
     with launch(models, log_path=models.parent / "tritonserver.log") as running:
-        yield running.url, models
+        yield running.grpc_url, models
 
 
 @pytest.fixture

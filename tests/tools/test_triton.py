@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from serendipity.channel.nearline.triton_models import tensor
 from serendipity.tools.triton import model_names
+from serendipity.triton import ask
 from tests.fixtures.echo_model import write_echo_model
 
 pytestmark = pytest.mark.integration
@@ -76,16 +76,16 @@ def test_a_server_that_was_killed_is_back_where_it_was_and_ends_with_its_launche
     write_echo_model(tmp_path / "models", "echo")
     write_echo_model(tmp_path / "models", "user_tower_1")
     with serving(tmp_path) as process:
-        first = line_with(r"pid (\d+)\): gRPC (\S+),", process)
+        first = line_with(r"pid (\d+)\): HTTP (\S+),", process)
         line_with("loaded echo$", process)
         os.kill(int(first[1]), signal.SIGKILL)
         line_with(rf"pid {first[1]}\) was ended by SIGKILL; last lines of .*; starting it again in 1 s$", process)
-        second = line_with(r"pid (\d+)\): gRPC (\S+),", process)
+        second = line_with(r"pid (\d+)\): HTTP (\S+),", process)
         assert second[2] == first[2]
         line_with("loaded user_tower_1$", process)
-        with triton_grpc.InferenceServerClient(second[2]) as client:
-            answer = client.infer("user_tower_1", [tensor("x", np.array([5], np.int32))])
-        assert answer.as_numpy("y").tolist() == [5]
+        five = {"x": np.array([5], np.int32)}
+        answer = ask(second[2], 30.0, lambda client: client.infer("user_tower_1", five, ["y"], 30.0))
+        assert answer["y"].tolist() == [5]
 
         server = os.pidfd_open(int(second[1]))
         process.kill()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc as triton_grpc
+from tritonclient.utils import np_to_triton_dtype
 
 from serendipity import layout
-from serendipity.channel.nearline.triton_models import tensor
 from serendipity.tools.serving.kinds import AS_CHECKED_IN, ENGINE_SUFFIX, PINNED, Kind, ServedModel, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
@@ -33,8 +33,9 @@ def deploy(
     """Place, load, check and publish; return the snapshot's version.
 
     snapshot_dir: snapshots/<version>. build_dir: holds the trainings of the models that it pins. models_dir: Triton's
-    model repository, as this machine sees it. url: Triton's gRPC host:port. publish: makes a version the wanted one;
-    called only when the models it pins answer. timeout: seconds per call to Triton.
+    model repository, as this machine sees it. url: Triton's gRPC host:port; told over HTTP to load a model, it answers
+    no call over HTTP meanwhile. publish: makes a version the wanted one; called only when the models it pins answer.
+    timeout: seconds per call to Triton.
 
     Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
     """
@@ -100,7 +101,10 @@ def load(url: str, model: ServedModel, timeout: float = 120.0) -> None:
             found = parameters[field].string_value if field in parameters else "none"
             if found != expected:
                 raise DeployError(f"{where}: {field}: found {found}, expected {expected}")
-        question = [tensor(key, values) for key, values in model.question.items()]
+        question = []
+        for key, array in model.question.items():
+            question.append(triton_grpc.InferInput(key, array.shape, np_to_triton_dtype(array.dtype)))
+            question[-1].set_data_from_numpy(array)
         result = client.infer(name, question, client_timeout=timeout)
     for output, check in model.answer.items():
         values = result.as_numpy(output)

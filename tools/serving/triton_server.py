@@ -11,11 +11,10 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-
-import tritonclient.grpc as triton_grpc
 
 from serendipity.tools.serving.triton_program import TritonDown, TritonError, TritonProgram, find_program
 
@@ -26,7 +25,8 @@ _LOG_LINES = 3
 class TritonServer:
     """A running tritonserver; a context manager that stops it.
 
-    grpc_port, http_port, metrics_port: where it listens; url: host:port of gRPC; pid; log_path: its output.
+    grpc_port, http_port, metrics_port: where it listens; url, grpc_url: host:port of HTTP, which answers calls, and of
+    gRPC, which loads models; pid; log_path: its output.
     """
 
     def __init__(
@@ -35,7 +35,8 @@ class TritonServer:
         self._process = process
         self._scratch = scratch
         self.grpc_port, self.http_port, self.metrics_port = ports
-        self.url = f"{_reachable(address)}:{self.grpc_port}"
+        self.url = f"{_reachable(address)}:{self.http_port}"
+        self.grpc_url = f"{_reachable(address)}:{self.grpc_port}"
         self.log_path = log_path
         atexit.register(self.stop)
 
@@ -204,23 +205,18 @@ def _start(
 
 
 def _wait_until_ready(server: TritonServer, deadline: float) -> None:
-    # gRPC waits a second between attempts by default; a local server is up within one.
-    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200)]
-    client = triton_grpc.InferenceServerClient(server.url, channel_args=options)
-    try:
-        while True:
-            server.check()
-            try:
-                # gRPC is up first; a failure of the other two ends the server.
-                if client.is_server_ready(client_timeout=1.0) and server.listens():
+    while True:
+        server.check()
+        try:
+            # gRPC is up before it; a failure of the other two ends the server.
+            with urllib.request.urlopen(f"http://{server.url}/v2/health/ready", timeout=1.0):
+                if server.listens():
                     return
-            except triton_grpc.InferenceServerException:
-                pass  # not listening yet
-            if time.monotonic() > deadline:
-                raise TritonDown(f"tritonserver (pid {server.pid}) was not ready in time; {server.last_lines()}")
-            time.sleep(0.05)
-    finally:
-        client.close()
+        except OSError:
+            pass  # not listening, or not ready yet
+        if time.monotonic() > deadline:
+            raise TritonDown(f"tritonserver (pid {server.pid}) was not ready in time; {server.last_lines()}")
+        time.sleep(0.05)
 
 
 def _choose_ports(wanted: tuple[int, int, int], address: str) -> tuple[int, int, int]:

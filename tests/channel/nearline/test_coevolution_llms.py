@@ -74,6 +74,7 @@ async def llms(*steps: Step, together: int = 1, **options: int) -> AsyncIterator
         try:
             yield client, script
         finally:
+            script.released.set()
             await client.close()
 
 
@@ -84,6 +85,7 @@ async def group_encoder(*steps: Step) -> AsyncIterator[tuple[GroupEncoder, Scrip
         try:
             yield client, script
         finally:
+            script.released.set()
             await client.close()
 
 
@@ -159,7 +161,7 @@ async def test_a_text_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
     assert script.requests == []
 
 
-async def test_a_server_that_hangs_costs_the_timeout_and_is_told_to_stop() -> None:
+async def test_a_server_that_hangs_costs_the_timeout_and_the_call_runs_on() -> None:
     async with llms(None) as (client, script):
         seconds = 0.2
         # On a busy machine the time may be over before the server hears of the call.
@@ -167,8 +169,7 @@ async def test_a_server_that_hangs_costs_the_timeout_and_is_told_to_stop() -> No
             with pytest.raises(CoevolutionLlmUnavailable):
                 await client.propose(SPEC, ["prompt"], [[]], 3, seconds)
             seconds *= 2
-        async with asyncio.timeout(60):
-            await script.cancelled.wait()
+        assert not script.cancelled.is_set()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from serendipity.channel.errors import (
     ChannelError,
@@ -23,7 +23,7 @@ from serendipity.channel.errors import (
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
 from serendipity.v1 import records_pb2
-from tests.fixtures.triton_script import Script, Step, nothing, output, serving, texts_of
+from tests.fixtures.triton_script import Script, Step, listening, nothing, output, serving, texts_of
 
 SPEC = records_pb2.InterestGptSpec(model_name="interest_gpt_0123456789abcdef", max_batch=4, max_new_tokens=64)
 
@@ -46,22 +46,28 @@ def measured(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRe
 
 
 @asynccontextmanager
-async def interest_gpt(*steps: Step, together: int = 1, **options: int) -> AsyncIterator[tuple[InterestGpt, Script]]:
-    async with serving(*steps, together=together) as (url, script):
+async def interest_gpt(
+    *steps: Step, together: int = 1, scheme: str = "http", **options: int
+) -> AsyncIterator[tuple[InterestGpt, Script]]:
+    async with serving(*steps, together=together, scheme=scheme) as (url, script):
         client = InterestGpt(url, **options)
         try:
             yield client, script
         finally:
+            script.released.set()
             await client.close()
 
 
 @asynccontextmanager
-async def text_encoder(*steps: Step, **options: Any) -> AsyncIterator[tuple[TritonTextEncoder, Script]]:
-    async with serving(*steps) as (url, script):
+async def text_encoder(
+    *steps: Step, scheme: str = "http", **options: Any
+) -> AsyncIterator[tuple[TritonTextEncoder, Script]]:
+    async with serving(*steps, scheme=scheme) as (url, script):
         client = TritonTextEncoder(url, **options)
         try:
             yield client, script
         finally:
+            script.released.set()
             await client.close()
 
 
@@ -112,11 +118,13 @@ async def test_batches_in_flight_are_bounded_over_all_calls(most: int) -> None:
     ],
 )
 async def test_what_may_pass_is_worth_another_try(status: grpc.StatusCode) -> None:
-    async with interest_gpt(status) as (client, _):
-        with pytest.raises(InterestGptUnavailable, match=rf"{SPEC.model_name} at 127.*{status.name}: as scripted"):
+    async with interest_gpt(status, scheme="grpc") as (client, _):
+        with pytest.raises(
+            InterestGptUnavailable, match=rf"{SPEC.model_name} at grpc://127.*{status.name}: as scripted"
+        ):
             await client.answers(SPEC, ["user"], 10.0)
-    async with text_encoder(status) as (encoder, _):
-        with pytest.raises(TextEncoderUnavailable, match=rf"text_encoder at 127.*{status.name}: as scripted"):
+    async with text_encoder(status, scheme="grpc") as (encoder, _):
+        with pytest.raises(TextEncoderUnavailable, match=rf"text_encoder at grpc://127.*{status.name}: as scripted"):
             await encoder.encode(["name"])
 
 
@@ -131,7 +139,7 @@ async def test_what_is_refused_as_it_stands_is_not() -> None:
 
 @pytest.mark.parametrize("status", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 async def test_no_status_escapes_the_tree_of_errors(status: grpc.StatusCode) -> None:
-    async with interest_gpt(status) as (client, _):
+    async with interest_gpt(status, scheme="grpc") as (client, _):
         with pytest.raises(ChannelError):
             await client.answers(SPEC, ["user"], 10.0)
 
@@ -146,7 +154,7 @@ async def test_a_text_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
     assert script.requests == []
 
 
-async def test_a_server_that_hangs_costs_the_timeout_and_is_told_to_stop() -> None:
+async def test_a_server_that_hangs_costs_the_timeout_and_the_call_runs_on() -> None:
     async with interest_gpt(None) as (client, script):
         seconds = 0.2
         # On a busy machine the time may be over before the server hears of the call.
@@ -154,8 +162,7 @@ async def test_a_server_that_hangs_costs_the_timeout_and_is_told_to_stop() -> No
             with pytest.raises(InterestGptUnavailable):
                 await client.answers(SPEC, ["user"], seconds)
             seconds *= 2
-        async with asyncio.timeout(60):
-            await script.cancelled.wait()
+        assert not script.cancelled.is_set()
 
 
 async def test_waiting_for_a_turn_counts_against_the_timeout() -> None:
@@ -166,13 +173,11 @@ async def test_waiting_for_a_turn_counts_against_the_timeout() -> None:
             await asyncio.gather(*(client.answers(SPEC, ["user"], 0.2) for _ in range(2)))
 
 
-async def test_one_failing_batch_fails_the_call_and_cancels_the_others() -> None:
-    # Together: a batch that is cancelled before the server hears of it tells nothing.
+async def test_one_failing_batch_fails_the_call_and_the_other_runs_on() -> None:
     async with interest_gpt(grpc.StatusCode.INTERNAL, None, together=2) as (client, script):
         with pytest.raises(InterestGptUnavailable, match="INTERNAL"):
             await client.answers(SPEC, ["user"] * 8, 10.0)
-        async with asyncio.timeout(60):
-            await script.cancelled.wait()
+        assert not script.cancelled.is_set()
 
 
 def too_few(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
@@ -201,7 +206,7 @@ def cut_short(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferR
         (nothing, f"{ANSWER}: found none"),
         (too_few, rf"{ANSWER}: found shape \(1, 1\), expected \(2, …\)"),
         (numbers, "found outputs of kinds"),
-        (cut_short, "error"),
+        (cut_short, "cannot be read"),
     ],
 )
 async def test_an_answer_that_is_none_is_an_error_of_the_tree(step: Step, found: str) -> None:
@@ -230,19 +235,9 @@ async def test_a_server_that_is_away_is_worth_another_try_and_is_found_again() -
     client = InterestGpt(f"127.0.0.1:{port}")
     with pytest.raises(InterestGptUnavailable):
         await client.answers(SPEC, ["user"], 5.0)
-    server = grpc.aio.server()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Script([shouted]), server)
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    await server.start()
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                assert await client.answers(SPEC, ["user"], 5.0) == [Answer("USER", 4, 1)]
-                break
-            except InterestGptUnavailable:
-                continue
-    await client.close()
-    await server.stop(None)
+    async with listening(Script([shouted]), "http", port):
+        assert await client.answers(SPEC, ["user"], 5.0) == [Answer("USER", 4, 1)]
+        await client.close()
 
 
 async def test_a_closed_client_connects_anew() -> None:

@@ -1,18 +1,19 @@
-"""The Triton client against real gRPC servers: ones that are away, hang, refuse, and answer wrongly."""
+"""The Triton client against servers of both protocols: ones that are away, hang, refuse, and answer wrongly."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import grpc
 import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
+from serendipity import triton as transport
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerAnswerInvalid, TowerError, TowerTimeout, TowerUnavailable
 from serendipity.channel.settings import ChannelSettings
@@ -21,12 +22,13 @@ from serendipity.channel.tower.breaker import CircuitBreaker
 from serendipity.channel.tower.triton import TritonTower
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME, FeatureAssembler, LongHistory, TowerInputs
 from serendipity.novelty import Clicks
+from tests.fixtures.triton_script import HTTP_STATUSES, Script, Step, listening
+from tests.fixtures.triton_script import serving as serving_script
 
 MODEL = "user_tower_0123456789abcdef"
 K, DIM = 3, 4
 
-Answer = Callable[[service_pb2.ModelInferRequest], service_pb2.ModelInferResponse | None]
-Step = Answer | grpc.StatusCode | None
+both = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
 
 def users(n: int, interests: int = K) -> TowerInputs:
@@ -53,7 +55,7 @@ def response(vectors: np.ndarray, name: str = OUTPUT_NAME) -> service_pb2.ModelI
 
 
 def timeout_of(request: service_pb2.ModelInferRequest) -> float:
-    """Seconds a call was given."""
+    """Seconds that a call may wait in Triton's queue."""
     return float(request.parameters["timeout"].int64_param) / 1e6
 
 
@@ -61,51 +63,24 @@ def good(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRespon
     return response(vectors_for(request))
 
 
-class Script(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Answers each call by the next step, the last one for ever: an answer, a status, or None for a call that hangs.
-
-    An answer that turns out to be None lets its call hang, too.
-    """
-
-    def __init__(self, steps: Sequence[Step]) -> None:
-        self.steps = list(steps)
-        self.requests: list[service_pb2.ModelInferRequest] = []
-        self.cancelled = asyncio.Event()
-
-    async def ModelInfer(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
-        self.requests.append(request)
-        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        if isinstance(step, grpc.StatusCode):
-            await context.abort(step, "as scripted")
-        answer = step(request) if step is not None else None
-        if answer is None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self.cancelled.set()
-        return answer
-
-
 @asynccontextmanager
-async def serving(*steps: Step, **options: object) -> AsyncIterator[tuple[TritonTower, Script]]:
-    server, script = grpc.aio.server(), Script(steps)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(script, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    tower = TritonTower(f"127.0.0.1:{port}", ChannelSettings(**options))  # type: ignore[arg-type]
-    try:
-        yield tower, script
-    finally:
-        await tower.close()
-        await server.stop(None)
+async def serving(*steps: Step, scheme: str = "http", **options: object) -> AsyncIterator[tuple[TritonTower, Script]]:
+    async with serving_script(*steps, scheme=scheme) as (url, script):
+        tower = TritonTower(url, ChannelSettings(**options))  # type: ignore[arg-type]
+        try:
+            yield tower, script
+        finally:
+            script.released.set()
+            await tower.close()
 
 
 def ask(tower: TritonTower, n: int = 1, seconds: float = 10.0) -> Awaitable[np.ndarray]:
     return tower.user_vectors(MODEL, users(n), Deadline.after(seconds))
 
 
-async def test_one_call_carries_all_users_by_the_exact_model_name() -> None:
-    async with serving(good) as (tower, script):
+@both
+async def test_one_call_carries_all_users_by_the_exact_model_name(scheme: str) -> None:
+    async with serving(good, scheme=scheme) as (tower, script):
         vectors = await ask(tower, 5)
     assert vectors[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     (request,) = script.requests
@@ -139,62 +114,58 @@ async def test_more_users_than_the_model_takes_are_split_and_keep_their_order() 
     assert sorted(request.inputs[0].shape[0] for request in script.requests) == [2, 4, 4]
 
 
-@pytest.mark.parametrize("status", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
-async def test_a_passing_failure_is_tried_once_more(status: grpc.StatusCode) -> None:
-    async with serving(status, good) as (tower, script):
-        assert len(await ask(tower)) == 1
-        assert len(script.requests) == 2
-    async with serving(status) as (tower, script):
-        with pytest.raises(TowerUnavailable, match=f"{MODEL} at 127.*{status.name}: as scripted"):
-            await ask(tower)
-        assert len(script.requests) == 2
-
-
-async def test_a_call_that_hangs_is_tried_again_inside_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unless_in_a_hurry(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse | None:
-        return good(request) if timeout_of(request) > 30.0 else None
-
-    async with serving(unless_in_a_hurry) as (tower, script):
-        first_try = 0.005
-        # On a busy machine the first call may end before the server hears of it.
-        while len(script.requests) < 2:
-            script.requests.clear()
-            monkeypatch.setattr(triton, "_FIRST_TRY", first_try)
-            deadline = Deadline.after(60.0)
-            assert len(await tower.user_vectors(MODEL, users(1), deadline)) == 1
-            assert not deadline.expired
-            first_try *= 2
-            assert first_try < 0.5
-
-
-async def test_a_server_that_hangs_costs_no_more_than_the_deadline() -> None:
-    async with serving(None) as (tower, script):
+@both
+async def test_a_server_that_hangs_costs_no_more_than_the_deadline_and_is_not_cancelled(scheme: str) -> None:
+    async with serving(None, scheme=scheme) as (tower, script):
         async with asyncio.timeout(10):
             with pytest.raises(TowerTimeout):
-                await ask(tower, seconds=0.4)
-        # Both calls together; gRPC may end the first a little early.
-        assert sum(timeout_of(request) for request in script.requests) < 0.41
+                await ask(tower, seconds=0.2)
+        assert timeout_of(script.requests[0]) <= 0.2
+    assert not script.cancelled.is_set()
 
 
-@pytest.mark.parametrize(
-    "status",
-    [
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.PERMISSION_DENIED,
-    ],
-)
-async def test_a_refusal_is_not_tried_again(status: grpc.StatusCode) -> None:
-    async with serving(status) as (tower, script):
-        with pytest.raises(TowerUnavailable, match=status.name):
+@both
+async def test_a_cancelled_request_does_not_cancel_the_call(scheme: str) -> None:
+    async with serving(None, scheme=scheme) as (tower, script):
+        task = asyncio.ensure_future(ask(tower))
+        while not script.requests:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not script.cancelled.is_set()
+
+
+async def test_no_more_calls_run_on_than_a_few() -> None:
+    async with serving(None) as (tower, script):
+        for _ in range(transport.MOST_GIVEN_UP):
+            with pytest.raises(TowerTimeout):
+                await ask(tower, seconds=0.001)
+        with pytest.raises(TowerUnavailable, match="16 calls run on that nobody waits for"):
             await ask(tower)
-        assert len(script.requests) == 1
+        script.steps = [good]
+        script.released.set()
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    assert len(await ask(tower)) == 1
+                    break
+                except TowerUnavailable:
+                    await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("status", list(HTTP_STATUSES))
+@both
+async def test_a_status_is_told_and_the_next_call_is_answered(status: grpc.StatusCode, scheme: str) -> None:
+    async with serving(status, good, scheme=scheme) as (tower, _):
+        with pytest.raises(TowerUnavailable, match=rf"{MODEL} at {scheme}://127.*{status.name}: as scripted"):
+            await ask(tower)
+        assert len(await ask(tower)) == 1
 
 
 @pytest.mark.parametrize("status", [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
 async def test_no_status_of_the_server_gets_through_unmapped(status: grpc.StatusCode) -> None:
-    async with serving(status) as (tower, _):
+    async with serving(status, scheme="grpc") as (tower, _):
         with pytest.raises(TowerError):
             await ask(tower, seconds=2.0)
 
@@ -216,8 +187,9 @@ async def test_an_answer_of_the_wrong_shape_or_without_numbers_is_refused(vector
             await ask(tower)
 
 
-async def test_an_answer_without_the_output_or_cut_short_is_refused() -> None:
-    async with serving(lambda request: response(vectors_for(request), "something_else")) as (tower, _):
+@both
+async def test_an_answer_without_the_output_or_cut_short_is_refused(scheme: str) -> None:
+    async with serving(lambda request: response(vectors_for(request), "something_else"), scheme=scheme) as (tower, _):
         with pytest.raises(TowerAnswerInvalid, match="no output"):
             await ask(tower)
 
@@ -226,8 +198,8 @@ async def test_an_answer_without_the_output_or_cut_short_is_refused() -> None:
         answer.raw_output_contents[0] = answer.raw_output_contents[0][:-4]
         return answer
 
-    async with serving(cut_short) as (tower, _):
-        with pytest.raises(TowerError):
+    async with serving(cut_short, scheme=scheme) as (tower, _):
+        with pytest.raises(TowerError, match="cannot be read"):
             await ask(tower)
 
 
@@ -243,10 +215,11 @@ async def test_an_answer_of_another_type_is_refused() -> None:
             await ask(tower)
 
 
-async def test_nobody_listening_is_unavailable_at_once() -> None:
+@both
+async def test_nobody_listening_is_unavailable_at_once(scheme: str) -> None:
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
-        tower = TritonTower(f"127.0.0.1:{placeholder.getsockname()[1]}")
+        tower = TritonTower(f"{scheme}://127.0.0.1:{placeholder.getsockname()[1]}")
         deadline = Deadline.after(20.0)
         with pytest.raises(TowerUnavailable, match="UNAVAILABLE"):
             await tower.user_vectors(MODEL, users(1), deadline)
@@ -254,13 +227,14 @@ async def test_nobody_listening_is_unavailable_at_once() -> None:
         await tower.close()
 
 
-async def test_a_server_that_speaks_no_grpc_is_a_tower_error() -> None:
+@both
+async def test_a_server_that_speaks_another_protocol_is_a_tower_error(scheme: str) -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n")
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    tower = TritonTower(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    tower = TritonTower(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     with pytest.raises(TowerError):
         await ask(tower, seconds=1.0)
     await tower.close()
@@ -275,24 +249,13 @@ async def test_no_time_left_calls_nobody() -> None:
         assert not script.requests
 
 
-async def test_a_cancelled_request_cancels_the_call() -> None:
-    async with serving(None) as (tower, script):
-        task = asyncio.ensure_future(ask(tower))
-        while not script.requests:
-            await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await asyncio.wait_for(script.cancelled.wait(), 10)
-
-
 async def test_a_server_that_keeps_failing_is_left_alone_and_then_tried_by_one_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(triton, "CircuitBreaker", partial(CircuitBreaker, clock=lambda: now[0]))
-    steps = [grpc.StatusCode.UNAVAILABLE] * 4 + [good]
-    async with serving(*steps, breaker_failures=4, breaker_open_ms=200) as (tower, script):
+    steps = [grpc.StatusCode.UNAVAILABLE] * 2 + [good]
+    async with serving(*steps, breaker_failures=2, breaker_open_ms=200) as (tower, script):
         for _ in range(2):
             with pytest.raises(TowerUnavailable, match="as scripted"):
                 await ask(tower)
@@ -300,22 +263,58 @@ async def test_a_server_that_keeps_failing_is_left_alone_and_then_tried_by_one_c
             now[0] = moment
             with pytest.raises(TowerUnavailable, match="held back after repeated failures"):
                 await ask(tower)
-        assert len(script.requests) == 4
+        assert len(script.requests) == 2
         now[0] = 0.2
         assert len(await ask(tower)) == 1
-        assert len(script.requests) == 5
+        assert len(script.requests) == 3
 
 
-async def test_hurried_callers_do_not_shut_the_server_off_for_others() -> None:
-    async with serving(*[None] * 6, good, breaker_failures=2) as (tower, _):
-        for _ in range(3):
+@pytest.mark.parametrize("status", [None, grpc.StatusCode.UNAVAILABLE])
+@both
+async def test_hurried_callers_do_not_shut_the_server_off_for_the_patient(
+    scheme: str, status: grpc.StatusCode | None
+) -> None:
+    """However their calls end: answered too late, or thrown out of Triton's queue."""
+    hurried_left = asyncio.Event()
+
+    class Queue(Script):
+        async def ModelInfer(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+            self.requests.append(request)
+            if timeout_of(request) < 1.0:
+                await hurried_left.wait()
+                if status is not None:
+                    await context.abort(status, "Request timeout expired")
+            return good(request)
+
+    async with listening(Queue([good]), scheme) as url:
+        tower = TritonTower(url, ChannelSettings(breaker_failures=2, breaker_open_ms=60_000))
+        for _ in range(4):
             with pytest.raises(TowerTimeout):
-                await ask(tower, seconds=0.008)
-        assert not tower._breaker.is_open
+                await ask(tower, seconds=0.005)
+        hurried_left.set()
+        for _ in range(4):
+            assert len(await ask(tower, seconds=60)) == 1
+        await tower.close()
+        assert len(await ask(tower, seconds=60)) == 1
+        await tower.close()
 
 
-async def test_a_closed_tower_connects_anew() -> None:
-    async with serving(good) as (tower, _):
+async def test_calls_that_end_badly_after_their_callers_left_count_against_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "LEAST_SECONDS", 0.05)
+    async with serving(None, breaker_failures=2, breaker_open_ms=60_000) as (tower, _):
+        for _ in range(2):
+            with pytest.raises(TowerTimeout):
+                await ask(tower, seconds=0.001)
+        await asyncio.wait(tower._triton._running)
+        with pytest.raises(TowerUnavailable, match="held back"):
+            await ask(tower)
+
+
+@both
+async def test_a_closed_tower_connects_anew(scheme: str) -> None:
+    async with serving(good, scheme=scheme) as (tower, _):
         await ask(tower)
         await tower.close()
         assert len(await ask(tower)) == 1

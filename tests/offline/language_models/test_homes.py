@@ -31,7 +31,7 @@ def test_a_table_names_its_home() -> None:
         a = {kind = "smollm2"}
         b = {kind = "local", path = "models/qwen", dtype = "bfloat16"}
         c = {kind = "endpoint", base_url = "https://api.deepseek.com/v1", model = "deepseek-reasoner"}
-        d = {kind = "triton", url = "127.0.0.1:8001", spec = "interest_gpt.json"}
+        d = {kind = "triton", url = "127.0.0.1:8000", spec = "interest_gpt.json"}
         """
     )
     kinds = [type(read_language_model_config(table)) for table in tables.values()]

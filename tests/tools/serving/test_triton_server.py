@@ -30,9 +30,9 @@ def members_of_group(group: int) -> list[int]:
 
 def test_a_launched_server_is_ready_on_the_loopback_address_and_gone_after_the_block(tmp_path: Path) -> None:
     with triton_server.launch(tmp_path, log_path=tmp_path / "log") as server:
-        assert server.url == f"127.0.0.1:{server.grpc_port}"
+        assert server.url == f"127.0.0.1:{server.http_port}"
         assert server.is_running()
-        client = triton_grpc.InferenceServerClient(server.url)
+        client = triton_grpc.InferenceServerClient(server.grpc_url)
         assert client.is_server_ready()
         assert list(client.get_model_repository_index().models) == []
         client.close()
@@ -54,7 +54,7 @@ def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
 def test_a_server_that_was_killed_is_reported_and_its_stubs_and_memory_are_cleared_away(tmp_path: Path) -> None:
     write_echo_model(tmp_path, "echo")
     with triton_server.launch(tmp_path, log_path=tmp_path / "log") as server:
-        client = triton_grpc.InferenceServerClient(server.url)
+        client = triton_grpc.InferenceServerClient(server.grpc_url)
         client.load_model("echo")
         assert list(Path("/dev/shm").glob(f"{server.shared_memory_prefix}*"))
         stubs = [os.pidfd_open(pid) for pid in members_of_group(server.pid) if pid != server.pid]

@@ -1,0 +1,154 @@
+"""The transport to Triton: what is sent arrives, nothing is cancelled, and a connection that was cut heals."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+
+from benchmarks.wire import wire_to
+from serendipity import triton
+from serendipity.triton import Triton, TritonError, ask, check_url
+from tests.fixtures.triton_script import Script, listening, nothing, serving
+
+both = pytest.mark.parametrize("scheme", ["http", "grpc"])
+
+SHAPES = arrays.array_shapes(min_dims=1, max_dims=3, max_side=4)
+ARRAYS = st.one_of(
+    *(arrays.arrays(dtype, SHAPES) for dtype in (np.int32, np.int64, np.float16, np.float32, np.bool_)),
+    arrays.arrays(np.object_, SHAPES, elements=st.binary(max_size=8), fill=st.nothing()),
+)
+
+
+def echo(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    """Give every input back, under its name."""
+    answer = nothing(request)
+    for tensor, content in zip(request.inputs, request.raw_input_contents, strict=True):
+        answer.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        answer.raw_output_contents.append(content)
+    return answer
+
+
+async def infer(client: Triton, value: int = 7, seconds: float = 10.0) -> int:
+    inputs: dict[str, NDArray[np.int32]] = {"x": np.array([[value]], np.int32)}
+    answer = await client.wait(client.infer("echo", inputs, ["x"], seconds), seconds)
+    return int(answer["x"][0, 0])
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+@given(inputs=st.dictionaries(st.text("abc", min_size=1), ARRAYS, min_size=1, max_size=3))
+def test_arrays_come_back_as_they_were_sent(scheme: str, inputs: dict[str, NDArray[np.generic]]) -> None:
+    async def sent() -> dict[str, NDArray[np.generic]]:
+        async with serving(echo, scheme=scheme) as (url, _):
+            client = Triton(url)
+            found = await client.wait(client.infer("echo", inputs, list(inputs), 10.0), 10.0)
+            await client.close()
+            return found
+
+    found = asyncio.run(sent())
+    assert list(found) == list(inputs)
+    for name, values in inputs.items():
+        assert found[name].dtype == values.dtype
+        np.testing.assert_array_equal(found[name], values)
+
+
+@both
+async def test_many_calls_at_once_are_answered_each_with_its_own(scheme: str) -> None:
+    async with serving(echo, scheme=scheme) as (url, _):
+        client = Triton(url)
+        for _ in range(3):
+            assert await asyncio.gather(*(infer(client, value) for value in range(32))) == list(range(32))
+        await client.close()
+
+
+@both
+async def test_calls_that_still_run_may_end_before_the_connections_close(scheme: str) -> None:
+    async with serving(None, scheme=scheme) as (url, script):
+        client = Triton(url)
+        with pytest.raises(TritonError, match=r"DEADLINE_EXCEEDED: no answer in 0\.05 s"):
+            await infer(client, seconds=0.05)
+        closing = asyncio.ensure_future(client.close())
+        script.released.set()
+        await closing
+    assert not script.cancelled.is_set()
+
+
+@both
+async def test_closing_ends_calls_that_never_end(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "LEAST_SECONDS", 0.05)
+    async with serving(None, scheme=scheme) as (url, _):
+        client = Triton(url)
+        waiting = asyncio.ensure_future(infer(client, seconds=60.0))
+        await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(TritonError, match="CANCELLED"):
+            await waiting
+
+
+@both
+async def test_a_connection_cut_without_a_word_heals(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton, "LEAST_SECONDS", 0.2)
+    options = dict(triton._CHANNEL_OPTIONS) | {"grpc.keepalive_time_ms": 200, "grpc.http2.ping_timeout_ms": 200}
+    monkeypatch.setattr(triton, "_CHANNEL_OPTIONS", list(options.items()))
+    async with serving(echo, scheme=scheme) as (url, _), wire_to(url) as (address, wire):
+        client = Triton(address)
+        await asyncio.gather(*(infer(client) for _ in range(4)))
+        wire.cut()
+        with pytest.raises(TritonError):
+            await infer(client, seconds=0.05)
+        async with asyncio.timeout(30):
+            # Whatever was lost on the way has its time; what comes after that finds a way.
+            await asyncio.wait(client._running)
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    assert await infer(client) == 7
+                    break
+                except TritonError:
+                    await asyncio.sleep(0.01)
+        await client.close()
+
+
+async def test_a_server_that_is_restarted_is_found_again() -> None:
+    async with serving(echo) as (url, _):
+        client = Triton(url)
+        assert await infer(client) == 7
+    with pytest.raises(TritonError, match="UNAVAILABLE"):
+        await infer(client)
+    async with listening(Script([echo]), "http", int(url.rpartition(":")[2])):
+        assert await infer(client) == 7
+        await client.close()
+
+
+async def test_the_port_of_grpc_is_told_from_that_of_http() -> None:
+    async with serving(echo, scheme="grpc") as (url, _):
+        address = url.removeprefix("grpc://")
+        client = Triton(address)
+        with pytest.raises(TritonError, match=rf"expected Triton's HTTP port \(of gRPC, write grpc://{address}\)"):
+            await infer(client)
+        await client.close()
+
+
+@both
+async def test_it_can_be_asked_without_an_event_loop(scheme: str) -> None:
+    inputs = {"x": np.array([[3]], np.int32)}
+    async with serving(echo, scheme=scheme) as (url, _):
+        answer = await asyncio.to_thread(ask, url, 10.0, lambda client: client.infer("echo", inputs, ["x"], 10.0))
+    assert answer["x"].tolist() == [[3]]
+
+
+@pytest.mark.parametrize("url", ["host:8000", "http://host:8000", "http://host:8000/", "grpc://[::1]:8001"])
+def test_addresses_are_taken(url: str) -> None:
+    assert check_url(url) == url
+
+
+@pytest.mark.parametrize("url", ["", "host", "host:", "host:port", ":8000", "https://host:8000", "http://host:8000/v2"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=rf"found '{url}', expected host:port, http://host:port or grpc://host:port"):
+        check_url(url)
