@@ -43,6 +43,10 @@ from serendipity.tools.serving.trainings import PlacementError
 from serendipity.tools.serving.triton_program import TritonError
 from serendipity.tools.serving.triton_server import TritonServer, launch
 
+_MEANING = (
+    "One user a call, over HTTP. Nobody cancels a call: who gives up stops waiting, and the client refuses further "
+    "calls while sixteen run on that nobody waits for; refused ones were made again and are not among the calls."
+)
 _CALLERS = 32
 _SHORTEST, _LONGEST = 0.0005, 0.020
 """Deadlines of those who give up, seconds: about none to most of such calls are answered in time."""
@@ -114,7 +118,7 @@ def _soak(args: argparse.Namespace, models: Path) -> str:
         ("deaths of Triton", "0"),
         ("memory of its own: loaded, after the calls, after the kills", " → ".join(f"{m:.0f}" for m in memory) + " MB"),
     ]
-    lines = ["# A soak of Triton", "", f"{made_by(args)}.", "", "| | |", "|---|---|"]
+    lines = ["# A soak of Triton", "", f"{made_by(args)}.", "", _MEANING, "", "| | |", "|---|---|"]
     return "\n".join([*lines, *(f"| {what} | {found} |" for what, found in rows)]) + "\n"
 
 
