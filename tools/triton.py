@@ -3,26 +3,45 @@
     serendip triton --models var/complete-journey/models
 
 Listens on the loopback address unless told otherwise. Models are loaded and unloaded only on request (EXPLICIT
-control); at the start every model of the repository is loaded, so that a restart serves what was served before.
+control); at the start every model of the repository is loaded, user towers first. A server that ends by itself is
+started again, sooner the longer it ran, and serves what was served before.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import tritonclient.grpc as triton_grpc
 
-from serendipity.tools.serving.triton_program import TritonError
-from serendipity.tools.serving.triton_server import LOOPBACK, TritonServer, launch
+from serendipity.features import TOWER_MODEL_PREFIX
+from serendipity.tools.serving.triton_program import TritonDown, TritonError
+from serendipity.tools.serving.triton_server import LOOPBACK, TritonServer, launch, temporary_log
+
+_FIRST_WAIT = 1.0
+_LONGEST_WAIT = 30.0
+_HEALTHY_SECONDS = 60.0
+"""With its models loaded: one that ran as long is started again as soon as the first that died."""
+
+_SAFE_TO_CANCEL = (2, 59)
+"""Version from which on calls that are given up no longer crash the gRPC front end (server issues 7368 and 8034)."""
 
 
 def model_names(repository: Path) -> list[str]:
-    """Models of a repository: its directories with a config.pbtxt, hidden ones (being placed) apart."""
-    return sorted(p.parent.name for p in repository.glob("*/config.pbtxt") if not p.parent.name.startswith("."))
+    """Models of a repository in the order they are loaded in: user towers first, the one placed last before others.
+
+    They are its directories with a config.pbtxt, hidden ones (being placed) apart.
+    """
+    placed = {p.parent.name: p.stat().st_mtime for p in repository.glob("*/config.pbtxt")}
+    towers = {name: time for name, time in placed.items() if name.startswith(TOWER_MODEL_PREFIX)}
+    others = {name for name in placed.keys() - towers if not name.startswith(".")}
+    return sorted(towers, key=lambda name: -towers[name]) + sorted(others)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,30 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run tritonserver until it ends or this process is told to (SIGINT, SIGTERM); a model that fails is reported."""
+    """Keep tritonserver running until this process is told to end (SIGINT, SIGTERM); a model that fails is reported."""
 
     def stop(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
-        with launch(
-            args.models,
-            grpc_port=args.grpc_port,
-            http_port=args.http_port,
-            metrics_port=args.metrics_port,
-            address=args.address,
-            log_path=args.log,
-            start_timeout=args.start_timeout,
-        ) as server:
-            print(
-                f"tritonserver (pid {server.pid}): HTTP {server.url}, gRPC {server.grpc_url}, "
-                f"metrics port {server.metrics_port}, log {server.log_path}",
-                flush=True,
-            )
-            _load(server, model_names(args.models) if args.load is None else args.load)
-            server.wait()
-            server.check()
+        _keep_running(args)
     except KeyboardInterrupt:
         return 0
     except TritonError as error:
@@ -69,13 +72,62 @@ def run(args: argparse.Namespace) -> int:
         return 1
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return 0
+
+
+def _keep_running(args: argparse.Namespace) -> NoReturn:
+    """Start it again whenever it has ended. Raises TritonError when it cannot be started at all."""
+    grpc_port, http_port, metrics_port = args.grpc_port, args.http_port, args.metrics_port
+    log_path = args.log or temporary_log()
+    wait, warned = _FIRST_WAIT, False
+    while True:
+        healthy_since = math.inf
+        try:
+            with launch(
+                args.models,
+                grpc_port=grpc_port,
+                http_port=http_port,
+                metrics_port=metrics_port,
+                address=args.address,
+                log_path=log_path,
+                start_timeout=args.start_timeout,
+            ) as server:
+                # Those that know where the first one listened look for the next one there.
+                grpc_port, http_port, metrics_port = server.grpc_port, server.http_port, server.metrics_port
+                print(
+                    f"tritonserver (pid {server.pid}): HTTP {server.url}, gRPC {server.grpc_url}, "
+                    f"metrics port {server.metrics_port}, log {server.log_path}",
+                    flush=True,
+                )
+                if not warned:
+                    _warn_of_cancelling(server)
+                    warned = True
+                _load(server, model_names(args.models) if args.load is None else args.load)
+                healthy_since = time.monotonic()
+                server.wait()
+                server.check()
+        except (TritonDown, triton_grpc.InferenceServerException) as error:
+            if time.monotonic() - healthy_since >= _HEALTHY_SECONDS:
+                wait = _FIRST_WAIT
+            print(f"serendip triton: {error}; starting it again in {wait:g} s", file=sys.stderr, flush=True)
+        time.sleep(wait)
+        wait = min(2 * wait, _LONGEST_WAIT)
+
+
+def _warn_of_cancelling(server: TritonServer) -> None:
+    with triton_grpc.InferenceServerClient(server.grpc_url) as client:
+        version = client.get_server_metadata().version
+    if tuple(map(int, version.split(".")[:2])) < _SAFE_TO_CANCEL:
+        print(
+            f"serendip triton: server version: found {version}, expected {'.'.join(map(str, _SAFE_TO_CANCEL))} or "
+            "later: this one crashes when gRPC calls to it are cancelled; call it over HTTP",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _load(server: TritonServer, names: Sequence[str]) -> None:
     """Load models one by one; one that fails leaves the others serving."""
-    client = triton_grpc.InferenceServerClient(server.grpc_url)
-    try:
+    with triton_grpc.InferenceServerClient(server.grpc_url) as client:
         for name in names:
             try:
                 client.load_model(name)
@@ -83,5 +135,3 @@ def _load(server: TritonServer, names: Sequence[str]) -> None:
             except triton_grpc.InferenceServerException as error:
                 server.check()
                 print(f"serendip triton: {name}: not loaded: {error.message()}", file=sys.stderr, flush=True)
-    finally:
-        client.close()

@@ -156,11 +156,11 @@ def _split(url: str) -> SplitResult:
             return parts
     except ValueError:
         pass  # a port that is none
-    raise ValueError(f"Triton's address: found {url!r}, expected host:port, http://host:port or grpc://host:port")
+    raise ValueError(f"found {url!r}, expected host:port, http://host:port or grpc://host:port")
 
 
 class _Http:
-    """Triton's HTTP protocol with binary tensors. A connection carries one call at a time, and is kept for the next."""
+    """Triton's HTTP protocol with binary tensors. A connection carries one call at a time and is kept for the next."""
 
     def __init__(self, parts: SplitResult) -> None:
         self._host, self._port = parts.hostname, parts.port
@@ -206,7 +206,7 @@ class _Http:
 
     async def is_ready(self, model_name: str) -> bool:
         status, _, body = await self._exchange(f"GET /v2/models/{quote(model_name)}/ready", "", b"", LEAST_SECONDS)
-        # Of one that it does not know, or that is not ready, it says that the request is wrong.
+        # Of a model that is not ready Triton says that the request is wrong.
         if status not in (200, 400, 404):
             raise TritonError(_STATUSES.get(status, "UNKNOWN"), _message(body))
         return status == 200
@@ -325,16 +325,12 @@ def _content(values: NDArray[Any]) -> bytes:
 
 
 def _array(datatype: str, shape: Sequence[int], content: bytes) -> NDArray[Any]:
-    values = deserialize_bytes_tensor(content) if datatype == "BYTES" else np.frombuffer(content, _dtype(datatype))
+    if datatype == "BYTES":
+        values = deserialize_bytes_tensor(content)
+    else:
+        values = np.frombuffer(content, triton_to_np_dtype(datatype))
     array: NDArray[Any] = values.reshape(tuple(shape))
     return array
-
-
-def _dtype(datatype: str) -> Any:
-    dtype = triton_to_np_dtype(datatype)
-    if dtype is None:
-        raise ValueError(f"datatype: found {datatype!r}, expected one that NumPy has")
-    return dtype
 
 
 def _message(body: bytes) -> str:

@@ -14,6 +14,7 @@ import pytest
 import tritonclient.grpc as triton_grpc
 from google.protobuf import json_format
 
+from benchmarks.wire import wire_to
 from serendipity import layout, triton
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import TowerTimeout, TowerUnavailable
@@ -30,7 +31,6 @@ from serendipity.features import TowerInputs
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import USER_TOWER, user_tower
 from tests.fixtures.small_world import DIM, NOW, SmallWorld
-from tests.fixtures.wire import wire_to
 from tests.integration.conftest import RunningTriton
 
 pytestmark = pytest.mark.integration
@@ -223,10 +223,9 @@ async def test_a_connection_cut_without_a_word_heals(
     async with wire_to(f"http://{triton_server.url}") as (address, wire):
         tower = TritonTower(address)
         assert len(await tower.user_vectors(served, inputs, Deadline.after(60))) == 1
-        wire.is_cut = True
+        wire.cut()
         with pytest.raises(TowerTimeout):
             await tower.user_vectors(served, inputs, Deadline.after(0.05))
-        wire.is_cut = False
         assert len(await tower.user_vectors(served, inputs, Deadline.after(60))) == 1
         await tower.close()
 

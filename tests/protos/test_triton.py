@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
+from benchmarks.wire import wire_to
 from serendipity import triton
 from serendipity.triton import Triton, TritonError, ask, check_url
 from tests.fixtures.triton_script import Script, listening, nothing, serving
-from tests.fixtures.wire import wire_to
 
 both = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
@@ -99,10 +99,9 @@ async def test_a_connection_cut_without_a_word_heals(scheme: str, monkeypatch: p
     async with serving(echo, scheme=scheme) as (url, _), wire_to(url) as (address, wire):
         client = Triton(address)
         await asyncio.gather(*(infer(client) for _ in range(4)))
-        wire.is_cut = True
+        wire.cut()
         with pytest.raises(TritonError):
             await infer(client, seconds=0.05)
-        wire.is_cut = False
         async with asyncio.timeout(30):
             # Whatever was lost on the way has its time; what comes after that finds a way.
             await asyncio.wait(client._running)

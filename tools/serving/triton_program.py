@@ -19,6 +19,10 @@ class TritonError(Exception):
     """tritonserver cannot be found, started or kept running: says what is missing and how to get it."""
 
 
+class TritonDown(TritonError):
+    """A tritonserver that was started has ended, or never became ready: it may do better when it is started again."""
+
+
 @dataclass(frozen=True)
 class TritonProgram:
     """A tritonserver that can be started.

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from serendipity.tools.serving.triton_program import TritonError, TritonProgram, find_program
+from serendipity.tools.serving.triton_program import TritonDown, TritonError, TritonProgram, find_program
 
 LOOPBACK = "127.0.0.1"
-_LOG_LINES = 20
+_LOG_LINES = 3
 
 
 class TritonServer:
@@ -55,11 +55,11 @@ class TritonServer:
         return self._process.poll() is None
 
     def check(self) -> None:
-        """Raise TritonError with the last lines of its log when the server has died."""
+        """Raise TritonDown with the last lines of its log when the server has ended."""
         if not self.is_running():
-            raise TritonError(
-                f"tritonserver (pid {self.pid}) ended with status {self._process.returncode}; {self.last_lines()}"
-            )
+            status = self._process.returncode
+            how = f"ended with status {status}" if status >= 0 else f"was ended by {signal.Signals(-status).name}"
+            raise TritonDown(f"tritonserver (pid {self.pid}) {how}; {self.last_lines()}")
 
     def listens(self) -> bool:
         """Tell whether HTTP and metrics ports accept connections."""
@@ -71,11 +71,11 @@ class TritonServer:
         return True
 
     def last_lines(self) -> str:
-        """The end of the log, for messages."""
+        """The end of the log in one line, for messages."""
         text = self.log_path.read_text(encoding="utf-8", errors="replace")
         # The tables of options and models that it prints at the start would crowd out the reason.
-        lines = [line for line in text.splitlines() if line.strip() and line[0] not in "|+"][-_LOG_LINES:]
-        return f"last lines of {self.log_path}:\n    " + "\n    ".join(lines or ["(empty)"])
+        lines = [line.strip() for line in text.splitlines() if line.strip() and line[0] not in "|+"][-_LOG_LINES:]
+        return f"last lines of {self.log_path}: " + " / ".join(lines or ["(empty)"])
 
     def wait(self) -> int:
         """Wait until the process ends and return its exit status."""
@@ -124,7 +124,10 @@ def launch(
     Ports that are 0 are chosen free. log_path: where its output goes, appended (default: a temporary file, kept).
     start_timeout: seconds until it must be ready. arguments: further options of tritonserver, as they are.
 
-    Raises TritonError when it cannot be found, dies or is not ready in time, with the last lines of its log.
+    It ends with the thread that calls this, however that ends.
+
+    Raises TritonError when it cannot be found or started; TritonDown, with the last lines of its log, when it ends or
+    is not ready in time.
     """
     if not repository.is_dir():
         raise TritonError(f"{repository}: not a directory; expected a Triton model repository")
@@ -132,7 +135,7 @@ def launch(
     wanted = (grpc_port, http_port, metrics_port)
     for attempts_left in (2, 1, 0):
         ports = _choose_ports(wanted, address)
-        log_path = log_path or _temporary_log()
+        log_path = log_path or temporary_log()
         server = _start(program, repository, address, ports, log_path, arguments)
         try:
             _wait_until_ready(server, time.monotonic() + start_timeout)
@@ -159,6 +162,8 @@ def _start(
 ) -> TritonServer:
     scratch = Path(tempfile.mkdtemp(prefix="tritonserver-"))
     command = [
+        # A launcher that is killed takes its server along.
+        *("setpriv", "--pdeathsig", "TERM"),
         str(program.executable),
         f"--model-repository={repository.resolve()}",
         "--model-control-mode=explicit",
@@ -195,7 +200,7 @@ def _start(
             )
     except OSError as error:
         shutil.rmtree(scratch, ignore_errors=True)
-        raise TritonError(f"{program.executable}: cannot be started ({error})") from error
+        raise TritonError(f"{command[0]}: cannot be started ({error})") from error
     return TritonServer(process, address, ports, log_path, scratch)
 
 
@@ -210,7 +215,7 @@ def _wait_until_ready(server: TritonServer, deadline: float) -> None:
         except OSError:
             pass  # not listening, or not ready yet
         if time.monotonic() > deadline:
-            raise TritonError(f"tritonserver (pid {server.pid}) was not ready in time; {server.last_lines()}")
+            raise TritonDown(f"tritonserver (pid {server.pid}) was not ready in time; {server.last_lines()}")
         time.sleep(0.05)
 
 
@@ -240,7 +245,8 @@ def _is_free(address: str, port: int) -> bool:
         return True
 
 
-def _temporary_log() -> Path:
+def temporary_log() -> Path:
+    """Make an empty file for a server's output."""
     handle, name = tempfile.mkstemp(prefix="tritonserver-", suffix=".log")
     os.close(handle)
     return Path(name)

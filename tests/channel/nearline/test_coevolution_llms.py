@@ -68,8 +68,10 @@ def measured(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRe
 
 
 @asynccontextmanager
-async def llms(*steps: Step, together: int = 1, **options: int) -> AsyncIterator[tuple[CoevolutionLlms, Script]]:
-    async with serving(*steps, together=together) as (url, script):
+async def llms(
+    *steps: Step, together: int = 1, scheme: str = "http", **options: int
+) -> AsyncIterator[tuple[CoevolutionLlms, Script]]:
+    async with serving(*steps, together=together, scheme=scheme) as (url, script):
         client = CoevolutionLlms(url, **options)
         try:
             yield client, script
@@ -79,8 +81,8 @@ async def llms(*steps: Step, together: int = 1, **options: int) -> AsyncIterator
 
 
 @asynccontextmanager
-async def group_encoder(*steps: Step) -> AsyncIterator[tuple[GroupEncoder, Script]]:
-    async with serving(*steps) as (url, script):
+async def group_encoder(*steps: Step, scheme: str = "http") -> AsyncIterator[tuple[GroupEncoder, Script]]:
+    async with serving(*steps, scheme=scheme) as (url, script):
         client = GroupEncoder(url)
         try:
             yield client, script
@@ -143,12 +145,12 @@ async def test_batches_in_flight_are_bounded_over_both_models() -> None:
 @pytest.mark.parametrize("status", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
 async def test_every_status_is_worth_another_try_or_not(status: grpc.StatusCode) -> None:
     is_refusal = status.name in ("INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED")
-    async with llms(status) as (client, _):
+    async with llms(status, scheme="grpc") as (client, _):
         with pytest.raises(CoevolutionLlmRefused if is_refusal else CoevolutionLlmUnavailable) as proposed:
             await client.propose(SPEC, ["prompt"], [[]], 3, 10.0)
         with pytest.raises(CoevolutionLlmRefused if is_refusal else CoevolutionLlmUnavailable):
             await client.score(SPEC, ["prompt"], 10.0)
-    async with group_encoder(status) as (encoder, _):
+    async with group_encoder(status, scheme="grpc") as (encoder, _):
         with pytest.raises(GroupEncoderRefused if is_refusal else GroupEncoderUnavailable):
             await assign(encoder)
     assert isinstance(proposed.value, ChannelError)
