@@ -17,12 +17,12 @@ import tritonclient.grpc as triton_grpc
 
 from serendipity.channel.errors import CoevolutionLlmRefused, CoevolutionLlmUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.triton_models import tensor
 from serendipity.groups import model
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.tools.serving import deployment
+from serendipity.tools.serving.deployment import tensor
 from serendipity.tools.serving.kinds import NOVELTY_LLM, RELEVANCE_LLM, novelty_llm, relevance_llm
 from serendipity.v1 import records_pb2
 from tests.fixtures.tiny_coevolution import CATEGORIES, make_tiny_coevolution

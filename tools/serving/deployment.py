@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tritonclient.grpc as triton_grpc
+from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
 
 from serendipity import layout
@@ -101,10 +102,7 @@ def load(url: str, model: ServedModel, timeout: float = 120.0) -> None:
             found = parameters[field].string_value if field in parameters else "none"
             if found != expected:
                 raise DeployError(f"{where}: {field}: found {found}, expected {expected}")
-        question = []
-        for key, array in model.question.items():
-            question.append(triton_grpc.InferInput(key, array.shape, np_to_triton_dtype(array.dtype)))
-            question[-1].set_data_from_numpy(array)
+        question = [tensor(key, values) for key, values in model.question.items()]
         result = client.infer(name, question, client_timeout=timeout)
     for output, check in model.answer.items():
         values = result.as_numpy(output)
@@ -114,6 +112,13 @@ def load(url: str, model: ServedModel, timeout: float = 120.0) -> None:
             check(values)
         except ValueError as error:
             raise DeployError(f"{where}: {output}: {error}") from error
+
+
+def tensor(name: str, values: NDArray[Any]) -> Any:
+    """Make Triton's input of an array."""
+    made = triton_grpc.InferInput(name, values.shape, np_to_triton_dtype(values.dtype))
+    made.set_data_from_numpy(values)
+    return made
 
 
 def retained_models(snapshots_root: Path) -> set[str]:
