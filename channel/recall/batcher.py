@@ -21,7 +21,7 @@ from serendipity.channel.recall.pace import Pace
 from serendipity.channel.recall.query import RecallQuery
 
 _UNDER_WAY = 2
-_TOGETHER = 8
+_TOGETHER = 16
 """Queries of a batch at most: with more, the first would wait long for the last."""
 _HANGS_AFTER = 5.0
 _HANGS_AFTER_SECONDS = 0.05

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -18,6 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from serendipity.channel.errors import ChannelError, Overloaded
+from serendipity.channel.service.refusals import Refusals
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Call, Telemetry
 from serendipity.channel.service.wire import parse
@@ -31,9 +31,6 @@ _log = structlog.stdlib.get_logger(__name__)
 _Method = Callable[[Any, Any], Awaitable[Message]]
 
 
-_SAID_EVERY = 1.0
-
-
 class Edge:
     """Runs handlers that know nothing of gRPC and ends their calls.
 
@@ -44,8 +41,7 @@ class Edge:
         self._telemetry = telemetry
         self._max_calls = max_calls
         self._calls = 0
-        self._overloaded_at = -math.inf
-        self._unsaid = 0
+        self._refusals = Refusals()
 
     def add_service(self, server: grpc.aio.Server, service: str, servicer: object) -> None:
         """Let a servicer answer a service, given by its full name.
@@ -70,45 +66,46 @@ class Edge:
         request_id = _request_id(context)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
         with self._telemetry.call(name) as call, structlog.contextvars.bound_contextvars(request_id=request_id):
-            self._calls += 1
             try:
-                if self._calls > self._max_calls:
-                    raise Overloaded(f"busy: {self._max_calls} calls are being answered")
-                answer = await method(await parse(kind, data), context)
+                answer = await self._admitted(method, kind, data, context)
             except asyncio.CancelledError:
                 # The caller's deadline has passed, or it has gone: nobody is left to tell.
                 call.code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0.0 else "CANCELLED"
                 _log.debug("call ended by its caller", method=name, code=call.code)
                 raise
             except ChannelError as error:
+                if not isinstance(error, Overloaded):
+                    _log.warning("call refused", method=name, error=f"{type(error).__name__}: {error}")
                 await self._abort(context, call, request_id, error)
             except Exception:
                 call.code = "INTERNAL"
                 _log.exception("call failed", method=name)
                 message = f"internal error; the logs name it under request id {request_id}"
                 await context.abort(grpc.StatusCode.INTERNAL, message, ((REQUEST_ID, request_id),))
-            finally:
-                self._calls -= 1
             _log.debug("call answered", method=name)
             return answer
+
+    async def _admitted(
+        self, method: _Method, kind: type[Message], data: bytes, context: grpc.aio.ServicerContext
+    ) -> Message:
+        """Let a method answer, unless too many calls are being answered. Who is refused is held as `Refusals` says."""
+        try:
+            if self._calls >= self._max_calls:
+                raise Overloaded(f"busy: {self._max_calls} calls are being answered")
+            self._calls += 1
+            try:
+                return await method(await parse(kind, data), context)
+            finally:
+                self._calls -= 1
+        except Overloaded as error:
+            self._refusals.log(method.__name__, error)
+            await self._refusals.hold(context.time_remaining())
+            raise
 
     async def _abort(self, context: grpc.aio.ServicerContext, call: Call, request_id: str, error: ChannelError) -> None:
         refusal = refusal_of(error)
         call.code = refusal.code.name
-        if isinstance(error, Overloaded):
-            self._say_overloaded(call.method, error)
-        else:
-            _log.warning("call refused", method=call.method, code=call.code, error=f"{type(error).__name__}: {error}")
         await context.abort(refusal.code, refusal.message, ((REQUEST_ID, request_id), *refusal.trailing_metadata))
-
-    def _say_overloaded(self, method: str, error: Overloaded) -> None:
-        """Log one refusal a second: a line for each would cost more than refusing it."""
-        self._unsaid += 1
-        if (now := time.monotonic()) >= self._overloaded_at + _SAID_EVERY:
-            _log.warning(
-                "calls refused", method=method, code="RESOURCE_EXHAUSTED", error=str(error), calls=self._unsaid
-            )
-            self._overloaded_at, self._unsaid = now, 0
 
 
 def _request_id(context: grpc.aio.ServicerContext) -> str:

@@ -56,14 +56,14 @@ async def test_a_lone_query_goes_at_once_and_alone() -> None:
 async def test_what_comes_while_two_batches_are_under_way_gathers_for_the_next() -> None:
     held = Held()
     batcher = Batcher(held.answer_all)
-    users = [f"user-{i:02d}" for i in range(14)]
+    users = [f"user-{i:02d}" for i in range(24)]
     asked = asking(batcher, users)
     await settled()
     assert held.batches == [users[:1], users[1:2]]
     held.free.set()
     assert await asyncio.gather(*asked) == [f"answer of {user}" for user in users]
-    # Each once, in the order they came, eight at a time.
-    assert [len(batch) for batch in held.batches] == [1, 1, 8, 4]
+    # Each once, in the order they came, sixteen at a time.
+    assert [len(batch) for batch in held.batches] == [1, 1, 16, 6]
     assert [user for batch in held.batches for user in batch] == users
 
 

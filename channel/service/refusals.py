@@ -1,0 +1,56 @@
+"""Telling callers that a worker is too busy for them, at as little cost as can be to those that it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+
+import structlog
+
+from serendipity.channel.errors import Overloaded
+
+_A_SECOND = 300
+"""Refusals told without delay: every one takes the time of some tenth of an answer."""
+_LONGEST_HOLD = 0.5
+_TOLD_EVERY = 0.05
+"""Refusals are told together: a worker that is interrupted for each answers a third fewer calls."""
+_SHORTEST = 0.001
+"""Nobody is held who has eight milliseconds left, or less."""
+_LOGGED_EVERY = 1.0
+
+_log = structlog.stdlib.get_logger(__name__)
+
+
+class Refusals:
+    """Spaces the refusals of one worker. clock: seconds.
+
+    One is told within 50 ms. When there are more than 300 a second, callers are held a while longer, so that a storm of
+    new tries calms down; never for more than half of the time that a caller has.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = -math.inf
+        self._logged_at = -math.inf
+        self._unlogged = 0
+
+    async def hold(self, seconds: float | None) -> None:
+        """Wait until a caller may be told. seconds: that it has left, None without a deadline."""
+        await asyncio.sleep(self.hold_seconds(math.inf if seconds is None else seconds))
+
+    def hold_seconds(self, left: float) -> float:
+        """Take the next place among the refusals; returns the seconds until it is told."""
+        now, every = self._clock(), min(_TOLD_EVERY, left / 8)
+        self._last = min(max(now, self._last + 1 / _A_SECOND), now + min(_LONGEST_HOLD, left * 3 / 8))
+        return max(0.0, math.ceil(self._last / every) * every - now) if every > _SHORTEST else 0.0
+
+    def log(self, method: str, error: Overloaded) -> None:
+        """Log one of them a second, and how many there were: a line for each would cost more than refusing it."""
+        self._unlogged += 1
+        if (now := self._clock()) >= self._logged_at + _LOGGED_EVERY:
+            _log.warning(
+                "calls refused", method=method, code="RESOURCE_EXHAUSTED", error=str(error), calls=self._unlogged
+            )
+            self._logged_at, self._unlogged = now, 0
