@@ -55,8 +55,9 @@ def error_of(error: grpc.aio.AioRpcError) -> ClientError:
     request_id = str(trailing.get("x-request-id", ""))
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequest(code, message, request_id, _violations(trailing.get(_DETAILS)))
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Overloaded(code, message, request_id, int(trailing.get("grpc-retry-pushback-ms", 0)) / 1_000)
+    # Without a hint it is no matter of time: a message too large, or a store that is full.
+    if "grpc-retry-pushback-ms" in trailing:
+        return Overloaded(code, message, request_id, int(trailing["grpc-retry-pushback-ms"]) / 1_000)
     return error_of_code(code, message, request_id)
 
 

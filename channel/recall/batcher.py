@@ -1,15 +1,16 @@
 """Answers queries together that come while others are being answered: a batch costs half as much a user.
 
 A lone query never waits. While one batch is at the user tower another can be searched for, so two are under way at a
-time; what comes meanwhile gathers for the next. A query that would have to wait longer than leaves it the time to be
-answered is refused at once: under overload, answering those that can still be answered in time is all there is to win.
+time; what comes meanwhile gathers for the next, the most urgent first. Who has less time than all that are under way
+need not wait for them. A query that cannot be answered in time is refused as soon as that is known: under overload,
+answering those that can still be answered in time is all there is to win.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from bisect import bisect_right, insort
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +22,14 @@ from serendipity.channel.recall.pace import Pace
 from serendipity.channel.recall.query import RecallQuery
 
 _UNDER_WAY = 2
-_TOGETHER = 16
-"""Queries of a batch at most: with more, the first would wait long for the last."""
+_HURRIED_UNDER_WAY = 2
+"""Besides, of those who have less time than all that were under way when they came."""
+_GO_TOGETHER = 1.5
+"""Most that the time left of one may be of that of another in a batch: all are answered by the time of the first."""
 _HANGS_AFTER = 5.0
-_HANGS_AFTER_SECONDS = 0.05
-"""A batch that takes so many times as long as usual, and so long at least, no longer keeps the next from beginning. How
-many can hang is bounded by the user tower, which refuses once too many calls are running."""
+_HANGS_AFTER_SECONDS = 0.5
+"""A batch that takes so many times as long as usual, and so long at least, no longer keeps the next from beginning: the
+user tower hangs. It refuses calls of its own once too many are running."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,11 @@ AnswerAll = Callable[[Sequence[Asked], Deadline], Awaitable[Sequence[Answer | Ex
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
+    """seconds: that it had when it came."""
+
     asked: Asked
     deadline: Deadline
+    seconds: float
     has_waited: bool
     answer: asyncio.Future[Answer]
 
@@ -56,9 +62,13 @@ class _Waiting:
         else:
             self.answer.set_result(answer)
 
-    def goes_with(self, other: _Waiting) -> bool:
-        """Tell whether both have about as much time left: the hurried must not cut the others short."""
-        return 0.5 <= max(self.deadline.remaining, 1e-3) / max(other.deadline.remaining, 1e-3) <= 2.0
+
+@dataclass
+class _UnderWay:
+    due: float
+    size: int
+    begun: float = field(default_factory=time.monotonic)
+    hangs: bool = False
 
 
 class Batcher:
@@ -67,26 +77,25 @@ class Batcher:
     def __init__(self, answer_all: AnswerAll) -> None:
         """answer_all: answers several queries by one deadline, in their order; of each an answer, or why not."""
         self._answer_all = answer_all
-        self._waiting: deque[_Waiting] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
-        self._hanging: set[asyncio.Task[None]] = set()
+        self._waiting: list[_Waiting] = []
+        self._under_way: dict[asyncio.Task[None], _UnderWay] = {}
         self._pace = Pace()
 
     def admit(self, deadline: Deadline) -> None:
         """Raise DeadlinePassed or Overloaded if a query that comes now cannot be answered in time."""
         if deadline.expired:
             raise DeadlinePassed("no time was left to begin")
-        if len(self._under_way) >= _UNDER_WAY:
-            self._pace.admit(len(self._waiting), deadline)
+        if self._must_wait(deadline):
+            self._pace.admit(bisect_right(self._waiting, deadline.at, key=_due), deadline)
 
     async def answer(self, query: RecallQuery, deadline: Deadline) -> Answer:
         """Answer one query, alone or with others.
 
         Raises what answering it raises, and DeadlinePassed or Overloaded when its turn comes too late.
         """
-        waits = len(self._under_way) >= _UNDER_WAY
-        own = _Waiting(Asked(query), deadline, waits, asyncio.get_running_loop().create_future())
-        self._waiting.append(own)
+        future = asyncio.get_running_loop().create_future()
+        own = _Waiting(Asked(query), deadline, deadline.remaining, self._must_wait(deadline), future)
+        insort(self._waiting, own, key=_due)
         self._begin()
         try:
             return await own.answer
@@ -96,47 +105,45 @@ class Batcher:
                 self._waiting.remove(own)
             raise
 
+    def _must_wait(self, deadline: Deadline) -> bool:
+        dues = [batch.due for batch in self._under_way.values() if not batch.hangs]
+        return len(dues) >= _UNDER_WAY + (_HURRIED_UNDER_WAY if deadline.at < min(dues, default=0.0) else 0)
+
     def _begin(self) -> None:
-        while self._waiting and len(self._under_way) < _UNDER_WAY:
+        while self._waiting and not self._must_wait(self._waiting[0].deadline):
             if not (together := self._next()):
                 continue
             task = asyncio.ensure_future(self._run(together))
-            self._under_way.add(task)
-            hangs_after = max(_HANGS_AFTER_SECONDS, _HANGS_AFTER * self._pace.batch_seconds)
-            hangs = asyncio.get_running_loop().call_later(hangs_after, self._let_hang, task)
-            begun = time.monotonic()
-            task.add_done_callback(partial(self._end, hangs, begun, len(together)))
+            batch = self._under_way[task] = _UnderWay(_due(together[0]), len(together))
+            usual = len(together) * self._pace.seconds_each
+            hangs_after = max(_HANGS_AFTER_SECONDS, _HANGS_AFTER * usual)
+            timer = asyncio.get_running_loop().call_later(hangs_after, self._let_hang, batch)
+            task.add_done_callback(partial(self._end, timer))
 
     def _next(self) -> list[_Waiting]:
-        """Take those that go with the one that has waited longest and can still be answered; refuse what cannot."""
+        """Take the most urgent that can still be answered, and those that go with it; refuse what cannot."""
         together: list[_Waiting] = []
-        left: list[_Waiting] = []
-        while self._waiting and len(together) < _TOGETHER and len(left) < _TOGETHER:
-            own = self._waiting.popleft()
+        while self._waiting and (not together or len(together) < self._pace.batch_size(together[0].seconds)):
+            own = self._waiting[0]
+            if together and own.deadline.remaining > _GO_TOGETHER * together[0].deadline.remaining:
+                break
+            del self._waiting[0]
             if own.answer.done():
                 continue
-            if own.has_waited and (error := self._pace.too_late(own.deadline)):
+            if own.has_waited and (error := self._pace.too_late(own.deadline, own.seconds)):
                 own.end(error)
-            elif not together or own.goes_with(together[0]):
-                together.append(own)
             else:
-                left.append(own)
-        self._waiting.extendleft(reversed(left))
+                together.append(own)
         return together
 
-    def _let_hang(self, task: asyncio.Task[None]) -> None:
-        if task in self._under_way:
-            self._under_way.discard(task)
-            self._hanging.add(task)
-            self._begin()
+    def _let_hang(self, batch: _UnderWay) -> None:
+        batch.hangs = True
+        self._begin()
 
-    def _end(self, hangs: asyncio.TimerHandle, begun: float, size: int, task: asyncio.Task[None]) -> None:
-        hangs.cancel()
-        if task in self._hanging:
-            self._hanging.discard(task)
-        else:
-            self._under_way.discard(task)
-            self._pace.note(time.monotonic() - begun, size, others_wait=bool(self._waiting))
+    def _end(self, timer: asyncio.TimerHandle, task: asyncio.Task[None]) -> None:
+        timer.cancel()
+        batch = self._under_way.pop(task)
+        self._pace.note(time.monotonic() - batch.begun, batch.size, others_wait=bool(self._waiting))
         self._begin()
 
     async def _run(self, together: Sequence[_Waiting]) -> None:
@@ -144,9 +151,8 @@ class Batcher:
         if not left:
             # Nobody waits for them any more: their callers have gone.
             return
-        deadline = min((own.deadline for own in left), key=lambda each: each.at)
         try:
-            answers = await self._answer_all([own.asked for own in left], deadline)
+            answers = await self._answer_all([own.asked for own in left], left[0].deadline)
             for own, answer in zip(left, answers, strict=True):
                 own.end(answer)
         except asyncio.CancelledError:
@@ -156,3 +162,7 @@ class Batcher:
         except Exception as error:
             for own in left:
                 own.end(error)
+
+
+def _due(waiting: _Waiting) -> float:
+    return waiting.deadline.at

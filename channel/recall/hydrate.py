@@ -261,14 +261,16 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
 def _repeated(
     query: RecallQuery, horizon: float, clicks: Clicks, signals: ItemEvents, taken: ItemEvents
 ) -> NDArray[np.int64]:
-    """Rows of what SOFT and OFF would repeat: clicked or ordered in the request, or within the served horizon.
+    """Rows of what would be repeated: clicked or ordered in the request, or within the served horizon.
 
     clicks: all that are known; signals: clicks and orders in feedback that are no clicks to the snapshot; taken: those
-    of the request. Under STRICT the categories of clicks are left out as a whole.
+    of the request. Under STRICT the categories of clicks are left out as a whole: only the others are looked at.
     """
-    if query.allow_repeats or query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT:
+    is_strict = query.novelty_policy == channel_pb2.NOVELTY_POLICY_STRICT
+    if query.allow_repeats and not is_strict:
         return np.empty(0, np.int64)
-    lately = _rows_within(horizon, ItemEvents.of(clicks.items, clicks.times, query.now), signals)
+    known = ItemEvents.none() if is_strict else ItemEvents.of(clicks.items, clicks.times, query.now)
+    lately = _rows_within(horizon, known, signals)
     rows: NDArray[np.int64] = np.union1d(lately, taken.rows)
     return rows
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 from serendipity.channel.errors import FieldViolation, InvalidQuery
 from serendipity.event_times import EventTimes
 from serendipity.ids import id_fault
+from serendipity.interests.text import clean_text
 from serendipity.v1 import channel_pb2
 
 MAX_COUNT = 1_000
@@ -178,7 +179,7 @@ def _recent_events(
     for index, event in enumerate(sent):
         known_type = event.type != 0 and event.type in channel_pb2.EventType.values()
         is_search = event.type == channel_pb2.EVENT_TYPE_SEARCH
-        if not known_type or (not event.query if is_search else id_fault(event.item_id)):
+        if not known_type or (not clean_text(event.query) if is_search else id_fault(event.item_id)):
             ignored += 1
             continue
         time = event.time.seconds if times.stands(index, event) else now

@@ -69,12 +69,13 @@ def reasons_of(
     interests: Interests,
     novel_categories: NovelCategories,
     read_paths: Callable[[], list[StoredPath]],
+    is_clicked: Callable[[str], bool] = lambda _: False,
 ) -> Reasons:
     """Collect the reasons of the items returned, reading the user's paths only if an interest is among them.
 
     An item has a reason for each source that found it: the interest that leads to it best, and every other one that it
     is grounded in; the user; its category on the group's list. read_paths: paths in the order of the record that the
-    interests are from; raises StoreError or StateUnavailable.
+    interests are from; raises StoreError or StateUnavailable. is_clicked: tells whether a category was clicked lately.
     """
     table, slot_of_source = _slots(scored, len(interests), novel_categories)
     used = table.any(axis=0)
@@ -91,7 +92,7 @@ def reasons_of(
     of_group = group_reasons(novel_categories, [slot - of_user - 1 for slot in slots if slot > of_user])
     of_source = (scored.sources[:, None] == np.array(SOURCES)).argmax(axis=1)
     return Reasons(
-        reasons=[*(_reason_of(slot, interests, stored) for slot in slots if slot <= of_user), *of_group],
+        reasons=[*(_reason_of(slot, interests, stored, is_clicked) for slot in slots if slot <= of_user), *of_group],
         indexes=number[slot_of_source[np.arange(len(scored)), of_source]],
         all_indexes=number[np.nonzero(table)[1]],
         all_offsets=np.concatenate(([0], np.cumsum(table.sum(axis=1)))),
@@ -120,7 +121,9 @@ def _slots(
     return table, slot_of_source
 
 
-def _reason_of(slot: int, interests: Interests, stored: list[StoredPath]) -> channel_pb2.Reason:
+def _reason_of(
+    slot: int, interests: Interests, stored: list[StoredPath], is_clicked: Callable[[str], bool]
+) -> channel_pb2.Reason:
     k = len(interests)
     near = "POPULATION" if interests.are_of_population else "TASTE", "NEAR"
     if slot == 2 * k:
@@ -133,6 +136,9 @@ def _reason_of(slot: int, interests: Interests, stored: list[StoredPath]) -> cha
     name = name or clean_text(interests.names[interest])
     # What lies near the user with the interest in mind need not be of the interest itself.
     meaning = _meaning(path.seed_kind, seed, demand, name) if slot < k or not known else near
+    if meaning == ("CATEGORY", "RETURN") and is_clicked(name):
+        # Generated when it was long ago, and found under SOFT or OFF.
+        meaning = near
     names = {"seed": seed, "core_demand": demand, "latent_interest": name}
     return _reason(channel_pb2.SOURCE_INTEREST, meaning, **names, weight=float(interests.weights[interest]))
 
@@ -145,7 +151,6 @@ def _meaning(seed_kind: int, seed: str, demand: str, interest: str) -> tuple[str
     if kind == "UNKNOWN":
         return kind, "CURIOUS"
     if kind == "CATEGORY" and seed == interest:
-        # Long ago, or it would not be novel.
         return kind, "RETURN"
     own = kind in ("SEARCH", "CATEGORY")
     if own and demand.casefold() == interest.casefold():

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import ceil
-from typing import TypeVar
 
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import ChannelError, DeadlinePassed, TowerAnswerInvalid, TowerError
@@ -25,6 +21,7 @@ from serendipity.channel.recall.query import RecallQuery
 from serendipity.channel.recall.reasons import reasons_of
 from serendipity.channel.recall.scorer import score
 from serendipity.channel.recall.search import search
+from serendipity.channel.recall.search_thread import SearchThread
 from serendipity.channel.recall.selector import category_cap, select, source_quotas
 from serendipity.channel.recall.shortfalls import tell_shortfalls
 from serendipity.channel.recall.vector_cache import VectorCache
@@ -39,12 +36,8 @@ STORED_VECTORS = "stored user vectors"
 """Name of what stands in for the user tower."""
 
 _READ_AT_ONCE = 8
-_ANSWERED_AT_ONCE = 8
-"""Users of a batch that the search thread answers before others get their turn, some 10 ms."""
 _LOOKED_UP_AT_ONCE = 500
 """Users read, and excluded items looked up, on the event loop: some 5 ms in all. More are read in the thread."""
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -84,8 +77,7 @@ class Channel:
         self._new_id = new_id
         self._batcher = Batcher(self._answer_each)
         self._known = VectorCache(self._settings.user_vector_cache)
-        # One: BLAS has one thread in a worker, and workers are as many as cores.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._thread = SearchThread()
 
     def now(self) -> int:
         """Return the moment queries are answered as of, Unix seconds. Raises SnapshotUnavailable."""
@@ -139,15 +131,15 @@ class Channel:
             budget = deadline.share(self._settings.sources_share)
             answers: list[Answer] = []
 
-            def answer_some(start: int) -> None:
-                for i in range(start, min(start + _ANSWERED_AT_ONCE, len(users))):
+            def answer_users() -> Iterator[None]:
+                for i in range(len(users)):
                     if budget.expired:
                         return
                     answers.append(self._answer(lease, i, known))
+                    yield
 
             with contextlib.suppress(TimeoutError):
-                for start in range(0, len(users), _ANSWERED_AT_ONCE):
-                    await self._in_thread(lease, partial(answer_some, start), budget)
+                await self._in_thread(lease, answer_users(), budget, deadline)
             # One that is still being made comes too late.
             done = answers[:]
             late = DeadlinePassed("no time was left to search")
@@ -155,29 +147,34 @@ class Channel:
 
     def close(self) -> None:
         """Let the search thread end; a search still running finishes on its own."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     async def _hydrate(self, lease: Lease, queries: Sequence[RecallQuery], deadline: Deadline) -> list[Hydrated]:
         if deadline.expired:
             raise DeadlinePassed(f"no time was left to read the records of {len(queries)} users")
 
-        begun = threading.Event()
+        users: list[Hydrated] = []
+        begun = False
 
-        def read() -> list[Hydrated]:
-            begun.set()
-            return [hydrate(lease, query, self._state, self._settings) for query in queries]
+        def read() -> Iterator[None]:
+            nonlocal begun
+            begun = True
+            for query in queries:
+                users.append(hydrate(lease, query, self._state, self._settings))
+                yield
 
         excluded = sum(len(query.exclude_item_ids) for query in queries)
         if len(queries) <= _READ_AT_ONCE and excluded <= _LOOKED_UP_AT_ONCE:
             # A handful of reads of 5 µs each: a thread would cost more than it saves.
-            return read()
+            return [hydrate(lease, query, self._state, self._settings) for query in queries]
         try:
-            return await self._in_thread(lease, read, deadline.share(0.5))
+            await self._in_thread(lease, read(), deadline.share(0.5), deadline)
         except TimeoutError as error:
-            if begun.is_set():
+            if begun:
                 raise DeadlinePassed(f"reading the records of {len(queries)} users took too long") from error
-            # The thread is busy with another search; without its users read nothing can be answered, not even poorly.
-            return read()
+            # The thread is busy with more urgent users; unread, these cannot be answered, not even poorly.
+            return [hydrate(lease, query, self._state, self._settings) for query in queries]
+        return users
 
     async def _user_vectors(
         self, lease: Lease, users: Sequence[Hydrated], deadline: Deadline
@@ -192,7 +189,7 @@ class Channel:
         inputs = [users[i].inputs for i in missing]
         batch = inputs[0] if len(inputs) == 1 else TowerInputs.stack(inputs)
         try:
-            answer = await self._tower.user_vectors(model, batch, deadline.share(self._settings.tower_share))
+            answer = await self._tower.user_vectors(model, batch, self._tower_deadline(deadline))
             if answer.shape[2] != dim:
                 raise TowerAnswerInvalid(f"{model}: found {answer.shape[2]} dimensions, expected {dim}")
         except TowerError as error:
@@ -204,6 +201,11 @@ class Channel:
             self._known.put(keys[i], vectors)
             found[i] = vectors
         return found, ""
+
+    def _tower_deadline(self, deadline: Deadline) -> Deadline:
+        """Give the tower its share of the time, of which a batch has much: one that hangs must not take it."""
+        most = Deadline.after(self._settings.max_deadline_ms / 1_000 * self._settings.tower_share)
+        return min(deadline.share(self._settings.tower_share), most, key=lambda each: each.at)
 
     def _answer(self, lease: Lease, i: int, known: _Embedded) -> Answer:
         """Sources → filters → scorer → selector → answer, for the i-th user."""
@@ -220,7 +222,10 @@ class Channel:
         quotas, cap = source_quotas(query, settings), category_cap(query.count, settings.category_share)
         chosen = scored.take(select(scored, query.count, quotas, cap))
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)
-        reasons = reasons_of(chosen, user.interests, user.novel_categories, paths)
+        numbers = snapshot.category_numbers
+        reasons = reasons_of(
+            chosen, user.interests, user.novel_categories, paths, lambda name: bool(user.clicked[numbers.get(name, 0)])
+        )
         response = compose(
             self._new_id(),
             chosen,
@@ -240,16 +245,17 @@ class Channel:
             getattr(response.timings, stage).FromNanoseconds(int(seconds * 1e9))
         return Answer(response, user)
 
-    async def _in_thread(self, lease: Lease, work: Callable[[], _Result], deadline: Deadline) -> _Result:
-        """Run work that reads the snapshot in a thread. Raises TimeoutError.
+    async def _in_thread(self, lease: Lease, steps: Iterator[None], until: Deadline, deadline: Deadline) -> None:
+        """Run work that reads the snapshot in the search thread. Raises TimeoutError.
 
-        It has a lease of its own: a request that gives up must not let the snapshot be closed under it.
+        until: how long it is waited for; deadline: that of the answer. The work has a lease of its own: a request that
+        gives up must not let the snapshot be closed under it.
         """
         own = lease.split()
         try:
-            future = self._thread.submit(work)
+            future = self._thread.submit(steps, deadline.at)
         except RuntimeError:
             own.release()
             raise
         future.add_done_callback(lambda _: own.release())
-        return await asyncio.wait_for(asyncio.wrap_future(future), deadline.remaining)
+        await asyncio.wait_for(asyncio.wrap_future(future), until.remaining)

@@ -25,7 +25,7 @@ _UNUSABLE = {
 _WORDS = {
     channel_pb2.SHORTFALL_CAUSE_CATEGORIES_CLICKED: "found only categories that the user clicked lately",
     channel_pb2.SHORTFALL_CAUSE_CATEGORIES_NOT_LISTED: "found no category that the allow and deny lists leave",
-    channel_pb2.SHORTFALL_CAUSE_CATEGORIES_DISMISSED: "found only categories that the user dismissed",
+    channel_pb2.SHORTFALL_CAUSE_CATEGORIES_DISMISSED: "found only categories that the user dismissed or clicked lately",
     channel_pb2.SHORTFALL_CAUSE_NOTHING_AVAILABLE: "found no item available in the categories that may be returned",
     channel_pb2.SHORTFALL_CAUSE_SWITCHED_OFF: "switched off, by a quota of 0 or by the service's settings",
     channel_pb2.SHORTFALL_CAUSE_NO_INTERESTS: "found no interests of the user",

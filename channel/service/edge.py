@@ -6,7 +6,7 @@ import asyncio
 import math
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -48,15 +48,16 @@ class Edge:
 
         Its methods take a request and its context, and raise what is told by `refusal_of`.
         """
+        path = f"/{service}/"
         handlers = {
-            method.name: grpc.unary_unary_rpc_method_handler(
+            path + method.name: grpc.unary_unary_rpc_method_handler(
                 # Bytes: a request that cannot be read is refused like any other.
                 partial(self._answer, getattr(servicer, method.name), GetMessageClass(method.input_type)),
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
             for method in descriptor_pool.Default().FindServiceByName(service).methods
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        server.add_generic_rpc_handlers((_Arrivals(handlers, self._telemetry),))
 
     async def _answer(
         self, method: _Method, kind: type[Message], data: bytes, context: grpc.aio.ServicerContext
@@ -106,6 +107,21 @@ class Edge:
         refusal = refusal_of(error)
         call.code = refusal.code.name
         await context.abort(refusal.code, refusal.message, ((REQUEST_ID, request_id), *refusal.trailing_metadata))
+
+
+class _Arrivals(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Counts calls as they come: of one whose time is over before its turn, nothing else is ever heard."""
+
+    def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler], telemetry: Telemetry) -> None:
+        self._handlers = handlers
+        self._telemetry = telemetry
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """Find the handler of a call; None where there is none."""
+        handler = self._handlers.get(handler_call_details.method)
+        if handler is not None:
+            self._telemetry.arrived(handler_call_details.method.rpartition("/")[2])
+        return handler
 
 
 def _request_id(context: grpc.aio.ServicerContext) -> str:

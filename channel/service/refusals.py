@@ -16,6 +16,8 @@ _A_SECOND = 300
 _LONGEST_HOLD = 0.5
 _TOLD_EVERY = 0.05
 """Refusals are told together: a worker that is interrupted for each answers a third fewer calls."""
+_WITHOUT_DEADLINE = 0.1
+"""Seconds that a caller who set no deadline is taken to have."""
 _SHORTEST = 0.001
 """Nobody is held who has eight milliseconds left, or less."""
 _LOGGED_EVERY = 1.0
@@ -38,7 +40,7 @@ class Refusals:
 
     async def hold(self, seconds: float | None) -> None:
         """Wait until a caller may be told. seconds: that it has left, None without a deadline."""
-        await asyncio.sleep(self.hold_seconds(math.inf if seconds is None else seconds))
+        await asyncio.sleep(self.hold_seconds(_WITHOUT_DEADLINE if seconds is None else seconds))
 
     def hold_seconds(self, left: float) -> float:
         """Take the next place among the refusals; returns the seconds until it is told."""

@@ -73,6 +73,9 @@ class Telemetry:
         self._requests = Counter(
             "serendipity_requests", "Calls by method and status code.", ["method", "code"], registry=new
         )
+        self._arrivals = Counter(
+            "serendipity_requests_arrived", "Calls that came, whether or not they began.", ["method"], registry=new
+        )
         self._request_seconds = Histogram(
             "serendipity_request_seconds",
             "Time of a call at the edge.",
@@ -155,6 +158,10 @@ class Telemetry:
         self._availability = Gauge(
             "serendipity_availability_generation", "Generation of the availability overlay in use.", registry=new
         )
+
+    def arrived(self, method: str) -> None:
+        """Count a call that has come; `call` counts how it ends."""
+        self._of(self._arrivals, method).inc()
 
     @contextlib.contextmanager
     def call(self, method: str) -> Iterator[Call]:

@@ -71,7 +71,8 @@ class SerendipityChannelServicer:
         for a part that is down (the response says so and is marked degraded).
         Without a deadline from the caller the service works under its own (50 ms by default).
         A call that cannot be answered inside its deadline is never answered empty: it is refused with RESOURCE_EXHAUSTED and
-        a google.rpc.RetryInfo as soon as that is known, or ends with DEADLINE_EXCEEDED.
+        a google.rpc.RetryInfo once that is known (within 50 ms, in a storm of new tries within half of its time), or ends
+        with DEADLINE_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -287,7 +287,8 @@ async def test_a_hanging_tower_leaves_time_for_the_search(small_world: SmallWorl
             given.append((deadline, time.monotonic()))
             raise TowerTimeout("hung")
 
-    with a_channel(small_world.snapshot_dir, Hanging(TowerTimeout(""))) as channel:
+    patient = ChannelSettings(max_deadline_ms=1_000 * DEADLINE)
+    with a_channel(small_world.snapshot_dir, Hanging(TowerTimeout("")), settings=patient) as channel:
         start = time.monotonic()
         deadline = Deadline.after(DEADLINE)
         response = (await channel.recall(query(small_world.user_ids[0], 10), deadline)).response
@@ -430,7 +431,7 @@ async def test_a_search_that_hangs_times_out_and_holds_its_snapshot(
     # The thread still searches: the snapshot stays open until it is done.
     assert len(opened.users) > 0
     release.set()
-    channel._thread.shutdown(wait=True)
+    channel._thread.close(wait=True)
     assert finished.is_set()
     with pytest.raises(Exception, match="is closed"):
         len(opened.users)
@@ -465,7 +466,7 @@ async def test_a_search_that_hung_and_went_on_is_over_for_the_requests_after_it(
     assert len(answer.response.item_ids) == 10
     assert not answer.response.degraded
     holder.close()
-    channel._thread.shutdown(wait=True)
+    channel._thread.close(wait=True)
     with pytest.raises(Exception, match="is closed"):
         len(opened.users)
 
@@ -529,12 +530,17 @@ async def test_one_user_whose_answer_fails_does_not_fail_the_others(
     assert isinstance(answers[1], ZeroDivisionError)
 
 
+def waiting(release: threading.Event) -> Iterator[None]:
+    release.wait(60)
+    yield
+
+
 async def test_users_of_a_large_batch_are_read_though_the_search_thread_is_busy(
     small_world: SmallWorld, local_tower: LocalTower
 ) -> None:
     release = threading.Event()
     with a_channel(small_world.snapshot_dir, local_tower) as channel:
-        channel._thread.submit(release.wait, 60)
+        channel._thread.submit(waiting(release), 0.0)
         queries = [query(user_id, 10) for user_id in small_world.user_ids[:20]]
         answers = await channel.recall_batch(queries, Deadline.after(1.0))
         release.set()
