@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from serendipity.channel.errors import InterestGptRefused, RecordCorrupt
+from serendipity.channel.errors import RecordCorrupt
 from serendipity.channel.nearline.context import KnownUser
 from serendipity.channel.nearline.encodings import EncodeAhead
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt
@@ -78,9 +78,9 @@ class Refresher:
     async def refresh(self, entries: Sequence[records_pb2.NearlineEntry], model: RefreshModel, now: int) -> Refreshed:
         """Bring entries to their end: records, a failure that is put off, or nothing to do.
 
-        now: moment the interests are generated as of, Unix seconds. Raises InterestGptUnavailable,
-        TextEncoderUnavailable, StateUnavailable and StoreUnavailable; then nothing is settled, the entries stay as
-        they were, and it counts against none of them.
+        now: moment the interests are generated as of, Unix seconds. Raises ModelUnavailable,
+        StateUnavailable and StoreUnavailable; then nothing is settled, the entries stay as they were, and it counts
+        against none of them.
         """
         start = time.perf_counter()
         outcomes: list[Outcome] = []
@@ -148,7 +148,6 @@ class Refresher:
             lambda some: self._gpt.answers(
                 spec, [one.prompt for one in some], self._timeout, excluded=[one.excluded for one in some]
             ),
-            InterestGptRefused,
             lambda one, error: outcomes.append(Failed(one.entry, str(error))),
         )
 

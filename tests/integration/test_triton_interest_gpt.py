@@ -17,7 +17,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 import serendipity
-from serendipity.channel.errors import InterestGptRefused, InterestGptUnavailable
+from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests import model
 from serendipity.interests.answer import read_answer
@@ -163,7 +163,7 @@ async def test_an_empty_prompt_is_refused_and_fails_nobody_elses_call(served: Se
     first, empty, last = await asyncio.gather(*calls, return_exceptions=True)
     assert first == last
     assert isinstance(first, list)
-    assert isinstance(empty, InterestGptRefused)
+    assert isinstance(empty, ModelRefused)
     assert "prompt 0: found no text, expected a user message" in str(empty)
 
 
@@ -183,14 +183,14 @@ async def test_a_caller_that_gives_up_leaves_the_model_serving(
 ) -> None:
     # The connection is there before, so that what is given up has been sent.
     await client.answers(served.spec, ["tea"], TIMEOUT)
-    with triton_server.suspended(), pytest.raises(InterestGptUnavailable):
+    with triton_server.suspended(), pytest.raises(ModelUnavailable):
         await client.answers(served.spec, example_prompts(), 0.1)
     assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
 
 
 async def test_a_model_that_is_not_loaded_is_worth_another_try(client: InterestGpt) -> None:
     away = records_pb2.InterestGptSpec(model_name="interest_gpt_" + "0" * 16, max_batch=4)
-    with pytest.raises(InterestGptUnavailable, match="interest_gpt_0000000000000000"):
+    with pytest.raises(ModelUnavailable, match="interest_gpt_0000000000000000"):
         await client.answers(away, ["tea"], TIMEOUT)
 
 
@@ -265,7 +265,7 @@ async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
         await client.answers(spec, prompts, TIMEOUT),
         await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
     ]
-    with pytest.raises(InterestGptRefused, match="prompt 1: found no text"):
+    with pytest.raises(ModelRefused, match="prompt 1: found no text"):
         await client.answers(spec, ["tea", ""], TIMEOUT)
     both = [spec.model_name, spec.model_name + ENGINE_SUFFIX]
     pinned = ready_models(raw) - set(both)
