@@ -22,16 +22,15 @@ from pathlib import Path
 import lmdb
 from google.protobuf.message import DecodeError
 
-from serendipity.channel.errors import StateCorrupt, StateFull, StateUnavailable
 from serendipity.channel.nearline.queue_tables import (
     NUMBER,
     TABLES_OF_QUEUE,
     QueueTables,
     QueueTransaction,
-    Table,
     number,
 )
 from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.state.environment import Environment, Table
 from serendipity.v1 import records_pb2
 
 _PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
@@ -41,63 +40,28 @@ _EVICTED = "evicted"
 class NearlineTables:
     """The opened environment.
 
-    path: its directory, made if missing; map_bytes: its largest size; max_lists: novel-category lists kept at most,
-    the oldest go first. Raises StateUnavailable, StateFull, here and in all methods, and StateCorrupt where a record
-    that cannot be decoded was read and nobody inside the transaction took its DecodeError.
+    path, map_bytes, errors: as of Environment; max_lists: novel-category lists kept at most, the oldest go first.
     """
 
     def __init__(self, path: Path, map_bytes: int, max_lists: int) -> None:
-        # As in messages: they reach callers, whom this machine's directories do not concern.
-        self._name = path.name
         self.max_lists = max_lists
-        with self._guarded("opened"):
-            path.mkdir(parents=True, exist_ok=True)
-            # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a
-            # transaction that has ended is on disk).
-            self.env = lmdb.open(
-                str(path), map_size=map_bytes, max_dbs=len(Kind) * TABLES_OF_QUEUE + 6, max_readers=512, readahead=False
-            )
-            # Readers that were killed would otherwise pin old pages for ever.
-            self.env.reader_check()
-            self.queues = {kind: QueueTables(self.env, prefix) for kind, prefix in _PREFIXES.items()}
-            self.interests = self.env.open_db(b"interests")
-            self.paths = self.env.open_db(b"paths")
-            self.groups = self.env.open_db(b"groups")
-            self.lists = self.env.open_db(b"lists")
-            self.lists_by_age = self.env.open_db(b"lists_by_age")
-            self.meta = self.env.open_db(b"meta")
+        self.env = Environment(path, map_bytes, max_tables=len(Kind) * TABLES_OF_QUEUE + 6)
+        self.queues = {kind: QueueTables(self.env, prefix) for kind, prefix in _PREFIXES.items()}
+        self.interests, self.paths, self.groups, self.lists, self.lists_by_age, self.meta = map(
+            self.env.table, ("interests", "paths", "groups", "lists", "lists_by_age", "meta")
+        )
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[NearlineTransaction]:
         """See the tables as of one moment."""
-        with self._guarded("read"), self.env.begin() as txn:
+        with self.env.reading() as txn:
             yield NearlineTransaction(self, txn)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[NearlineTransaction]:
         """Change the tables in one transaction; other writers of the host wait."""
-        with self._guarded("written"), self.env.begin(write=True) as txn:
+        with self.env.writing() as txn:
             yield NearlineTransaction(self, txn)
-
-    def last_transaction(self) -> int:
-        """Number of the last committed transaction of the environment, all processes counted."""
-        with self._guarded("read"):
-            return int(self.env.info()["last_txnid"])
-
-    def close(self) -> None:
-        """Close the environment. May be called twice."""
-        self.env.close()
-
-    @contextlib.contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except lmdb.MapFullError as error:
-            raise StateFull(f"{self._name}: full; raise nearline_map_bytes, or let records expire sooner") from error
-        except DecodeError as error:
-            raise StateCorrupt(f"{self._name}: holds a record that cannot be decoded ({error})") from error
-        except (lmdb.Error, OSError) as error:
-            raise StateUnavailable(f"{self._name}: cannot be {what} ({error})") from error
 
 
 class NearlineTransaction:

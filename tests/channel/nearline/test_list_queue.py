@@ -212,7 +212,7 @@ def test_a_users_group_is_stored_and_forgotten_with_the_user(store: NearlineStor
     assert [e.user_id for e in store.queue(Kind.INTERESTS).take(10, NOW)] == ["user"], "each kind has its own queue"
     store.want_group("user", 30)
     assert store.flush(10)
-    assert store.forget("user")
+    assert store.forget_all(["user"])
     assert store.group("user") is None
     for kind in (Kind.INTERESTS, Kind.GROUPS):
         assert store.queue(kind).take(10, NOW) == []
@@ -309,7 +309,7 @@ def test_lists_that_cannot_be_decoded_are_evicted_like_others(store: NearlineSto
 def test_a_list_whose_moment_is_no_longer_its_places_is_evicted_all_the_same(store: NearlineStore) -> None:
     ask(store, a_list(0), NEEDED)
     fill(store, NOW - 9 * DAY)
-    with store.tables.env.begin(write=True) as txn:
+    with store.tables.env.writing() as txn:
         changed = records_pb2.NovelCategoriesRecord(generated_at=NOW - DAY)
         txn.put(a_list(0).key, changed.SerializeToString(), db=store.tables.lists)
     for number in range(1, 4):
@@ -350,6 +350,6 @@ def test_users_are_forgotten_whatever_cannot_be_decoded(store: NearlineStore) ->
     for table in (tables.interests, tables.paths, tables.groups):
         spoil(store, table, key)
     assert forget(store, map(user_key, users)) == 2
-    with store.tables.env.begin() as txn:
+    with store.tables.env.reading() as txn:
         left = [bytes(name) for name, _ in txn.cursor() if txn.stat(tables.env.open_db(name, txn))["entries"]]
     assert left == [b"lists"]

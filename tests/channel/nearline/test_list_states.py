@@ -137,7 +137,7 @@ class ListMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         assert_lists_consistent(self.store)
-        with self.store.reading() as transaction:
+        with self.store.tables.reading() as transaction:
             queue = transaction.queue(Kind.LISTS)
             found = [queue.entry(key) for key in transaction.keys_after(queue.tables.queue, b"", ALL)]
             counted = {want: queue.asked(want.key)[0] for want in self.seen if queue.asked(want.key)[0]}

@@ -154,7 +154,7 @@ class NearlineMachine(RuleBasedStateMachine):
 
     @rule(user=USERS)
     def forget(self, user: str) -> None:
-        self.store.forget(user)
+        self.store.forget_all([user])
         for kept in (self.entries, self.records, self.quiet):
             kept.pop(user, None)
 
