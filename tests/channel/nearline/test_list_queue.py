@@ -351,5 +351,5 @@ def test_users_are_forgotten_whatever_cannot_be_decoded(store: NearlineStore) ->
         spoil(store, table, key)
     assert forget(store, map(user_key, users)) == 2
     with store.tables.env.reading() as txn:
-        left = [bytes(name) for name, _ in txn.cursor() if txn.stat(tables.env.open_db(name, txn))["entries"]]
+        left = [bytes(name) for name, _ in txn.cursor() if txn.stat(tables.env.lmdb.open_db(name, txn))["entries"]]
     assert left == [b"lists"]
