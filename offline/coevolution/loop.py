@@ -15,20 +15,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from serendipity.groups.model import NOVELTY, RELEVANCE
 from serendipity.layout import write_atomically
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.curves import Judge, Panel, PanelMeasures, measure
 from serendipity.offline.coevolution.cycle import CycleTraining, Llms, Stage, run_cycle
-from serendipity.offline.coevolution.dpo import DpoTraining
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
-from serendipity.offline.tuning.training import Training
 
 REPORT = "report.json"
 _PREFIX = "cycle_"
@@ -45,21 +45,6 @@ class CycleReport:
     training: CycleTraining | None
     measures: PanelMeasures
     seconds: float
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> CycleReport:
-        """Read what `dataclasses.asdict` gave."""
-        training = found["training"]
-        if training is not None:
-            relevance = training["relevance"]
-            training = CycleTraining(
-                **{
-                    **training,
-                    "dpo": DpoTraining(**training["dpo"]),
-                    "relevance": None if relevance is None else Training(**relevance),
-                }
-            )
-        return cls(found["cycle"], training, PanelMeasures(**found["measures"]), found["seconds"])
 
 
 @dataclass(frozen=True)
@@ -179,7 +164,7 @@ def _write_report(path: Path, report: CycleReport) -> None:
 
 
 def _read_report(path: Path) -> CycleReport:
-    return CycleReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return TypeAdapter(CycleReport).validate_json(path.read_bytes())
 
 
 def with_base_name(llm: _Llm, name: str) -> _Llm:
