@@ -13,7 +13,6 @@ from serendipity.offline.language_models.config import (
     LanguageModelConfig,
     LocalConfig,
     SmolLM2Config,
-    TritonConfig,
 )
 from serendipity.offline.language_models.language_model import AnsweringModel
 
@@ -33,7 +32,7 @@ def open_language_model(
 
     cache: directory of completions, shared by all models; none: every prompt is asked anew. keep_days: older answers
     are deleted from it first. environment: holds the API key and the user's cache directory. clock: Unix seconds.
-    Raises LanguageModelError when it cannot be opened; an endpoint or Triton that is away is found out at the first
+    Raises LanguageModelError when it cannot be opened; an endpoint that is away is found out at the first
     prompt.
     """
     if cache is None:
@@ -52,10 +51,6 @@ def _home(
 
         tokens = (0, 0) if completions is None else completions.tokens(config.name or config.model)
         return EndpointModel(config, spent=config.prices.cost(*tokens), environment=environment)
-    if isinstance(config, TritonConfig):
-        from serendipity.offline.language_models.triton import TritonModel, read_spec
-
-        return TritonModel(config.url, read_spec(config.spec), timeout=config.timeout, max_retries=config.max_retries)
     from serendipity.offline.language_models.local import LocalModel
 
     if isinstance(config, SmolLM2Config):

@@ -20,10 +20,12 @@ import serendipity
 from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests import model
-from serendipity.interests.answer import read_answer
+from serendipity.interests.answer import answer_schema, read_answer
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.language_models.language_model import Prompt, Sampling
+from serendipity.offline.language_models.local import LocalModel
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import (
     AS_CHECKED_IN,
@@ -112,6 +114,17 @@ async def test_constraint_is_the_default_and_can_be_left_off(served: Served, cli
     assert infer(raw, served.spec.model_name, [prompt.encode()]) == [constrained.text]
     assert free.text != constrained.text
     assert free.prompt_tokens == constrained.prompt_tokens
+
+
+async def test_answers_are_those_of_the_weights_asked_here(served: Served, client: InterestGpt) -> None:
+    local = LocalModel.from_path(served.directory, device="cpu")
+    schema = answer_schema(CATEGORIES, served.spec.num_interests)
+    prompts = example_prompts()
+    for constrained in (True, False):
+        sampling = Sampling(max_new_tokens=served.spec.max_new_tokens, schema=schema if constrained else None)
+        expected = local.complete([Prompt(text) for text in prompts], sampling)
+        found = await client.answers(served.spec, prompts, TIMEOUT, constrained=constrained)
+        assert [(one.text, one.prompt_tokens) for one in found] == [(one.text, one.prompt_tokens) for one in expected]
 
 
 async def test_answers_of_a_batch_are_those_of_its_prompts_alone(served: Served, client: InterestGpt) -> None:
