@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serendipity.interests.facts import FactsRule
-from serendipity.interests.grounding import Encode, Grounder
+from serendipity.interests.grounding import Grounder
 from serendipity.interests.prompt import PromptStyle
-from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.evaluate.held_out_build import held_out_of
 from serendipity.offline.evaluate.interests import Evaluation, choose_own_weight
 from serendipity.offline.interests.debate import DebateConfig
@@ -89,7 +86,7 @@ def make_bench(build: Path, encoder: TextEncoder) -> Bench:
     histories, catalogue, cut, until = held_out_of(build)
     taxonomy = Taxonomy.from_catalogue(catalogue)
     vectors = encoder.encode(taxonomy.texts, build / ".cache" / "text_vectors.npz")
-    encode = _remembered(encoder.encode)
+    encode = RememberingEncoder(encoder).encode
     start = split_times(histories, (VALIDATION_START,))[0]
     threshold = tune_threshold(taxonomy, catalogue, vectors, encode)
     evaluation = Evaluation.of(histories, taxonomy, vectors, cut, until)
@@ -101,16 +98,3 @@ def make_bench(build: Path, encoder: TextEncoder) -> Bench:
         threshold=threshold,
         titles=catalogue.titles,
     )
-
-
-def _remembered(encode: Callable[[Sequence[str]], NDArray[np.float32]]) -> Encode:
-    """Encode every text once: users' answers name the same things over and over."""
-    known: dict[str, NDArray[np.float32]] = {}
-
-    def remembered(texts: Sequence[str]) -> NDArray[np.float32]:
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        if missing:
-            known.update(zip(missing, encode(missing), strict=True))
-        return np.stack([known[text] for text in texts])
-
-    return remembered

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.novelty import NO_CATEGORY
-from serendipity.offline.evaluate.significance import Difference, bootstrap_difference
+from serendipity.offline.evaluate.significance import Estimate, bootstrap_difference
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.debate import DebateReport
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
@@ -218,7 +218,7 @@ class Row:
     hit: float
     hit_deviation: float
     any_hit: float
-    against: Mapping[str, Difference]
+    against: Mapping[str, Estimate]
     calls_per_user: float | None
     tokens_per_user: float | None
     seconds_per_user: float
