@@ -16,7 +16,7 @@ from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt, SnapshotUnavailable
 from serendipity.channel.nearline.context import ReadFeedback
 from serendipity.channel.nearline.group_encoder import GroupEncoder
-from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded, UserGroup
+from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.snapshot.snapshot import Snapshot
@@ -138,7 +138,7 @@ class GroupAssigner:
             record = records_pb2.UserGroupRecord(
                 csid=csid, group_id=group_id, group_model_id=model.spec.group_model_id, generated_at=now
             )
-            outcomes.append(Completed(one.entry, UserGroup(record)))
+            outcomes.append(Completed(one.entry, (record,)))
         settled, forgotten = await asyncio.to_thread(self._settlement.settle, outcomes, entries)
         return BatchDone(settled, forgotten, asked=len(answered), seconds=time.perf_counter() - start)
 

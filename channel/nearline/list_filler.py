@@ -12,7 +12,7 @@ from typing import get_args
 from serendipity import layout
 from serendipity.channel.errors import ModelRefused, RecordCorrupt, SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, NovelCategories, Outcome, Unneeded
+from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import wanted_list
@@ -112,7 +112,7 @@ class ListFiller:
             alignments = [alignment(score, spec.score_scale, spec.score_offset) for score in scores]
             kept = aligned_list(candidates, alignments, spec.threshold)
             empty += not kept
-            outcomes.append(Completed(one.entry, NovelCategories(_record(kept, model, now))))
+            outcomes.append(Completed(one.entry, (_record(kept, model, now),)))
         counts = {"proposed": sum(len(candidates) for _, candidates in proposed), "empty": empty}
         settled, _ = await asyncio.to_thread(self._settlement.settle, outcomes, entries, counts)
         seconds = time.perf_counter() - start

@@ -13,7 +13,7 @@ from serendipity.channel.errors import RecordCorrupt
 from serendipity.channel.nearline.context import KnownUser
 from serendipity.channel.nearline.encodings import EncodeAhead
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt
-from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, InterestRecords, Outcome, Unneeded
+from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded
 from serendipity.channel.nearline.refresh_model import RefreshModel
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
@@ -194,7 +194,7 @@ def _completed(
     weights = [rank_weights[min(rank, len(rank_weights) - 1)] for rank in range(len(interests))]
     return Completed(
         entry,
-        InterestRecords(
+        (
             records_pb2.InterestsRecord(
                 node_ids=[interest.node.node_id for interest in interests],
                 weights=[round(1000 * min(max(weight, 0.0), 1.0)) for weight in weights],

@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import lmdb
 from google.protobuf.message import DecodeError
@@ -35,6 +36,14 @@ from serendipity.v1 import records_pb2
 
 _PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
 _EVICTED = "evicted"
+
+Record: TypeAlias = (
+    records_pb2.InterestsRecord
+    | records_pb2.InterestPathsRecord
+    | records_pb2.UserGroupRecord
+    | records_pb2.NovelCategoriesRecord
+)
+"""What is generated near-line."""
 
 
 class NearlineTables:
@@ -108,12 +117,21 @@ class NearlineTransaction:
         value = self._txn.get(key, db=self.tables.paths)
         return None if value is None else records_pb2.InterestPathsRecord.FromString(bytes(value))
 
-    def put_interests(
-        self, key: bytes, interests: records_pb2.InterestsRecord, paths: records_pb2.InterestPathsRecord
-    ) -> None:
-        """Write a user's interests and how they were reached."""
-        self._txn.put(key, interests.SerializeToString(), db=self.tables.interests)
-        self._txn.put(key, paths.SerializeToString(), db=self.tables.paths)
+    def put(self, key: bytes, record: Record) -> None:
+        """Write interests, their paths or a group of a user, or the list of a key.
+
+        An empty list says that nothing reached the threshold. The oldest lists go where there are too many, and are
+        counted.
+        """
+        if isinstance(record, records_pb2.NovelCategoriesRecord):
+            self._put_list(key, record)
+            return
+        tables: dict[type[Record], Table] = {
+            records_pb2.InterestsRecord: self.tables.interests,
+            records_pb2.InterestPathsRecord: self.tables.paths,
+            records_pb2.UserGroupRecord: self.tables.groups,
+        }
+        self._txn.put(key, record.SerializeToString(), db=tables[type(record)])
 
     def remove_interests(self, key: bytes) -> bool:
         """Remove a user's interests and paths; False if there are none."""
@@ -125,10 +143,6 @@ class NearlineTransaction:
         value = self._txn.get(key, db=self.tables.groups)
         return None if value is None else records_pb2.UserGroupRecord.FromString(bytes(value))
 
-    def put_group(self, key: bytes, group: records_pb2.UserGroupRecord) -> None:
-        """Write a user's group."""
-        self._txn.put(key, group.SerializeToString(), db=self.tables.groups)
-
     def remove_group(self, key: bytes) -> bool:
         """Remove a user's group; False if there is none."""
         return bool(self._txn.delete(key, db=self.tables.groups))
@@ -138,8 +152,7 @@ class NearlineTransaction:
         value = self._txn.get(key, db=self.tables.lists)
         return None if value is None else records_pb2.NovelCategoriesRecord.FromString(bytes(value))
 
-    def put_list(self, key: bytes, record: records_pb2.NovelCategoriesRecord) -> None:
-        """Write the list of a key; the oldest ones go where there are too many, and are counted."""
+    def _put_list(self, key: bytes, record: records_pb2.NovelCategoriesRecord) -> None:
         self.remove_list(key)
         self._txn.put(key, record.SerializeToString(), db=self.tables.lists)
         self._txn.put(_age_place(key, record), key, db=self.tables.lists_by_age)

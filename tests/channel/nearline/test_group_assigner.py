@@ -172,7 +172,7 @@ async def test_a_group_the_model_does_not_have_is_assigned_anew_or_left_in_peace
     with parts.store.tables.writing() as transaction:
         for user in users:
             beyond = records_pb2.UserGroupRecord(group_id=99, group_model_id=GROUP_MODEL, generated_at=NOW)
-            transaction.put_group(user_key(user), beyond)
+            transaction.put(user_key(user), beyond)
     parts.clicks("seldom", [40])
     assert (await parts.assign(*users)).settled == Settled(completed=1, unneeded=1)
     group = parts.store.group("user")

@@ -303,7 +303,8 @@ async def test_housekeeping_survives_what_nobody_foresaw_and_forgets_users_all_t
         paths = records_pb2.InterestPathsRecord(paths=[records_pb2.InterestPath(seed="seed")])
         with store.tables.writing() as transaction:
             for user_id in (erased, kept):
-                transaction.put_interests(user_key(user_id), old, paths)
+                transaction.put(user_key(user_id), old)
+                transaction.put(user_key(user_id), paths)
     with ErasureList(settings.erasures_path) as erasures:
         erasures.add(erased)
     broken = [True]

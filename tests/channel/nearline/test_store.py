@@ -10,7 +10,7 @@ import pytest
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS
 from serendipity.channel.nearline.housekeeping import Expiry, census, clear
-from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, Settled, Unneeded
+from serendipity.channel.nearline.outcome import Completed, Failed, Settled, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
@@ -72,7 +72,7 @@ def complete(
     interests: records_pb2.InterestsRecord,
     paths: records_pb2.InterestPathsRecord,
 ) -> bool:
-    outcome = Completed(entry, InterestRecords(interests, paths))
+    outcome = Completed(entry, (interests, paths))
     return store.queue(Kind.INTERESTS).settle([outcome], NOW).completed == 1
 
 
@@ -262,7 +262,7 @@ def test_several_outcomes_end_in_one_transaction(store: NearlineStore, clock: Cl
     first, second, third = store.queue(Kind.INTERESTS).take(3, NOW)
     before = store.tables.env.last_transaction()
     settled = store.queue(Kind.INTERESTS).settle(
-        [Completed(first, InterestRecords(*records())), Failed(second, "why"), Unneeded(third)], clock.now
+        [Completed(first, records()), Failed(second, "why"), Unneeded(third)], clock.now
     )
     assert settled == Settled(completed=1, failed=1, unneeded=1)
     assert store.tables.env.last_transaction() == before + 1
