@@ -12,17 +12,18 @@ from serendipity.channel.errors import ModelRefused, ModelUnavailable
 EncodeAhead = Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]
 """Texts → [n, D] float32 of norm 1. Raises ModelUnavailable, ModelRefused."""
 
+_CAPACITY = 20_000
+"""Texts kept: 6 KB each with MiniLM's 384 dimensions in memory of Python and NumPy."""
+
 
 class Encodings:
     """Vectors of texts, most of which come again and again. Called with texts it is an `Encode`.
 
-    dim: D, of the vectors that are compared with; capacity: texts kept (6 KB each with MiniLM's 384 dimensions in
-    memory of Python and NumPy). Raises ModelUnavailable when a text was not encoded ahead.
+    dim: D, of the vectors that are compared with; Raises ModelUnavailable when a text was not encoded ahead.
     """
 
-    def __init__(self, dim: int, capacity: int = 20_000) -> None:
+    def __init__(self, dim: int) -> None:
         self._dim = dim
-        self._capacity = capacity
         self._vectors: dict[str, NDArray[np.float32]] = {}
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -39,7 +40,7 @@ class Encodings:
         """
         needed = dict.fromkeys(texts)
         new = [text for text in needed if text not in self._vectors]
-        if len(self._vectors) + len(new) > self._capacity:
+        if len(self._vectors) + len(new) > _CAPACITY:
             self._vectors = {text: self._vectors[text] for text in needed if text in self._vectors}
         refused: set[str] = set()
         await self._encode(new, encode, refused)

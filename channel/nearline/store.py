@@ -164,7 +164,7 @@ class NearlineStore:
         self.close()
 
 
-def open_nearline(settings: ServerSettings, clock: Callable[[], float] = time.time) -> NearlineStore:
+def open_nearline(settings: ServerSettings) -> NearlineStore:
     """Open the near-line store of a host as its settings say. Raises StateUnavailable."""
     return NearlineStore(
         settings.nearline_path,
@@ -178,5 +178,4 @@ def open_nearline(settings: ServerSettings, clock: Callable[[], float] = time.ti
             max_attempts=settings.nearline_max_attempts,
         ),
         commit_interval=settings.nearline_commit_seconds,
-        clock=clock,
     )

@@ -73,15 +73,13 @@ class Channel:
         settings: ChannelSettings | None = None,
         *,
         clock: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """Take the parts; they stay the caller's to close. clock: Unix seconds; new_id: names answers."""
+        """Take the parts; they stay the caller's to close. clock: Unix seconds."""
         self._holder = holder
         self._tower = tower
         self._state = state or UserState()
         self._settings = settings or ChannelSettings()
         self._clock = clock
-        self._new_id = new_id
         self._batcher = Batcher(self._answer_each)
         self._known = VectorCache(self._settings.user_vector_cache)
         # One: BLAS has one thread in a worker, and workers are as many as cores.
@@ -222,7 +220,7 @@ class Channel:
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)
         reasons = reasons_of(chosen, user.interests, user.novel_categories, paths)
         response = compose(
-            self._new_id(),
+            uuid.uuid4().hex,
             chosen,
             reasons,
             user,

@@ -67,7 +67,6 @@ class Loop:
         *,
         on_cycle: Callable[[Llms, CycleReport], None] = lambda _llms, _report: None,
         stage: Stage = lambda _cycle, _name: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> tuple[Llms, list[CycleReport]]:
         """Run cycles first + 1 … first + cycles and return the LLMs after the last, with a report each and one of the
         start.
@@ -79,29 +78,26 @@ class Loop:
         """
         llms, reports = self._resumed(start, cycles, directory)
         if not reports:
-            reports.append(self._report(llms, self.first, None, 0.0, clock))
+            reports.append(self._report(llms, self.first, None, time.monotonic()))
             on_cycle(llms, reports[0])
             if directory is not None:
                 directory.mkdir(parents=True, exist_ok=True)
                 _write_report(directory / REPORT, reports[0])
         with _older_objects_kept():
             for cycle in range(reports[-1].cycle + 1, self.first + cycles + 1):
-                began = clock()
+                began = time.monotonic()
                 llms, training = run_cycle(
                     llms, self.records, self.renderer, self.config, cycle, exposures=self.exposures, stage=stage
                 )
                 stage(cycle, "measures")
-                reports.append(self._report(llms, cycle, training, began, clock))
+                reports.append(self._report(llms, cycle, training, began))
                 if directory is not None:
                     stage(cycle, "writing")
                     _keep(directory, llms, reports[-1], lambda cycle=cycle: stage(cycle, "placing"))  # type: ignore[misc]
                 on_cycle(llms, reports[-1])
         return llms, reports
 
-    def _report(
-        self, llms: Llms, cycle: int, training: CycleTraining | None, began: float, clock: Callable[[], float]
-    ) -> CycleReport:
-        began = began or clock()
+    def _report(self, llms: Llms, cycle: int, training: CycleTraining | None, began: float) -> CycleReport:
         found = measure(
             self.panel,
             llms.novelty,
@@ -111,7 +107,7 @@ class Loop:
             self.config.num_candidates,
             self.config.pco.panel.top,
         )
-        return CycleReport(cycle, training, found, clock() - began)
+        return CycleReport(cycle, training, found, time.monotonic() - began)
 
     def _resumed(self, start: Llms, cycles: int, directory: Path | None) -> tuple[Llms, list[CycleReport]]:
         if directory is None or not (directory / REPORT).is_file():

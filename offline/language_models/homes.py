@@ -24,13 +24,12 @@ def open_language_model(
     config: LanguageModelConfig,
     cache: Path | None = None,
     *,
-    keep_days: float = KEEP_DAYS,
     environment: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.time,
 ) -> AnsweringModel:
     """Open a language model.
 
-    cache: directory of completions, shared by all models; none: every prompt is asked anew. keep_days: older answers
+    cache: directory of completions, shared by all models; none: every prompt is asked anew. Answers older than 30 days
     are deleted from it first. environment: holds the API key and the user's cache directory. clock: Unix seconds.
     Raises LanguageModelError when it cannot be opened; an endpoint that is away is found out at the first
     prompt.
@@ -38,7 +37,7 @@ def open_language_model(
     if cache is None:
         return _home(config, None, environment)
     completions = CompletionCache.at(cache)
-    completions.expire(clock() - keep_days * 86_400)
+    completions.expire(clock() - KEEP_DAYS * 86_400)
     return CachedModel(_home(config, completions, environment), completions)
 
 
