@@ -18,14 +18,8 @@ ChannelError
 │   ├── TowerUnavailable      not reachable, not loaded, overloaded, or held back by the circuit breaker
 │   └── TowerAnswerInvalid    an answer of the wrong shape, or with numbers that are not finite
 └── GenerationError           near-line: a model on Triton did not give what was asked of it
-    ├── InterestGptUnavailable        the language model did not answer; the same call may succeed later
-    ├── InterestGptRefused            the language model will not answer this call, whenever it is made
-    ├── TextEncoderUnavailable        the text encoder did not answer; the same call may succeed later
-    ├── TextEncoderRefused            the text encoder will not answer this call, whenever it is made
-    ├── GroupEncoderUnavailable       the group encoder did not answer; the same call may succeed later
-    ├── GroupEncoderRefused           the group encoder will not answer this call, whenever it is made
-    ├── CoevolutionLlmUnavailable     the Novelty or the Relevance LLM did not answer; the same call may succeed later
-    └── CoevolutionLlmRefused         one of the two will not answer this call, whenever it is made
+    ├── ModelUnavailable      no answer, or none that can be read; the same call may succeed later
+    └── ModelRefused          the model will not answer this call, whenever it is made
 
 Errors of libraries (LMDB, protobuf, FAISS, tritonclient, torch) are turned into these where the library
 is called, and the cause is chained.
@@ -125,33 +119,9 @@ class GenerationError(ChannelError):
     """A model that is asked near-line did not give what was asked of it."""
 
 
-class InterestGptUnavailable(GenerationError):
-    """InterestGPT did not answer: not reachable, not loaded, overloaded or too slow. Worth trying again."""
+class ModelUnavailable(GenerationError):
+    """A model did not answer: not reachable, not loaded, overloaded, too slow or unreadable. Worth trying again."""
 
 
-class InterestGptRefused(GenerationError):
-    """InterestGPT refused prompts as they are. With several prompts in a call, one of them may be at fault."""
-
-
-class TextEncoderUnavailable(GenerationError):
-    """The text encoder did not answer: not reachable, not loaded, overloaded or too slow. Worth trying again."""
-
-
-class TextEncoderRefused(GenerationError):
-    """The text encoder refused texts as they are."""
-
-
-class GroupEncoderUnavailable(GenerationError):
-    """The group encoder did not answer: not reachable, not loaded, overloaded or too slow. Worth trying again."""
-
-
-class GroupEncoderRefused(GenerationError):
-    """The group encoder refused histories as they are. With several users in a call, one of them may be at fault."""
-
-
-class CoevolutionLlmUnavailable(GenerationError):
-    """The Novelty or the Relevance LLM did not answer, or nothing that can be read. Worth trying again."""
-
-
-class CoevolutionLlmRefused(GenerationError):
-    """The Novelty or the Relevance LLM refused prompts as they are. With several in a call, one may be at fault."""
+class ModelRefused(GenerationError):
+    """A model refused what it was asked as it stands. With several questions in a call, one of them may be at fault."""

@@ -23,6 +23,9 @@ from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.tower import UserTower
 from serendipity.v1 import channel_pb2
 
+_DEADLINE_SECONDS = 60.0
+"""Generous, so that a replay on a busy machine gives the same answers as on an idle one."""
+
 
 class LocalChannel:
     """Answers requests one after another in the calling thread, which must not be running an event loop."""
@@ -35,15 +38,12 @@ class LocalChannel:
         settings: ChannelSettings | None = None,
         *,
         clock: Callable[[], float] = time.time,
-        deadline_seconds: float = 60.0,
         verify: bool = True,
     ) -> None:
         """Open a snapshot directory. The tower is closed with the channel. clock: Unix seconds.
 
-        deadline_seconds: generous, so that a replay on a busy machine gives the same answers as on an idle one.
         Raises SnapshotUnavailable.
         """
-        self._deadline_seconds = deadline_seconds
         settings = settings or ChannelSettings()
         self._holder = SnapshotHolder(open_snapshot(snapshot, verify=verify, gpu=settings.gpu))
         self._tower = tower
@@ -59,7 +59,7 @@ class LocalChannel:
     def recall_batch(self, requests: Sequence[channel_pb2.RecallRequest]) -> list[channel_pb2.RecallResponse]:
         """Answer several requests, in their order, with one call of the tower. Raises as `recall`."""
         queries = [parse_query(request, self.channel.now()) for request in requests]
-        deadline = Deadline.after(self._deadline_seconds)
+        deadline = Deadline.after(_DEADLINE_SECONDS)
         responses = []
         for answer in self._loop.run_until_complete(self.channel.recall_batch(queries, deadline)):
             if isinstance(answer, Exception):

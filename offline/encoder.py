@@ -152,6 +152,22 @@ class TextEncoder:
         return f"{self.name} max_tokens={self._max_tokens} first_token={self._first_token}"
 
 
+class RememberingEncoder:
+    """A text encoder that encodes every text once: the same few names come in every answer."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.name = encoder.name
+        self._encoder = encoder
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode texts; returns [n, D] float32 of norm 1."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if missing:
+            self._known |= dict(zip(missing, self._encoder.encode(missing), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+
 def default_path() -> Path:
     """Find the MiniLM sentence encoder that comes as a package. Raises EncoderError when it is not installed."""
     spec = importlib.util.find_spec(_DEFAULT_PACKAGE)

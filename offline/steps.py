@@ -98,24 +98,20 @@ class Display(Protocol):
         """A step is done, or was up to date."""
 
 
-def run_steps(
-    steps: Iterable[Step], out: Path, display: Display, *, clock: Callable[[], float] = time.monotonic
-) -> list[Outcome]:
+def run_steps(steps: Iterable[Step], out: Path, display: Display) -> list[Outcome]:
     """Run every step that is not up to date, in order, and tell what became of each.
 
     steps: each is asked for when the one before is done, so it may be made of what that one found out.
-    One build works in `out` at a time. A run that was killed at any point is continued by the next. clock: seconds.
+    One build works in `out` at a time. A run that was killed at any point is continued by the next.
     Raises StepError when an input is missing, when another build is at work, and whatever a step raises.
     """
     out.mkdir(parents=True, exist_ok=True)
     with _exclusive(out):
         hashes = ContentHashes()
-        return [_bring_up_to_date(step, out, hashes, display, clock) for step in steps]
+        return [_bring_up_to_date(step, out, hashes, display) for step in steps]
 
 
-def renew_step(
-    out: Path, name: str, make: Callable[[Path], Numbers], *, clock: Callable[[], float] = time.monotonic
-) -> Outcome:
+def renew_step(out: Path, name: str, make: Callable[[Path], Numbers]) -> Outcome:
     """Replace what a step made by something that goes on from it, and keep it up to date for the next build.
 
     The step keeps its key, so that the next build takes the new directory for the step's and runs what depends on it.
@@ -134,9 +130,9 @@ def renew_step(
         working = _working(place, stamp.key)
         working.mkdir(exist_ok=True)
         (working / STAMP).unlink(missing_ok=True)
-        start = clock()
+        start = time.monotonic()
         numbers = dict(make(working))
-        seconds = clock() - start
+        seconds = time.monotonic() - start
         _Stamp(stamp.key, hashes.of(working), seconds, numbers).write(working)
         _move_into_place(working, place)
         return Outcome(name, True, seconds, numbers)
@@ -210,9 +206,7 @@ class _Stamp:
         write_atomically(directory / STAMP, json.dumps(self.__dict__, indent=2, sort_keys=True).encode())
 
 
-def _bring_up_to_date(
-    step: Step, out: Path, hashes: ContentHashes, display: Display, clock: Callable[[], float]
-) -> Outcome:
+def _bring_up_to_date(step: Step, out: Path, hashes: ContentHashes, display: Display) -> Outcome:
     place = out / step.name
     place.parent.mkdir(parents=True, exist_ok=True)
     key = step_key(step, hashes)
@@ -231,9 +225,9 @@ def _bring_up_to_date(
             shutil.rmtree(working, ignore_errors=True)
         working.mkdir(exist_ok=True)
         display.started(step.name)
-        start = clock()
+        start = time.monotonic()
         numbers = dict(step.run(StepContext(working, place if place.exists() else None, display.progress)))
-        seconds = clock() - start
+        seconds = time.monotonic() - start
         _Stamp(key, hashes.of(working), seconds, numbers).write(working)
         _move_into_place(working, place)
         outcome = Outcome(step.name, True, seconds, numbers)

@@ -12,22 +12,16 @@ MAX_EXCLUDED = 10_000
 """Items that one request may exclude."""
 
 
-def natural(text: str) -> int:
+def natural(text: str, least: int = 0) -> int:
     """Read a whole number of at least zero. Raises argparse.ArgumentTypeError."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 0")
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least {least}")
     return int(text)
 
 
 def positive(text: str) -> int:
     """Read a whole number of at least one. Raises argparse.ArgumentTypeError."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
-    return number
+    return natural(text, 1)
 
 
 def share(text: str) -> float:

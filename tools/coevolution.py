@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from rich.console import Console
 from serendipity.groups.model import GroupModelError
 from serendipity.layout import user_key
 from serendipity.offline.coevolution.builder import continue_coevolution, forget_work
-from serendipity.offline.coevolution.feedback import ERASURES, Feedback, read_feedback
+from serendipity.offline.coevolution.feedback import Feedback, read_feedback
 from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.group_steps import COEVOLUTION, describe_coevolution
@@ -38,6 +37,9 @@ from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.tables import read_rows
 from serendipity.offline.progress import describe
 from serendipity.offline.steps import Numbers, renew_step
+
+ERASURES = "erasures"
+"""Directory of the erasure list, in a build's state and beside a feedback store."""
 
 
 class MissingSourceError(BuilderError):
@@ -156,27 +158,21 @@ def _erased(user_ids: Sequence[str], erasures: Erasures) -> set[str]:
     return {user_id for user_id in set(user_ids) if user_key(user_id) in erasures.keys}
 
 
-def _without(increment: Increment, erasures: Erasures) -> tuple[Increment, int]:
-    """Leave out users to be forgotten. Returns the rest, and how many users were left out."""
-    erased = _erased(increment.user_ids, erasures)
-    kept = np.array([user_id not in erased for user_id in increment.user_ids], np.bool_)
-    rest = replace(
-        increment,
-        user_ids=[user_id for user_id in increment.user_ids if user_id not in erased],
-        items=increment.items[kept],
-        categories=increment.categories[kept],
-        times=increment.times[kept],
-    )
-    return rest, len(erased)
-
-
 def _of_logs(path: Path, catalogue: Catalogue, erasures: Erasures, console: Console) -> Increment:
     """Read clicks of logs since, and tell how many."""
     found = Increment.of_logs(Histories.read(path), Catalogue.read(path), catalogue)
-    rest, users = _without(found, erasures)
+    erased = _erased(found.user_ids, erasures)
+    kept = np.array([user_id not in erased for user_id in found.user_ids], np.bool_)
+    rest = replace(
+        found,
+        user_ids=[user_id for user_id in found.user_ids if user_id not in erased],
+        items=found.items[kept],
+        categories=found.categories[kept],
+        times=found.times[kept],
+    )
     console.print(
         f"{path}: {len(rest):,} clicks, {found.unknown:,} of unknown categories; "
-        f"left out: {len(found) - len(rest):,} clicks of {users:,} users to be forgotten",
+        f"left out: {len(found) - len(rest):,} clicks of {len(erased):,} users to be forgotten",
         highlight=False,
         soft_wrap=True,
     )
@@ -187,15 +183,11 @@ def _of_feedback(
     store: Path, catalogue: Catalogue, click_types: Collection[str], erasures: Erasures, console: Console
 ) -> Feedback:
     """Read clicks and exposures of a feedback store, and tell how many."""
-    found = read_feedback(store, catalogue, click_types)
-    # The store's reader knows the list beside it alone.
-    clicks, shown = _without(found.clicks, erasures)[0], _without(found.shown, erasures)[0]
-    skipped = Counter(found.skipped)
-    skipped["erased"] += len(found.clicks) - len(clicks) + len(found.shown) - len(shown)
-    left_out = ", ".join(f"{reason} {number:,}" for reason, number in sorted(skipped.items()) if number)
+    found = read_feedback(store, catalogue, click_types, erasures)
+    left_out = ", ".join(f"{reason} {number:,}" for reason, number in sorted(found.skipped.items()))
     console.print(
-        f"{store}: {len(clicks):,} clicks, {len(shown):,} exposures; left out: {left_out or 'nothing'}",
+        f"{store}: {len(found.clicks):,} clicks, {len(found.shown):,} exposures; left out: {left_out or 'nothing'}",
         highlight=False,
         soft_wrap=True,
     )
-    return Feedback(clicks, shown, dict(skipped))
+    return found

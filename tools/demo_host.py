@@ -16,9 +16,7 @@ DEPTH = 100
 """Items of each of the host's lists."""
 
 
-def host_items(
-    histories: Histories, catalogue: Catalogue, until: int, users: Sequence[int], seed: int = 0
-) -> list[list[str]]:
+def host_items(histories: Histories, catalogue: Catalogue, until: int, users: Sequence[int]) -> list[list[str]]:
     """Rank for some users, ascending numbers, by ALS × trend and by the popularity of 28 days, as of a moment.
 
     Returns the item ids of both lists of every user, each once; none for users without a click.
@@ -26,7 +24,7 @@ def host_items(
     known = HeldOut.between(histories, catalogue, until, until)
     statistics = ClickStatistics.of(histories, known)
     scores = (
-        with_trend(known, als(known, factors=16, alpha=1.0, seed=seed), statistics.trend, exponent=0.5),
+        with_trend(known, als(known, factors=16, alpha=1.0, seed=0), statistics.trend, exponent=0.5),
         popularity(known, statistics.recent_users),
     )
     chosen = np.asarray(users, np.int64)

@@ -28,7 +28,6 @@ from serendipity.layout import write_atomically
 from serendipity.offline.distillation.base_model import open_base, style_of
 from serendipity.offline.distillation.builder import (
     DATASET_DIRECTORY,
-    RememberingEncoder,
     build_interest_gpt,
     build_training_data,
 )
@@ -36,7 +35,7 @@ from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.dataset import DatasetError, read_examples
 from serendipity.offline.distillation.evaluation import evaluate_answers
 from serendipity.offline.distillation.moments import TEST, TRAIN
-from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
+from serendipity.offline.encoder import EncoderError, RememberingEncoder, TextEncoder, default_path
 from serendipity.offline.interests.vocabulary import Vocabulary, VocabularyError
 from serendipity.offline.language_models.language_model import LanguageModelError
 from serendipity.offline.logs.errors import LogsError

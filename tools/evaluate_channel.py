@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=positive, default=3, help="young hosts of each share")
     parser.add_argument("--target", metavar="HOST:PORT", help="ask this service, which serves the build's snapshot")
     parser.add_argument("--users", type=positive, help="users replayed at most (default: all)")
-    parser.add_argument("--out", type=new_directory, metavar="DIR", help="also write channel.md, .json and .png here")
+    parser.add_argument("--out", type=new_directory, metavar="DIR", help="also write channel.md and .json here")
 
 
 def run(args: argparse.Namespace) -> int:

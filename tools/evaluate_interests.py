@@ -40,6 +40,7 @@ from serendipity.offline.evaluate.interests import (
     sample_by_eye,
 )
 from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
+from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.hops import Mode
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
@@ -88,10 +89,10 @@ def run(args: argparse.Namespace) -> int:
     if not build.is_dir():
         print(f"serendip evaluate interests: {build}: no such directory", file=sys.stderr)
         return 1
-    started, console = time.monotonic(), Console()
+    started, console = time.time(), Console()
     try:
         encoder = TextEncoder.from_path(args.text_encoder or default_path())
-        bench = make_bench(build, encoder, args.seeds[0])
+        bench = make_bench(build, encoder)
         judged, left_out = _judge_all(args, bench, console)
     except (LogsError, EncoderError, InterestGptError, LanguageModelError, ValueError) as error:
         print(f"serendip evaluate interests: {error}", file=sys.stderr)
@@ -102,18 +103,16 @@ def run(args: argparse.Namespace) -> int:
     samples = [one for runs in judged.values() for one in sample_by_eye(evaluation, runs[0], args.show, rng)]
     conditions = Conditions(
         dataset=layout.read_manifest(snapshot_of(build)).dataset,
-        command=shlex.join(["serendip", *sys.argv[1:]]),
-        now=time.time(),
-        seconds=time.monotonic() - started,
+        heading=run_heading(shlex.join(["serendip", *sys.argv[1:]]), started, time.time()),
         cut=evaluation.cut,
         until=evaluation.until,
         users=len(evaluation.users),
         own_weight=bench.own_weight,
         left_out=left_out,
     )
-    print(markdown(rows, samples, evaluation.judge, bench.threshold, conditions))
+    print(markdown(rows, samples, bench.threshold, conditions))
     if args.out:
-        write_interests_report(rows, samples, evaluation.judge, bench.threshold, conditions, args.out)
+        write_interests_report(rows, samples, bench.threshold, conditions, args.out)
     return 0
 
 

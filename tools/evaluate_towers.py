@@ -1,4 +1,4 @@
-"""Compare the towers with tuned controls on held-out time, λ = 0 against λ > 0, over several seeds.
+"""Compare the towers with tuned controls on held-out time, over several seeds.
 
 Reads the logs and interests of a build over all clicks and holds the last 10 % of the clicks out itself. Without such a
 build, both are made first. Writes towers.json and towers.md.
@@ -22,7 +22,7 @@ from serendipity.offline.datasets.registry import prepare
 from serendipity.offline.encoder import TextEncoder, default_path
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.methods_report import run_heading
-from serendipity.offline.evaluate.towers import evaluate_towers, variants_of
+from serendipity.offline.evaluate.towers import evaluate_towers
 from serendipity.offline.evaluate.towers_report import MARKDOWN_REPORT, write_towers_report
 from serendipity.offline.interests.builder import build_interests
 from serendipity.offline.interests.summary import SUMMARY as INTERESTS_SUMMARY
@@ -63,9 +63,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     encoder = TextEncoder.from_path(default_path()) if config.title_text else None
     console = Console()
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
-        evaluation = evaluate_towers(
-            logs, interests, variants_of(config), seeds, out / "checkpoints", encoder, progress
-        )
+        evaluation = evaluate_towers(logs, interests, config, seeds, out / "checkpoints", encoder, progress)
     heading = run_heading(shlex.join(["serendip", *sys.argv[1:]]), started, time.time())
     # What lies in a build is what was built there, whatever data set is named beside it.
     title = args.build.resolve().name if args.build else name

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from serendipity.groups.model import GroupModelError, read_group_spec
-from serendipity.offline.groups.directory import ASSIGNMENTS, HEAT_MAP, read_groups, read_report
+from serendipity.offline.groups.directory import ASSIGNMENTS, read_groups, read_report
 from serendipity.offline.groups.next_item import VALIDATED_AT
 from serendipity.offline.groups.report import GroupReport
 from serendipity.offline.logs.catalogue import Catalogue
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         spec = read_group_spec(groups)
         if args.command == "report":
-            _print_report(console, spec, read_report(groups), groups / HEAT_MAP)
+            _print_report(console, spec, read_report(groups))
         elif not 0 <= args.group <= spec.num_groups:
             print(f"serendip groups: group {args.group}: expected 0 to {spec.num_groups}", file=sys.stderr)
             return 1
@@ -86,7 +86,7 @@ def _print_group(
         console.print(f"  … and {group.users - len(users):,} more", highlight=False)
 
 
-def _print_report(console: Console, spec: records_pb2.GroupSpec, report: GroupReport, picture: Path) -> None:
+def _print_report(console: Console, spec: records_pb2.GroupSpec, report: GroupReport) -> None:
     lines = [
         ("group model", spec.group_model_id),
         ("clicks kept", f"from {spec.click_threshold} by {spec.counted} on, the latest {spec.sequence_length}"),
@@ -106,7 +106,6 @@ def _print_report(console: Console, spec: records_pb2.GroupSpec, report: GroupRe
         ("groups", f"{spec.num_groups}, of {min(report.group_sizes):,} to {max(report.group_sizes):,} users"),
         ("cosine within groups", f"{report.cohesion.intra:.3f} (centred {report.cohesion_centred.intra:.3f})"),
         ("cosine between groups", f"{report.cohesion.inter:.3f} (centred {report.cohesion_centred.inter:.3f})"),
-        ("heat map", str(picture)),
     ]
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in lines:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
@@ -30,7 +31,8 @@ from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.state.feedback_event import Ownership
 from serendipity.tools.arguments import identifier
-from serendipity.tools.nearline import add_work_options, console, print_drained, work_settings
+from serendipity.tools.nearline import add_work_options, print_drained, work_settings
+from serendipity.tools.recall import result_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     """Do it; returns 1 when it cannot be done, or some user was refused."""
     try:
         server, channel = work_settings(args)
-        drained = asyncio.run(_refresh(server, channel, args.user, console(), only_due=args.due))
+        drained = asyncio.run(_refresh(server, channel, args.user, result_console(), only_due=args.due))
     except (ChannelError, OSError) as error:
         print(f"serendip interests refresh: {error}", file=sys.stderr)
         return 1
@@ -75,7 +77,7 @@ async def _refresh(
                         f"snapshot {snapshot.versions.snapshot}: interest_gpt: found none, expected one; build "
                         "with InterestGPT and publish"
                     )
-                moment = generation_moment(channel, snapshot, nearline.clock())
+                moment = generation_moment(channel, snapshot, time.time())
                 owned = Ownership(server.shard, server.num_shards)
                 known = DueUsers(snapshot, nearline.store, channel, moment)
                 out.print(

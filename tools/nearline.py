@@ -36,6 +36,7 @@ from serendipity.channel.settings import ChannelSettings
 from serendipity.layout import user_key
 from serendipity.tools.arguments import add_build, identifier
 from serendipity.tools.options import add_setting_options, read_settings
+from serendipity.tools.recall import result_console
 
 _SHOWN = 20
 """Parked entries listed of each kind."""
@@ -113,11 +114,6 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-def console() -> Console:
-    """A console as wide as what is written needs where there is no terminal."""
-    return Console(width=None if sys.stdout.isatty() else 160)
-
-
 def print_drained(console: Console, drained: Drained) -> None:
     """Say what was done, and how fast."""
     seconds = max(drained.seconds, 1e-9)
@@ -148,7 +144,7 @@ def _drain(server: ServerSettings, channel: ChannelSettings, kinds: Sequence[Kin
                 drained = await drain(nearline, works=works, kinds=kinds)
                 return drained, {kind: await asyncio.to_thread(census, nearline.store, kind) for kind in kinds}
 
-    out = console()
+    out = result_console()
     drained, left = asyncio.run(work())
     print_drained(out, drained)
     for kind, counted in left.items():
@@ -177,7 +173,7 @@ def _retry(store: NearlineStore, kinds: Sequence[Kind], users: Sequence[str], *,
 
 
 def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[Kind]) -> None:
-    out, now = console(), time.time()
+    out, now = result_console(), time.time()
     with exclusive(server) as free:
         status = None if free else read_status(server.nearline_status_path)
         out.print(_process(status, free=free))

@@ -22,6 +22,7 @@ from serendipity.offline.evaluate.replay import Recall, ReplayError
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
 
 _CONNECT_SECONDS = 5.0
+_CALL_SECONDS = 30.0
 
 CODE = ("serendipity.channel", "serendipity.features", "serendipity.novelty")
 """Modules whose source decides what the pipeline recalls."""
@@ -66,8 +67,8 @@ def open_pipeline(snapshot: Path, tower: Path | None, *, groups: bool = True) ->
 
 
 @contextmanager
-def open_service(target: str, timeout: float = 30.0) -> Iterator[Recall]:
-    """Open a running service instead. target: host:port; timeout: seconds per call.
+def open_service(target: str) -> Iterator[Recall]:
+    """Open a running service instead. target: host:port.
 
     Raises ReplayError when it does not answer, at once or later.
     """
@@ -82,7 +83,7 @@ def open_service(target: str, timeout: float = 30.0) -> Iterator[Recall]:
 
         def recall(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
             try:
-                response: channel_pb2.RecallResponse = stub.Recall(request, timeout=timeout)
+                response: channel_pb2.RecallResponse = stub.Recall(request, timeout=_CALL_SECONDS)
             except grpc.RpcError as error:
                 raise ReplayError(f"{target}: {error.code().name}: {error.details()}") from error
             return response

@@ -20,7 +20,6 @@ import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from serendipity import layout
@@ -28,6 +27,7 @@ from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
 from serendipity.tools.arguments import add_build, existing_directory
+from serendipity.tools.recall import result_console
 
 _ACTIONS = {
     "list": "List the snapshots on disk.",
@@ -114,4 +114,4 @@ def _list(publications: Publications) -> None:
                 manifest.tower.model_name,
             ]
         table.add_row("→" if listed.current else "", listed.version, *cells, listed.error)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    result_console().print(table)

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from serendipity.channel.errors import ChannelError
@@ -25,6 +24,7 @@ from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.tools.arguments import add_build, identifier
+from serendipity.tools.recall import result_console
 
 _ACTIONS = {"forget": "Forget users.", "list": "List the users who are forgotten."}
 
@@ -95,4 +95,4 @@ def _list(settings: ServerSettings) -> None:
         for erased in erasures.users():
             moment = datetime.datetime.fromtimestamp(erased.at, datetime.UTC)
             table.add_row(erased.user, f"{moment:%Y-%m-%d %H:%M:%S}")
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    result_console().print(table)

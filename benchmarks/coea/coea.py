@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.coea.code_digest import code_of_package
+from benchmarks.coea.coevolve import coevolve
 from benchmarks.coea.comparison import Cutoffs
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
 from benchmarks.coea.shared_trainings import SharedTrainings
 from serendipity.groups.lists import aligned_list, alignment
 from serendipity.offline import coevolution, groups, tuning
-from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
+from serendipity.offline.coevolution.coevolution import Coevolution
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.preferences import Candidate, Told, candidates_at
 from serendipity.offline.groups.config import GroupsConfig

@@ -19,7 +19,7 @@ from benchmarks.coea.choice import QUALITY_KEPT, reaches
 from benchmarks.coea.comparison import Comparison, MethodResult
 from benchmarks.coea.protocol import TRADING, CategorySplit, Family
 from serendipity.layout import write_atomically
-from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
+from serendipity.offline.evaluate.significance import Estimate, bootstrap_ratio
 
 JSON_REPORT = "coea.json"
 MARKDOWN_REPORT = "report.md"
@@ -52,7 +52,7 @@ class About:
         return datetime.fromtimestamp(self.now, UTC).date().isoformat()
 
 
-_Ratios = Mapping[str, Mapping[tuple[str, str], Ratio]]
+_Ratios = Mapping[str, Mapping[tuple[str, str], Estimate]]
 """By method, then by measure and baseline."""
 
 
@@ -172,7 +172,7 @@ def compared(comparison: Comparison) -> tuple[str, ...]:
     return tuple(name for name in names if len(comparison.results[0].by_user(name)))
 
 
-def ratios(comparison: Comparison, result: MethodResult) -> dict[tuple[str, str], Ratio]:
+def ratios(comparison: Comparison, result: MethodResult) -> dict[tuple[str, str], Estimate]:
     """Ratios of a method's means to those of the best baseline of each family: (measure, baseline) → paired bootstrap.
 
     Best by the very measure, on the same users; an ablation is also compared with the whole method. Families without a
@@ -245,7 +245,7 @@ def _heads(names: Sequence[str]) -> list[str]:
     return ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
 
 
-def _row(name: str, ratios: Sequence[Ratio | None]) -> str:
+def _row(name: str, ratios: Sequence[Estimate | None]) -> str:
     """A dash stands for a row against itself, or against nothing."""
     cells = ["–" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in ratios]
     return f"| {name} | " + " | ".join(cells) + " |"

@@ -8,24 +8,13 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from serendipity.channel.errors import CoevolutionLlmRefused, CoevolutionLlmUnavailable
 from serendipity.channel.nearline.triton_models import TritonModels
 from serendipity.groups.model import COUNT, EXCLUDED, PROMPT, PROPOSALS, SCORE
 from serendipity.v1 import records_pb2
 
 
-class CoevolutionLlms:
-    """Calls both LLMs. Belongs to one event loop, connects at the first call.
-
-    Of both calls all prompts are answered, in their order, or an error is raised: CoevolutionLlmUnavailable when the
-    call is worth trying again, CoevolutionLlmRefused when it is not; of several prompts any may be at fault then.
-    """
-
-    def __init__(self, url: str, *, max_batches_in_flight: int = 2) -> None:
-        """url: Triton's address, as `triton.check_url` takes it. max_batches_in_flight: over all calls; others wait for
-        their turn.
-        """
-        self._models = TritonModels(url, max_batches_in_flight, CoevolutionLlmUnavailable, CoevolutionLlmRefused)
+class CoevolutionLlms(TritonModels):
+    """Calls both LLMs. Of both calls all prompts are answered, in their order, or an error is raised."""
 
     async def propose(
         self,
@@ -42,12 +31,12 @@ class CoevolutionLlms:
         """
         lists = [json.dumps(sorted(names), ensure_ascii=False) for names in excluded]
         inputs = {
-            PROMPT: self._models.cells(prompts, "prompt"),
-            EXCLUDED: self._models.cells(lists, "excluded"),
+            PROMPT: self.cells(prompts, "prompt"),
+            EXCLUDED: self.cells(lists, "excluded"),
             COUNT: np.full((len(prompts), 1), count, np.int32),
         }
         name = spec.novelty_model_name
-        outputs = await self._models.infer(name, inputs, spec.max_batch, (PROPOSALS,), timeout)
+        outputs = await self.infer(name, inputs, spec.max_batch, (PROPOSALS,), timeout)
         return [self._proposals(name, cell, count) for column in outputs for cell in column[:, 0]]
 
     async def score(self, spec: records_pb2.CoevolutionSpec, prompts: Sequence[str], timeout: float) -> list[float]:
@@ -55,20 +44,16 @@ class CoevolutionLlms:
 
         prompts: user messages with the candidate (`prompt.relevance_prompt`). timeout: seconds for all of them.
         """
-        inputs = {PROMPT: self._models.cells(prompts, "prompt")}
+        inputs = {PROMPT: self.cells(prompts, "prompt")}
         name = spec.relevance_model_name
         scores: list[float] = []
-        for column in await self._models.infer(name, inputs, spec.max_batch, (SCORE,), timeout):
+        for column in await self.infer(name, inputs, spec.max_batch, (SCORE,), timeout):
             if column.dtype != np.float32 or column.shape[1] != 1 or not np.isfinite(column).all():
                 wrong = np.count_nonzero(~np.isfinite(column)) if column.dtype.kind == "f" else 0
                 found = f"{column.dtype} {list(column.shape)}, {wrong} of them not finite"
-                raise self._models.unreadable(name, SCORE, found, "finite float32 [n, 1]")
+                raise self.unreadable(name, SCORE, found, "finite float32 [n, 1]")
             scores += column[:, 0].tolist()
         return scores
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._models.close()
 
     def _proposals(self, name: str, cell: object, count: int) -> list[tuple[str, float]]:
         try:
@@ -77,7 +62,7 @@ class CoevolutionLlms:
             rows = None
         if not isinstance(rows, list) or len(rows) > count or not all(map(_is_proposal, rows)):
             expected = f"a JSON list of at most {count} [category, log-probability]"
-            raise self._models.unreadable(name, PROPOSALS, repr(cell), expected)
+            raise self.unreadable(name, PROPOSALS, repr(cell), expected)
         return [(category, float(value)) for category, value in rows]
 
 

@@ -20,6 +20,9 @@ from serendipity.v1 import records_pb2
 _FEED = 1_000
 """Users queued ahead of the work: the queue stays open to requests, and an interrupt leaves little in it."""
 _LONGEST_PAUSE = 10.0
+_POLL = 0.5
+"""Seconds between looks while another works, and until the first new try when nothing answers."""
+_PATIENCE = 8
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -42,16 +45,13 @@ async def drain(
     works: bool,
     kinds: Collection[Kind] = tuple(Kind),
     users: Iterable[DueUser] = (),
-    poll: float = 0.5,
-    patience: int = 8,
 ) -> Drained:
     """Queue users, a thousand ahead of the work, until all were queued and nothing is left to be tried now.
 
     works: this process does the work, and holds the host's lock (`exclusive`); otherwise another one does. kinds: that
     are waited for or worked on, of those whose model the snapshot names; users: those without a cause are asked for by
-    an operator; poll: seconds between looks while another works, and until the first new try when nothing
-    answers; patience: tries in a row that may fail. Raises ChannelError when they have, and StateUnavailable; what was
-    done by then is kept.
+    an operator. Raises ChannelError when eight tries in a row have failed, and StateUnavailable; what was done by then
+    is kept.
     """
     store, start = nearline.store, time.perf_counter()
     interests = store.queue(Kind.INTERESTS)
@@ -70,14 +70,14 @@ async def drain(
                 working = [kind for kind, loop in loops.items() if await loop.has_model()]
                 idle = not any([await asyncio.to_thread(store.queue(kind).ready) for kind in working])
                 if not queued:
-                    await asyncio.sleep(0.0 if idle else poll)
+                    await asyncio.sleep(0.0 if idle else _POLL)
             failures = 0
         except ChannelError as error:
             failures += 1
-            if failures == patience:
+            if failures == _PATIENCE:
                 raise
             _log.warning("batch not done", error=str(error), failures=failures)
-            await asyncio.sleep(min(_LONGEST_PAUSE, poll * 2.0**failures))
+            await asyncio.sleep(min(_LONGEST_PAUSE, _POLL * 2.0**failures))
             continue
         if idle and not queued:
             break

@@ -173,7 +173,8 @@ class DurableQueue:
         if isinstance(outcome, Failed):
             return self._put_off(queue, key, entry, outcome.error, now)
         if isinstance(outcome, Completed):
-            outcome.records.put(transaction, key)
+            for record in outcome.records:
+                transaction.put(key, record)
         if entry.generation > outcome.entry.generation:
             _make_ready(queue, key, afresh=True)
         else:

@@ -7,22 +7,23 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.errors import TextEncoderRefused, TextEncoderUnavailable
+from serendipity.channel.errors import ModelRefused, ModelUnavailable
 
 EncodeAhead = Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]
-"""Texts → [n, D] float32 of norm 1. Raises TextEncoderUnavailable, TextEncoderRefused."""
+"""Texts → [n, D] float32 of norm 1. Raises ModelUnavailable, ModelRefused."""
+
+_CAPACITY = 20_000
+"""Texts kept: 6 KB each with MiniLM's 384 dimensions in memory of Python and NumPy."""
 
 
 class Encodings:
     """Vectors of texts, most of which come again and again. Called with texts it is an `Encode`.
 
-    dim: D, of the vectors that are compared with; capacity: texts kept (6 KB each with MiniLM's 384 dimensions in
-    memory of Python and NumPy). Raises TextEncoderUnavailable when a text was not encoded ahead.
+    dim: D, of the vectors that are compared with; Raises ModelUnavailable when a text was not encoded ahead.
     """
 
-    def __init__(self, dim: int, capacity: int = 20_000) -> None:
+    def __init__(self, dim: int) -> None:
         self._dim = dim
-        self._capacity = capacity
         self._vectors: dict[str, NDArray[np.float32]] = {}
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -30,16 +31,16 @@ class Encodings:
         try:
             return np.stack([self._vectors[text] for text in texts])
         except KeyError as error:
-            raise TextEncoderUnavailable(f"text {error.args[0]!r}: was not encoded ahead") from error
+            raise ModelUnavailable(f"text {error.args[0]!r}: was not encoded ahead") from error
 
     async def encode_ahead(self, texts: Iterable[str], encode: EncodeAhead) -> set[str]:
-        """Encode those texts that are not known yet; returns those the encoder refuses. Raises TextEncoderUnavailable.
+        """Encode those texts that are not known yet; returns those the encoder refuses. Raises ModelUnavailable.
 
         Afterwards all of the others are at hand until the next call.
         """
         needed = dict.fromkeys(texts)
         new = [text for text in needed if text not in self._vectors]
-        if len(self._vectors) + len(new) > self._capacity:
+        if len(self._vectors) + len(new) > _CAPACITY:
             self._vectors = {text: self._vectors[text] for text in needed if text in self._vectors}
         refused: set[str] = set()
         await self._encode(new, encode, refused)
@@ -50,7 +51,7 @@ class Encodings:
             return
         try:
             vectors = await encode(texts)
-        except TextEncoderRefused:
+        except ModelRefused:
             if len(texts) == 1:
                 refused.add(texts[0])
                 return
@@ -58,7 +59,7 @@ class Encodings:
             await self._encode(texts[len(texts) // 2 :], encode, refused)
             return
         if vectors.shape != (len(texts), self._dim):
-            raise TextEncoderUnavailable(
+            raise ModelUnavailable(
                 f"text encoder: found vectors of shape {vectors.shape}, expected ({len(texts)}, {self._dim}) as the "
                 "snapshot's interest vectors have; deploy the encoder they were made with"
             )

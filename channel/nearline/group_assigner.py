@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity import layout
-from serendipity.channel.errors import GroupEncoderRefused, RecordCorrupt, SnapshotUnavailable
+from serendipity.channel.errors import RecordCorrupt, SnapshotUnavailable
 from serendipity.channel.nearline.context import ReadFeedback
 from serendipity.channel.nearline.group_encoder import GroupEncoder
-from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded, UserGroup
+from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.snapshot.snapshot import Snapshot
@@ -121,7 +121,7 @@ class GroupAssigner:
     async def assign(self, entries: Sequence[records_pb2.NearlineEntry], model: GroupModel, now: int) -> BatchDone:
         """Bring entries to their end: a group, a failure that is put off, or nothing to do.
 
-        now: moment the groups are assigned as of, Unix seconds. Raises GroupEncoderUnavailable, StateUnavailable and
+        now: moment the groups are assigned as of, Unix seconds. Raises ModelUnavailable, StateUnavailable and
         StoreUnavailable; then nothing is settled, the entries stay as they were, and it counts against none of them.
         """
         start = time.perf_counter()
@@ -133,14 +133,12 @@ class GroupAssigner:
             csids, groups = await self._encoder.assign(model.spec, sequences, profiles, self._timeout)
             return list(zip(csids.tolist(), groups.tolist(), strict=True))
 
-        answered = await ask_in_halves(
-            asked, ask, GroupEncoderRefused, lambda one, error: outcomes.append(Failed(one.entry, str(error)))
-        )
+        answered = await ask_in_halves(asked, ask, lambda one, error: outcomes.append(Failed(one.entry, str(error))))
         for one, (csid, group_id) in answered:
             record = records_pb2.UserGroupRecord(
                 csid=csid, group_id=group_id, group_model_id=model.spec.group_model_id, generated_at=now
             )
-            outcomes.append(Completed(one.entry, UserGroup(record)))
+            outcomes.append(Completed(one.entry, (record,)))
         settled, forgotten = await asyncio.to_thread(self._settlement.settle, outcomes, entries)
         return BatchDone(settled, forgotten, asked=len(answered), seconds=time.perf_counter() - start)
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 import structlog
 from google.protobuf.message import DecodeError
 
-from serendipity.channel.nearline.queue_tables import Table
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.tables import NearlineTransaction
+from serendipity.channel.state.environment import Table
 from serendipity.v1 import records_pb2
 
 _Row = TypeVar("_Row")
@@ -93,7 +93,7 @@ def census(store: NearlineStore, kind: Kind = Kind.INTERESTS) -> Census:
         Kind.GROUPS: store.tables.groups,
         Kind.LISTS: store.tables.lists,
     }
-    with store.reading() as transaction:
+    with store.tables.reading() as transaction:
         return Census(
             ready=transaction.count(tables.ready),
             delayed=transaction.count(tables.delayed),
@@ -194,7 +194,7 @@ def _each(
     """Read every row of a table, page by page: what changes meanwhile may or may not be seen."""
     start = b""
     while True:
-        with store.reading() as transaction:
+        with store.tables.reading() as transaction:
             keys = transaction.keys_after(table, start, _PAGE)
             rows = [row for key in keys if (row := read(transaction, key)) is not None]
         yield from rows
@@ -221,11 +221,11 @@ def _remove(
     removed = 0
     start = b""
     while True:
-        with store.reading() as transaction:
+        with store.tables.reading() as transaction:
             keys = transaction.keys_after(table, start, _PAGE)
             over = [key for key in keys if judge(transaction, key) is not False]
         if over:
-            with store.writing() as transaction:
+            with store.tables.writing() as transaction:
                 # Whoever was generated or queued again between the two is no longer over.
                 for key in over:
                     verdict = judge(transaction, key)

@@ -9,12 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.errors import (
-    InterestGptRefused,
-    InterestGptUnavailable,
-    TextEncoderRefused,
-    TextEncoderUnavailable,
-)
+from serendipity.channel.errors import ModelUnavailable
 from serendipity.channel.nearline.triton_models import TritonModels
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
 from serendipity.v1 import records_pb2
@@ -22,6 +17,7 @@ from serendipity.v1 import records_pb2
 TEXT_ENCODER = "text_encoder"
 _TEXTS = "texts"
 _EMBEDDINGS = "embeddings"
+_TEXTS_PER_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -36,16 +32,8 @@ class Answer:
     completion_tokens: int
 
 
-class InterestGpt:
-    """Calls InterestGPT. Belongs to one event loop, connects at the first call."""
-
-    def __init__(self, url: str, *, max_batches_in_flight: int = 2) -> None:
-        """url: Triton's address, as `triton.check_url` takes it. max_batches_in_flight: over all calls; others wait for
-        their turn.
-
-        Two keep the model busy: one is generated while the other waits in Triton's queue.
-        """
-        self._models = TritonModels(url, max_batches_in_flight, InterestGptUnavailable, InterestGptRefused)
+class InterestGpt(TritonModels):
+    """Calls InterestGPT."""
 
     async def answers(
         self,
@@ -60,24 +48,21 @@ class InterestGpt:
 
         prompts: user messages (`prompt.render`). timeout: seconds for all of them. constrained: only answers of the
         schema can be written; excluded: of each prompt the categories that such an answer must not name, or nothing.
-
-        All are answered or an error is raised: InterestGptUnavailable when the call is worth trying again,
-        InterestGptRefused when it is not; of several prompts any may be at fault then, so try them one by one.
         """
         inputs = {
-            PROMPT: self._models.cells(prompts, "prompt"),
+            PROMPT: self.cells(prompts, "prompt"),
             CONSTRAINED: np.full((len(prompts), 1), constrained),
         }
         if excluded:
             lists = [json.dumps(list(names), ensure_ascii=False) for names in excluded]
-            inputs[EXCLUDED] = self._models.cells(lists, "excluded")
-        outputs = await self._models.infer(
+            inputs[EXCLUDED] = self.cells(lists, "excluded")
+        outputs = await self.infer(
             spec.model_name, inputs, spec.max_batch, (ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS), timeout
         )
         kinds = [column.dtype.kind for column in outputs]
         if outputs and kinds != ["O", "i", "i"]:
-            raise InterestGptUnavailable(
-                f"{spec.model_name} at {self._models.url}: found outputs of kinds {kinds}, expected BYTES and two INT32"
+            raise ModelUnavailable(
+                f"{spec.model_name} at {self.url}: found outputs of kinds {kinds}, expected BYTES and two INT32"
             )
         rows = zip(*(column[:, 0] for column in outputs), strict=True)
         # A byte-level model that is cut off can leave half a character.
@@ -85,38 +70,24 @@ class InterestGpt:
             Answer(text.decode("utf-8", "replace"), int(prompt), int(completion)) for text, prompt, completion in rows
         ]
 
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._models.close()
 
+class TritonTextEncoder(TritonModels):
+    """Calls the text encoder."""
 
-class TritonTextEncoder:
-    """Calls the text encoder. Belongs to one event loop, connects at the first call."""
-
-    def __init__(self, url: str, *, timeout: float = 10.0, max_batch: int = 64, max_batches_in_flight: int = 2) -> None:
-        """url: Triton's address, as `triton.check_url` takes it. timeout: seconds of one `encode`. max_batch: texts per
-        batch.
-        """
-        self._models = TritonModels(url, max_batches_in_flight, TextEncoderUnavailable, TextEncoderRefused)
+    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+        """url: as of TritonModels. timeout: seconds of one `encode`."""
+        super().__init__(url)
         self._timeout = timeout
-        self._max_batch = max_batch
 
     async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts: [n, D] float32 of norm 1; [0, 0] of no texts.
-
-        Raises TextEncoderUnavailable when the call is worth trying again, TextEncoderRefused when it is not.
-        """
+        """Embed texts: [n, D] float32 of norm 1; [0, 0] of no texts."""
         if not texts:
             return np.empty((0, 0), np.float32)
-        inputs = {_TEXTS: self._models.cells(texts, "text")}
-        (vectors,) = await self._models.infer(TEXT_ENCODER, inputs, self._max_batch, (_EMBEDDINGS,), self._timeout)
+        inputs = {_TEXTS: self.cells(texts, "text")}
+        (vectors,) = await self.infer(TEXT_ENCODER, inputs, _TEXTS_PER_BATCH, (_EMBEDDINGS,), self._timeout)
         if vectors.dtype != np.float32 or not np.isfinite(vectors).all():
-            raise TextEncoderUnavailable(
-                f"{TEXT_ENCODER} at {self._models.url}: {_EMBEDDINGS}: found {vectors.dtype} with "
+            raise ModelUnavailable(
+                f"{TEXT_ENCODER} at {self.url}: {_EMBEDDINGS}: found {vectors.dtype} with "
                 f"{np.count_nonzero(~np.isfinite(vectors))} numbers that are not finite, expected finite float32"
             )
         return vectors
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._models.close()

@@ -10,9 +10,9 @@ from functools import partial
 from typing import get_args
 
 from serendipity import layout
-from serendipity.channel.errors import CoevolutionLlmRefused, GenerationError, RecordCorrupt, SnapshotUnavailable
+from serendipity.channel.errors import ModelRefused, RecordCorrupt, SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, NovelCategories, Outcome, Unneeded
+from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import wanted_list
@@ -94,7 +94,7 @@ class ListFiller:
     async def fill(self, entries: Sequence[records_pb2.NearlineEntry], model: ListModel, now: int) -> Filled:
         """Bring entries to their end: a list, a failure that is put off, or nothing to do.
 
-        now: moment the lists are generated as of, Unix seconds. Raises CoevolutionLlmUnavailable, StateUnavailable and
+        now: moment the lists are generated as of, Unix seconds. Raises ModelUnavailable, StateUnavailable and
         StoreUnavailable; then nothing is settled, the entries stay as they were, and it counts against none of them.
         """
         start = time.perf_counter()
@@ -104,7 +104,6 @@ class ListFiller:
         scored = await ask_in_halves(
             proposed,
             lambda some: self._score(some, model),
-            CoevolutionLlmRefused,
             lambda one, error: outcomes.append(Failed(one[0].entry, str(error))),
         )
         empty = 0
@@ -113,7 +112,7 @@ class ListFiller:
             alignments = [alignment(score, spec.score_scale, spec.score_offset) for score in scores]
             kept = aligned_list(candidates, alignments, spec.threshold)
             empty += not kept
-            outcomes.append(Completed(one.entry, NovelCategories(_record(kept, model, now))))
+            outcomes.append(Completed(one.entry, (_record(kept, model, now),)))
         counts = {"proposed": sum(len(candidates) for _, candidates in proposed), "empty": empty}
         settled, _ = await asyncio.to_thread(self._settlement.settle, outcomes, entries, counts)
         seconds = time.perf_counter() - start
@@ -156,10 +155,10 @@ class ListFiller:
             excluded = [one.want.categories for one in some]
             return await self._llms.propose(model.spec, prompts, excluded, model.spec.num_candidates, self._timeout)
 
-        def fail(one: _Asked, error: GenerationError) -> None:
+        def fail(one: _Asked, error: ModelRefused) -> None:
             outcomes.append(Failed(one.entry, str(error)))
 
-        answered = await ask_in_halves(asked, ask, CoevolutionLlmRefused, fail)
+        answered = await ask_in_halves(asked, ask, fail)
         known = model.snapshot.category_numbers
         proposed = []
         for one, answer in answered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,14 +29,13 @@ from serendipity.channel.snapshot.snapshot import Snapshot
 
 @dataclass(frozen=True)
 class Opened:
-    """What all loops share. observer: told of every batch; clock: Unix seconds."""
+    """What all loops share. observer: told of every batch."""
 
     store: NearlineStore
     erasures: Erasures
     feedback: ReadFeedback
     holder: SnapshotHolder
     observer: LoopObserver
-    clock: Callable[[], float]
 
 
 def named_models(snapshot: Snapshot) -> dict[Kind, str]:
@@ -58,7 +58,7 @@ def open_loops(
     for client in (gpt, encoder, llms, group_encoder):
         stack.push_async_callback(client.close)
     store, feedback = opened.store, opened.feedback
-    settlements = {kind: Settlement(store, kind, opened.erasures, opened.clock) for kind in Kind}
+    settlements = {kind: Settlement(store, kind, opened.erasures, time.time) for kind in Kind}
     timeout, quiet = settings.nearline_timeout_seconds, settings.nearline_quiet_seconds
     refresher = Refresher(store, settlements[Kind.INTERESTS], gpt, encoder.encode, timeout=timeout, quiet_seconds=quiet)
     assigner = GroupAssigner(store, settlements[Kind.GROUPS], group_encoder, timeout=timeout, quiet_seconds=quiet)
@@ -81,6 +81,5 @@ def open_loops(
             batch=settings.nearline_batch,
             poll=settings.nearline_poll_seconds,
             longest_pause=settings.nearline_retry_seconds,
-            clock=opened.clock,
         )
     return loops

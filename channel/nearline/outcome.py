@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
-from serendipity.channel.nearline.tables import NearlineTransaction
+from serendipity.channel.nearline.tables import Record
 from serendipity.v1 import records_pb2
-
-
-class Records(Protocol):
-    """What was generated for one entry."""
-
-    def put(self, transaction: NearlineTransaction, key: bytes) -> None:
-        """Write it under the entry's key."""
-
-
-@dataclass(frozen=True)
-class InterestRecords:
-    """A user's interests; the paths are in the order of their node ids."""
-
-    interests: records_pb2.InterestsRecord
-    paths: records_pb2.InterestPathsRecord
-
-    def put(self, transaction: NearlineTransaction, key: bytes) -> None:
-        """Write both under the user's key."""
-        transaction.put_interests(key, self.interests, self.paths)
-
-
-@dataclass(frozen=True)
-class UserGroup:
-    """A user's group."""
-
-    record: records_pb2.UserGroupRecord
-
-    def put(self, transaction: NearlineTransaction, key: bytes) -> None:
-        """Write it under the user's key."""
-        transaction.put_group(key, self.record)
-
-
-@dataclass(frozen=True)
-class NovelCategories:
-    """A novel-category list; without categories it says that nothing reached the threshold."""
-
-    record: records_pb2.NovelCategoriesRecord
-
-    def put(self, transaction: NearlineTransaction, key: bytes) -> None:
-        """Write it under its key."""
-        transaction.put_list(key, self.record)
 
 
 @dataclass(frozen=True)
 class Completed:
-    """Records were generated."""
+    """Records were generated: a user's interests and their paths, in the order of their nodes, a group, or a list."""
 
     entry: records_pb2.NearlineEntry
-    records: Records
+    records: tuple[Record, ...]
 
 
 @dataclass(frozen=True)

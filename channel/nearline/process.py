@@ -45,7 +45,7 @@ _log = structlog.stdlib.get_logger(__name__)
 class Nearline:
     """What the work needs, opened.
 
-    telemetry: told of every batch; watcher: follows the wanted snapshot; loops: by kind; clock: Unix seconds.
+    telemetry: told of every batch; watcher: follows the wanted snapshot; loops: by kind.
     """
 
     store: NearlineStore
@@ -55,7 +55,6 @@ class Nearline:
     publications: Publications
     loops: Mapping[Kind, NearlineLoop[Any, Any]]
     telemetry: NearlineTelemetry
-    clock: Callable[[], float]
 
 
 @contextlib.asynccontextmanager
@@ -63,7 +62,6 @@ async def opened_nearline(
     settings: ServerSettings,
     channel_settings: ChannelSettings,
     *,
-    clock: Callable[[], float] = time.time,
     status_path: Path | None = None,
 ) -> AsyncIterator[Nearline]:
     """Open the stores, the snapshot wanted and the clients of Triton, and close them in the end.
@@ -72,7 +70,7 @@ async def opened_nearline(
     Without a snapshot, or with a bad one, nothing can be generated until there is a good one.
     """
     async with contextlib.AsyncExitStack() as stack:
-        store = open_nearline(settings, clock)
+        store = open_nearline(settings)
         stack.callback(store.close)
         erasures = ErasureList(settings.erasures_path)
         stack.callback(erasures.close)
@@ -80,8 +78,8 @@ async def opened_nearline(
         stack.callback(feedback.close)
         holder = SnapshotHolder()
         stack.callback(holder.close)
-        telemetry = NearlineTelemetry(store, status_path, os.getpid(), clock=clock)
-        opened = Opened(store, erasures, feedback.user, holder, telemetry, clock)
+        telemetry = NearlineTelemetry(store, status_path, os.getpid())
+        opened = Opened(store, erasures, feedback.user, holder, telemetry)
         loops = open_loops(stack, opened, settings, channel_settings)
         publications = Publications(settings.snapshots)
 
@@ -97,7 +95,7 @@ async def opened_nearline(
             retry=settings.snapshot_retry_seconds,
         )
         await watcher.converge()
-        yield Nearline(store, erasures, holder, watcher, publications, loops, telemetry, clock)
+        yield Nearline(store, erasures, holder, watcher, publications, loops, telemetry)
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +103,6 @@ async def running_nearline(
     settings: ServerSettings,
     channel_settings: ChannelSettings,
     *,
-    clock: Callable[[], float] = time.time,
     on_failure: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Nearline]:
     """Work until the context ends; then finish the batches in progress within `drain_seconds`, or leave them queued.
@@ -114,7 +111,7 @@ async def running_nearline(
     the context should end then, and raises that error. Raises StateUnavailable, and OSError when the port is taken.
     """
     async with (
-        opened_nearline(settings, channel_settings, clock=clock, status_path=settings.nearline_status_path) as nearline,
+        opened_nearline(settings, channel_settings, status_path=settings.nearline_status_path) as nearline,
         contextlib.AsyncExitStack() as stack,
     ):
         stack.callback(forget_status, settings.nearline_status_path)
@@ -125,7 +122,7 @@ async def running_nearline(
         working = [asyncio.create_task(loop.run(stop), name=kind) for kind, loop in nearline.loops.items()]
         others = [
             asyncio.create_task(nearline.watcher.run(), name="snapshots"),
-            asyncio.create_task(_run_housekeeping(nearline, settings, channel_settings, clock), name="housekeeping"),
+            asyncio.create_task(_run_housekeeping(nearline, settings, channel_settings), name="housekeeping"),
         ]
         for task in (*working, *others):
             task.add_done_callback(partial(_ended, on_failure))
@@ -215,12 +212,10 @@ def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
         on_failure()
 
 
-async def _run_housekeeping(
-    nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, clock: Callable[[], float]
-) -> None:
+async def _run_housekeeping(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings) -> None:
     while True:
         with _logged_failures("all"):
-            cleared = await asyncio.to_thread(clean_up, nearline, settings, channel_settings, clock())
+            cleared = await asyncio.to_thread(clean_up, nearline, settings, channel_settings, time.time())
             nearline.telemetry.cleared(cleared)
             _log.info("housekeeping done", **asdict(cleared))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)

@@ -15,17 +15,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import TypeAlias
 
 import lmdb
 import structlog
 from google.protobuf.message import DecodeError
 
 from serendipity.channel.nearline.priority import due
+from serendipity.channel.state.environment import Environment, Table
 from serendipity.v1 import records_pb2
-
-Table: TypeAlias = lmdb._Database
-"""A table of the environment."""
 
 TABLES_OF_QUEUE = 6
 
@@ -38,10 +35,9 @@ _log = structlog.stdlib.get_logger(__name__)
 class QueueTables:
     """The opened tables of one queue. prefix: of their names."""
 
-    def __init__(self, env: lmdb.Environment, prefix: str) -> None:
+    def __init__(self, env: Environment, prefix: str) -> None:
         self.queue, self.ready, self.delayed, self.parked, self.quiet, self.asked = (
-            env.open_db(f"{prefix}{name}".encode())
-            for name in ("queue", "ready", "delayed", "parked", "quiet", "asked")
+            env.table(f"{prefix}{name}") for name in ("queue", "ready", "delayed", "parked", "quiet", "asked")
         )
 
 

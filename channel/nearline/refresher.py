@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from serendipity.channel.errors import InterestGptRefused, RecordCorrupt
+from serendipity.channel.errors import RecordCorrupt
 from serendipity.channel.nearline.context import KnownUser
 from serendipity.channel.nearline.encodings import EncodeAhead
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt
-from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, InterestRecords, Outcome, Unneeded
+from serendipity.channel.nearline.outcome import BatchDone, Completed, Failed, Outcome, Unneeded
 from serendipity.channel.nearline.refresh_model import RefreshModel
 from serendipity.channel.nearline.settlement import Settlement, ask_in_halves, read_if_readable
 from serendipity.channel.nearline.store import NearlineStore
@@ -78,9 +78,9 @@ class Refresher:
     async def refresh(self, entries: Sequence[records_pb2.NearlineEntry], model: RefreshModel, now: int) -> Refreshed:
         """Bring entries to their end: records, a failure that is put off, or nothing to do.
 
-        now: moment the interests are generated as of, Unix seconds. Raises InterestGptUnavailable,
-        TextEncoderUnavailable, StateUnavailable and StoreUnavailable; then nothing is settled, the entries stay as
-        they were, and it counts against none of them.
+        now: moment the interests are generated as of, Unix seconds. Raises ModelUnavailable,
+        StateUnavailable and StoreUnavailable; then nothing is settled, the entries stay as they were, and it counts
+        against none of them.
         """
         start = time.perf_counter()
         outcomes: list[Outcome] = []
@@ -148,7 +148,6 @@ class Refresher:
             lambda some: self._gpt.answers(
                 spec, [one.prompt for one in some], self._timeout, excluded=[one.excluded for one in some]
             ),
-            InterestGptRefused,
             lambda one, error: outcomes.append(Failed(one.entry, str(error))),
         )
 
@@ -195,7 +194,7 @@ def _completed(
     weights = [rank_weights[min(rank, len(rank_weights) - 1)] for rank in range(len(interests))]
     return Completed(
         entry,
-        InterestRecords(
+        (
             records_pb2.InterestsRecord(
                 node_ids=[interest.node.node_id for interest in interests],
                 weights=[round(1000 * min(max(weight, 0.0), 1.0)) for weight in weights],

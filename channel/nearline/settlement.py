@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import structlog
 
-from serendipity.channel.errors import GenerationError, StateCorrupt
+from serendipity.channel.errors import ModelRefused, StateCorrupt
 from serendipity.channel.nearline.durable_queue import DurableQueue
 from serendipity.channel.nearline.outcome import Outcome, Settled
 from serendipity.channel.nearline.store import NearlineStore
@@ -75,10 +75,9 @@ def read_if_readable(read: Callable[[], _Record | None], entry: records_pb2.Near
 async def ask_in_halves(
     questions: Sequence[_Question],
     ask: Callable[[Sequence[_Question]], Awaitable[Sequence[_Answer]]],
-    refused: type[GenerationError],
-    on_refused: Callable[[_Question, GenerationError], None],
+    on_refused: Callable[[_Question, ModelRefused], None],
 ) -> list[tuple[_Question, _Answer]]:
-    """Ask all at once; what is refused (raises `refused`) is halved until the questions at fault are alone.
+    """Ask all at once; what is refused (raises ModelRefused) is halved until the questions at fault are alone.
 
     on_refused: told of each of them. Returns the others with their answers, in their order.
     """
@@ -86,11 +85,11 @@ async def ask_in_halves(
         return []
     try:
         answers = await ask(questions)
-    except refused as error:
+    except ModelRefused as error:
         if len(questions) == 1:
             on_refused(questions[0], error)
             return []
         half = len(questions) // 2
-        first = await ask_in_halves(questions[:half], ask, refused, on_refused)
-        return first + await ask_in_halves(questions[half:], ask, refused, on_refused)
+        first = await ask_in_halves(questions[:half], ask, on_refused)
+        return first + await ask_in_halves(questions[half:], ask, on_refused)
     return list(zip(questions, answers, strict=True))

@@ -12,16 +12,15 @@ which generates them:
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from serendipity.channel.nearline.durable_queue import DurableQueue, QueueRule
 from serendipity.channel.nearline.priority import BackOff, group_priority, list_priority
 from serendipity.channel.nearline.subject import USER_KINDS, Kind
-from serendipity.channel.nearline.tables import NearlineTables, NearlineTransaction
+from serendipity.channel.nearline.tables import NearlineTables
 from serendipity.channel.nearline.wanted import Want
 from serendipity.channel.nearline.wanted_list import WantedList
 from serendipity.channel.service.settings import ServerSettings
@@ -98,7 +97,7 @@ class NearlineStore:
 
     def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:
         """Read the interests generated for a user, whatever their age and taxonomy; None without any."""
-        with self.reading() as transaction:
+        with self.tables.reading() as transaction:
             return transaction.interests(user_key(user_id))
 
     def paths(self, user_id: str, generated_at: int | None = None) -> records_pb2.InterestPathsRecord | None:
@@ -107,7 +106,7 @@ class NearlineStore:
         generated_at: of the interests they are read for; None is returned where others took their place meanwhile.
         """
         key = user_key(user_id)
-        with self.reading() as transaction:
+        with self.tables.reading() as transaction:
             if generated_at is not None:
                 interests = transaction.interests(key)
                 if interests is None or interests.generated_at != generated_at:
@@ -116,20 +115,16 @@ class NearlineStore:
 
     def group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
         """Read the group assigned to a user, whatever its group model; None without any."""
-        with self.reading() as transaction:
+        with self.tables.reading() as transaction:
             return transaction.group(user_key(user_id))
 
     def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
         """Read the list of a key, whatever its generation and taxonomy; None without any."""
-        with self.reading() as transaction:
+        with self.tables.reading() as transaction:
             return transaction.novel_categories(key)
 
-    def forget(self, user_id: str) -> bool:
-        """Remove all that is kept of a user: entries, interests, paths and group; False if there was nothing."""
-        return bool(self.forget_all([user_id]))
-
     def forget_all(self, user_ids: Collection[str]) -> int:
-        """Remove all that is kept of users; returns of how many something was."""
+        """Remove all that is kept of users: entries, interests, paths and group; returns of how many something was."""
         keys = [user_key(user_id) for user_id in user_ids]
         for kind in USER_KINDS:
             for key in keys:
@@ -142,10 +137,10 @@ class NearlineStore:
         kept = [tables.interests, tables.paths, tables.groups]
         for kind in USER_KINDS:
             kept += [tables.queues[kind].queue, tables.queues[kind].quiet, tables.queues[kind].asked]
-        with self.reading() as transaction:
+        with self.tables.reading() as transaction:
             known = [key for key in keys if any(transaction.has(table, key) for table in kept)]
         if known:
-            with self.writing() as transaction:
+            with self.tables.writing() as transaction:
                 for key in known:
                     transaction.remove_interests(key)
                     transaction.remove_group(key)
@@ -156,27 +151,11 @@ class NearlineStore:
                         queue.set_asked(key, 0, 0)
         return len(known)
 
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[NearlineTransaction]:
-        """See the tables as of one moment. Raises StateUnavailable."""
-        with self.tables.reading() as transaction:
-            yield transaction
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[NearlineTransaction]:
-        """Change the tables in one transaction; other writers of the host wait. Raises StateUnavailable, StateFull."""
-        with self.tables.writing() as transaction:
-            yield transaction
-
-    def last_transaction(self) -> int:
-        """Number of the last committed transaction of the environment, all processes counted."""
-        return self.tables.last_transaction()
-
     def close(self) -> None:
         """Commit what is wanted, then close. May be called twice."""
         for queue in self._queues.values():
             queue.close()
-        self.tables.close()
+        self.tables.env.close()
 
     def __enter__(self) -> NearlineStore:
         return self
@@ -185,7 +164,7 @@ class NearlineStore:
         self.close()
 
 
-def open_nearline(settings: ServerSettings, clock: Callable[[], float] = time.time) -> NearlineStore:
+def open_nearline(settings: ServerSettings) -> NearlineStore:
     """Open the near-line store of a host as its settings say. Raises StateUnavailable."""
     return NearlineStore(
         settings.nearline_path,
@@ -199,5 +178,4 @@ def open_nearline(settings: ServerSettings, clock: Callable[[], float] = time.ti
             max_attempts=settings.nearline_max_attempts,
         ),
         commit_interval=settings.nearline_commit_seconds,
-        clock=clock,
     )

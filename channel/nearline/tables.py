@@ -18,86 +18,59 @@ import contextlib
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import lmdb
 from google.protobuf.message import DecodeError
 
-from serendipity.channel.errors import StateCorrupt, StateFull, StateUnavailable
 from serendipity.channel.nearline.queue_tables import (
     NUMBER,
     TABLES_OF_QUEUE,
     QueueTables,
     QueueTransaction,
-    Table,
     number,
 )
 from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.state.environment import Environment, Table
 from serendipity.v1 import records_pb2
 
 _PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
 _EVICTED = "evicted"
 
+Record: TypeAlias = (
+    records_pb2.InterestsRecord
+    | records_pb2.InterestPathsRecord
+    | records_pb2.UserGroupRecord
+    | records_pb2.NovelCategoriesRecord
+)
+"""What is generated near-line."""
+
 
 class NearlineTables:
     """The opened environment.
 
-    path: its directory, made if missing; map_bytes: its largest size; max_lists: novel-category lists kept at most,
-    the oldest go first. Raises StateUnavailable, StateFull, here and in all methods, and StateCorrupt where a record
-    that cannot be decoded was read and nobody inside the transaction took its DecodeError.
+    path, map_bytes, errors: as of Environment; max_lists: novel-category lists kept at most, the oldest go first.
     """
 
     def __init__(self, path: Path, map_bytes: int, max_lists: int) -> None:
-        # As in messages: they reach callers, whom this machine's directories do not concern.
-        self._name = path.name
         self.max_lists = max_lists
-        with self._guarded("opened"):
-            path.mkdir(parents=True, exist_ok=True)
-            # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a
-            # transaction that has ended is on disk).
-            self.env = lmdb.open(
-                str(path), map_size=map_bytes, max_dbs=len(Kind) * TABLES_OF_QUEUE + 6, max_readers=512, readahead=False
-            )
-            # Readers that were killed would otherwise pin old pages for ever.
-            self.env.reader_check()
-            self.queues = {kind: QueueTables(self.env, prefix) for kind, prefix in _PREFIXES.items()}
-            self.interests = self.env.open_db(b"interests")
-            self.paths = self.env.open_db(b"paths")
-            self.groups = self.env.open_db(b"groups")
-            self.lists = self.env.open_db(b"lists")
-            self.lists_by_age = self.env.open_db(b"lists_by_age")
-            self.meta = self.env.open_db(b"meta")
+        self.env = Environment(path, map_bytes, max_tables=len(Kind) * TABLES_OF_QUEUE + 6)
+        self.queues = {kind: QueueTables(self.env, prefix) for kind, prefix in _PREFIXES.items()}
+        self.interests, self.paths, self.groups, self.lists, self.lists_by_age, self.meta = map(
+            self.env.table, ("interests", "paths", "groups", "lists", "lists_by_age", "meta")
+        )
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[NearlineTransaction]:
         """See the tables as of one moment."""
-        with self._guarded("read"), self.env.begin() as txn:
+        with self.env.reading() as txn:
             yield NearlineTransaction(self, txn)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[NearlineTransaction]:
         """Change the tables in one transaction; other writers of the host wait."""
-        with self._guarded("written"), self.env.begin(write=True) as txn:
+        with self.env.writing() as txn:
             yield NearlineTransaction(self, txn)
-
-    def last_transaction(self) -> int:
-        """Number of the last committed transaction of the environment, all processes counted."""
-        with self._guarded("read"):
-            return int(self.env.info()["last_txnid"])
-
-    def close(self) -> None:
-        """Close the environment. May be called twice."""
-        self.env.close()
-
-    @contextlib.contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except lmdb.MapFullError as error:
-            raise StateFull(f"{self._name}: full; raise nearline_map_bytes, or let records expire sooner") from error
-        except DecodeError as error:
-            raise StateCorrupt(f"{self._name}: holds a record that cannot be decoded ({error})") from error
-        except (lmdb.Error, OSError) as error:
-            raise StateUnavailable(f"{self._name}: cannot be {what} ({error})") from error
 
 
 class NearlineTransaction:
@@ -144,12 +117,21 @@ class NearlineTransaction:
         value = self._txn.get(key, db=self.tables.paths)
         return None if value is None else records_pb2.InterestPathsRecord.FromString(bytes(value))
 
-    def put_interests(
-        self, key: bytes, interests: records_pb2.InterestsRecord, paths: records_pb2.InterestPathsRecord
-    ) -> None:
-        """Write a user's interests and how they were reached."""
-        self._txn.put(key, interests.SerializeToString(), db=self.tables.interests)
-        self._txn.put(key, paths.SerializeToString(), db=self.tables.paths)
+    def put(self, key: bytes, record: Record) -> None:
+        """Write interests, their paths or a group of a user, or the list of a key.
+
+        An empty list says that nothing reached the threshold. The oldest lists go where there are too many, and are
+        counted.
+        """
+        if isinstance(record, records_pb2.NovelCategoriesRecord):
+            self._put_list(key, record)
+            return
+        tables: dict[type[Record], Table] = {
+            records_pb2.InterestsRecord: self.tables.interests,
+            records_pb2.InterestPathsRecord: self.tables.paths,
+            records_pb2.UserGroupRecord: self.tables.groups,
+        }
+        self._txn.put(key, record.SerializeToString(), db=tables[type(record)])
 
     def remove_interests(self, key: bytes) -> bool:
         """Remove a user's interests and paths; False if there are none."""
@@ -161,10 +143,6 @@ class NearlineTransaction:
         value = self._txn.get(key, db=self.tables.groups)
         return None if value is None else records_pb2.UserGroupRecord.FromString(bytes(value))
 
-    def put_group(self, key: bytes, group: records_pb2.UserGroupRecord) -> None:
-        """Write a user's group."""
-        self._txn.put(key, group.SerializeToString(), db=self.tables.groups)
-
     def remove_group(self, key: bytes) -> bool:
         """Remove a user's group; False if there is none."""
         return bool(self._txn.delete(key, db=self.tables.groups))
@@ -174,8 +152,7 @@ class NearlineTransaction:
         value = self._txn.get(key, db=self.tables.lists)
         return None if value is None else records_pb2.NovelCategoriesRecord.FromString(bytes(value))
 
-    def put_list(self, key: bytes, record: records_pb2.NovelCategoriesRecord) -> None:
-        """Write the list of a key; the oldest ones go where there are too many, and are counted."""
+    def _put_list(self, key: bytes, record: records_pb2.NovelCategoriesRecord) -> None:
         self.remove_list(key)
         self._txn.put(key, record.SerializeToString(), db=self.tables.lists)
         self._txn.put(_age_place(key, record), key, db=self.tables.lists_by_age)

@@ -1,4 +1,4 @@
-"""A near-line caller's models on Triton: batches, turns and deadlines, and the one place that knows Triton's errors."""
+"""What near-line clients of Triton share: batches, turns, deadlines, and the one place that knows Triton's errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.errors import GenerationError
+from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.triton import Triton, TritonError
 
 _REFUSALS = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"})
@@ -17,22 +17,19 @@ _REFUSALS = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"})
 
 
 class TritonModels:
-    """Sends rows in batches to models of one Triton, and turns whatever goes wrong into one of two errors.
+    """Sends rows in batches to models of one Triton. Belongs to one event loop, connects at the first call.
 
-    Belongs to one event loop, connects at the first call.
+    All rows are answered or an error is raised: ModelUnavailable when the call is worth trying again, ModelRefused when
+    it is not; of several rows any may be at fault then.
     """
 
-    def __init__(
-        self, url: str, max_batches_in_flight: int, unavailable: type[GenerationError], refused: type[GenerationError]
-    ) -> None:
+    def __init__(self, url: str, *, max_batches_in_flight: int = 2) -> None:
         """url: Triton's address, as `triton.check_url` takes it. max_batches_in_flight: over all calls that are waited
         for; others wait for their turn.
 
-        unavailable: raised when a call is worth trying again; refused: when it is not.
+        Two keep a model busy: one is answered while the other waits in Triton's queue.
         """
         self.url = url
-        self.unavailable = unavailable
-        self.refused = refused
         self._in_flight = asyncio.Semaphore(max_batches_in_flight)
         self._triton = Triton(url)
 
@@ -64,20 +61,20 @@ class TritonModels:
         try:
             return [np.concatenate(columns) for columns in zip(*batches, strict=True)]
         except ValueError as error:
-            raise self.unavailable(f"{model_name} at {self.url}: batches of different widths: {error}") from error
+            raise ModelUnavailable(f"{model_name} at {self.url}: batches of different widths: {error}") from error
 
-    def unreadable(self, model_name: str, name: str, found: object, expected: str) -> GenerationError:
+    def unreadable(self, model_name: str, name: str, found: object, expected: str) -> ModelUnavailable:
         """Make the error for an output that cannot be read."""
-        return self.unavailable(f"{model_name} at {self.url}: {name}: found {str(found)[:80]}, expected {expected}")
+        return ModelUnavailable(f"{model_name} at {self.url}: {name}: found {str(found)[:80]}, expected {expected}")
 
     def cells(self, texts: Sequence[str], noun: str) -> NDArray[np.object_]:
-        """Encode texts as [n, 1] bytes. Raises the error of refusals for one that is no Unicode."""
+        """Encode texts as [n, 1] bytes. Raises ModelRefused for one that is no Unicode."""
         cells = np.empty((len(texts), 1), np.object_)
         for place, text in enumerate(texts):
             try:
                 cells[place, 0] = text.encode()
             except UnicodeEncodeError as error:
-                raise self.refused(
+                raise ModelRefused(
                     f"{noun} {place}: found {error.reason} at character {error.start}, expected Unicode"
                 ) from error
         return cells
@@ -95,9 +92,9 @@ class TritonModels:
                 left = max(deadline - asyncio.get_running_loop().time(), 1e-3)
                 arrays = await self._triton.wait(self._triton.infer(model_name, inputs, names, left), left)
         except TimeoutError as error:
-            raise self.unavailable(f"{where}: no answer in time") from error
+            raise ModelUnavailable(f"{where}: no answer in time") from error
         except TritonError as error:
-            kind = self.refused if error.status in _REFUSALS else self.unavailable
+            kind = ModelRefused if error.status in _REFUSALS else ModelUnavailable
             raise kind(f"{where}: {error}") from error
         rows = len(next(iter(inputs.values())))
         for name in names:

@@ -66,15 +66,13 @@ class Channel:
         settings: ChannelSettings | None = None,
         *,
         clock: Callable[[], float] = time.time,
-        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        """Take the parts; they stay the caller's to close. clock: Unix seconds; new_id: names answers."""
+        """Take the parts; they stay the caller's to close. clock: Unix seconds."""
         self._holder = holder
         self._tower = tower
         self._state = state or UserState()
         self._settings = settings or ChannelSettings()
         self._clock = clock
-        self._new_id = new_id
         self._batcher = Batcher(self._answer_each)
         self._known = VectorCache(self._settings.user_vector_cache)
         self._thread = SearchThread()
@@ -227,7 +225,7 @@ class Channel:
             chosen, user.interests, user.novel_categories, paths, lambda name: bool(user.clicked[numbers.get(name, 0)])
         )
         response = compose(
-            self._new_id(),
+            uuid.uuid4().hex,
             chosen,
             reasons,
             user,

@@ -64,10 +64,10 @@ class Call:
 
 
 class Telemetry:
-    """The metrics of one process. registry: where they are registered."""
+    """The metrics of one process."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = registry or CollectorRegistry()
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
         self._children: dict[tuple[int, tuple[str, ...]], Counter] = {}
         new = self.registry
         self._requests = Counter(

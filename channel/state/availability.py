@@ -13,18 +13,16 @@ An entry outlives snapshot swaps; it goes once every snapshot on disk is newer t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import lmdb
-
-from serendipity.channel.errors import StateFull, StateUnavailable
+from serendipity.channel.errors import StateUnavailable
+from serendipity.channel.state.environment import Environment
 from serendipity.channel.state.state import AvailabilityOverlay
 
 _ENTRY = struct.Struct(">Q?d")
@@ -50,22 +48,14 @@ class AvailabilityStore:
     """
 
     def __init__(self, path: Path, *, map_bytes: int = 4 << 30, clock: Callable[[], float] = time.time) -> None:
-        # As in messages: they reach callers, whom this machine's directories do not concern.
-        self._name = path.name
         self._clock = clock
-        with self._guarded("opened"):
-            path.mkdir(parents=True, exist_ok=True)
-            self._env = lmdb.open(str(path), map_size=map_bytes, max_dbs=3, max_readers=512, readahead=False)
-            # Readers that were killed would otherwise pin old pages for ever.
-            self._env.reader_check()
-            self._items = self._env.open_db(b"items")
-            self._changes = self._env.open_db(b"changes")
-            self._meta = self._env.open_db(b"meta")
+        self._env = Environment(path, map_bytes, max_tables=3)
+        self._items, self._changes, self._meta = map(self._env.table, ("items", "changes", "meta"))
 
     def update(self, changes: Iterable[tuple[str, bool]]) -> int:
         """Store (item id, available) pairs durably, a later one for the same item winning; returns the generation."""
         now = self._clock()
-        with self._guarded("written"), self._env.begin(write=True) as txn:
+        with self._env.writing() as txn:
             generation = _number(txn.get(_GENERATION, db=self._meta)) + 1
             for item_id, available in dict(changes).items():
                 encoded = item_id.encode()
@@ -80,12 +70,12 @@ class AvailabilityStore:
 
     def generation(self) -> int:
         """Number of the last update or pruning; 0 before the first."""
-        with self._guarded("read"), self._env.begin(db=self._meta) as txn:
+        with self._env.reading(self._meta) as txn:
             return _number(txn.get(_GENERATION))
 
     def changes_since(self, generation: int) -> Changes:
         """Read what changed after a generation; everything when entries the reader may hold were pruned since."""
-        with self._guarded("read"), self._env.begin() as txn:
+        with self._env.reading() as txn:
             complete = _number(txn.get(_PRUNED, db=self._meta)) > generation
             start = _NUMBER.pack(0 if complete else generation + 1)
             available = {}
@@ -100,7 +90,7 @@ class AvailabilityStore:
 
         No snapshot that could still be served is older than what is removed, so all of them know better.
         """
-        with self._guarded("written"), self._env.begin(write=True) as txn:
+        with self._env.writing() as txn:
             stale = []
             with txn.cursor(self._items) as cursor:
                 for key, value in cursor:
@@ -118,16 +108,6 @@ class AvailabilityStore:
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
-
-    @contextlib.contextmanager
-    def _guarded(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except lmdb.MapFullError as error:
-            size = self._env.info()["map_size"]
-            raise StateFull(f"{self._name}: full at {size} bytes; raise map_bytes") from error
-        except (lmdb.Error, OSError) as error:
-            raise StateUnavailable(f"{self._name}: cannot be {what} ({error})") from error
 
 
 class AvailabilityReader:

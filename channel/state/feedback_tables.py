@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import lmdb
 
+from serendipity.channel.state.environment import Environment
 from serendipity.layout import user_key
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.v1 import channel_pb2, records_pb2
@@ -38,34 +39,27 @@ _NEXT_SEQUENCE = b"next_sequence"
 
 
 class FeedbackTables:
-    """The opened environment. Raises lmdb.Error, here and in all methods."""
+    """The opened environment. path, map_bytes, errors: as of Environment."""
 
     def __init__(self, path: Path, map_bytes: int) -> None:
-        # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a transaction
-        # that has ended is on disk).
-        self.env = lmdb.open(str(path), map_size=map_bytes, max_dbs=4, max_readers=512, readahead=False)
-        # Readers that were killed would otherwise pin old pages for ever.
-        self.env.reader_check()
-        self.log = self.env.open_db(b"log")
-        self.seen = self.env.open_db(b"seen")
-        self.users = self.env.open_db(b"users")
-        self.meta = self.env.open_db(b"meta")
+        self.env = Environment(path, map_bytes, max_tables=4)
+        self.log, self.seen, self.users, self.meta = map(self.env.table, ("log", "seen", "users", "meta"))
 
     def user(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         """Read a user's record."""
-        with self.env.begin(db=self.users) as txn:
+        with self.env.reading(self.users) as txn:
             value = txn.get(user_key(user_id))
             return None if value is None else records_pb2.UserFeedbackRecord.FromString(bytes(value))
 
     def remove_user(self, user_id: str) -> bool:
         """Remove a user's record; False if there is none."""
-        with self.env.begin(db=self.users, write=True) as txn:
+        with self.env.writing(self.users) as txn:
             return bool(txn.delete(user_key(user_id)))
 
     def log_page(self, start: int, size: int) -> list[tuple[int, records_pb2.FeedbackLogRecord]]:
         """Read up to `size` log records from a sequence number on."""
         page: list[tuple[int, records_pb2.FeedbackLogRecord]] = []
-        with self.env.begin(db=self.log) as txn, txn.cursor() as cursor:
+        with self.env.reading(self.log) as txn, txn.cursor() as cursor:
             found = cursor.set_range(_sequence_key(start))
             while found and len(page) < size:
                 key, value = cursor.item()
@@ -76,7 +70,7 @@ class FeedbackTables:
     def expire_log(self, before: float, limit: int) -> int:
         """Remove up to `limit` of the oldest log records recorded before a time, and their ids."""
         removed = 0
-        with self.env.begin(write=True) as txn, txn.cursor(self.log) as cursor:
+        with self.env.writing() as txn, txn.cursor(self.log) as cursor:
             found = cursor.first()
             while found and removed < limit:
                 record = records_pb2.FeedbackLogRecord.FromString(bytes(cursor.value()))
@@ -94,7 +88,7 @@ class FeedbackTables:
         Returns how many were removed and the key to go on from, empty at the end.
         """
         removed = 0
-        with self.env.begin(write=True) as txn, txn.cursor(self.users) as cursor:
+        with self.env.writing() as txn, txn.cursor(self.users) as cursor:
             found = cursor.set_range(start)
             for _ in range(limit):
                 if not found:

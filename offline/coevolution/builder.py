@@ -2,7 +2,7 @@
 
 <out>/  novelty/ relevance/     the LLMs after the last cycle (serendipity.groups.model)
         lists.parquet           offline.coevolution.lists
-        curves.json curves.png  offline.coevolution.curves, of all cycles so far
+        curves.json             PanelMeasures of all cycles so far
         cycles.json             a CycleReport for each cycle of the last run
         configuration.json      CoevolutionConfig
         coevolution.json        CoevolutionSpec; written last
@@ -35,7 +35,7 @@ from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.layout import hash_of, sha256, write_atomically
 from serendipity.offline.coevolution.coevolution import Coevolution, normalise_scores, tune_llms, validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.curves import CURVES, Judge, Panel, PanelMeasures, write_curves
+from serendipity.offline.coevolution.curves import Judge, Panel, PanelMeasures
 from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
@@ -53,6 +53,7 @@ from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
 
 CONFIGURATION = "configuration.json"
+CURVES = "curves.json"
 CYCLES = "cycles.json"
 _CURVE = "cycles"
 _WORK = ".work-"
@@ -216,7 +217,9 @@ def _write(
     told = choose_lists(histories, group_ids, model.spec.num_groups, config.pco.common_categories, served)
     write_lists(out, make_lists(result, model_id, told))
     measured = [(report.cycle, report.measures) for report in reports]
-    write_curves(out, {_CURVE: [*(row for row in earlier if row[0] < measured[0][0]), *measured]})
+    curve = [*(row for row in earlier if row[0] < measured[0][0]), *measured]
+    rows = [{"cycle": cycle, **asdict(found)} for cycle, found in curve]
+    write_atomically(out / CURVES, json.dumps({_CURVE: rows}, indent=2).encode())
     write_atomically(out / CYCLES, json.dumps([asdict(report) for report in reports], indent=2).encode())
     write_atomically(out / CONFIGURATION, config.model_dump_json(indent=2).encode())
     novelty, relevance = llm_fingerprint(out / NOVELTY), llm_fingerprint(out / RELEVANCE)

@@ -1,20 +1,18 @@
-"""The whole method in memory: both LLMs tuned, then correcting each other, ready to make lists."""
+"""Both LLMs tuned, and what their answers become once the scores are normalised: lists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.groups.lists import AlignedCategory, aligned_list, alignment
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.curves import Judge, Panel
-from serendipity.offline.coevolution.cycle import Llms, Stage
+from serendipity.offline.coevolution.cycle import Llms
 from serendipity.offline.coevolution.examples import (
     RelevanceExample,
     Renderer,
@@ -22,10 +20,8 @@ from serendipity.offline.coevolution.examples import (
     relevance_examples,
 )
 from serendipity.offline.coevolution.exposures import Exposures
-from serendipity.offline.coevolution.loop import CycleReport, Loop
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.preferences import Told, candidates_at
-from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import (
     choose_threshold,
@@ -34,23 +30,11 @@ from serendipity.offline.coevolution.training import (
     tune_novelty,
     tune_relevance,
 )
-from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
 _VALIDATION_UNCLICKED = 4
 _ASKED_AT_ONCE = 4_096
 """Keys whose prompts are held at once: with ten candidates each some 50 MB."""
-
-
-class Groups(Protocol):
-    """What is asked of a group model."""
-
-    @property
-    def profiles(self) -> Sequence[str]:
-        """Textual profiles by group id."""
-
-    def click_groups(self, histories: Histories) -> NDArray[np.int32]:
-        """Tell the group of the user strictly before each click: [n clicks]."""
 
 
 @dataclass(frozen=True)
@@ -92,55 +76,6 @@ class Coevolution:
                     self.threshold,
                 )
         return [lists[key] for key in told]
-
-
-def coevolve(
-    histories: Histories,
-    catalogue: Catalogue,
-    group_model: Groups,
-    config: CoevolutionConfig,
-    *,
-    seed: int | None = None,
-    with_profile: bool = True,
-    with_recent: bool = True,
-    exposures: Exposures | None = None,
-    start: Coevolution | None = None,
-    click_groups: NDArray[np.int32] | None = None,
-    on_cycle: Callable[[Coevolution, CycleReport], None] | None = None,
-    stage: Stage = lambda _cycle, _name: None,
-) -> Coevolution:
-    """Tune both LLMs on histories, run config.pco.cycles cycles, and return what they came to; nothing is written.
-
-    histories: every click may be learned from, but of validation users (by hash), who choose normalisation and
-    threshold. seed: of everything, instead of the configuration's. with_profile, with_recent: False for the ablations.
-    start: LLMs tuned before, of the same histories and seed; they are left as they were where all weights are tuned.
-    click_groups: what the group model gives, where the caller has it. on_cycle: called after the tuning and after
-    each cycle. Raises ValueError when the histories are too short to make examples.
-    """
-    if seed is not None:
-        examples = config.examples.model_copy(update={"seed": seed})
-        config = config.model_copy(update={"seed": seed, "examples": examples})
-    groups = group_model.click_groups(histories) if click_groups is None else click_groups
-    renderer = Renderer(group_model.profiles, catalogue.categories, config.style, with_profile, with_recent)
-    held_out = validation_pairs(histories, groups, len(catalogue.categories), config, exposures)
-    if start is None:
-        start = tune_llms(histories, groups, renderer, held_out, config, exposures=exposures)
-    records = InteractionRecords.of(histories, groups, config.examples)
-    panel = Panel.of(
-        InteractionRecords.of(histories, groups, config.examples, split="validation"),
-        config.pco.panel,
-        config.seed,
-    )
-    loop = Loop(
-        records, panel, Judge(start.relevance, start.scale, start.offset), renderer, config, exposures, start.generation
-    )
-
-    def after(llms: Llms, report: CycleReport) -> None:
-        if on_cycle is not None:
-            on_cycle(normalise_scores(llms, renderer, held_out, config, report.cycle), report)
-
-    llms, reports = loop.run(start.llms, config.pco.cycles, on_cycle=after, stage=stage)
-    return normalise_scores(llms, renderer, held_out, config, reports[-1].cycle)
 
 
 def tune_llms(

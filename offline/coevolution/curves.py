@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from serendipity.groups.lists import alignment
-from serendipity.layout import write_atomically
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.pco_config import PanelConfig
 from serendipity.offline.coevolution.preferences import Told, candidates_at
 from serendipity.offline.coevolution.records import InteractionRecords, Moment
 from serendipity.offline.coevolution.relevance import RelevanceLlm
-
-CURVES, CURVES_PLOT = "curves.json", "curves.png"
 
 
 @dataclass(frozen=True)
@@ -119,25 +112,6 @@ def measure(
         hits=float(np.mean([category in row[:top] for row, category in pairs])),
         list_outside=_outside([row[:top] for row in listed], panel.moments),
     )
-
-
-def write_curves(directory: Path, curves: Mapping[str, Sequence[tuple[int, PanelMeasures]]]) -> None:
-    """Write curves.json and curves.png. curves: name → (cycle, measures), as many as are to be compared."""
-    content = {name: [{"cycle": cycle, **asdict(found)} for cycle, found in rows] for name, rows in curves.items()}
-    write_atomically(directory / CURVES, json.dumps(content, indent=2).encode())
-    shown = (("alignment", "alignment of proposals"), ("hits", "hits@K of lists"), ("outside", "novel proposals"))
-    figure = Figure(figsize=(4 * len(shown), 3.2), layout="constrained")
-    for place, (field, title) in enumerate(shown, 1):
-        axes = figure.add_subplot(1, len(shown), place)
-        for name, rows in curves.items():
-            axes.plot([cycle for cycle, _ in rows], [getattr(found, field) for _, found in rows], label=name)
-        axes.set_title(title)
-        axes.set_xlabel("cycle")
-        if place == 1 and len(curves) > 1:
-            axes.legend()
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=120)
-    write_atomically(directory / CURVES_PLOT, image.getvalue())
 
 
 def _outside(rows: Sequence[Sequence[int]], moments: Sequence[Moment]) -> float:

@@ -1,7 +1,7 @@
 """Clicks that the service recorded: the log table of its feedback store, read beside the running service.
 
 The store is an LMDB environment, `<state>/feedback`, in which table `log` maps a sequence number (8 bytes, big-endian)
-to a FeedbackLogRecord; users to be forgotten are in `<state>/erasures`.
+to a FeedbackLogRecord.
 """
 
 from __future__ import annotations
@@ -25,9 +25,6 @@ from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.schema import EVENT_TYPES
 from serendipity.v1 import channel_pb2, records_pb2
 
-ERASURES = "erasures"
-"""Directory of the erasure list, beside the feedback store."""
-
 _LOG = b"log"
 _PAGE = 1_000
 
@@ -48,16 +45,14 @@ class Feedback:
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-def read_feedback(store: Path, catalogue: Catalogue, click_types: Collection[str]) -> Feedback:
+def read_feedback(store: Path, catalogue: Catalogue, click_types: Collection[str], erasures: Erasures) -> Feedback:
     """Read clicks and exposures of a feedback store. click_types: names of the events that count as clicks
-    (LogsSummary).
+    (LogsSummary); erasures: users of whom nothing is read.
 
     A row that cannot be read is counted and skipped: one broken row must not stop the daily run. Raises LogsError when
     there is no store or it cannot be opened.
     """
     clicked = {EVENT_TYPES[name] for name in click_types}
-    erasures = store.parent / ERASURES
-    erased = Erasures.read(erasures if erasures.is_dir() else None).keys
     rows = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     skipped: Counter[str] = Counter()
     clicks: list[_Row] = []
@@ -70,7 +65,7 @@ def read_feedback(store: Path, catalogue: Catalogue, click_types: Collection[str
             skipped["other event"] += 1
         elif not event.user_id or not event.item_id or event.time.seconds < EARLIEST_TIME:
             skipped["incomplete"] += 1
-        elif user_key(event.user_id) in erased:
+        elif user_key(event.user_id) in erasures.keys:
             skipped["erased"] += 1
         elif event.item_id not in rows or catalogue.item_categories[rows[event.item_id]] == NO_CATEGORY:
             skipped["unknown item"] += 1

@@ -15,20 +15,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from pydantic import TypeAdapter
 
 from serendipity.groups.model import NOVELTY, RELEVANCE
 from serendipity.layout import write_atomically
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.curves import Judge, Panel, PanelMeasures, measure
 from serendipity.offline.coevolution.cycle import CycleTraining, Llms, Stage, run_cycle
-from serendipity.offline.coevolution.dpo import DpoTraining
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
-from serendipity.offline.tuning.training import Training
 
 REPORT = "report.json"
 _PREFIX = "cycle_"
@@ -45,21 +45,6 @@ class CycleReport:
     training: CycleTraining | None
     measures: PanelMeasures
     seconds: float
-
-    @classmethod
-    def from_json(cls, found: dict[str, Any]) -> CycleReport:
-        """Read what `dataclasses.asdict` gave."""
-        training = found["training"]
-        if training is not None:
-            relevance = training["relevance"]
-            training = CycleTraining(
-                **{
-                    **training,
-                    "dpo": DpoTraining(**training["dpo"]),
-                    "relevance": None if relevance is None else Training(**relevance),
-                }
-            )
-        return cls(found["cycle"], training, PanelMeasures(**found["measures"]), found["seconds"])
 
 
 @dataclass(frozen=True)
@@ -82,7 +67,6 @@ class Loop:
         *,
         on_cycle: Callable[[Llms, CycleReport], None] = lambda _llms, _report: None,
         stage: Stage = lambda _cycle, _name: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> tuple[Llms, list[CycleReport]]:
         """Run cycles first + 1 … first + cycles and return the LLMs after the last, with a report each and one of the
         start.
@@ -94,29 +78,26 @@ class Loop:
         """
         llms, reports = self._resumed(start, cycles, directory)
         if not reports:
-            reports.append(self._report(llms, self.first, None, 0.0, clock))
+            reports.append(self._report(llms, self.first, None, time.monotonic()))
             on_cycle(llms, reports[0])
             if directory is not None:
                 directory.mkdir(parents=True, exist_ok=True)
                 _write_report(directory / REPORT, reports[0])
         with _older_objects_kept():
             for cycle in range(reports[-1].cycle + 1, self.first + cycles + 1):
-                began = clock()
+                began = time.monotonic()
                 llms, training = run_cycle(
                     llms, self.records, self.renderer, self.config, cycle, exposures=self.exposures, stage=stage
                 )
                 stage(cycle, "measures")
-                reports.append(self._report(llms, cycle, training, began, clock))
+                reports.append(self._report(llms, cycle, training, began))
                 if directory is not None:
                     stage(cycle, "writing")
                     _keep(directory, llms, reports[-1], lambda cycle=cycle: stage(cycle, "placing"))  # type: ignore[misc]
                 on_cycle(llms, reports[-1])
         return llms, reports
 
-    def _report(
-        self, llms: Llms, cycle: int, training: CycleTraining | None, began: float, clock: Callable[[], float]
-    ) -> CycleReport:
-        began = began or clock()
+    def _report(self, llms: Llms, cycle: int, training: CycleTraining | None, began: float) -> CycleReport:
         found = measure(
             self.panel,
             llms.novelty,
@@ -126,7 +107,7 @@ class Loop:
             self.config.num_candidates,
             self.config.pco.panel.top,
         )
-        return CycleReport(cycle, training, found, clock() - began)
+        return CycleReport(cycle, training, found, time.monotonic() - began)
 
     def _resumed(self, start: Llms, cycles: int, directory: Path | None) -> tuple[Llms, list[CycleReport]]:
         if directory is None or not (directory / REPORT).is_file():
@@ -179,7 +160,7 @@ def _write_report(path: Path, report: CycleReport) -> None:
 
 
 def _read_report(path: Path) -> CycleReport:
-    return CycleReport.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return TypeAdapter(CycleReport).validate_json(path.read_bytes())
 
 
 def with_base_name(llm: _Llm, name: str) -> _Llm:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 from sklearn.linear_model import LogisticRegression
 
 from serendipity.groups.lists import alignment
@@ -31,8 +30,6 @@ def tune_novelty(
     renderer: Renderer,
     checkpoints: Path,
     config: TuningConfig,
-    *,
-    progress: Progress | None = None,
 ) -> tuple[NoveltyLlm, Training]:
     """Fine-tune the Novelty LLM on first occurrences (arXiv 2508.00450, eq. 8 and 9).
 
@@ -44,7 +41,7 @@ def tune_novelty(
     for row, prompt in zip(examples, prompts, strict=True):
         completion = [*llm.answers[row.target - 1], end]
         tokens.append(TokenExample([*prompt, *completion], [*[IGNORED] * len(prompt), *completion]))
-    base, training = tune(llm.base, tokens, checkpoints, config, progress=progress)
+    base, training = tune(llm.base, tokens, checkpoints, config)
     return replace(llm, base=base), training
 
 
@@ -54,8 +51,6 @@ def tune_relevance(
     renderer: Renderer,
     checkpoints: Path,
     config: TuningConfig,
-    *,
-    progress: Progress | None = None,
 ) -> tuple[RelevanceLlm, Training]:
     """Tune the Relevance LLM on pairs: −log σ(f(x, c⁺) − f(x, c⁻)), averaged over the c⁻ of a moment
     (arXiv 2508.00450, eq. 12).
@@ -72,7 +67,7 @@ def tune_relevance(
     )
     rest = iter(prompts)
     tokens = [PreferredTokens(next(rest), [next(rest) for _ in row.unclicked]) for row in examples]
-    base, training = tune_reward(llm.base, tokens, checkpoints, config, progress=progress)
+    base, training = tune_reward(llm.base, tokens, checkpoints, config)
     return replace(llm, base=base), training
 
 

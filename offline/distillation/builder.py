@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from google.protobuf import json_format
-from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.interests.answer import CATEGORY_FIRST
@@ -33,7 +32,7 @@ from serendipity.offline.distillation.moments import TRAIN, VALIDATION, cuts_of,
 from serendipity.offline.distillation.rank_weights import rank_weights
 from serendipity.offline.distillation.sft import tune
 from serendipity.offline.distillation.teacher import TaxonomyTeacher, Teacher
-from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.vocabulary import Vocabulary
@@ -61,22 +60,6 @@ class DistillationReport:
     dataset: DatasetSummary
     training: Training
     seconds: dict[str, float]
-
-
-class RememberingEncoder:
-    """A text encoder that encodes every text once: the same few names come in every answer."""
-
-    def __init__(self, encoder: TextEncoder) -> None:
-        self.name = encoder.name
-        self._encoder = encoder
-        self._known: dict[str, NDArray[np.float32]] = {}
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode texts; returns [n, D] float32 of norm 1."""
-        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if missing:
-            self._known |= dict(zip(missing, self._encoder.encode(missing), strict=True))
-        return np.stack([self._known[text] for text in texts])
 
 
 @dataclass(frozen=True)
@@ -126,11 +109,10 @@ def build_training_data(
     config: DistillationConfig,
     *,
     encoder: TextEncoder,
-    teacher: Teacher | None = None,
     progress: Progress | None = None,
 ) -> DatasetSummary:
     """Make the data set alone, in <out>/dataset, where `build_interest_gpt` goes on from it. Arguments: see there."""
-    return _Material.read(logs, interests, encoder, teacher).dataset(out, config, progress)
+    return _Material.read(logs, interests, encoder, None).dataset(out, config, progress)
 
 
 def build_interest_gpt(
@@ -142,7 +124,6 @@ def build_interest_gpt(
     encoder: TextEncoder,
     teacher: Teacher | None = None,
     progress: Progress | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> records_pb2.InterestGptSpec:
     """Distil InterestGPT from the logs and the interests built of them, and write its directory.
 
@@ -151,11 +132,11 @@ def build_interest_gpt(
     training raise.
     """
     out.mkdir(parents=True, exist_ok=True)
-    started = clock()
+    started = time.monotonic()
     material = _Material.read(logs, interests, encoder, teacher)
     dataset = material.dataset(out, config, progress)
-    seconds = {"dataset": clock() - started}
-    started = clock()
+    seconds = {"dataset": time.monotonic() - started}
+    started = time.monotonic()
     examples = read_examples(out / DATASET_DIRECTORY)
     training_examples = [example for example in examples if example.split == TRAIN]
     base = open_base(config, training_examples, material.vocabulary.categories)
@@ -164,13 +145,13 @@ def build_interest_gpt(
     if base.style == "compact" and short:
         base, _ = tune(base, short, out / CHECKPOINTS / "hints", config.sft, progress=progress)
     tuned, training = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
-    seconds["training"] = clock() - started
-    started = clock()
+    seconds["training"] = time.monotonic() - started
+    started = time.monotonic()
     spec = _export(tuned, examples, material.vocabulary, config, out)
     spec.rank_weights.extend(_measure_ranks(tuned, material, config, spec, progress))
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
     write_atomically(out / SPEC, text.encode())
-    seconds["export"] = clock() - started
+    seconds["export"] = time.monotonic() - started
     report = DistillationReport(dataset, training, {name: round(value, 1) for name, value in seconds.items()})
     write_atomically(out / REPORT, json.dumps(asdict(report), indent=2, sort_keys=True).encode())
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

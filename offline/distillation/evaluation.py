@@ -15,8 +15,9 @@ from serendipity.interests.answer import AnswerError, Proposal, read_answer
 from serendipity.interests.grounding import Grounder
 from serendipity.offline.distillation.config import SftConfig
 from serendipity.offline.distillation.examples import Example
-from serendipity.offline.distillation.generation import Generated, generate
+from serendipity.offline.distillation.generation import generate
 from serendipity.offline.distillation.tokens import tokenize
+from serendipity.offline.language_models.language_model import Completion
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.tokens import IGNORED
@@ -80,7 +81,7 @@ def evaluate_answers(
         novel=novel / grounded if grounded else 0.0,
         jaccard=float(np.mean(jaccards)),
         overlap=float(np.mean(overlaps)),
-        tokens=float(np.mean([answer.tokens for answer in answers])),
+        tokens=float(np.mean([answer.completion_tokens - answer.finished for answer in answers])),
         perplexity=answer_perplexity(model, examples),
     )
 
@@ -113,7 +114,7 @@ def answer_perplexity(model: BaseModel, examples: Sequence[Example]) -> float:
     return math.exp(loss / count) if count else math.nan
 
 
-def _is_whole(answer: Generated) -> bool:
+def _is_whole(answer: Completion) -> bool:
     try:
         return bool(answer.finished and read_answer(answer.text))
     except AnswerError:

@@ -2,66 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from rich.progress import Progress
 
-from serendipity.offline.distillation.tokens import prompt_tokens
+from serendipity.interests.prompt import INSTRUCTIONS
+from serendipity.offline.language_models.language_model import Completion, Prompt, Sampling
+from serendipity.offline.language_models.local import LocalModel
 from serendipity.offline.tuning.base_model import BaseModel
 
-BATCH = 64
+_BATCH = 64
 
 
-@dataclass(frozen=True)
-class Generated:
-    """An answer. tokens: written, without the end; finished: False where it was cut off at max_new_tokens."""
-
-    text: str
-    prompt_tokens: int
-    tokens: int
-    finished: bool
-
-
-@torch.inference_mode()
 def generate(
-    base: BaseModel,
-    prompts: Sequence[str],
-    max_new_tokens: int,
-    *,
-    batch: int = BATCH,
-    progress: Progress | None = None,
-) -> list[Generated]:
-    """Answer prompts, in their order. Prompts of like length share a batch, so that little is padding."""
+    base: BaseModel, prompts: Sequence[str], max_new_tokens: int, *, progress: Progress | None = None
+) -> list[Completion]:
+    """Answer user messages, in their order. Raises LanguageModelError for one that leaves no room for an answer."""
     task = progress.add_task("answers", total=len(prompts)) if progress else None
-    model, tokenizer = base.model.eval(), base.tokenizer
-    tokens = [prompt_tokens(tokenizer, prompt, base.style) for prompt in prompts]
-    answers: list[Generated | None] = [None] * len(prompts)
-    order = np.argsort([len(ids) for ids in tokens], kind="stable").tolist()
-    for start in range(0, len(order), batch):
-        places = order[start : start + batch]
-        width = max(len(tokens[place]) for place in places)
-        ids = torch.full((len(places), width), tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, place in enumerate(places):
-            ids[row, width - len(tokens[place]) :] = torch.tensor(tokens[place])
-            mask[row, width - len(tokens[place]) :] = 1
-        written = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-        )[:, width:].tolist()
-        for place, row_tokens in zip(places, written, strict=True):
-            end = row_tokens.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row_tokens else len(row_tokens)
-            answers[place] = Generated(
-                text=tokenizer.decode(row_tokens[:end], skip_special_tokens=True),
-                prompt_tokens=len(tokens[place]),
-                tokens=end,
-                finished=end < len(row_tokens) or len(row_tokens) < max_new_tokens,
-            )
+    tokenizer, system = base.tokenizer, INSTRUCTIONS
+    if base.style == "compact":
+        # A base may bring a chat template along that its prompts are not written in.
+        tokenizer, system = copy.copy(tokenizer), ""
+        tokenizer.chat_template = None
+    model = LocalModel(
+        base.name, lambda: (base.model.eval(), tokenizer), batch_size=_BATCH, threads=torch.get_num_threads()
+    )
+    found: dict[int, Completion] = {}
+    for answers in model.answers([Prompt(text, system) for text in prompts], Sampling(max_new_tokens=max_new_tokens)):
+        found.update(answers)
         if progress and task is not None:
-            progress.advance(task, len(places))
-    return [answer for answer in answers if answer is not None]
+            progress.advance(task, len(answers))
+    return [found[place] for place in range(len(prompts))]

@@ -1,17 +1,12 @@
-"""What an evaluation of the channel found, as data, as JSON, as Markdown and as a plot."""
+"""What an evaluation of the channel found, as data, as JSON and as Markdown."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
 
 from serendipity.layout import write_atomically
 from serendipity.offline.calibration import Reliability
@@ -33,7 +28,6 @@ from serendipity.offline.evaluate.source_worth import SourceWorth
 
 JSON_REPORT = "channel.json"
 MARKDOWN_REPORT = "channel.md"
-PLOT = "channel.png"
 
 _COMPARED = (("recall", 0), ("recall", 1), ("serendipity", 1), (EXCLUSIVE, 0), (EXCLUSIVE, 1))
 """Measures, and which of the depths, that the channel's ratios to the other methods are given for."""
@@ -124,11 +118,10 @@ class ChannelReport:
 
 
 def write_report(report: ChannelReport, heading: str, directory: Path) -> None:
-    """Write channel.json, channel.md and channel.png below `directory`. heading: how it was run."""
+    """Write channel.json and channel.md below `directory`. heading: how it was run."""
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / JSON_REPORT, to_json(report, heading).encode())
-    write_atomically(directory / MARKDOWN_REPORT, to_markdown(report, heading, plot=PLOT).encode())
-    draw(report, directory / PLOT)
+    write_atomically(directory / MARKDOWN_REPORT, to_markdown(report, heading).encode())
 
 
 def to_json(report: ChannelReport, heading: str) -> str:
@@ -146,8 +139,8 @@ def to_json(report: ChannelReport, heading: str) -> str:
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
 
-def to_markdown(report: ChannelReport, heading: str, plot: str | None = None) -> str:
-    """Lay the report out as Markdown tables. plot: file beside the page."""
+def to_markdown(report: ChannelReport, heading: str) -> str:
+    """Lay the report out as Markdown tables."""
     shallow, deep = report.depths
     counts = report.targets
     users = (
@@ -163,7 +156,6 @@ def to_markdown(report: ChannelReport, heading: str, plot: str | None = None) ->
         f"## Every method, the same users, candidates and places\n\n@{shallow} / @{deep}. {LEGEND} exclusive: novel "
         f"targets found per user when the host excludes its own lists, the first {deep} of ALS × trend and of "
         f"popularity.\n\n" + methods_table(report.methods, report.depths),
-        *([f"![The methods]({plot})"] if plot else []),
         "## The channel ÷ every other method\n\nPaired by user, 95 % bootstrap intervals over users.\n\n"
         + ratios_table(report.channel, others, compared, report.bootstrap_samples),
         "## What each source is worth\n\nPer user; popularity is given the source's places, and the rest of the answer "
@@ -175,30 +167,6 @@ def to_markdown(report: ChannelReport, heading: str, plot: str | None = None) ->
         "## Calibration of the score\n\n" + _calibration(report.reliability),
     ]
     return "\n\n".join(sections) + "\n"
-
-
-def draw(report: ChannelReport, path: Path) -> None:
-    """Draw every method's recall, serendipity and exclusive hits at the larger K with 95 % intervals over users."""
-    matplotlib.use("Agg")
-    deep = report.depths[1]
-    measures = ("recall", "serendipity", EXCLUSIVE)
-    colours = {"control": "#9a9a9a", "channel": "#c0392b", "source": "#2e6da4", "exchange": "#7fb27f"}
-    figure = Figure(figsize=(13, 0.32 * len(report.methods) + 1.4), layout="constrained")
-    for place, measure in enumerate(measures):
-        axes = figure.add_subplot(1, len(measures), place + 1)
-        for row, method in enumerate(reversed(report.methods)):
-            value = method.mean(measure, deep)
-            if np.isnan(value):
-                continue
-            by_user = np.nanmean(method.per_user[measure, deep], axis=0)
-            by_user = by_user[~np.isnan(by_user)]
-            error = 1.96 * by_user.std() / max(len(by_user), 1) ** 0.5
-            axes.barh(row, value, xerr=error, color=colours[method.kind], error_kw={"lw": 0.8})
-        axes.set_yticks(range(len(report.methods)), [m.name for m in reversed(report.methods)] if not place else [])
-        axes.set_title(f"{measure}@{deep}" + (" per user" if measure == EXCLUSIVE else ""))
-    drawn = io.BytesIO()
-    figure.savefig(drawn, dpi=110, format="png")
-    write_atomically(path, drawn.getvalue())
 
 
 def _sources(sources: Sequence[SourceWorth]) -> str:

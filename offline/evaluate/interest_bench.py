@@ -1,22 +1,18 @@
-"""What interests are judged on: logs of a build that held its latest clicks out, a fitted judge, a tuned grounder."""
+"""What interests are judged on: logs of a build that held its latest clicks out, and a tuned grounder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serendipity.interests.facts import FactsRule
-from serendipity.interests.grounding import Encode, Grounder
+from serendipity.interests.grounding import Grounder
 from serendipity.interests.prompt import PromptStyle
-from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.evaluate.held_out_build import held_out_of
-from serendipity.offline.evaluate.interest_judge import Judge
 from serendipity.offline.evaluate.interests import Evaluation, choose_own_weight
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport, tune_threshold
@@ -85,19 +81,15 @@ class Bench:
         )
 
 
-def make_bench(build: Path, encoder: TextEncoder, seed: int) -> Bench:
-    """Read a build directory and prepare. Raises LogsError when the build held nothing out, ValueError as the judge."""
+def make_bench(build: Path, encoder: TextEncoder) -> Bench:
+    """Read a build directory and prepare. Raises LogsError when the build held nothing out."""
     histories, catalogue, cut, until = held_out_of(build)
     taxonomy = Taxonomy.from_catalogue(catalogue)
     vectors = encoder.encode(taxonomy.texts, build / ".cache" / "text_vectors.npz")
-    encode = _remembered(encoder.encode)
-    names = np.zeros((len(taxonomy.categories) + 1, encoder.dim), np.float32)
-    # Without case and signs: the names are compared as words.
-    names[1:] = encode([name.replace("/", " ").lower() for name in taxonomy.categories])
+    encode = RememberingEncoder(encoder).encode
     start = split_times(histories, (VALIDATION_START,))[0]
-    judge = Judge.fit(histories, names, start, cut, np.random.default_rng(seed))
     threshold = tune_threshold(taxonomy, catalogue, vectors, encode)
-    evaluation = Evaluation.of(histories, taxonomy, vectors, judge, cut, until)
+    evaluation = Evaluation.of(histories, taxonomy, vectors, cut, until)
     return Bench(
         evaluation=evaluation,
         reasoner=TaxonomyReasoner(taxonomy).fit(histories, cut),
@@ -106,16 +98,3 @@ def make_bench(build: Path, encoder: TextEncoder, seed: int) -> Bench:
         threshold=threshold,
         titles=catalogue.titles,
     )
-
-
-def _remembered(encode: Callable[[Sequence[str]], NDArray[np.float32]]) -> Encode:
-    """Encode every text once: users' answers name the same things over and over."""
-    known: dict[str, NDArray[np.float32]] = {}
-
-    def remembered(texts: Sequence[str]) -> NDArray[np.float32]:
-        missing = [text for text in dict.fromkeys(texts) if text not in known]
-        if missing:
-            known.update(zip(missing, encode(missing), strict=True))
-        return np.stack([known[text] for text in texts])
-
-    return remembered

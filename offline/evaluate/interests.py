@@ -1,4 +1,4 @@
-"""Judges latent interests of any origin side by side: is it new, is it plausible, and do users then turn to it?
+"""Judges latent interests of any origin side by side: do users then turn to them?
 
 Everything is judged at equal K: a list that is shorter counts as if its missing places had missed. Methods without a
 language model answer for all users; those with one for a sample per seed, disjoint samples for different seeds, and are
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.offline.evaluate.interest_judge import Judge, clicked_between, is_novel, recent_clicks
-from serendipity.offline.evaluate.significance import Difference, bootstrap_difference
+from serendipity.novelty import NO_CATEGORY
+from serendipity.offline.evaluate.significance import Estimate, bootstrap_difference
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.debate import DebateReport
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
@@ -48,20 +48,19 @@ class Evaluation:
     histories: Histories
     taxonomy: Taxonomy
     vectors: NDArray[np.float32]
-    judge: Judge
     cut: int
     until: int
     users: NDArray[np.int64]
 
     @classmethod
     def of(
-        cls, histories: Histories, taxonomy: Taxonomy, vectors: NDArray[np.float32], judge: Judge, cut: int, until: int
+        cls, histories: Histories, taxonomy: Taxonomy, vectors: NDArray[np.float32], cut: int, until: int
     ) -> Evaluation:
         """Find the users that can be judged."""
         before = np.unique(histories.users[histories.times < cut])
         after = np.unique(histories.users[(histories.times >= cut) & (histories.times < until)])
         users = np.intersect1d(before, after).astype(np.int64)
-        return cls(histories, taxonomy, vectors, judge, cut, until, users)
+        return cls(histories, taxonomy, vectors, cut, until, users)
 
     def samples(self, seeds: Sequence[int], size: int) -> dict[int, NDArray[np.int64]]:
         """Draw disjoint samples of `size` users, one per seed, ascending; fewer users where there are too few."""
@@ -95,13 +94,13 @@ class Said:
 class Judged:
     """Figures per user, [n] each, in the order of said.users.
 
-    scores: [n, 3] interests with score 0, 1, 2; hit: share of the K places whose category the user clicks in the
-    judged period; any_hit: whether any is; distinct: categories among the interests; cosine: mean over pairs of
-    interests (NaN below two).
+    length: interests, at most K; hit: share of the K places whose category the user clicks in the judged period;
+    any_hit: whether any is; distinct: categories among the interests; cosine: mean over pairs of interests (NaN below
+    two).
     """
 
     said: Said
-    scores: NDArray[np.float64]
+    length: NDArray[np.float64]
     hit: NDArray[np.float64]
     any_hit: NDArray[np.float64]
     distinct: NDArray[np.float64]
@@ -157,7 +156,6 @@ def choose_own_weight(evaluation: Evaluation, start: int) -> float:
         before(evaluation.histories, evaluation.cut),
         evaluation.taxonomy,
         evaluation.vectors,
-        evaluation.judge,
         start,
         evaluation.cut,
     )
@@ -176,7 +174,7 @@ def _popularity(evaluation: Evaluation) -> NDArray[np.float64]:
 
 
 def random_unseen(evaluation: Evaluation, users: NDArray[np.int64], rng: np.random.Generator) -> Said:
-    """Answer every user with random novel categories: what the judge's scores must be seen against."""
+    """Answer every user with random novel categories: what hits by chance."""
     return _ranked(evaluation, RANDOM_UNSEEN, users, rng.random((len(users), len(evaluation.taxonomy.categories) + 1)))
 
 
@@ -184,24 +182,20 @@ def judge_interests(evaluation: Evaluation, said: Said) -> Judged:
     """Judge what a method said. An interest stands for the top-level category of its node."""
     num_categories = len(evaluation.taxonomy.categories)
     users = said.users
-    novel = is_novel(recent_clicks(evaluation.histories, users, evaluation.cut, num_categories))
-    plausible = evaluation.judge.plausible(users)
     later = clicked_between(evaluation.histories, users, evaluation.cut, evaluation.until, num_categories)
     n = len(users)
-    scores, hit, distinct, cosine = np.zeros((n, 3)), np.zeros(n), np.zeros(n), np.full(n, np.nan)
+    length, hit, distinct, cosine = np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, np.nan)
     for row, interests in enumerate(said.interests):
         nodes = [interest.node_id for interest in interests[:K]]
-        categories = [evaluation.taxonomy.nodes[node].categories[0] for node in nodes]
-        points = novel[row, categories].astype(int) + plausible[row, categories]
-        scores[row] = np.bincount(points, minlength=3)
         # Several interests of one category are one guess.
-        guesses = set(categories)
+        guesses = {evaluation.taxonomy.nodes[node].categories[0] for node in nodes}
+        length[row] = len(nodes)
         hit[row] = sum(later[row, category] for category in guesses) / K
         distinct[row] = len(guesses)
         if len(nodes) > 1:
             vectors = evaluation.vectors[nodes]
             cosine[row] = (vectors @ vectors.T)[np.triu_indices(len(nodes), 1)].mean()
-    return Judged(said, scores, hit, (hit > 0).astype(np.float64), distinct, cosine)
+    return Judged(said, length, hit, (hit > 0).astype(np.float64), distinct, cosine)
 
 
 @dataclass(frozen=True)
@@ -219,13 +213,12 @@ class Row:
     parse_rate: float | None
     grounded_share: float | None
     kept_share: float | None
-    scores: tuple[float, float, float]
     distinct: float
     cosine: float
     hit: float
     hit_deviation: float
     any_hit: float
-    against: Mapping[str, Difference]
+    against: Mapping[str, Estimate]
     calls_per_user: float | None
     tokens_per_user: float | None
     seconds_per_user: float
@@ -235,8 +228,6 @@ def row_of(runs: Sequence[Judged], baselines: Mapping[str, Judged], rng: np.rand
     """Sum up the runs of one method. baselines: of all users, by name."""
     users = np.concatenate([run.said.users for run in runs])
     hit = np.concatenate([run.hit for run in runs])
-    scores = np.concatenate([run.scores for run in runs])
-    shares = scores.sum(axis=0) / max(scores.sum(), 1.0)
     cosines = np.concatenate([run.cosine for run in runs])
     debates = [run.said.debate for run in runs if run.said.debate]
     total = len(users)
@@ -244,11 +235,10 @@ def row_of(runs: Sequence[Judged], baselines: Mapping[str, Judged], rng: np.rand
         method=runs[0].said.method,
         seeds=tuple(run.said.seed for run in runs),
         users=total,
-        length=float(scores.sum() / total),
+        length=float(np.concatenate([run.length for run in runs]).mean()),
         parse_rate=_share(runs, "parse_failures", "answers", complement=True),
         grounded_share=_share(runs, "grounded", "proposals"),
         kept_share=_share(runs, "kept", "proposals"),
-        scores=(float(shares[0]), float(shares[1]), float(shares[2])),
         distinct=float(np.concatenate([run.distinct for run in runs]).mean()),
         cosine=float(np.nanmean(cosines)) if not np.isnan(cosines).all() else float("nan"),
         hit=float(hit.mean()),
@@ -273,16 +263,13 @@ class Sampled:
     user_id: str
     path: InterestPath
     category: str
-    score: int
     hit: bool
 
 
 def sample_by_eye(evaluation: Evaluation, judged: Judged, most: int, rng: np.random.Generator) -> list[Sampled]:
-    """Draw interests with their paths and scores, at random over users and places."""
+    """Draw interests with their paths, at random over users and places."""
     users = judged.said.users
     num_categories = len(evaluation.taxonomy.categories)
-    novel = is_novel(recent_clicks(evaluation.histories, users, evaluation.cut, num_categories))
-    plausible = evaluation.judge.plausible(users)
     later = clicked_between(evaluation.histories, users, evaluation.cut, evaluation.until, num_categories)
     places = [(row, interest) for row, interests in enumerate(judged.said.interests) for interest in interests[:K]]
     drawn = [places[i] for i in np.sort(rng.permutation(len(places))[:most])]
@@ -295,11 +282,41 @@ def sample_by_eye(evaluation: Evaluation, judged: Judged, most: int, rng: np.ran
                 user_id=evaluation.histories.user_ids[users[row]],
                 path=interest.path,
                 category=evaluation.taxonomy.categories[category - 1],
-                score=int(novel[row, category]) + int(plausible[row, category]),
                 hit=bool(later[row, category]),
             )
         )
     return found
+
+
+def recent_clicks(
+    histories: Histories, users: NDArray[np.int64], time: int, num_categories: int
+) -> NDArray[np.float32]:
+    """Count the latest 200 clicks before a moment by category: [n, C + 1]; column 0 is empty."""
+    counts = np.zeros((len(users), num_categories + 1), np.float32)
+    for row, user in enumerate(users.tolist()):
+        counts[row] = np.bincount(histories.clicks_before(user, time).categories, minlength=num_categories + 1)
+    counts[:, NO_CATEGORY] = 0
+    return counts
+
+
+def is_novel(recent: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Mark the categories that are not among the latest 200 clicks: [n, C + 1]."""
+    novel: NDArray[np.bool_] = recent == 0
+    novel[:, NO_CATEGORY] = False
+    return novel
+
+
+def clicked_between(
+    histories: Histories, users: NDArray[np.int64], start: int, end: int, num_categories: int
+) -> NDArray[np.bool_]:
+    """Mark the categories clicked in [start, end): [n, C + 1]; column 0 is empty."""
+    rows = np.full(len(histories), -1)
+    rows[users] = np.arange(len(users))
+    inside = (histories.times >= start) & (histories.times < end) & (rows[histories.users] >= 0)
+    clicked = np.zeros((len(users), num_categories + 1), np.bool_)
+    clicked[rows[histories.users[inside]], histories.categories[inside]] = True
+    clicked[:, NO_CATEGORY] = False
+    return clicked
 
 
 def _ranked(evaluation: Evaluation, method: str, users: NDArray[np.int64], scores: NDArray[np.float64]) -> Said:

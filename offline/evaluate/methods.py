@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.offline.evaluate.measures import Judge, PerUser
-from serendipity.offline.evaluate.significance import Ratio, bootstrap_ratio
+from serendipity.offline.evaluate.significance import Estimate, bootstrap_ratio
 
 Kind = Literal["control", "channel", "source", "exchange"]
 
@@ -53,7 +53,7 @@ class MethodResult:
 
     def ratio_to(
         self, other: MethodResult, measure: str, k: int, rng: np.random.Generator, samples: int
-    ) -> Ratio | None:
+    ) -> Estimate | None:
         """Mean of this method over another's, paired by user; None where one was not measured or the other is 0."""
         ours, theirs = self.per_user.get((measure, k)), other.per_user.get((measure, k))
         if ours is None or theirs is None:

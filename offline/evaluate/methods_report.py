@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serendipity.offline.evaluate.control_choice import Chosen
 from serendipity.offline.evaluate.measures import EXCLUSIVE, RARITY_EXPONENT, RECALLS
 from serendipity.offline.evaluate.methods import MethodResult
-from serendipity.offline.evaluate.significance import Ratio
+from serendipity.offline.evaluate.significance import Estimate
 
 Depths = tuple[int, int]
 
@@ -99,7 +99,7 @@ def _spread(values: NDArray[np.float64]) -> str:
     return "–" if np.isnan(values).any() else f"{values.mean():.4f} ± {values.std(ddof=1):.4f}"
 
 
-def _ratio(ratio: Ratio | None) -> str:
+def _ratio(ratio: Estimate | None) -> str:
     if ratio is None:
         return "–"
     high = "∞" if np.isinf(ratio.high) else f"{ratio.high:.3f}"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.novelty import CLICK_WINDOW
-from serendipity.offline.evaluate.replay import Advance, Recall, key_name
+from serendipity.offline.evaluate.replay import Recall, key_name
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
@@ -32,7 +32,6 @@ def novel_category_keys(
     *,
     seed: int,
     click_type: channel_pb2.EventType = channel_pb2.EVENT_TYPE_CLICK,
-    advance: Advance = lambda _: None,
 ) -> dict[str, int]:
     """Count the keys that users are answered from, each as of one click drawn uniformly from theirs in [cut, until).
 
@@ -56,7 +55,6 @@ def novel_category_keys(
         for status in response.source_statuses:
             if status.novel_category_key:
                 found[key_name(status.novel_category_key)] += 1
-        advance(1)
     return {key: found[key] for key in KEYS if found[key]}
 
 

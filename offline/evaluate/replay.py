@@ -102,7 +102,6 @@ def replay(
     requests: ReplayRequests,
     *,
     advance: Advance = lambda _: None,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> Replay:
     """Ask `recall` for every user, one after another, without request events: novelty is frozen at the cut.
 
@@ -120,9 +119,9 @@ def replay(
             exclude_item_ids=_excluded(requests, i, histories, catalogue, user, cut),
             source_quotas=_quotas(requests),
         )
-        start = clock()
+        start = time.perf_counter()
         response = recall(request)
-        columns.seconds[i] = clock() - start
+        columns.seconds[i] = time.perf_counter() - start
         columns.add(i, request.user_id, response, row_of)
         advance(1)
     return columns.replay(users)

@@ -7,25 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_TAILS = (0.025, 0.975)
+
 
 @dataclass(frozen=True)
-class Ratio:
-    """A ratio of two means with its percentile bootstrap interval; level: e.g. 0.95."""
+class Estimate:
+    """A figure with its 95 % percentile bootstrap interval."""
 
     value: float
     low: float
     high: float
-    level: float
 
 
 def bootstrap_ratio(
-    numerator: NDArray[np.float64],
-    denominator: NDArray[np.float64],
-    rng: np.random.Generator,
-    *,
-    samples: int = 2000,
-    level: float = 0.95,
-) -> Ratio:
+    numerator: NDArray[np.float64], denominator: NDArray[np.float64], rng: np.random.Generator, *, samples: int = 2_000
+) -> Estimate:
     """Estimate mean(numerator) / mean(denominator) over the same users, resampled together.
 
     numerator, denominator: [n], one value per user in the same order. Users, not events, are resampled, since a
@@ -36,34 +32,15 @@ def bootstrap_ratio(
         raise ValueError(
             f"bootstrap_ratio: found {len(numerator)} and {len(denominator)} users, expected the same, and not all zero"
         )
-    n = len(numerator)
-    weights = rng.multinomial(n, np.full(n, 1.0 / n), size=samples).astype(np.float64)
+    weights = _resampled(len(numerator), rng, samples)
     sums, bases = weights @ numerator, weights @ denominator
     # A resample without anything to divide by bounds nothing from above.
     ratios = np.divide(sums, bases, out=np.full(samples, np.inf), where=bases > 0)
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(ratios, [tail, 1.0 - tail], method="higher")
-    return Ratio(float(numerator.mean() / denominator.mean()), float(low), float(high), level)
+    low, high = np.quantile(ratios, _TAILS, method="higher")
+    return Estimate(float(numerator.mean() / denominator.mean()), float(low), float(high))
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two means with its percentile bootstrap interval; level: e.g. 0.95."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-
-
-def bootstrap_difference(
-    one: NDArray[np.float64],
-    other: NDArray[np.float64],
-    rng: np.random.Generator,
-    *,
-    samples: int = 2000,
-    level: float = 0.95,
-) -> Difference:
+def bootstrap_difference(one: NDArray[np.float64], other: NDArray[np.float64], rng: np.random.Generator) -> Estimate:
     """Estimate mean(one) − mean(other) over the same users, resampled together.
 
     one, other: [n], one value per user in the same order. Raises ValueError when the lengths differ or there are no
@@ -73,9 +50,11 @@ def bootstrap_difference(
         raise ValueError(
             f"bootstrap_difference: found {len(one)} and {len(other)} users, expected the same and at least one"
         )
-    n = len(one)
     gaps = np.asarray(one, np.float64) - np.asarray(other, np.float64)
-    means = rng.multinomial(n, np.full(n, 1.0 / n), size=samples) @ gaps / n
-    tail = (1.0 - level) / 2.0
-    low, high = np.quantile(means, [tail, 1.0 - tail])
-    return Difference(float(gaps.mean()), float(low), float(high), level)
+    low, high = np.quantile(_resampled(len(gaps), rng, 2_000) @ gaps / len(gaps), _TAILS)
+    return Estimate(float(gaps.mean()), float(low), float(high))
+
+
+def _resampled(n: int, rng: np.random.Generator, samples: int) -> NDArray[np.float64]:
+    """Draw how often each of n users is in each resample, [samples, n]."""
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=samples).astype(np.float64)

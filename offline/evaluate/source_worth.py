@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from serendipity.offline.evaluate.measures import Judge
 from serendipity.offline.evaluate.replay import SOURCES, Replay, source_name
-from serendipity.offline.evaluate.significance import Difference, bootstrap_difference
+from serendipity.offline.evaluate.significance import Estimate, bootstrap_difference
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class SourceWorth:
     places: float
     hits: float
     popularity_hits: float
-    difference: Difference
+    difference: Estimate
     only_it: float
     answers: dict[str, int]
 

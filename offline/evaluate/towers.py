@@ -29,22 +29,22 @@ from serendipity.offline.evaluate.measures import Judge
 from serendipity.offline.evaluate.methods import MethodResult, RankedLists, measure_methods
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, split_times
-from serendipity.offline.towers.builder import Prepared, encode_titles, fit_towers, prepare, read_interests
+from serendipity.offline.towers.builder import encode_titles, fit_towers, prepare, read_interests
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower, item_content
 from serendipity.offline.towers.rows import Moment
 from serendipity.offline.towers.threads import limited_threads
 
 DEPTHS = (20, 100)
+TOWERS = "user tower"
 
 _TRAINING_SHARE = 0.9
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a variant. validation: recall where its number of epochs was chosen."""
+    """One training. validation: recall where its number of epochs was chosen."""
 
-    variant: str
     seed: int
     epochs: int
     validation: Mapping[str, float]
@@ -64,35 +64,20 @@ class TowersEvaluation:
     trainings: tuple[Training, ...]
 
 
-def variants_of(config: TowersConfig) -> dict[str, TowersConfig]:
-    """The ablations reported: λ as configured, λ = 0, and the item tower with the interest's text the other way."""
-    weight = config.loss.contrastive_weight
-    without = config.loss.model_copy(update={"contrastive_weight": 0.0})
-    swapped = "without" if config.item_interest else "with"
-    return {
-        f"user tower, λ = {weight:g}": config,
-        "user tower, λ = 0": config.model_copy(update={"loss": without}),
-        f"user tower, λ = {weight:g}, {swapped} item-side interest": config.model_copy(
-            update={"item_interest": not config.item_interest}
-        ),
-    }
-
-
 def evaluate_towers(
     logs: Path,
     interests: Path,
-    variants: Mapping[str, TowersConfig],
+    config: TowersConfig,
     seeds: Sequence[int],
     work: Path,
     encoder: TextEncoder | None = None,
     progress: Progress | None = None,
     grid: Grid = DEFAULT_GRID,
 ) -> TowersEvaluation:
-    """Measure the controls and every variant with every seed on the last 10 % of the clicks.
+    """Measure the controls and the towers with every seed on the last 10 % of the clicks.
 
     logs, interests: directories of their builders over all clicks; nothing later than a cut is read from them before
-    it. variants: name in the report → configuration; those with equal rows and factors share them. work: where
-    checkpoints go, a folder per run. grid: what is tried for the controls.
+    it. work: where checkpoints go, a folder per run. grid: what is tried for the controls.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     (cut,) = split_times(histories, (_TRAINING_SHARE,))
@@ -111,23 +96,18 @@ def evaluate_towers(
         for seed in (seeds if one.control.seeded else (None,))
     ]
     nodes, interests_at = read_interests(interests, histories, catalogue)
-    shared: dict[str, Prepared] = {}
     trainings = []
-    for variant, (name, config) in enumerate(variants.items()):
-        with limited_threads(config.trainer.threads):
-            key = config.rows.model_dump_json() + config.factors.model_dump_json()
-            if key not in shared:
-                shared[key] = prepare(histories, catalogue, nodes, interests_at, config, cut, progress)
-            prepared = shared[key]
-            moment = prepared.builder.moment(prepared.now.items.factors, users)
-            titles = encode_titles(catalogue, encoder, work / "titles.npz") if config.title_text else None
-            content = item_content(catalogue, nodes, titles, interest=config.item_interest)
-            for seed in seeds:
-                seeded = config.model_copy(update={"seed": seed})
-                trained = fit_towers(prepared, content, nodes, seeded, work / f"{variant}-{seed}", progress)
-                score = _score(trained.towers, moment, held_out, nodes.vectors)
-                lists.append(RankedLists(name, "source", seed, ranked(score)))
-                trainings.append(Training(name, seed, trained.fit.best_epoch, trained.validation))
+    with limited_threads(config.trainer.threads):
+        prepared = prepare(histories, catalogue, nodes, interests_at, config, cut, progress)
+        moment = prepared.builder.moment(prepared.now.items.factors, users)
+        titles = encode_titles(catalogue, encoder, work / "titles.npz") if config.title_text else None
+        content = item_content(catalogue, nodes, titles, interest=config.item_interest)
+        for seed in seeds:
+            seeded = config.model_copy(update={"seed": seed})
+            trained = fit_towers(prepared, content, nodes, seeded, work / str(seed), progress)
+            score = _score(trained.towers, moment, held_out, nodes.vectors)
+            lists.append(RankedLists(TOWERS, "source", seed, ranked(score)))
+            trainings.append(Training(seed, trained.fit.best_epoch, trained.validation))
     nobody = np.empty((len(users), 0), np.int64)
     return TowersEvaluation(
         cut=cut,

@@ -30,7 +30,7 @@ _SAMPLES = 2_000
 def write_towers_report(
     evaluation: TowersEvaluation, out: Path, *, dataset: str, heading: str, configuration: Mapping[str, object]
 ) -> None:
-    """Write towers.json and towers.md to `out`. heading: how it was run; configuration: of the first variant."""
+    """Write towers.json and towers.md to `out`. heading: how it was run; configuration: of the towers."""
     out.mkdir(parents=True, exist_ok=True)
     content = {
         "dataset": dataset,
@@ -56,7 +56,7 @@ def markdown(evaluation: TowersEvaluation, dataset: str, heading: str) -> str:
     seeds = seeds_table(methods, _COMPARED)
     names = list(evaluation.trainings[0].validation) if evaluation.trainings else []
     trainings = [
-        (one.variant, str(one.seed), str(one.epochs), *(f"{one.validation[name]:.4f}" for name in names))
+        (str(one.seed), str(one.epochs), *(f"{one.validation[name]:.4f}" for name in names))
         for one in evaluation.trainings
     ]
     sections = [
@@ -70,6 +70,6 @@ def markdown(evaluation: TowersEvaluation, dataset: str, heading: str) -> str:
         "Chosen on validation:",
         chosen_table(evaluation.chosen),
         "The towers there, where the number of epochs is chosen:",
-        table(("", "seed", "epochs", *names), trainings),
+        table(("seed", "epochs", *names), trainings),
     ]
     return "\n\n".join(sections) + "\n"

@@ -11,7 +11,6 @@ from serendipity.offline.groups.directory import ASSIGNMENTS
 from serendipity.offline.groups.group_model import Assignment, GroupModel
 from serendipity.offline.interests.parquet import write_rows
 from serendipity.offline.language_models.homes import open_language_model
-from serendipity.offline.language_models.language_model import LanguageModel
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
@@ -22,18 +21,16 @@ def build_groups(
     out: Path,
     config: GroupsConfig,
     *,
-    profile_llm: LanguageModel | None = None,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> records_pb2.GroupSpec:
     """Fit a group model to all clicks of the logs, write it to `out` (serendipity.offline.groups.directory), and
     return its spec.
 
-    profile_llm: asked for profiles; by default the one that the configuration names, if it does. cache: directory of
-    completions. Raises GroupsError when no user has enough history, LogsError, LanguageModelError.
+    cache: directory of completions. Raises GroupsError when no user has enough history, LogsError, LanguageModelError.
     """
-    if profile_llm is None and config.profile.language_model is not None:
-        profile_llm = open_language_model(config.profile.language_model, cache)
+    named = config.profile.language_model
+    profile_llm = None if named is None else open_language_model(named, cache)
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     model = GroupModel.fit(histories, catalogue, None, config, profile_llm=profile_llm, progress=progress)
     out.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ group_encoder.pt2     exported program (inputs and outputs of serendipity.groups
 config.json           GroupsConfig
 profiles.json         list of GroupRecord (protobuf JSON), by group id
 report.json           GroupReport
-cosine.png            the cosine matrix of the report as a heat map
 assignments.parquet   user_id, csid (empty in the default group), group_id
 groups.json           GroupSpec, written last
 """
@@ -13,24 +12,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf import json_format
+from pydantic import TypeAdapter
 
 from serendipity.groups.model import GROUP_ENCODER, GROUP_SPEC, GroupModelError, read_group_spec
 from serendipity.layout import write_atomically
 from serendipity.offline.groups.config import GroupsConfig
-from serendipity.offline.groups.heat_map import heat_map
 from serendipity.offline.groups.report import GroupReport
 from serendipity.v1 import records_pb2
 
 CONFIG = "config.json"
 PROFILES = "profiles.json"
 REPORT = "report.json"
-HEAT_MAP = "cosine.png"
 ASSIGNMENTS = "assignments.parquet"
 
 _Content = TypeVar("_Content")
@@ -53,8 +51,7 @@ class StoredModel:
         write_atomically(out / CONFIG, self.config.model_dump_json(indent=2).encode())
         groups = [json_format.MessageToDict(group, preserving_proto_field_name=True) for group in self.groups]
         write_atomically(out / PROFILES, json.dumps(groups, indent=2, ensure_ascii=False).encode())
-        write_atomically(out / REPORT, self.report.to_json().encode())
-        write_atomically(out / HEAT_MAP, heat_map(self.report.cohesion))
+        write_atomically(out / REPORT, json.dumps(asdict(self.report), indent=2).encode())
         spec = json_format.MessageToJson(self.spec, preserving_proto_field_name=True)
         write_atomically(out / GROUP_SPEC, spec.encode())
 
@@ -83,7 +80,7 @@ def read_groups(directory: Path) -> tuple[records_pb2.GroupRecord, ...]:
 
 def read_report(directory: Path) -> GroupReport:
     """Read report.json. Raises GroupModelError."""
-    return _read_json(directory / REPORT, GroupReport.from_json)
+    return _read_json(directory / REPORT, TypeAdapter(GroupReport).validate_json)
 
 
 def _read_json(path: Path, parse: Callable[[str], _Content]) -> _Content:

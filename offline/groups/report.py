@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,35 +63,9 @@ class GroupReport:
             cohesion_centred=cohesion(interests - interests.mean(0), group_ids, seed),
         )
 
-    def to_json(self) -> str:
-        """Write the report as JSON."""
-        return json.dumps(asdict(self), indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> GroupReport:
-        """Read what `to_json` wrote. Raises ValueError, KeyError or TypeError when it is not that."""
-        found = json.loads(text)
-        next_item, rq_vae = found["next_item"], found["rq_vae"]
-        return cls(
-            **{
-                **found,
-                "next_item": NextItemReport(**{**next_item, "losses": tuple(next_item["losses"])}),
-                "rq_vae": RqVaeReport(**{**rq_vae, "losses": tuple(rq_vae["losses"])}),
-                "layers": tuple(LayerUse(**layer) for layer in found["layers"]),
-                "group_sizes": tuple(found["group_sizes"]),
-                "cohesion": _cohesion(found["cohesion"]),
-                "cohesion_centred": _cohesion(found["cohesion_centred"]),
-            }
-        )
-
 
 def layer_use(codes: NDArray[np.int64], codebook_size: int) -> LayerUse:
     """Tell how codes, [n], use a codebook."""
     shares = np.bincount(codes, minlength=codebook_size) / max(1, len(codes))
     used = shares[shares > 0]
     return LayerUse(len(used), float(np.exp(-(used * np.log(used)).sum())))
-
-
-def _cohesion(found: dict[str, Any]) -> Cohesion:
-    matrix = tuple(tuple(row) for row in found["matrix"])
-    return Cohesion(**{**found, "group_ids": tuple(found["group_ids"]), "matrix": matrix})

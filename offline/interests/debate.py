@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import astuple, dataclass, replace
 from typing import Annotated
 
 from pydantic import Field
@@ -101,44 +100,20 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Round:
-    """One round. users: still debated in it; agreement: mean Jaccard overlap of the nodes of two agents' answers, 1 for
-    a lone agent; stability: share of answers that ground in the same nodes as in the round before (first round: 0);
-    parse_failures: answers that could not be read; calls, prompt_tokens, completion_tokens: its cost.
+class DebateReport:
+    """Cost and effect of debates. stopped_early: users whose agents agreed to stop before the last round;
+    parse_failures: answers that could not be read; calls: completions asked for; tokens: read and written.
     """
 
-    users: int
-    agreement: float
-    stability: float
-    parse_failures: int
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
+    users: int = 0
+    stopped_early: int = 0
+    parse_failures: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
-
-@dataclass(frozen=True)
-class DebateReport:
-    """Cost and effect of a debate over many users. stopped_early: users whose agents agreed to stop before the end."""
-
-    agents: int
-    users: int
-    stopped_early: int
-    rounds: tuple[Round, ...]
-
-    @property
-    def calls(self) -> int:
-        """Completions asked for."""
-        return sum(one.calls for one in self.rounds)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens read."""
-        return sum(one.prompt_tokens for one in self.rounds)
-
-    @property
-    def completion_tokens(self) -> int:
-        """Tokens written."""
-        return sum(one.completion_tokens for one in self.rounds)
+    def __add__(self, other: DebateReport) -> DebateReport:
+        return DebateReport(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 def debate(
@@ -159,7 +134,7 @@ def debate(
     """
     said: list[list[Statement]] = [[] for _ in users]
     held = [0] * len(users)
-    reports: list[Round] = []
+    every_reply: list[Reply] = []
     open_users = list(range(len(users)))
     for number in range(1, rounds + 1):
         if not open_users:
@@ -183,14 +158,20 @@ def debate(
                 number == 1 or now.nodes != then.nodes
                 for now, then in zip(said[place], before[place] or said[place], strict=True)
             ]
-        reports.append(_round([said[place] for place in open_users], changed, replies))
+        every_reply += [reply for user in replies.values() for reply in user]
         open_users = [place for place in open_users if any(changed[place])]
     outcomes = [
         Outcome(tuple(_consensus(statements, num_interests)), tuple(statements), count)
         for statements, count in zip(said, held, strict=True)
     ]
-    stopped = sum(count < rounds for count in held)
-    return outcomes, DebateReport(len(agents), len(users), stopped, tuple(reports))
+    return outcomes, DebateReport(
+        users=len(users),
+        stopped_early=sum(count < rounds for count in held),
+        parse_failures=sum(bool(reply.error) for reply in every_reply),
+        calls=sum(reply.calls for reply in every_reply),
+        prompt_tokens=sum(reply.prompt_tokens for reply in every_reply),
+        completion_tokens=sum(reply.completion_tokens for reply in every_reply),
+    )
 
 
 def _shown(statements: Sequence[Statement], index: int) -> Shown:
@@ -237,24 +218,3 @@ def _consensus(statements: Sequence[Statement], num_interests: int) -> list[Agre
     return [
         Agreed(chosen[node_id], min(1.0, scores[node_id]), tuple(agents[node_id])) for node_id in best[:num_interests]
     ]
-
-
-def _round(
-    said: Sequence[Sequence[Statement]], changed: dict[int, list[bool]], replies: dict[int, list[Reply]]
-) -> Round:
-    overlaps = [_jaccard(one.nodes, other.nodes) for statements in said for one, other in combinations(statements, 2)]
-    unchanged = [not some for user in changed.values() for some in user]
-    answers = [reply for user in replies.values() for reply in user]
-    return Round(
-        users=len(said),
-        agreement=sum(overlaps) / len(overlaps) if overlaps else 1.0,
-        stability=sum(unchanged) / len(unchanged),
-        parse_failures=sum(bool(reply.error) for reply in answers),
-        calls=sum(reply.calls for reply in answers),
-        prompt_tokens=sum(reply.prompt_tokens for reply in answers),
-        completion_tokens=sum(reply.completion_tokens for reply in answers),
-    )
-
-
-def _jaccard(one: frozenset[int], other: frozenset[int]) -> float:
-    return len(one & other) / len(one | other) if one | other else 1.0

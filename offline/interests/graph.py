@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from serendipity.offline.interests.reasoner import Interest
 from serendipity.v1 import records_pb2
@@ -102,29 +104,11 @@ class UserGraph:
         return json.dumps(asdict(self), ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> UserGraph:
-        """Read what to_json wrote. Raises GraphError."""
-        try:
-            return cls.from_fields(json.loads(text))
-        except ValueError as error:
-            raise GraphError(f"graph: not JSON ({error})") from error
-
-    @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> UserGraph:
         """Make of plain lists and dictionaries, as in JSON or Parquet. Raises GraphError."""
         try:
-            nodes = tuple(GraphNode(**row) for row in fields["nodes"])
-            edges = tuple(GraphEdge(**{**row, "agents": tuple(row["agents"])}) for row in fields["edges"])
-            for name, found, known in (
-                ("kind", {node.kind for node in nodes}, set(LEVELS)),
-                ("relation", {edge.relation for edge in edges}, set(get_args(RelationName))),
-            ):
-                if not found <= known:
-                    raise GraphError(
-                        f"graph: {name}: found {sorted(map(str, found - known))}, expected {sorted(known)}"
-                    )
-            return cls(fields["user_id"], fields["reasoner"], fields["generated_at"], nodes, edges)
-        except (KeyError, TypeError) as error:
+            return TypeAdapter(cls).validate_python(fields)
+        except ValidationError as error:
             raise GraphError(f"graph: {error}; expected the fields of a user graph") from error
 
 

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 
 import duckdb
 
-from serendipity.offline.interests.graph import GraphError, UserGraph, graph_of_interests
+from serendipity.offline.interests.graph import GraphError, UserGraph
 from serendipity.offline.interests.parquet import write_rows
-from serendipity.offline.interests.reasoner import Interest, Reasoner, UserContext
+from serendipity.offline.interests.reasoner import Interest, UserContext
 
 GRAPHS = "graphs.parquet"
 
@@ -32,20 +32,6 @@ class GraphReasoner(Protocol):
     def reason_with_graphs(self, users: Sequence[UserContext], k: int) -> tuple[list[list[Interest]], list[UserGraph]]:
         """Find interests as `Reasoner.reason` does, and the graph of each user."""
         ...
-
-
-def reason_with_graphs(
-    reasoner: Reasoner, users: Sequence[UserContext], k: int
-) -> tuple[list[list[Interest]], list[UserGraph]]:
-    """Find every user's interests and graph; of reasoners that keep none, the graph is drawn from their paths."""
-    if isinstance(reasoner, GraphReasoner):
-        return reasoner.reason_with_graphs(users, k)
-    found = reasoner.reason(users, k)
-    graphs = [
-        graph_of_interests(user.user_id, reasoner.name, user.now, interests)
-        for user, interests in zip(users, found, strict=True)
-    ]
-    return found, graphs
 
 
 def write_graphs(interests: Path, graphs: Iterable[UserGraph]) -> None:

@@ -18,7 +18,6 @@ from serendipity.offline.interests.debate import (
     DebateConfig,
     DebateReport,
     Outcome,
-    Round,
     Statement,
     agents_of,
     debate,
@@ -112,7 +111,7 @@ class LlmReasoner:
     def reason_with_graphs(self, users: Sequence[UserContext], k: int) -> tuple[list[list[Interest]], list[UserGraph]]:
         """Find interests as `reason` does, and the graph of each user with everything that was said and dropped."""
         outcomes: dict[int, Outcome] = {}
-        reports: list[DebateReport] = []
+        self.report = DebateReport()
         facts = [facts_of(user, self._categories, self._titles, self._facts) for user in users]
         if self._hints:
             facts = [replace(some, hints=hints) for some, hints in zip(facts, self._hints(users), strict=True)]
@@ -131,9 +130,8 @@ class LlmReasoner:
                 num_interests=k,
             )
             outcomes.update(zip(places, found, strict=True))
-            reports.append(report)
+            self.report += report
         self.counts = _count(outcomes.values(), len(users))
-        self.report = join_reports(reports, len(agents))
         _log.info("%s: %s; %s", self.name, self.counts, self.report)
         nothing = Outcome((), (), 0)
         found_of = [outcomes.get(place, nothing) for place in range(len(users))]
@@ -143,31 +141,6 @@ class LlmReasoner:
             for user, outcome, some in zip(users, found_of, facts, strict=True)
         ]
         return interests, graphs
-
-
-def join_reports(reports: Sequence[DebateReport], agents: int) -> DebateReport:
-    """Join the reports of batches: figures of a round are averaged over its users."""
-    rounds = []
-    for number in range(max((len(report.rounds) for report in reports), default=0)):
-        parts = [report.rounds[number] for report in reports if len(report.rounds) > number]
-        users = sum(part.users for part in parts)
-        rounds.append(
-            Round(
-                users=users,
-                agreement=sum(part.agreement * part.users for part in parts) / users,
-                stability=sum(part.stability * part.users for part in parts) / users,
-                parse_failures=sum(part.parse_failures for part in parts),
-                calls=sum(part.calls for part in parts),
-                prompt_tokens=sum(part.prompt_tokens for part in parts),
-                completion_tokens=sum(part.completion_tokens for part in parts),
-            )
-        )
-    return DebateReport(
-        agents=agents,
-        users=sum(report.users for report in reports),
-        stopped_early=sum(report.stopped_early for report in reports),
-        rounds=tuple(rounds),
-    )
 
 
 def _known(user: UserContext) -> frozenset[int]:

@@ -106,11 +106,8 @@ class Vocabulary:
         """List the nodes that interests may ground in: those with items of one top-level category and no other."""
         return grounding_nodes(self.nodes)
 
-    def grounder(self, encoder: Encoder, threshold: float | None = None) -> Grounder:
-        """Make a grounder over the vocabulary; threshold: None for the one that was stored.
-
-        Raises VocabularyError when the encoder is not the one the vectors are from.
-        """
+    def grounder(self, encoder: Encoder) -> Grounder:
+        """Make a grounder over the vocabulary. Raises VocabularyError for another encoder than the vectors' own."""
         if encoder.name != self.encoder:
             raise VocabularyError(f"text encoder: found {encoder.name!r}, expected {self.encoder!r} of the vectors")
         return Grounder(
@@ -118,7 +115,7 @@ class Vocabulary:
             self.categories,
             self.vectors,
             encoder.encode,
-            self.grounding_threshold if threshold is None else threshold,
+            self.grounding_threshold,
         )
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.language_models.language_model import LanguageModelError, Prices
-from serendipity.triton import check_url
 
 
 class _Local(Configuration):
@@ -105,23 +104,7 @@ class EndpointConfig(Configuration):
         return self
 
 
-class TritonConfig(Configuration):
-    """InterestGPT on Triton. It is asked for interests only, and answers greedily."""
-
-    kind: Literal["triton"] = "triton"
-    url: Annotated[str, AfterValidator(check_url)]
-    """Triton's address: host:port of HTTP, or grpc://host:port."""
-    spec: Path
-    """interest_gpt.json of the model."""
-    timeout: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds of one batch."""
-    max_retries: Annotated[int, Field(ge=0, le=100)] = 5
-    """Further attempts of a batch while Triton is away or overloaded."""
-
-
-LanguageModelConfig = Annotated[
-    SmolLM2Config | LocalConfig | EndpointConfig | TritonConfig, Field(discriminator="kind")
-]
+LanguageModelConfig = Annotated[SmolLM2Config | LocalConfig | EndpointConfig, Field(discriminator="kind")]
 """A table with `kind` and the fields of that kind."""
 
 

@@ -13,7 +13,6 @@ from serendipity.offline.language_models.config import (
     LanguageModelConfig,
     LocalConfig,
     SmolLM2Config,
-    TritonConfig,
 )
 from serendipity.offline.language_models.language_model import AnsweringModel
 
@@ -25,21 +24,20 @@ def open_language_model(
     config: LanguageModelConfig,
     cache: Path | None = None,
     *,
-    keep_days: float = KEEP_DAYS,
     environment: Mapping[str, str] = os.environ,
     clock: Callable[[], float] = time.time,
 ) -> AnsweringModel:
     """Open a language model.
 
-    cache: directory of completions, shared by all models; none: every prompt is asked anew. keep_days: older answers
+    cache: directory of completions, shared by all models; none: every prompt is asked anew. Answers older than 30 days
     are deleted from it first. environment: holds the API key and the user's cache directory. clock: Unix seconds.
-    Raises LanguageModelError when it cannot be opened; an endpoint or Triton that is away is found out at the first
+    Raises LanguageModelError when it cannot be opened; an endpoint that is away is found out at the first
     prompt.
     """
     if cache is None:
         return _home(config, None, environment)
     completions = CompletionCache.at(cache)
-    completions.expire(clock() - keep_days * 86_400)
+    completions.expire(clock() - KEEP_DAYS * 86_400)
     return CachedModel(_home(config, completions, environment), completions)
 
 
@@ -52,10 +50,6 @@ def _home(
 
         tokens = (0, 0) if completions is None else completions.tokens(config.name or config.model)
         return EndpointModel(config, spent=config.prices.cost(*tokens), environment=environment)
-    if isinstance(config, TritonConfig):
-        from serendipity.offline.language_models.triton import TritonModel, read_spec
-
-        return TritonModel(config.url, read_spec(config.spec), timeout=config.timeout, max_retries=config.max_retries)
     from serendipity.offline.language_models.local import LocalModel
 
     if isinstance(config, SmolLM2Config):

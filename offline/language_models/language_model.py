@@ -1,6 +1,6 @@
 """What a language model is to everyone who asks one: prompts in, completions out, in order.
 
-Who asks needs `LanguageModel`; what answers (a home: local, endpoint, Triton, the cache before any of them) is an
+Who asks needs `LanguageModel`; what answers (a home: local, endpoint, the cache before any of them) is an
 `AnsweringModel`, which hands answers over as they come, so that none is lost when a run is killed.
 """
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import re
-
 from serendipity.groups.lists import LIST_LENGTH
-from serendipity.groups.model import GROUP_ENCODER_PREFIX, NOVELTY_PREFIX, RELEVANCE_PREFIX
 from serendipity.groups.prompt import MAX_PROFILE_CHARS
-from serendipity.interests.prompt import STYLES
 from serendipity.offline.snapshot.contents import SnapshotContents, require, taxonomy_number
 from serendipity.v1 import records_pb2
 
-_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
-
 
 def check_groups(contents: SnapshotContents) -> None:
-    """Check the group model, its groups, and that the LLMs were tuned for both; lists are checked as they are written.
+    """Check that groups and LLMs are of the same model and catalogue; lists are checked as they are written.
 
-    Raises ContentsError naming the field.
+    What a spec says of its own model is checked where that is placed. Raises ContentsError naming the field.
     """
     spec, coevolution = contents.group_spec, contents.coevolution
     if spec is None:
         require(not contents.groups, "groups", f"{len(contents.groups)} groups", "none without a group model")
         require(coevolution is None, "coevolution", "LLMs", "none without a group model")
     else:
-        _check_spec(spec)
+        found = spec.group_model_id
+        require(found == spec.fingerprint, "group_spec.group_model_id", repr(found), f"{spec.fingerprint!r}")
         _check_records(contents, spec)
     if coevolution is None:
-        found = len(contents.novel_categories)
-        require(not found, "novel_categories", f"{found} lists", "none without the LLMs that wrote them")
+        lists = len(contents.novel_categories)
+        require(not lists, "novel_categories", f"{lists} lists", "none without the LLMs that wrote them")
     elif spec is not None:
         _check_coevolution(coevolution, spec, contents.taxonomy_hash)
 
@@ -56,17 +51,6 @@ def check_novel_categories(name: str, record: records_pb2.NovelCategoriesRecord,
     )
 
 
-def _check_spec(spec: records_pb2.GroupSpec) -> None:
-    name = "group_spec"
-    _check_model(name, "model_name", spec.model_name, GROUP_ENCODER_PREFIX, spec.fingerprint)
-    found = spec.group_model_id
-    require(found == spec.fingerprint, f"{name}.group_model_id", repr(found), f"the fingerprint, {spec.fingerprint!r}")
-    sequence = ("sequence_length", "click_threshold", "min_clicks")
-    for bound in (*sequence, "num_groups", "codebook_size", "num_quantizers", "max_batch"):
-        require(getattr(spec, bound) > 0, f"{name}.{bound}", getattr(spec, bound), "above 0")
-    require(spec.counted in ("item", "category"), f"{name}.counted", repr(spec.counted), "'item' or 'category'")
-
-
 def _check_records(contents: SnapshotContents, spec: records_pb2.GroupSpec) -> None:
     ids = [group.group_id for group in contents.groups]
     require(ids == list(range(spec.num_groups + 1)), "groups", f"ids {ids[:10]} …", f"0 to {spec.num_groups} in order")
@@ -82,27 +66,9 @@ def _check_records(contents: SnapshotContents, spec: records_pb2.GroupSpec) -> N
 def _check_coevolution(
     coevolution: records_pb2.CoevolutionSpec, spec: records_pb2.GroupSpec, taxonomy_hash: str
 ) -> None:
-    name = "coevolution"
-    _check_model(
-        name, "novelty_model_name", coevolution.novelty_model_name, NOVELTY_PREFIX, coevolution.novelty_fingerprint
-    )
-    _check_model(
-        name, "relevance_model_name", coevolution.relevance_model_name, RELEVANCE_PREFIX,
-        coevolution.relevance_fingerprint,
-    )  # fmt: skip
-    found = coevolution.group_model_id
+    name, found = "coevolution", coevolution.group_model_id
     # Lists by the profiles of other groups would be found under no key.
     require(found == spec.group_model_id, f"{name}.group_model_id", repr(found), repr(spec.group_model_id))
     found = coevolution.taxonomy_hash
     require(found == taxonomy_hash, f"{name}.taxonomy_hash", found, taxonomy_hash)
-    style = coevolution.prompt_style
-    require(style in STYLES, f"{name}.prompt_style", repr(style), f"one of {', '.join(STYLES)}")
-    for bound in ("num_candidates", "max_batch", "max_prompt_tokens"):
-        require(getattr(coevolution, bound) > 0, f"{name}.{bound}", getattr(coevolution, bound), "above 0")
     require(0 <= coevolution.threshold <= 1, f"{name}.threshold", coevolution.threshold, "an alignment, 0 … 1")
-
-
-def _check_model(owner: str, field: str, model_name: str, prefix: str, fingerprint: str) -> None:
-    found = _FINGERPRINT.fullmatch(fingerprint) is not None
-    require(found, f"{owner}: fingerprint of {field}", repr(fingerprint), "16 hex digits")
-    require(model_name == prefix + fingerprint, f"{owner}.{field}", repr(model_name), prefix + fingerprint)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,9 @@ from serendipity.offline.logs.histories import Histories
 
 NO_NODE = -1
 
-
-class InterestsAt(Protocol):
-    """Interests as a reasoner fitted before a moment would have given them at that moment."""
-
-    def __call__(self, time: int, users: Sequence[int], k: int) -> NDArray[np.int32]:
-        """Give [len(users), k] node ids, best first, NO_NODE past the last, from what happened before `time`."""
-        ...
+InterestsAt = Callable[[int, Sequence[int], int], NDArray[np.int32]]
+"""Time (Unix seconds), users and k → [len(users), k] node ids, best first, NO_NODE past the last, from what happened
+before that time: as a reasoner fitted before it would have given them then."""
 
 
 @dataclass(frozen=True)

@@ -62,16 +62,16 @@ def tune_reward(
             callbacks=[steps],
         )
 
-    tuned = train(base, make_trainer, directory, config, "SEQ_CLS", progress=progress)
-    training = Training(
-        examples=len(chosen),
+    return train(
+        base,
+        make_trainer,
+        directory,
+        config,
+        "SEQ_CLS",
+        lengths=[len(tree["tokens"]) for tree in trees],
         too_long=len(wanted) - len(chosen),
-        tokens=sum(len(tree["tokens"]) for tree in trees),
-        steps=tuned.steps,
-        loss=tuned.loss,
-        trainable=tuned.trainable,
+        progress=progress,
     )
-    return tuned.base, training
 
 
 def preference_loss(scores: Tensor, owners: Tensor, chosen: Tensor) -> Tensor:

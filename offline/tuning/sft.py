@@ -65,16 +65,16 @@ def tune(
             callbacks=[steps],
         )
 
-    tuned = train(base, make_trainer, directory, config, "CAUSAL_LM", progress=progress)
-    training = Training(
-        examples=len(chosen),
+    return train(
+        base,
+        make_trainer,
+        directory,
+        config,
+        "CAUSAL_LM",
+        lengths=[len(example.input_ids) for example in chosen],
         too_long=len(wanted) - len(chosen),
-        tokens=sum(len(example.input_ids) for example in chosen),
-        steps=tuned.steps,
-        loss=tuned.loss,
-        trainable=tuned.trainable,
+        progress=progress,
     )
-    return tuned.base, training
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]

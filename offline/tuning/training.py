@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,16 +43,6 @@ class Training:
     trainable: int
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """A tuned model, and how it went: see Training."""
-
-    base: BaseModel
-    steps: int
-    loss: float
-    trainable: int
-
-
 def train(
     base: BaseModel,
     make_trainer: Callable[[Any, TrainerCallback], Any],
@@ -60,11 +50,14 @@ def train(
     config: TuningConfig,
     task: Task,
     *,
+    lengths: Sequence[int],
+    too_long: int,
     progress: Progress | None = None,
-) -> Tuned:
+) -> tuple[BaseModel, Training]:
     """Run the trainer that is made of model and callback, from its last checkpoint in the directory if there is one.
 
-    Where all weights are tuned, those of `base` are changed in place.
+    lengths: tokens of each example; too_long: examples left out. Where all weights are tuned, those of `base` are
+    changed in place.
     """
     method = config.method or ("full" if base.name == TINY else "lora")
     with limited_threads(config.threads), no_progress_bars(), global_randomness():
@@ -84,12 +77,15 @@ def train(
         # trl puts a forward of its own on some models, and would put the next one around it.
         vars(tuned).pop("forward", None)
     last = steps.losses[-max(1, len(steps.losses) // 10) :]
-    return Tuned(
-        base=BaseModel(base.name, tuned.eval(), base.tokenizer, base.style),
+    training = Training(
+        examples=len(lengths),
+        too_long=too_long,
+        tokens=sum(lengths),
         steps=int(trainer.state.global_step),
         loss=sum(last) / len(last) if last else float("nan"),
         trainable=trainable,
     )
+    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style), training
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
 
-from serendipity.channel.errors import CoevolutionLlmRefused, CoevolutionLlmUnavailable
+from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.groups import model
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
@@ -193,10 +193,10 @@ async def test_refusals_fail_nobody_elses_call(served: Served, client: Coevoluti
     calls = [client.score(served.spec, [text], TIMEOUT) for text in ("tea", "", "tea", "tea " * 300)]
     first, empty, last, long = await asyncio.gather(*calls, return_exceptions=True)
     assert first == pytest.approx(last, abs=1e-4)
-    assert isinstance(empty, CoevolutionLlmRefused)
-    assert isinstance(long, CoevolutionLlmRefused)
+    assert isinstance(empty, ModelRefused)
+    assert isinstance(long, ModelRefused)
     assert "prompt 0: found no text" in str(empty)
-    with pytest.raises(CoevolutionLlmRefused, match="count 0: found 0"):
+    with pytest.raises(ModelRefused, match="count 0: found 0"):
         await client.propose(served.spec, ["tea"], [[]], 0, TIMEOUT)
 
 
@@ -222,9 +222,9 @@ async def test_a_caller_that_gives_up_leaves_the_models_serving(
     # The connection is there before, so that what is given up has been sent.
     await client.score(served.spec, ["tea"], TIMEOUT)
     with triton_server.suspended():
-        with pytest.raises(CoevolutionLlmUnavailable):
+        with pytest.raises(ModelUnavailable):
             await client.score(served.spec, relevance_prompts(), 0.1)
-        with pytest.raises(CoevolutionLlmUnavailable):
+        with pytest.raises(ModelUnavailable):
             await client.propose(served.spec, novelty_prompts(), excluded_of_prompts(), 4, 0.1)
     assert len(await client.score(served.spec, ["tea"], TIMEOUT)) == 1
     assert len(await client.propose(served.spec, ["tea"], [[]], 1, TIMEOUT)) == 1
@@ -234,15 +234,15 @@ async def test_models_that_are_not_loaded_are_worth_another_try(client: Coevolut
     away = records_pb2.CoevolutionSpec(
         novelty_model_name="novelty_llm_" + "0" * 16, relevance_model_name="relevance_llm_" + "0" * 16, max_batch=4
     )
-    with pytest.raises(CoevolutionLlmUnavailable, match="novelty_llm_0000000000000000"):
+    with pytest.raises(ModelUnavailable, match="novelty_llm_0000000000000000"):
         await client.propose(away, ["tea"], [[]], 1, TIMEOUT)
-    with pytest.raises(CoevolutionLlmUnavailable, match="relevance_llm_0000000000000000"):
+    with pytest.raises(ModelUnavailable, match="relevance_llm_0000000000000000"):
         await client.score(away, ["tea"], TIMEOUT)
 
 
 async def test_a_server_that_is_away_is_worth_another_try(served: Served) -> None:
     client = CoevolutionLlms("127.0.0.1:1")
-    with pytest.raises(CoevolutionLlmUnavailable):
+    with pytest.raises(ModelUnavailable):
         await client.propose(served.spec, ["tea"], [[]], 1, 5.0)
     await client.close()
 

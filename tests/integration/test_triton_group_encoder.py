@@ -13,7 +13,7 @@ import torch
 import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
 
-from serendipity.channel.errors import GroupEncoderRefused, GroupEncoderUnavailable
+from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.groups import model
 from serendipity.tools.serving import deployment
@@ -101,7 +101,7 @@ async def test_an_unknown_item_fails_its_own_request_only(served: Served, client
     unknown = np.full_like(sequences, item)
     calls = [client.assign(served.spec, rows, profiles, TIMEOUT) for rows in (sequences, unknown, sequences)]
     first, refused, last = await asyncio.gather(*calls, return_exceptions=True)
-    assert isinstance(refused, GroupEncoderRefused)
+    assert isinstance(refused, ModelRefused)
     assert "INVALID_ARGUMENT" in str(refused)
     for answer in (first, last):
         assert isinstance(answer, tuple)
@@ -110,9 +110,9 @@ async def test_an_unknown_item_fails_its_own_request_only(served: Served, client
 
 async def test_histories_of_another_length_are_refused(served: Served, client: GroupEncoder) -> None:
     sequences, profiles = histories(2)
-    with pytest.raises(GroupEncoderRefused, match=r"sequence.*Expected \[-1,6\]"):
+    with pytest.raises(ModelRefused, match=r"sequence.*Expected \[-1,6\]"):
         await client.assign(served.spec, sequences[:, :5], profiles, TIMEOUT)
-    with pytest.raises(GroupEncoderRefused, match="profile"):
+    with pytest.raises(ModelRefused, match="profile"):
         await client.assign(served.spec, sequences, np.zeros((2, 3), np.int32), TIMEOUT)
 
 
@@ -120,10 +120,10 @@ async def test_a_model_that_is_not_loaded_or_a_server_that_is_away_is_worth_anot
     served: Served, client: GroupEncoder
 ) -> None:
     away = records_pb2.GroupSpec(model_name="group_encoder_" + "0" * 16, max_batch=4)
-    with pytest.raises(GroupEncoderUnavailable, match="group_encoder_0000000000000000"):
+    with pytest.raises(ModelUnavailable, match="group_encoder_0000000000000000"):
         await client.assign(away, *histories(1), TIMEOUT)
     nowhere = GroupEncoder("127.0.0.1:1")
-    with pytest.raises(GroupEncoderUnavailable):
+    with pytest.raises(ModelUnavailable):
         await nowhere.assign(served.spec, *histories(1), 5.0)
     await nowhere.close()
 
@@ -132,7 +132,7 @@ async def test_an_answer_outside_what_the_spec_says_is_none(served: Served, clie
     spec = records_pb2.GroupSpec()
     spec.CopyFrom(served.spec)
     spec.codebook_size = 1
-    with pytest.raises(GroupEncoderUnavailable, match=r"csid: found \d, expected int32 \[B, 3\] of 0 … 0"):
+    with pytest.raises(ModelUnavailable, match=r"csid: found \d, expected int32 \[B, 3\] of 0 … 0"):
         await client.assign(spec, *histories(8), TIMEOUT)
 
 

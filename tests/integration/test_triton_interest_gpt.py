@@ -17,13 +17,15 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 import serendipity
-from serendipity.channel.errors import InterestGptRefused, InterestGptUnavailable
+from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests import model
-from serendipity.interests.answer import read_answer
+from serendipity.interests.answer import answer_schema, read_answer
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.language_models.language_model import Prompt, Sampling
+from serendipity.offline.language_models.local import LocalModel
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import (
     AS_CHECKED_IN,
@@ -114,6 +116,17 @@ async def test_constraint_is_the_default_and_can_be_left_off(served: Served, cli
     assert free.prompt_tokens == constrained.prompt_tokens
 
 
+async def test_answers_are_those_of_the_weights_asked_here(served: Served, client: InterestGpt) -> None:
+    local = LocalModel.from_path(served.directory, device="cpu")
+    schema = answer_schema(CATEGORIES, served.spec.num_interests)
+    prompts = example_prompts()
+    for constrained in (True, False):
+        sampling = Sampling(max_new_tokens=served.spec.max_new_tokens, schema=schema if constrained else None)
+        expected = local.complete([Prompt(text) for text in prompts], sampling)
+        found = await client.answers(served.spec, prompts, TIMEOUT, constrained=constrained)
+        assert [(one.text, one.prompt_tokens) for one in found] == [(one.text, one.prompt_tokens) for one in expected]
+
+
 async def test_answers_of_a_batch_are_those_of_its_prompts_alone(served: Served, client: InterestGpt) -> None:
     prompts = example_prompts()[:4]
     together = await client.answers(served.spec, prompts, TIMEOUT)
@@ -163,7 +176,7 @@ async def test_an_empty_prompt_is_refused_and_fails_nobody_elses_call(served: Se
     first, empty, last = await asyncio.gather(*calls, return_exceptions=True)
     assert first == last
     assert isinstance(first, list)
-    assert isinstance(empty, InterestGptRefused)
+    assert isinstance(empty, ModelRefused)
     assert "prompt 0: found no text, expected a user message" in str(empty)
 
 
@@ -183,14 +196,14 @@ async def test_a_caller_that_gives_up_leaves_the_model_serving(
 ) -> None:
     # The connection is there before, so that what is given up has been sent.
     await client.answers(served.spec, ["tea"], TIMEOUT)
-    with triton_server.suspended(), pytest.raises(InterestGptUnavailable):
+    with triton_server.suspended(), pytest.raises(ModelUnavailable):
         await client.answers(served.spec, example_prompts(), 0.1)
     assert len(await client.answers(served.spec, ["tea"], TIMEOUT)) == 1
 
 
 async def test_a_model_that_is_not_loaded_is_worth_another_try(client: InterestGpt) -> None:
     away = records_pb2.InterestGptSpec(model_name="interest_gpt_" + "0" * 16, max_batch=4)
-    with pytest.raises(InterestGptUnavailable, match="interest_gpt_0000000000000000"):
+    with pytest.raises(ModelUnavailable, match="interest_gpt_0000000000000000"):
         await client.answers(away, ["tea"], TIMEOUT)
 
 
@@ -265,7 +278,7 @@ async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
         await client.answers(spec, prompts, TIMEOUT),
         await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
     ]
-    with pytest.raises(InterestGptRefused, match="prompt 1: found no text"):
+    with pytest.raises(ModelRefused, match="prompt 1: found no text"):
         await client.answers(spec, ["tea", ""], TIMEOUT)
     both = [spec.model_name, spec.model_name + ENGINE_SUFFIX]
     pinned = ready_models(raw) - set(both)

@@ -91,7 +91,7 @@ def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
     page = capsys.readouterr().out
     assert "# The channel on shop" in page
     assert "## A young host: 50% of the users" in page
-    assert (out / "channel.png").is_file()
+    assert (out / "channel.md").is_file()
 
     # Of another data set, or with another share held out, nothing is built over it.
     write_small_host(tmp_path / "market", num_users=10, num_items=240)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from benchmarks.coea import studies
 from benchmarks.coea.code_digest import code_of_package
+from benchmarks.coea.coevolve import coevolve
 from benchmarks.coea.metrics import LIST_LENGTH, NO_COLUMN
 from benchmarks.coea.protocol import CategorySplit, Episodes
 from benchmarks.coea.shared_trainings import SharedTrainings
 from serendipity.offline import coevolution, groups, tuning
-from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
+from serendipity.offline.coevolution.coevolution import Coevolution
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.loop import CycleReport
 from serendipity.offline.groups.config import GroupsConfig

@@ -15,13 +15,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import deserialize_bytes_tensor
 
-from serendipity.channel.errors import (
-    ChannelError,
-    CoevolutionLlmRefused,
-    CoevolutionLlmUnavailable,
-    GroupEncoderRefused,
-    GroupEncoderUnavailable,
-)
+from serendipity.channel.errors import ChannelError, ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.groups.model import COUNT, CSID, EXCLUDED, GROUP_ID, PROMPT, PROPOSALS, SCORE
@@ -146,19 +140,19 @@ async def test_batches_in_flight_are_bounded_over_both_models() -> None:
 async def test_every_status_is_worth_another_try_or_not(status: grpc.StatusCode) -> None:
     is_refusal = status.name in ("INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED")
     async with llms(status, scheme="grpc") as (client, _):
-        with pytest.raises(CoevolutionLlmRefused if is_refusal else CoevolutionLlmUnavailable) as proposed:
+        with pytest.raises(ModelRefused if is_refusal else ModelUnavailable) as proposed:
             await client.propose(SPEC, ["prompt"], [[]], 3, 10.0)
-        with pytest.raises(CoevolutionLlmRefused if is_refusal else CoevolutionLlmUnavailable):
+        with pytest.raises(ModelRefused if is_refusal else ModelUnavailable):
             await client.score(SPEC, ["prompt"], 10.0)
     async with group_encoder(status, scheme="grpc") as (encoder, _):
-        with pytest.raises(GroupEncoderRefused if is_refusal else GroupEncoderUnavailable):
+        with pytest.raises(ModelRefused if is_refusal else ModelUnavailable):
             await assign(encoder)
     assert isinstance(proposed.value, ChannelError)
 
 
 async def test_a_text_that_is_no_unicode_is_refused_before_it_is_sent() -> None:
     async with llms(measured) as (client, script):
-        with pytest.raises(CoevolutionLlmRefused, match="prompt 1: found surrogates not allowed at character 3"):
+        with pytest.raises(ModelRefused, match="prompt 1: found surrogates not allowed at character 3"):
             await client.score(SPEC, ["user", "use\ud800"], 10.0)
     assert script.requests == []
 
@@ -168,7 +162,7 @@ async def test_a_server_that_hangs_costs_the_timeout_and_the_call_runs_on() -> N
         seconds = 0.2
         # On a busy machine the time may be over before the server hears of the call.
         while not script.requests:
-            with pytest.raises(CoevolutionLlmUnavailable):
+            with pytest.raises(ModelUnavailable):
                 await client.propose(SPEC, ["prompt"], [[]], 3, seconds)
             seconds *= 2
         assert not script.cancelled.is_set()
@@ -183,7 +177,7 @@ async def test_a_server_that_hangs_costs_the_timeout_and_the_call_runs_on() -> N
 )  # fmt: skip
 async def test_proposals_that_cannot_be_read_are_none(cell: str | bytes) -> None:
     async with llms(answering(proposals=cells(cell))) as (client, _):
-        with pytest.raises(CoevolutionLlmUnavailable, match=rf"novelty_llm_.* {PROPOSALS}: found .*at most 2"):
+        with pytest.raises(ModelUnavailable, match=rf"novelty_llm_.* {PROPOSALS}: found .*at most 2"):
             await client.propose(SPEC, ["prompt"], [[]], 2, 10.0)
 
 
@@ -200,7 +194,7 @@ async def test_proposals_that_cannot_be_read_are_none(cell: str | bytes) -> None
 )
 async def test_scores_that_cannot_be_read_are_none(step: Step) -> None:
     async with llms(step) as (client, _):
-        with pytest.raises(CoevolutionLlmUnavailable, match=rf"relevance_llm_.* {SCORE}: found"):
+        with pytest.raises(ModelUnavailable, match=rf"relevance_llm_.* {SCORE}: found"):
             await client.score(SPEC, ["one", "two"], 10.0)
 
 
@@ -218,7 +212,7 @@ async def test_scores_that_cannot_be_read_are_none(step: Step) -> None:
 )
 async def test_groups_that_are_none_are_no_answer(csid: NDArray[Any], group_id: NDArray[Any], found: str) -> None:
     async with group_encoder(answering(csid=csid, group_id=group_id)) as (client, _):
-        with pytest.raises(GroupEncoderUnavailable, match=found):
+        with pytest.raises(ModelUnavailable, match=found):
             await assign(client)
 
 
@@ -226,5 +220,5 @@ async def test_batches_that_do_not_fit_each_other_are_no_answer() -> None:
     wide = answering(csid=np.zeros((4, 3), np.int32), group_id=np.ones((4, 1), np.int32))
     narrow = answering(csid=np.zeros((4, 2), np.int32), group_id=np.ones((4, 1), np.int32))
     async with group_encoder(wide, narrow) as (client, _):
-        with pytest.raises(GroupEncoderUnavailable, match="batches of different widths"):
+        with pytest.raises(ModelUnavailable, match="batches of different widths"):
             await assign(client, users=8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serendipity.channel.errors import GroupEncoderRefused, GroupEncoderUnavailable, SnapshotUnavailable
+from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.group_assigner import GroupAssigner, GroupModel
 from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.channel.nearline.outcome import BatchDone, Settled
@@ -54,9 +54,9 @@ class ScriptedEncoder(GroupEncoder):
         timeout: float,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         if self.is_away:
-            raise GroupEncoderUnavailable("away")
+            raise ModelUnavailable("away")
         if (sequences == REFUSED).any():
-            raise GroupEncoderRefused("an unknown item")
+            raise ModelRefused("an unknown item")
         self.seen.append((sequences, profiles))
         groups = (1 + sequences[:, -1] % spec.num_groups).astype(np.int32)
         return np.stack([groups - 1, groups - 1], axis=1), groups
@@ -169,10 +169,10 @@ async def test_a_group_the_model_does_not_have_is_assigned_anew_or_left_in_peace
     parts.clicks("user", list(range(40, 60)))
     parts.clicks("seldom", list(range(40, 40 + MIN_CLICKS)))
     await parts.assign(*users)
-    with parts.store.writing() as transaction:
+    with parts.store.tables.writing() as transaction:
         for user in users:
             beyond = records_pb2.UserGroupRecord(group_id=99, group_model_id=GROUP_MODEL, generated_at=NOW)
-            transaction.put_group(user_key(user), beyond)
+            transaction.put(user_key(user), beyond)
     parts.clicks("seldom", [40])
     assert (await parts.assign(*users)).settled == Settled(completed=1, unneeded=1)
     group = parts.store.group("user")
@@ -193,7 +193,7 @@ async def test_the_history_that_spoils_a_batch_is_found(parts: Parts) -> None:
 async def test_while_triton_is_away_nothing_counts_against_anybody(parts: Parts) -> None:
     parts.clicks("user", list(range(40, 60)))
     parts.encoder.is_away = True
-    with pytest.raises(GroupEncoderUnavailable):
+    with pytest.raises(ModelUnavailable):
         await parts.assign("user")
     (entry,) = parts.store.queue(Kind.GROUPS).take(10, NOW)
     assert entry.attempts == 0

@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from serendipity import layout
-from serendipity.channel.errors import CoevolutionLlmRefused, CoevolutionLlmUnavailable, SnapshotUnavailable
+from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.list_filler import Filled, ListFiller, ListModel
 from serendipity.channel.nearline.loop import NearlineLoop
@@ -189,7 +189,7 @@ async def test_lists_of_other_group_models_or_categories_are_not_filled(parts: P
 
 async def test_a_group_that_does_not_exist_fails_with_its_number(parts: Parts) -> None:
     assert (await parts.fill(want(group=77))).settled == Settled(failed=1)
-    with parts.store.reading() as transaction:
+    with parts.store.tables.reading() as transaction:
         (entry,) = transaction.queue(Kind.LISTS).first(parts.store.queue(Kind.LISTS).tables.delayed, 1)
     assert entry.last_error == "group 77: found none in groups.lmdb, expected one"
 
@@ -212,7 +212,7 @@ async def test_a_group_that_cannot_be_read_fails_alone(
     snapshot.close()
     assert (filled.settled, filled.asked) == (Settled(completed=2, failed=1), 2)
     assert [parts.listed(one) is None for one in wants] == [False, True, False]
-    with parts.store.reading() as transaction:
+    with parts.store.tables.reading() as transaction:
         (entry,) = transaction.queue(Kind.LISTS).first(parts.store.queue(Kind.LISTS).tables.delayed, 1)
     assert entry.last_error.startswith("copy/groups.lmdb: key")
 
@@ -223,7 +223,7 @@ async def test_the_prompt_that_spoils_a_batch_is_found(parts: Parts, by: str) ->
 
     def refuse(prompt: str) -> object:
         if f"recent: {parts.names[5]}\n" in prompt:
-            raise CoevolutionLlmRefused("too long")
+            raise ModelRefused("too long")
         return answers(prompt)
 
     setattr(parts.llms, by, refuse)
@@ -235,10 +235,10 @@ async def test_the_prompt_that_spoils_a_batch_is_found(parts: Parts, by: str) ->
 
 async def test_while_triton_is_away_nothing_counts_against_anything(parts: Parts) -> None:
     def away(_: str) -> float:
-        raise CoevolutionLlmUnavailable("away")
+        raise ModelUnavailable("away")
 
     parts.llms.scores = away
-    with pytest.raises(CoevolutionLlmUnavailable):
+    with pytest.raises(ModelUnavailable):
         await parts.fill(want())
     (entry,) = parts.store.queue(Kind.LISTS).take(10, NOW)
     assert entry.attempts == 0
@@ -249,7 +249,7 @@ async def test_the_loop_puts_off_the_list_that_brings_triton_down_and_fills_the_
 ) -> None:
     def propose(prompt: str) -> Sequence[str]:
         if f"recent: {parts.names[5]}\n" in prompt:
-            raise CoevolutionLlmUnavailable("away")
+            raise ModelUnavailable("away")
         return parts.names
 
     parts.llms.proposals = propose

@@ -11,7 +11,7 @@ import pytest
 
 from serendipity.channel.errors import StateCorrupt
 from serendipity.channel.nearline.housekeeping import Expiry, census, clear, forget
-from serendipity.channel.nearline.outcome import Completed, NovelCategories, Unneeded, UserGroup
+from serendipity.channel.nearline.outcome import Completed, Unneeded
 from serendipity.channel.nearline.priority import BackOff, list_priority
 from serendipity.channel.nearline.queue_tables import NUMBER
 from serendipity.channel.nearline.store import NearlineStore
@@ -68,7 +68,7 @@ def fill(store: NearlineStore, generated_at: int = NOW, *, empty: bool = False, 
     record = records_pb2.NovelCategoriesRecord(
         categories=[] if empty else [1], scores=[] if empty else [0.5], generated_at=generated_at, group_model_id=model
     )
-    assert store.queue(Kind.LISTS).settle([Completed(entry, NovelCategories(record))], NOW).completed == 1
+    assert store.queue(Kind.LISTS).settle([Completed(entry, (record,))], NOW).completed == 1
 
 
 def test_a_list_is_queued_with_the_request_that_makes_enough(store: NearlineStore) -> None:
@@ -207,16 +207,16 @@ def test_a_users_group_is_stored_and_forgotten_with_the_user(store: NearlineStor
     assert store.flush(10)
     (entry,) = store.queue(Kind.GROUPS).take(10, NOW)
     group = records_pb2.UserGroupRecord(csid=[1, 2], group_id=3, group_model_id="model", generated_at=NOW)
-    store.queue(Kind.GROUPS).settle([Completed(entry, UserGroup(group))], NOW)
+    store.queue(Kind.GROUPS).settle([Completed(entry, (group,))], NOW)
     assert store.group("user") == group
     assert [e.user_id for e in store.queue(Kind.INTERESTS).take(10, NOW)] == ["user"], "each kind has its own queue"
     store.want_group("user", 30)
     assert store.flush(10)
-    assert store.forget("user")
+    assert store.forget_all(["user"])
     assert store.group("user") is None
     for kind in (Kind.INTERESTS, Kind.GROUPS):
         assert store.queue(kind).take(10, NOW) == []
-    assert store.queue(Kind.GROUPS).settle([Completed(entry, UserGroup(group))], NOW).gone == 1
+    assert store.queue(Kind.GROUPS).settle([Completed(entry, (group,))], NOW).gone == 1
     assert store.group("user") is None
 
 
@@ -226,7 +226,7 @@ def test_groups_expire_by_age_and_with_their_model(store: NearlineStore) -> None
         assert store.flush(10)
         (entry,) = store.queue(Kind.GROUPS).take(1, NOW)
         record = records_pb2.UserGroupRecord(group_id=1, group_model_id=model, generated_at=NOW - age * DAY)
-        store.queue(Kind.GROUPS).settle([Completed(entry, UserGroup(record))], NOW)
+        store.queue(Kind.GROUPS).settle([Completed(entry, (record,))], NOW)
     expiry = Expiry(0, 0, groups_before=NOW - 30 * DAY, group_models={"new"})
     assert clear(store, expiry, now=NOW).groups == 2
     assert [store.group(user) is not None for user in ("old", "foreign", "fresh")] == [False, False, True]
@@ -309,7 +309,7 @@ def test_lists_that_cannot_be_decoded_are_evicted_like_others(store: NearlineSto
 def test_a_list_whose_moment_is_no_longer_its_places_is_evicted_all_the_same(store: NearlineStore) -> None:
     ask(store, a_list(0), NEEDED)
     fill(store, NOW - 9 * DAY)
-    with store.tables.env.begin(write=True) as txn:
+    with store.tables.env.writing() as txn:
         changed = records_pb2.NovelCategoriesRecord(generated_at=NOW - DAY)
         txn.put(a_list(0).key, changed.SerializeToString(), db=store.tables.lists)
     for number in range(1, 4):
@@ -350,6 +350,6 @@ def test_users_are_forgotten_whatever_cannot_be_decoded(store: NearlineStore) ->
     for table in (tables.interests, tables.paths, tables.groups):
         spoil(store, table, key)
     assert forget(store, map(user_key, users)) == 2
-    with store.tables.env.begin() as txn:
-        left = [bytes(name) for name, _ in txn.cursor() if txn.stat(tables.env.open_db(name, txn))["entries"]]
+    with store.tables.env.reading() as txn:
+        left = [bytes(name) for name, _ in txn.cursor() if txn.stat(tables.env.lmdb.open_db(name, txn))["entries"]]
     assert left == [b"lists"]

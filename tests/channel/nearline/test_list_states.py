@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from serendipity.channel.nearline.housekeeping import Expiry, clear
-from serendipity.channel.nearline.outcome import Completed, Failed, NovelCategories
+from serendipity.channel.nearline.outcome import Completed, Failed
 from serendipity.channel.nearline.priority import BackOff
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind, wanted_list
@@ -101,7 +101,7 @@ class ListMachine(RuleBasedStateMachine):
             record = records_pb2.NovelCategoriesRecord(
                 categories=[] if empty else [1], generated_at=self.now, group_model_id=want.group_model_id
             )
-            self.store.queue(Kind.LISTS).settle([Completed(entry, NovelCategories(record))], self.now)
+            self.store.queue(Kind.LISTS).settle([Completed(entry, (record,))], self.now)
             del self.entries[want]
             self.lists.pop(want, None)
             self.lists[want] = (self.now, empty)
@@ -137,7 +137,7 @@ class ListMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         assert_lists_consistent(self.store)
-        with self.store.reading() as transaction:
+        with self.store.tables.reading() as transaction:
             queue = transaction.queue(Kind.LISTS)
             found = [queue.entry(key) for key in transaction.keys_after(queue.tables.queue, b"", ALL)]
             counted = {want: queue.asked(want.key)[0] for want in self.seen if queue.asked(want.key)[0]}

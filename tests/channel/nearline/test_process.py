@@ -152,7 +152,7 @@ async def test_the_one_who_brings_triton_down_is_put_off_and_the_others_are_serv
         want(store, "poisoner", priority=1.0)
         want(store, *small_world.user_ids)
         await until(lambda: census(store).ready == 0)
-        with store.reading() as transaction:
+        with store.tables.reading() as transaction:
             (entry,) = transaction.queue(Kind.INTERESTS).first(store.queue(Kind.INTERESTS).tables.delayed, 10)
         counted = census(store)
     assert (entry.user_id, entry.attempts) == ("poisoner", 1)
@@ -301,9 +301,10 @@ async def test_housekeeping_survives_what_nobody_foresaw_and_forgets_users_all_t
     with NearlineStore(settings.nearline_path, map_bytes=settings.nearline_map_bytes) as store:
         old = records_pb2.InterestsRecord(node_ids=[1], weights=[1], generated_at=1)
         paths = records_pb2.InterestPathsRecord(paths=[records_pb2.InterestPath(seed="seed")])
-        with store.writing() as transaction:
+        with store.tables.writing() as transaction:
             for user_id in (erased, kept):
-                transaction.put_interests(user_key(user_id), old, paths)
+                transaction.put(user_key(user_id), old)
+                transaction.put(user_key(user_id), paths)
     with ErasureList(settings.erasures_path) as erasures:
         erasures.add(erased)
     broken = [True]

@@ -10,7 +10,7 @@ import pytest
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS
 from serendipity.channel.nearline.housekeeping import Expiry, census, clear
-from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, Settled, Unneeded
+from serendipity.channel.nearline.outcome import Completed, Failed, Settled, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
@@ -72,7 +72,7 @@ def complete(
     interests: records_pb2.InterestsRecord,
     paths: records_pb2.InterestPathsRecord,
 ) -> bool:
-    outcome = Completed(entry, InterestRecords(interests, paths))
+    outcome = Completed(entry, (interests, paths))
     return store.queue(Kind.INTERESTS).settle([outcome], NOW).completed == 1
 
 
@@ -172,7 +172,7 @@ def test_a_user_wanted_again_meanwhile_stays_queued(store: NearlineStore, clock:
 def test_what_was_forgotten_meanwhile_is_not_stored(store: NearlineStore) -> None:
     want(store, "user")
     (entry,) = store.queue(Kind.INTERESTS).take(1, NOW)
-    assert store.forget("user")
+    assert store.forget_all(["user"])
     assert not complete(store, entry, *records())
     assert store.interests("user") is None
     assert store.queue(Kind.INTERESTS).settle([Failed(entry, "why"), Unneeded(entry)], NOW) == Settled(gone=2)
@@ -183,9 +183,9 @@ def test_forgetting_removes_everything(store: NearlineStore) -> None:
     want(store, "user")
     complete(store, store.queue(Kind.INTERESTS).take(1, NOW)[0], *records())
     want(store, "user")
-    assert store.forget("user")
+    assert store.forget_all(["user"])
     assert (store.interests("user"), store.paths("user"), store.queue(Kind.INTERESTS).take(1, NOW)) == (None, None, [])
-    assert not store.forget("user")
+    assert not store.forget_all(["user"])
 
 
 def test_failures_are_put_off_ever_longer_then_parked(store: NearlineStore, clock: Clock) -> None:
@@ -260,12 +260,12 @@ def test_several_outcomes_end_in_one_transaction(store: NearlineStore, clock: Cl
     for i in range(3):
         want(store, f"user-{i}")
     first, second, third = store.queue(Kind.INTERESTS).take(3, NOW)
-    before = store.last_transaction()
+    before = store.tables.env.last_transaction()
     settled = store.queue(Kind.INTERESTS).settle(
-        [Completed(first, InterestRecords(*records())), Failed(second, "why"), Unneeded(third)], clock.now
+        [Completed(first, records()), Failed(second, "why"), Unneeded(third)], clock.now
     )
     assert settled == Settled(completed=1, failed=1, unneeded=1)
-    assert store.last_transaction() == before + 1
+    assert store.tables.env.last_transaction() == before + 1
 
 
 def test_everything_committed_is_there_after_reopening(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, NovelCategories
+from serendipity.channel.nearline.outcome import Completed, Failed
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind, wanted_list
 from serendipity.channel.nearline.wanted_list import WantedList
@@ -46,9 +46,7 @@ def settle_for_ever(path: Path, life: int, out: Connection) -> None:
         while True:
             entries = store.queue(Kind.INTERESTS).take(8, NOW)
             outcomes = [
-                Completed(entry, InterestRecords(*records(entry.user_id)))
-                if rng.random() < 0.7
-                else Failed(entry, "why")
+                Completed(entry, records(entry.user_id)) if rng.random() < 0.7 else Failed(entry, "why")
                 for entry in entries
             ]
             store.queue(Kind.INTERESTS).settle(outcomes, NOW)
@@ -149,7 +147,7 @@ def fill_for_ever(path: Path, life: int, out: Connection) -> None:
         queue = store.queue(Kind.LISTS)
         while True:
             entries = queue.take(8, NOW)
-            queue.settle([Completed(entry, NovelCategories(list_record(entry))) for entry in entries], NOW)
+            queue.settle([Completed(entry, (list_record(entry),)) for entry in entries], NOW)
             out.send([wanted_list(entry).categories[0] for entry in entries])
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from serendipity.channel.nearline.housekeeping import Expiry, clear
-from serendipity.channel.nearline.outcome import Completed, Failed, InterestRecords, Unneeded
+from serendipity.channel.nearline.outcome import Completed, Failed, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
@@ -124,9 +124,7 @@ class NearlineMachine(RuleBasedStateMachine):
         user, expected = entry.user_id, self.entries.get(entry.user_id)
         if kind == "complete":
             generated_at = int(self.now)
-            self.store.queue(Kind.INTERESTS).settle(
-                [Completed(entry, InterestRecords(*self.made(generated_at)))], self.now
-            )
+            self.store.queue(Kind.INTERESTS).settle([Completed(entry, self.made(generated_at))], self.now)
             if expected is not None:
                 self.records[user] = generated_at
                 self.leave(user, expected, entry)
@@ -154,7 +152,7 @@ class NearlineMachine(RuleBasedStateMachine):
 
     @rule(user=USERS)
     def forget(self, user: str) -> None:
-        self.store.forget(user)
+        self.store.forget_all([user])
         for kept in (self.entries, self.records, self.quiet):
             kept.pop(user, None)
 

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from serendipity.channel.local import LocalChannel
-from serendipity.channel.nearline.outcome import Completed, InterestRecords
+from serendipity.channel.nearline.outcome import Completed
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
@@ -69,7 +69,7 @@ class Host:
             records_pb2.InterestPath(seed_kind=next(kinds), seed=seed, core_demand=demand, latent_interest=interest)
             for seed, demand, interest in paths
         ]
-        records = InterestRecords(interests, records_pb2.InterestPathsRecord(paths=written))
+        records = (interests, records_pb2.InterestPathsRecord(paths=written))
         assert self.nearline.queue(Kind.INTERESTS).settle([Completed(entry, records)], NOW).completed == 1
 
     def recall(self, user_id: str, **fields: object) -> pb.RecallResponse:

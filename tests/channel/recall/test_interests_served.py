@@ -15,7 +15,7 @@ import pytest
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.messages import Feedback, RecentEvent, recall_request, to_feedback_event
-from serendipity.channel.nearline.outcome import Completed, InterestRecords
+from serendipity.channel.nearline.outcome import Completed
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.service.worker import Worker
@@ -74,9 +74,7 @@ def store_interests(directory: Path, world: SmallWorld, user_id: str, node_id: i
             core_demand="a quiet morning",
             latent_interest=world.contents.nodes[node_id].name,
         )
-        done = Completed(
-            entry, InterestRecords(interests, records_pb2.InterestPathsRecord(paths=[path], reasoner="test"))
-        )
+        done = Completed(entry, (interests, records_pb2.InterestPathsRecord(paths=[path], reasoner="test")))
         assert store.queue(Kind.INTERESTS).settle([done], NOW).completed == 1
 
 

@@ -317,10 +317,10 @@ def test_another_shards_user_is_refused(tmp_path: Path) -> None:
 
 
 def test_concurrent_calls_share_transactions(store: FeedbackStore) -> None:
-    before = store.last_transaction()
+    before = store._tables.env.last_transaction()
     futures = [store.submit([event(f"e{i}", user=f"u{i % 7}")]) for i in range(500)]
     assert sum(future.result().accepted for future in futures) == 500
-    assert store.last_transaction() - before < 250
+    assert store._tables.env.last_transaction() - before < 250
     assert [sequence for sequence, _ in store.log()] == list(range(500))
 
 
@@ -389,7 +389,7 @@ def test_a_full_environment_refuses_and_stays_readable(tmp_path: Path) -> None:
 
 def test_a_call_that_does_not_fit_leaves_those_it_waited_with_alone(tmp_path: Path) -> None:
     with FeedbackStore(tmp_path, map_bytes=512 * 1024, clock=Clock()) as store:
-        with store._tables.env.begin(write=True):
+        with store._tables.env.writing():
             # While another process writes, this one's calls gather: they will be tried in one transaction.
             futures = [store.submit([event("first", user="small")])]
             futures += [store.submit([event(f"e{i}", user=f"user-{i}", item="x" * 512) for i in range(1_000)])]
@@ -401,7 +401,7 @@ def test_a_call_that_does_not_fit_leaves_those_it_waited_with_alone(tmp_path: Pa
 
 def test_acknowledged_means_synchronised_with_the_disk(tmp_path: Path) -> None:
     with FeedbackStore(tmp_path, clock=Clock()) as store:
-        flags = store._tables.env.flags()
+        flags = store._tables.env.lmdb.flags()
         assert flags["sync"]
         assert flags["metasync"]
         assert flags["lock"]

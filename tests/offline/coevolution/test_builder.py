@@ -11,6 +11,7 @@ import pytest
 from serendipity.groups.model import GROUP_SPEC, read_coevolution_spec
 from serendipity.offline.coevolution.builder import (
     CONFIGURATION,
+    CURVES,
     CYCLES,
     CoevolutionError,
     ShortLogsError,
@@ -18,7 +19,6 @@ from serendipity.offline.coevolution.builder import (
     continue_coevolution,
     forget_work,
 )
-from serendipity.offline.coevolution.curves import CURVES
 from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups

@@ -13,10 +13,12 @@ from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.offline.coevolution.feedback import read_feedback
 from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.errors import LogsError
 from serendipity.v1 import channel_pb2
 
 _CLICKS = ("click", "order")
+_NOBODY = Erasures()
 _NOW = 1_700_000_000
 
 
@@ -69,7 +71,7 @@ def _corrupt(store: Path, keys: list[bytes]) -> None:
 
 
 def test_clicks_are_read_by_the_catalogues_numbers_and_all_else_is_counted(tmp_path: Path) -> None:
-    found = read_feedback(_store(tmp_path), _catalogue(), _CLICKS)
+    found = read_feedback(_store(tmp_path), _catalogue(), _CLICKS, _NOBODY)
 
     assert list(found.clicks.user_ids) == ["u1", "u2", "u3"]
     assert found.clicks.items.tolist() == [2, 3, 1]
@@ -84,7 +86,7 @@ def test_corrupt_rows_are_counted_and_do_not_stop_the_reading(tmp_path: Path) ->
     store = _store(tmp_path)
     _corrupt(store, [(1).to_bytes(8, "big"), (99).to_bytes(8, "big")])
 
-    found = read_feedback(store, _catalogue(), _CLICKS)
+    found = read_feedback(store, _catalogue(), _CLICKS, _NOBODY)
 
     assert list(found.clicks.user_ids) == ["u1", "u3"]
     assert found.skipped["corrupt"] == 2
@@ -94,7 +96,7 @@ def test_a_log_of_several_pages_is_read_whole_once(tmp_path: Path) -> None:
     with FeedbackStore(tmp_path / "feedback", clock=lambda: float(_NOW)) as store:
         store.record([_event(number, f"u{number}", "a1") for number in range(2_500)])
 
-    found = read_feedback(tmp_path / "feedback", _catalogue(), _CLICKS)
+    found = read_feedback(tmp_path / "feedback", _catalogue(), _CLICKS, _NOBODY)
 
     assert list(found.clicks.user_ids) == [f"u{number}" for number in range(2_500)]
 
@@ -109,7 +111,7 @@ def test_the_service_may_go_on_writing_while_the_log_is_read(tmp_path: Path) -> 
 
 
 def _count(store: Path) -> int:
-    return len(read_feedback(store, _catalogue(), _CLICKS).clicks)
+    return len(read_feedback(store, _catalogue(), _CLICKS, _NOBODY).clicks)
 
 
 def test_users_on_the_erasure_list_are_left_out(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_users_on_the_erasure_list_are_left_out(tmp_path: Path) -> None:
     with ErasureList(tmp_path / "erasures") as erasures:
         erasures.add("u1")
 
-    found = read_feedback(store, _catalogue(), _CLICKS)
+    found = read_feedback(store, _catalogue(), _CLICKS, Erasures.read(tmp_path / "erasures"))
 
     assert list(found.clicks.user_ids) == ["u2", "u3"]
     assert found.skipped["erased"] == 4
@@ -125,4 +127,4 @@ def test_users_on_the_erasure_list_are_left_out(tmp_path: Path) -> None:
 
 def test_without_a_store_the_error_names_the_directory(tmp_path: Path) -> None:
     with pytest.raises(LogsError, match="nothing_here"):
-        read_feedback(tmp_path / "nothing_here", _catalogue(), _CLICKS)
+        read_feedback(tmp_path / "nothing_here", _catalogue(), _CLICKS, _NOBODY)

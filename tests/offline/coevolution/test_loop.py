@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from serendipity.keys import novel_category_key
 from serendipity.offline.coevolution import coevolution
-from serendipity.offline.coevolution.coevolution import Coevolution, coevolve
-from serendipity.offline.coevolution.curves import CURVES, CURVES_PLOT, Judge, Panel, write_curves
+from serendipity.offline.coevolution.coevolution import Coevolution, tune_llms, validation_pairs
+from serendipity.offline.coevolution.curves import Judge, Panel
 from serendipity.offline.coevolution.cycle import Llms
+from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, read_lists, write_lists
 from serendipity.offline.coevolution.loop import CycleReport, Loop
 from serendipity.offline.coevolution.preferences import Candidate, preferences
@@ -28,7 +29,11 @@ class Killed(Exception):
 
 @pytest.fixture(scope="module")
 def start() -> Coevolution:
-    return coevolve(histories(), catalogue(), TwoGroups(), config(cycles=0))
+    settings, found, groups = config(), histories(), TwoGroups()
+    click_groups, names = groups.click_groups(found), catalogue().categories
+    renderer = Renderer(groups.profiles, names, settings.style)
+    held_out = validation_pairs(found, click_groups, len(names), settings)
+    return tune_llms(found, click_groups, renderer, held_out, settings)
 
 
 def _loop(start: Coevolution) -> Loop:
@@ -111,20 +116,6 @@ def test_cycles_change_both_llms_and_leave_the_start_as_it_was(
     assert all(report.training and report.training.dpo.pairs > 0 for report in reports[1:])
 
 
-def test_in_memory_every_cycle_is_handed_out(start: Coevolution) -> None:
-    seen: list[tuple[int, int]] = []
-    result = coevolve(
-        histories(),
-        catalogue(),
-        TwoGroups(),
-        config(),
-        start=start,
-        on_cycle=lambda found, report: seen.append((found.generation, report.cycle)),
-    )
-    assert seen == [(0, 0), (1, 1), (2, 2)]
-    assert result.generation == 2
-
-
 def test_lists_keep_the_threshold_the_order_and_leave_out_what_was_told(start: Coevolution) -> None:
     told = [(0, ()), (1, (2,)), (2, (5, 6, 7)), (1, (2,))]
     lists = start.lists([group for group, _ in told], [recent for _, recent in told])
@@ -191,12 +182,3 @@ def test_what_is_rejected_is_drawn_as_the_novelty_llm_would_answer() -> None:
     assert {pair.chosen for pair in pairs} == {1}
     shares = np.bincount([pair.rejected for pair in pairs])[2:] / len(pairs)
     np.testing.assert_allclose(shares, list(likely.values()), atol=0.03)
-
-
-def test_curves_are_written_as_json_and_as_a_picture(
-    uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
-) -> None:
-    rows = [(report.cycle, report.measures) for report in uninterrupted[1]]
-    write_curves(tmp_path, {"with KL": rows, "without KL": rows})
-    assert '"without KL"' in (tmp_path / CURVES).read_text()
-    assert (tmp_path / CURVES_PLOT).read_bytes().startswith(b"\x89PNG")

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 
 from serendipity.offline.evaluate import interests
-from serendipity.offline.evaluate.interest_judge import Judge
 from serendipity.offline.evaluate.interests import (
     OWN_WEIGHTS,
     POPULAR_UNSEEN,
     Evaluation,
     Said,
     choose_own_weight,
+    is_novel,
     judge_interests,
     popular_or_own,
     popular_unseen,
     random_unseen,
+    recent_clicks,
     row_of,
     run_reasoner,
     sample_by_eye,
@@ -71,9 +72,7 @@ def make_histories(taxonomy: Taxonomy) -> Histories:
 def evaluation() -> Evaluation:
     taxonomy = Taxonomy.from_catalogue(make_catalogue(SHOP))
     histories = make_histories(taxonomy)
-    vectors = np.concatenate([np.zeros((1, 512), np.float32), encode(taxonomy.categories)])
-    judge = Judge.fit(histories, vectors, START, CUT, np.random.default_rng(0))
-    return Evaluation.of(histories, taxonomy, encode(taxonomy.texts), judge, CUT, UNTIL)
+    return Evaluation.of(histories, taxonomy, encode(taxonomy.texts), CUT, UNTIL)
 
 
 def says(evaluation: Evaluation, *names: str, method: str = "said") -> Said:
@@ -95,15 +94,6 @@ def test_hits_are_shares_of_all_places_and_a_category_counts_once(evaluation: Ev
     assert judged.distinct.tolist() == [2.0] * 30
 
 
-def test_known_or_implausible_interests_score_less(evaluation: Evaluation) -> None:
-    known = judge_interests(evaluation, says(evaluation, "coffee"))
-    assert not known.scores[:, 2].any()
-    tea = judge_interests(evaluation, says(evaluation, "tea"))
-    assert tea.scores[10:, 2].all()
-    # Those who clicked tea before the cut: it is plausible for them, but not new.
-    assert not tea.scores[:10, 2].any()
-
-
 def test_lists_of_one_kind_are_less_diverse(evaluation: Evaluation) -> None:
     alike, mixed = (
         judge_interests(evaluation, says(evaluation, *names)) for names in (("saws", "saws"), ("saws", "tea"))
@@ -117,8 +107,10 @@ def test_popular_and_random_answers_are_novel_and_the_popular_one_ranks_by_users
     names = [evaluation.taxonomy.nodes[interest.node_id].name for interest in popular.interests[10]]
     assert names[:2] == ["bread", "tea"] or names[:2] == ["tea", "bread"]
     drawn = random_unseen(evaluation, evaluation.users, np.random.default_rng(0))
+    novel = is_novel(recent_clicks(evaluation.histories, evaluation.users, CUT, len(evaluation.taxonomy.categories)))
     for said in (popular, drawn):
-        assert judge_interests(evaluation, said).scores[:, 0].sum() == 0
+        for row, user in enumerate(said.interests):
+            assert novel[row, [evaluation.taxonomy.nodes[one.node_id].categories[0] for one in user]].all()
         assert all(len({i.node_id for i in user}) == len(user) for user in said.interests)
 
 
@@ -155,10 +147,10 @@ def test_a_language_models_row_is_compared_on_its_own_users(evaluation: Evaluati
     assert popular.parse_rate is None
     samples = sample_by_eye(evaluation, runs[0], 3, np.random.default_rng(0))
     threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {"name": 0.8}, {"name": 10})
-    conditions = Conditions("shop", "serendip evaluate interests", 0.0, 1.0, CUT, UNTIL, 30, 0.7, ["two-hop (seed 2)"])
-    write_interests_report([popular, row], samples, evaluation.judge, threshold, conditions, tmp_path)
+    conditions = Conditions("shop", "`serendip evaluate interests`", CUT, UNTIL, 30, 0.7, ["two-hop (seed 2)"])
+    write_interests_report([popular, row], samples, threshold, conditions, tmp_path)
     page = (tmp_path / "interests.md").read_text(encoding="utf-8")
-    assert page == markdown([popular, row], samples, evaluation.judge, threshold, conditions)
+    assert page == markdown([popular, row], samples, threshold, conditions)
     assert "Not reached in time: two-hop (seed 2)." in page
     assert "| two-hop | 16 |" in page
     assert len(json.loads((tmp_path / "interests.json").read_text(encoding="utf-8"))["rows"]) == 2
@@ -169,9 +161,7 @@ def test_names_cannot_break_the_page(evaluation: Evaluation) -> None:
     (sampled,) = sample_by_eye(evaluation, judged, 1, np.random.default_rng(0))
     row = row_of([judged], {}, np.random.default_rng(0))
     threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {}, {})
-    page = markdown(
-        [row], [sampled], evaluation.judge, threshold, Conditions("shop", "c", 0.0, 1.0, CUT, UNTIL, 30, 0.7)
-    )
+    page = markdown([row], [sampled], threshold, Conditions("shop", "c", CUT, UNTIL, 30, 0.7))
     assert "| a/b | drinks |" in page
 
 
@@ -212,8 +202,7 @@ def test_what_was_clicked_long_ago_counts_as_far_as_validation_says(
 ) -> None:
     monkeypatch.setattr(interests, "K", 1)  # the shop has few categories: ten places would hold them all
     histories = returning(evaluation.taxonomy, come_back=come_back)
-    judge = replace(evaluation.judge, histories=histories)
-    judged = Evaluation.of(histories, evaluation.taxonomy, evaluation.vectors, judge, CUT, UNTIL)
+    judged = Evaluation.of(histories, evaluation.taxonomy, evaluation.vectors, CUT, UNTIL)
     users = np.arange(6, dtype=np.int64)
     names = {node.node_id: node.name for node in evaluation.taxonomy.nodes}
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from serendipity.offline.groups.cohesion import cohesion
-from serendipity.offline.groups.heat_map import heat_map
 
 
 def test_groups_that_point_apart_are_alike_inside_and_not_between() -> None:
@@ -24,10 +23,3 @@ def test_the_default_group_and_groups_of_a_few_are_left_out() -> None:
 
 def test_without_groups_there_is_nothing_to_compare() -> None:
     assert cohesion(np.ones((3, 2), np.float32), np.zeros(3, np.int32), seed=0).matrix == ()
-
-
-def test_the_heat_map_is_a_png() -> None:
-    interests = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
-    found = cohesion(interests, np.repeat([1, 2], 6).astype(np.int32), seed=0)
-    assert heat_map(found).startswith(b"\x89PNG")
-    assert heat_map(cohesion(interests, np.zeros(12, np.int32), seed=0)).startswith(b"\x89PNG")

@@ -39,8 +39,7 @@ def test_one_agent_in_one_round_is_no_debate(taxonomy: Taxonomy) -> None:
     (outcome,), report = hold(taxonomy, [Shopkeeper()], DebateConfig())
     assert names(outcome) == ["green tea"]
     assert outcome.statements[0].grounded.dropped == {"known": 1, "ungrounded": 1}
-    assert (report.calls, report.agents, len(report.rounds), report.stopped_early) == (2, 1, 1, 0)
-    assert report.rounds[0].agreement == 1.0
+    assert (report.calls, report.users, report.stopped_early) == (2, 1, 0)
 
 
 def test_agents_differ_by_seed_temperature_and_model(taxonomy: Taxonomy) -> None:
@@ -68,17 +67,15 @@ def test_a_debate_ends_when_no_agent_changes_its_answer(taxonomy: Taxonomy) -> N
     models = [Shopkeeper(), Shopkeeper(own=[("rye", "bread")])]
     outcomes, report = hold(taxonomy, models, DebateConfig(agents=2, rounds=6), users=3)
     assert [outcome.rounds for outcome in outcomes] == [2, 2, 2]
-    assert report.stopped_early == 3
-    assert [(one.users, one.stability, one.agreement) for one in report.rounds] == [(3, 0.0, 0.5), (3, 1.0, 0.5)]
+    assert (report.users, report.stopped_early) == (3, 3)
 
 
 def test_an_agent_takes_over_what_others_convince_it_of(taxonomy: Taxonomy) -> None:
     models = [Shopkeeper(own=[("hand saws", "saws")]), Shopkeeper(stubborn=False)]
-    (outcome,), report = hold(taxonomy, models, DebateConfig(agents=2, rounds=4))
+    (outcome,), _ = hold(taxonomy, models, DebateConfig(agents=2, rounds=4))
     assert names(outcome) == ["green tea", "hand saws"]
     assert [agreed.score for agreed in outcome.agreed] == [1.0, 1.0]
-    assert [one.agreement for one in report.rounds] == [0.5, 1.0, 1.0]
-    assert report.rounds[1].stability == 0.5
+    assert outcome.rounds == 3
 
 
 def test_a_lone_agent_verifies_itself(taxonomy: Taxonomy) -> None:
@@ -93,7 +90,7 @@ def test_an_agent_that_can_no_longer_be_read_stays_with_what_it_said(taxonomy: T
     (outcome,), report = hold(taxonomy, models, DebateConfig(agents=2, rounds=2))
     assert [len(statement.nodes) for statement in outcome.statements] == [1, 2]
     assert "found 'Hm.'" in outcome.statements[0].error
-    assert [one.parse_failures for one in report.rounds] == [0, 1]
+    assert report.parse_failures == 1
 
 
 def test_only_cleaned_and_bounded_answers_are_shown(taxonomy: Taxonomy) -> None:

@@ -7,20 +7,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from google.protobuf import json_format
 
 from serendipity.offline.language_models.completion_cache import CachedModel
 from serendipity.offline.language_models.config import (
     EndpointConfig,
     LocalConfig,
     SmolLM2Config,
-    TritonConfig,
     read_language_model_config,
 )
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
 from serendipity.offline.language_models.packaged import default_cache_dir
-from serendipity.v1 import records_pb2
 from tests.fixtures.tiny_language_model import make_tiny_language_model
 from tests.offline.language_models.scripted_endpoint import answered, scripted_endpoint
 
@@ -31,11 +28,10 @@ def test_a_table_names_its_home() -> None:
         a = {kind = "smollm2"}
         b = {kind = "local", path = "models/qwen", dtype = "bfloat16"}
         c = {kind = "endpoint", base_url = "https://api.deepseek.com/v1", model = "deepseek-reasoner"}
-        d = {kind = "triton", url = "127.0.0.1:8000", spec = "interest_gpt.json"}
         """
     )
     kinds = [type(read_language_model_config(table)) for table in tables.values()]
-    assert kinds == [SmolLM2Config, LocalConfig, EndpointConfig, TritonConfig]
+    assert kinds == [SmolLM2Config, LocalConfig, EndpointConfig]
 
 
 @pytest.mark.parametrize(
@@ -108,21 +104,6 @@ def test_a_home_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     config = EndpointConfig(base_url="http://h/v1", model="m", api_key_env="KEY")
     with pytest.raises(LanguageModelError, match="variable KEY: found nothing"):
         open_language_model(config, environment={})
-    with pytest.raises(LanguageModelError, match=r"interest_gpt\.json: cannot be read"):
-        open_language_model(TritonConfig(url="127.0.0.1:1", spec=tmp_path / "interest_gpt.json"))
-
-
-def test_triton_that_is_away_is_an_error_that_names_it(tmp_path: Path) -> None:
-    spec = records_pb2.InterestGptSpec(model_name="interest_gpt_0123456789abcdef", max_batch=4, max_new_tokens=8)
-    (tmp_path / "interest_gpt.json").write_text(json_format.MessageToJson(spec))
-    config = TritonConfig(url="127.0.0.1:9", spec=tmp_path / "interest_gpt.json", max_retries=0, timeout=5)
-    model = open_language_model(config)
-    with pytest.raises(LanguageModelError, match=r"interest_gpt_0123456789abcdef at 127.0.0.1:9: UNAVAILABLE.*1 times"):
-        model.complete([Prompt("recent: \ninterests:")])
-    with pytest.raises(LanguageModelError, match=r"temperature: found 0\.5, expected 0"):
-        model.complete([Prompt("recent: \ninterests:")], Sampling(temperature=0.5))
-    with pytest.raises(LanguageModelError, match="found a system message of its own"):
-        model.complete([Prompt("recent: \ninterests:", system="be brief")])
 
 
 def test_converted_models_are_kept_in_the_user_s_cache_directory(tmp_path: Path) -> None:

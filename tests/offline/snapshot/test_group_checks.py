@@ -102,17 +102,13 @@ def test_groups_and_lists_are_read_back(small_world: SmallWorld, tmp_path: Path)
 @pytest.mark.parametrize(
     ("field", "values", "message"),
     [
-        ("group_spec", {"fingerprint": "x"}, "fingerprint of model_name: found 'x', expected 16 hex digits"),
-        ("group_spec", {"model_name": "group_encoder_"}, "group_spec.model_name"),
         ("group_spec", {"group_model_id": ""}, "group_spec.group_model_id"),
-        ("group_spec", {"counted": "brand"}, "group_spec.counted: found 'brand'"),
         ("group_spec", {"num_groups": 2}, "groups: found ids [0, 1] …, expected 0 to 2 in order"),
         ("groups", {"profile": ""}, "groups[1].profile: found 0 characters"),
         ("groups", {"categories": [10_000]}, "groups[1].categories"),
         ("coevolution", {"group_model_id": "f" * 16}, "coevolution.group_model_id"),
         ("coevolution", {"taxonomy_hash": "f" * 64}, "coevolution.taxonomy_hash"),
         ("coevolution", {"threshold": float("nan")}, "coevolution.threshold"),
-        ("coevolution", {"prompt_style": "verse"}, "coevolution.prompt_style: found 'verse'"),
         ("novel_categories", {"scores": [0.5]}, "scores: found 1 scores, expected 2"),
         ("novel_categories", {"scores": [0.5, 0.75]}, "best first"),
         ("novel_categories", {"scores": [float("nan"), 0.5]}, "within 0 … 1"),

@@ -1,0 +1,77 @@
+"""One LMDB environment of a host's state, shared by all its processes, with LMDB's errors turned into the channel's."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import lmdb
+from google.protobuf.message import DecodeError
+
+from serendipity.channel.errors import StateCorrupt, StateFull, StateUnavailable
+
+Table: TypeAlias = lmdb._Database
+"""A table of an environment."""
+
+
+class Environment:
+    """An opened environment; every process opens it once.
+
+    path: its directory, made if missing; map_bytes: its largest size; max_tables: named tables at most. Raises
+    StateUnavailable, here and in all methods: StateFull at the largest size, and StateCorrupt where a record that
+    cannot be decoded was read and nobody inside the transaction took its DecodeError.
+    """
+
+    def __init__(self, path: Path, map_bytes: int, max_tables: int) -> None:
+        # As in messages: they reach callers, whom this machine's directories do not concern.
+        self.name = path.name
+        with self._guarded("opened"):
+            path.mkdir(parents=True, exist_ok=True)
+            # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a
+            # transaction that has ended is on disk).
+            self.lmdb = lmdb.open(str(path), map_size=map_bytes, max_dbs=max_tables, max_readers=512, readahead=False)
+            # Readers that were killed would otherwise pin old pages for ever.
+            self.lmdb.reader_check()
+
+    def table(self, name: str) -> Table:
+        """Open a table, made if missing."""
+        with self._guarded("opened"):
+            return self.lmdb.open_db(name.encode())
+
+    @contextlib.contextmanager
+    def reading(self, table: Table | None = None) -> Iterator[lmdb.Transaction]:
+        """See the tables as of one moment. table: of calls that name none."""
+        with self._guarded("read"), self.lmdb.begin(table) as txn:
+            yield txn
+
+    @contextlib.contextmanager
+    def writing(self, table: Table | None = None) -> Iterator[lmdb.Transaction]:
+        """Change the tables in one transaction, on disk when it has ended; other writers of the host wait."""
+        with self._guarded("written"), self.lmdb.begin(table, write=True) as txn:
+            yield txn
+
+    def last_transaction(self) -> int:
+        """Number of the last committed transaction, all processes counted."""
+        with self._guarded("read"):
+            return int(self.lmdb.info()["last_txnid"])
+
+    def close(self) -> None:
+        """Close the environment. May be called twice."""
+        self.lmdb.close()
+
+    @contextlib.contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except lmdb.MapFullError as error:
+            size = self.lmdb.info()["map_size"]
+            raise StateFull(
+                f"{self.name}: full at {size} bytes; raise its map_bytes, or let what it holds expire sooner"
+            ) from error
+        except DecodeError as error:
+            raise StateCorrupt(f"{self.name}: holds a record that cannot be decoded ({error})") from error
+        except (lmdb.Error, OSError, struct.error) as error:
+            raise StateUnavailable(f"{self.name}: cannot be {what} ({error})") from error
