@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import math
 import os
 import queue
 import threading
@@ -30,6 +31,7 @@ from serendipity.v1 import records_pb2
 
 SUFFIX = ".log"
 _log = logging.getLogger(__name__)
+_PAUSE_SECONDS = 10.0
 _GATHERING_SECONDS = 0.1
 
 
@@ -72,6 +74,7 @@ class ServingLog:
         self._path = directory
         self._opened = 0.0
         self._files = 0
+        self._resume_at = -math.inf
         directory.mkdir(parents=True, exist_ok=True)
         self._waiting: queue.Queue[records_pb2.ServingRecord] = queue.Queue(capacity)
         self._closing = threading.Lock()
@@ -116,6 +119,17 @@ class ServingLog:
         """
         try:
             write(*arguments)
+        except OSError as error:
+            # A disk that is full stays so for a while: trying with every answer would fill it with empty files.
+            self._resume_at = self._clock() + _PAUSE_SECONDS
+            _log.error(
+                "serving log: up to %d answers lost, and those of the next %g s: %s", at_stake, _PAUSE_SECONDS, error
+            )
+            self._on_drop(at_stake)
+            self._close_file()
+            with contextlib.suppress(OSError):
+                if not self._path.stat().st_size:
+                    self._path.unlink()
         except Exception:
             _log.exception("serving log: up to %d answers lost", at_stake)
             self._on_drop(at_stake)
@@ -124,6 +138,9 @@ class ServingLog:
     def _append(self, record: records_pb2.ServingRecord) -> None:
         if self._file is None:
             now = self._clock()
+            if now < self._resume_at:
+                self._on_drop(1)
+                return
             self._file = self._open(now)
             self._remove_old(now)
         proto.serialize_length_prefixed(record, self._file)  # type: ignore[arg-type]

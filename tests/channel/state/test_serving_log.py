@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import tempfile
 import threading
 from pathlib import Path
@@ -125,6 +126,22 @@ def test_a_disk_that_refuses_costs_records_and_nothing_else(tmp_path: Path) -> N
     log.append(answer("lost"))
     log.close()
     assert dropped == [1]
+
+
+def test_a_disk_that_refused_is_left_alone_for_a_while(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory, clock = tmp_path / "log", Clock()
+    dropped: queue.Queue[int] = queue.Queue()
+    log = ServingLog(directory, on_drop=dropped.put, clock=clock)
+    directory.rmdir()
+    for _ in range(3):
+        log.append(answer("lost"))
+        assert dropped.get(timeout=60) == 1
+    assert len([record for record in caplog.records if "lost" in record.message]) == 1
+    directory.mkdir()
+    clock.now += 11.0
+    log.append(answer("kept"))
+    log.close()
+    assert users(directory) == ["kept"]
 
 
 @pytest.fixture(scope="module")
