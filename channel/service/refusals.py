@@ -19,7 +19,7 @@ _TOLD_EVERY = 0.05
 _WITHOUT_DEADLINE = 0.1
 """Seconds that a caller who set no deadline is taken to have."""
 _SHORTEST = 0.001
-"""Nobody is held who has eight milliseconds left, or less."""
+"""Nobody is held who has sixteen milliseconds left, or less."""
 _LOGGED_EVERY = 1.0
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -44,8 +44,8 @@ class Refusals:
 
     def hold_seconds(self, left: float) -> float:
         """Take the next place among the refusals; returns the seconds until it is told."""
-        now, every = self._clock(), min(_TOLD_EVERY, left / 8)
-        self._last = min(max(now, self._last + 1 / _A_SECOND), now + min(_LONGEST_HOLD, left * 3 / 8))
+        now, every = self._clock(), min(_TOLD_EVERY, left / 16)
+        self._last = min(max(now, self._last + 1 / _A_SECOND), now + min(_LONGEST_HOLD, left * 7 / 16))
         return max(0.0, math.ceil(self._last / every) * every - now) if every > _SHORTEST else 0.0
 
     def log(self, method: str, error: Overloaded) -> None:

@@ -42,7 +42,7 @@ def test_a_storm_is_slowed_down_until_callers_have_waited_a_part_of_their_time()
     refusals = Refusals(Clock())
     holds = [refusals.hold_seconds(1.0) for _ in range(1_000)]
     assert holds == sorted(holds)
-    # In three eighths of a second some 110 of them are told, the others at its end.
+    # In seven sixteenths of a second some 130 of them are told, the others at its end.
     assert holds[100] <= 0.4
     assert holds[-1] <= 0.5
     assert sum(hold < 0.1 for hold in holds) <= 31
