@@ -159,6 +159,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     if not query.excludes(channel_pb2.SOURCE_GROUP):
         history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
         novel_categories = read_novel_categories(snapshot, state, settings, query.user_id, history, clicks, novel)
+    repeated = _repeated(query, horizon, clicks, feedback.taken, resolved.taken)
     unavailable, unchanged = _unavailable(lease, state)
     return Hydrated(
         query=query,
@@ -171,7 +172,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         unavailable=unavailable,
         excluded=resolved.excluded,
         served=served,
-        repeated=_repeated(query, horizon, clicks, feedback.taken, resolved.taken),
+        repeated=repeated[allowed[snapshot.categories_of(repeated + 1)]],
         dismissed=dismissed,
         interests=interests,
         novel_categories=novel_categories,

@@ -29,7 +29,7 @@ class HostState(UserState):
     feedback, nearline, erasures: give the open store, or raise StateUnavailable; ownership: users whose feedback is
     kept here; want_interval: seconds within which a user's interests, or group, are not wanted again by this process,
     so that those asked for all the time do not flood the queue; on_want: told the cause of every want of interests
-    passed on.
+    passed on; clock: seconds, ever growing.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class HostState(UserState):
         ownership: Ownership = _EVERYONE,
         want_interval: float = 60.0,
         on_want: Callable[[records_pb2.RefreshCause], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feedback = feedback
         self._availability = availability
@@ -49,8 +50,8 @@ class HostState(UserState):
         self._erasures = erasures
         self._ownership = ownership
         self._on_want = on_want
-        self._asked_interests = _RecentlySeen(want_interval, _REMEMBERED_USERS)
-        self._asked_groups = _RecentlySeen(want_interval, _REMEMBERED_USERS)
+        self._asked_interests = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
+        self._asked_groups = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
 
     def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         """Return the user's acknowledged feedback, newest first; None without any. Raises StateUnavailable."""
@@ -106,16 +107,17 @@ class HostState(UserState):
 class _RecentlySeen:
     """The users seen within an interval, at most `most` of them; those seen longest ago are let go first."""
 
-    def __init__(self, interval: float, most: int) -> None:
+    def __init__(self, interval: float, most: int, clock: Callable[[], float]) -> None:
         self._interval = interval
         self._most = most
+        self._clock = clock
         self._lock = threading.Lock()
         # By key, which is never longer than 511 bytes.
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
     def is_new(self, user_id: str) -> bool:
         """Tell whether the user was not seen within the interval, and take note."""
-        key, now = user_key(user_id), time.monotonic()
+        key, now = user_key(user_id), self._clock()
         with self._lock:
             # In order of time, since a user seen again too soon keeps the earlier moment.
             while self._seen and (len(self._seen) >= self._most or self._oldest() <= now - self._interval):

@@ -118,13 +118,13 @@ async def test_a_query_whose_time_passes_while_it_waits_is_refused_and_the_other
 
 async def test_a_query_behind_more_than_can_be_answered_in_its_time_is_refused_on_arrival() -> None:
     async def slowly(asked: Sequence[Asked], _: Deadline) -> Sequence[Answer]:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
         return [cast(Answer, each.query.user_id) for each in asked]
 
     batcher = Batcher(slowly)
-    # Some 400 users a second, learned from the first of them.
+    # Some 640 users a second, learned from the first of them.
     await asyncio.gather(*asking(batcher, [f"user-{i}" for i in range(100)]))
-    queue = asking(batcher, [f"user-{i}" for i in range(4_000)], seconds=1.0)
+    queue = asking(batcher, [f"user-{i}" for i in range(700)], seconds=1.0)
     await settled()
     with pytest.raises(Overloaded, match=r"busy: found \d+ ms left, expected at least \d+ ms") as refused:
         batcher.admit(Deadline.after(1.0))
