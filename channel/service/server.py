@@ -38,8 +38,8 @@ MAX_ITEM_CHANGES = 100_000
 MAX_LISTED_ITEMS = 100
 """Hard caps, as channel.proto states them."""
 
-_WAY_BACK_SECONDS, _WAY_BACK_SECONDS_EACH = 0.02, 0.0005
-"""Time of a batch that is kept for the way back of its answers, half of its time at most."""
+_WAY_BACK_SECONDS, _WAY_BACK_SECONDS_EACH, _WAY_BACK_SHARE = 0.02, 0.0005, 0.05
+"""Time of a batch that is kept for the way back of its answers: a part of it at least, half of it at most."""
 _PENDING_CALLS = 100_000
 _CANDIDATE_BYTES, _EXPLAINED_BYTES = 100, 300
 """Size of a candidate in a message, about."""
@@ -87,7 +87,8 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         _expect_sendable(request.requests, settings.max_message_bytes)
         deadline = channel.deadline(context.time_remaining(), len(request.requests))
         way_back = _WAY_BACK_SECONDS + _WAY_BACK_SECONDS_EACH * len(request.requests)
-        deadline = Deadline(deadline.at - min(way_back, 0.5 * deadline.remaining))
+        left = deadline.remaining
+        deadline = Deadline(deadline.at - min(max(way_back, _WAY_BACK_SHARE * left), 0.5 * left))
         queries = await _parse_batch(request.requests, channel.now(), deadline)
         response = channel_pb2.RecallBatchResponse()
         failure: Exception | None = None
