@@ -76,7 +76,12 @@ class Edge:
                 raise
             except ChannelError as error:
                 if not isinstance(error, Overloaded):
-                    _log.warning("call refused", method=name, error=f"{type(error).__name__}: {error}")
+                    _log.warning(
+                        "call refused",
+                        method=name,
+                        code=refusal_of(error).code.name,
+                        error=f"{type(error).__name__}: {error}",
+                    )
                 await self._abort(context, call, request_id, error)
             except Exception:
                 call.code = "INTERNAL"

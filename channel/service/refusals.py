@@ -12,10 +12,10 @@ import structlog
 from serendipity.channel.errors import Overloaded
 
 _A_SECOND = 300
-"""Refusals told without delay: every one takes the time of some tenth of an answer."""
+"""Refusals told without delay: each takes time from those that are answered."""
 _LONGEST_HOLD = 0.5
 _TOLD_EVERY = 0.05
-"""Refusals are told together: a worker that is interrupted for each answers a third fewer calls."""
+"""Refusals are told together: a worker that is interrupted for each answers fewer calls."""
 _WITHOUT_DEADLINE = 0.1
 """Seconds that a caller who set no deadline is taken to have."""
 _SHORTEST = 0.001
