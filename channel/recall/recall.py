@@ -90,9 +90,9 @@ class Channel:
         most = max(self._settings.max_deadline_ms / 1_000, default)
         return Deadline.after(default if time_left is None else min(time_left, most))
 
-    def admit(self, deadline: Deadline) -> None:
-        """Raise Overloaded or DeadlinePassed if one more query cannot be answered in time: before it is even read."""
-        self._batcher.admit(deadline)
+    def admit(self, time_left: float | None) -> None:
+        """Raise Overloaded or DeadlinePassed if one more query cannot be answered in the time its caller has left."""
+        self._batcher.admit(self.deadline(time_left))
 
     async def recall(self, query: RecallQuery, deadline: Deadline) -> Answer:
         """Answer one query; parts that are down or slow leave it poorer and marked degraded, never failed.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import uuid
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,10 +17,10 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from serendipity.channel.errors import ChannelError, Overloaded
+from serendipity.channel.errors import ChannelError, DeadlinePassed, FieldViolation, InvalidQuery, Overloaded
 from serendipity.channel.service.refusals import Refusals
-from serendipity.channel.service.status import refusal_of
-from serendipity.channel.service.telemetry import Call, Telemetry
+from serendipity.channel.service.status import Refusal, refusal_of
+from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.wire import parse
 
 REQUEST_ID = "x-request-id"
@@ -28,7 +29,17 @@ REQUEST_ID = "x-request-id"
 _WELL_FORMED = re.compile(r"[\x21-\x7e]{1,128}")
 _log = structlog.stdlib.get_logger(__name__)
 
-_Method = Callable[[Any, Any], Awaitable[Message]]
+Admit = Callable[[float | None], None]
+"""Raises Overloaded or DeadlinePassed if a call that has so many seconds left, None without a deadline, cannot be
+answered: before it is even read."""
+
+
+@dataclass(frozen=True)
+class _Method:
+    name: str
+    answer: Callable[[Any, Any], Awaitable[Message]]
+    request: type[Message]
+    admit: Admit | None
 
 
 class Edge:
@@ -43,75 +54,91 @@ class Edge:
         self._calls = 0
         self._refusals = Refusals()
 
-    def add_service(self, server: grpc.aio.Server, service: str, servicer: object) -> None:
-        """Let a servicer answer a service, given by its full name.
+    def add_service(
+        self, server: grpc.aio.Server, service: str, servicer: object, admissions: Mapping[str, Admit] | None = None
+    ) -> None:
+        """Let a servicer answer a service, given by its full name. admissions: by method, where it has one.
 
         Its methods take a request and its context, and raise what is told by `refusal_of`.
         """
-        path = f"/{service}/"
-        handlers = {
-            path + method.name: grpc.unary_unary_rpc_method_handler(
-                # Bytes: a request that cannot be read is refused like any other.
-                partial(self._answer, getattr(servicer, method.name), GetMessageClass(method.input_type)),
+        handlers = {}
+        for method in descriptor_pool.Default().FindServiceByName(service).methods:
+            answered = _Method(
+                method.name,
+                getattr(servicer, method.name),
+                GetMessageClass(method.input_type),
+                (admissions or {}).get(method.name),
+            )
+            # As a stream of one request: it need not be taken from the connection if it is refused. And as bytes: one
+            # that cannot be read is refused like any other.
+            handlers[f"/{service}/{method.name}"] = grpc.stream_unary_rpc_method_handler(
+                partial(self._answer, answered),
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
-            for method in descriptor_pool.Default().FindServiceByName(service).methods
-        }
         server.add_generic_rpc_handlers((_Arrivals(handlers, self._telemetry),))
 
-    async def _answer(
-        self, method: _Method, kind: type[Message], data: bytes, context: grpc.aio.ServicerContext
-    ) -> Message:
-        """Answer a call, or abort it with the status of the error that was raised."""
-        name = method.__name__
+    async def _answer(self, method: _Method, _: object, context: grpc.aio.ServicerContext) -> Message | None:
+        """Answer a call, or end it with the status of the error that was raised."""
         request_id = _request_id(context)
-        context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        with self._telemetry.call(name) as call, structlog.contextvars.bound_contextvars(request_id=request_id):
+        with self._telemetry.call(method.name) as call:
             try:
-                answer = await self._admitted(method, kind, data, context)
+                answer = await self._admitted(method, request_id, context)
+                context.set_trailing_metadata(((REQUEST_ID, request_id),))
+                return answer
             except asyncio.CancelledError:
                 # The caller's deadline has passed, or it has gone: nobody is left to tell.
                 call.code = "DEADLINE_EXCEEDED" if context.time_remaining() == 0.0 else "CANCELLED"
-                _log.debug("call ended by its caller", method=name, code=call.code)
+                _log.debug("call ended by its caller", method=method.name, code=call.code, request_id=request_id)
                 raise
-            except ChannelError as error:
-                if not isinstance(error, Overloaded):
-                    _log.warning(
-                        "call refused",
-                        method=name,
-                        code=refusal_of(error).code.name,
-                        error=f"{type(error).__name__}: {error}",
-                    )
-                await self._abort(context, call, request_id, error)
-            except Exception:
-                call.code = "INTERNAL"
-                _log.exception("call failed", method=name)
-                message = f"internal error; the logs name it under request id {request_id}"
-                await context.abort(grpc.StatusCode.INTERNAL, message, ((REQUEST_ID, request_id),))
-            _log.debug("call answered", method=name)
-            return answer
+            except Exception as error:
+                refusal = self._refusal(method.name, request_id, error)
+            # Setting a status costs less than aborting, and who is refused must cost next to nothing.
+            call.code = refusal.code.name
+            context.set_code(refusal.code)
+            context.set_details(refusal.message)
+            context.set_trailing_metadata(((REQUEST_ID, request_id), *refusal.trailing_metadata))
+            return None
 
-    async def _admitted(
-        self, method: _Method, kind: type[Message], data: bytes, context: grpc.aio.ServicerContext
-    ) -> Message:
-        """Let a method answer, unless too many calls are being answered. Who is refused is held as `Refusals` says."""
+    async def _admitted(self, method: _Method, request_id: str, context: grpc.aio.ServicerContext) -> Message:
+        """Let a method answer, unless it has no time for one more or too many calls are being answered.
+
+        Who is refused is held as `Refusals` says.
+        """
         try:
+            if method.admit:
+                method.admit(context.time_remaining())
             if self._calls >= self._max_calls:
                 raise Overloaded(f"busy: {self._max_calls} calls are being answered")
             self._calls += 1
             try:
-                return await method(await parse(kind, data), context)
+                with structlog.contextvars.bound_contextvars(request_id=request_id):
+                    return await method.answer(await parse(method.request, await _read(method, context)), context)
             finally:
                 self._calls -= 1
-        except Overloaded as error:
-            self._refusals.log(method.__name__, error)
+        except Overloaded:
             await self._refusals.hold(context.time_remaining())
             raise
 
-    async def _abort(self, context: grpc.aio.ServicerContext, call: Call, request_id: str, error: ChannelError) -> None:
+    def _refusal(self, method: str, request_id: str, error: Exception) -> Refusal:
+        """Log an error and say what its caller is told."""
+        if not isinstance(error, ChannelError):
+            _log.error("call failed", method=method, request_id=request_id, exc_info=error)
+            message = f"internal error; the logs name it under request id {request_id}"
+            return Refusal(grpc.StatusCode.INTERNAL, message)
         refusal = refusal_of(error)
-        call.code = refusal.code.name
-        await context.abort(refusal.code, refusal.message, ((REQUEST_ID, request_id), *refusal.trailing_metadata))
+        if isinstance(error, Overloaded | DeadlinePassed):
+            self._refusals.log(method, refusal.code.name, error)
+        else:
+            told = f"{type(error).__name__}: {error}"
+            _log.warning("call refused", method=method, code=refusal.code.name, error=told, request_id=request_id)
+        return refusal
+
+
+async def _read(method: _Method, context: grpc.aio.ServicerContext) -> bytes:
+    data = await context.read()
+    if not isinstance(data, bytes):
+        raise InvalidQuery([FieldViolation(method.request.DESCRIPTOR.name, "found no message, expected one")])
+    return data
 
 
 class _Arrivals(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -133,4 +160,4 @@ def _request_id(context: grpc.aio.ServicerContext) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and isinstance(value, str) and _WELL_FORMED.fullmatch(value):
             return value
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

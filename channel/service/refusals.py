@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from serendipity.channel.errors import Overloaded
+from serendipity.channel.errors import ChannelError
 
 _A_SECOND = 300
 """Refusals told without delay: each takes time from those that are answered."""
@@ -48,11 +48,12 @@ class Refusals:
         self._last = min(max(now, self._last + 1 / _A_SECOND), now + min(_LONGEST_HOLD, left * 7 / 16))
         return max(0.0, math.ceil(self._last / every) * every - now) if every > _SHORTEST else 0.0
 
-    def log(self, method: str, error: Overloaded) -> None:
-        """Log one of them a second, and how many there were: a line for each would cost more than refusing it."""
+    def log(self, method: str, code: str, error: ChannelError) -> None:
+        """Log one call a second for which there is no time, and how many there were.
+
+        A line for each would cost more than refusing it.
+        """
         self._unlogged += 1
         if (now := self._clock()) >= self._logged_at + _LOGGED_EVERY:
-            _log.warning(
-                "calls refused", method=method, code="RESOURCE_EXHAUSTED", error=str(error), calls=self._unlogged
-            )
+            _log.warning("calls refused", method=method, code=code, error=str(error), calls=self._unlogged)
             self._logged_at, self._unlogged = now, 0

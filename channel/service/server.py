@@ -76,7 +76,6 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         """Answer one user's request."""
         channel = self._parts.channel
         deadline = channel.deadline(context.time_remaining())
-        channel.admit(deadline)
         return self._told(await channel.recall(parse_query(request, channel.now()), deadline))
 
     async def RecallBatch(  # noqa: N802
@@ -209,7 +208,8 @@ def create_server(parts: Parts, health_of: Health, address: str) -> tuple[grpc.a
     Returns the server, not started, and the bound port. Raises OSError when the address cannot be bound.
     """
     server = grpc.aio.server(options=server_options(parts.settings, share_port=True))
-    Edge(parts.telemetry, parts.settings.max_concurrent_calls).add_service(server, SERVICE, ChannelServicer(parts))
+    edge = Edge(parts.telemetry, parts.settings.max_concurrent_calls)
+    edge.add_service(server, SERVICE, ChannelServicer(parts), {"Recall": parts.channel.admit})
     return server, bind(server, health_of, SERVICE, address)
 
 

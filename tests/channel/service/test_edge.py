@@ -10,7 +10,8 @@ import grpc
 import pytest
 import structlog
 
-from serendipity.channel.service.edge import Edge
+from serendipity.channel.errors import Overloaded
+from serendipity.channel.service.edge import Admit, Edge
 from serendipity.channel.service.server import SERVICE
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
@@ -43,9 +44,9 @@ class Behind(channel_pb2_grpc.SerendipityChannelServicer):
 
 
 @contextlib.asynccontextmanager
-async def serving(behind: Behind) -> AsyncIterator[str]:
+async def serving(behind: Behind, admit: Admit | None = None) -> AsyncIterator[str]:
     server = grpc.aio.server()
-    Edge(behind.telemetry).add_service(server, SERVICE, behind)
+    Edge(behind.telemetry).add_service(server, SERVICE, behind, {"Recall": admit} if admit else {})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield f"127.0.0.1:{port}"
@@ -63,6 +64,31 @@ async def test_an_unforeseen_error_is_told_by_its_request_id_only() -> None:
     assert "password" not in str(caught.value.details())
     assert behind.counted("INTERNAL") == 1.0
     assert "request_id" not in structlog.contextvars.get_contextvars()
+
+
+async def test_a_call_that_is_not_admitted_is_refused_before_it_is_read() -> None:
+    def admit(_: float | None) -> None:
+        raise Overloaded("busy", 0.2)
+
+    behind = Behind(None)
+    async with serving(behind, admit) as address, grpc.aio.insecure_channel(address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary(f"/{SERVICE}/Recall")(b"no request at all", wait_for_ready=True)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert ("grpc-retry-pushback-ms", "200") in tuple(caught.value.trailing_metadata() or ())
+    assert behind.counted("RESOURCE_EXHAUSTED") == 1.0
+    assert not behind.begun.is_set()
+
+
+async def test_a_call_without_a_message_is_refused_as_such() -> None:
+    behind = Behind(None)
+    async with serving(behind) as address, grpc.aio.insecure_channel(address) as channel:
+        call = channel.stream_unary(f"/{SERVICE}/Recall")(wait_for_ready=True)
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "found no message" in str(caught.value.details())
 
 
 async def cut_off(seconds: float) -> Behind:

@@ -62,6 +62,6 @@ def test_the_log_has_one_line_a_second_that_counts_them() -> None:
     refusals = Refusals(clock)
     with structlog.testing.capture_logs() as lines:
         for _ in range(25):
-            refusals.log("Recall", Overloaded("busy"))
+            refusals.log("Recall", "RESOURCE_EXHAUSTED", Overloaded("busy"))
             clock.now += 0.1
     assert [line["calls"] for line in lines] == [1, 10, 10]
