@@ -19,8 +19,9 @@ $(READY): pyproject.toml constraints.txt data-packages.txt
 demo: $(READY)
 	$(BIN)/serendip demo --dataset $(DATASET)
 
+# Two processes of one thread each, a file's tests in one of them: what they share is made once.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from serendipity.offline.snapshot.record_checks import MAX_INTERESTS_BYTES
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.v1 import channel_pb2, records_pb2
-from tests.fixtures.small_world import NOW, NUM_ITEMS, NUM_USERS, SmallWorld, make_small_world
+from tests.fixtures.small_world import NOW, NUM_ITEMS, NUM_USERS, SmallWorld
 
 
 def _store(directory: Path, name: str) -> dict[bytes, bytes]:
@@ -85,10 +86,10 @@ def test_the_manifest_describes_what_was_written(small_world: SmallWorld) -> Non
 
 
 def test_the_same_contents_give_the_same_bytes_and_version(small_world: SmallWorld, tmp_path: Path) -> None:
-    again = make_small_world(tmp_path)
-    assert again.version == small_world.version
-    assert layout.file_checksums(again.snapshot_dir) == layout.file_checksums(small_world.snapshot_dir)
-    assert write_snapshot(again.contents, again.snapshots_root, created_at=NOW) == again.snapshot_dir
+    again = write_snapshot(small_world.contents, tmp_path, created_at=NOW)
+    assert again.name == small_world.version
+    assert layout.file_checksums(again) == layout.file_checksums(small_world.snapshot_dir)
+    assert write_snapshot(small_world.contents, tmp_path, created_at=NOW) == again
 
 
 def test_other_contents_or_another_time_give_another_version(small_world: SmallWorld, tmp_path: Path) -> None:
@@ -348,28 +349,29 @@ def test_an_uncovered_row_of_the_catalogue_is_refused(small_world: SmallWorld, t
 
 
 _KILLED = """
-import os, signal, sys
+import os, pickle, signal, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
 from serendipity.offline.snapshot import writer
-from tests.fixtures.small_world import make_small_world
 
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 setattr(writer, sys.argv[3], die)
-make_small_world(Path(sys.argv[2]))
+writer.write_snapshot(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), created_at=int(sys.argv[4]))
 """
 
 
 @pytest.mark.parametrize("moment", ["write_store", "build_index", "_manifest", "_log_sizes"])
-def test_a_writer_that_is_killed_leaves_no_snapshot_and_the_next_one_succeeds(tmp_path: Path, moment: str) -> None:
-    repository = Path(__file__).parents[3]
-    process = subprocess.run([sys.executable, "-c", _KILLED, repository, tmp_path, moment], check=False)
-    assert process.returncode == -signal.SIGKILL
-    assert _visible(tmp_path / "snapshots") == []
-    world = make_small_world(tmp_path)
-    assert _visible(tmp_path / "snapshots") == [world.version]
-    layout.verify_files(world.snapshot_dir)
-    assert not (tmp_path / "snapshots" / ".building").exists()
+def test_a_writer_that_is_killed_leaves_no_snapshot_and_the_next_one_succeeds(
+    small_world: SmallWorld, tmp_path: Path, moment: str
+) -> None:
+    contents, root = tmp_path / "contents", tmp_path / "snapshots"
+    contents.write_bytes(pickle.dumps(small_world.contents))
+    command = [sys.executable, "-c", _KILLED, str(contents), str(root), moment, str(NOW)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert _visible(root) == []
+    snapshot = write_snapshot(small_world.contents, root, created_at=NOW)
+    assert _visible(root) == [snapshot.name]
+    layout.verify_files(snapshot)
+    assert not (root / ".building").exists()
 
 
 def _visible(root: Path) -> list[str]:
