@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
+
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import ChannelError, DeadlinePassed, TowerAnswerInvalid, TowerError
-from serendipity.channel.recall.answer import Answer, compose
+from serendipity.channel.recall.answer import Answer, compose, title_of
 from serendipity.channel.recall.batcher import Asked, Batcher
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.interests import path_reader
@@ -222,7 +224,13 @@ class Channel:
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)
         numbers = snapshot.category_numbers
         reasons = reasons_of(
-            chosen, user.interests, user.novel_categories, paths, lambda name: bool(user.clicked[numbers.get(name, 0)])
+            chosen,
+            user.interests,
+            user.novel_categories,
+            paths,
+            lambda name: bool(user.clicked[numbers.get(name, 0)]),
+            user.folded,
+            lambda row: title_of(snapshot.item_ids.of_rows(np.array([row]))[0], snapshot),
         )
         response = compose(
             uuid.uuid4().hex,

@@ -16,6 +16,7 @@ from serendipity.v1 import channel_pb2
 
 _CONVERSION = frozenset([channel_pb2.SOURCE_COLLABORATIVE])
 _SERENDIPITY = frozenset([channel_pb2.SOURCE_INTEREST, channel_pb2.SOURCE_GROUP])
+_EXPLORED = frozenset([channel_pb2.SOURCE_GRAPH])
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ class Quota:
 
 
 def source_quotas(query: RecallQuery, settings: ChannelSettings) -> tuple[Quota, ...]:
-    """Quotas of the request, one a source, or where it has none the default balance of conversion and serendipity."""
+    """Quotas of the request, one a source, or where it has none the default balance of what they are for."""
     if query.source_bounds:
         return tuple(
             Quota(frozenset([source]), bounds.min_count, bounds.max_count)
             for source, bounds in query.source_bounds.items()
         )
-    return (
-        Quota(_CONVERSION, int(query.count * settings.conversion_share), query.count),
-        Quota(_SERENDIPITY, int(query.count * settings.serendipity_share), query.count),
+    shares = (
+        (_CONVERSION, settings.conversion_share),
+        (_SERENDIPITY, settings.serendipity_share),
+        (_EXPLORED, settings.graph_share),
     )
+    return tuple(Quota(sources, int(query.count * share), query.count) for sources, share in shares)
 
 
 def category_cap(count: int, share: float) -> int:

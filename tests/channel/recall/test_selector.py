@@ -11,7 +11,7 @@ from serendipity.channel.recall.selector import Quota, category_cap, select, sou
 from serendipity.channel.settings import ChannelSettings
 from serendipity.v1 import channel_pb2 as pb
 
-I2I, U2I, GROUP = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE, pb.SOURCE_GROUP
+I2I, U2I, GROUP, GRAPH = SOURCES
 
 
 def items(*columns: tuple[pb.Source, int]) -> Scored:
@@ -78,9 +78,9 @@ def test_the_cap_is_a_share_of_the_count(count: int, share: float, cap: int) -> 
 
 
 def test_conversion_and_serendipity_are_balanced_unless_the_request_sets_quotas() -> None:
-    settings = ChannelSettings(conversion_share=0.5, serendipity_share=0.2)
+    settings = ChannelSettings(conversion_share=0.5, serendipity_share=0.2, graph_share=0.1)
     query = RecallQuery(user_id="u", count=10, now=0)
-    assert source_quotas(query, settings) == (quota(5, 10, U2I), quota(2, 10, I2I, GROUP))
+    assert source_quotas(query, settings) == (quota(5, 10, U2I), quota(2, 10, I2I, GROUP), quota(1, 10, GRAPH))
     asked = RecallQuery(user_id="u", count=10, now=0, source_bounds={I2I: SourceBounds(1, 2)})
     assert source_quotas(asked, settings) == (quota(1, 2, I2I),)
 
