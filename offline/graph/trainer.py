@@ -229,7 +229,7 @@ class _Run:
     def _step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
         loss = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(loss)):
-            found = ", ".join(f"{name} {float(value)}" for name, value in losses.items())
+            found = ", ".join(f"{name} {float(value.detach())}" for name, value in losses.items())
             raise GraphError(f"graph, epoch {self.epoch + 1}: found losses {found}; lower trainer.learning_rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
