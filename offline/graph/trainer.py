@@ -80,12 +80,18 @@ def choose_epochs(
     graph: InterestGraph, config: GraphConfig, *, checkpoints: Path | None = None, progress: Progress | None = None
 ) -> Training:
     """Train on part of the clicks until the rest is not found better any more (NDCG@50 by full ranking)."""
-    kept, held = hold_out(graph.clicks, _HELD_OUT, np.random.default_rng([config.seed, 1]))
+    kept, validate = validation_of(graph, config.seed)
+    return fit(kept, config, validate=validate, checkpoints=checkpoints, progress=progress)
+
+
+def validation_of(graph: InterestGraph, seed: int) -> tuple[InterestGraph, Validate]:
+    """Part a graph's clicks: the graph without those held out, and NDCG@50 on them by full ranking."""
+    kept, held = hold_out(graph.clicks, _HELD_OUT, np.random.default_rng([seed, 1]))
 
     def validate(vectors: GraphVectors) -> float:
         return float(rank(vectors.scores, graph.num_items, kept, held, [CHOSEN_BY]).ndcg[CHOSEN_BY].mean())
 
-    return fit(graph.with_clicks(kept), config, validate=validate, checkpoints=checkpoints, progress=progress)
+    return graph.with_clicks(kept), validate
 
 
 def fit(
