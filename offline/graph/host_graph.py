@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +18,7 @@ RELATIONS = ("in category", "below", "of brand", "tagged")
 """What leads from an item to its category path, from there to the path above, to its brand and to its tags."""
 
 
-@dataclass(frozen=True)
-class Entity:
+class Entity(NamedTuple):
     """What items have in common. kind: "category", "brand" or "tag"; name: of a category the path, from the top."""
 
     kind: str
@@ -41,24 +42,20 @@ class Knowledge:
         nothing of how items belong together, and is left out; a path is not, since what lies above it is told as
         well."""
         said = [fact for row in range(len(catalogue)) for fact in _facts(catalogue, row)]
-        times: dict[Entity, int] = {}
-        for _, _, entity in said:
-            times[entity] = times.get(entity, 0) + 1
+        times = Counter(entity for _, _, entity in said)
         most = len(catalogue) / 5
         numbers: dict[Entity, int] = {}
-        triples: dict[tuple[int, int, int], None] = {}
+        triples: list[tuple[int, int, int]] = []
 
         def node(entity: Entity) -> int:
             return len(catalogue) + numbers.setdefault(entity, len(numbers))
 
         for row, relation, entity in said:
-            if entity.kind != "category" and not 1 < times[entity] <= most:
-                continue
-            triples[row, relation, node(entity)] = None
-            for depth in range(len(entity.name) - 1, 0, -1):
-                below, above = (Entity("category", entity.name[:level]) for level in (depth + 1, depth))
-                triples[node(below), 1, node(above)] = None
-        return cls(tuple(numbers), np.array(list(triples), np.int64).reshape(-1, 3).T.copy())
+            if entity.kind == "category" or 1 < times[entity] <= most:
+                triples.append((row, relation, node(entity)))
+        paths = {path[:depth] for path in set(catalogue.paths) for depth in range(2, len(path) + 1)}
+        triples += [(node(Entity("category", path)), 1, node(Entity("category", path[:-1]))) for path in sorted(paths)]
+        return cls(tuple(numbers), np.unique(np.array(triples, np.int64).reshape(-1, 3), axis=0).T.copy())
 
 
 def host_graph(
