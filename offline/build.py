@@ -47,6 +47,7 @@ from serendipity.offline.progress import build_display, summary
 from serendipity.offline.snapshot.build_directory import BuildDirectories, read_contents
 from serendipity.offline.snapshot.canary import Canary, ask_canary
 from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_canary
+from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.offline.steps import Numbers, Outcome, Step, StepContext, run_steps
@@ -73,6 +74,9 @@ _CALIBRATION_CODE = (
     "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.novel_category_keys",
     "serendipity.offline.evaluate.replay", "serendipity.features",
 )  # fmt: skip
+
+_REPLAYED = 200_000
+"""Items below which the snapshot that scores are calibrated with is searched exactly."""
 
 Publish = Callable[[Path], None]
 """Makes a snapshot directory, which has passed the gate, the wanted one; raises if it cannot."""
@@ -277,7 +281,9 @@ class _Build:
 
         def run(context: StepContext) -> Numbers:
             uncalibrated = records_pb2.Calibration()
-            snapshot = self._write(directories, context.directory, uncalibrated, host, context.progress)
+            # Asked a few thousand times and thrown away: up to there making indexes takes longer than doing without.
+            index = self.config.index.model_copy(update={"exact_below": max(_REPLAYED, self.config.index.exact_below)})
+            snapshot = self._write(directories, context.directory, uncalibrated, host, context.progress, index)
             return _describe(snapshot)
 
         configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
@@ -335,7 +341,8 @@ class _Build:
         def run(context: StepContext) -> Numbers:
             text = (self.out / "calibration" / CALIBRATION).read_text(encoding="utf-8")
             calibration = json_format.Parse(text, records_pb2.Calibration())
-            snapshot = self._write(directories, self.out / SNAPSHOTS, calibration, host, context.progress)
+            index = self.config.index
+            snapshot = self._write(directories, self.out / SNAPSHOTS, calibration, host, context.progress, index)
             layout.write_atomically(context.directory / SNAPSHOT, json.dumps({"version": snapshot.name}).encode())
             return _describe(snapshot)
 
@@ -387,6 +394,7 @@ class _Build:
         calibration: records_pb2.Calibration,
         host: HostData,
         progress: Progress,
+        index: IndexConfig,
     ) -> Path:
         task = progress.add_task("stored vectors", total=None)
         contents = read_contents(
@@ -396,7 +404,7 @@ class _Build:
             build_configuration=self.config.model_dump_json(),
             advance=lambda done: progress.advance(task, done),
         )
-        return write_snapshot(contents, root, created_at=int(self._clock()), index=self.config.index)
+        return write_snapshot(contents, root, created_at=int(self._clock()), index=index)
 
     def _text_encoder(self) -> TextEncoder:
         if self._encoder is None:

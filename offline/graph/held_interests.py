@@ -77,7 +77,8 @@ class HeldInterests:
     def edges(self) -> NDArray[np.int64]:
         """[2, E] user and interest."""
         users, places = np.nonzero(self.held != NONE_HELD)
-        return np.stack([users, self.held[users, places]]).astype(np.int64)
+        edges: NDArray[np.int64] = np.stack([users, self.held[users, places]]).astype(np.int64)
+        return edges
 
 
 def infer_held_interests(histories: Histories, catalogue: Catalogue, config: HeldConfig) -> HeldInterests:

@@ -17,8 +17,14 @@ def graph(seed: int = 0) -> InterestGraph:
     return InterestGraph(30, 24, 0, 3, np.array(clicks).T, np.array(holds).T, np.empty((3, 0), np.int64))
 
 
-def test_a_user_folded_in_is_the_vector_of_that_user() -> None:
-    of = graph()
+def with_knowledge() -> InterestGraph:
+    """Every item is of its kind's entity, every third of another one; entities lead to each other."""
+    triples = [(item, 0, 24 + item // 8) for item in range(24)] + [(item, 1, 27) for item in range(0, 24, 3)]
+    return replace(graph(), num_entities=4, knowledge=np.array([*triples, (24, 2, 27)]).T)
+
+
+@pytest.mark.parametrize("of", [graph(), with_knowledge()], ids=["plain", "knowledge"])
+def test_a_user_folded_in_is_the_vector_of_that_user(of: InterestGraph) -> None:
     vectors = spectral_vectors(of, 8)
     for user in range(30):
         items = of.clicks[1][of.clicks[0] == user]
@@ -44,6 +50,13 @@ def test_items_of_the_user_s_kind_come_first_and_unknown_ones_are_zero() -> None
         assert set((best // 8).tolist()) == {user % 3}
     assert not vectors.item_vectors[23].any()
     assert not vectors.item_parts[23].any()
+
+
+def test_a_click_on_an_item_nobody_clicked_counts_by_what_is_known_of_it() -> None:
+    vectors = spectral_vectors(with_knowledge(), 4)
+    folded = vectors.fold_in(np.array([23]), np.empty(0, np.int64))
+    best = np.argsort(-(vectors.item_vectors @ folded))[:7]
+    assert set((best // 8).tolist()) == {2}
 
 
 def test_a_graph_without_clicks_is_refused() -> None:
