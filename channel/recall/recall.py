@@ -24,7 +24,7 @@ from serendipity.channel.recall.reasons import reasons_of
 from serendipity.channel.recall.scorer import score
 from serendipity.channel.recall.search import search
 from serendipity.channel.recall.search_thread import SearchThread
-from serendipity.channel.recall.selector import category_cap, select, source_quotas
+from serendipity.channel.recall.selector import category_cap, select, source_bounds, source_quotas
 from serendipity.channel.recall.shortfalls import tell_shortfalls
 from serendipity.channel.recall.vector_cache import VectorCache
 from serendipity.channel.settings import ChannelSettings
@@ -218,8 +218,9 @@ class Channel:
         searched = time.perf_counter()
         is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT
         known_weight = settings.soft_novelty_weight if is_soft else 1.0
-        scored = score(found.pool, found.finds, wanted, known_weight, query.source_bounds)
-        quotas, cap = source_quotas(query, settings), category_cap(query.count, settings.category_share)
+        bounds = source_bounds(query, found.finds, settings)
+        scored = score(found.pool, found.finds, wanted, known_weight, bounds)
+        quotas, cap = source_quotas(query, bounds, settings), category_cap(query.count, settings.category_share)
         chosen = scored.take(select(scored, query.count, quotas, cap))
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)
         numbers = snapshot.category_numbers
