@@ -12,9 +12,6 @@ from serendipity.channel.snapshot.calibration import Calibration
 from serendipity.channel.snapshot.vectors import ItemVectors
 from serendipity.v1 import channel_pb2
 
-_SPARE = 3
-"""Rows proposed per candidate wanted: the best third of what an index finds is nearly exact, and filters need some."""
-
 
 class GraphSource:
     """Searches all rows the user may be shown, by the user as folded in from clicks and held interests."""
@@ -25,7 +22,7 @@ class GraphSource:
     def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:  # noqa: ARG002
         """Name the rows nearest to the user in the graph."""
         assert user.folded is not None  # has_queries
-        most = _SPARE * wanted + user.num_blocked
+        most = wanted + user.num_blocked
         graph = user.folded.graph
         return graph.items.best(user.folded.vector, most, user.allowed, user.ranges, user.unavailable)
 

@@ -300,7 +300,10 @@ def test_the_pool_holds_what_an_exact_search_by_every_vector_finds(
         for user_id in [*small_world.user_ids, "nobody"]
         for policy in (pb.NOVELTY_POLICY_STRICT, pb.NOVELTY_POLICY_OFF)
     ]
-    with LocalChannel(directory, LocalTower(small_world.tower_path), clock=lambda: NOW) as channel:
+    # By the tower's vectors: the graph has one of its own, and is searched by nothing else.
+    settings = ChannelSettings(graph_source=False)
+    tower = LocalTower(small_world.tower_path)
+    with LocalChannel(directory, tower, settings=settings, clock=lambda: NOW) as channel:
         pooled = [channel.recall(request) for request in requests]
         sizes: list[int] = []
 
