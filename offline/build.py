@@ -1,4 +1,4 @@
-"""The order of the builders: logs → interests, towers, groups, lists → calibration → snapshot → canary → publication.
+"""The order of the builders: logs → interests, towers, groups, lists, graph → calibration → snapshot → publication.
 
 Scores are calibrated on time that the scoring model has not seen: the towers are trained twice anyway, first on labels
 that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
@@ -6,8 +6,9 @@ that end at a cut, then on everything. What the first training can do is made a 
 
     <out>/host/  logs/  interests/  towers/      docs/architecture.md
     <out>/interest_gpt/                          what refreshes interests near-line
-    <out>/validation/{logs,interests,coevolution,snapshot}/
+    <out>/validation/{logs,interests,coevolution,graph,snapshot}/
     <out>/groups/  coevolution/                  groups of users; the two LLMs and their novel-category lists
+    <out>/graph/                                 what users are folded into at request time
     <out>/calibration/                           calibration.json, replay.json
     <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
     <out>/snapshots/<version>/
@@ -34,6 +35,7 @@ from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibr
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import TextEncoder, default_path
 from serendipity.offline.evaluate.novel_category_keys import describe_keys
+from serendipity.offline.graph_steps import VALIDATION_GRAPH, GraphSteps
 from serendipity.offline.group_steps import COEVOLUTION_CODE, GroupSteps
 from serendipity.offline.interest_steps import INTERESTS_CODE, LOGS_CODE, InterestSteps
 from serendipity.offline.logs.builder import LogsSummary, build_logs
@@ -45,6 +47,7 @@ from serendipity.offline.progress import build_display, summary
 from serendipity.offline.snapshot.build_directory import BuildDirectories, read_contents
 from serendipity.offline.snapshot.canary import Canary, ask_canary
 from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_canary
+from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.offline.steps import Numbers, Outcome, Step, StepContext, run_steps
@@ -62,12 +65,18 @@ _TOWERS_CODE = (
     *INTERESTS_CODE, "serendipity.offline.towers", "serendipity.offline.export", "serendipity.features",
     "serendipity.offline.evaluate.held_out",
 )  # fmt: skip
-_SNAPSHOT_CODE = (*COEVOLUTION_CODE, "serendipity.offline.snapshot", "serendipity.features", "serendipity.layout")
+_SNAPSHOT_CODE = (
+    *COEVOLUTION_CODE, "serendipity.offline.snapshot", "serendipity.offline.graph.served_graph", "serendipity.features",
+    "serendipity.layout",
+)  # fmt: skip
 _CALIBRATION_CODE = (
     *LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
     "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.novel_category_keys",
     "serendipity.offline.evaluate.replay", "serendipity.features",
 )  # fmt: skip
+
+_REPLAYED = 200_000
+"""Items below which the snapshot that scores are calibrated with is searched exactly."""
 
 Publish = Callable[[Path], None]
 """Makes a snapshot directory, which has passed the gate, the wanted one; raises if it cannot."""
@@ -162,12 +171,13 @@ class _Build:
         cache = out / ".cache"
         self._interests = InterestSteps(config, out, self._encoder_path, self._text_encoder, cache)
         self._groups = GroupSteps(config, out, cache)
+        self._graphs = GraphSteps(config, out)
 
     @property
     def num_steps(self) -> int:
         """How many steps there are."""
         optional = (self.config.dataset in ADAPTERS, self.config.hold_out > 0, self.config.interest_gpt.enabled)
-        return 9 + sum(optional) + (3 if self.config.group_source else 0)
+        return 9 + sum(optional) + 3 * self.config.group_source + 2 * self.config.graph_source
 
     def steps(self) -> Iterator[Step]:
         """Give the steps in order; each is asked for when the one before has run."""
@@ -194,6 +204,10 @@ class _Build:
                 yield self._groups.validation_coevolution()
                 if self._groups.coevolution_directory("validation/coevolution"):
                     yield self._groups.coevolution()
+        if self.config.graph_source:
+            yield self._graphs.validation_graph()
+            if self._graphs.directory(VALIDATION_GRAPH):
+                yield self._graphs.graph()
         yield self._validation_snapshot(host)
         yield self._calibration(cut)
         yield self._snapshot(host)
@@ -262,11 +276,14 @@ class _Build:
             towers=self.out / "towers" / FIT,
             groups=self._groups.groups_directory(),
             coevolution=self._groups.coevolution_directory("validation/coevolution"),
+            graph=self._graphs.directory(VALIDATION_GRAPH),
         )
 
         def run(context: StepContext) -> Numbers:
             uncalibrated = records_pb2.Calibration()
-            snapshot = self._write(directories, context.directory, uncalibrated, host, context.progress)
+            # Asked a few thousand times and thrown away: up to there making indexes takes longer than doing without.
+            index = self.config.index.model_copy(update={"exact_below": max(_REPLAYED, self.config.index.exact_below)})
+            snapshot = self._write(directories, context.directory, uncalibrated, host, context.progress, index)
             return _describe(snapshot)
 
         configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
@@ -318,12 +335,14 @@ class _Build:
             interest_gpt=self._interests.interest_gpt_directory(),
             groups=self._groups.groups_directory(),
             coevolution=self._groups.coevolution_directory(),
+            graph=self._graphs.directory(),
         )
 
         def run(context: StepContext) -> Numbers:
             text = (self.out / "calibration" / CALIBRATION).read_text(encoding="utf-8")
             calibration = json_format.Parse(text, records_pb2.Calibration())
-            snapshot = self._write(directories, self.out / SNAPSHOTS, calibration, host, context.progress)
+            index = self.config.index
+            snapshot = self._write(directories, self.out / SNAPSHOTS, calibration, host, context.progress, index)
             layout.write_atomically(context.directory / SNAPSHOT, json.dumps({"version": snapshot.name}).encode())
             return _describe(snapshot)
 
@@ -375,6 +394,7 @@ class _Build:
         calibration: records_pb2.Calibration,
         host: HostData,
         progress: Progress,
+        index: IndexConfig,
     ) -> Path:
         task = progress.add_task("stored vectors", total=None)
         contents = read_contents(
@@ -384,7 +404,7 @@ class _Build:
             build_configuration=self.config.model_dump_json(),
             advance=lambda done: progress.advance(task, done),
         )
-        return write_snapshot(contents, root, created_at=int(self._clock()), index=self.config.index)
+        return write_snapshot(contents, root, created_at=int(self._clock()), index=index)
 
     def _text_encoder(self) -> TextEncoder:
         if self._encoder is None:
@@ -408,6 +428,7 @@ def _describe(snapshot: Path) -> Numbers:
         "bytes of paths per user": store_size(snapshot / layout.INTEREST_PATHS).mean_value_bytes,
         "bytes of signals per user": store_size(snapshot / layout.SIGNALS).mean_value_bytes,
         "groups": manifest.groups.num_groups,
+        "held interests": len(manifest.graph.interests),
         "novel-category lists": store_size(snapshot / layout.NOVEL_CATEGORIES).entries,
         "InterestGPT": manifest.interest_gpt.model_name or "none",
         "index": manifest.vector_index.kind,
@@ -418,6 +439,6 @@ def _describe(snapshot: Path) -> Numbers:
 def _inputs(directories: BuildDirectories) -> list[Path]:
     found = (
         directories.logs, directories.interests, directories.towers, directories.interest_gpt, directories.groups,
-        directories.coevolution,
+        directories.coevolution, directories.graph,
     )  # fmt: skip
     return [directory for directory in found if directory]

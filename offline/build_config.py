@@ -15,6 +15,7 @@ from serendipity.offline.coevolution.pco_config import PcoConfig
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.graph.builder import GraphBuildConfig
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS
@@ -96,6 +97,10 @@ class BuildConfig(Configuration):
     """Whether users are grouped and novel-category lists made: without them a snapshot has no group source."""
     groups: GroupsConfig = GroupsConfig()
     """Groups of users with alike long-term interests."""
+    graph_source: bool = True
+    """Whether a graph of users, items, knowledge and held interests is made: without it there is no graph source."""
+    graph: GraphBuildConfig = GraphBuildConfig()
+    """The graph and its vectors."""
     coevolution: BuildCoevolutionConfig = BuildCoevolutionConfig()
     """The Novelty and the Relevance LLM, and how they correct each other."""
     increment_cycles: Annotated[int, Field(ge=1)] = 1

@@ -32,18 +32,19 @@ from serendipity.v1 import channel_pb2, records_pb2
 class OpenRecall(Protocol):
     """Opens the pipeline over a snapshot directory and an exported user tower.
 
-    tower: None: as if it were away. groups: False: with the group source switched off. The pipeline's clock must be the
-    snapshot's (now = events_until), or ages and interests would be those of another time.
+    tower: None: as if it were away. by_tower: True: with the group and the graph source switched off. The pipeline's
+    clock must be the snapshot's (now = events_until), or ages and interests would be those of another time.
     """
 
-    def __call__(self, snapshot: Path, tower: Path | None, *, groups: bool = True) -> AbstractContextManager[Recall]:
+    def __call__(self, snapshot: Path, tower: Path | None, *, by_tower: bool = False) -> AbstractContextManager[Recall]:
         """Open it."""
         ...
 
 
 NOVEL_RECALL_DEPTH = 20
 
-_GROUP = channel_pb2.SOURCE_GROUP
+_ALONE = {channel_pb2.SOURCE_GROUP: "coevolution", channel_pb2.SOURCE_GRAPH: "graph"}
+"""Sources that are replayed alone, and the part of the manifest without which there is none of them."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,10 @@ def replay_for_calibration(
 ) -> CalibrationReplay:
     """Replay [cut, until) with the tower and without it, and fit a calibrator for every source and path.
 
-    In a snapshot with novel-category lists the group source is replayed alone, and the others without it: while nothing
-    is calibrated an item goes to the source with the larger raw score, and what is left to a source beside one of
-    another scale would not tell what it is worth. On The Complete Journey too few hits were left to the interest source
-    for a curve of its own.
+    In a snapshot with novel-category lists the group source is replayed alone, as is the graph source where there is a
+    graph, and the others without them: while nothing is calibrated an item goes to the source with the larger raw
+    score, and what is left to a source beside one of another scale would not tell what it is worth. On The Complete
+    Journey too few hits were left to the interest source for a curve of its own.
 
     snapshot, tower: made of events before `cut` alone; histories: up to `until`. Users are those who clicked in the
     period: P(interaction | recalled) is that of users who are there to be asked for.
@@ -96,24 +97,27 @@ def replay_for_calibration(
     users = active_users(histories, cut, until, max_users, seed)
     requests = ReplayRequests(count=count, exclude_own=False)
     manifest = layout.read_manifest(snapshot)
-    has_lists = manifest.HasField("coevolution")
     keys: Mapping[str, int] = {}
-    of_groups = Outcomes.concatenate([])
-    if has_lists:
-        with open_recall(snapshot, tower) as recall:
-            alone = replay(recall, histories, catalogue, users, cut, replace(requests, sources=frozenset({_GROUP})))
-            of_groups = outcomes(alone, histories, cut, until)
+    alone = [source for source, part in _ALONE.items() if manifest.HasField(part)]
+    of_each = []
+    with open_recall(snapshot, tower) as recall:
+        for source in alone:
+            by_source = replace(requests, sources=frozenset({source}))
+            of_each.append(outcomes(replay(recall, histories, catalogue, users, cut, by_source), histories, cut, until))
+        if channel_pb2.SOURCE_GROUP in alone:
             keys = novel_category_keys(
                 recall, histories, catalogue, users, cut, until, seed=seed, click_type=manifest.click_types[0]
             )
+    of_these = Outcomes.concatenate(of_each)
     answers = []
     parts = []
     for program in (tower, None):
-        with open_recall(snapshot, program, groups=False) as recall:
+        with open_recall(snapshot, program, by_tower=True) as recall:
             answers.append(replay(recall, histories, catalogue, users, cut, requests, advance=advance))
-        # The group source searches by the user's own vector, which at this moment is the stored one: once is enough.
-        grouped = replace(of_groups, fallback=np.full(len(of_groups), program is None))
-        parts.append(Outcomes.concatenate([outcomes(answers[-1], histories, cut, until), grouped]))
+        # The group source searches by the user's own vector, which at this moment is the stored one, and the graph
+        # source by none of the tower's: once is enough.
+        both = replace(of_these, fallback=np.full(len(of_these), program is None))
+        parts.append(Outcomes.concatenate([outcomes(answers[-1], histories, cut, until), both]))
     calibration = fit_calibration(Outcomes.concatenate(parts), (until - cut) / 86_400, config)
     return CalibrationReplay(
         calibration=calibration,

@@ -16,5 +16,6 @@ class BuilderError(Exception):
     ExportError          a model that does not survive its export
     LibraryMissing       a package that only the evaluation needs
     ContentsError        parts of a snapshot that do not fit together
+    GraphError           a graph, or a file it is read from
     StepError            a step's inputs
     """

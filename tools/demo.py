@@ -29,6 +29,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
+from serendipity.tools.demo_graph import latest_items, show_graph
 from serendipity.tools.demo_groups import list_keys, show_groups
 from serendipity.tools.demo_host import DEPTH, host_items
 from serendipity.tools.demo_nearline import new_user, show_nearline
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace, console: Console) -> int:
     out = args.out or default_out(args.dataset)
-    console.rule("1  Build: host logs → interests → InterestGPT → towers → groups → lists → snapshot")
+    console.rule("1  Build: host logs → interests → InterestGPT → towers → groups → lists → graph → snapshot")
     given = {"dataset": args.dataset, **_SHORTER}
     built = build_and_place(load_build_config(args.config, given), out, console)
     console.rule("2  Start tritonserver and the channel")
@@ -115,13 +116,17 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
             console.print()
         console.rule("4  Groups: novel categories that two language models agree on")
         await show_groups(client, console, histories.user_ids[chosen[0]], _COLD_USER, args.count)
-        console.rule("5  Feedback counts at once")
+        console.rule("5  Graph: users folded in at request time")
+        clicked = latest_items(histories, chosen[-1])
+        users = (histories.user_ids[chosen[0]], _COLD_USER)
+        await show_graph(client, console, catalogue, users, clicked, args.count)
+        console.rule("6  Feedback counts at once")
         await _feed_back(client, console, histories.user_ids[chosen[0]])
-        console.rule("6  Near-line: queued, refreshed by InterestGPT on Triton, served")
+        console.rule("7  Near-line: queued, refreshed by InterestGPT on Triton, served")
         # Their state outlives the demo: somebody new every time.
         newcomer = new_user(histories, catalogue, chosen[-1], f"newcomer-{int(time.time())}")
         served = await show_nearline(client, console, newcomer, until, args.count)
-        console.rule("7  Novelty, checked for every user")
+        console.rule("8  Novelty, checked for every user")
         violations = await _check_novelty(client, console, histories, catalogue, out)
         return violations + (served is None)
 

@@ -20,7 +20,7 @@ async def show_groups(
     That the first one has a group is said only where the answer shows it.
     """
     # Alone: what another source finds as well counts as that one's, and an answer this short may hold nothing else.
-    quotas = {"interest": (0, 0), "collaborative": (0, 0), "group": (0, count)}
+    quotas = {"interest": (0, 0), "collaborative": (0, 0), "group": (0, count), "graph": (0, 0)}
     warm, cold = [
         await client.recall(user, count=count, explain=True, quotas=quotas) for user in (warm_user, cold_user)
     ]

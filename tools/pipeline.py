@@ -45,14 +45,14 @@ class AbsentTower:
 
 
 @contextmanager
-def open_pipeline(snapshot: Path, tower: Path | None, *, groups: bool = True) -> Iterator[Recall]:
+def open_pipeline(snapshot: Path, tower: Path | None, *, by_tower: bool = False) -> Iterator[Recall]:
     """Open the pipeline over a snapshot directory and an exported user tower; None: as if the tower were away.
 
-    Its clock stands at the moment the snapshot was built as of. groups: False: with the group source switched off.
+    Its clock stands at the moment the snapshot was built as of. by_tower: True: with the group and the graph source
+    switched off.
     """
-    settings = ChannelSettings(clock="snapshot")
-    if not groups:
-        settings = settings.model_copy(update={"novel_categories_used": 0})
+    off = {"novel_categories_used": 0, "graph_source": False} if by_tower else {}
+    settings = ChannelSettings(clock="snapshot").model_copy(update=off)
     runner: UserTower = AbsentTower() if tower is None else LocalTower(tower)
     log = logging.getLogger("serendipity.channel.recall.recall")
     level = log.level

@@ -141,8 +141,9 @@ class Wishes(TypedDict, total=False):
     """What a request may ask for, as in RecallRequest.
 
     exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
-    quotas: source ("interest", "collaborative", "group") → at least, at most (0: no bound beside a minimum, none of the
-    source without one); allow_repeats: "soft" and "off" may return what the user has just clicked or ordered.
+    quotas: source ("interest", "collaborative", "group", "graph") → at least, at most (0: no bound beside a minimum,
+    none of the source without one); allow_repeats: "soft" and "off" may return what the user has just clicked or
+    ordered.
     """
 
     count: int

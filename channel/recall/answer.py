@@ -93,7 +93,7 @@ def compose(
         degraded=bool(why),
         degraded_reasons=why,
         versions=snapshot.versions,
-        titles=_titles(item_ids, snapshot) if user.query.explain else (),
+        titles=[title_of(item_id, snapshot) for item_id in item_ids] if user.query.explain else (),
     )
     response.versions.user_tower = user_tower
     if len(user.novel_categories):
@@ -101,13 +101,10 @@ def compose(
     return response
 
 
-def _titles(item_ids: Sequence[str], snapshot: Snapshot) -> list[str]:
-    """Read titles for a person; an item whose record cannot be read goes without rather than failing the answer."""
-    titles = []
-    for item_id in item_ids:
-        try:
-            stored = snapshot.items.read(item_id)
-        except StoreError:
-            stored = None
-        titles.append(stored.title if stored is not None else "")
-    return titles
+def title_of(item_id: str, snapshot: Snapshot) -> str:
+    """Read a title for a person; an item whose record cannot be read goes without rather than failing the answer."""
+    try:
+        stored = snapshot.items.read(item_id)
+    except StoreError:
+        stored = None
+    return stored.title if stored is not None else ""

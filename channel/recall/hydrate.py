@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
 from serendipity.channel.nearline.priority import refresh_priority
+from serendipity.channel.recall.folded_user import FoldedUser
 from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.interests import Freshness, InterestEvents, InterestReader, Interests
 from serendipity.channel.recall.novel_categories import GroupHistory, NovelCategories, read_novel_categories
@@ -55,6 +56,7 @@ class Hydrated:
     the user does not want several items; allowed: [c + 1] bool, those that may be returned (STRICT leaves out the
     clicked ones); ranges: rows of these; unavailable: [n] bool; excluded, served, repeated, dismissed: item rows;
     interests, novel_categories: what is searched by;
+    folded: the user in the graph, None where there is none or the source is switched off;
     inputs: a batch of one for the user tower;
     stored_vector: [d] float32, stands in for the tower; warnings; failures: what was down or unreadable, in words;
     forgotten: the user is on the erasure list, and everything here is a stranger's.
@@ -74,6 +76,7 @@ class Hydrated:
     dismissed: NDArray[np.int64]
     interests: Interests
     novel_categories: NovelCategories
+    folded: FoldedUser | None
     inputs: TowerInputs
     stored_vector: NDArray[np.float32] | None
     warnings: tuple[channel_pb2.Warning, ...]
@@ -159,6 +162,9 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     if not query.excludes(channel_pb2.SOURCE_GROUP):
         history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
         novel_categories = read_novel_categories(snapshot, state, settings, query.user_id, history, clicks, novel)
+    folded = None
+    if snapshot.graph is not None and settings.graph_source and not query.excludes(channel_pb2.SOURCE_GRAPH):
+        folded = FoldedUser.of(snapshot.graph, clicks, user.held_interests)
     repeated = _repeated(query, horizon, clicks, feedback.taken, resolved.taken)
     unavailable, unchanged = _unavailable(lease, state)
     return Hydrated(
@@ -176,6 +182,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         dismissed=dismissed,
         interests=interests,
         novel_categories=novel_categories,
+        folded=folded,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
         stored_vector=user.vector,
         warnings=(*query.warnings, *resolved.warnings, *_warnings(query, state, record)),

@@ -31,6 +31,11 @@ class UserVectors:
             return None
         return cls(np.broadcast_to(vector, (1 + num_interests, len(vector))), fallback=True)
 
+    @classmethod
+    def absent(cls, dim: int, num_interests: int) -> UserVectors:
+        """Lay zeros out where there are no vectors at all; no source that needs them is asked then."""
+        return cls(np.zeros((1 + num_interests, dim), np.float32), fallback=True)
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -35,14 +35,19 @@ _LISTED = 10
 _SHOWN = 100
 """Characters of an entry that a warning shows: what is wrong with a request must not outweigh the answer."""
 
-SOURCES = (channel_pb2.SOURCE_INTEREST, channel_pb2.SOURCE_COLLABORATIVE, channel_pb2.SOURCE_GROUP)
+SOURCES = (
+    channel_pb2.SOURCE_INTEREST,
+    channel_pb2.SOURCE_COLLABORATIVE,
+    channel_pb2.SOURCE_GROUP,
+    channel_pb2.SOURCE_GRAPH,
+)
 """Where candidates are found, in the order that outcomes and features are listed."""
 
 _Key = TypeVar("_Key", bound=Hashable)
 
 
 def source_name(source: int) -> str:
-    """Name a source as in metrics and features: interest, collaborative, group."""
+    """Name a source as in metrics and features: interest, collaborative, group, graph."""
     return channel_pb2.Source.Name(source).removeprefix("SOURCE_").lower()
 
 

@@ -1,8 +1,8 @@
 """Why items were found, each reason once.
 
 Everything that can lead a user to an item has a slot: per interest one for items it is grounded in and one for items
-near the user with it in mind, one for the user alone, one per category of the group's list. What led to which item is a
-table of items × slots; words are made for the slots that are used.
+near the user with it in mind, one for the user alone, one per category of the group's list, one per neighbour of the
+user in the graph. What led to which item is a table of items × slots; words are made for the slots that are used.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import StateUnavailable, StoreError
+from serendipity.channel.recall.folded_user import FoldedUser
 from serendipity.channel.recall.interests import Interests
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.query import SOURCES
@@ -42,6 +43,8 @@ _TEXTS = {
     ("TASTE", "NEAR"): "Close to your taste{in_mind}.",
     ("GROUP", "NEXT"): "{people_like_you} turn to {latent} after {core}.",
     ("GROUP", "CURIOUS"): "{people_like_you} may want {latent}.",
+    ("ITEM", "LINKED"): "Goes with {seed}, which you chose.",
+    ("INTEREST", "LINKED"): "Goes with your interest in {seed}.",
     ("UNKNOWN", "CURIOUS"): "You may be curious about {latent}.",
 }
 """What is said to a person, by ReasonKind and ReasonRelation: all that there are."""
@@ -70,14 +73,18 @@ def reasons_of(
     novel_categories: NovelCategories,
     read_paths: Callable[[], list[StoredPath]],
     is_clicked: Callable[[str], bool] = lambda _: False,
+    folded: FoldedUser | None = None,
+    title_of: Callable[[int], str] = lambda _: "",
 ) -> Reasons:
     """Collect the reasons of the items returned, reading the user's paths only if an interest is among them.
 
     An item has a reason for each source that found it: the interest that leads to it best, and every other one that it
-    is grounded in; the user; its category on the group's list. read_paths: paths in the order of the record that the
-    interests are from; raises StoreError or StateUnavailable. is_clicked: tells whether a category was clicked lately.
+    is grounded in; the user; its category on the group's list; the neighbour in the graph that adds most to its score.
+    read_paths: paths in the order of the record that the interests are from; raises StoreError or StateUnavailable.
+    is_clicked: tells whether a category was clicked lately. title_of: gives the title of an item row.
     """
-    table, slot_of_source = _slots(scored, len(interests), novel_categories)
+    lead, share = folded.lead(scored.rows) if folded else (np.zeros(len(scored), np.int64), np.zeros(len(scored)))
+    table, slot_of_source = _slots(scored, len(interests), novel_categories, lead, len(folded or ()))
     used = table.any(axis=0)
     number = np.cumsum(used) - 1
     stored: list[StoredPath] = []
@@ -89,10 +96,16 @@ def reasons_of(
             failure = f"reasons: {error}"
     of_user = 2 * len(interests)
     slots = np.flatnonzero(used).tolist()
-    of_group = group_reasons(novel_categories, [slot - of_user - 1 for slot in slots if slot > of_user])
+    of_graph = of_user + 1 + len(novel_categories)
+    by_graph = {slot: float(share[table[:, slot]].max()) for slot in slots if slot >= of_graph}
+    told = [
+        *(_reason_of(slot, interests, stored, is_clicked) for slot in slots if slot <= of_user),
+        *group_reasons(novel_categories, [slot - of_user - 1 for slot in slots if of_user < slot < of_graph]),
+        *(_graph_reason(folded, slot - of_graph, by_graph[slot], title_of) for slot in by_graph if folded),
+    ]
     of_source = (scored.sources[:, None] == np.array(SOURCES)).argmax(axis=1)
     return Reasons(
-        reasons=[*(_reason_of(slot, interests, stored, is_clicked) for slot in slots if slot <= of_user), *of_group],
+        reasons=told,
         indexes=number[slot_of_source[np.arange(len(scored)), of_source]],
         all_indexes=number[np.nonzero(table)[1]],
         all_offsets=np.concatenate(([0], np.cumsum(table.sum(axis=1)))),
@@ -101,21 +114,26 @@ def reasons_of(
 
 
 def _slots(
-    scored: Scored, num_interests: int, novel_categories: NovelCategories
+    scored: Scored, num_interests: int, novel_categories: NovelCategories, lead: NDArray[np.int64], num_neighbours: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Tell which slots lead to which item, [n, slots] bool, and the one that stands for each source, [n, S]."""
+    """Tell which slots lead to which item, [n, slots] bool, and the one that stands for each source, [n, S].
+
+    lead: [n], neighbour in the graph that leads to each item, of num_neighbours.
+    """
     n, k = len(scored), num_interests
-    table = np.zeros((n, 2 * k + 1 + len(novel_categories)), np.bool_)
+    of_graph = 2 * k + 1 + len(novel_categories)
+    table = np.zeros((n, of_graph + num_neighbours), np.bool_)
     found = scored.source_ranks != NOT_FOUND
     slot_of_source = np.zeros((n, len(SOURCES)), np.int64)
     by_interest = np.flatnonzero(found[:, 0])
-    lead = scored.interests[by_interest].astype(np.int64)
+    best = scored.interests[by_interest].astype(np.int64)
     table[:, :k] = scored.grounded & found[:, :1]
-    slot_of_source[by_interest, 0] = np.where(scored.grounded[by_interest, lead], lead, k + lead)
+    slot_of_source[by_interest, 0] = np.where(scored.grounded[by_interest, best], best, k + best)
     slot_of_source[:, 1] = 2 * k
     if len(novel_categories):
         on_list = scored.categories[:, None] == novel_categories.numbers
         slot_of_source[:, 2] = 2 * k + 1 + on_list.argmax(axis=1)
+    slot_of_source[:, 3] = of_graph + lead
     items, sources = np.nonzero(found)
     table[items, slot_of_source[items, sources]] = True
     return table, slot_of_source
@@ -174,6 +192,20 @@ def group_reasons(novel: NovelCategories, positions: Sequence[int]) -> list[chan
         _reason(channel_pb2.SOURCE_GROUP, meaning, **of_list, latent_interest=name, weight=weight)
         for name, weight in named
     ]
+
+
+def _graph_reason(
+    folded: FoldedUser, neighbour: int, share: float, title_of: Callable[[int], str]
+) -> channel_pb2.Reason:
+    """Name a neighbour of the user; share: of what raises the score of an item it leads to."""
+    held = neighbour - len(folded.rows)
+    if held >= 0:
+        kind, seed = "INTEREST", folded.graph.interests[folded.interests[held]]
+    else:
+        kind, seed = "ITEM", title_of(int(folded.rows[neighbour]))
+    # A title that cannot be read, or is none.
+    seed = clean_text(seed) or "something"
+    return _reason(channel_pb2.SOURCE_GRAPH, (kind, "LINKED"), seed=seed, weight=share)
 
 
 def _reason(source: channel_pb2.Source, meaning: tuple[str, str], **fields: Any) -> channel_pb2.Reason:

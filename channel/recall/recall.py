@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+import numpy as np
+
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import ChannelError, DeadlinePassed, TowerAnswerInvalid, TowerError
-from serendipity.channel.recall.answer import Answer, compose
+from serendipity.channel.recall.answer import Answer, compose, title_of
 from serendipity.channel.recall.batcher import Asked, Batcher
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.interests import path_reader
@@ -22,7 +24,7 @@ from serendipity.channel.recall.reasons import reasons_of
 from serendipity.channel.recall.scorer import score
 from serendipity.channel.recall.search import search
 from serendipity.channel.recall.search_thread import SearchThread
-from serendipity.channel.recall.selector import category_cap, select, source_quotas
+from serendipity.channel.recall.selector import category_cap, select, source_bounds, source_quotas
 from serendipity.channel.recall.shortfalls import tell_shortfalls
 from serendipity.channel.recall.vector_cache import VectorCache
 from serendipity.channel.settings import ChannelSettings
@@ -216,13 +218,20 @@ class Channel:
         searched = time.perf_counter()
         is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT
         known_weight = settings.soft_novelty_weight if is_soft else 1.0
-        scored = score(found.pool, found.finds, wanted, known_weight, query.source_bounds)
-        quotas, cap = source_quotas(query, settings), category_cap(query.count, settings.category_share)
+        bounds = source_bounds(query, found.finds, settings)
+        scored = score(found.pool, found.finds, wanted, known_weight, bounds)
+        quotas, cap = source_quotas(query, bounds, settings), category_cap(query.count, settings.category_share)
         chosen = scored.take(select(scored, query.count, quotas, cap))
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)
         numbers = snapshot.category_numbers
         reasons = reasons_of(
-            chosen, user.interests, user.novel_categories, paths, lambda name: bool(user.clicked[numbers.get(name, 0)])
+            chosen,
+            user.interests,
+            user.novel_categories,
+            paths,
+            lambda name: bool(user.clicked[numbers.get(name, 0)]),
+            user.folded,
+            lambda row: title_of(snapshot.item_ids.of_rows(np.array([row]))[0], snapshot),
         )
         response = compose(
             uuid.uuid4().hex,

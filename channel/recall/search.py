@@ -18,6 +18,7 @@ from serendipity.channel.recall.pool import Pool, UserVectors, gather
 from serendipity.channel.recall.query import source_name
 from serendipity.channel.recall.sources import CandidateSource, Finds
 from serendipity.channel.recall.sources.collaborative import CollaborativeSource
+from serendipity.channel.recall.sources.graph import GraphSource
 from serendipity.channel.recall.sources.group import GroupSource
 from serendipity.channel.recall.sources.interest import InterestSource
 from serendipity.channel.snapshot.snapshot import Snapshot
@@ -27,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 _COLLABORATIVE = CollaborativeSource()
 
-CANDIDATE_SOURCES: tuple[CandidateSource, ...] = (InterestSource(), _COLLABORATIVE, GroupSource())
+CANDIDATE_SOURCES: tuple[CandidateSource, ...] = (InterestSource(), _COLLABORATIVE, GroupSource(), GraphSource())
 """All sources, in the order of query.SOURCES."""
 
 _Result = TypeVar("_Result")
@@ -50,12 +51,14 @@ class Found:
 def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, wanted: int) -> Found:
     """Find what a user may be returned, and score it by each source.
 
-    vectors: None where there is neither a user tower nor a stored vector; wanted: candidates asked of each source.
+    vectors: None where there is neither a user tower nor a stored vector, and sources that need one are unavailable;
+    wanted: candidates asked of each source.
     """
-    statuses = _Statuses(user, vectors, wanted)
+    statuses = _Statuses(user, vectors is not None, wanted)
+    vectors = vectors or UserVectors.absent(snapshot.vectors.dim, len(user.interests))
     proposed: dict[int, NDArray[np.int64]] = {}
     finds: dict[int, Finds] = {}
-    if vectors is None or not statuses.searching:
+    if not statuses.searching:
         pool, counts = apply_filters(Pool.empty(), user)
         return Found(pool, finds, statuses.end(finds, wanted), counts, statuses.failures)
     for source in statuses.searching:
@@ -77,8 +80,8 @@ def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, want
 class _Statuses:
     """How the sources fare in one request. Whatever happens to one of them is told, not raised."""
 
-    def __init__(self, user: Hydrated, vectors: UserVectors | None, wanted: int) -> None:
-        """wanted: candidates asked of each source."""
+    def __init__(self, user: Hydrated, has_vectors: bool, wanted: int) -> None:
+        """has_vectors: there are some of the user tower, or stored ones; wanted: candidates asked of each source."""
         self.failures: list[str] = []
         self._seconds = dict.fromkeys((source.source for source in CANDIDATE_SOURCES), 0.0)
         self.statuses = {
@@ -93,7 +96,7 @@ class _Statuses:
                 status.state, status.requested = channel_pb2.SOURCE_STATE_EMPTY, 0
                 continue
             status.state = source.state_of(user)
-            if vectors is None:
+            if source.needs_tower and not has_vectors:
                 why = "neither the user tower nor a stored user vector"
                 self._fail(source, channel_pb2.SOURCE_STATE_UNAVAILABLE, why)
             elif source.has_queries(user):

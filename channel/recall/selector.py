@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.recall.query import SOURCES, RecallQuery
+from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds
 from serendipity.channel.recall.scorer import Scored
+from serendipity.channel.recall.sources import Finds
 from serendipity.channel.settings import ChannelSettings
 from serendipity.v1 import channel_pb2
 
@@ -27,16 +28,33 @@ class Quota:
     max_count: int
 
 
-def source_quotas(query: RecallQuery, settings: ChannelSettings) -> tuple[Quota, ...]:
-    """Quotas of the request, one a source, or where it has none the default balance of conversion and serendipity."""
+def source_bounds(
+    query: RecallQuery, finds: Mapping[int, Finds], settings: ChannelSettings
+) -> Mapping[int, SourceBounds]:
+    """Bounds of the request or, where it has none, the share that is explored: what the graph found gets that and no
+    more.
+
+    What the other sources leave empty is the graph's as well: with neither tower nor stored vectors that is everything.
+    """
+    if query.source_bounds or channel_pb2.SOURCE_GRAPH not in finds:
+        return query.source_bounds
+    share = int(query.count * settings.graph_share)
+    others = [of_source.found for source, of_source in finds.items() if source != channel_pb2.SOURCE_GRAPH]
+    left = query.count - int(np.any(others, axis=0).sum()) if others else query.count
+    return {channel_pb2.SOURCE_GRAPH: SourceBounds(share, max(share, left))}
+
+
+def source_quotas(
+    query: RecallQuery, bounds: Mapping[int, SourceBounds], settings: ChannelSettings
+) -> tuple[Quota, ...]:
+    """Quotas of bounded sources and, where the request has none, the default balance of conversion and serendipity."""
+    bounded = tuple(Quota(frozenset([source]), bound.min_count, bound.max_count) for source, bound in bounds.items())
     if query.source_bounds:
-        return tuple(
-            Quota(frozenset([source]), bounds.min_count, bounds.max_count)
-            for source, bounds in query.source_bounds.items()
-        )
+        return bounded
     return (
         Quota(_CONVERSION, int(query.count * settings.conversion_share), query.count),
         Quota(_SERENDIPITY, int(query.count * settings.serendipity_share), query.count),
+        *bounded,
     )
 
 

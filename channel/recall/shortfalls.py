@@ -34,6 +34,8 @@ _WORDS = {
     channel_pb2.SHORTFALL_CAUSE_NO_LIST: "found no list of novel categories for the user's group",
     channel_pb2.SHORTFALL_CAUSE_LISTS_EXHAUSTED: "found lists without a category that may be returned",
     channel_pb2.SHORTFALL_CAUSE_UNREADABLE: "could not be read, or failed; degraded_reasons says why",
+    channel_pb2.SHORTFALL_CAUSE_NO_GRAPH: "found no graph in the snapshot",
+    channel_pb2.SHORTFALL_CAUSE_NOT_IN_GRAPH: "found nothing in the graph that the user clicked or holds",
 }
 
 
@@ -91,9 +93,12 @@ def _source_cause(
 ) -> channel_pb2.ShortfallCause:
     """Tell why a source found nothing."""
     interests, lists = user.interests, user.novel_categories
-    is_interest, is_group = status.source == channel_pb2.SOURCE_INTEREST, status.source == channel_pb2.SOURCE_GROUP
+    is_interest, is_group, is_graph = (
+        status.source == source
+        for source in (channel_pb2.SOURCE_INTEREST, channel_pb2.SOURCE_GROUP, channel_pb2.SOURCE_GRAPH)
+    )
     most = settings.interests_used if is_interest else settings.novel_categories_used if is_group else 1
-    if user.query.excludes(status.source) or not most:
+    if user.query.excludes(status.source) or not most or (is_graph and not settings.graph_source):
         return channel_pb2.SHORTFALL_CAUSE_SWITCHED_OFF
     if status.state == channel_pb2.SOURCE_STATE_UNAVAILABLE:
         return channel_pb2.SHORTFALL_CAUSE_UNREADABLE
@@ -101,6 +106,9 @@ def _source_cause(
         return _UNUSABLE[interests.freshness]
     if is_group and not lists.has_list:
         return channel_pb2.SHORTFALL_CAUSE_NO_LIST
+    if is_graph and not user.folded:
+        unknown = user.folded is not None
+        return channel_pb2.SHORTFALL_CAUSE_NOT_IN_GRAPH if unknown else channel_pb2.SHORTFALL_CAUSE_NO_GRAPH
     if cause := _categories_cause(user):
         return cause
     if is_interest and not len(interests):

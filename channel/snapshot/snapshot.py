@@ -14,6 +14,7 @@ from serendipity import layout
 from serendipity.arrays import map_array
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable
 from serendipity.channel.snapshot.calibration import Calibration
+from serendipity.channel.snapshot.graph import Graph
 from serendipity.channel.snapshot.group_stores import GroupStore, NovelCategoryStore
 from serendipity.channel.snapshot.stores import InterestStore, ItemStore, NodeStore, PathStore, Store, UserStore
 from serendipity.channel.snapshot.vectors import ItemVectors
@@ -35,7 +36,7 @@ class Snapshot:
     vocabulary_id: number of the interest vocabulary, 0 for none; interest_gpt: model that generates interests
     near-line, empty for none; group_spec, groups: group model and groups of users, None where none was built;
     coevolution: LLMs that novel-category lists are of, None without; novel_categories: the lists, None without a group
-    model.
+    model; graph: what users are folded into, None where none was built.
     """
 
     directory: Path
@@ -65,6 +66,7 @@ class Snapshot:
     groups: GroupStore | None
     coevolution: records_pb2.CoevolutionSpec | None
     novel_categories: NovelCategoryStore | None
+    graph: Graph | None
 
     @property
     def num_categories(self) -> int:
@@ -170,6 +172,7 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         assembler.profile_width,
         manifest.vector_index.dim,
         manifest.groups.num_groups,
+        len(manifest.graph.interests),
     )
     opened.append(users)
     interests = InterestStore(directory / layout.INTERESTS, manifest.counts.interest_nodes)
@@ -227,6 +230,7 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         groups=groups,
         coevolution=manifest.coevolution if manifest.HasField("coevolution") else None,
         novel_categories=novel_categories,
+        graph=Graph.open(directory, manifest.graph, num_items, gpu) if manifest.HasField("graph") else None,
     )
 
 

@@ -10,7 +10,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -119,7 +119,7 @@ class StoredUser:
 
     clicks: latest 200, newest first; long_history: every category ever clicked; profile: [P] int32 value numbers;
     vector: [d] float32, U2I vector for when the tower is away, None where none is stored; group_id: group of the
-    snapshot's group model, 0 for the default one.
+    snapshot's group model, 0 for the default one; held_interests: [h] int64, interests of the snapshot's graph.
     """
 
     clicks: Clicks
@@ -127,13 +127,21 @@ class StoredUser:
     profile: NDArray[np.int32]
     vector: NDArray[np.float32] | None
     group_id: int = DEFAULT_GROUP
+    held_interests: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 class UserStore(Store):
     """users.lmdb."""
 
     def __init__(
-        self, path: Path, num_items: int, num_categories: int, profile_width: int, dim: int, num_groups: int
+        self,
+        path: Path,
+        num_items: int,
+        num_categories: int,
+        profile_width: int,
+        dim: int,
+        num_groups: int,
+        num_held_interests: int = 0,
     ) -> None:
         """The counts are the manifest's; a record that goes beyond them is corrupt."""
         super().__init__(path)
@@ -142,6 +150,7 @@ class UserStore(Store):
         self._profile_width = profile_width
         self._dim = dim
         self._num_groups = num_groups
+        self._num_held_interests = num_held_interests
 
     def read(self, key: bytes) -> StoredUser | None:
         """Read a user by key. Raises RecordCorrupt, StoreUnavailable."""
@@ -164,6 +173,9 @@ class UserStore(Store):
             raise self._corrupt(key, "profile", f"{len(record.profile)} values", f"at most {self._profile_width}")
         if record.group_id > self._num_groups:
             raise self._corrupt(key, "group_id", record.group_id, f"at most {self._num_groups}")
+        held = np.array(record.held_interests, np.int64)
+        if held.max(initial=-1) >= self._num_held_interests:
+            raise self._corrupt(key, "held_interests", held.max(), f"below {self._num_held_interests}")
         profile = np.zeros(self._profile_width, np.int32)
         profile[: len(record.profile)] = record.profile
         return StoredUser(
@@ -174,6 +186,7 @@ class UserStore(Store):
             profile=profile,
             vector=self._vector(key, record.user_vector),
             group_id=record.group_id,
+            held_interests=held,
         )
 
     def _vector(self, key: bytes, stored: bytes) -> NDArray[np.float32] | None:

@@ -65,14 +65,21 @@ class ItemVectors:
         self._gpu_lock = threading.Lock()
 
     @classmethod
-    def open(cls, directory: Path, index: records_pb2.VectorIndex, gpu: bool = False) -> ItemVectors:
+    def open(
+        cls,
+        directory: Path,
+        index: records_pb2.VectorIndex,
+        gpu: bool = False,
+        vectors_file: str = layout.ITEM_VECTORS,
+        index_file: str = layout.ITEM_INDEX,
+    ) -> ItemVectors:
         """Map a snapshot's vectors, with the index that the manifest describes.
 
         Raises SnapshotUnavailable when a file is missing or is not what the manifest says, or when a GPU is asked
         for and there is none.
         """
         try:
-            vectors = map_array(directory / layout.ITEM_VECTORS, np.float32, 2)
+            vectors = map_array(directory / vectors_file, np.float32, 2)
         except ValueError as error:
             raise SnapshotUnavailable(str(error)) from error
         if index.kind not in ("flat", "ivf"):
@@ -81,7 +88,7 @@ class ItemVectors:
         of_categories = index.kind == "ivf" and len(index.category_list_offsets) > 0
         return cls(
             vectors,
-            ivf=InvertedFile.open(directory, index, vectors.shape) if of_categories else None,
+            ivf=InvertedFile.open(directory / index_file, index, vectors.shape) if of_categories else None,
             gpu=_gpu_index(vectors) if gpu else None,
         )
 
@@ -188,9 +195,8 @@ class InvertedFile:
         self._least = num_probes * int(index.ntotal) // num_lists
 
     @classmethod
-    def open(cls, directory: Path, described: records_pb2.VectorIndex, shape: tuple[int, ...]) -> InvertedFile:
+    def open(cls, path: Path, described: records_pb2.VectorIndex, shape: tuple[int, ...]) -> InvertedFile:
         """Read the index of a snapshot. Raises SnapshotUnavailable where it is not what the manifest says."""
-        path = directory / layout.ITEM_INDEX
         try:
             index: Any = faiss.read_index(str(path))
         except RuntimeError as error:

@@ -25,6 +25,7 @@ from serendipity.offline.evaluate.methods_report import (
 )
 from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.evaluate.source_worth import SourceWorth
+from serendipity.offline.evaluate.strangers import Strangers
 
 JSON_REPORT = "channel.json"
 MARKDOWN_REPORT = "channel.md"
@@ -107,6 +108,7 @@ class ChannelReport:
     answers: Answers
     cold: ColdUsers | None
     sessions: Sessions | None
+    strangers: Strangers | None
     reliability: Mapping[str, Reliability]
     novel_category_keys: Mapping[str, int]
     young: tuple[YoungHost, ...] = ()
@@ -200,6 +202,8 @@ def _apart(report: ChannelReport) -> list[str]:
             f"## Users without a click before the cut\n\n{report.cold.users:,} asked, fill {report.cold.fill:.0%}, "
             f"recall @{report.depths[0]} / @{report.depths[1]} {found}."
         )
+    if report.strangers:
+        sections.append(_strangers(report.strangers))
     for young in report.young:
         sections.append(
             f"## A young host: {young.share:.0%} of the users\n\n{young.draws} draws, {young.users:,} users judged; "
@@ -207,6 +211,17 @@ def _apart(report: ChannelReport) -> list[str]:
             + methods_table(young.methods, report.depths)
         )
     return sections
+
+
+def _strangers(found: Strangers) -> str:
+    rows = [
+        (f"{k}", number(found.on[k]), number(found.off[k]), f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})")
+        for k, gain in found.difference.items()
+    ]
+    return (
+        f"## Sessions without a record\n\n{found.users:,} users, asked for by ids that nobody has, with their latest "
+        "three items as the session.\n\n" + table(("recall @", "with the graph source", "without", "difference"), rows)
+    )
 
 
 def _answers(report: ChannelReport) -> str:

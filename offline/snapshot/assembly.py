@@ -14,6 +14,7 @@ from serendipity.interests.life import expires_at
 from serendipity.interests.text import clean_text
 from serendipity.novelty import Clicks
 from serendipity.offline.coevolution.lists import StoredList
+from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.interests.reasoner import Interest
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
@@ -61,13 +62,15 @@ class UserRecords(Mapping[str, records_pb2.UserRecord]):
         assembler: FeatureAssembler,
         vectors: NDArray[np.float16],
         groups: UserGroups | None = None,
+        graph: ServedGraph | None = None,
     ) -> None:
-        """Take users (numbers), their stored vectors, [len(users), d], and the groups of all users of the histories."""
+        """Take users (numbers), their stored vectors, [len(users), d], and groups and graph of all users."""
         self._histories = histories
         self._moment = moment
         self._assembler = assembler
         self._vectors = vectors
         self._groups = groups
+        self._graph = graph
         self._place = {histories.user_ids[user]: i for i, user in enumerate(users)}
 
     def __len__(self) -> int:
@@ -94,6 +97,7 @@ class UserRecords(Mapping[str, records_pb2.UserRecord]):
             long_last_times=long.last_times[most].tolist(),
             csid=self._groups.csid[user].tolist() if self._groups is not None and group_id else [],
             group_id=group_id,
+            held_interests=[] if self._graph is None else self._graph.held_by(user),
         )
 
 

@@ -13,6 +13,7 @@ from serendipity.features import FeatureAssembler, tower_fingerprint
 from serendipity.groups.model import read_coevolution_spec
 from serendipity.interests.model import read_spec as read_interest_gpt_spec
 from serendipity.offline.coevolution.lists import read_lists
+from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.groups.group_model import GroupModel
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.reasoner import Interest, InterestPath
@@ -44,6 +45,7 @@ class BuildDirectories:
 
     interest_gpt: of the InterestGPT that was distilled from them; None: near-line interests are not refreshed.
     groups: of the group model; coevolution: of the LLMs and their lists; None: there are none, and no group source.
+    graph: of the graph; None: there is none, and no graph source.
     """
 
     logs: Path
@@ -52,6 +54,7 @@ class BuildDirectories:
     interest_gpt: Path | None = None
     groups: Path | None = None
     coevolution: Path | None = None
+    graph: Path | None = None
 
 
 def read_contents(
@@ -89,11 +92,12 @@ def read_contents(
     generated_at = summary.generated_at
     model = GroupModel.read(directories.groups) if directories.groups else None
     coevolution = read_coevolution_spec(directories.coevolution) if directories.coevolution else None
+    graph = ServedGraph.read(directories.graph) if directories.graph else None
     return SnapshotContents(
         catalogue=catalogue,
         item_vectors=np.load(directories.towers / ITEM_VECTORS, allow_pickle=False),
         users=UserRecords(
-            histories, users, logs.events_until, assembler, vectors, model.assign(histories) if model else None
+            histories, users, logs.events_until, assembler, vectors, model.assign(histories) if model else None, graph
         ),
         default_user=cold_record(tower, assembler, logs.events_until),
         interests={
@@ -125,6 +129,7 @@ def read_contents(
             read_lists(directories.coevolution), catalogue.categories, coevolution, logs.events_until
         ),
         click_types=[EVENT_TYPES[name] for name in logs.click_types],
+        graph=graph,
         build_configuration=build_configuration,
     )
 

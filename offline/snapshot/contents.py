@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from serendipity.interests.model import MODEL_PREFIX
 from serendipity.interests.prompt import STYLES
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.v1 import channel_pb2, records_pb2
 
 MAX_LONG_CATEGORIES = 400
@@ -83,7 +84,8 @@ class SnapshotContents:
     interest_gpt: which InterestGPT refreshes interests; None: none was trained.
     group_spec: the group model that users' groups are of; None: none was built. groups: by group id, 0 … num_groups.
     coevolution: the LLMs that wrote the lists; None: none were trained, and there are no lists.
-    novel_categories: novel-category key → record. build_configuration: JSON.
+    novel_categories: novel-category key → record. graph: what users are folded into; None: none was built.
+    build_configuration: JSON.
     """
 
     catalogue: CatalogueColumns
@@ -110,6 +112,7 @@ class SnapshotContents:
     groups: Sequence[records_pb2.GroupRecord] = ()
     coevolution: records_pb2.CoevolutionSpec | None = None
     novel_categories: Mapping[bytes, records_pb2.NovelCategoriesRecord] = field(default_factory=dict)
+    graph: ServedGraph | None = None
     build_configuration: str = "{}"
 
     @property

@@ -7,6 +7,7 @@ import numpy as np
 from serendipity.interests.text import clean_text
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, SnapshotContents, require, taxonomy_number
+from serendipity.offline.snapshot.graph_checks import check_held_interests
 from serendipity.v1 import records_pb2
 
 MAX_INTERESTS_BYTES = 120
@@ -74,6 +75,7 @@ def check_user(name: str, record: records_pb2.UserRecord, contents: SnapshotCont
         f"category numbers, 1 to {num_categories}",
     )
     _check_group(name, record, contents.group_spec)
+    check_held_interests(name, record, contents)
 
 
 def check_interests(name: str, record: records_pb2.InterestsRecord, contents: SnapshotContents) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import fcntl
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import faiss
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.item_ids import ItemIds
+from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.snapshot.contents import SnapshotContents, check_contents, check_identifier
+from serendipity.offline.snapshot.graph_checks import check_graph
 from serendipity.offline.snapshot.group_checks import check_groups, check_novel_categories
 from serendipity.offline.snapshot.index import NUM_QUERIES, SEED, BuiltIndex, IndexConfig, Queries, build_index
 from serendipity.offline.snapshot.record_checks import (
@@ -46,6 +50,7 @@ def write_snapshot(
     """
     check_contents(contents)
     check_groups(contents)
+    check_graph(contents)
     root.mkdir(parents=True, exist_ok=True)
     with _exclusive(root):
         beside = root / _BUILDING
@@ -94,12 +99,13 @@ def _write_files(
     built = build_index(
         contents.item_vectors,
         np.asarray(contents.catalogue.category_offsets, np.int64),
-        _sample_queries(contents, config or IndexConfig()),
+        _sample_queries(contents, config or IndexConfig(), _stored_vector),
         config,
     )
     if built.index is not None:
         faiss.write_index(built.index, str(directory / layout.ITEM_INDEX))
-    manifest = _manifest(contents, directory, created_at, built)
+    graph = _write_graph(contents, directory, config)
+    manifest = _manifest(contents, directory, created_at, built, graph)
     layout.write_manifest(directory, manifest)
     for path in (*directory.iterdir(), directory):
         sync_file(path)
@@ -107,7 +113,37 @@ def _write_files(
     return manifest
 
 
-def _manifest(contents: SnapshotContents, directory: Path, created_at: int, built: BuiltIndex) -> records_pb2.Manifest:
+def _write_graph(
+    contents: SnapshotContents, directory: Path, config: IndexConfig | None
+) -> records_pb2.GraphSpec | None:
+    graph = contents.graph
+    if graph is None:
+        return None
+    np.save(directory / layout.GRAPH_ITEM_VECTORS, graph.item_vectors)
+    np.save(directory / layout.GRAPH_ITEM_PARTS, graph.item_parts)
+    np.save(directory / layout.GRAPH_INTEREST_PARTS, graph.interest_parts)
+    queries = _sample_queries(contents, config or IndexConfig(), partial(_folded, graph))
+    offsets = np.asarray(contents.catalogue.category_offsets, np.int64)
+    built = build_index(graph.item_vectors, offsets, queries, config)
+    if built.index is not None:
+        faiss.write_index(built.index, str(directory / layout.GRAPH_ITEM_INDEX))
+    return records_pb2.GraphSpec(vector_index=built.description, interests=graph.interests)
+
+
+def _folded(graph: ServedGraph, user: records_pb2.UserRecord) -> NDArray[np.float32]:
+    """Fold a user in as the channel does, up to a factor, which no order depends on."""
+    rows = np.unique([item - 1 for item in user.click_items if item]).astype(np.int64)
+    folded: NDArray[np.float32] = graph.item_parts[rows].sum(0) + graph.interest_parts[list(user.held_interests)].sum(0)
+    return folded
+
+
+def _manifest(
+    contents: SnapshotContents,
+    directory: Path,
+    created_at: int,
+    built: BuiltIndex,
+    graph: records_pb2.GraphSpec | None,
+) -> records_pb2.Manifest:
     manifest = records_pb2.Manifest(
         layout_version=layout.LAYOUT_VERSION,
         created_at=Timestamp(seconds=created_at),
@@ -133,6 +169,7 @@ def _manifest(contents: SnapshotContents, directory: Path, created_at: int, buil
         interest_gpt=contents.interest_gpt,
         groups=contents.group_spec,
         coevolution=contents.coevolution,
+        graph=graph,
         build_configuration=contents.build_configuration,
     )
     stamp = datetime.fromtimestamp(created_at, UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -208,18 +245,26 @@ def _keys(name: str, of_users: Mapping[str, object]) -> Iterator[tuple[bytes, st
     yield from sorted((layout.user_key(user_id), user_id) for user_id in of_users)
 
 
-def _sample_queries(contents: SnapshotContents, config: IndexConfig) -> Queries:
+def _sample_queries(
+    contents: SnapshotContents,
+    config: IndexConfig,
+    vector_of: Callable[[records_pb2.UserRecord], NDArray[np.float32]],
+) -> Queries:
     """Sample users' own vectors and novel categories, which is what is asked in service."""
     novel = np.ones((0, len(contents.catalogue.categories) + 1), np.bool_)
     if contents.num_items < config.exact_below or not contents.users:
-        return Queries(np.empty((0, contents.dim), np.float32), novel)
+        return Queries(np.empty((0, 0), np.float32), novel)
     ids = sorted(contents.users)
     rng = np.random.default_rng(SEED)
     users = [contents.users[ids[i]] for i in rng.choice(len(ids), min(len(ids), NUM_QUERIES), replace=False)]
     novel = np.ones((len(users), novel.shape[1]), np.bool_)
     for i, user in enumerate(users):
         novel[i, list(user.click_categories)] = False
-    return Queries(np.stack([np.frombuffer(user.user_vector, "<f2").astype(np.float32) for user in users]), novel)
+    return Queries(np.stack([vector_of(user) for user in users]), novel)
+
+
+def _stored_vector(user: records_pb2.UserRecord) -> NDArray[np.float32]:
+    return np.frombuffer(user.user_vector, "<f2").astype(np.float32)
 
 
 @contextmanager

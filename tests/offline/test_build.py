@@ -25,6 +25,7 @@ from serendipity.interests.model import read_spec
 from serendipity.offline.build import REPLAY, BuildResult, build, wanted
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
 from serendipity.offline.evaluate.replay import key_name
+from serendipity.offline.graph.builder import GraphSummary
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
@@ -91,6 +92,10 @@ max_records = 16
 common_categories = 5
 [coevolution.pco.panel]
 moments = 20
+[graph.held]
+num_clusters = [4, 8]
+[graph.model]
+dim = 8
 [validation]
 count = 20
 [canary]
@@ -228,6 +233,24 @@ def test_the_snapshot_answers_with_the_group_source_and_says_why(host: Host, bui
     assert keys["default"] > 0
     assert reasons
     assert all(reason.latent_interest in reason.text for reason in reasons)
+
+
+def test_the_snapshot_answers_from_its_graph_a_session_of_nobody_known(host: Host, built: BuildResult) -> None:
+    manifest = layout.read_manifest(built.snapshot)
+    chosen = GraphSummary.read(host.out / "validation" / "graph").chosen
+    assert GraphSummary.read(host.out / "graph").chosen == chosen
+    assert len(manifest.graph.interests) == chosen.num_clusters
+    curves = {(curve.source, curve.fallback) for curve in manifest.calibration.calibrators}
+    assert {(channel_pb2.SOURCE_GRAPH, False), (channel_pb2.SOURCE_GRAPH, True)} <= curves
+    clicks = [channel_pb2.Event(item_id=f"i{n:04}", type=channel_pb2.EVENT_TYPE_CLICK) for n in (0, 12, 24)]
+    # Without a tower, as when Triton is dead.
+    with pipeline.open_pipeline(built.snapshot, None) as recall:
+        response = recall(channel_pb2.RecallRequest(user_id="nobody", count=20, explain=True, recent_events=clicks))
+    (status,) = (row for row in response.source_statuses if row.source == channel_pb2.SOURCE_GRAPH)
+    assert (status.state, status.returned > 0) == (channel_pb2.SOURCE_STATE_OK, True)
+    texts = {reason.text for reason in response.reasons if reason.source == channel_pb2.SOURCE_GRAPH}
+    assert texts <= {f"Goes with Thing {n} of food 0, which you chose." for n in (0, 12, 24)}
+    assert texts
 
 
 def test_how_often_lists_of_each_key_answer_is_in_the_build_s_report(host: Host, built: BuildResult) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from serendipity import layout
 from serendipity.channel.client.messages import to_result
 from serendipity.groups.sequence import DEFAULT_GROUP
+from serendipity.tools.demo_graph import show_graph
 from serendipity.tools.demo_groups import is_of_another_group, list_keys, show_groups
 from serendipity.tools.demo_nearline import own_paths
 from serendipity.v1 import channel_pb2
@@ -83,3 +84,19 @@ def test_a_path_of_a_group_is_not_taken_for_the_user_s_own() -> None:
     )
     assert own_paths(to_result(answer)) == [("tea", "drinks", "coffee")]
     assert list_keys(to_result(answer)) == ["m1"]
+
+
+async def test_graph_candidates_are_shown_with_reasons_for_a_warm_user_and_for_a_session(
+    grouped: GroupedWorld, tmp_path: Path
+) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    catalogue = grouped.world.catalogue
+    async with service(server_settings(tmp_path), channel_settings()) as (client, _):
+        users = (grouped.world.user_ids[0], "nobody")
+        await show_graph(client, console, catalogue, users, [0, 1, 2], 5)
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    of_warm, of_session = said.split("user nobody has no record anywhere and has just clicked")
+    for act in (of_warm, of_session):
+        assert "graph 5 of 10 found (OK)" in act
+        assert "Goes with" in act
+    assert f"Goes with {catalogue.titles[0]}" in of_session or f"Goes with {catalogue.titles[1]}" in of_session

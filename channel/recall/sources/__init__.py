@@ -40,9 +40,13 @@ class Finds:
 
 
 class CandidateSource(Protocol):
-    """One way of finding candidates. source: number of Source."""
+    """One way of finding candidates.
+
+    source: number of Source; needs_tower: it searches by vectors of the user tower, or of what stands in for it.
+    """
 
     source: channel_pb2.Source
+    needs_tower: bool
 
     def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
         """Name the rows that its `wanted` best are among. Reads no store."""

@@ -26,6 +26,7 @@ class CollaborativeSource:
     """
 
     source = channel_pb2.SOURCE_COLLABORATIVE
+    needs_tower = True
 
     def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
         """Name the rows nearest to the user, more than wanted for the sake of the interests."""

@@ -30,6 +30,7 @@ class GroupSource:
     """
 
     source = channel_pb2.SOURCE_GROUP
+    needs_tower = True
 
     def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
         """Name the rows of each category nearest to the user, none of the categories filling the answer."""

@@ -21,6 +21,7 @@ class InterestSource:
     """Searches the rows that each interest is grounded in; these and what lies near the user all of them score."""
 
     source = channel_pb2.SOURCE_INTEREST
+    needs_tower = True
 
     def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
         """Name, of the rows each interest is grounded in, those nearest to the user with that interest in mind."""

@@ -35,6 +35,7 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_INTEREST: _ClassVar[Source]
     SOURCE_COLLABORATIVE: _ClassVar[Source]
     SOURCE_GROUP: _ClassVar[Source]
+    SOURCE_GRAPH: _ClassVar[Source]
 
 class SourceState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -87,6 +88,8 @@ class ShortfallCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SHORTFALL_CAUSE_NO_LIST: _ClassVar[ShortfallCause]
     SHORTFALL_CAUSE_LISTS_EXHAUSTED: _ClassVar[ShortfallCause]
     SHORTFALL_CAUSE_UNREADABLE: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_NO_GRAPH: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_NOT_IN_GRAPH: _ClassVar[ShortfallCause]
 
 class ReasonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -98,6 +101,8 @@ class ReasonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_KIND_TASTE: _ClassVar[ReasonKind]
     REASON_KIND_GROUP: _ClassVar[ReasonKind]
     REASON_KIND_UNKNOWN: _ClassVar[ReasonKind]
+    REASON_KIND_ITEM: _ClassVar[ReasonKind]
+    REASON_KIND_INTEREST: _ClassVar[ReasonKind]
 
 class ReasonRelation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -110,6 +115,7 @@ class ReasonRelation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_RELATION_NEAR: _ClassVar[ReasonRelation]
     REASON_RELATION_NEXT: _ClassVar[ReasonRelation]
     REASON_RELATION_CURIOUS: _ClassVar[ReasonRelation]
+    REASON_RELATION_LINKED: _ClassVar[ReasonRelation]
 NOVELTY_POLICY_UNSPECIFIED: NoveltyPolicy
 NOVELTY_POLICY_STRICT: NoveltyPolicy
 NOVELTY_POLICY_SOFT: NoveltyPolicy
@@ -126,6 +132,7 @@ SOURCE_UNSPECIFIED: Source
 SOURCE_INTEREST: Source
 SOURCE_COLLABORATIVE: Source
 SOURCE_GROUP: Source
+SOURCE_GRAPH: Source
 SOURCE_STATE_UNSPECIFIED: SourceState
 SOURCE_STATE_OK: SourceState
 SOURCE_STATE_EMPTY: SourceState
@@ -166,6 +173,8 @@ SHORTFALL_CAUSE_INTERESTS_EXHAUSTED: ShortfallCause
 SHORTFALL_CAUSE_NO_LIST: ShortfallCause
 SHORTFALL_CAUSE_LISTS_EXHAUSTED: ShortfallCause
 SHORTFALL_CAUSE_UNREADABLE: ShortfallCause
+SHORTFALL_CAUSE_NO_GRAPH: ShortfallCause
+SHORTFALL_CAUSE_NOT_IN_GRAPH: ShortfallCause
 REASON_KIND_UNSPECIFIED: ReasonKind
 REASON_KIND_SEARCH: ReasonKind
 REASON_KIND_CATEGORY: ReasonKind
@@ -174,6 +183,8 @@ REASON_KIND_POPULATION: ReasonKind
 REASON_KIND_TASTE: ReasonKind
 REASON_KIND_GROUP: ReasonKind
 REASON_KIND_UNKNOWN: ReasonKind
+REASON_KIND_ITEM: ReasonKind
+REASON_KIND_INTEREST: ReasonKind
 REASON_RELATION_UNSPECIFIED: ReasonRelation
 REASON_RELATION_BEHIND: ReasonRelation
 REASON_RELATION_LEADS_TO: ReasonRelation
@@ -183,6 +194,7 @@ REASON_RELATION_RETURN: ReasonRelation
 REASON_RELATION_NEAR: ReasonRelation
 REASON_RELATION_NEXT: ReasonRelation
 REASON_RELATION_CURIOUS: ReasonRelation
+REASON_RELATION_LINKED: ReasonRelation
 
 class Event(_message.Message):
     __slots__ = ("item_id", "type", "time", "query")

@@ -58,7 +58,7 @@ REFRESH_CAUSE_FOREIGN: RefreshCause
 REFRESH_CAUSE_OPERATOR: RefreshCause
 
 class UserRecord(_message.Message):
-    __slots__ = ("click_items", "click_categories", "click_times", "profile", "user_vector", "long_categories", "long_counts", "long_last_times", "csid", "group_id")
+    __slots__ = ("click_items", "click_categories", "click_times", "profile", "user_vector", "long_categories", "long_counts", "long_last_times", "csid", "group_id", "held_interests")
     CLICK_ITEMS_FIELD_NUMBER: _ClassVar[int]
     CLICK_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     CLICK_TIMES_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +69,7 @@ class UserRecord(_message.Message):
     LONG_LAST_TIMES_FIELD_NUMBER: _ClassVar[int]
     CSID_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    HELD_INTERESTS_FIELD_NUMBER: _ClassVar[int]
     click_items: _containers.RepeatedScalarFieldContainer[int]
     click_categories: _containers.RepeatedScalarFieldContainer[int]
     click_times: _containers.RepeatedScalarFieldContainer[int]
@@ -79,7 +80,8 @@ class UserRecord(_message.Message):
     long_last_times: _containers.RepeatedScalarFieldContainer[int]
     csid: _containers.RepeatedScalarFieldContainer[int]
     group_id: int
-    def __init__(self, click_items: _Optional[_Iterable[int]] = ..., click_categories: _Optional[_Iterable[int]] = ..., click_times: _Optional[_Iterable[int]] = ..., profile: _Optional[_Iterable[int]] = ..., user_vector: _Optional[bytes] = ..., long_categories: _Optional[_Iterable[int]] = ..., long_counts: _Optional[_Iterable[int]] = ..., long_last_times: _Optional[_Iterable[int]] = ..., csid: _Optional[_Iterable[int]] = ..., group_id: _Optional[int] = ...) -> None: ...
+    held_interests: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, click_items: _Optional[_Iterable[int]] = ..., click_categories: _Optional[_Iterable[int]] = ..., click_times: _Optional[_Iterable[int]] = ..., profile: _Optional[_Iterable[int]] = ..., user_vector: _Optional[bytes] = ..., long_categories: _Optional[_Iterable[int]] = ..., long_counts: _Optional[_Iterable[int]] = ..., long_last_times: _Optional[_Iterable[int]] = ..., csid: _Optional[_Iterable[int]] = ..., group_id: _Optional[int] = ..., held_interests: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GroupRecord(_message.Message):
     __slots__ = ("group_id", "profile", "users", "categories")
@@ -218,7 +220,7 @@ class NovelCategoriesRecord(_message.Message):
     def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ..., llms_hash: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold", "groups", "coevolution")
+    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold", "groups", "coevolution", "graph")
     class ChecksumsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -255,6 +257,7 @@ class Manifest(_message.Message):
     GROUNDING_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     COEVOLUTION_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_FIELD_NUMBER: _ClassVar[int]
     layout_version: int
     version: str
     created_at: _timestamp_pb2.Timestamp
@@ -277,7 +280,16 @@ class Manifest(_message.Message):
     grounding_threshold: float
     groups: GroupSpec
     coevolution: CoevolutionSpec
-    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ..., groups: _Optional[_Union[GroupSpec, _Mapping]] = ..., coevolution: _Optional[_Union[CoevolutionSpec, _Mapping]] = ...) -> None: ...
+    graph: GraphSpec
+    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ..., groups: _Optional[_Union[GroupSpec, _Mapping]] = ..., coevolution: _Optional[_Union[CoevolutionSpec, _Mapping]] = ..., graph: _Optional[_Union[GraphSpec, _Mapping]] = ...) -> None: ...
+
+class GraphSpec(_message.Message):
+    __slots__ = ("vector_index", "interests")
+    VECTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
+    INTERESTS_FIELD_NUMBER: _ClassVar[int]
+    vector_index: VectorIndex
+    interests: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., interests: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GroupSpec(_message.Message):
     __slots__ = ("group_model_id", "model_name", "fingerprint", "sequence_length", "click_threshold", "counted", "min_clicks", "num_groups", "codebook_size", "num_quantizers", "profile_fields", "max_batch")

@@ -55,8 +55,8 @@ def chosen(snapshot: Snapshot) -> Scored:
         categories=snapshot.categories_of(rows + 1),
         novel=np.array([True, False, True]),
         grounded=np.zeros((3, 0), np.bool_),
-        source_scores=np.array([[0, 0, 0.75], [0, 0.5, 0], [0, 0.25, 0.125]], np.float32),
-        source_ranks=np.array([[-1, -1, 0], [-1, 0, -1], [-1, 1, 1]], np.int32),
+        source_scores=np.array([[0, 0, 0.75, 0], [0, 0.5, 0, 0], [0, 0.25, 0.125, 0]], np.float32),
+        source_ranks=np.array([[-1, -1, 0, -1], [-1, 0, -1, -1], [-1, 1, 1, -1]], np.int32),
     )
 
 
@@ -125,7 +125,7 @@ def test_reasons_warnings_statuses_and_counts_are_told(grouped_snapshot: Snapsho
         pb.WARNING_CODE_UNKNOWN_CATEGORY,
     ]
     statuses = [(status.source, status.requested, status.found, status.returned) for status in response.source_statuses]
-    assert statuses == [(source, 6, 4, returned) for source, returned in zip(SOURCES, (0, 2, 1), strict=True)]
+    assert statuses == [(source, 6, 4, returned) for source, returned in zip(SOURCES, (0, 2, 1, 0), strict=True)]
     assert [(count.filter, count.kept, count.removed) for count in response.filter_counts] == [("novelty", 8, 2)]
     assert [shortfall.cause for shortfall in response.shortfalls] == [pb.SHORTFALL_CAUSE_FILTERED]
 

@@ -22,7 +22,7 @@ from serendipity.channel.state.state import UserState
 from serendipity.v1 import channel_pb2 as pb
 from tests.fixtures.small_world import DIM, NOW, NUM_ITEMS, SmallWorld
 
-I2I, U2I, _ = SOURCES
+I2I, U2I, *_ = SOURCES
 
 USER = "user-01"
 

@@ -40,10 +40,7 @@ def status_of(response: pb.RecallResponse, source: pb.Source = pb.SOURCE_GROUP) 
 
 def only_groups(user_id: str, count: int = COUNT, **fields: object) -> pb.RecallRequest:
     """Ask for candidates of the group source alone."""
-    quotas = [
-        pb.SourceQuota(source=source, max_count=count if source == pb.SOURCE_GROUP else 0)
-        for source in (pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE, pb.SOURCE_GROUP)
-    ]
+    quotas = [pb.SourceQuota(source=source, max_count=count if source == pb.SOURCE_GROUP else 0) for source in SOURCES]
     return pb.RecallRequest(user_id=user_id, count=count, source_quotas=quotas, **fields)  # type: ignore[arg-type]
 
 
@@ -53,11 +50,11 @@ def user_id(grouped_world: GroupedWorld) -> str:
     return next(user for user in grouped_world.world.user_ids if grouped_world.group_of(user) in (1, 2, 3))
 
 
-def test_all_three_sources_find_candidates_with_reasons(
+def test_all_sources_find_candidates_with_reasons(
     grouped_world: GroupedWorld, channel: LocalChannel, user_id: str
 ) -> None:
     response = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT, explain=True))
-    assert [status.state for status in response.source_statuses] == [pb.SOURCE_STATE_OK] * 3
+    assert [status.state for status in response.source_statuses] == [pb.SOURCE_STATE_OK] * len(SOURCES)
     assert not response.degraded
     assert {reason.source for reason in response.reasons} == set(SOURCES)
     assert (response.versions.group_model_id, response.versions.generation) == (GROUP_MODEL, GENERATION)
@@ -147,7 +144,7 @@ def test_interests_are_answered_alike_with_the_source_and_without(
     grouped_world: GroupedWorld, local_channel: LocalChannel, user_id: str
 ) -> None:
     tower = LocalTower(grouped_world.world.tower_path)
-    settings = ChannelSettings(novel_categories_used=0)
+    settings = ChannelSettings(novel_categories_used=0, graph_source=False)
     with LocalChannel(grouped_world.snapshot_dir, tower, settings=settings, clock=lambda: NOW) as without:
         response = without.recall(pb.RecallRequest(user_id=user_id, count=COUNT))
     before = local_channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT))
@@ -161,7 +158,7 @@ async def test_a_running_service_counts_keys_and_logs_them_and_takes_clicks_on_g
     shutil.copytree(grouped_world.world.snapshots_root, tmp_path / "snapshots")
     (tmp_path / "snapshots" / layout.CURRENT).symlink_to(grouped_world.world.version)
     settings = server_settings(tmp_path)
-    quotas = {"interest": (0, 0), "collaborative": (0, 0), "group": (0, COUNT)}
+    quotas = {"interest": (0, 0), "collaborative": (0, 0), "group": (0, COUNT), "graph": (0, 0)}
     async with service(settings, channel_settings()) as (client, worker):
         first = await client.recall(user_id, count=COUNT, quotas=quotas, explain=True)
         assert {candidate.source for candidate in first.candidates} == {"group"}

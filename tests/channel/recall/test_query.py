@@ -159,6 +159,6 @@ def test_a_warning_names_ten_entries_and_counts_them_all() -> None:
 
 
 def test_sources_are_named_as_in_metrics_and_features() -> None:
-    assert [source_name(source) for source in SOURCES] == ["interest", "collaborative", "group"]
+    assert [source_name(source) for source in SOURCES] == ["interest", "collaborative", "group", "graph"]
     # Every source there is, so that none is unbounded by mistake.
     assert {pb.SOURCE_UNSPECIFIED, *SOURCES} == set(pb.Source.values())

@@ -11,19 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serendipity.channel.errors import StateUnavailable
+from serendipity.channel.recall.folded_user import FoldedUser
 from serendipity.channel.recall.interests import Freshness, Interests, Origin
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.query import SOURCES
 from serendipity.channel.recall.reasons import Reasons, group_reasons, reasons_of
 from serendipity.channel.recall.scorer import NOT_FOUND, Scored
 from serendipity.channel.recall.sources import NO_INTEREST
+from serendipity.channel.snapshot.graph import Graph
 from serendipity.channel.snapshot.row_ranges import OwnedRanges
 from serendipity.channel.snapshot.stores import PathStore, StoredPath
+from serendipity.channel.snapshot.vectors import ItemVectors
 from serendipity.interests.text import MAX_CHARS, clean_text
+from serendipity.novelty import Clicks
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
 
-I2I, U2I, GROUP = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE, pb.SOURCE_GROUP
+I2I, U2I, GROUP, GRAPH = SOURCES
+EYE = np.eye(8, dtype=np.float32)
 
 NO_LIST = NovelCategories.none(pb.NOVEL_CATEGORY_KEY_NONE)
 
@@ -349,11 +354,22 @@ def test_reasons_agree_with_a_plain_reading(items: list[tuple[set[pb.Source], in
     ]
     paths = [StoredPath(records_pb2.SEED_KIND_POPULATION, "", "", f"interest {i}") for i in range(3)]
     listed = novel(0, "", (), *(f"category {i + 1}" for i in range(8)))
-    answer = reasons_of(scored(*columns, num_interests=3), interests(0, 1, 2), listed, lambda: paths)
+    # Neighbour i leads to item i, and adds all there is to its score.
+    graph = Graph(ItemVectors(EYE), EYE, EYE[:0], ())
+    folded = FoldedUser.of(graph, Clicks(np.arange(1, 9), np.zeros(8, np.int32), np.zeros(8, np.int64)), np.arange(0))
+    answer = reasons_of(
+        scored(*columns, num_interests=3),
+        interests(0, 1, 2),
+        listed,
+        lambda: paths,
+        folded=folded,
+        title_of=lambda row: f"title {row}",
+    )
     for i, (source, found, inside) in enumerate(columns):
         texts = {
             U2I: {"Close to your taste as a whole."},
             GROUP: {f"Many people try category {i + 1}."},
+            GRAPH: {f"Goes with title {i}, which you chose."},
             I2I: {f"Many people choose interest {j}." for j in inside},
         }
         lead = found.get(I2I)

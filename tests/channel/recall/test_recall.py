@@ -29,7 +29,7 @@ from serendipity.channel.local import LocalChannel
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.filters import FILTERS
 from serendipity.channel.recall.hydrate import Hydrated
-from serendipity.channel.recall.query import RecallQuery, RecentEvent, SourceBounds, source_name
+from serendipity.channel.recall.query import SOURCES, RecallQuery, RecentEvent, SourceBounds, source_name
 from serendipity.channel.recall.recall import STORED_VECTORS, Channel
 from serendipity.channel.recall.scorer import FEATURE_NAMES
 from serendipity.channel.recall.search import CANDIDATE_SOURCES, Found, search
@@ -47,7 +47,11 @@ from tests.fixtures.small_world import DAY, NOW, SmallWorld
 
 DEADLINE = 30.0
 
-OTHERS = {pb.SOURCE_COLLABORATIVE: pb.SOURCE_STATE_OK, pb.SOURCE_GROUP: pb.SOURCE_STATE_EMPTY}
+OTHERS = {
+    pb.SOURCE_COLLABORATIVE: pb.SOURCE_STATE_OK,
+    pb.SOURCE_GROUP: pb.SOURCE_STATE_EMPTY,
+    pb.SOURCE_GRAPH: pb.SOURCE_STATE_EMPTY,
+}
 """How the other sources fare in a snapshot without groups."""
 
 
@@ -306,7 +310,11 @@ async def test_without_tower_and_stored_vector_the_answer_is_empty_and_says_so(
     with a_channel(directory, AwayTower(TowerUnavailable("refused"))) as channel:
         response = await ask(channel, query("nobody", 10))
     assert len(response.item_ids) == 0
-    assert set(states(response).values()) == {pb.SOURCE_STATE_UNAVAILABLE}
+    # Without a graph nothing can be searched that needs no vector.
+    assert states(response) == {
+        **dict.fromkeys(SOURCES, pb.SOURCE_STATE_UNAVAILABLE),
+        pb.SOURCE_GRAPH: pb.SOURCE_STATE_EMPTY,
+    }
     assert response.degraded
 
 

@@ -162,9 +162,11 @@ def test_only_the_best_of_each_source_count() -> None:
     )
     assert result.rows.tolist() == [5, 4, 0, 1]
     assert result.sources.tolist() == [I2I, I2I, U2I, U2I]
-    assert result.source_ranks.tolist() == [[0, -1, -1], [1, -1, -1], [-1, 0, -1], [-1, 1, -1]]
+    assert result.source_ranks.tolist() == [
+        [0, -1, -1, -1], [1, -1, -1, -1], [-1, 0, -1, -1], [-1, 1, -1, -1],
+    ]  # fmt: skip
     assert result.interests.tolist() == [0, 0, NO_INTEREST, NO_INTEREST]
-    assert result.source_scores[result.source_ranks == NOT_FOUND].tolist() == [0.0] * 8
+    assert result.source_scores[result.source_ranks == NOT_FOUND].tolist() == [0.0] * 12
 
 
 def test_what_no_source_found_is_not_returned() -> None:

@@ -32,7 +32,7 @@ from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.v1 import channel_pb2 as pb
 from tests.fixtures.small_world import DIM, NOW, NUM_ITEMS, SmallWorld
 
-I2I, U2I, GROUP = SOURCES
+I2I, U2I, GROUP, GRAPH = SOURCES
 
 BY_SOURCE = dict(zip(SOURCES, CANDIDATE_SOURCES, strict=True))
 
@@ -85,7 +85,12 @@ def test_every_source_scores_what_it_proposes_and_interests_what_is_near_the_use
     }
     assert found.pool.rows.tolist() == sorted(set().union(*proposed.values()))
     of_source = {source: set(found.pool.rows[finds.found].tolist()) for source, finds in found.finds.items()}
-    assert of_source == {I2I: proposed[I2I] | proposed[U2I], U2I: proposed[U2I], GROUP: proposed[GROUP]}
+    assert of_source == {
+        I2I: proposed[I2I] | proposed[U2I],
+        U2I: proposed[U2I],
+        GROUP: proposed[GROUP],
+        GRAPH: proposed[GRAPH],
+    }
 
 
 def test_statuses_tell_what_was_asked_for_and_found(grouped_snapshot: Snapshot, user_id: str) -> None:
@@ -151,18 +156,19 @@ def test_a_source_that_is_excluded_is_not_asked_and_neither_is_one_without_queri
         for part in ("propose", "score"):
             monkeypatch.setattr(source, part, partial(spy, getattr(source, part), (source.source, part)))
     found = find(grouped_snapshot, read(grouped_snapshot, user_id, excluded=(I2I,)))
-    assert asked == [(U2I, "propose"), (GROUP, "propose"), (U2I, "score"), (GROUP, "score")]
+    assert asked == [(source, part) for part in ("propose", "score") for source in (U2I, GROUP, GRAPH)]
     assert (found.statuses[0].state, found.statuses[0].requested) == (pb.SOURCE_STATE_EMPTY, 0)
     asked.clear()
-    # A snapshot without groups has no lists.
+    # A snapshot without groups has no lists, and this one no graph either.
     found = find(snapshot, read(snapshot, user_id))
     assert asked == [(I2I, "propose"), (U2I, "propose"), (I2I, "score"), (U2I, "score")]
-    assert states(found) == {I2I: pb.SOURCE_STATE_OK, U2I: pb.SOURCE_STATE_OK, GROUP: pb.SOURCE_STATE_EMPTY}
+    nothing = dict.fromkeys((GROUP, GRAPH), pb.SOURCE_STATE_EMPTY)
+    assert states(found) == {I2I: pb.SOURCE_STATE_OK, U2I: pb.SOURCE_STATE_OK, **nothing}
     assert found.failures == []
 
 
 def test_interests_alone_find_what_lies_near_the_user_as_well(grouped_snapshot: Snapshot, user_id: str) -> None:
-    user = read(grouped_snapshot, user_id, excluded=(U2I, GROUP))
+    user = read(grouped_snapshot, user_id, excluded=(U2I, GROUP, GRAPH))
     found = find(grouped_snapshot, user)
     assert list(found.finds) == [I2I]
     near = BY_SOURCE[U2I].propose(grouped_snapshot.vectors, user, some_vectors(user), WANTED)
@@ -170,7 +176,7 @@ def test_interests_alone_find_what_lies_near_the_user_as_well(grouped_snapshot: 
     assert (~found.pool.grounded.any(axis=1)).any()
     assert found.pool.grounded.any()
     # The group source names its categories, and looks nowhere else.
-    only_group = find(grouped_snapshot, read(grouped_snapshot, user_id, excluded=(I2I, U2I)))
+    only_group = find(grouped_snapshot, read(grouped_snapshot, user_id, excluded=(I2I, U2I, GRAPH)))
     assert set(only_group.pool.categories.tolist()) <= set(user_numbers(grouped_snapshot, user_id))
 
 
@@ -185,18 +191,25 @@ def test_without_any_source_nothing_is_found(grouped_snapshot: Snapshot, user_id
     assert counts(found) == dict.fromkeys(FILTERS, 0)
 
 
-def test_without_vectors_nothing_is_searched_and_every_source_says_why(
+def test_without_vectors_only_the_graph_is_searched_and_the_others_say_why(
     grouped_snapshot: Snapshot, user_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for source in CANDIDATE_SOURCES:
-        monkeypatch.setattr(source, "propose", lambda *_: pytest.fail("searched"))
-    found = search(grouped_snapshot, read(grouped_snapshot, user_id), None, WANTED)
-    assert states(found) == dict.fromkeys(SOURCES, pb.SOURCE_STATE_UNAVAILABLE)
+    near = (I2I, U2I, GROUP)
+    for source in near:
+        monkeypatch.setattr(BY_SOURCE[source], "propose", lambda *_: pytest.fail("searched"))
+    user = read(grouped_snapshot, user_id)
+    found = search(grouped_snapshot, user, None, WANTED)
+    assert states(found) == {**dict.fromkeys(near, pb.SOURCE_STATE_UNAVAILABLE), GRAPH: pb.SOURCE_STATE_OK}
     why = "neither the user tower nor a stored user vector"
-    assert found.failures == [f"{source_name(source)}: {why}" for source in SOURCES]
-    assert len(found.pool) == 0
-    assert [status.found for status in found.statuses] == [0, 0, 0]
+    assert found.failures == [f"{source_name(source)}: {why}" for source in near]
+    assert [status.found for status in found.statuses] == [0, 0, 0, WANTED]
     assert counts(found) == dict.fromkeys(FILTERS, 0)
+    # What it finds is what it finds beside the others.
+    assert user.folded is not None
+    np.testing.assert_array_equal(found.finds[GRAPH].raw, user.folded.scores(found.pool.rows))
+    # A snapshot without a graph finds nothing.
+    found = search(grouped_snapshot, replace(user, folded=None), None, WANTED)
+    assert (len(found.pool), states(found)[GRAPH]) == (0, pb.SOURCE_STATE_EMPTY)
     # What is excluded is not missed.
     found = search(grouped_snapshot, read(grouped_snapshot, user_id, excluded=(U2I,)), None, WANTED)
     assert states(found)[U2I] == pb.SOURCE_STATE_EMPTY
@@ -240,7 +253,7 @@ def test_if_all_break_the_answer_is_empty_and_says_so(
         monkeypatch.setattr(source, "propose", fail)
     found = find(grouped_snapshot, read(grouped_snapshot, user_id))
     assert set(states(found).values()) == {pb.SOURCE_STATE_UNAVAILABLE}
-    assert len(found.failures) == 3
+    assert len(found.failures) == len(SOURCES)
     assert (len(found.pool), dict(found.finds)) == (0, {})
 
 
@@ -287,7 +300,10 @@ def test_the_pool_holds_what_an_exact_search_by_every_vector_finds(
         for user_id in [*small_world.user_ids, "nobody"]
         for policy in (pb.NOVELTY_POLICY_STRICT, pb.NOVELTY_POLICY_OFF)
     ]
-    with LocalChannel(directory, LocalTower(small_world.tower_path), clock=lambda: NOW) as channel:
+    # By the tower's vectors: the graph has one of its own, and is searched by nothing else.
+    settings = ChannelSettings(graph_source=False)
+    tower = LocalTower(small_world.tower_path)
+    with LocalChannel(directory, tower, settings=settings, clock=lambda: NOW) as channel:
         pooled = [channel.recall(request) for request in requests]
         sizes: list[int] = []
 

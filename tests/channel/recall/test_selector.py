@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds
 from serendipity.channel.recall.scorer import Scored
-from serendipity.channel.recall.selector import Quota, category_cap, select, source_quotas
+from serendipity.channel.recall.selector import Quota, category_cap, select, source_bounds, source_quotas
+from serendipity.channel.recall.sources import Finds
 from serendipity.channel.settings import ChannelSettings
 from serendipity.v1 import channel_pb2 as pb
 
-I2I, U2I, GROUP = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE, pb.SOURCE_GROUP
+I2I, U2I, GROUP, GRAPH = SOURCES
 
 
 def items(*columns: tuple[pb.Source, int]) -> Scored:
@@ -80,9 +81,27 @@ def test_the_cap_is_a_share_of_the_count(count: int, share: float, cap: int) -> 
 def test_conversion_and_serendipity_are_balanced_unless_the_request_sets_quotas() -> None:
     settings = ChannelSettings(conversion_share=0.5, serendipity_share=0.2)
     query = RecallQuery(user_id="u", count=10, now=0)
-    assert source_quotas(query, settings) == (quota(5, 10, U2I), quota(2, 10, I2I, GROUP))
+    assert source_quotas(query, {}, settings) == (quota(5, 10, U2I), quota(2, 10, I2I, GROUP))
     asked = RecallQuery(user_id="u", count=10, now=0, source_bounds={I2I: SourceBounds(1, 2)})
-    assert source_quotas(asked, settings) == (quota(1, 2, I2I),)
+    assert source_quotas(asked, asked.source_bounds, settings) == (quota(1, 2, I2I),)
+
+
+@pytest.mark.parametrize(("by_others", "most"), [(12, 2), (9, 2), (7, 3), (0, 10)])
+def test_the_graph_gets_its_share_and_what_the_others_leave_empty(by_others: int, most: int) -> None:
+    def finds(number: int) -> Finds:
+        found, nothing = np.arange(20) < number, np.zeros(20, np.float32)
+        return Finds.without_interests(found, nothing, nothing)
+
+    settings, query = ChannelSettings(graph_share=0.2), RecallQuery(user_id="u", count=10, now=0)
+    found = {U2I: finds(by_others), GROUP: finds(by_others // 2), GRAPH: finds(20)}
+    bounds = source_bounds(query, found, settings)
+    assert bounds == {GRAPH: SourceBounds(2, most)}
+    assert source_quotas(query, bounds, settings)[-1] == quota(2, most, GRAPH)
+    assert source_bounds(query, {GRAPH: finds(20)}, settings) == {GRAPH: SourceBounds(2, 10)}
+    # Nothing is bounded where there is no graph, and a request's own bounds stand.
+    assert source_bounds(query, {U2I: finds(3)}, settings) == {}
+    asked = RecallQuery(user_id="u", count=10, now=0, source_bounds={I2I: SourceBounds(1, 2)})
+    assert source_bounds(asked, found, settings) == asked.source_bounds
 
 
 def test_sources_of_one_quota_are_counted_together() -> None:

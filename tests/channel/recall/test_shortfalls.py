@@ -32,7 +32,7 @@ from tests.fixtures.grouped_world import GroupedWorld
 from tests.fixtures.small_world import DAY, DIM, NOW, SmallWorld
 
 USER = "user-01"
-I2I, U2I, GROUP = SOURCES
+I2I, U2I, GROUP, GRAPH = SOURCES
 
 
 class State(UserState):
@@ -172,16 +172,16 @@ def test_items_that_are_sold_excluded_or_few_are_told_apart(
 
 
 def test_quotas_leave_places_empty_and_switch_sources_off(recall: Recall) -> None:
-    bounded = recall(source_quotas=quotas(2, 2, 2))
-    assert (len(bounded.item_ids), causes(bounded), source_causes(bounded)) == (6, ["QUOTAS"], {})
-    off = recall(source_quotas=quotas(0, 0, 0))
+    bounded = recall(source_quotas=quotas(2, 2, 2, 2))
+    assert (len(bounded.item_ids), causes(bounded), source_causes(bounded)) == (8, ["QUOTAS"], {})
+    off = recall(source_quotas=quotas(0, 0, 0, 0))
     assert causes(off) == ["SWITCHED_OFF"]
-    assert off.shortfalls[0].message.startswith("interest, collaborative, group: switched off")
+    assert off.shortfalls[0].message.startswith("interest, collaborative, group, graph: switched off")
     # Where others fill the answer only the source says so.
-    settings = ChannelSettings(interests_used=0, novel_categories_used=0)
+    settings = ChannelSettings(interests_used=0, novel_categories_used=0, graph_source=False)
     filled = recall(settings=settings)
     assert (len(filled.item_ids), causes(filled)) == (20, [])
-    assert source_causes(filled) == {I2I: "SWITCHED_OFF", GROUP: "SWITCHED_OFF"}
+    assert source_causes(filled) == dict.fromkeys((I2I, GROUP, GRAPH), "SWITCHED_OFF")
 
 
 FOREIGN = records_pb2.InterestsRecord(node_ids=[0], weights=[1], generated_at=NOW, expires_at=NOW + 1)
@@ -207,16 +207,16 @@ def test_interests_that_cannot_be_searched_by_say_why(
     # Other sources fill the answer.
     filled = recall(directory=directory, now=NOW + days * DAY)
     assert (len(filled.item_ids), causes(filled)) == (20, [])
-    assert source_causes(filled) == {I2I: cause, GROUP: "NO_LIST"}
-    alone = recall(directory=directory, now=NOW + days * DAY, source_quotas=quotas(20, 0, 0))
+    assert source_causes(filled) == {I2I: cause, GROUP: "NO_LIST", GRAPH: "NO_GRAPH"}
+    alone = recall(directory=directory, now=NOW + days * DAY, source_quotas=quotas(20, 0, 0, 0))
     assert causes(alone) == [cause, "SWITCHED_OFF"]
     # Of bounded sources as well, those are missed that would have filled the places.
-    bounded = recall(directory=directory, now=NOW + days * DAY, source_quotas=quotas(20, 5, 20))
-    assert causes(bounded) == ["QUOTAS", cause, "NO_LIST"]
+    bounded = recall(directory=directory, now=NOW + days * DAY, source_quotas=quotas(20, 5, 20, 20))
+    assert causes(bounded) == ["QUOTAS", cause, "NO_LIST", "NO_GRAPH"]
 
 
 def test_interests_too_old_by_the_clock_say_how_old(recall: Recall) -> None:
-    response = recall(now=NOW + 40 * DAY, source_quotas=quotas(20, 0, 0))
+    response = recall(now=NOW + 40 * DAY, source_quotas=quotas(20, 0, 0, 0))
     assert response.shortfalls[0].message == "interest: found interests 41 days old by the clock, expected at most 30"
 
 
@@ -229,8 +229,13 @@ def test_interests_and_lists_that_lead_nowhere_say_so(small_world: SmallWorld, r
     assert source_causes(nowhere) == {I2I: "INTERESTS_EXHAUSTED"}
     # A list leads to no category that the user knows, whatever the policy.
     clicked = [names[number - 1] for number in known]
-    exhausted = recall(allow_categories=clicked, novelty_policy=pb.NOVELTY_POLICY_OFF, source_quotas=quotas(0, 0, 20))
-    assert source_causes(exhausted) == {I2I: "SWITCHED_OFF", U2I: "SWITCHED_OFF", GROUP: "LISTS_EXHAUSTED"}
+    exhausted = recall(
+        allow_categories=clicked, novelty_policy=pb.NOVELTY_POLICY_OFF, source_quotas=quotas(0, 0, 20, 0)
+    )
+    assert source_causes(exhausted) == {
+        **dict.fromkeys((I2I, U2I, GRAPH), "SWITCHED_OFF"),
+        GROUP: "LISTS_EXHAUSTED",
+    }
     assert causes(exhausted) == ["SWITCHED_OFF", "LISTS_EXHAUSTED"]
     # What they lead to may be sold out while the rest is not.
     rows = [row for row, number in enumerate(small_world.catalogue.item_categories) if int(number) in planted]
@@ -244,8 +249,8 @@ def test_an_answer_without_any_vector_is_unreadable(
 ) -> None:
     directory = changed({layout.USERS: (layout.DEFAULT_USER, None)})
     response = recall("nobody", directory=directory, tower=False)
-    assert causes(response) == ["UNREADABLE"]
-    assert source_causes(response) == dict.fromkeys(SOURCES, "UNREADABLE")
+    assert causes(response) == ["UNREADABLE", "NO_GRAPH"]
+    assert source_causes(response) == {**dict.fromkeys(SOURCES, "UNREADABLE"), GRAPH: "NO_GRAPH"}
     assert response.degraded_reasons
 
 

@@ -26,8 +26,8 @@ from tests.fixtures.small_world import DAY, DIM, NOW, NUM_ITEMS, SmallWorld
 
 I2I, U2I = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE
 
-SEARCHED_BY_VECTORS = [source for source in CANDIDATE_SOURCES if source.source != pb.SOURCE_GROUP]
-"""Sources whose raw score is an inner product, in a snapshot that need not have groups."""
+SEARCHED_BY_VECTORS = [source for source in CANDIDATE_SOURCES if source.source in (I2I, U2I)]
+"""Sources whose raw score is an inner product with a vector of the tower."""
 
 CURVED = Calibration("test", {(I2I, False): Knots(np.array([-2.0, 2.0]), np.array([0.1, 0.9]))})
 """A curve that ends, so that far items tie at its ends."""
@@ -77,7 +77,7 @@ def rows_of(interests: Interests, interest: int) -> NDArray[np.int64]:
 
 def test_the_sources_are_listed_in_one_order() -> None:
     assert tuple(source.source for source in CANDIDATE_SOURCES) == SOURCES
-    assert [source_name(source) for source in SOURCES] == ["interest", "collaborative", "group"]
+    assert [source_name(source) for source in SOURCES] == ["interest", "collaborative", "group", "graph"]
 
 
 @pytest.mark.parametrize("source", SEARCHED_BY_VECTORS, ids=lambda source: source_name(source.source))

@@ -1,0 +1,145 @@
+"""What is compared: rows, the settings that validation chooses from, and what each row sees of the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.graph.cfkg import CFKGConfig
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.interest_graph import InterestGraph
+
+Settings = GraphConfig | CFKGConfig
+
+LIGHTGCN, CIKG = "LightGCN", "CIKG"
+NOISES = (0.1, 0.3, 0.5)
+"""Shares of random interest edges that are added, of the true ones."""
+
+_TRAINER = {"batch_clicks": 8192, "check_every": 5, "patience": 6, "max_epochs": 300}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. trials: settings, of which the best on validation is taken; none: nothing is trained (popularity).
+
+    sees: (graph, seed) → what of the graph it is given. like: the row whose choice of settings it takes over, changed
+    by `change`; such a row has no trials of its own.
+    """
+
+    name: str
+    trials: tuple[Settings, ...] = ()
+    sees: Callable[[InterestGraph, int], InterestGraph] = lambda graph, _: graph
+    like: str | None = None
+    change: Callable[[GraphConfig], GraphConfig] = lambda config: config
+
+
+def main_rows(full: bool) -> tuple[Row, ...]:
+    """Give the rows of the comparison; `full` gives each of the trained ones all trials instead of the first."""
+    rows = (
+        Row("popularity"),
+        Row("BPR-MF", _plain(layers=(0,), user_embeddings=(True,)), _bare),
+        Row(LIGHTGCN, _plain(layers=(3, 2), user_embeddings=(True, False)), _bare),
+        Row("CFKG", _cfkg()),
+        Row(CIKG, _cikg()),
+    )
+    return rows if full else tuple(replace(row, trials=row.trials[:1]) for row in rows)
+
+
+def ablations() -> tuple[Row, ...]:
+    """Give CIKG without each part, and with random interest edges with and without UIR."""
+    without = (
+        Row("w/o UIR", like=CIKG, change=_without_reconstruction),
+        Row("w/o contrast", like=CIKG, change=_without_contrast),
+        Row("w/o interests", like=CIKG, sees=lambda graph, _: graph.without_interests()),
+        Row("w/o knowledge", like=CIKG, sees=lambda graph, _: graph.without_knowledge()),
+        Row("w/o TransE", like=CIKG, change=_without_translation),
+    )
+    noisy = [
+        Row(f"{share:.0%} noise{suffix}", like=CIKG, sees=_with_noise(share), change=change)
+        for share in NOISES
+        for suffix, change in (("", _unchanged), (", w/o UIR", _without_reconstruction))
+    ]
+    return (*without, *noisy)
+
+
+def _plain(layers: Sequence[int], user_embeddings: Sequence[bool]) -> tuple[GraphConfig, ...]:
+    """All combinations, the best known first: of learning rate, λ₂, layers and who has embeddings."""
+    return tuple(
+        _config(
+            {
+                "layers": number,
+                "user_embeddings": own,
+                "l2": l2,
+                "contrast": {"weight": 0.0},
+                "reconstruction": {"weight": 0.0},
+                "trainer": _TRAINER | {"learning_rate": rate},
+            }
+        )
+        for own in user_embeddings
+        for number in layers
+        for l2 in (1e-3, 1e-4, 5e-3)
+        for rate in (0.02, 0.005)
+    )
+
+
+def _cikg() -> tuple[GraphConfig, ...]:
+    return tuple(
+        _config(
+            {
+                "user_embeddings": own,
+                "l2": l2,
+                "contrast": {"weight": contrast},
+                "transe": {"enabled": translates},
+                "trainer": _TRAINER | {"learning_rate": rate},
+            }
+        )
+        for own in (True, False)
+        for translates in (False, True)
+        for contrast in (0.01, 0.1)
+        for l2 in (1e-3, 1e-4)
+        for rate in (0.02, 0.005)
+    )
+
+
+def _cfkg() -> tuple[CFKGConfig, ...]:
+    return tuple(
+        CFKGConfig(learning_rate=rate, decay=decay) for decay in (0.0, 1e-6, 1e-5, 1e-4) for rate in (2e-3, 5e-3, 1e-2)
+    )
+
+
+def _config(changes: dict[str, Any]) -> GraphConfig:
+    return GraphConfig.model_validate(changes)
+
+
+def _unchanged(config: GraphConfig) -> GraphConfig:
+    return config
+
+
+def _without_reconstruction(config: GraphConfig) -> GraphConfig:
+    return config.model_copy(update={"reconstruction": config.reconstruction.model_copy(update={"weight": 0.0})})
+
+
+def _without_contrast(config: GraphConfig) -> GraphConfig:
+    return config.model_copy(update={"contrast": config.contrast.model_copy(update={"weight": 0.0})})
+
+
+def _without_translation(config: GraphConfig) -> GraphConfig:
+    return config.model_copy(update={"transe": config.transe.model_copy(update={"enabled": False})})
+
+
+def _bare(graph: InterestGraph, _: int) -> InterestGraph:
+    return graph.without_interests().without_knowledge()
+
+
+def _with_noise(share: float) -> Callable[[InterestGraph, int], InterestGraph]:
+    def sees(graph: InterestGraph, seed: int) -> InterestGraph:
+        """Add random edges between users and the interests that somebody holds."""
+        rng = np.random.default_rng([seed, 3])
+        number = round(share * graph.holds.shape[1])
+        added = [rng.integers(graph.num_users, size=number), rng.choice(np.unique(graph.holds[1]), number)]
+        return replace(graph, holds=np.concatenate([graph.holds, added], axis=1))
+
+    return sees

@@ -1,0 +1,44 @@
+"""Graph: items near the user in the graph of users, items, knowledge and interests (CIKG, arXiv 2412.13544)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serendipity.channel.recall.hydrate import Hydrated
+from serendipity.channel.recall.pool import Pool, UserVectors
+from serendipity.channel.recall.sources import Finds
+from serendipity.channel.snapshot.calibration import Calibration
+from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.v1 import channel_pb2
+
+
+class GraphSource:
+    """Searches all rows the user may be shown, by the user as folded in from clicks and held interests."""
+
+    source = channel_pb2.SOURCE_GRAPH
+    needs_tower = False
+
+    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:  # noqa: ARG002
+        """Name the rows nearest to the user in the graph."""
+        assert user.folded is not None  # has_queries
+        most = wanted + user.num_blocked
+        graph = user.folded.graph
+        return graph.items.best(user.folded.vector, most, user.allowed, user.ranges, user.unavailable)
+
+    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
+        """Take the inner product in the graph, of the rows proposed."""
+        assert user.folded is not None
+        found = pool.proposed_by[self.source]
+        raw, probabilities = np.zeros(len(pool), np.float32), np.zeros(len(pool), np.float32)
+        raw[found] = user.folded.scores(pool.rows[found])
+        probabilities[found] = calibration.probabilities(self.source, fallback, raw[found])
+        return Finds.without_interests(found, raw, probabilities)
+
+    def has_queries(self, user: Hydrated) -> bool:
+        """Tell whether the graph knows anything that the user clicked or holds."""
+        return bool(user.folded)
+
+    def state_of(self, user: Hydrated) -> channel_pb2.SourceState:  # noqa: ARG002
+        """Return OK: it is as young as the user's latest click."""
+        return channel_pb2.SOURCE_STATE_OK

@@ -1,0 +1,325 @@
+"""Training: epochs chosen on clicks held out of the graph, then as many on all of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+from torch import Tensor
+
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.interest_graph import GraphError, InterestGraph, View
+from serendipity.offline.graph.losses import (
+    contrast_loss,
+    ranking_loss,
+    squared_length,
+    translation_loss,
+    with_sign_noise,
+)
+from serendipity.offline.graph.model import GraphModel
+from serendipity.offline.graph.propagation import sparse_tensor
+from serendipity.offline.graph.ranking import rank
+from serendipity.offline.graph.sampling import ClickSampler, hold_out
+from serendipity.offline.graph.vectors import GraphVectors
+from serendipity.offline.towers.threads import limited_threads
+
+logger = logging.getLogger(__name__)
+
+CHOSEN_BY = 50
+"""K of the NDCG on held-out clicks that epochs and settings are chosen by."""
+
+_HELD_OUT = 0.125
+"""Share of the clicks that is held out: a tenth of all, where train is 8:2."""
+
+Validate = Callable[[GraphVectors], float]
+"""Score of vectors, higher is better."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at a training: epochs done, mean losses per step since the last look, and the validation score."""
+
+    epoch: int
+    losses: dict[str, float]
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training: vectors of its best epoch, which that was (from 1), its score, and all looks."""
+
+    vectors: GraphVectors
+    best_epoch: int
+    best_score: float | None
+    looks: tuple[Look, ...]
+
+
+def train(
+    graph: InterestGraph, config: GraphConfig, *, checkpoints: Path | None = None, progress: Progress | None = None
+) -> GraphVectors:
+    """Learn vectors: the number of epochs on a share of every user's clicks that is held out, then on all clicks.
+
+    checkpoints: where either training is kept and resumed from. Runs on a GPU where there is one. Raises GraphError for
+    a graph without clicks, and for losses or weights that are not finite.
+    """
+    chosen = choose_epochs(graph, config, checkpoints=checkpoints, progress=progress)
+    return fit(graph, config, epochs=chosen.best_epoch, checkpoints=checkpoints, progress=progress).vectors
+
+
+def choose_epochs(
+    graph: InterestGraph, config: GraphConfig, *, checkpoints: Path | None = None, progress: Progress | None = None
+) -> Training:
+    """Train on part of the clicks until the rest is not found better any more (NDCG@50 by full ranking)."""
+    kept, validate = validation_of(graph, config.seed)
+    return fit(kept, config, validate=validate, checkpoints=checkpoints, progress=progress)
+
+
+def validation_of(graph: InterestGraph, seed: int) -> tuple[InterestGraph, Validate]:
+    """Part a graph's clicks: the graph without those held out, and NDCG@50 on them by full ranking."""
+    kept, held = hold_out(graph.clicks, _HELD_OUT, np.random.default_rng([seed, 1]))
+
+    def validate(vectors: GraphVectors) -> float:
+        return float(rank(vectors.scores, graph.num_items, kept, held, [CHOSEN_BY]).ndcg[CHOSEN_BY].mean())
+
+    return graph.with_clicks(kept), validate
+
+
+def fit(
+    graph: InterestGraph,
+    config: GraphConfig,
+    *,
+    validate: Validate | None = None,
+    epochs: int | None = None,
+    checkpoints: Path | None = None,
+    progress: Progress | None = None,
+) -> Training:
+    """Train on all clicks of a graph.
+
+    With `validate` the best of all looks is kept, and training ends after `patience` looks without a better one;
+    without, the last of `epochs` (default: max_epochs) is.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    last = config.trainer.max_epochs if epochs is None else epochs
+    with limited_threads(config.trainer.threads), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        run = _Run(graph, config, device, validate, last)
+        path = checkpoints / f"{run.identity[:16]}.pt" if checkpoints else None
+        if path:
+            run.resume(path)
+        task = progress.add_task("graph", total=last, completed=run.epoch) if progress else None
+        while run.epoch < last and run.worse < config.trainer.patience:
+            run.go_on()
+            if path and (run.looked or run.epoch == last):
+                run.write(path)
+            if progress and task is not None:
+                progress.update(task, completed=run.epoch, description=run.told())
+        return run.finish()
+
+
+class _Run:
+    """A training under way."""
+
+    def __init__(
+        self,
+        graph: InterestGraph,
+        config: GraphConfig,
+        device: torch.device,
+        validate: Validate | None,
+        last: int,
+    ) -> None:
+        self.identity = _identity(graph, config, last, validate is not None)
+        self.epoch = self.worse = self._best_epoch = 0
+        self.looked = False
+        self._graph, self._config, self._device, self._validate, self._last = graph, config, device, validate, last
+        self._sampler = ClickSampler(graph)
+        self._model = GraphModel(graph, config).to(device)
+        self._best: dict[str, Tensor] = {}
+        self._best_score: float | None = None
+        self._looks: list[Look] = []
+        self._sums: dict[str, float] = {}
+        self._steps = 0
+        held = np.unique(graph.holds[1]) if config.reconstruction.weight else np.empty(0, np.int64)
+        self._held_interests = graph.first_interest + held
+        self._knowledge = graph.knowledge if config.transe.enabled else np.empty((3, 0), np.int64)
+        views = {View.WHOLE}
+        contrast = config.contrast.weight > 0
+        self._contrasts_users = contrast and graph.holds.shape[1] > 0
+        self._contrasts_items = contrast and graph.knowledge.shape[1] > 0
+        if self._contrasts_users:
+            views |= {View.COLLABORATIVE, View.INTEREST}
+        if self._contrasts_items:
+            views |= {View.COLLABORATIVE, View.KNOWLEDGE}
+        self._views = {view: sparse_tensor(graph.adjacency(view), device) for view in views}
+        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=config.trainer.learning_rate)
+        shared = [self._model.nodes, self._model.relations]
+        shared += [self._model.users] if self._model.users is not None else []
+        self._translator = torch.optim.Adam(shared, lr=config.transe.learning_rate)
+
+    def go_on(self) -> None:
+        """Train for one more epoch, and look at what it came to where that is due."""
+        # Everything random in an epoch follows from (seed, epoch), so that a resumed run repeats it.
+        rng = np.random.default_rng([self._config.seed, 2, self.epoch])
+        noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
+        self._model.train()
+        for batch in self._sampler.epoch(self._config.trainer.batch_clicks, rng):
+            losses = self._losses(torch.from_numpy(batch).to(self._device), rng, noise)
+            self._step(self._optimizer, losses)
+            self._steps += 1
+        if self._knowledge.shape[1]:
+            self._translate(rng)
+        self.epoch += 1
+        self.looked = self.epoch % self._config.trainer.check_every == 0 or self.epoch == self._last
+        if self.looked:
+            self._look()
+
+    def _losses(self, batch: Tensor, rng: np.random.Generator, noise: torch.Generator) -> dict[str, Tensor]:
+        config, model = self._config, self._model
+        start = model.embeddings()
+        vectors = model.encode(self._views[View.WHOLE])
+        users, positives, negatives = batch[0], batch[1] + model.num_users, batch[2] + model.num_users
+        click = ranking_loss(vectors[users], vectors[positives], vectors[negatives])
+        losses = {"click": config.click_weight * click}
+        if config.l2:
+            losses["l2"] = config.l2 * squared_length(start[users], start[positives], start[negatives])
+        if self._contrasts_users or self._contrasts_items:
+            losses["contrast"] = config.contrast.weight * self._contrast(users, positives, noise)
+        if len(self._held_interests):
+            lost = model.reconstruction(self._views[View.WHOLE], start, self._held_interests, self.epoch, rng)
+            losses["reconstruction"] = config.reconstruction.weight * lost
+        return losses
+
+    def _contrast(self, users: Tensor, items: Tensor, noise: torch.Generator) -> Tensor:
+        config = self._config.contrast
+        plain = self._model.encode(self._views[View.COLLABORATIVE])
+        total = plain.new_zeros(())
+        for wanted, view, nodes in (
+            (self._contrasts_users, View.INTEREST, users),
+            (self._contrasts_items, View.KNOWLEDGE, items),
+        ):
+            if wanted:
+                # A step's clicks are in random order, so its first nodes are a sample; each once, or it would be its
+                # own negative.
+                some = torch.unique(nodes[: config.sample])
+                augmented = self._model.encode(self._views[view])
+                noisy = with_sign_noise(plain[some], config.noise, noise)
+                total = total + contrast_loss(noisy, augmented[some], config.temperature)
+        return total
+
+    def _translate(self, rng: np.random.Generator) -> None:
+        """Pass once over the knowledge and, where users have embeddings, the clicks, which are a relation too."""
+        model, batch = self._model, 4 * self._config.trainer.batch_clicks
+        triples = self._knowledge + np.array([[model.num_users], [0], [model.num_users]])
+        if model.users is not None:
+            clicks = self._graph.clicks
+            relation = np.full(clicks.shape[1], len(model.relations) - 1)
+            triples = np.concatenate([triples, [clicks[0], relation, clicks[1] + model.num_users]], axis=1)
+        triples = rng.permutation(triples, axis=1)
+        for start in range(0, triples.shape[1], batch):
+            head, relation, tail = torch.from_numpy(triples[:, start : start + batch]).to(self._device)
+            wrong = rng.integers(model.num_users, self._graph.first_interest, size=len(head))
+            nodes = model.embeddings()
+            rows = nodes[head], model.relations[relation], nodes[tail], nodes[torch.from_numpy(wrong).to(self._device)]
+            loss = translation_loss(*rows) + self._config.transe.l2 * squared_length(*rows)
+            self._step(self._translator, {"translation": loss})
+
+    def _step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
+        loss = torch.stack(list(losses.values())).sum()
+        if not bool(torch.isfinite(loss)):
+            found = ", ".join(f"{name} {float(value.detach())}" for name, value in losses.items())
+            raise GraphError(f"graph, epoch {self.epoch + 1}: found losses {found}; lower trainer.learning_rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+
+    def _look(self) -> None:
+        if not all(bool(torch.isfinite(weights).all()) for weights in self._model.parameters()):
+            raise GraphError(f"graph, epoch {self.epoch}: found weights not finite; lower trainer.learning_rate")
+        score = self._validate(self._vectors()) if self._validate else None
+        losses = {name: value / self._steps for name, value in self._sums.items()}
+        self._looks.append(Look(self.epoch, losses, score))
+        self._sums, self._steps = {}, 0
+        better = score is None or self._best_score is None or score > self._best_score
+        self.worse = 0 if better else self.worse + 1
+        if better:
+            self._best_epoch, self._best_score = self.epoch, score
+            self._best = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
+        logger.info("%s", self.told())
+
+    def told(self) -> str:
+        """Say in a line where the training stands."""
+        if not self._looks:
+            return f"graph, epoch {self.epoch}"
+        look = self._looks[-1]
+        losses = "  ".join(f"{name} {value:.4f}" for name, value in look.losses.items())
+        score = "" if look.score is None else f"  NDCG@{CHOSEN_BY} {look.score:.4f} (best {self._best_score:.4f})"
+        return f"graph, epoch {look.epoch}: {losses}{score}"
+
+    def finish(self) -> Training:
+        """Read the vectors of the best epoch off."""
+        if self._best:
+            self._model.load_state_dict(self._best)
+        return Training(self._vectors(), self._best_epoch, self._best_score, tuple(self._looks))
+
+    def _vectors(self) -> GraphVectors:
+        self._model.eval()
+        return self._model.vectors(self._graph, self._views[View.WHOLE])
+
+    def write(self, path: Path) -> None:
+        """Write all that going on takes, beside and then into place."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{os.getpid()}.{path.name}")
+        content = {
+            "identity": self.identity,
+            "epoch": self.epoch,
+            "worse": self.worse,
+            "best_epoch": self._best_epoch,
+            "best_score": self._best_score,
+            "best": self._best,
+            "looks": [asdict(look) for look in self._looks],
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "translator": self._translator.state_dict(),
+        }
+        torch.save(content, beside)
+        beside.replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint of the same graph and configuration, if there is one."""
+        if not path.is_file():
+            return
+        try:
+            content: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            logger.warning("%s: cannot be read (%s); training from the start", path, error)
+            return
+        if content["identity"] != self.identity:
+            return
+        self.epoch, self.worse = content["epoch"], content["worse"]
+        self._best_epoch, self._best_score, self._best = content["best_epoch"], content["best_score"], content["best"]
+        self._looks = [Look(**look) for look in content["looks"]]
+        self._model.load_state_dict(content["model"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        self._translator.load_state_dict(content["translator"])
+        logger.info("%s: resumed after epoch %d", path, self.epoch)
+
+
+def _identity(graph: InterestGraph, config: GraphConfig, last: int, validated: bool) -> str:
+    """Tell whether a checkpoint belongs to this run: configuration, length and the graph itself."""
+    digest = hashlib.sha256(config.model_dump_json().encode() + f"{last} {validated}".encode())
+    columns: tuple[NDArray[np.int64], ...] = (graph.clicks, graph.holds, graph.knowledge)
+    for edges in columns:
+        digest.update(f"{edges.shape}".encode())
+        digest.update(np.ascontiguousarray(edges).data)
+    return digest.hexdigest()

@@ -1,0 +1,183 @@
+"""The graph source in whole answers: of warm users, of sessions without a record, without a tower, without a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serendipity import layout
+from serendipity.channel.errors import SnapshotUnavailable, TowerUnavailable
+from serendipity.channel.local import LocalChannel
+from serendipity.channel.recall.folded_user import FoldedUser
+from serendipity.channel.recall.query import SOURCES
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
+from serendipity.features import TowerInputs
+from serendipity.offline.snapshot.contents import ContentsError
+from serendipity.offline.snapshot.index import IndexConfig
+from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.v1 import channel_pb2 as pb
+from serendipity.v1 import records_pb2
+from tests.fixtures.grouped_world import GroupedWorld
+from tests.fixtures.planted_graph import INTERESTS
+from tests.fixtures.small_world import FAMILIES, NOW, family_of
+
+GRAPH = pb.SOURCE_GRAPH
+COUNT = 20
+
+
+class DeadTriton:
+    """No tower, as when Triton is away."""
+
+    async def user_vectors(self, model_name: str, inputs: TowerInputs, deadline: object) -> object:
+        """Raise TowerUnavailable."""
+        raise TowerUnavailable("refused")
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture(scope="module")
+def channel(grouped_world: GroupedWorld) -> Iterator[LocalChannel]:
+    """A channel over a graph with Triton dead throughout."""
+    with LocalChannel(grouped_world.snapshot_dir, DeadTriton(), clock=lambda: NOW) as opened:  # type: ignore[arg-type]
+        yield opened
+
+
+def only_graph(user_id: str, **fields: object) -> pb.RecallRequest:
+    quotas = [pb.SourceQuota(source=source, max_count=COUNT if source == GRAPH else 0) for source in SOURCES]
+    return pb.RecallRequest(user_id=user_id, count=COUNT, explain=True, source_quotas=quotas, **fields)  # type: ignore[arg-type]
+
+
+def status(response: pb.RecallResponse) -> pb.SourceStatus:
+    return next(each for each in response.source_statuses if each.source == GRAPH)
+
+
+def session(world: GroupedWorld, family: int) -> list[pb.Event]:
+    """Three clicks in the first category of a family."""
+    first = int(world.world.catalogue.category_offsets[3 * family])
+    return [pb.Event(item_id=world.world.item_ids[first + i], type=pb.EVENT_TYPE_CLICK) for i in range(3)]
+
+
+def families(world: GroupedWorld, response: pb.RecallResponse) -> list[int]:
+    names = world.world.catalogue.categories
+    return [family_of(names.index(response.categories[i]) + 1) for i in response.category_indexes]
+
+
+def test_candidates_are_the_nearest_novel_items_in_the_graph(
+    grouped_world: GroupedWorld, grouped_snapshot: Snapshot, channel: LocalChannel
+) -> None:
+    graph = grouped_snapshot.graph
+    assert graph is not None
+    for user_id in grouped_world.world.user_ids[:20]:
+        response = channel.recall(only_graph(user_id))
+        clicks = grouped_world.world.clicks(user_id)
+        held = np.array(grouped_world.world.contents.users[user_id].held_interests, np.int64)
+        folded = FoldedUser.of(graph, clicks, held)
+        novel = ~np.isin(grouped_world.world.catalogue.item_categories, [0, *clicks.categories.tolist()])
+        rows = np.flatnonzero(novel & ~grouped_snapshot.unavailable)
+        # The cap per category gives way only at last, so the best of all lead, and all are scored as they are.
+        best = rows[np.argmax(folded.scores(rows))]
+        assert response.item_ids[0] == grouped_world.world.item_ids[best]
+        found = np.array([grouped_world.world.item_ids.index(item_id) for item_id in response.item_ids])
+        assert novel[found].all()
+        np.testing.assert_allclose(response.relevance, folded.scores(found), rtol=1e-5)
+        assert list(response.sources) == [GRAPH] * COUNT
+
+
+@pytest.mark.parametrize("family", range(len(FAMILIES)))
+def test_a_session_of_three_clicks_by_nobody_known_finds_its_family_with_triton_dead(
+    grouped_world: GroupedWorld, channel: LocalChannel, family: int
+) -> None:
+    response = channel.recall(only_graph("nobody", recent_events=session(grouped_world, family)))
+    assert (status(response).state, status(response).found) == (pb.SOURCE_STATE_OK, 2 * COUNT)
+    clicked = grouped_world.world.catalogue.categories[3 * family]
+    assert clicked not in response.categories
+    # The cap leaves six of a category: twelve of the other two of the family are nearest.
+    assert set(families(grouped_world, response)[:12]) == {family}
+    titles = {grouped_world.world.catalogue.titles[int(grouped_world.world.catalogue.category_offsets[3 * family]) + i]
+              for i in range(3)}  # fmt: skip
+    of_family = [response.reasons[i] for i in response.reason_indexes[:12]]
+    assert {reason.seed for reason in of_family} <= titles
+    for reason in of_family:
+        assert (reason.kind, reason.relation) == (pb.REASON_KIND_ITEM, pb.REASON_RELATION_LINKED)
+        assert reason.text == f"Goes with {reason.seed}, which you chose."
+        assert 0 < reason.weight <= 1
+
+
+def test_what_a_user_holds_is_named_where_it_adds_most(
+    grouped_world: GroupedWorld, grouped_snapshot: Snapshot, channel: LocalChannel
+) -> None:
+    kinds = set()
+    for user_id in grouped_world.world.user_ids:
+        response = channel.recall(only_graph(user_id))
+        holds = grouped_world.world.contents.users[user_id].held_interests
+        for reason in (response.reasons[i] for i in response.reason_indexes):
+            kinds.add(reason.kind)
+            if reason.kind == pb.REASON_KIND_INTEREST:
+                assert reason.seed in [INTERESTS[i] for i in holds]
+                assert reason.text == f"Goes with your interest in {reason.seed}."
+    assert kinds == {pb.REASON_KIND_ITEM, pb.REASON_KIND_INTEREST}
+
+
+def test_nobody_without_a_click_is_not_in_the_graph(channel: LocalChannel) -> None:
+    response = channel.recall(only_graph("nobody"))
+    assert status(response).state == pb.SOURCE_STATE_EMPTY
+    assert status(response).shortfall_cause == pb.SHORTFALL_CAUSE_NOT_IN_GRAPH
+
+
+def test_every_answer_keeps_a_place_for_what_is_explored(grouped_world: GroupedWorld, channel: LocalChannel) -> None:
+    for user_id in grouped_world.world.user_ids:
+        response = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT))
+        assert status(response).returned >= COUNT // 20
+
+
+def test_a_graph_with_an_index_answers_nearly_as_one_without(
+    grouped_world: GroupedWorld, channel: LocalChannel, tmp_path: Path
+) -> None:
+    config = IndexConfig(exact_below=100, num_lists=24)
+    directory = write_snapshot(grouped_world.world.contents, tmp_path, created_at=NOW, index=config)
+    opened = open_snapshot(directory)
+    assert opened.graph is not None
+    assert opened.graph.items._ivf is not None
+    assert (directory / layout.GRAPH_ITEM_INDEX).is_file()
+    opened.close()
+
+
+@pytest.mark.parametrize("name", [layout.GRAPH_ITEM_VECTORS, layout.GRAPH_ITEM_PARTS, layout.GRAPH_INTEREST_PARTS])
+def test_a_file_of_another_shape_is_refused_by_name(grouped_world: GroupedWorld, tmp_path: Path, name: str) -> None:
+    directory = write_snapshot(grouped_world.world.contents, tmp_path, created_at=NOW)
+    np.save(directory / name, np.load(directory / name)[:-1])
+    with pytest.raises(SnapshotUnavailable, match=f"{name}: found shape"):
+        open_snapshot(directory, verify=False)
+    with pytest.raises(SnapshotUnavailable, match=f"{name}: SHA-256"):
+        open_snapshot(directory)
+
+
+def test_contents_that_do_not_fit_are_refused_by_field(grouped_world: GroupedWorld, tmp_path: Path) -> None:
+    contents = grouped_world.world.contents
+    graph = contents.graph
+    assert graph is not None
+    user_id, record = next(iter(contents.users.items()))
+
+    def holding(*ids: int) -> dict[str, records_pb2.UserRecord]:
+        changed = records_pb2.UserRecord()
+        changed.CopyFrom(record)
+        changed.ClearField("held_interests")
+        changed.held_interests.extend(ids)
+        return {**contents.users, user_id: changed}
+
+    for wrong, field in (
+        (replace(contents, graph=replace(graph, item_parts=graph.item_parts[1:])), "graph.item_parts.shape"),
+        (replace(contents, graph=replace(graph, interest_parts=graph.interest_parts[1:])), "graph.interest_parts"),
+        (replace(contents, graph=replace(graph, interests=("a\nb", *INTERESTS[1:]))), r"graph.interests\[0\]"),
+        (replace(contents, users=holding(len(INTERESTS))), "held_interests"),
+        (replace(contents, users=holding(1, 1)), "held_interests"),
+        (replace(contents, graph=None, users=holding(0)), "held_interests"),
+    ):
+        with pytest.raises(ContentsError, match=field):
+            write_snapshot(wrong, tmp_path, created_at=NOW)
+    assert not list(tmp_path.glob("2*"))
