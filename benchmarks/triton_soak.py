@@ -127,16 +127,11 @@ async def give_up(tower: Tower, deadlines: Sequence[float]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     async with _client(tower, _UNBROKEN) as client:
 
-        async def call(seconds: float) -> None:
+        async def ask(seconds: float) -> None:
             patience = Deadline.after(_PATIENCE)
             while True:
                 try:
-                    await tower.ask(client, seconds)
-                    outcomes["answered"] += 1
-                    return
-                except TowerTimeout:
-                    outcomes["given up"] += 1
-                    return
+                    return await tower.ask(client, seconds)
                 except TowerUnavailable:
                     # Too many that were given up still run: another caller would do without the tower.
                     outcomes["refused by the client meanwhile"] += 1
@@ -146,11 +141,15 @@ async def give_up(tower: Tower, deadlines: Sequence[float]) -> Counter[str]:
 
         async def caller(mine: Sequence[float]) -> None:
             for seconds in mine:
-                await call(seconds)
+                try:
+                    await ask(seconds)
+                    outcomes["answered"] += 1
+                except TowerTimeout:
+                    outcomes["given up"] += 1
 
         await asyncio.gather(*(caller(deadlines[at::_CALLERS]) for at in range(_CALLERS)))
         # Whatever was given up, a patient call is answered.
-        await tower.ask(client, _PATIENCE)
+        await ask(_PATIENCE)
     return outcomes
 
 
