@@ -10,7 +10,7 @@ from serendipity.tools import evaluate
 from serendipity.tools.cli import COMMANDS, CommandParser, main
 
 WITH_BUILD = (
-    "coevolve", "deploy", "distil", "distil --evaluate", "evaluate interests", "feedback export",
+    "coevolve", "deploy", "distil", "evaluate interests", "feedback export",
     "graph export anna", "graph show anna", "groups report", "groups show 1", "interests refresh --all",
     "interests refresh --due", "interests refresh --user anna", "nearline drain", "nearline retry --all",
     "nearline status", "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
