@@ -1,7 +1,6 @@
 """Measure what was built on time it has not seen.
 
     serendip evaluate channel --dataset complete-journey            the channel, its sources and tuned controls
-    serendip evaluate channel --dataset complete-journey --target 127.0.0.1:50051      the same over gRPC
     serendip evaluate interests --dataset complete-journey          interests against popularity and re-entry
 
 The protocol: clicks are cut by time into 80 / 10 / 10 %; choices are made on the second part, figures come from the
