@@ -157,5 +157,4 @@ def _describe(used: Usage) -> Numbers:
         "prompt tokens": used.prompt_tokens,
         "completion tokens": used.completion_tokens,
         "seconds of the models": used.seconds,
-        "cost": used.cost,
     }

@@ -33,7 +33,7 @@ COMMANDS = {
     "deploy": Command("deploy", "serve", "place a snapshot's models, load them on Triton, then publish the snapshot"),
     "snapshot": Command("snapshot", "serve", "verify, list, publish or roll back snapshots"),
     "evaluate": Command("evaluate", "evaluation", "measure towers, interests or the whole channel on held-out time"),
-    "distil": Command("distil", "llm", "make InterestGPT: data set, training, comparison with its base"),
+    "distil": Command("distil", "llm", "make InterestGPT: data set and training"),
     "groups": Command("groups", "offline", "show a group of users, or what is known of all groups"),
     "coevolve": Command("coevolution", "llm", "run further cycles of the Novelty and the Relevance LLM on new logs"),
     "nearline": Command("nearline", "serve", "show, retry or empty the queue of users whose interests are wanted"),

@@ -1,8 +1,6 @@
 """Measure what was built on time it has not seen.
 
     serendip evaluate channel --dataset complete-journey            the channel, its sources and tuned controls
-    serendip evaluate channel --dataset complete-journey --target 127.0.0.1:50051      the same over gRPC
-    serendip evaluate towers  --dataset ml-1m --seeds 0 1 2         towers against the same controls
     serendip evaluate interests --dataset complete-journey          interests against popularity and re-entry
 
 The protocol: clicks are cut by time into 80 / 10 / 10 %; choices are made on the second part, figures come from the
@@ -17,7 +15,6 @@ from importlib import import_module
 SUBJECTS = {
     "channel": "serendipity.tools.evaluate_channel",
     "interests": "serendipity.tools.evaluate_interests",
-    "towers": "serendipity.tools.evaluate_towers",
 }
 """Subject → module with add_arguments(parser) and run(args), whose docstring describes it."""
 

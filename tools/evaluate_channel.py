@@ -4,8 +4,7 @@
     serendip evaluate channel --dataset path/to/folder --seeds 0 --young        one build of your own logs, and no more
 
 A build a seed is made, with the latest clicks held out, unless it is up to date: <build> for the first, <build>-seed-N
-for the others, which train the towers anew. A young host is built from a share of the users, several times. With
---target a running service that serves the first build's snapshot is asked instead of the pipeline in this process.
+for the others, which train the towers anew. A young host is built from a share of the users, several times.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from serendipity.offline.evaluate.young_host import sample_users
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.arguments import natural, new_directory, positive, share
 from serendipity.tools.build import BUILD_ERRORS, build_and_place
-from serendipity.tools.pipeline import open_pipeline, open_service
+from serendipity.tools.pipeline import open_pipeline
 
 _TRAINED = ("towers", "snapshot", "snapshots", "calibration", "canary", "models", "state")
 """What a build of another seed makes for itself."""
@@ -55,7 +54,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--young", type=share, nargs="*", default=[0.01, 0.05], metavar="SHARE", help="users of a young host"
     )
     parser.add_argument("--draws", type=positive, default=3, help="young hosts of each share")
-    parser.add_argument("--target", metavar="HOST:PORT", help="ask this service, which serves the build's snapshot")
     parser.add_argument("--users", type=positive, help="users replayed at most (default: all)")
     parser.add_argument("--out", type=new_directory, metavar="DIR", help="also write channel.md and .json here")
 
@@ -82,11 +80,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelReport]:
     """Give the report without young hosts, then again with those of every share."""
-    if args.target and len(args.seeds) > 1:
-        raise BuildConfigError(f"--seeds: found {len(args.seeds)} with --target, expected the one that is served")
-    if args.target:
-        with open_service(args.target):
-            pass  # said before hours of work
     build = args.build or Path("var") / f"{Path(args.dataset).resolve().name}-held-out"
     # Answers do not ask InterestGPT: it refreshes interests near-line.
     given = {"dataset": args.dataset, "hold_out": args.hold_out, "interest_gpt": {"enabled": False}}
@@ -100,7 +93,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelRep
             _copy(build, directory)
         towers = config.towers.model_copy(update={"seed": seed})
         _build(config.model_copy(update={"towers": towers}), directory, console)
-    report = _replayed(builds, evaluation, console, args.target)
+    report = _replayed(builds, evaluation, console)
     yield report
     for of_users in args.young:
         if young := _young(args, config, build, of_users, evaluation, console):
@@ -160,9 +153,7 @@ def _young(
     return young_host(of_users, reports) if reports else None
 
 
-def _replayed(
-    builds: dict[int, Path], config: ChannelEvaluationConfig, console: Console, target: str | None = None
-) -> ChannelReport:
+def _replayed(builds: dict[int, Path], config: ChannelEvaluationConfig, console: Console) -> ChannelReport:
     console.print(f"controls are chosen on validation, then {len(builds)} builds are replayed", style="dim")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("controls tried and users replayed", total=None)
@@ -170,7 +161,4 @@ def _replayed(
         def advance(done: int) -> None:
             progress.advance(task, done)
 
-        if target:
-            with open_service(target) as recall:
-                return evaluate_builds(builds, open_pipeline, config, recall=recall, advance=advance)
         return evaluate_builds(builds, open_pipeline, config, advance=advance)

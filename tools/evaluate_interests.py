@@ -2,7 +2,7 @@
 
     serendip evaluate interests --build var/complete-journey-held-out                     without a language model
     serendip evaluate interests --interest-gpt tuned=DIR --interest-gpt base=DIR          InterestGPT beside them
-    serendip evaluate interests --language-model smollm2 --users 20 --minutes 15          one hop, two hops, debate
+    serendip evaluate interests --language-model smollm2 --users 20      one hop, two hops, debate
 
 Reads the logs of a build that held its latest clicks out (`serendip evaluate channel` makes one). Answers of language
 models are kept below --cache: a run that was ended goes on where it was.
@@ -34,10 +34,8 @@ from serendipity.offline.evaluate.interests import (
     judge_interests,
     popular_or_own,
     popular_unseen,
-    random_unseen,
     row_of,
     run_reasoner,
-    sample_by_eye,
 )
 from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
 from serendipity.offline.evaluate.methods_report import run_heading
@@ -76,10 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "of one hop, two hops and debate"
     )  # fmt: skip
     parser.add_argument("--users", type=int, default=20, help="users per seed the language model is asked about")
-    parser.add_argument("--minutes", type=float, default=15.0, help="no further language-model run is begun after them")
     parser.add_argument("--cache", type=Path, default=Path("var/completions"), help="answers of language models")
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="text encoder (default: the packaged MiniLM)")
-    parser.add_argument("--show", type=int, default=6, help="interests of each method shown for checking by eye")
     parser.add_argument("--out", type=new_directory, metavar="DIR", help="write interests.json and interests.md there")
 
 
@@ -93,14 +89,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         encoder = TextEncoder.from_path(args.text_encoder or default_path())
         bench = make_bench(build, encoder)
-        judged, left_out = _judge_all(args, bench, console)
+        judged = _judge_all(args, bench, console)
     except (LogsError, EncoderError, InterestGptError, LanguageModelError, ValueError) as error:
         print(f"serendip evaluate interests: {error}", file=sys.stderr)
         return 1
     evaluation, rng = bench.evaluation, np.random.default_rng(args.seeds[0])
     baselines = {name: judged[name][0] for name in (POPULAR_UNSEEN, POPULAR_OR_OWN, TAXONOMY)}
     rows = [row_of(runs, baselines, rng) for runs in judged.values()]
-    samples = [one for runs in judged.values() for one in sample_by_eye(evaluation, runs[0], args.show, rng)]
     conditions = Conditions(
         dataset=layout.read_manifest(snapshot_of(build)).dataset,
         heading=run_heading(shlex.join(["serendip", *sys.argv[1:]]), started, time.time()),
@@ -108,39 +103,32 @@ def run(args: argparse.Namespace) -> int:
         until=evaluation.until,
         users=len(evaluation.users),
         own_weight=bench.own_weight,
-        left_out=left_out,
     )
-    print(markdown(rows, samples, bench.threshold, conditions))
+    print(markdown(rows, bench.threshold, conditions))
     if args.out:
-        write_interests_report(rows, samples, bench.threshold, conditions, args.out)
+        write_interests_report(rows, bench.threshold, conditions, args.out)
     return 0
 
 
-def _judge_all(args: argparse.Namespace, bench: Bench, console: Console) -> tuple[dict[str, list[Judged]], list[str]]:
-    """Run every method; returns the runs of each, and what was not begun in time."""
+def _judge_all(args: argparse.Namespace, bench: Bench, console: Console) -> dict[str, list[Judged]]:
+    """Run every method; returns the runs of each."""
     evaluation, clock = bench.evaluation, time.monotonic
     everyone = evaluation.users
     said = [
-        random_unseen(evaluation, everyone, np.random.default_rng(args.seeds[0])),
         popular_unseen(evaluation, everyone),
         popular_or_own(evaluation, everyone, bench.own_weight),
         run_reasoner(evaluation, TAXONOMY, bench.reasoner, everyone, args.seeds[0], clock),
     ]
     judged = {one.method: [judge_interests(evaluation, one)] for one in said}
-    left_out: list[str] = []
-    until = clock() + 60 * args.minutes
     asked = list(_asked(args, bench))
-    # Seed by seed, so that a run out of time has compared all methods on some users.
+    # Seed by seed, so that a run that is ended has answers of all methods about some users in the cache.
     for seed in args.seeds:
         for method, size, reasoner_of in asked:
-            if clock() > until:
-                left_out.append(f"{method} (seed {seed})")
-                continue
             users = evaluation.samples(args.seeds, size)[seed]
             console.print(f"{method}: seed {seed}, {len(users)} users", style="dim")
             run_of_seed = run_reasoner(evaluation, method, reasoner_of(seed), users, seed, clock)
             judged.setdefault(method, []).append(judge_interests(evaluation, run_of_seed))
-    return judged, left_out
+    return judged
 
 
 def _asked(args: argparse.Namespace, bench: Bench) -> Iterator[tuple[str, int, Callable[[int], LlmReasoner]]]:

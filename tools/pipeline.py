@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,11 +17,7 @@ from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.channel.tower.tower import UserTower
 from serendipity.features import TowerInputs
-from serendipity.offline.evaluate.replay import Recall, ReplayError
-from serendipity.v1 import channel_pb2, channel_pb2_grpc
-
-_CONNECT_SECONDS = 5.0
-_CALL_SECONDS = 30.0
+from serendipity.offline.evaluate.replay import Recall
 
 CODE = ("serendipity.channel", "serendipity.features", "serendipity.novelty")
 """Modules whose source decides what the pipeline recalls."""
@@ -64,28 +59,3 @@ def open_pipeline(snapshot: Path, tower: Path | None, *, by_tower: bool = False)
             yield channel.recall
     finally:
         log.setLevel(level)
-
-
-@contextmanager
-def open_service(target: str) -> Iterator[Recall]:
-    """Open a running service instead. target: host:port.
-
-    Raises ReplayError when it does not answer, at once or later.
-    """
-    with grpc.insecure_channel(target) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(timeout=_CONNECT_SECONDS)
-        except grpc.FutureTimeoutError as error:
-            raise ReplayError(
-                f"{target}: found no service within {_CONNECT_SECONDS:g} s, expected a channel that serves the build"
-            ) from error
-        stub = channel_pb2_grpc.SerendipityChannelStub(channel)  # type: ignore[no-untyped-call]
-
-        def recall(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
-            try:
-                response: channel_pb2.RecallResponse = stub.Recall(request, timeout=_CALL_SECONDS)
-            except grpc.RpcError as error:
-                raise ReplayError(f"{target}: {error.code().name}: {error.details()}") from error
-            return response
-
-        yield recall

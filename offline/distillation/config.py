@@ -11,11 +11,10 @@ from serendipity.offline.configuration import Configuration
 from serendipity.offline.interests.user_facts import FactsConfig
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
 
-Selection = Literal["teacher", "confirmed", "corrected"]
-"""teacher: interests as the teacher proposes them. confirmed: of a longer list of its proposals those that the user
-then really entered come first (rejection sampling: Zelikman et al., "STaR", arXiv 2203.14465; Yuan et al., "RFT",
-arXiv 2308.01825). corrected: a longer list, each weight times how much more often than the teacher says users entered
-the category; the same idea pooled over users, which leaves far less to chance."""
+Selection = Literal["teacher", "corrected"]
+"""teacher: interests as the teacher proposes them. corrected: a longer list, each weight times how much more often than
+the teacher says users entered the category: rejection sampling (Zelikman et al., "STaR", arXiv 2203.14465; Yuan et al.,
+"RFT", arXiv 2308.01825) pooled over users, which leaves far less to chance."""
 
 
 class DatasetConfig(Configuration):
@@ -28,9 +27,9 @@ class DatasetConfig(Configuration):
     selection: Selection = "corrected"
     """Which of the teacher's proposals an answer is made of, and in which order."""
     depth: int = Field(60, ge=1)
-    """M: proposals the teacher is asked for where they are confirmed or corrected by what users did."""
+    """M: proposals the teacher is asked for where they are corrected by what users did."""
     horizon_days: float = Field(28.0, gt=0)
-    """H: what a user enters within so many days confirms a proposal, and is what rank weights are shares of."""
+    """H: what users enter within so many days corrects proposals, and is what rank weights are shares of."""
     max_cuts: int = Field(16, ge=1)
     """Weekly moments that users are described at, at most: the latest that the logs allow."""
     facts: FactsConfig = FactsConfig(clicked_titles="never", signal_titles=False)
@@ -47,14 +46,12 @@ class DatasetConfig(Configuration):
     prompt_style: PromptStyle | None = None
     """How prompts are written; none: compact for the tiny model, chat for any other base."""
     seed: int = 20_240_601
-    """Seed of the draw of examples, and of the order of confirmed interests."""
+    """Seed of the draw of examples."""
 
 
 class SftConfig(TuningConfig):
     """Supervised fine-tuning on completions."""
 
-    only_confirmed: bool = True
-    """Where interests were confirmed: learn nothing from those that were not."""
     think: bool = False
     """Write the reasoning between <think> and </think> before the answer, for bases that reason aloud. The answer's
     own fields (seed, demand) are learned in any case."""

@@ -26,7 +26,6 @@ from serendipity.offline.evaluate.control_choice import (
     Grid,
     Period,
     choose_controls,
-    validation_starts,
 )
 from serendipity.offline.evaluate.held_out import HeldOut, Score, Targets
 from serendipity.offline.evaluate.measures import RECALLS, Judge
@@ -123,7 +122,7 @@ class ChannelEvaluation:
         seeds: of the controls that a seed changes. Raises ValueError where nobody can be judged.
         """
         chosen = choose_controls(histories, catalogue, cut, config.grid, advance)
-        period = Period.of(histories, catalogue, validation_starts(histories, cut)[0], cut, until, config.grid)
+        period = Period.of(histories, catalogue, cut, until, config.grid)
         held_out = period.held_out
         users = _sample(held_out.novel.users, config.max_users, np.random.default_rng(_SEED))
         if not len(users):

@@ -1,4 +1,4 @@
-"""Chooses the controls' sizes, exponents and bonuses on validation, and fits them for the period that is judged.
+"""Chooses the controls' sizes and exponents on validation, and fits them for the period that is judged.
 
 Validation is as many clicks before the cut as are judged after it. Each control takes the parameters with the largest
 geometric mean of novel recall@20 and @100 there; nothing at or after the cut is looked at.
@@ -13,15 +13,7 @@ from itertools import product
 import numpy as np
 
 from serendipity.offline.evaluate.click_statistics import ClickStatistics
-from serendipity.offline.evaluate.controls import (
-    CategoryRanker,
-    als,
-    ease,
-    fused,
-    popularity,
-    popularity_with_bonus,
-    with_trend,
-)
+from serendipity.offline.evaluate.controls import als, ease, fused, popularity, with_trend
 from serendipity.offline.evaluate.held_out import HeldOut, Score
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, before
@@ -36,7 +28,7 @@ Parameters = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried. exponents: of the trend; bonuses: of a category that the user never clicked in.
+    """What is tried. exponents: of the trend.
 
     max_users: users of the validation period at most, sampled.
     """
@@ -45,7 +37,6 @@ class Grid:
     alphas: tuple[float, ...] = (1.0, 4.0, 16.0)
     ridges: tuple[float, ...] = (100.0, 300.0, 1_000.0, 3_000.0, 10_000.0)
     exponents: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    bonuses: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
     max_users: int = 2_000
 
 
@@ -54,26 +45,21 @@ DEFAULT_GRID = Grid()
 
 @dataclass(frozen=True)
 class Period:
-    """Held-out time, what was counted before it, and a category ranker that learned from what came just before.
+    """Held-out time, and what was counted before it.
 
     grid: sizes that are fused. Factorisations are kept, since several controls share them.
     """
 
     held_out: HeldOut
     statistics: ClickStatistics
-    ranker: CategoryRanker
     grid: Grid = DEFAULT_GRID
     _fitted: dict[tuple[float, ...], Score] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, histories: Histories, catalogue: Catalogue, earlier: int, cut: int, until: int, grid: Grid = DEFAULT_GRID
-    ) -> Period:
-        """Hold out [cut, until). earlier: Unix seconds; the ranker learns from the clicks of [earlier, cut)."""
+    def of(cls, histories: Histories, catalogue: Catalogue, cut: int, until: int, grid: Grid = DEFAULT_GRID) -> Period:
+        """Hold out [cut, until), Unix seconds."""
         held_out = HeldOut.between(histories, catalogue, cut, until)
-        learned = HeldOut.between(histories, catalogue, earlier, cut)
-        ranker = CategoryRanker(learned, ClickStatistics.of(histories, learned))
-        return cls(held_out, ClickStatistics.of(histories, held_out), ranker, grid)
+        return cls(held_out, ClickStatistics.of(histories, held_out), grid)
 
     def als(self, factors: float, alpha: float, seed: int) -> Score:
         """ALS of a size, fitted once."""
@@ -132,16 +118,6 @@ def _everything_fused(period: Period, parameters: Parameters, seed: int) -> Scor
 CONTROLS = (
     Control("popularity", lambda period, _, _seed: popularity(period.held_out, period.statistics.users), _grid()),
     Control(POPULARITY, lambda period, _, _seed: popularity(period.held_out, period.statistics.recent_users), _grid()),
-    Control(
-        f"{POPULARITY} + bonus",
-        lambda period, chosen, _seed: popularity_with_bonus(period.held_out, period.statistics, chosen["bonus"]),
-        _grid(bonus="bonuses"),
-    ),
-    Control(
-        "category ranker + bonus",
-        lambda period, chosen, _seed: period.ranker.score(period.held_out, period.statistics, chosen["bonus"]),
-        _grid(bonus="bonuses"),
-    ),
     Control("ALS, 64 factors", lambda period, _, seed: period.als(64, 1.0, seed), _grid(), seeded=True),
     Control(
         "ALS",
@@ -178,8 +154,8 @@ def choose_controls(
 
     advance: told of every combination tried. Raises ValueError when there is nobody to choose on.
     """
-    start, earlier = validation_starts(histories, cut)
-    period = Period.of(before(histories, cut), catalogue, earlier, start, cut, grid)
+    start = validation_start(histories, cut)
+    period = Period.of(before(histories, cut), catalogue, start, cut, grid)
     novel = period.held_out.novel
     if not len(novel):
         raise ValueError("controls: found no novel target just before the cut, expected a longer history to choose on")
@@ -198,8 +174,8 @@ def choose_controls(
     )
 
 
-def validation_starts(histories: Histories, cut: int) -> tuple[int, int]:
-    """Find where validation begins, and the period before it; each has as many clicks as came at or after the cut.
+def validation_start(histories: Histories, cut: int) -> int:
+    """Find where validation begins, which has as many clicks as came at or after the cut.
 
     Raises ValueError when there is none at or after the cut.
     """
@@ -208,4 +184,4 @@ def validation_starts(histories: Histories, cut: int) -> tuple[int, int]:
     judged = len(times) - known
     if not judged:
         raise ValueError(f"controls: found no click at or after the cut {cut}, expected a period that can be judged")
-    return int(times[max(known - judged, 0)]), int(times[max(known - 2 * judged, 0)])
+    return int(times[max(known - judged, 0)])

@@ -13,11 +13,8 @@ import torch
 from implicit.als import AlternatingLeastSquares
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from serendipity.novelty import NO_CATEGORY
-from serendipity.offline.evaluate.click_statistics import ClickStatistics
 from serendipity.offline.evaluate.held_out import HeldOut, Score
 
 _FUSION_RANK = 60.0
@@ -31,14 +28,6 @@ def popularity(held_out: HeldOut, counts: NDArray[np.float32]) -> Score:
     """Rank by a count of every item: [n], e.g. its users in the last 28 days."""
     row = counts[held_out.candidates]
     return lambda some: np.broadcast_to(row, (len(some), len(row)))
-
-
-def popularity_with_bonus(held_out: HeldOut, statistics: ClickStatistics, bonus: float) -> Score:
-    """log(1 + users in the last 28 days) + bonus · [the user never clicked in the item's category]."""
-    popular = np.log1p(statistics.recent_users)[held_out.candidates]
-    categories = held_out.item_categories[held_out.candidates]
-    never = statistics.never
-    return lambda some: popular + bonus * never[some][:, categories]
 
 
 def als(held_out: HeldOut, factors: int, alpha: float, seed: int) -> Score:
@@ -114,52 +103,3 @@ def fused(scores: Sequence[Score]) -> Score:
         return total
 
     return fuse
-
-
-class CategoryRanker:
-    """P(a user turns to a category), a logistic regression of three counts; items follow by their share of it.
-
-    Counts, as of a moment: log(1 + users of the category in the last 28 days); log(1 + own clicks in it, ever); the
-    mean over the user's categories s of log P(c | s), the share of users with s who have c.
-    """
-
-    def __init__(self, earlier: HeldOut, statistics: ClickStatistics) -> None:
-        """Learn which novel categories users turned to after an earlier cut."""
-        users = earlier.novel.users
-        self._model = LogisticRegression()
-        entered = np.zeros((len(users), earlier.clicked.shape[1]), np.bool_)
-        entered[np.repeat(np.arange(len(users)), earlier.novel.counts), earlier.item_categories[earlier.novel.rows]] = (
-            True
-        )
-        novel = ~earlier.clicked[users]
-        self._constant = not entered.any() or bool((entered | ~novel).all())
-        if not self._constant:
-            self._model.fit(_category_terms(earlier, statistics, users)[novel], entered[novel])
-
-    def score(self, held_out: HeldOut, statistics: ClickStatistics, bonus: float) -> Score:
-        """log P(category) + log(the item's share of the category's users, 28 days) + bonus · [never clicked in it]."""
-        categories = held_out.item_categories[held_out.candidates]
-        popular = statistics.recent_users[held_out.candidates] + 1
-        shares = np.log(popular / np.bincount(categories, popular, held_out.clicked.shape[1])[categories])
-        never = statistics.never
-
-        def score(some: NDArray[np.int64]) -> NDArray[np.float32]:
-            logs = np.zeros((len(some), held_out.clicked.shape[1]))
-            if not self._constant:
-                terms = _category_terms(held_out, statistics, some)
-                logs = self._model.predict_log_proba(terms.reshape(-1, terms.shape[2]))[:, 1].reshape(logs.shape)
-            return np.asarray((logs + bonus * never[some])[:, categories] + shares, np.float32)
-
-        return score
-
-
-def _category_terms(held_out: HeldOut, statistics: ClickStatistics, users: NDArray[np.int64]) -> NDArray[np.float64]:
-    """[len(users), C + 1, 3] terms of the category ranker."""
-    own = statistics.own_clicks
-    has = (own > 0).astype(np.float64)
-    has[:, NO_CATEGORY] = 0
-    popular = np.bincount(held_out.item_categories, statistics.recent_users, own.shape[1])
-    holders = has.sum(axis=0)
-    given = np.log((has.T @ has + 1) / (holders[:, None] + 2))
-    together = has[users] @ given / np.maximum(has[users].sum(axis=1, keepdims=True), 1)
-    return np.stack([np.broadcast_to(np.log1p(popular), together.shape), np.log1p(own[users]), together], axis=2)

@@ -11,7 +11,7 @@ from serendipity.offline.calibration_replay import OpenRecall
 from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost
 from serendipity.offline.evaluate.methods import pool
-from serendipity.offline.evaluate.replay import Advance, Recall, ReplayError
+from serendipity.offline.evaluate.replay import Advance
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
@@ -35,14 +35,11 @@ def evaluate_builds(
     open_recall: OpenRecall,
     config: ChannelEvaluationConfig,
     *,
-    recall: Recall | None = None,
     advance: Advance = lambda _: None,
 ) -> ChannelReport:
     """Replay what builds of the same logs held out, one a seed, beside the controls.
 
-    recall: a running service that serves the only build's snapshot; by default the pipeline is opened in this process.
-    Raises LogsError when a build held nothing out or nobody can be judged, ReplayError for an answer of other logs or
-    of another snapshot.
+    Raises LogsError when a build held nothing out or nobody can be judged, ReplayError for an answer of other logs.
     """
     seeds, out = list(builds), next(iter(builds.values()))
     histories, catalogue, cut, until = held_out_of(out)
@@ -52,15 +49,8 @@ def evaluate_builds(
         raise LogsError(f"{out / 'held_out' / 'logs'}: {error}") from error
     replays = []
     for seed, build in builds.items():
-        if recall is not None:
+        with open_recall(snapshot_of(build), build / "towers" / "user_tower.onnx") as recall:
             replays.append(evaluation.replay(recall, seed, advance))
-            if (served := replays[-1].strict.snapshots) != (snapshot_of(build).name,):
-                raise ReplayError(
-                    f"the service: found answers of snapshot {', '.join(served)}, expected {snapshot_of(build)}"
-                )
-            continue
-        with open_recall(snapshot_of(build), build / "towers" / "user_tower.onnx") as opened:
-            replays.append(evaluation.replay(opened, seed, advance))
     return evaluation.report(layout.read_manifest(snapshot_of(out)).dataset, replays)
 
 

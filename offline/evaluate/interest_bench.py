@@ -89,7 +89,7 @@ def make_bench(build: Path, encoder: TextEncoder) -> Bench:
     encode = RememberingEncoder(encoder).encode
     start = split_times(histories, (VALIDATION_START,))[0]
     threshold = tune_threshold(taxonomy, catalogue, vectors, encode)
-    evaluation = Evaluation.of(histories, taxonomy, vectors, cut, until)
+    evaluation = Evaluation.of(histories, taxonomy, cut, until)
     return Bench(
         evaluation=evaluation,
         reasoner=TaxonomyReasoner(taxonomy).fit(histories, cut),

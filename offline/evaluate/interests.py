@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.novelty import NO_CATEGORY
+from serendipity.novelty import NO_CATEGORY, clicked_categories
 from serendipity.offline.evaluate.significance import Estimate, bootstrap_difference
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.debate import DebateReport
@@ -31,7 +31,7 @@ POPULAR_DAYS = 28
 
 _DAY = 86_400
 
-POPULAR_UNSEEN, RANDOM_UNSEEN, POPULAR_OR_OWN = "popular unseen", "random unseen", "popular unseen, own long ago"
+POPULAR_UNSEEN, POPULAR_OR_OWN = "popular unseen", "popular unseen, own long ago"
 
 OWN_WEIGHTS = (-0.35, 0.0, 0.35, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 """Tried for a user's own clicks in a category, long ago; below 0 they count against it."""
@@ -41,26 +41,23 @@ OWN_WEIGHTS = (-0.35, 0.0, 0.35, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 class Evaluation:
     """What interests are judged with.
 
-    histories: of the whole time; cut, until: Unix seconds, what is known and what is judged; vectors: [nodes, D]
-    float32 of norm 1 of the taxonomy's nodes; users: [n] numbers of those who clicked before the cut and after it.
+    histories: of the whole time; cut, until: Unix seconds, what is known and what is judged; users: [n] numbers of
+    those who clicked before the cut and after it.
     """
 
     histories: Histories
     taxonomy: Taxonomy
-    vectors: NDArray[np.float32]
     cut: int
     until: int
     users: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, histories: Histories, taxonomy: Taxonomy, vectors: NDArray[np.float32], cut: int, until: int
-    ) -> Evaluation:
+    def of(cls, histories: Histories, taxonomy: Taxonomy, cut: int, until: int) -> Evaluation:
         """Find the users that can be judged."""
         before = np.unique(histories.users[histories.times < cut])
         after = np.unique(histories.users[(histories.times >= cut) & (histories.times < until)])
         users = np.intersect1d(before, after).astype(np.int64)
-        return cls(histories, taxonomy, vectors, cut, until, users)
+        return cls(histories, taxonomy, cut, until, users)
 
     def samples(self, seeds: Sequence[int], size: int) -> dict[int, NDArray[np.int64]]:
         """Draw disjoint samples of `size` users, one per seed, ascending; fewer users where there are too few."""
@@ -94,17 +91,12 @@ class Said:
 class Judged:
     """Figures per user, [n] each, in the order of said.users.
 
-    length: interests, at most K; hit: share of the K places whose category the user clicks in the judged period;
-    any_hit: whether any is; distinct: categories among the interests; cosine: mean over pairs of interests (NaN below
-    two).
+    length: interests, at most K; hit: share of the K places whose category the user clicks in the judged period.
     """
 
     said: Said
     length: NDArray[np.float64]
     hit: NDArray[np.float64]
-    any_hit: NDArray[np.float64]
-    distinct: NDArray[np.float64]
-    cosine: NDArray[np.float64]
 
 
 def run_reasoner(
@@ -152,13 +144,8 @@ def popular_or_own(evaluation: Evaluation, users: NDArray[np.int64], weight: flo
 
 def choose_own_weight(evaluation: Evaluation, start: int) -> float:
     """Choose the weight of `popular_or_own` on [start, evaluation.cut), by the hits there."""
-    validation = Evaluation.of(
-        before(evaluation.histories, evaluation.cut),
-        evaluation.taxonomy,
-        evaluation.vectors,
-        start,
-        evaluation.cut,
-    )
+    histories = before(evaluation.histories, evaluation.cut)
+    validation = Evaluation.of(histories, evaluation.taxonomy, start, evaluation.cut)
     return max(
         OWN_WEIGHTS,
         key=lambda weight: judge_interests(validation, popular_or_own(validation, validation.users, weight)).hit.mean(),
@@ -173,29 +160,18 @@ def _popularity(evaluation: Evaluation) -> NDArray[np.float64]:
     return np.bincount(pairs[1], minlength=len(evaluation.taxonomy.categories) + 1).astype(np.float64)
 
 
-def random_unseen(evaluation: Evaluation, users: NDArray[np.int64], rng: np.random.Generator) -> Said:
-    """Answer every user with random novel categories: what hits by chance."""
-    return _ranked(evaluation, RANDOM_UNSEEN, users, rng.random((len(users), len(evaluation.taxonomy.categories) + 1)))
-
-
 def judge_interests(evaluation: Evaluation, said: Said) -> Judged:
     """Judge what a method said. An interest stands for the top-level category of its node."""
     num_categories = len(evaluation.taxonomy.categories)
     users = said.users
     later = clicked_between(evaluation.histories, users, evaluation.cut, evaluation.until, num_categories)
-    n = len(users)
-    length, hit, distinct, cosine = np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, np.nan)
+    length, hit = np.zeros(len(users)), np.zeros(len(users))
     for row, interests in enumerate(said.interests):
-        nodes = [interest.node_id for interest in interests[:K]]
         # Several interests of one category are one guess.
-        guesses = {evaluation.taxonomy.nodes[node].categories[0] for node in nodes}
-        length[row] = len(nodes)
+        guesses = {evaluation.taxonomy.nodes[interest.node_id].categories[0] for interest in interests[:K]}
+        length[row] = len(interests[:K])
         hit[row] = sum(later[row, category] for category in guesses) / K
-        distinct[row] = len(guesses)
-        if len(nodes) > 1:
-            vectors = evaluation.vectors[nodes]
-            cosine[row] = (vectors @ vectors.T)[np.triu_indices(len(nodes), 1)].mean()
-    return Judged(said, length, hit, (hit > 0).astype(np.float64), distinct, cosine)
+    return Judged(said, length, hit)
 
 
 @dataclass(frozen=True)
@@ -213,11 +189,8 @@ class Row:
     parse_rate: float | None
     grounded_share: float | None
     kept_share: float | None
-    distinct: float
-    cosine: float
     hit: float
     hit_deviation: float
-    any_hit: float
     against: Mapping[str, Estimate]
     calls_per_user: float | None
     tokens_per_user: float | None
@@ -228,7 +201,6 @@ def row_of(runs: Sequence[Judged], baselines: Mapping[str, Judged], rng: np.rand
     """Sum up the runs of one method. baselines: of all users, by name."""
     users = np.concatenate([run.said.users for run in runs])
     hit = np.concatenate([run.hit for run in runs])
-    cosines = np.concatenate([run.cosine for run in runs])
     debates = [run.said.debate for run in runs if run.said.debate]
     total = len(users)
     return Row(
@@ -239,11 +211,8 @@ def row_of(runs: Sequence[Judged], baselines: Mapping[str, Judged], rng: np.rand
         parse_rate=_share(runs, "parse_failures", "answers", complement=True),
         grounded_share=_share(runs, "grounded", "proposals"),
         kept_share=_share(runs, "kept", "proposals"),
-        distinct=float(np.concatenate([run.distinct for run in runs]).mean()),
-        cosine=float(np.nanmean(cosines)) if not np.isnan(cosines).all() else float("nan"),
         hit=float(hit.mean()),
         hit_deviation=float(np.std([run.hit.mean() for run in runs])),
-        any_hit=float(np.concatenate([run.any_hit for run in runs]).mean()),
         against={
             name: bootstrap_difference(hit, baseline.hit[np.searchsorted(baseline.said.users, users)], rng)
             for name, baseline in baselines.items()
@@ -253,57 +222,6 @@ def row_of(runs: Sequence[Judged], baselines: Mapping[str, Judged], rng: np.rand
         tokens_per_user=sum(debate.completion_tokens for debate in debates) / total if debates else None,
         seconds_per_user=sum(run.said.seconds for run in runs) / total,
     )
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """An interest for checking by eye."""
-
-    method: str
-    user_id: str
-    path: InterestPath
-    category: str
-    hit: bool
-
-
-def sample_by_eye(evaluation: Evaluation, judged: Judged, most: int, rng: np.random.Generator) -> list[Sampled]:
-    """Draw interests with their paths, at random over users and places."""
-    users = judged.said.users
-    num_categories = len(evaluation.taxonomy.categories)
-    later = clicked_between(evaluation.histories, users, evaluation.cut, evaluation.until, num_categories)
-    places = [(row, interest) for row, interests in enumerate(judged.said.interests) for interest in interests[:K]]
-    drawn = [places[i] for i in np.sort(rng.permutation(len(places))[:most])]
-    found = []
-    for row, interest in drawn:
-        category = evaluation.taxonomy.nodes[interest.node_id].categories[0]
-        found.append(
-            Sampled(
-                method=judged.said.method,
-                user_id=evaluation.histories.user_ids[users[row]],
-                path=interest.path,
-                category=evaluation.taxonomy.categories[category - 1],
-                hit=bool(later[row, category]),
-            )
-        )
-    return found
-
-
-def recent_clicks(
-    histories: Histories, users: NDArray[np.int64], time: int, num_categories: int
-) -> NDArray[np.float32]:
-    """Count the latest 200 clicks before a moment by category: [n, C + 1]; column 0 is empty."""
-    counts = np.zeros((len(users), num_categories + 1), np.float32)
-    for row, user in enumerate(users.tolist()):
-        counts[row] = np.bincount(histories.clicks_before(user, time).categories, minlength=num_categories + 1)
-    counts[:, NO_CATEGORY] = 0
-    return counts
-
-
-def is_novel(recent: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Mark the categories that are not among the latest 200 clicks: [n, C + 1]."""
-    novel: NDArray[np.bool_] = recent == 0
-    novel[:, NO_CATEGORY] = False
-    return novel
 
 
 def clicked_between(
@@ -322,7 +240,8 @@ def clicked_between(
 def _ranked(evaluation: Evaluation, method: str, users: NDArray[np.int64], scores: NDArray[np.float64]) -> Said:
     """Take each user's K novel categories of highest score; the interest is the category's own node."""
     taxonomy = evaluation.taxonomy
-    novel = is_novel(recent_clicks(evaluation.histories, users, evaluation.cut, len(taxonomy.categories)))
+    clicks = [evaluation.histories.clicks_before(user, evaluation.cut) for user in users.tolist()]
+    novel = ~np.stack([clicked_categories(clicked, len(taxonomy.categories)) for clicked in clicks])
     scores = np.where(novel, scores, -np.inf)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :K]
     node_of = {

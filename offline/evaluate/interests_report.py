@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serendipity.layout import write_atomically
-from serendipity.offline.evaluate.interests import POPULAR_DAYS, POPULAR_OR_OWN, POPULAR_UNSEEN, K, Row, Sampled
+from serendipity.offline.evaluate.interests import POPULAR_DAYS, POPULAR_OR_OWN, POPULAR_UNSEEN, K, Row
 from serendipity.offline.evaluate.methods_report import number, table
 from serendipity.offline.interests.grounding_threshold import ThresholdReport
 
@@ -22,7 +22,7 @@ class Conditions:
     """How it was run.
 
     heading: command, date, machine and time; cut, until: Unix seconds; own_weight: of popularity with own clicks,
-    chosen on validation; left_out: methods and seeds there was no time for.
+    chosen on validation.
     """
 
     dataset: str
@@ -31,12 +31,9 @@ class Conditions:
     until: int
     users: int
     own_weight: float
-    left_out: Sequence[str] = ()
 
 
-def write_interests_report(
-    rows: Sequence[Row], samples: Sequence[Sampled], threshold: ThresholdReport, conditions: Conditions, out: Path
-) -> None:
+def write_interests_report(rows: Sequence[Row], threshold: ThresholdReport, conditions: Conditions, out: Path) -> None:
     """Write interests.json and interests.md to `out`."""
     out.mkdir(parents=True, exist_ok=True)
     content = {
@@ -45,12 +42,10 @@ def write_interests_report(
         "rows": [asdict(row) for row in rows],
     }
     write_atomically(out / JSON_REPORT, json.dumps(content, indent=2, ensure_ascii=False).encode())
-    write_atomically(out / MARKDOWN_REPORT, markdown(rows, samples, threshold, conditions).encode())
+    write_atomically(out / MARKDOWN_REPORT, markdown(rows, threshold, conditions).encode())
 
 
-def markdown(
-    rows: Sequence[Row], samples: Sequence[Sampled], threshold: ThresholdReport, conditions: Conditions
-) -> str:
+def markdown(rows: Sequence[Row], threshold: ThresholdReport, conditions: Conditions) -> str:
     """Lay the judging out as a page."""
     asked = [
         (row.method, f"{row.calls_per_user:.1f}", f"{row.tokens_per_user:.0f}", f"{row.seconds_per_user:.2f}")
@@ -72,22 +67,17 @@ def markdown(
         _figures(rows),
         _comparison(rows),
         *([table(("cost per user", "calls", "tokens written", "seconds"), asked)] if asked else []),
-        *([f"Not reached in time: {', '.join(conditions.left_out)}."] if conditions.left_out else []),
-        *(["## A sample, for checking by eye", _sample(samples)] if samples else []),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _figures(rows: Sequence[Row]) -> str:
-    header = (
-        "interests", "users", "length", "parse rate", "grounded", "kept", "categories", "cosine in list",
-        f"future-hit@{K}", f"any-hit@{K}",
-    )  # fmt: skip
+    header = ("interests", "users", "length", "parse rate", "grounded", "kept", f"future-hit@{K}")
     lines = [
         (
             row.method, f"{row.users:,}", f"{row.length:.1f}", _percent(row.parse_rate), _percent(row.grounded_share),
-            _percent(row.kept_share), f"{row.distinct:.1f}", number(row.cosine),
-            number(row.hit) + (f" ± {row.hit_deviation:.4f}" if len(row.seeds) > 1 else ""), _percent(row.any_hit),
+            _percent(row.kept_share),
+            number(row.hit) + (f" ± {row.hit_deviation:.4f}" if len(row.seeds) > 1 else ""),
         )
         for row in rows
     ]  # fmt: skip
@@ -102,22 +92,6 @@ def _comparison(rows: Sequence[Row]) -> str:
         for row, found in differences
     ]
     return table((f"future-hit@{K} minus that of", *names), lines)
-
-
-def _sample(samples: Sequence[Sampled]) -> str:
-    lines = [
-        (
-            one.method,
-            *map(_cell, (one.user_id, one.path.seed, one.path.core_demand, one.path.latent_interest, one.category)),
-            "yes" if one.hit else "",
-        )
-        for one in samples
-    ]
-    return table(("interests", "user", "seed", "demand", "interest", "category", "later clicked"), lines)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "/").split()) or "–"
 
 
 def _percent(share: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Every method's figures side by side as Markdown tables; what the pages of the channel and of the towers share."""
+"""Every method's figures side by side as Markdown tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Completions on disk: whatever was answered once is never asked, nor paid, again."""
+"""Completions on disk: whatever was answered once is never asked again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 from weakref import WeakValueDictionary
 
 import lmdb
@@ -45,9 +44,8 @@ class CompletionCache:
         self._clock = clock
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._environment = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=2)
+            self._environment = lmdb.open(str(directory), map_size=_MAP_BYTES, max_dbs=1)
             self._completions = self._environment.open_db(b"completions")
-            self._tokens = self._environment.open_db(b"tokens")
         except (OSError, lmdb.Error) as error:
             raise LanguageModelError(
                 f"{directory}: cannot be opened ({error}); expected a directory for a completion cache"
@@ -69,22 +67,17 @@ class CompletionCache:
             found = {key: transaction.get(key) for key in keys}
         return {key: _read(value)[1] for key, value in found.items() if value is not None}
 
-    def put(self, model: str, completions: Mapping[bytes, Completion]) -> None:
-        """Store completions of a model, all or none; one that is already there stays. Raises LanguageModelError."""
+    def put(self, completions: Mapping[bytes, Completion]) -> None:
+        """Store completions, all or none; one that is already there stays. Raises LanguageModelError."""
         try:
             with self._environment.begin(self._completions, write=True) as transaction:
-                prompt_tokens, completion_tokens = self._tokens_of(transaction, model)
                 for key, completion in completions.items():
-                    if transaction.put(key, _written(completion, int(self._clock())), overwrite=False):
-                        prompt_tokens += completion.prompt_tokens
-                        completion_tokens += completion.completion_tokens
-                sums = json.dumps([prompt_tokens, completion_tokens]).encode()
-                transaction.put(_model_key(model), sums, db=self._tokens)
+                    transaction.put(key, _written(completion, int(self._clock())), overwrite=False)
         except lmdb.Error as error:
             raise LanguageModelError(f"{self._directory}: cannot be written ({error})") from error
 
     def expire(self, before: float) -> int:
-        """Delete what was stored before a moment (Unix seconds); returns how many. What it cost is not forgotten."""
+        """Delete what was stored before a moment (Unix seconds); returns how many."""
         try:
             with self._environment.begin(self._completions, write=True) as transaction:
                 expired = [key for key, value in transaction.cursor() if _read(value)[0] < before]
@@ -92,20 +85,10 @@ class CompletionCache:
         except lmdb.Error as error:
             raise LanguageModelError(f"{self._directory}: cannot be written ({error})") from error
 
-    def tokens(self, model: str) -> tuple[int, int]:
-        """Give the (prompt, completion) tokens of all that a model was asked for this cache, in any run."""
-        with self._environment.begin() as transaction:
-            return self._tokens_of(transaction, model)
-
     def __len__(self) -> int:
         """Count the completions of all models."""
         with self._environment.begin() as transaction:
             return int(transaction.stat(self._completions)["entries"])
-
-    def _tokens_of(self, transaction: Any, model: str) -> tuple[int, int]:
-        stored = transaction.get(_model_key(model), db=self._tokens)
-        prompt_tokens, completion_tokens = json.loads(stored or b"[0, 0]")
-        return prompt_tokens, completion_tokens
 
 
 class CachedModel(AnsweringModel):
@@ -116,7 +99,7 @@ class CachedModel(AnsweringModel):
     """
 
     def __init__(self, model: AnsweringModel, cache: CompletionCache | Path) -> None:
-        super().__init__(model.name, model.prices)
+        super().__init__(model.name)
         self._model = model
         self._cache = CompletionCache.at(cache) if isinstance(cache, Path) else cache
         self._hits = 0
@@ -137,7 +120,7 @@ class CachedModel(AnsweringModel):
             yield self._given(known, places, asked=0)
         for answers in self._model.answers([prompts[places[key][0]] for key in missing], sampling):
             found = {missing[i]: answer for i, answer in answers.items()}
-            self._cache.put(self.name, found)
+            self._cache.put(found)
             yield self._given(found, places, asked=len(found))
 
     def _given(
@@ -162,7 +145,3 @@ def _written(completion: Completion, stored_at: int) -> bytes:
 def _read(value: bytes) -> tuple[int, Completion]:
     fields = json.loads(value)
     return fields.pop("stored_at", 0), Completion(**fields)
-
-
-def _model_key(model: str) -> bytes:
-    return hashlib.sha256(model.encode()).digest()

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from serendipity.offline.configuration import Configuration
-from serendipity.offline.language_models.language_model import LanguageModelError, Prices
+from serendipity.offline.language_models.language_model import LanguageModelError
 
 
 class _Local(Configuration):
@@ -69,25 +69,10 @@ class EndpointConfig(Configuration):
     """Tokens a reasoning model may think beyond those of its answer."""
     max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     """Requests in flight at most."""
-    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
-    """Requests begun per minute at most; none: no limit."""
     timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds of one attempt."""
     max_retries: Annotated[int, Field(ge=0, le=100)] = 5
     """Further attempts after one that met a limit (429), a failing server (5xx), a lost connection or its timeout."""
-    max_wait: Annotated[float, Field(gt=0)] = 60.0
-    """Seconds between two attempts at most; an endpoint that asks for more is given up."""
-    prompt_price: Annotated[float, Field(ge=0)] = 0.0
-    """Price of a million prompt tokens, in any one currency."""
-    completion_price: Annotated[float, Field(ge=0)] = 0.0
-    """Price of a million completion tokens."""
-    budget: Annotated[float, Field(gt=0)] | None = None
-    """What all runs that share a cache may cost at most (without a cache: this run); none: no limit."""
-
-    @property
-    def prices(self) -> Prices:
-        """What its tokens cost."""
-        return Prices(self.prompt_price, self.completion_price)
 
     @field_validator("base_url")
     @classmethod
@@ -96,12 +81,6 @@ class EndpointConfig(Configuration):
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise ValueError("expected http(s)://host/… without credentials")
         return url
-
-    @model_validator(mode="after")
-    def _budget_has_prices(self) -> Self:
-        if self.budget is not None and self.prices == Prices():
-            raise ValueError("budget: needs prompt_price and completion_price")
-        return self
 
 
 LanguageModelConfig = Annotated[SmolLM2Config | LocalConfig | EndpointConfig, Field(discriminator="kind")]

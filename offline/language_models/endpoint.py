@@ -2,56 +2,51 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+from urllib.parse import urlsplit
 
-from serendipity.offline.language_models.budget import Budget
-from serendipity.offline.language_models.chat_client import ChatClient, RequestFailed
+import openai
+from openai.types.chat import ChatCompletion
+
 from serendipity.offline.language_models.config import EndpointConfig
 from serendipity.offline.language_models.language_model import (
+    MAX_CHARS_PER_TOKEN,
     Completion,
     LanguageModelError,
     MeteredModel,
     Prompt,
     Sampling,
+    split_reasoning,
 )
-from serendipity.offline.language_models.retries import Backoff, RequestRate
 
-_TEMPLATE_TOKENS = 256
-"""What a chat template may add to a prompt. With a token per byte it bounds a prompt's tokens before it is sent."""
+_MAX_ERROR_CHARS = 300
 
 
 class EndpointModel(MeteredModel):
-    """Asks an endpoint, several prompts at a time; who calls it needs no event loop, and may have one.
+    """Asks an endpoint, several prompts at a time.
 
-    A request that meets a limit, a failing server, a lost connection or its timeout is tried again, later and later.
-    Whatever else goes wrong, or goes wrong once too often, ends the call: what is in flight is still handed over, and
-    nothing new is begun. A schema is sent only if the endpoint takes one. What reasoning models think first
-    (`reasoning_content`, `reasoning` or <think>) is kept apart from their answer. One call at a time.
+    A request that meets a limit, a failing server, a lost connection or its timeout is tried again by the client, later
+    and later. Whatever else goes wrong, or goes wrong once too often, ends the call: what is in flight is still handed
+    over, and nothing new is begun. A schema is sent only if the endpoint takes one. What reasoning models think first
+    (`reasoning_content`, `reasoning` or <think>) is kept apart from their answer.
     """
 
     def __init__(
         self,
         config: EndpointConfig,
         *,
-        spent: float = 0.0,
         environment: Mapping[str, str] = os.environ,
-        backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """spent: of the budget, by earlier runs. backoff: between attempts; none: as configured, with jitter.
-
-        Raises LanguageModelError when the variable that should hold the API key does not.
-        """
-        super().__init__(config.name or config.model, config.prices, clock=clock)
+        """Raises LanguageModelError when the variable that should hold the API key does not."""
+        super().__init__(config.name or config.model, clock=clock)
         self._config = config
-        self._spent = spent
-        self._backoff = backoff or Backoff(config.max_wait)
+        self._where = f"{config.model} at {urlsplit(config.base_url).netloc}"
         self._key = environment.get(config.api_key_env, "") if config.api_key_env else ""
         if config.api_key_env and not self._key:
             raise LanguageModelError(
@@ -59,166 +54,88 @@ class EndpointModel(MeteredModel):
             )
 
     def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
-        # A thread of its own for the event loop: requests go on while the caller stores what was answered.
-        ready: queue.SimpleQueue[Mapping[int, Completion] | None] = queue.SimpleQueue()
-        call = _Call(
-            prompts,
-            sampling,
-            self._config,
-            ready.put,
-            client=lambda: ChatClient(self._config, self._key),
-            budget=Budget(self._config.budget, self._spent),
-            rate=RequestRate(self._config.requests_per_minute, self._clock),
-            backoff=self._backoff,
+        stop, failure = threading.Event(), None
+        client = openai.OpenAI(
+            base_url=self._config.base_url,
+            # The client insists on a key; an endpoint that wants none ignores it.
+            api_key=self._key or "none",
+            timeout=self._config.timeout,
+            max_retries=self._config.max_retries,
         )
-        thread = threading.Thread(target=call.run, args=(lambda: ready.put(None),), daemon=True)
-        thread.start()
+        # The client takes these from the environment; nothing is sent that was not configured.
+        client.organization = client.project = None
+
+        def ask(prompt: Prompt) -> Completion | None:
+            if stop.is_set():
+                return None
+            try:
+                return self._completion(client, prompt, sampling)
+            except BaseException:
+                stop.set()
+                raise
+
+        pool = ThreadPoolExecutor(min(len(prompts), self._config.max_concurrency))
+        asked = {pool.submit(ask, prompt): place for place, prompt in enumerate(prompts)}
         try:
-            while (answers := _all_ready(ready)) is not None:
-                yield answers
+            for done in as_completed(asked):
+                if error := done.exception():
+                    failure = failure or error
+                elif answer := done.result():
+                    yield {asked[done]: answer}
         finally:
-            call.cancel()
-            thread.join()
-            self._spent = call.budget.spent
-        if call.failure is not None:
-            raise call.failure
+            stop.set()
+            client.close()
+            pool.shutdown(wait=False)
+        if failure is not None:
+            raise failure
 
-
-def _all_ready(ready: queue.SimpleQueue[Mapping[int, Completion] | None]) -> Mapping[int, Completion] | None:
-    """Wait for an answer and take those that came meanwhile with it: a cache stores them at once. None at the end."""
-    found = ready.get()
-    if found is None:
-        return None
-    answers = dict(found)
-    while not ready.empty():
-        more = ready.get()
-        if more is None:
-            # Left for the next call.
-            ready.put(None)
-            break
-        answers.update(more)
-    return answers
-
-
-class _Call:
-    """An event loop with workers that take the prompts one after the other."""
-
-    def __init__(
-        self,
-        prompts: Sequence[Prompt],
-        sampling: Sampling,
-        config: EndpointConfig,
-        emit: Callable[[Mapping[int, Completion]], None],
-        *,
-        client: Callable[[], ChatClient],
-        budget: Budget,
-        rate: RequestRate,
-        backoff: Backoff,
-    ) -> None:
-        self.failure: Exception | None = None
-        self.budget = budget
-        self._prompts = iter(enumerate(prompts))
-        self._num_workers = min(len(prompts), config.max_concurrency)
-        self._sampling = sampling
-        self._config = config
-        self._emit = emit
-        self._make_client = client
-        self._rate = rate
-        self._backoff = backoff
-        self._stop = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._main: asyncio.Task[None] | None = None
-
-    def run(self, ended: Callable[[], None]) -> None:
-        """Answer what can be answered; `failure` says what could not."""
+    def _completion(self, client: openai.OpenAI, prompt: Prompt, sampling: Sampling) -> Completion:
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._all())
-        except asyncio.CancelledError:
-            pass
+            response = client.chat.completions.create(**self._request(prompt, sampling))
+        except openai.APITimeoutError as error:
+            raise self._failed(f"no answer in {self._config.timeout:g} s") from error
+        except openai.APIConnectionError as error:
+            raise self._failed(f"no connection: {error.__cause__ or error}") from error
+        except openai.APIStatusError as error:
+            raise self._failed(f"HTTP {error.status_code}: {error.response.text or error.message}") from error
         except Exception as error:
-            self.failure = self.failure or error
-        finally:
-            ended()
+            # An answer that does not parse: whatever the client raises besides its own kinds.
+            raise self._failed(f"{type(error).__name__}: {error}") from error
+        # The client hands over whatever JSON or text came, in the shape of a chat completion where it has one.
+        choices = response.choices if isinstance(response, ChatCompletion) else None
+        if not isinstance(choices, list) or not choices:
+            raise self._failed(f"found {response!r}, expected a chat completion with a choice")
+        usage, choice = response.usage, choices[0]
+        extra, content = choice.message.model_extra or {}, choice.message.content or ""
+        bound = MAX_CHARS_PER_TOKEN * (sampling.max_new_tokens + self._config.reasoning_tokens)
+        # DeepSeek and older vLLM say reasoning_content, newer vLLM reasoning.
+        thoughts = extra.get("reasoning_content") or extra.get("reasoning")
+        reasoning, text = (str(thoughts), content) if thoughts else split_reasoning(content)
+        return Completion(
+            text[:bound],
+            usage.prompt_tokens if usage else 0,
+            usage.completion_tokens if usage else 0,
+            choice.finish_reason == "stop" and len(text) <= bound,
+            reasoning[:bound],
+        )
 
-    def cancel(self) -> None:
-        """Give up what is in flight; nothing if the call has ended. From another thread."""
-        try:
-            self._loop.call_soon_threadsafe(lambda: self._main and self._main.cancel())
-        except RuntimeError:
-            # The loop is closed: the call has ended.
-            return
+    def _request(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
+        messages = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        request: dict[str, Any] = {
+            "model": self._config.model,
+            "messages": [*messages, {"role": "user", "content": prompt.user}],
+            self._config.max_tokens_field: sampling.max_new_tokens + self._config.reasoning_tokens,
+        }
+        if self._config.takes_sampling:
+            request |= {"temperature": sampling.temperature, "seed": sampling.seed}
+        if sampling.schema is not None and self._config.json_schema:
+            schema = {"name": "answer", "strict": True, "schema": dict(sampling.schema)}
+            request["response_format"] = {"type": "json_schema", "json_schema": schema}
+        return request
 
-    async def _all(self) -> None:
-        self._main = asyncio.current_task()
-        self._client = self._make_client()
-        try:
-            await asyncio.gather(*(self._work() for _ in range(self._num_workers)))
-        finally:
-            await self._client.close()
-
-    async def _work(self) -> None:
-        while not self._stop.is_set():
-            place, prompt = next(self._prompts, (None, None))
-            if place is None or prompt is None:
-                return
-            try:
-                self._emit({place: await self._complete(prompt)})
-            except Exception as error:
-                self.failure = self.failure or error
-                self._stop.set()
-
-    async def _complete(self, prompt: Prompt) -> Completion:
-        """Ask until it is answered or refused. Raises LanguageModelError."""
-        failures = 0
-        while True:
-            try:
-                return await self._attempt(prompt)
-            except RequestFailed as error:
-                failures += 1
-                self._check_retry(error, failures)
-                wait = error.retry_after
-            if wait:
-                self._rate.pause(wait)
-            await self._sleep(max(wait, self._backoff.seconds(failures)))
-
-    def _check_retry(self, error: RequestFailed, failures: int) -> None:
-        if not error.transient:
-            raise error
-        if failures > self._config.max_retries:
-            raise LanguageModelError(f"{error} (tried {failures} times)") from error
-        if error.retry_after > self._config.max_wait:
-            raise LanguageModelError(
-                f"{error}: asks to wait {error.retry_after:,.0f} s, expected at most max_wait, "
-                f"{self._config.max_wait:,.0f} s"
-            ) from error
-
-    async def _attempt(self, prompt: Prompt) -> Completion:
-        dearest = self._dearest(prompt)
-        await self.budget.reserve(dearest)
-        cost = 0.0
-        try:
-            await self._sleep(self._rate.turn())
-            # Until it is answered nobody knows what it cost.
-            cost = dearest
-            completion = await self._client.complete(prompt, self._sampling)
-            cost = self._config.prices.cost(completion.prompt_tokens, completion.completion_tokens)
-        except RequestFailed as error:
-            cost = 0.0 if error.is_free else cost
-            raise
-        finally:
-            await self.budget.settle(dearest, cost)
-        return completion
-
-    def _dearest(self, prompt: Prompt) -> float:
-        num_bytes = len(f"{prompt.system}{prompt.user}".encode("utf-8", "surrogatepass"))
-        completion_tokens = self._sampling.max_new_tokens + self._config.reasoning_tokens
-        return self._config.prices.cost(num_bytes + _TEMPLATE_TOKENS, completion_tokens)
-
-    async def _sleep(self, seconds: float) -> None:
-        """Wait, unless the call fails meanwhile; then raise its failure."""
-        if seconds > 0 and not self._stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), seconds)
-        if self._stop.is_set() and self.failure is not None:
-            raise self.failure
+    def _failed(self, text: str) -> LanguageModelError:
+        # Endpoints quote what they were sent.
+        shown = " ".join((text.replace(self._key, "…") if self._key else text).split())
+        if len(shown) > _MAX_ERROR_CHARS:
+            shown = shown[:_MAX_ERROR_CHARS] + "…"
+        return LanguageModelError(f"{self._where}: {shown}")

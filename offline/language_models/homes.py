@@ -35,21 +35,18 @@ def open_language_model(
     prompt.
     """
     if cache is None:
-        return _home(config, None, environment)
+        return _home(config, environment)
     completions = CompletionCache.at(cache)
     completions.expire(clock() - KEEP_DAYS * 86_400)
-    return CachedModel(_home(config, completions, environment), completions)
+    return CachedModel(_home(config, environment), completions)
 
 
-def _home(
-    config: LanguageModelConfig, completions: CompletionCache | None, environment: Mapping[str, str]
-) -> AnsweringModel:
+def _home(config: LanguageModelConfig, environment: Mapping[str, str]) -> AnsweringModel:
     # Each home is imported where it is opened: none needs what the others are made with.
     if isinstance(config, EndpointConfig):
         from serendipity.offline.language_models.endpoint import EndpointModel
 
-        tokens = (0, 0) if completions is None else completions.tokens(config.name or config.model)
-        return EndpointModel(config, spent=config.prices.cost(*tokens), environment=environment)
+        return EndpointModel(config, environment=environment)
     from serendipity.offline.language_models.local import LocalModel
 
     if isinstance(config, SmolLM2Config):

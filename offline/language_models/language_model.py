@@ -72,23 +72,11 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Prices:
-    """What a million tokens cost, in any one currency."""
-
-    prompt: float = 0.0
-    completion: float = 0.0
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Give the cost of that many tokens."""
-        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
-
-
-@dataclass(frozen=True)
 class Usage:
     """What was asked of a model so far.
 
     prompts: all of them. cache_hits: how many of them were known and cost nothing. prompt_tokens, completion_tokens,
-    seconds, cost: of the others.
+    seconds: of the others.
     """
 
     prompts: int = 0
@@ -96,7 +84,6 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     seconds: float = 0.0
-    cost: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(*(mine + theirs for mine, theirs in zip(self._numbers(), other._numbers(), strict=True)))
@@ -121,12 +108,11 @@ class LanguageModel(Protocol):
 class AnsweringModel(ABC):
     """A language model that hands answers over as they come, and says what was asked of it.
 
-    name: as in LanguageModel. prices: what it costs.
+    name: as in LanguageModel.
     """
 
-    def __init__(self, name: str, prices: Prices | None = None) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.prices = prices or Prices()
 
     @property
     @abstractmethod
@@ -151,8 +137,8 @@ class AnsweringModel(ABC):
 class MeteredModel(AnsweringModel):
     """An AnsweringModel that checks what it is asked and counts what it answers. clock: seconds."""
 
-    def __init__(self, name: str, prices: Prices | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(name, prices)
+    def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(name)
         self._clock = clock
         self._usage = Usage()
 
@@ -182,11 +168,11 @@ class MeteredModel(AnsweringModel):
     def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
         """Answer as `answers` says; there is at least one prompt, and all are within bounds."""
 
-    def _counted(self, answers: Mapping[int, Completion], seconds: float) -> Usage:
+    @staticmethod
+    def _counted(answers: Mapping[int, Completion], seconds: float) -> Usage:
         prompt_tokens = sum(answer.prompt_tokens for answer in answers.values())
         completion_tokens = sum(answer.completion_tokens for answer in answers.values())
-        cost = self.prices.cost(prompt_tokens, completion_tokens)
-        return Usage(len(answers), 0, prompt_tokens, completion_tokens, seconds, cost)
+        return Usage(len(answers), 0, prompt_tokens, completion_tokens, seconds)
 
 
 def split_reasoning(written: str) -> tuple[str, str]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from serendipity.interests.prompt import PromptStyle
-from serendipity.offline.tuning.line_tokens import tokens_by_line
 
 IGNORED = -100
 """Label of tokens that are read but not learned (PyTorch's cross entropy)."""
@@ -34,8 +33,7 @@ def prompt_tokens(tokenizer: Any, prompts: Sequence[str], style: PromptStyle, in
     if not prompts:
         return []
     if style == "compact":
-        by_line = tokens_by_line(tokenizer, prompts)
-        return [list(ids) for ids in tokenizer(list(prompts))["input_ids"]] if by_line is None else by_line
+        return [list(ids) for ids in tokenizer(list(prompts))["input_ids"]]
     texts = [
         tokenizer.apply_chat_template(
             [{"role": "system", "content": instructions}, {"role": "user", "content": prompt}],

@@ -81,8 +81,7 @@ def test_a_model_that_was_told_proposals_is_measured_with_the_prompts_of_its_dat
     assert main(arguments) == 1
     assert f"{directory / 'dataset'}: missing; its prompts hold proposals" in capsys.readouterr().err
     (directory / "dataset").mkdir()
-    row = {"user_id": "u", "as_of": 1, "reasoning": "", "answer": "{}", "teacher": "t", "num_interests": 1}
-    row |= {"num_confirmed": 0, "num_dropped": 0}
+    row = {"user_id": "u", "as_of": 1, "reasoning": "", "answer": "{}"}
     prompts = [("test", "hints: tea\ninterests:"), ("train", "interests:")]
     table = pa.Table.from_pylist([row | {"split": split, "prompt": prompt} for split, prompt in prompts])
     pq.write_table(table, directory / "dataset" / "dataset.parquet")

@@ -23,7 +23,6 @@ from serendipity.offline.language_models.endpoint import EndpointModel
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
 from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
-from serendipity.offline.language_models.retries import Backoff
 
 pytestmark = pytest.mark.integration
 
@@ -88,11 +87,11 @@ def endpoint_model(url: str, model: Path, **fields: object) -> EndpointModel:
     config = EndpointConfig.model_validate(
         {"base_url": url, "model": str(model), "name": "smollm2", "max_concurrency": 2, **fields}
     )
-    return EndpointModel(config, backoff=Backoff(max_wait=0.01))
+    return EndpointModel(config)
 
 
 def test_an_endpoint_answers_and_counts_as_the_model_does_that_runs_here(server: Serving, smollm2: Path) -> None:
-    remote = endpoint_model(server.url, smollm2, prompt_price=0.5, completion_price=2)
+    remote = endpoint_model(server.url, smollm2)
     prompts = [PROMPTS[0], Prompt("What is the capital of France?", system="Answer with one word.")]
     found = remote.complete(prompts, SHORT)
     local = open_language_model(LocalConfig(path=smollm2, device="cpu")).complete(prompts, SHORT)
@@ -100,7 +99,6 @@ def test_an_endpoint_answers_and_counts_as_the_model_does_that_runs_here(server:
     assert [(c.completion_tokens, c.finished) for c in found] == [(4, False)] * 2
     assert remote.usage.prompts == 2
     assert remote.usage.prompt_tokens == sum(c.prompt_tokens for c in local)
-    assert remote.usage.cost == pytest.approx((remote.usage.prompt_tokens * 0.5 + 8 * 2) / 1e6)
 
 
 def test_a_model_that_is_not_served_is_a_clear_error(server: Serving) -> None:
@@ -120,7 +118,7 @@ def test_a_server_killed_in_the_middle_costs_only_what_it_had_not_answered(
         before += next(answers)
         doomed.process.kill()
         doomed.process.wait()
-        with pytest.raises(LanguageModelError, match=r"no connection: .*\(tried 3 times\)"):
+        with pytest.raises(LanguageModelError, match="no connection: "):
             before += chain.from_iterable(answers)
     assert 1 <= len(before) < len(PROMPTS)
 

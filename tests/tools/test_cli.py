@@ -10,7 +10,7 @@ from serendipity.tools import evaluate
 from serendipity.tools.cli import COMMANDS, CommandParser, main
 
 WITH_BUILD = (
-    "coevolve", "deploy", "distil", "distil --evaluate", "evaluate interests", "evaluate towers", "feedback export",
+    "coevolve", "deploy", "distil", "evaluate interests", "feedback export",
     "graph export anna", "graph show anna", "groups report", "groups show 1", "interests refresh --all",
     "interests refresh --due", "interests refresh --user anna", "nearline drain", "nearline retry --all",
     "nearline status", "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
@@ -140,7 +140,7 @@ def test_an_unknown_command_names_those_there_are(capsys):
 def test_an_unknown_subject_names_those_there_are(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "nothing"])
-    assert "towers" in capsys.readouterr().err
+    assert "interests" in capsys.readouterr().err
 
 
 def test_the_commands_that_the_readme_shows_are_understood(tmp_path, monkeypatch):

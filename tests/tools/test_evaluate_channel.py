@@ -15,7 +15,7 @@ from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
 from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
 from serendipity.offline.logs.errors import LogsError
-from serendipity.tools import evaluate_channel, pipeline
+from serendipity.tools import evaluate_channel
 from tests.fixtures.small_host import DAY, NUM_DAYS, START, write_small_host
 
 CONFIG = """
@@ -105,23 +105,6 @@ def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
 def test_a_build_that_held_nothing_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LogsError, match="expected a build with hold_out above 0"):
         held_out_of(tmp_path)
-
-
-def test_a_service_is_asked_for_the_one_seed_it_serves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("--dataset", str(tmp_path), "--target", "127.0.0.1:1", "--build", str(tmp_path / "build"))
-    assert evaluate_channel.run(_arguments(*asked)) == 1
-    assert "--seeds: found 3 with --target, expected the one that is served" in capsys.readouterr().err
-    assert not (tmp_path / "build").exists()
-
-
-def test_a_service_that_is_away_is_said_before_anything_is_built(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pipeline, "_CONNECT_SECONDS", 0.2)
-    asked = ("--dataset", str(tmp_path), "--target", "127.0.0.1:1", "--seeds", "0", "--build", str(tmp_path / "build"))
-    assert evaluate_channel.run(_arguments(*asked)) == 1
-    assert "127.0.0.1:1: found no service within 0.2 s" in capsys.readouterr().err
-    assert not (tmp_path / "build").exists()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from serendipity.interests.grounding import Grounder
+from serendipity.offline.distillation.material import Material
 from serendipity.offline.distillation.teacher import TaxonomyTeacher
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.interests.builder import build_interests
@@ -48,6 +49,10 @@ class Shop:
     teacher: TaxonomyTeacher
     grounder: Grounder
     encoder: TextEncoder
+
+    @property
+    def material(self) -> Material:
+        return Material(self.histories, self.until, self.vocabulary, self.titles, self.teacher, self.grounder)
 
 
 @pytest.fixture(scope="session")

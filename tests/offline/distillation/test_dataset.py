@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from serendipity.interests.answer import read_answer
@@ -9,25 +8,19 @@ from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.distillation.config import DatasetConfig
 from serendipity.offline.distillation.dataset import (
     DATASET,
-    PARTS,
-    REJECTED,
     DatasetError,
     DatasetSummary,
     build_dataset,
     read_examples,
 )
-from serendipity.offline.distillation.moments import SPLITS, cuts_of, entered_between, split_of
-from serendipity.offline.interests.reasoner import Reasoner
+from serendipity.offline.distillation.moments import SPLITS, cuts_of, split_of
 from tests.offline.distillation.conftest import Shop
 
 SMALL = DatasetConfig(num_examples=60, num_interests=4, max_cuts=2, depth=8, horizon_days=14, hints=4, hint_dropout=0.0)
 
 
 def build(shop: Shop, out: Path, config: DatasetConfig = SMALL, style: PromptStyle = "compact") -> DatasetSummary:
-    return build_dataset(
-        shop.histories, shop.until, shop.vocabulary.nodes, shop.vocabulary.categories, shop.titles, shop.teacher,
-        shop.grounder, out, config, style,
-    )  # fmt: skip
+    return build_dataset(shop.material, out, config, style)
 
 
 def test_every_context_becomes_an_example_or_is_rejected_with_a_reason(shop: Shop, tmp_path: Path) -> None:
@@ -35,8 +28,6 @@ def test_every_context_becomes_an_example_or_is_rejected_with_a_reason(shop: Sho
     assert sum(summary.examples.values()) + sum(summary.rejected.values()) == 60
     examples = read_examples(tmp_path)
     assert len({example.prompt for example in examples}) == len(examples)
-    assert (tmp_path / REJECTED).is_file()
-    assert not (tmp_path / PARTS).exists()
 
 
 def test_answers_are_grounded_novel_and_name_each_category_once(shop: Shop, tmp_path: Path) -> None:
@@ -46,7 +37,7 @@ def test_answers_are_grounded_novel_and_name_each_category_once(shop: Shop, tmp_
         grounded = shop.grounder.ground(proposals)
         known = shop.histories.clicks_before(shop.histories.user_numbers[example.user_id], example.as_of).categories
         categories = [found.node.category for found in grounded if found is not None]
-        assert len(categories) == len(proposals) == example.num_interests
+        assert len(categories) == len(proposals) <= SMALL.num_interests
         assert not {*categories} & {*known.tolist()}
         assert len({*categories}) == len(categories)
         assert list(json.loads(example.answer)["interests"][0]) == ["category", "seed", "demand", "interest"]
@@ -59,21 +50,6 @@ def test_users_are_in_one_split_whatever_the_moment(shop: Shop, tmp_path: Path) 
     assert {example.split for example in examples} <= {*SPLITS}
 
 
-def test_confirmed_interests_come_first_and_were_entered(shop: Shop, tmp_path: Path) -> None:
-    config = SMALL.model_copy(update={"selection": "confirmed"})
-    build(shop, tmp_path, config)
-    examples = read_examples(tmp_path)
-    assert examples
-    for example in examples:
-        user = np.array([shop.histories.user_numbers[example.user_id]])
-        entered = entered_between(shop.histories, example.as_of, 14, len(shop.vocabulary.categories), user)[0]
-        found = [entry.node.category for entry in shop.grounder.ground(read_answer(example.answer)) if entry]
-        assert [bool(entered[category]) for category in found[: example.num_confirmed]] == [
-            True
-        ] * example.num_confirmed
-        assert not any(entered[category] for category in found[example.num_confirmed :])
-
-
 def test_the_same_data_set_is_not_made_twice_and_another_configuration_is(shop: Shop, tmp_path: Path) -> None:
     build(shop, tmp_path)
     made = (tmp_path / DATASET).stat().st_mtime_ns
@@ -81,26 +57,6 @@ def test_the_same_data_set_is_not_made_twice_and_another_configuration_is(shop: 
     assert (tmp_path / DATASET).stat().st_mtime_ns == made
     assert build(shop, tmp_path, SMALL.model_copy(update={"seed": 1})).identity != ""
     assert (tmp_path / DATASET).stat().st_mtime_ns != made
-
-
-def test_a_killed_run_goes_on_with_the_moment_it_was_at(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build(shop, tmp_path / "whole")
-    teach, asked = type(shop.teacher).at, list[int]()
-
-    def dies_at_second(teacher: object, moment: int) -> Reasoner:
-        asked.append(moment)
-        if len(asked) == 3:  # the first is asked for the correction
-            raise KeyboardInterrupt
-        return teach(shop.teacher, moment)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(type(shop.teacher), "at", dies_at_second)
-        with pytest.raises(KeyboardInterrupt):
-            build(shop, tmp_path / "killed")
-    build(shop, tmp_path / "killed")
-    assert read_examples(tmp_path / "killed") == read_examples(tmp_path / "whole")
 
 
 def test_what_follows_a_moment_never_changes_its_prompt(shop: Shop) -> None:

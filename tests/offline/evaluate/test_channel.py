@@ -25,7 +25,7 @@ from tests.fixtures.grouped_world import make_grouped_world
 from tests.fixtures.small_histories import UNTIL, make_small_histories
 from tests.fixtures.small_world import NOW, SmallWorld
 
-GRID = Grid(factors=(4,), alphas=(1.0,), ridges=(10.0,), exponents=(0.0, 0.5), bonuses=(0.0, 1.0))
+GRID = Grid(factors=(4,), alphas=(1.0,), ridges=(10.0,), exponents=(0.0, 0.5))
 CONFIG = ChannelEvaluationConfig(depths=(5, 20), bootstrap_samples=200, grid=GRID)
 DEEP = ChannelEvaluationConfig(depths=(20, 60), bootstrap_samples=200, grid=GRID)
 

@@ -17,7 +17,7 @@ from serendipity.offline.evaluate.control_choice import (
     Grid,
     Period,
     choose_controls,
-    validation_starts,
+    validation_start,
 )
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, before
@@ -27,7 +27,7 @@ NUM_USERS, NUM_CATEGORIES, PER_CATEGORY = 30, 6, 30
 NUM_ITEMS = NUM_CATEGORIES * PER_CATEGORY
 CUT, END = 80 * DAY, 100 * DAY
 ITEM_CATEGORIES = np.repeat(np.arange(1, NUM_CATEGORIES + 1, dtype=np.int32), PER_CATEGORY)
-GRID = Grid(factors=(2, 4), alphas=(1.0, 8.0), ridges=(10.0, 100.0), exponents=(0.0, 1.0), bonuses=(0.0, 1.0))
+GRID = Grid(factors=(2, 4), alphas=(1.0, 8.0), ridges=(10.0, 100.0), exponents=(0.0, 1.0))
 
 Click = tuple[int, int, int]
 """User, item row, Unix seconds."""
@@ -155,10 +155,7 @@ def naive_validation(period: Period, control_index: int, parameters: dict[str, f
     return float(mean[0]), float(mean[1])
 
 
-FIELDS = {
-    "bonus": GRID.bonuses, "factors": GRID.factors, "alpha": GRID.alphas, "ridge": GRID.ridges,
-    "exponent": GRID.exponents,
-}  # fmt: skip
+FIELDS = {"factors": GRID.factors, "alpha": GRID.alphas, "ridge": GRID.ridges, "exponent": GRID.exponents}
 
 
 @pytest.mark.parametrize(("draw", "seed"), [(small_clicks, 1), (small_clicks, 2), (returning_clicks, 3)])
@@ -168,8 +165,7 @@ def test_the_chosen_parameters_have_the_largest_geometric_mean_of_all_that_were_
     past, later = draw(seed)
     histories = histories_of(past + later)
     chosen = choose_controls(histories, catalogue(), CUT, GRID)
-    start, earlier = validation_starts(histories, CUT)
-    period = Period.of(before(histories, CUT), catalogue(), earlier, start, CUT, GRID)
+    period = Period.of(before(histories, CUT), catalogue(), validation_start(histories, CUT), CUT, GRID)
     differing = set()
     for index, one in enumerate(chosen):
         axes = list(one.parameters)
@@ -180,31 +176,22 @@ def test_the_chosen_parameters_have_the_largest_geometric_mean_of_all_that_were_
         np.testing.assert_allclose(one.validation, figures[int(np.argmax(means))], rtol=1e-12)
         if len(set(means)) > 1:
             differing.add(one.control.name)
-    # The histories leave something to choose, and a bonus where a user may turn back to a category.
+    # The histories leave something to choose.
     assert len(differing) >= 2
-    assert (f"{POPULARITY} + bonus" in differing) == (draw is returning_clicks)
 
 
 def test_the_figures_differ_from_nothing_and_everything(chosen: tuple[Chosen, ...]) -> None:
     assert all(0 < one.validation[0] < one.validation[1] <= 1 for one in chosen)
 
 
-def test_of_equal_parameters_the_first_that_was_tried_is_chosen() -> None:
-    past, later = small_clicks(1)
-    # No user has more than 200 clicks, so every novel category was never clicked in: a bonus is the same for all.
-    grid = Grid(factors=(2,), alphas=(1.0,), ridges=(10.0,), exponents=(1.0,), bonuses=(2.0, 0.0, 1.0))
-    chosen = choose_controls(histories_of(past + later), catalogue(), CUT, grid)
-    assert {one.parameters["bonus"] for one in chosen if "bonus" in one.parameters} == {2.0}
-
-
 def test_every_combination_is_told_of_and_few_users_may_be_sampled() -> None:
     past, later = small_clicks(1)
     ticks: list[int] = []
-    grid = Grid(factors=(2,), alphas=(1.0, 8.0), ridges=(10.0,), exponents=(0.0, 1.0), bonuses=(0.0,), max_users=3)
+    grid = Grid(factors=(2,), alphas=(1.0, 8.0), ridges=(10.0,), exponents=(0.0, 1.0), max_users=3)
     choose_controls(histories_of(past + later), catalogue(), CUT, grid, ticks.append)
     assert sum(ticks) == sum(len(list(control.tried(grid))) for control in CONTROLS)
-    # 3 without parameters, a bonus each for 2, ALS 2, ALS × trend 4, EASE × trend 2, fused 2.
-    assert sum(ticks) == 15
+    # 3 without parameters, ALS 2, ALS × trend 4, EASE × trend 2, fused 2.
+    assert sum(ticks) == 13
     # Other users, other figures; as many as there are, the same.
     for max_users, same in ((1, False), (NUM_USERS, True)):
         some = choose_controls(histories_of(past + later), catalogue(), CUT, replace(grid, max_users=max_users))
@@ -233,32 +220,27 @@ def test_a_cut_that_no_click_comes_after_has_nothing_to_choose_on() -> None:
 
 
 @given(st.integers(0, 200), st.integers(0, 60), st.integers(0, 2**32 - 1))
-def test_validation_and_the_period_before_it_have_as_many_clicks_as_come_after_the_cut(
-    known: int, judged: int, seed: int
-) -> None:
-    known = max(known, 2 * judged, 1)
+def test_validation_has_as_many_clicks_as_come_after_the_cut(known: int, judged: int, seed: int) -> None:
+    known = max(known, 1)
     judged = max(judged, 1)
     rng = np.random.default_rng(seed)
     times = rng.permutation(10_000)[: known + judged]
     cut = int(np.sort(times)[known])
     clicks = [(int(rng.integers(0, NUM_USERS)), 0, int(time)) for time in times]
-    start, earlier = validation_starts(histories_of(clicks), cut)
+    start = validation_start(histories_of(clicks), cut)
     assert (times >= cut).sum() == judged
     assert ((times >= start) & (times < cut)).sum() == min(judged, known)
-    assert ((times >= earlier) & (times < start)).sum() == min(judged, known - min(judged, known))
 
 
-def test_periods_begin_with_the_first_click_where_there_are_too_few() -> None:
+def test_validation_begins_with_the_first_click_where_there_are_too_few() -> None:
     clicks = [(0, 0, 10), (0, 1, 20), (1, 2, 30), (1, 3, 40), (2, 4, 50), (2, 5, 60)]
-    assert validation_starts(histories_of(clicks), 60) == (50, 40)
-    assert validation_starts(histories_of(clicks), 50) == (30, 10)
-    assert validation_starts(histories_of(clicks), 40) == (10, 10)
-    assert validation_starts(histories_of(clicks), 20) == (10, 10)
+    starts = [validation_start(histories_of(clicks), cut) for cut in (60, 50, 40, 20)]
+    assert starts == [50, 30, 10, 10]
 
 
 def test_factorisations_of_one_period_are_fitted_once() -> None:
     past, later = small_clicks(1)
-    period = Period.of(histories_of(past + later), catalogue(), CUT - 20 * DAY, CUT, END, GRID)
+    period = Period.of(histories_of(past + later), catalogue(), CUT, END, GRID)
     assert period.als(2, 1.0, 0) is period.als(2.0, 1.0, 0)
     assert period.als(2, 1.0, 0) is not period.als(2, 1.0, 1)
     assert period.ease(10.0) is period.ease(10.0)
@@ -267,7 +249,7 @@ def test_factorisations_of_one_period_are_fitted_once() -> None:
 
 def test_only_seeded_controls_change_with_the_seed() -> None:
     past, later = small_clicks(1)
-    period = Period.of(histories_of(past + later), catalogue(), CUT - 20 * DAY, CUT, END, GRID)
+    period = Period.of(histories_of(past + later), catalogue(), CUT, END, GRID)
     for control in CONTROLS:
         if control.name == CONTROLS[-1].name:
             continue

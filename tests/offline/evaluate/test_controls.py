@@ -1,6 +1,5 @@
 """Every control against numbers worked out by hand, or by the dense formula of its paper."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,17 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression
 
 from serendipity.offline.evaluate import controls
-from serendipity.offline.evaluate.click_statistics import ClickStatistics
 from serendipity.offline.evaluate.controls import (
-    CategoryRanker,
     als,
     ease,
     fused,
     popularity,
-    popularity_with_bonus,
     with_trend,
 )
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
@@ -47,15 +42,6 @@ def held_out_of(
     )
 
 
-def statistics_of(recent_users: list[int], own_clicks: list[list[int]]) -> ClickStatistics:
-    return ClickStatistics(
-        users=np.array(recent_users, np.float32) + 1,
-        recent_users=np.array(recent_users, np.float32),
-        first_clicks=np.zeros(len(recent_users), np.int64),
-        own_clicks=np.array(own_clicks, np.float32),
-    )
-
-
 @pytest.fixture
 def two_tastes() -> HeldOut:
     """Even users click the first 20 items, odd ones the last 20; items of higher row less often."""
@@ -74,20 +60,6 @@ def test_popularity_is_the_count_of_every_candidate_for_everyone() -> None:
     held_out = held_out_of([[1, 0, 1, 1], [1, 0, 0, 0]], [1] * 4)
     scores = popularity(held_out, np.array([5, 9, 1, 0], np.float32))(np.array([1, 0]))
     assert scores.tolist() == [[5, 1, 0], [5, 1, 0]]
-
-
-def test_a_bonus_lifts_items_of_categories_the_user_never_clicked_in() -> None:
-    held_out = held_out_of([[1, 0, 0, 1], [0, 1, 1, 0]], [1, 2, 2, 0])
-    # User 0 clicked in category 1, user 1 in category 2; item 3 has no category and never gets the bonus.
-    statistics = statistics_of([3, 7, 0, 1], [[1, 3, 0], [0, 0, 1]])
-    scores = popularity_with_bonus(held_out, statistics, 0.5)(np.array([0, 1]))
-    popular = [math.log(4), math.log(8), 0.0, math.log(2)]
-    np.testing.assert_allclose(
-        scores,
-        [[popular[0], popular[1] + 0.5, popular[2] + 0.5, popular[3]],
-         [popular[0] + 0.5, popular[1], popular[2], popular[3]]],
-        rtol=1e-6,
-    )  # fmt: skip
 
 
 def test_scores_are_multiplied_by_a_power_of_the_trend_and_negative_ones_count_as_nothing() -> None:
@@ -197,88 +169,3 @@ def test_a_seed_gives_the_same_als_scores_again_and_another_seed_others(two_tast
     scores = als(two_tastes, 8, 1.0, 3)(users)
     np.testing.assert_array_equal(als(two_tastes, 8, 1.0, 3)(users), scores)
     assert not np.array_equal(als(two_tastes, 8, 1.0, 4)(users), scores)
-
-
-# Items 0-1 in category 1, 2-3 in category 2, 4-5 in category 3; every one is as popular as the other of its category.
-CATEGORIES = [1, 1, 2, 2, 3, 3]
-
-
-@pytest.fixture
-def turning() -> tuple[HeldOut, ClickStatistics]:
-    """Ten users of category 1 turn to category 2, where ten others are already; ten users of category 3 stay."""
-    own = [[0, 5, 0, 0]] * 10 + [[0, 3, 3, 0]] * 10 + [[0, 0, 0, 5]] * 10
-    seen = np.array([[1, 1, 0, 0, 0, 0]] * 10 + [[1, 0, 1, 1, 0, 0]] * 10 + [[0, 0, 0, 0, 1, 1]] * 10)
-    clicked = np.array(own) > 0
-    clicked[:, 0] = True
-    novel = [(user, 2 + user % 2) for user in range(10)]
-    return held_out_of(seen, CATEGORIES, clicked, novel), statistics_of([20, 20, 10, 10, 10, 10], own)
-
-
-def test_a_category_that_like_users_turned_to_ranks_above_one_that_nobody_turned_to(
-    turning: tuple[HeldOut, ClickStatistics],
-) -> None:
-    held_out, statistics = turning
-    scores = CategoryRanker(held_out, statistics).score(held_out, statistics, 0.0)(np.array([0, 7]))
-    assert (scores[:, 2:4] > scores[:, 4:6] + 0.1).all()
-
-
-def test_the_category_ranker_is_a_logistic_regression_of_its_three_counts(
-    turning: tuple[HeldOut, ClickStatistics],
-) -> None:
-    held_out, statistics = turning
-    popular = [0, 40, 20, 20]
-    holders = [0, 20, 10, 10]
-    both = {(1, 1): 20, (1, 2): 10, (2, 1): 10, (2, 2): 10, (3, 3): 10}
-
-    def terms(user: int, category: int) -> list[float]:
-        own = statistics.own_clicks[user]
-        mine = [s for s in (1, 2, 3) if own[s] > 0]
-        together = np.mean([math.log((both.get((s, category), 0) + 1) / (holders[s] + 2)) for s in mine])
-        return [math.log1p(popular[category]), math.log1p(own[category]), together]
-
-    # Only users with a novel target teach, by the categories that are novel to them.
-    pairs = [(user, category) for user in range(10) for category in (2, 3)]
-    model = LogisticRegression().fit([terms(*pair) for pair in pairs], [category == 2 for _, category in pairs])
-    users = np.array([3, 15, 29])
-    expected = [
-        [
-            model.predict_log_proba([terms(user, category)])[0, 1]
-            + 0.25 * (statistics.own_clicks[user, category] == 0)
-            # Both items of a category are equally popular.
-            + math.log(0.5)
-            for category in CATEGORIES
-        ]
-        for user in users.tolist()
-    ]
-    scores = CategoryRanker(held_out, statistics).score(held_out, statistics, 0.25)(users)
-    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_items_of_a_category_follow_by_their_share_of_its_users(turning: tuple[HeldOut, ClickStatistics]) -> None:
-    held_out, statistics = turning
-    now = statistics_of([20, 20, 10, 0, 10, 10], statistics.own_clicks.tolist())
-    scores = CategoryRanker(held_out, statistics).score(held_out, now, 0.0)(np.array([0]))[0]
-    assert scores[2] - scores[3] == pytest.approx(math.log(11 / 1), rel=1e-4)
-
-
-@pytest.mark.parametrize("novel", [[], [(user, row) for user in range(10) for row in (2, 4)]])
-def test_where_nobody_or_everybody_turns_to_a_category_only_shares_and_bonus_are_left(
-    turning: tuple[HeldOut, ClickStatistics], novel: list[tuple[int, int]]
-) -> None:
-    held_out, statistics = turning
-    earlier = held_out_of(held_out.seen.toarray(), CATEGORIES, held_out.clicked, novel)
-    scores = CategoryRanker(earlier, statistics).score(held_out, statistics, 2.0)(np.array([0, 29]))
-    half = math.log(0.5)
-    np.testing.assert_allclose(
-        scores, [[half, half, *[half + 2] * 4], [*[half + 2] * 4, half, half]], rtol=1e-5
-    )  # fmt: skip
-
-
-def test_a_user_without_clicks_gets_finite_scores_of_the_category_ranker(
-    turning: tuple[HeldOut, ClickStatistics],
-) -> None:
-    held_out, statistics = turning
-    own = statistics.own_clicks.copy()
-    own[5] = 0
-    now = statistics_of([20, 20, 10, 10, 10, 10], own.tolist())
-    assert np.isfinite(CategoryRanker(held_out, statistics).score(held_out, now, 1.0)(np.array([5]))).all()

@@ -16,15 +16,11 @@ from serendipity.offline.evaluate.interests import (
     Evaluation,
     Said,
     choose_own_weight,
-    is_novel,
     judge_interests,
     popular_or_own,
     popular_unseen,
-    random_unseen,
-    recent_clicks,
     row_of,
     run_reasoner,
-    sample_by_eye,
 )
 from serendipity.offline.evaluate.interests import K as PLACES
 from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
@@ -37,7 +33,7 @@ from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
 from tests.fixtures.shopkeeper import Shopkeeper
-from tests.fixtures.small_shop import encode, make_grounder
+from tests.fixtures.small_shop import make_grounder
 from tests.offline.interests.conftest import SHOP, make_catalogue
 
 DAY = 86_400
@@ -72,7 +68,7 @@ def make_histories(taxonomy: Taxonomy) -> Histories:
 def evaluation() -> Evaluation:
     taxonomy = Taxonomy.from_catalogue(make_catalogue(SHOP))
     histories = make_histories(taxonomy)
-    return Evaluation.of(histories, taxonomy, encode(taxonomy.texts), CUT, UNTIL)
+    return Evaluation.of(histories, taxonomy, CUT, UNTIL)
 
 
 def says(evaluation: Evaluation, *names: str, method: str = "said") -> Said:
@@ -90,28 +86,16 @@ def test_hits_are_shares_of_all_places_and_a_category_counts_once(evaluation: Ev
     judged = judge_interests(evaluation, says(evaluation, "tea", "tea", "bread"))
     assert judged.hit[:10].tolist() == [0.0] * 10
     assert judged.hit[10:].tolist() == [1 / PLACES] * 20
-    assert judged.any_hit.mean() == pytest.approx(2 / 3)
-    assert judged.distinct.tolist() == [2.0] * 30
 
 
-def test_lists_of_one_kind_are_less_diverse(evaluation: Evaluation) -> None:
-    alike, mixed = (
-        judge_interests(evaluation, says(evaluation, *names)) for names in (("saws", "saws"), ("saws", "tea"))
-    )
-    assert alike.cosine.mean() > mixed.cosine.mean()
-    assert np.isnan(judge_interests(evaluation, says(evaluation, "tea")).cosine).all()
-
-
-def test_popular_and_random_answers_are_novel_and_the_popular_one_ranks_by_users(evaluation: Evaluation) -> None:
+def test_popular_answers_are_novel_and_rank_by_users(evaluation: Evaluation) -> None:
     popular = popular_unseen(evaluation, evaluation.users)
     names = [evaluation.taxonomy.nodes[interest.node_id].name for interest in popular.interests[10]]
     assert names[:2] == ["bread", "tea"] or names[:2] == ["tea", "bread"]
-    drawn = random_unseen(evaluation, evaluation.users, np.random.default_rng(0))
-    novel = is_novel(recent_clicks(evaluation.histories, evaluation.users, CUT, len(evaluation.taxonomy.categories)))
-    for said in (popular, drawn):
-        for row, user in enumerate(said.interests):
-            assert novel[row, [evaluation.taxonomy.nodes[one.node_id].categories[0] for one in user]].all()
-        assert all(len({i.node_id for i in user}) == len(user) for user in said.interests)
+    for user, found_interests in enumerate(popular.interests):
+        found = [evaluation.taxonomy.nodes[one.node_id].categories[0] for one in found_interests]
+        assert not {*found} & {*evaluation.histories.clicks_before(user, CUT).categories.tolist()}
+        assert len({*found}) == len(found)
 
 
 def test_samples_of_seeds_are_disjoint_and_of_one_size(evaluation: Evaluation) -> None:
@@ -145,24 +129,13 @@ def test_a_language_models_row_is_compared_on_its_own_users(evaluation: Evaluati
     popular = row_of([baselines[POPULAR_UNSEEN]], baselines, np.random.default_rng(0))
     assert popular.against == {}
     assert popular.parse_rate is None
-    samples = sample_by_eye(evaluation, runs[0], 3, np.random.default_rng(0))
     threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {"name": 0.8}, {"name": 10})
-    conditions = Conditions("shop", "`serendip evaluate interests`", CUT, UNTIL, 30, 0.7, ["two-hop (seed 2)"])
-    write_interests_report([popular, row], samples, threshold, conditions, tmp_path)
+    conditions = Conditions("shop", "`serendip evaluate interests`", CUT, UNTIL, 30, 0.7)
+    write_interests_report([popular, row], threshold, conditions, tmp_path)
     page = (tmp_path / "interests.md").read_text(encoding="utf-8")
-    assert page == markdown([popular, row], samples, threshold, conditions)
-    assert "Not reached in time: two-hop (seed 2)." in page
+    assert page == markdown([popular, row], threshold, conditions)
     assert "| two-hop | 16 |" in page
     assert len(json.loads((tmp_path / "interests.json").read_text(encoding="utf-8"))["rows"]) == 2
-
-
-def test_names_cannot_break_the_page(evaluation: Evaluation) -> None:
-    judged = judge_interests(evaluation, says(evaluation, "tea"))
-    (sampled,) = sample_by_eye(evaluation, judged, 1, np.random.default_rng(0))
-    row = row_of([judged], {}, np.random.default_rng(0))
-    threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {}, {})
-    page = markdown([row], [sampled], threshold, Conditions("shop", "c", CUT, UNTIL, 30, 0.7))
-    assert "| a/b | drinks |" in page
 
 
 def test_a_paired_difference_is_surer_than_its_parts() -> None:
@@ -202,7 +175,7 @@ def test_what_was_clicked_long_ago_counts_as_far_as_validation_says(
 ) -> None:
     monkeypatch.setattr(interests, "K", 1)  # the shop has few categories: ten places would hold them all
     histories = returning(evaluation.taxonomy, come_back=come_back)
-    judged = Evaluation.of(histories, evaluation.taxonomy, evaluation.vectors, CUT, UNTIL)
+    judged = Evaluation.of(histories, evaluation.taxonomy, CUT, UNTIL)
     users = np.arange(6, dtype=np.int64)
     names = {node.node_id: node.name for node in evaluation.taxonomy.nodes}
 

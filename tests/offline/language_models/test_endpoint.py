@@ -1,4 +1,4 @@
-"""The endpoint's client against servers that are ill, slow, dear or talkative."""
+"""The endpoint's client against servers that are ill, slow or talkative."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from serendipity.offline.language_models.completion_cache import CachedModel
 from serendipity.offline.language_models.config import EndpointConfig
 from serendipity.offline.language_models.endpoint import EndpointModel
 from serendipity.offline.language_models.language_model import Completion, LanguageModelError, Prompt, Sampling
-from serendipity.offline.language_models.retries import Backoff
 from tests.offline.language_models.scripted_endpoint import Reply, answered, scripted_endpoint
 
-AT_ONCE = Backoff(max_wait=0.001)
+SOON = {"retry-after": "0.01"}
+"""What an ill server says for the next attempt to come at once."""
 
 
 def endpoint_model(url: str, environment: dict[str, str] | None = None, **fields: Any) -> EndpointModel:
     config = EndpointConfig(base_url=url, model="scripted", **fields)
-    return EndpointModel(config, environment=environment or {}, backoff=AT_ONCE)
+    return EndpointModel(config, environment=environment or {})
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -40,11 +40,10 @@ def test_answers_keep_the_order_of_the_prompts_and_the_counts_of_the_endpoint() 
         return answered(f"answer to {prompt}", prompt_tokens=7, completion_tokens=3)
 
     with scripted_endpoint(script) as server:
-        model = endpoint_model(server.url, max_concurrency=3, prompt_price=2.0, completion_price=10.0)
+        model = endpoint_model(server.url, max_concurrency=3)
         found = model.complete([*prompts(6)])
     assert found == [Completion(f"answer to prompt {i}", 7, 3, True) for i in range(6)]
     assert (model.usage.prompts, model.usage.prompt_tokens, model.usage.completion_tokens) == (6, 42, 18)
-    assert model.usage.cost == pytest.approx((42 * 2 + 18 * 10) / 1e6)
 
 
 def test_the_request_says_what_was_asked_and_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,23 +80,23 @@ def test_the_request_says_what_was_asked_and_nothing_from_the_environment(monkey
 
 
 def test_limits_failing_servers_and_lost_connections_are_tried_again() -> None:
-    ill = [Reply(429, {"error": "slow down"}, {"retry-after": "0.01"}), Reply(503, {}), Reply(hangs_up=True)]
+    ill = [Reply(429, {"error": "slow down"}, SOON), Reply(503, {}, SOON), Reply(hangs_up=True)]
     with scripted_endpoint(lambda _, before: ill[before] if before < 3 else answered("well")) as server:
         assert [found.text for found in endpoint_model(server.url).complete(prompts(2))] == ["well", "well"]
     assert Counter(server.prompts) == {"prompt 0": 4, "prompt 1": 4}
 
 
 def test_a_server_that_stays_ill_is_given_up_after_the_retries() -> None:
-    with scripted_endpoint(lambda *_: Reply(500, {"error": {"message": "out of memory"}})) as server:
+    with scripted_endpoint(lambda *_: Reply(500, {"error": {"message": "out of memory"}}, SOON)) as server:
         model = endpoint_model(server.url, max_retries=2, max_concurrency=1)
-        with pytest.raises(LanguageModelError, match=r"scripted at 127.*HTTP 500.*out of memory.*\(tried 3 times\)"):
+        with pytest.raises(LanguageModelError, match=r"scripted at 127.*HTTP 500.*out of memory"):
             model.complete(prompts(5))
     assert server.prompts == ["prompt 0"] * 3
 
 
 def test_a_server_that_asks_for_too_long_a_wait_is_given_up_at_once() -> None:
     with scripted_endpoint(lambda *_: Reply(429, {}, {"retry-after": "3600"})) as server:
-        with pytest.raises(LanguageModelError, match="asks to wait 3,600 s, expected at most max_wait, 60 s"):
+        with pytest.raises(LanguageModelError, match="HTTP 429"):
             endpoint_model(server.url).complete(prompts(1))
         assert len(server.requests) == 1
 
@@ -112,7 +111,7 @@ def test_an_answer_that_takes_too_long_is_asked_for_again() -> None:
 
     with scripted_endpoint(script) as server:
         # On a busy machine a later try may be too late as well.
-        assert endpoint_model(server.url, timeout=0.2, max_retries=100).complete(prompts(1))[0].text == "in time"
+        assert endpoint_model(server.url, timeout=0.2, max_retries=9).complete(prompts(1))[0].text == "in time"
         late.set()
     assert len(server.requests) >= 2
 
@@ -120,8 +119,8 @@ def test_an_answer_that_takes_too_long_is_asked_for_again() -> None:
 def test_nobody_there_is_an_error_that_names_the_endpoint() -> None:
     with scripted_endpoint(lambda *_: Reply()) as server:
         pass
-    with pytest.raises(LanguageModelError, match=r"scripted at 127\.0\.0\.1:\d+: no connection.*tried 2 times"):
-        endpoint_model(server.url, max_retries=1).complete(prompts(3))
+    with pytest.raises(LanguageModelError, match=r"scripted at 127\.0\.0\.1:\d+: no connection"):
+        endpoint_model(server.url, max_retries=0).complete(prompts(3))
 
 
 @pytest.mark.parametrize(
@@ -132,12 +131,11 @@ def test_nobody_there_is_an_error_that_names_the_endpoint() -> None:
         (Reply(200, "<html>a login page</html>"), "found '<html>.*expected a chat completion"),
         (Reply(200, {"choices": []}), "expected a chat completion with a choice"),
         (Reply(200, {"choices": 3}), "scripted at"),
-        (answered("dear", usage=None), "usage: found none"),
     ],
 )
 def test_what_would_be_refused_again_is_not_tried_again(reply: Reply, said: str) -> None:
     with scripted_endpoint(lambda *_: reply) as server:
-        model = endpoint_model(server.url, {"KEY": "sk-very-secret"}, api_key_env="KEY", prompt_price=1.0)
+        model = endpoint_model(server.url, {"KEY": "sk-very-secret"}, api_key_env="KEY")
         with pytest.raises(LanguageModelError, match=said) as caught:
             model.complete(prompts(1))
     assert len(server.requests) == 1
@@ -185,34 +183,6 @@ def test_what_was_answered_before_a_failure_is_kept_and_only_the_rest_is_asked_a
     assert [answer.text for answer in found] == [f"answer to prompt {i}" for i in range(6)]
     assert server.prompts[4:] == ["prompt 3", "prompt 4", "prompt 5"]
     assert (model.usage.prompts, model.usage.cache_hits) == (9, 3)
-
-
-def test_no_request_begins_that_the_budget_could_not_pay() -> None:
-    # An answer costs 10 + 5 = 15; the dearest one a request could get is one for its bytes and the template, 1 each,
-    # and 8 completion tokens: 8 + 256 + 8 = 272.
-    with scripted_endpoint(lambda *_: answered("yes", prompt_tokens=10, completion_tokens=5)) as server:
-        model = endpoint_model(server.url, prompt_price=1e6, completion_price=1e6, budget=310, max_concurrency=4)
-        with pytest.raises(LanguageModelError, match=r"budget: found 45.0000 of 310.0000 spent.*may cost 272"):
-            model.complete(prompts(20), Sampling(max_new_tokens=8))
-        assert len(server.requests) == 3
-        assert model.usage.cost == 45
-        with pytest.raises(LanguageModelError, match=r"budget: found 45.0000 of 310"):
-            model.complete(prompts(1), Sampling(max_new_tokens=8))
-        assert len(server.requests) == 3
-
-
-def test_an_answer_that_never_came_may_have_to_be_paid() -> None:
-    late = threading.Event()
-
-    def script(prompt: str, before: int) -> Reply:
-        late.wait(10)
-        return answered("too late")
-
-    with scripted_endpoint(script) as server:
-        model = endpoint_model(server.url, prompt_price=1e6, budget=500, timeout=0.1)
-        with pytest.raises(LanguageModelError, match=r"budget: found 264.0000 of 500"):
-            model.complete(prompts(1))
-        late.set()
 
 
 def test_a_caller_that_leaves_ends_the_requests_it_left() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.offline.language_models.completion_cache import CachedModel
 from serendipity.offline.language_models.config import (
     EndpointConfig,
     LocalConfig,
@@ -19,7 +18,6 @@ from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
 from serendipity.offline.language_models.packaged import default_cache_dir
 from tests.fixtures.tiny_language_model import make_tiny_language_model
-from tests.offline.language_models.scripted_endpoint import answered, scripted_endpoint
 
 
 def test_a_table_names_its_home() -> None:
@@ -43,7 +41,6 @@ def test_a_table_names_its_home() -> None:
         ({"kind": "local", "path": "x", "colour": "red"}, "local.colour: Extra inputs"),
         ({"kind": "endpoint", "base_url": "localhost:1", "model": "m"}, r"endpoint.base_url: .*expected http\(s\)"),
         ({"kind": "endpoint", "base_url": "http://me:pass@host/v1", "model": "m"}, "without credentials"),
-        ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "budget": 1}, "budget: needs prompt_price"),
         ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key": "sk-secret"}, "api_key: Extra"),
         ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key_env": "sk-secret"}, "api_key_env"),
     ],
@@ -70,32 +67,6 @@ def test_with_a_cache_a_home_is_asked_once(tmp_path: Path) -> None:
     month_later = open_language_model(config, tmp_path / "cache", clock=lambda: time.time() + 31 * 86_400)
     assert month_later.complete([Prompt("tea")], sampling) == expected
     assert month_later.usage.cache_hits == 0
-
-
-def test_the_budget_is_that_of_all_runs_that_share_a_cache(tmp_path: Path) -> None:
-    sampling = Sampling(max_new_tokens=8)
-    with scripted_endpoint(lambda *_: answered("yes", prompt_tokens=10, completion_tokens=5)) as server:
-        config = EndpointConfig(
-            base_url=server.url,
-            model="scripted",
-            name="teacher",
-            prompt_price=1e6,
-            completion_price=1e6,
-            budget=290,
-            max_concurrency=1,
-        )
-        # An answer costs 15. The dearest that the third could be is its 5 bytes, 256 of the template and 8 tokens: 269.
-        first = open_language_model(config, tmp_path)
-        with pytest.raises(LanguageModelError, match=r"budget: found 30\.0"):
-            first.complete([Prompt("first"), Prompt("other"), Prompt("third")], sampling)
-        asked = len(server.requests)
-        second = open_language_model(config, tmp_path)
-        with pytest.raises(LanguageModelError, match=r"budget: found 30\.0"):
-            second.complete([Prompt("third")], sampling)
-        assert second.complete([Prompt("other")], sampling)[0].text == "yes"
-        assert len(server.requests) == asked
-    assert isinstance(second, CachedModel)
-    assert second.name == "teacher"
 
 
 def test_a_home_that_cannot_be_opened_says_why(tmp_path: Path) -> None:

@@ -5,14 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serendipity.offline.distillation.evaluation import average_overlap, jaccard
 from serendipity.offline.distillation.rank_weights import rank_weights
-
-
-def test_overlap_rewards_the_order_and_jaccard_does_not() -> None:
-    assert jaccard([1, 2], [2, 1]) == 1.0
-    assert average_overlap([1, 2], [2, 1]) == 0.5
-    assert average_overlap([], []) == jaccard([], []) == 1.0
 
 
 @given(hnp.arrays(np.int64, (7, 5), elements=st.integers(0, 6)), hnp.arrays(np.bool_, (7, 7)))

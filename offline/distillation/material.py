@@ -1,0 +1,60 @@
+"""What data set and rank weights are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from serendipity.interests.grounding import Grounder
+from serendipity.offline.distillation.teacher import TaxonomyTeacher, Teacher
+from serendipity.offline.encoder import RememberingEncoder, TextEncoder
+from serendipity.offline.interests.reasoner import Interest
+from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.interests.vocabulary import Vocabulary
+from serendipity.offline.logs.builder import LogsSummary
+from serendipity.offline.logs.catalogue import Catalogue, logs_directory
+from serendipity.offline.logs.histories import Histories
+
+
+@dataclass(frozen=True)
+class Material:
+    """until: end of the logs, Unix seconds; titles: of the catalogue's items, by row."""
+
+    histories: Histories
+    until: int
+    vocabulary: Vocabulary
+    titles: Sequence[str]
+    teacher: Teacher
+    grounder: Grounder
+
+    @classmethod
+    def read(cls, logs: Path, interests: Path, encoder: TextEncoder, teacher: Teacher | None) -> Material:
+        """Read logs and interests. teacher: None for the taxonomy reasoner, fitted as of every moment."""
+        histories, catalogue = Histories.read(logs), Catalogue.read(logs)
+        vocabulary = Vocabulary.read(interests)
+        return cls(
+            histories=histories,
+            until=LogsSummary.read(logs_directory(logs)).events_until,
+            vocabulary=vocabulary,
+            titles=catalogue.titles,
+            teacher=teacher or TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories),
+            grounder=vocabulary.grounder(RememberingEncoder(encoder)),
+        )
+
+    @property
+    def categories(self) -> Sequence[str]:
+        """Names of the top-level categories, by number − 1."""
+        return self.vocabulary.categories
+
+    def category_of(self, interest: Interest) -> int:
+        """Number of the top-level category that an interest lies in."""
+        return self.vocabulary.nodes[interest.node_id].categories[0]
+
+    def name_of(self, interest: Interest) -> str:
+        """Name of that category."""
+        return self.categories[self.category_of(interest) - 1]
+
+    def known_at(self, moment: int) -> list[int]:
+        """List the users with a click before a moment (Unix seconds)."""
+        return [user for user in range(len(self.histories)) if self.histories.count_before(user, moment)]
