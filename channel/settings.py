@@ -114,7 +114,11 @@ class ChannelSettings(BaseSettings):
     share holds goes by score. On The Complete Journey's validation period 0.25 costs 9 % of novel recall@100, 0.1
     costs 2 %, neither any of @20 (measured without the group source)."""
 
-    graph_share: float = Field(default=0.05, ge=0, le=1)
+    graph_explored: float = Field(default=0.25, ge=0, le=1)
+    """Share of the users, others each day, whose requests ask the graph source though they set no quota for it:
+    outcomes can judge it, and most requests do not pay for its search. Asked always are requests with a quota for it,
+    and those of users of whom nothing is stored."""
+
+    graph_share: float = Field(default=0.2, ge=0, le=1)
     """Share of the answer that the graph source gets where the request sets no quotas, and no more unless the others
-    leave places empty: enough for outcomes to judge it. On The Complete Journey's validation period, competing freely
-    it costs 5 % of novel recall@100."""
+    leave places empty."""

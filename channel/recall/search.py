@@ -27,8 +27,9 @@ from serendipity.v1 import channel_pb2
 _log = logging.getLogger(__name__)
 
 _COLLABORATIVE = CollaborativeSource()
+_GRAPH = GraphSource()
 
-CANDIDATE_SOURCES: tuple[CandidateSource, ...] = (InterestSource(), _COLLABORATIVE, GroupSource(), GraphSource())
+CANDIDATE_SOURCES: tuple[CandidateSource, ...] = (InterestSource(), _COLLABORATIVE, GroupSource(), _GRAPH)
 """All sources, in the order of query.SOURCES."""
 
 _Result = TypeVar("_Result")
@@ -54,7 +55,7 @@ def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, want
     vectors: None where there is neither a user tower nor a stored vector, and sources that need one are unavailable;
     wanted: candidates asked of each source.
     """
-    statuses = _Statuses(user, vectors is not None, wanted)
+    statuses = _Statuses(user, vectors, wanted)
     vectors = vectors or UserVectors.absent(snapshot.vectors.dim, len(user.interests))
     proposed: dict[int, NDArray[np.int64]] = {}
     finds: dict[int, Finds] = {}
@@ -80,8 +81,8 @@ def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, want
 class _Statuses:
     """How the sources fare in one request. Whatever happens to one of them is told, not raised."""
 
-    def __init__(self, user: Hydrated, has_vectors: bool, wanted: int) -> None:
-        """has_vectors: there are some of the user tower, or stored ones; wanted: candidates asked of each source."""
+    def __init__(self, user: Hydrated, vectors: UserVectors | None, wanted: int) -> None:
+        """vectors: of the user tower, or stored ones; wanted: candidates asked of each source."""
         self.failures: list[str] = []
         self._seconds = dict.fromkeys((source.source for source in CANDIDATE_SOURCES), 0.0)
         self.statuses = {
@@ -91,12 +92,11 @@ class _Statuses:
         self.searching: list[CandidateSource] = []
         for source in CANDIDATE_SOURCES:
             status = self.statuses[source.source]
-            if user.query.excludes(source.source):
-                # Its finds would only hide those of others: an item goes to the source that scores it highest.
+            if not _is_asked(source, user, vectors):
                 status.state, status.requested = channel_pb2.SOURCE_STATE_EMPTY, 0
                 continue
             status.state = source.state_of(user)
-            if source.needs_tower and not has_vectors:
+            if source.needs_tower and vectors is None:
                 why = "neither the user tower nor a stored user vector"
                 self._fail(source, channel_pb2.SOURCE_STATE_UNAVAILABLE, why)
             elif source.has_queries(user):
@@ -137,3 +137,10 @@ class _Statuses:
         self.statuses[source.source].state = state
         self.failures.append(f"{source_name(source.source)}: {why}")
         self.searching = [other for other in self.searching if other is not source]
+
+
+def _is_asked(source: CandidateSource, user: Hydrated, vectors: UserVectors | None) -> bool:
+    if user.query.excludes(source.source):
+        # Its finds would only hide those of others: an item goes to the source that scores it highest.
+        return False
+    return source is not _GRAPH or user.asks_graph or vectors is None or vectors.fallback

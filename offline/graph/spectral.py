@@ -2,9 +2,7 @@
 
 LightGCN without training is a low-pass filter on the graph, and the best of its kind keeps the leading singular vectors
 of the normalised adjacency alone (GF-CF, Shen et al. 2021, arXiv 2108.07567, section 4). Here a user's row holds the
-items clicked, the interests held, and what is known of the items clicked. On The Complete Journey, NDCG@50 of held-out
-clicks at 64 dimensions: popularity .0919, these vectors from clicks alone .0963, with held interests .0991, with
-knowledge too .1041.
+items clicked, the interests held, and what is known of the items clicked.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ from serendipity.channel.errors import SnapshotUnavailable, TowerUnavailable
 from serendipity.channel.local import LocalChannel
 from serendipity.channel.recall.folded_user import FoldedUser
 from serendipity.channel.recall.query import SOURCES
+from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
+from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.features import TowerInputs
 from serendipity.offline.snapshot.contents import ContentsError
 from serendipity.offline.snapshot.index import IndexConfig
@@ -181,3 +183,24 @@ def test_contents_that_do_not_fit_are_refused_by_field(grouped_world: GroupedWor
         with pytest.raises(ContentsError, match=field):
             write_snapshot(wrong, tmp_path, created_at=NOW)
     assert not list(tmp_path.glob("2*"))
+
+
+def test_without_quotas_a_share_of_the_known_users_explores_the_graph_others_each_day(
+    grouped_world: GroupedWorld,
+) -> None:
+    def explorers(settings: ChannelSettings, now: int) -> set[str]:
+        tower = LocalTower(grouped_world.world.tower_path)
+        with LocalChannel(grouped_world.snapshot_dir, tower, settings=settings, clock=lambda: now) as channel:
+            answers = {
+                u: channel.recall(pb.RecallRequest(user_id=u, count=COUNT)) for u in grouped_world.world.user_ids
+            }
+        return {user_id for user_id, answer in answers.items() if status(answer).requested}
+
+    users = set(grouped_world.world.user_ids)
+    half = ChannelSettings(graph_explored=0.5)
+    today, later = explorers(half, NOW), explorers(half, NOW + 60)
+    assert today == later
+    assert 0 < len(today) < len(users)
+    assert explorers(half, NOW + 86_400) != today
+    assert explorers(ChannelSettings(graph_explored=0.0), NOW) == set()
+    assert explorers(ChannelSettings(graph_explored=1.0), NOW) == users

@@ -30,7 +30,8 @@ COUNT = 30
 @pytest.fixture(scope="module")
 def channel(grouped_world: GroupedWorld) -> Iterator[LocalChannel]:
     tower = LocalTower(grouped_world.world.tower_path)
-    with LocalChannel(grouped_world.snapshot_dir, tower, clock=lambda: NOW) as opened:
+    settings = ChannelSettings(graph_explored=1.0)
+    with LocalChannel(grouped_world.snapshot_dir, tower, settings=settings, clock=lambda: NOW) as opened:
         yield opened
 
 

@@ -48,7 +48,7 @@ def read(snapshot: Snapshot, user_id: str, excluded: tuple[pb.Source, ...] = (),
     bounds = {source: SourceBounds(0, 0) for source in excluded}
     query = RecallQuery(user_id=user_id, count=10, now=NOW, source_bounds=bounds, **fields)  # type: ignore[arg-type]
     with SnapshotHolder(snapshot).acquire() as lease:
-        return hydrate(lease, query, UserState(), ChannelSettings())
+        return hydrate(lease, query, UserState(), ChannelSettings(graph_explored=1.0))
 
 
 def some_vectors(user: Hydrated) -> UserVectors:

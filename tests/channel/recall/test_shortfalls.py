@@ -34,6 +34,9 @@ from tests.fixtures.small_world import DAY, DIM, NOW, SmallWorld
 USER = "user-01"
 I2I, U2I, GROUP, GRAPH = SOURCES
 
+ALL_EXPLORE = ChannelSettings(graph_explored=1.0)
+"""Of four sources each has its say."""
+
 
 class State(UserState):
     """Holds what a test puts there."""
@@ -95,7 +98,7 @@ def recall(grouped_world: GroupedWorld, small_world: SmallWorld, state: State) -
             count: int = 20,
             *,
             directory: Path = grouped_world.snapshot_dir,
-            settings: ChannelSettings | None = None,
+            settings: ChannelSettings = ALL_EXPLORE,
             now: int = NOW,
             tower: bool = True,
             **fields: object,
@@ -257,7 +260,7 @@ def test_an_answer_without_any_vector_is_unreadable(
 def test_categories_that_are_dismissed_leave_nothing(snapshot: Snapshot) -> None:
     query = RecallQuery(user_id=USER, count=10, now=NOW)
     with SnapshotHolder(snapshot).acquire() as lease:
-        user = hydrate(lease, query, UserState(), ChannelSettings())
+        user = hydrate(lease, query, UserState(), ALL_EXPLORE)
     nothing = replace(user.ranges, starts=user.ranges.starts[:0], ends=user.ranges.ends[:0])
     user = replace(user, allowed=np.zeros_like(user.allowed), ranges=nothing)
     vectors = UserVectors(np.ones((1 + len(user.interests), DIM), np.float32), fallback=False)
