@@ -20,7 +20,7 @@ from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
 
 _CLICKS = 3
-_FLOOR = 0.05
+_FLOOR = 0.2
 """Share of the answer kept for the graph source where it is on, as by default."""
 
 

@@ -70,10 +70,11 @@ def test_the_group_source_gets_curves_of_its_own_on_all_that_it_finds(
     assert sum(curve.num_candidates for curve in curves.values()) == replayed_groups.candidates
 
 
-def test_the_group_source_takes_no_candidates_from_the_others_curves(
+def test_sources_replayed_alone_take_no_candidates_from_the_others_curves(
     replayed: CalibrationReplay, replayed_groups: CalibrationReplay
 ) -> None:
-    others = [curve for curve in replayed_groups.calibration.calibrators if curve.source != channel_pb2.SOURCE_GROUP]
+    alone = (channel_pb2.SOURCE_GROUP, channel_pb2.SOURCE_GRAPH)
+    others = [curve for curve in replayed_groups.calibration.calibrators if curve.source not in alone]
     assert sum(curve.num_candidates for curve in others) == replayed.candidates
 
 

@@ -109,7 +109,7 @@ def test_the_real_pipeline_recalls_what_was_planted(
     assert report.channel.mean("recall", 20) > 2 * by_chance
     assert report.cold is not None
     assert report.cold.users == 1
-    assert {source.name for source in report.sources} == {"interest", "collaborative", "group"}
+    assert {source.name for source in report.sources} == {"interest", "collaborative", "group", "graph"}
     assert sum(source.places for source in report.sources) == pytest.approx(20)
     hits_per_user = sum(source.hits for source in report.sources)
     assert all(source.only_it <= hits_per_user for source in report.sources)
