@@ -51,8 +51,7 @@ _ACTIONS = {
 
 _WORK = (
     "snapshots", "state", "feedback_map_bytes", "nearline_map_bytes", "nearline_triton_url", "nearline_batch",
-    "nearline_timeout_seconds", "nearline_max_attempts", "nearline_back_off_seconds",
-    "nearline_longest_back_off_seconds", "nearline_quiet_seconds", "nearline_max_lists",
+    "nearline_timeout_seconds",
 )  # fmt: skip
 """Settings of the service that matter to a command that does near-line work itself, and then ends."""
 
@@ -190,7 +189,7 @@ def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(counted.by_cause.items()))
         out.print(f"  by cause: {causes or '-'}", highlight=False)
         if kind is Kind.LISTS:
-            out.print(f"  asked for too seldom so far: {counted.counted:,}", highlight=False)
+            out.print(f"  asked for too seldom so far: {counted.aside:,}", highlight=False)
         totals = ", ".join(f"{name} {count:,}" for name, count in counted.totals.items())
         out.print(f"  since the beginning: {totals or '-'}", highlight=False)
         if counted.parked:

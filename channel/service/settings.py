@@ -131,29 +131,8 @@ class ServerSettings(BaseSettings):
     nearline_max_entries: int = Field(default=1_000_000, ge=1)
     """Entries queued at most, of each kind; then the least urgent are refused."""
 
-    nearline_max_attempts: int = Field(default=5, ge=1)
-    """Failures after which a user or list is parked until an operator retries."""
-
-    nearline_back_off_seconds: float = Field(default=60.0, gt=0)
-    """Time until a failed user or list is tried again; it doubles with every failure."""
-
-    nearline_longest_back_off_seconds: float = Field(default=21_600.0, gt=0)
-    """Longest such time."""
-
-    nearline_quiet_seconds: float = Field(default=3_600.0, ge=0)
-    """Time for which a user of whom nothing is known, or too little for a group, is not queued again."""
-
     nearline_list_requests: int = Field(default=3, ge=1)
     """Requests, of all workers together, for a missing novel-category list until it is queued."""
-
-    nearline_max_lists: int = Field(default=1_000_000, ge=1)
-    """Novel-category lists kept at most; the oldest go first."""
-
-    nearline_empty_list_seconds: float = Field(default=86_400.0, ge=0)
-    """Time for which it is remembered that nothing reached a list's threshold; then it may be asked for again."""
-
-    nearline_group_days: float = Field(default=30.0, gt=0)
-    """Age at which a group that was assigned near-line goes; the user is assigned anew when asked for."""
 
     nearline_commit_seconds: float = Field(default=0.1, ge=0)
     """Time between commits of what is wanted, and of ten times that for lists: each costs an fsync."""

@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
+from serendipity.channel.nearline.wanted import WANTED_ENDS
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.query import source_name
 from serendipity.channel.recall.scorer import FEATURE_NAMES
@@ -273,8 +274,9 @@ class _NearlineCollector(Collector):
         ):
             family = CounterMetricFamily(name, f"{whom} asked for near-line, by what became of it.", labels=["outcome"])
             with contextlib.suppress(StateUnavailable):
-                for outcome, count in asdict(self._nearline().queue(kind).wanted()).items():
-                    family.add_metric([outcome], count)
+                counts = self._nearline().queue(kind).wanted()
+                for outcome in WANTED_ENDS:
+                    family.add_metric([outcome], counts[outcome])
             yield family
 
 

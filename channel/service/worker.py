@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.recall.recall import Channel
+from serendipity.channel.service.processes import told_to_stop
 from serendipity.channel.service.server import Health, Parts, create_server
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry, configure_logs
@@ -128,19 +127,12 @@ def run_worker(settings: ServerSettings, channel_settings: ChannelSettings, addr
 async def _serve_until_stopped(
     settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int
 ) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        loop.add_reader(parent.sentinel, stop.set)
-    async with running_worker(settings, channel_settings, address, number) as worker:
-        _log.info("worker serves", address=address, port=worker.port, metrics_port=worker.metrics_port, pid=os.getpid())
-        await stop.wait()
-        _log.info("worker drains")
-    if parent is not None:
-        loop.remove_reader(parent.sentinel)
+    with told_to_stop() as stop:
+        async with running_worker(settings, channel_settings, address, number) as worker:
+            ports = {"port": worker.port, "metrics_port": worker.metrics_port}
+            _log.info("worker serves", address=address, **ports, pid=os.getpid())
+            await stop.wait()
+            _log.info("worker drains")
     _log.info("worker ends")
 
 

@@ -387,7 +387,7 @@ def test_a_user_asked_for_all_the_time_is_queued_once_in_a_while(
         state.want_interests(user_id, STALE, 0.1)
     assert len(causes) == 4
     assert nearline_store.flush(10.0)
-    assert nearline_store.queue(Kind.INTERESTS).wanted().accepted == 2
+    assert nearline_store.queue(Kind.INTERESTS).wanted()["accepted"] == 2
 
 
 def test_users_are_remembered_within_bounds(
