@@ -30,7 +30,7 @@ from serendipity.channel.nearline.housekeeping import Census, cause_name, census
 from serendipity.channel.nearline.process import exclusive, opened_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import USER_KINDS, Kind, subject_name
-from serendipity.channel.nearline.telemetry import NearlineStatus, WorkStatus, read_status
+from serendipity.channel.nearline.telemetry import NearlineStatus, read_status
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.layout import user_key
@@ -180,7 +180,7 @@ def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[
         counted = census(store, kind)
         out.print(f"[bold]{kind}[/bold]: {counted.records:,} {_NOUNS[kind]}", highlight=False)
         if status is not None:
-            out.print(f"  {_work(status.works[kind], now)}", highlight=False)
+            out.print(f"  {_work(status, kind, now)}", highlight=False)
         out.print(
             f"  queue: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked; "
             f"oldest {_age(now - counted.oldest) if counted.oldest else '-'}",
@@ -215,10 +215,10 @@ def _process(status: NearlineStatus | None, *, free: bool) -> str:
     return f"process: pid {status.pid}, snapshot {status.snapshot or '-'}"
 
 
-def _work(work: WorkStatus, now: float) -> str:
-    done = f"last batch {_age(now - work.done_at)} ago" if work.done_at else "no batch yet"
-    error = f"; cannot work: {escape(work.error)}" if work.error else ""
-    return f"model {work.model or 'none: the snapshot names none'}, {done}{error}"
+def _work(status: NearlineStatus, kind: Kind, now: float) -> str:
+    done = f"last batch {_age(now - status.done_at[kind])} ago" if kind in status.done_at else "no batch yet"
+    error = f"; cannot work: {escape(status.errors[kind])}" if kind in status.errors else ""
+    return f"model {status.models.get(kind) or 'none: the snapshot names none'}, {done}{error}"
 
 
 def _age(seconds: float) -> str:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -35,7 +36,7 @@ from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.outcome import Completed, Failed, NearlineRecord, Outcome
 from serendipity.channel.nearline.priority import BackOff, due, list_priority
 from serendipity.channel.nearline.subject import Kind, entry_key, subject_name
-from serendipity.channel.nearline.wanted import Wanted, Wants
+from serendipity.channel.state.batch_writer import BatchWriter
 from serendipity.channel.state.environment import Environment
 from serendipity.channel.state.records import NUMBER, OrderedRecords
 from serendipity.v1 import records_pb2
@@ -48,6 +49,14 @@ QUIET_SECONDS = 3_600
 
 COUNTING_SECONDS = 86_400
 """After which requests for what is not queued yet are counted from zero, when nobody asked for it meanwhile."""
+
+WANTED_ENDS = ("accepted", "merged", "counted", "refused", "displaced", "quiet", "overflowed", "lost")
+"""What becomes of what is wanted, in users or lists; those wanted again before their commit count once.
+
+accepted: now queued, on disk; merged: were queued already; counted: asked for too seldom so far to be queued; refused:
+the queue is full of more urgent ones, or the subject cannot be stored; displaced: queued ones that gave way to more
+urgent ones; quiet: nothing was to be had for them a short while ago; overflowed: too many waited in memory; lost: the
+disk failed."""
 
 READY, DELAYED, PARKED, ASIDE = "ready", "delayed", "parked", "aside"
 
@@ -62,7 +71,7 @@ class DurableQueue:
 
     put_record: stores what was generated for a key, in the transaction in which its entry ends; max_entries: entries
     that may be queued, and as many parked and as many aside, at most; back_off: of failed attempts; requests_needed:
-    requests, of all processes together, after which a subject is queued; max_waiting: subjects that may wait in memory;
+    requests, of all processes together, after which a subject is queued; max_waiting: wants that may wait in memory;
     commit_interval: seconds between commits of what is wanted; clock: Unix seconds.
     """
 
@@ -90,29 +99,30 @@ class DurableQueue:
         self._back_off = back_off
         self._requests_needed = requests_needed
         self._clock = clock
-        self._wanted = Wanted(self._commit, max_waiting=max_waiting, interval=commit_interval)
+        self._counting = threading.Lock()
+        self._wanted = Counter[str]()
+        self._writer = BatchWriter(f"nearline-{kind}", self._commit, capacity=max_waiting, interval=commit_interval)
+        self.flush, self.close = self._writer.flush, self._writer.close
 
     def want(self, **fields: Any) -> None:
         """Ask for something; returns at once and never raises.
 
         fields: of NearlineEntry: the subject, cause and priority. A subject queued already keeps the place of the most
-        urgent want. What became of it is counted, see `wanted`.
+        urgent want. What became of it is counted.
         """
         try:
             want = records_pb2.NearlineEntry(requests=1, **fields)
             key = entry_key(want)
         except (ValueError, struct.error):
-            self._wanted.refuse()
+            self._count("refused")
         else:
-            self._wanted.add(key, want)
-
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until what was wanted before is on disk, or refused; False after `timeout` seconds."""
-        return self._wanted.flush(timeout)
+            if not self._writer.put((key, want)):
+                self._count("lost" if self._writer.closed else "overflowed")
 
     def wanted(self) -> Counter[str]:
-        """What became of the wants of this process so far, by `wanted.WANTED_ENDS`."""
-        return self._wanted.counts()
+        """What became of the wants of this process so far, by WANTED_ENDS."""
+        with self._counting:
+            return self._wanted.copy()
 
     def take(self, most: int, now: float) -> list[records_pb2.NearlineEntry]:
         """Read the entries that are to be tried now, most urgent first.
@@ -176,10 +186,6 @@ class DurableQueue:
             keys = [key for order in (PARKED, DELAYED) for key in self.entries.keys(txn, order, 2 * self._max_entries)]
             return sum(self._make_ready(txn, key, afresh=True) for key in keys)
 
-    def close(self) -> None:
-        """Commit what is wanted. May be called twice."""
-        self._wanted.close()
-
     def _entry(self, txn: lmdb.Transaction, key: bytes) -> records_pb2.NearlineEntry | None:
         """Read a queued entry."""
         entry = self.entries.get_readable(txn, key)
@@ -217,18 +223,31 @@ class DurableQueue:
         self.entries.put(txn, key, entry)
         return "parked" if entry.parked else "failed"
 
-    def _commit(self, wants: Wants) -> Counter[str]:
+    def _commit(self, waiting: list[tuple[bytes, records_pb2.NearlineEntry]]) -> None:
+        wants: dict[bytes, records_pb2.NearlineEntry] = {}
+        for key, want in waiting:
+            # Of several for one key the most urgent stays, for all their requests.
+            before = wants.get(key)
+            if before is None or want.priority > before.priority:
+                wants[key] = want
+            if before is not None:
+                wants[key].requests = before.requests + want.requests
         try:
             with self._env.writing() as txn:
-                now, counts = self._clock(), Counter[str]()
+                now, ends = self._clock(), Counter[str]()
                 for key, want in wants.items():
-                    counts.update(self._enter(txn, key, want, now))
+                    ends.update(self._enter(txn, key, want, now))
                 for name in ("refused", "displaced"):
-                    self.add(txn, name, counts[name])
-                return counts
+                    self.add(txn, name, ends[name])
         except StateUnavailable as error:
             _log.error("wanted work not queued", kind=self.kind, subjects=len(wants), error=str(error))
-            return Counter(lost=len(wants))
+            ends = Counter(lost=len(wants))
+        with self._counting:
+            self._wanted.update(ends)
+
+    def _count(self, end: str) -> None:
+        with self._counting:
+            self._wanted[end] += 1
 
     def _enter(self, txn: lmdb.Transaction, key: bytes, want: records_pb2.NearlineEntry, now: float) -> list[str]:
         by_operator = want.cause == records_pb2.REFRESH_CAUSE_OPERATOR

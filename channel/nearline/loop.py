@@ -41,13 +41,6 @@ class BatchDone:
     seconds: float = 0.0
 
 
-class Erasures(Protocol):
-    """The users who are to be forgotten."""
-
-    def contains(self, user_id: str) -> bool:
-        """Tell whether a user is one of them. Raises StateUnavailable."""
-
-
 class LoopObserver(Protocol):
     """Is notified of what the loops do. Must not raise: that would end the loop."""
 
@@ -61,10 +54,10 @@ class LoopObserver(Protocol):
 class NearlineLoop(Generic[Question]):
     """Takes the most urgent entries of a queue and has them worked on, until it is stopped.
 
-    open_job: opens a snapshot's job, None if it names no model of the kind, or raises SnapshotUnavailable; erasures:
-    users of whom all is removed; settings: what "now" is; batch: entries at once; poll: seconds between looks at an
-    empty queue, and until the first new try when Triton does not answer; longest_pause: until the later ones; clock:
-    Unix seconds.
+    open_job: opens a snapshot's job, None if it names no model of the kind, or raises SnapshotUnavailable;
+    is_forgotten: tells of whom all is removed, or raises StateUnavailable; settings: what "now" is; batch: entries at
+    once; poll: seconds between looks at an empty queue, and until the first new try when Triton does not answer;
+    longest_pause: until the later ones; clock: Unix seconds.
 
     When nothing answers it may be Triton, or a prompt that brings it down. So the batch is halved with every failure;
     where an entry fails alone, the next one in the queue is tried alone, and an entry that fails before and after
@@ -77,7 +70,7 @@ class NearlineLoop(Generic[Question]):
         kind: Kind,
         open_job: Callable[[Snapshot], Job[Question] | None],
         holder: SnapshotHolder,
-        erasures: Erasures,
+        is_forgotten: Callable[[str], bool],
         settings: ChannelSettings,
         observer: LoopObserver,
         *,
@@ -91,7 +84,7 @@ class NearlineLoop(Generic[Question]):
         self._records = store.records[kind][0]
         self._open_job = open_job
         self._holder = holder
-        self._erasures = erasures
+        self._is_erased = is_forgotten
         self._settings = settings
         self._observer = observer
         self._batch = batch
@@ -253,7 +246,7 @@ class NearlineLoop(Generic[Question]):
         return ends + Counter(forgotten=len(forgotten))
 
     def _is_forgotten(self, entry: records_pb2.NearlineEntry) -> bool:
-        return bool(entry.user_id) and self._erasures.contains(entry.user_id)
+        return bool(entry.user_id) and self._is_erased(entry.user_id)
 
     async def _once_more(self, suspect: records_pb2.NearlineEntry, job: Job[Question], now: int) -> BatchDone | None:
         """Try again an entry that failed alone while another was answered; None, and put off, if it fails again.

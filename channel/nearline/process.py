@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from serendipity.channel.errors import ChannelError, SnapshotUnavailable
+from serendipity.channel.errors import SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.channel.nearline.group_job import GroupJob
@@ -27,7 +27,7 @@ from serendipity.channel.nearline.loop import NearlineLoop, generation_moment
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.telemetry import NearlineTelemetry, forget_status
-from serendipity.channel.service.processes import held, told_to_stop
+from serendipity.channel.service.processes import held, logged_failures, told_to_stop
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import configure_logs
 from serendipity.channel.settings import ChannelSettings
@@ -90,7 +90,7 @@ async def opened_nearline(
                 kind,
                 open_job,
                 holder,
-                erasures,
+                erasures.contains,
                 channel_settings,
                 telemetry,
                 batch=settings.nearline_batch,
@@ -109,7 +109,6 @@ async def opened_nearline(
             holder,
             on_change=on_change,
             poll=settings.snapshot_poll_seconds,
-            retry=settings.snapshot_retry_seconds,
         )
         await watcher.converge()
         yield Nearline(store, erasures, holder, watcher, publications, loops, telemetry)
@@ -238,7 +237,7 @@ def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
 
 async def _run_housekeeping(nearline: Nearline, channel_settings: ChannelSettings) -> None:
     while True:
-        with _logged_failures("all"):
+        with logged_failures("all"):
             cleared = await asyncio.to_thread(clean_up, nearline, channel_settings, time.time())
             _log.info("housekeeping done", **asdict(cleared))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
@@ -250,9 +249,9 @@ def clean_up(nearline: Nearline, channel_settings: ChannelSettings, now: float) 
     now: Unix seconds. A failure of either is logged, and the other is done all the same.
     """
     erased, cleared = 0, Cleared()
-    with _logged_failures("erasures"):
+    with logged_failures("erasures"):
         erased = forget(nearline.store, nearline.erasures.keys())
-    with _logged_failures("expiry"):
+    with logged_failures("expiry"):
         moment = 0.0
         with contextlib.suppress(SnapshotUnavailable), nearline.holder.acquire() as lease:
             moment = generation_moment(channel_settings, lease.snapshot, now)
@@ -267,14 +266,3 @@ def clean_up(nearline: Nearline, channel_settings: ChannelSettings, now: float) 
             group_models=frozenset(known) if known and len(known) == len(manifests) else None,
         )
     return replace(cleared, erased=erased)
-
-
-@contextlib.contextmanager
-def _logged_failures(part: str) -> Iterator[None]:
-    """Log an error of a part of housekeeping instead of raising it: it is tried again in an hour."""
-    try:
-        yield
-    except ChannelError as error:
-        _log.warning("housekeeping failed", part=part, error=str(error))
-    except Exception:
-        _log.exception("housekeeping failed", part=part)

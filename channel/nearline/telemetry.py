@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -29,35 +28,26 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class WorkStatus:
-    """State of one kind of work.
-
-    model: what it is done with, empty where the snapshot names none; error: why nothing could be done last, empty since
-    it could; done_at: end of the last batch, Unix seconds, 0 for none.
-    """
-
-    model: str = ""
-    error: str = ""
-    done_at: float = 0.0
-
-
-@dataclass(frozen=True)
 class NearlineStatus:
-    """State of the near-line process. snapshot: empty for none; works: by kind; metrics_port: 0 for nowhere."""
+    """State of the near-line process. snapshot: empty for none; metrics_port: 0 for nowhere.
+
+    By kind: models: what is worked with, empty where the snapshot names none; errors: why nothing could be done last,
+    none since it could; done_at: end of the last batch, Unix seconds, none before the first.
+    """
 
     pid: int
     snapshot: str = ""
-    works: Mapping[Kind, WorkStatus] = field(default_factory=lambda: {kind: WorkStatus() for kind in Kind})
+    models: Mapping[Kind, str] = field(default_factory=dict)
+    errors: Mapping[Kind, str] = field(default_factory=dict)
+    done_at: Mapping[Kind, float] = field(default_factory=dict)
     metrics_port: int = 0
 
 
 def read_status(path: Path) -> NearlineStatus | None:
     """Read the file; None if there is none, or none that can be read: no process is running."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        works = {kind: WorkStatus(**read["works"][kind]) for kind in Kind}
-        return NearlineStatus(**{**read, "works": works})
-    except (OSError, ValueError, TypeError, KeyError):
+        return NearlineStatus(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
 
 
@@ -103,12 +93,14 @@ class NearlineTelemetry:
         """Count a batch."""
         self._seconds.labels(kind).observe(done.seconds)
         _log.info("batch done", kind=kind, asked=done.asked, seconds=round(done.seconds, 3), **done.ends, **done.counts)
-        self._note(kind, error="", done_at=self._clock())
+        errors = {other: error for other, error in self.status.errors.items() if other != kind}
+        done_at = {**self.status.done_at, kind: self._clock()}
+        self._tell(replace(self.status, errors=errors, done_at=done_at))
 
     def failed(self, kind: Kind, error: Exception) -> None:
         """Count a batch that could not be done."""
         self._failures.labels(kind, type(error).__name__).inc()
-        self._note(kind, error=str(error))
+        self._tell(replace(self.status, errors={**self.status.errors, kind: str(error)}))
 
     def serves(self, snapshot: Snapshot) -> None:
         """Note which snapshot, and which models of it, are worked with from now on."""
@@ -121,18 +113,13 @@ class NearlineTelemetry:
         self._model.clear()
         for kind, model in models.items():
             self._model.labels(kind, snapshot.version, model).set(1)
-        works = {kind: replace(work, model=models[kind]) for kind, work in self.status.works.items()}
-        self._tell(replace(self.status, snapshot=snapshot.version, works=works))
+        self._tell(replace(self.status, snapshot=snapshot.version, models=models))
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
         server = MetricsServer(self.registry, host, port)
         self._tell(replace(self.status, metrics_port=server.port))
         return server
-
-    def _note(self, kind: Kind, **changes: Any) -> None:
-        work = replace(self.status.works[kind], **changes)
-        self._tell(replace(self.status, works={**self.status.works, kind: work}))
 
     def _tell(self, status: NearlineStatus) -> None:
         self.status = status

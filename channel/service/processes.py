@@ -1,4 +1,4 @@
-"""What the processes of a host share: being told to stop, and files that only one of them may hold."""
+"""What the processes of a host share: being told to stop, files that only one of them may hold, and housekeeping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from serendipity.channel.errors import StateUnavailable
+import structlog
+
+from serendipity.channel.errors import ChannelError, StateUnavailable
+
+_log = structlog.stdlib.get_logger(__name__)
 
 
 @contextlib.contextmanager
@@ -45,3 +49,14 @@ def held(path: Path) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+@contextlib.contextmanager
+def logged_failures(part: str) -> Iterator[None]:
+    """Log an error of a part of housekeeping instead of raising it: the task must still run in an hour."""
+    try:
+        yield
+    except ChannelError as error:
+        _log.warning("housekeeping failed", part=part, error=str(error))
+    except Exception:
+        _log.exception("housekeeping failed", part=part)

@@ -68,20 +68,11 @@ class ServerSettings(BaseSettings):
     """Calls of hosts that one worker works on at a time; more are refused with RESOURCE_EXHAUSTED, as are those that
     cannot be answered in time. Health is asked beside them."""
 
-    keepalive_seconds: float = Field(default=30.0, gt=0)
-    """Time between pings on idle connections."""
-
     max_connection_age_seconds: float = Field(default=300.0, gt=0)
     """Age at which a connection is closed gracefully, so that clients spread over workers anew."""
 
     snapshot_poll_seconds: float = Field(default=1.0, gt=0)
     """Time between looks at the link `current`."""
-
-    snapshot_retry_seconds: float = Field(default=30.0, gt=0)
-    """Time after which a snapshot that was refused is tried again."""
-
-    availability_poll_seconds: float = Field(default=1.0, gt=0, le=4)
-    """Time between looks at changed availability; changes are promised within 5 s."""
 
     drain_seconds: float = Field(default=10.0, ge=0)
     """Time that calls in flight have to finish after SIGTERM."""
@@ -94,15 +85,6 @@ class ServerSettings(BaseSettings):
 
     snapshot_retention_days: float = Field(default=30.0, ge=0)
     """How long a snapshot is kept after it was last written or wanted; 0: for ever. The wanted one always is."""
-
-    availability_map_bytes: int = Field(default=4 << 30, ge=1 << 20)
-    """Largest size of the availability store."""
-
-    serving_log_queue: int = Field(default=2_000, ge=1)
-    """Answers that may wait for the serving log's writer; more are dropped and counted."""
-
-    serving_log_file_bytes: int = Field(default=64 << 20, ge=1 << 10)
-    """Size at which a serving-log file ends."""
 
     serving_log_total_bytes: int = Field(default=8 << 30, ge=1 << 10)
     """Size of all serving-log files of one worker; the oldest go first."""
@@ -139,9 +121,6 @@ class ServerSettings(BaseSettings):
 
     nearline_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
     """Largest size of the near-line store; a user's interests and paths take about 2 KB, a list up to 0.5 KB."""
-
-    uvloop: bool = True
-    """Use uvloop's event loop in the workers (some 15 % more calls a second)."""
 
     @model_validator(mode="after")
     def _owns_a_shard(self) -> Self:

@@ -55,11 +55,12 @@ def serve(
     """
     configure_logs(settings.log_level, settings.log_format)
     pipeline = channel_settings or ChannelSettings()
-    with held(settings.state / ".lock") as alone, _reserved(settings.address) as address:
+    with held(settings.state / ".lock") as alone:
         if not alone:
             # Two services would overwrite each other's workers' states.
             raise StateUnavailable(f"{settings.state}: another service uses this state directory")
-        return asyncio.run(_supervise_until_stopped(settings, pipeline, address, gates))
+        with _reserved(settings.address) as address:
+            return asyncio.run(_supervise_until_stopped(settings, pipeline, address, gates))
 
 
 async def _supervise_until_stopped(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
 import lmdb
@@ -51,6 +51,13 @@ class Records(Generic[Record]):
     def count(self, txn: lmdb.Transaction) -> int:
         """Records."""
         return int(txn.stat(self.table)["entries"])
+
+    def rows_from(self, txn: lmdb.Transaction, start: bytes = b"") -> Iterator[tuple[bytes, Record]]:
+        """Read keys and their records in the keys' order, from a key on."""
+        with txn.cursor(self.table) as cursor:
+            if cursor.set_range(start):
+                for key, value in cursor:
+                    yield bytes(key), self._kind.FromString(bytes(value))
 
     def keys_after(self, txn: lmdb.Transaction, start: bytes, most: int) -> list[bytes]:
         """Read up to `most` keys that come after one, in their order; all come after the empty one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +28,6 @@ from tests.fixtures.small_world import NOW, SmallWorld
 
 REFUSED = 7
 """An item that the encoder refuses, as row + 1."""
-
-
-@dataclass
-class Forgotten:
-    """An erasure list in memory."""
-
-    users: set[str] = field(default_factory=set)
-
-    def contains(self, user_id: str) -> bool:
-        return user_id in self.users
 
 
 class ScriptedEncoder(GroupEncoder):
@@ -72,7 +62,7 @@ class Parts:
     loop: NearlineLoop[Sequenced]
     model: GroupJob
     encoder: ScriptedEncoder
-    forgotten: Forgotten
+    forgotten: set[str]
     feedback: dict[str, records_pb2.UserFeedbackRecord]
 
     def clicks(self, user_id: str, rows: list[int]) -> None:
@@ -102,10 +92,10 @@ def grouped_snapshot(small_world: SmallWorld, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def parts(grouped_snapshot: Snapshot, tmp_path: Path) -> Iterator[Parts]:
     feedback: dict[str, records_pb2.UserFeedbackRecord] = {}
-    encoder, forgotten = ScriptedEncoder(), Forgotten()
+    encoder, forgotten = ScriptedEncoder(), set[str]()
     model = job(grouped_snapshot, grouped_snapshot.group_spec, feedback.get, encoder)
     with NearlineStore(tmp_path / "nearline", map_bytes=1 << 24, commit_interval=0, clock=lambda: NOW) as store:
-        yield Parts(store, loop_of(store, Kind.GROUPS, forgotten), model, encoder, forgotten, feedback)
+        yield Parts(store, loop_of(store, Kind.GROUPS, forgotten.__contains__), model, encoder, forgotten, feedback)
 
 
 def job(
@@ -218,7 +208,7 @@ async def test_while_triton_is_away_nothing_counts_against_anybody(parts: Parts)
 async def test_forgotten_users_are_skipped_and_all_of_them_goes(parts: Parts) -> None:
     parts.clicks("user", list(range(40, 60)))
     await parts.assign("user")
-    parts.forgotten.users.add("user")
+    parts.forgotten.add("user")
     done = await parts.assign("user")
     assert (done.ends, done.asked) == (Counter(forgotten=1), 0)
     assert parts.store.group("user") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,6 @@ MISSING, OPERATOR = records_pb2.REFRESH_CAUSE_MISSING, records_pb2.REFRESH_CAUSE
 
 
 @dataclass
-class Forgotten:
-    """An erasure list in memory."""
-
-    users: set[str] = field(default_factory=set)
-
-    def contains(self, user_id: str) -> bool:
-        return user_id in self.users
-
-
-@dataclass
 class Parts:
     """A loop, its job and all it works with. user, wanted: somebody, and two categories never clicked by them."""
 
@@ -58,7 +48,7 @@ class Parts:
     loop: NearlineLoop[Any]
     model: InterestJob
     triton: TalkingTriton
-    forgotten: Forgotten
+    forgotten: set[str]
     user: str
     wanted: list[str]
 
@@ -86,9 +76,11 @@ async def refreshing(
     async with talking_triton(answers or (lambda _: answer_with(*wanted))) as (url, triton):
         gpt, encoder = InterestGpt(url), TritonTextEncoder(url)
         model = InterestJob(snapshot, lambda _: None, gpt, encoder.encode, timeout=10.0)
-        forgotten = Forgotten()
+        forgotten = set[str]()
         with NearlineStore(tmp_path / "nearline", map_bytes=1 << 24, commit_interval=0, clock=lambda: NOW) as store:
-            yield Parts(store, loop_of(store, Kind.INTERESTS, forgotten), model, triton, forgotten, user, wanted)
+            yield Parts(
+                store, loop_of(store, Kind.INTERESTS, forgotten.__contains__), model, triton, forgotten, user, wanted
+            )
         model.close()
         await gpt.close()
         await encoder.close()
@@ -221,7 +213,7 @@ async def test_fresh_interests_are_not_generated_again_unless_an_operator_asks(p
 
 async def test_forgotten_users_are_skipped_and_all_of_them_goes(parts: Parts, small_world: SmallWorld) -> None:
     await parts.refresh(parts.user)
-    parts.forgotten.users.add(parts.user)
+    parts.forgotten.add(parts.user)
     refreshed = await parts.refresh(parts.user, small_world.user_ids[-1])
     assert refreshed.ends["forgotten"] == 1
     assert parts.store.interests(parts.user) is None
@@ -230,7 +222,7 @@ async def test_forgotten_users_are_skipped_and_all_of_them_goes(parts: Parts, sm
 
 async def test_who_asks_to_be_forgotten_while_the_model_thinks_is_forgotten(parts: Parts) -> None:
     def answers(_: str) -> str:
-        parts.forgotten.users.add(parts.user)
+        parts.forgotten.add(parts.user)
         return answer_with(*parts.wanted)
 
     parts.triton.answers = answers

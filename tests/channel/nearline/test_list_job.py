@@ -31,13 +31,6 @@ from tests.fixtures.nearline_store import delayed, loop_of, spoil
 from tests.fixtures.small_world import NOW, SmallWorld
 
 
-class Nobody:
-    """An erasure list without users."""
-
-    def contains(self, user_id: str) -> bool:
-        return False
-
-
 class ScriptedLlms(CoevolutionLlms):
     """Both LLMs without a Triton. proposals: prompt → categories, best first; scores: prompt → f; either may raise."""
 
@@ -126,7 +119,7 @@ def parts(grouped_snapshot: Snapshot, grouped_world: GroupedWorld, tmp_path: Pat
     llms = ScriptedLlms(lambda _: names, lambda _: 1.0)
     model = job(grouped_snapshot, llms)
     with NearlineStore(tmp_path / "nearline", map_bytes=1 << 24, list_requests=1, commit_interval=0) as store:
-        yield Parts(store, loop_of(store, Kind.LISTS, Nobody()), model, llms, names)
+        yield Parts(store, loop_of(store, Kind.LISTS, lambda _: False), model, llms, names)
 
 
 def job(snapshot: Snapshot, llms: CoevolutionLlms) -> ListJob:
@@ -260,7 +253,7 @@ async def test_the_loop_puts_off_the_list_that_brings_triton_down_and_fills_the_
         Kind.LISTS,
         lambda snapshot: job(snapshot, parts.llms),
         holder,
-        Nobody(),
+        lambda _: False,
         channel_settings(),
         observed,
         batch=8,

@@ -91,10 +91,7 @@ async def test_whoever_is_wanted_is_refreshed(small_world: SmallWorld, tmp_path:
     assert scrape(page, "serendipity_nearline_queue")['{kind="interests",state="ready"}'] == 0
     assert scrape(page, "serendipity_nearline_records")['{kind="interests"}'] == len(small_world.user_ids)
     assert status is not None
-    assert (status.works[Kind.INTERESTS].model, status.works[Kind.INTERESTS].error) == (
-        spec_of(small_world).model_name,
-        "",
-    )
+    assert (status.models[Kind.INTERESTS], status.errors) == (spec_of(small_world).model_name, {})
     with NearlineStore(settings.nearline_path) as store:
         for user_id in small_world.user_ids:
             interests = store.interests(user_id)
@@ -120,12 +117,14 @@ async def test_while_triton_is_away_the_queue_waits_and_then_goes_on(small_world
     async with talking_triton(answers) as (url, triton), running_nearline(settings, pipeline(url)) as nearline:
         want(nearline.store, *small_world.user_ids[:10])
         await until(
-            lambda: "UNAVAILABLE" in nearline.telemetry.status.works[Kind.INTERESTS].error and len(triton.prompts) > 5
+            lambda: (
+                "UNAVAILABLE" in nearline.telemetry.status.errors.get(Kind.INTERESTS, "") and len(triton.prompts) > 5
+            )
         )
         assert all(entry.attempts == 0 for entry in nearline.store.queue(Kind.INTERESTS).take(100, NOW))
         down.clear()
         await until(lambda: not nearline.store.queue(Kind.INTERESTS).take(1, NOW))
-        assert nearline.telemetry.status.works[Kind.INTERESTS].error == ""
+        assert Kind.INTERESTS not in nearline.telemetry.status.errors
         counted = census(nearline.store)
     assert (counted.records, counted.parked, counted.delayed) == (10, 0, 0)
 
@@ -187,7 +186,7 @@ async def test_records_carry_the_snapshot_they_were_made_with(small_world: Small
         newer = spec_of(small_world, style="chat")
         snapshot = write_nearline_snapshot(small_world, tmp_path / "snapshots", newer, created_at=NOW + DAY)
         Publications(tmp_path / "snapshots").publish(snapshot.name)
-        await until(lambda: nearline.telemetry.status.works[Kind.INTERESTS].model == newer.model_name)
+        await until(lambda: nearline.telemetry.status.models[Kind.INTERESTS] == newer.model_name)
         want(nearline.store, small_world.user_ids[1])
         await until(lambda: nearline.store.interests(small_world.user_ids[1]) is not None)
         reasoners = [nearline.store.paths(user_id) for user_id in small_world.user_ids[:2]]
