@@ -30,7 +30,7 @@ from serendipity.channel.nearline.housekeeping import Census, cause_name, census
 from serendipity.channel.nearline.process import exclusive, opened_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import USER_KINDS, Kind, subject_name
-from serendipity.channel.nearline.telemetry import NearlineStatus, WorkStatus, read_status
+from serendipity.channel.nearline.telemetry import NearlineStatus, read_status
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.layout import user_key
@@ -51,8 +51,7 @@ _ACTIONS = {
 
 _WORK = (
     "snapshots", "state", "feedback_map_bytes", "nearline_map_bytes", "nearline_triton_url", "nearline_batch",
-    "nearline_timeout_seconds", "nearline_max_attempts", "nearline_back_off_seconds",
-    "nearline_longest_back_off_seconds", "nearline_quiet_seconds", "nearline_max_lists",
+    "nearline_timeout_seconds",
 )  # fmt: skip
 """Settings of the service that matter to a command that does near-line work itself, and then ends."""
 
@@ -181,7 +180,7 @@ def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[
         counted = census(store, kind)
         out.print(f"[bold]{kind}[/bold]: {counted.records:,} {_NOUNS[kind]}", highlight=False)
         if status is not None:
-            out.print(f"  {_work(status.works[kind], now)}", highlight=False)
+            out.print(f"  {_work(status, kind, now)}", highlight=False)
         out.print(
             f"  queue: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked; "
             f"oldest {_age(now - counted.oldest) if counted.oldest else '-'}",
@@ -190,7 +189,7 @@ def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(counted.by_cause.items()))
         out.print(f"  by cause: {causes or '-'}", highlight=False)
         if kind is Kind.LISTS:
-            out.print(f"  asked for too seldom so far: {counted.counted:,}", highlight=False)
+            out.print(f"  asked for too seldom so far: {counted.aside:,}", highlight=False)
         totals = ", ".join(f"{name} {count:,}" for name, count in counted.totals.items())
         out.print(f"  since the beginning: {totals or '-'}", highlight=False)
         if counted.parked:
@@ -216,10 +215,10 @@ def _process(status: NearlineStatus | None, *, free: bool) -> str:
     return f"process: pid {status.pid}, snapshot {status.snapshot or '-'}"
 
 
-def _work(work: WorkStatus, now: float) -> str:
-    done = f"last batch {_age(now - work.done_at)} ago" if work.done_at else "no batch yet"
-    error = f"; cannot work: {escape(work.error)}" if work.error else ""
-    return f"model {work.model or 'none: the snapshot names none'}, {done}{error}"
+def _work(status: NearlineStatus, kind: Kind, now: float) -> str:
+    done = f"last batch {_age(now - status.done_at[kind])} ago" if kind in status.done_at else "no batch yet"
+    error = f"; cannot work: {escape(status.errors[kind])}" if kind in status.errors else ""
+    return f"model {status.models.get(kind) or 'none: the snapshot names none'}, {done}{error}"
 
 
 def _age(seconds: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from serendipity.channel.nearline.triton_models import TritonModels
+from serendipity.channel.nearline.triton_models import Output, TritonModels
 from serendipity.groups.model import COUNT, EXCLUDED, PROMPT, PROPOSALS, SCORE
 from serendipity.v1 import records_pb2
 
@@ -36,8 +36,8 @@ class CoevolutionLlms(TritonModels):
             COUNT: np.full((len(prompts), 1), count, np.int32),
         }
         name = spec.novelty_model_name
-        outputs = await self.infer(name, inputs, spec.max_batch, (PROPOSALS,), timeout)
-        return [self._proposals(name, cell, count) for column in outputs for cell in column[:, 0]]
+        (cells,) = await self.infer(name, inputs, spec.max_batch, {PROPOSALS: Output(np.object_)}, timeout)
+        return [self._proposals(name, cell, count) for cell in cells[:, 0]]
 
     async def score(self, spec: records_pb2.CoevolutionSpec, prompts: Sequence[str], timeout: float) -> list[float]:
         """Ask the Relevance LLM how well candidates fit: f of each prompt, neither scaled nor offset.
@@ -46,18 +46,12 @@ class CoevolutionLlms(TritonModels):
         """
         inputs = {PROMPT: self.cells(prompts, "prompt")}
         name = spec.relevance_model_name
-        scores: list[float] = []
-        for column in await self.infer(name, inputs, spec.max_batch, (SCORE,), timeout):
-            if column.dtype != np.float32 or column.shape[1] != 1 or not np.isfinite(column).all():
-                wrong = np.count_nonzero(~np.isfinite(column)) if column.dtype.kind == "f" else 0
-                found = f"{column.dtype} {list(column.shape)}, {wrong} of them not finite"
-                raise self.unreadable(name, SCORE, found, "finite float32 [n, 1]")
-            scores += column[:, 0].tolist()
-        return scores
+        (scores,) = await self.infer(name, inputs, spec.max_batch, {SCORE: Output(np.float32)}, timeout)
+        return [float(score) for score in scores[:, 0]]
 
-    def _proposals(self, name: str, cell: object, count: int) -> list[tuple[str, float]]:
+    def _proposals(self, name: str, cell: bytes, count: int) -> list[tuple[str, float]]:
         try:
-            rows = json.loads(cell) if isinstance(cell, bytes) else None
+            rows = json.loads(cell)
         except ValueError:
             rows = None
         if not isinstance(rows, list) or len(rows) > count or not all(map(_is_proposal, rows)):

@@ -66,10 +66,6 @@ class ContextReader:
         self._signals = signals
         self._feedback = feedback
         self._rule = rule
-        self._profile_values = [
-            (name, {number: value for value, number in values.items()})
-            for name, values in snapshot.assembler.profile_fields.items()
-        ]
 
     def read(self, user_id: str, now: int) -> KnownUser:
         """Read what is known of a user as of `now` (Unix seconds); empty facts if that is nothing.
@@ -96,7 +92,7 @@ class ContextReader:
             long_history,
             snapshot.category_names,
             now,
-            profile=self._profile(user),
+            profile=profile_values(snapshot, user.profile.tolist()),
             searches=searches,
             titles=told_titles(
                 clicks, self._signal_items(signals, feedback, now), self._title, self._rule, has_searches=bool(searches)
@@ -116,11 +112,6 @@ class ContextReader:
         numbers = [self._node_categories.get(node, NO_CATEGORY) for node in stored.node_ids.tolist()] if stored else []
         novel = [number for number in dict.fromkeys(numbers) if number != NO_CATEGORY and number not in known]
         return tuple(self._snapshot.category_names[number - 1] for number in novel[: self._hints])
-
-    def _profile(self, user: StoredUser) -> Mapping[str, str]:
-        numbers = user.profile.tolist()
-        named = zip(self._profile_values, numbers[: len(self._profile_values)], strict=True)
-        return {name: values[number] for (name, values), number in named if number in values}
 
     def _signal_items(
         self, signals: records_pb2.UserSignalsRecord, feedback: records_pb2.UserFeedbackRecord, now: int
@@ -149,3 +140,11 @@ def _searches(
     """Merge searches of both places as (query, Unix seconds), newest first; what both report comes twice."""
     both = [(search.query, search.time) for search in (*feedback.searches, *signals.searches)]
     return sorted(both, key=lambda search: -search[1])
+
+
+def profile_values(snapshot: Snapshot, numbers: list[int]) -> dict[str, str]:
+    """Name the profile values of a stored user, field → value; numbers: of each of the snapshot's fields."""
+    fields = snapshot.assembler.profile_fields
+    named = {name: {number: value for value, number in values.items()} for name, values in fields.items()}
+    told = zip(named.items(), numbers[: len(named)], strict=False)
+    return {name: values[number] for (name, values), number in told if number in values}

@@ -56,7 +56,7 @@ async def drain(
     store, start = nearline.store, time.perf_counter()
     interests = store.queue(Kind.INTERESTS)
     left = iter(users)
-    before, refused_before = _totals(store), interests.wanted().refused
+    before, refused_before = _totals(store), interests.wanted()["refused"]
     loops = {kind: nearline.loops[kind] for kind in kinds}
     failures = 0
     while True:
@@ -87,7 +87,7 @@ async def drain(
             kind: {name: count - before[kind].get(name, 0) for name, count in counts.items()}
             for kind, counts in after.items()
         },
-        refused=interests.wanted().refused - refused_before,
+        refused=interests.wanted()["refused"] - refused_before,
         seconds=time.perf_counter() - start,
     )
 

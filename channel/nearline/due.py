@@ -32,24 +32,13 @@ class DueUser:
         return replace(self, cause=records_pb2.REFRESH_CAUSE_OPERATOR)
 
 
-class _StoredInterests(UserState):
-    """The near-line interests, and nothing else of a host's state."""
-
-    def __init__(self, store: NearlineStore) -> None:
-        super().__init__()
-        self._store = store
-
-    def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:
-        return self._store.interests(user_id)
-
-
 class DueUsers:
     """Looks at the users of one snapshot, which must stay open. now: moment requests are answered as of."""
 
     def __init__(self, snapshot: Snapshot, store: NearlineStore, settings: ChannelSettings, now: int) -> None:
         self._snapshot = snapshot
         self._now = now
-        self._reader = InterestReader(snapshot, _StoredInterests(store), settings, now)
+        self._reader = InterestReader(snapshot, UserState(nearline=lambda: store), settings, now)
 
     def __len__(self) -> int:
         """Users that `all` looks at."""

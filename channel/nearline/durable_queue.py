@@ -1,121 +1,141 @@
 """A queue of one kind of near-line work: durable, bounded, one entry per subject, shared by all processes of a host.
 
-    queue.want("user", Want("user", cause, priority))  worker; never waits
+    queue.want(user_id="user", cause=…, priority=0.5)  worker; never waits
     entries = queue.take(64, now)                      near-line process; they stay queued until they are settled
     queue.settle([Completed(entry, records)], now)     records in and entry out, in one transaction
 
 What is wanted waits in memory until a thread has committed it for all callers together (group commit). From then on it
-outlives the process, and everything else here is one transaction.
+outlives the process, and everything else here is one transaction. Tables, their names with the kind's prefix:
+
+    queue    key of the subject → NearlineEntry, one entry a subject
+    ready    entries to be tried, in the order in which they are due
+    delayed  entries whose last attempt failed, by the moment of the next
+    parked   entries that failed too often, in the order they were parked
+    aside    subjects that are not queued, by the moment they are dropped: asked for too seldom so far, or quiet, since
+             nothing is to be had for them
+    meta     name of a count → the count (8 bytes)
+
+An entry that cannot be decoded counts as absent: it is not taken, is overwritten when its subject is wanted again, and
+otherwise removed by housekeeping.
 """
 
 from __future__ import annotations
 
 import math
+import struct
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
+import lmdb
 import structlog
 
 from serendipity.channel.errors import StateUnavailable
-from serendipity.channel.nearline.outcome import Completed, Failed, Outcome, Settled, Unneeded
-from serendipity.channel.nearline.priority import BackOff, due
-from serendipity.channel.nearline.queue_tables import QueueTables, QueueTransaction
-from serendipity.channel.nearline.subject import Kind, SubjectError, entry_key, entry_of, subject_key, subject_name
-from serendipity.channel.nearline.tables import NearlineTables, NearlineTransaction
-from serendipity.channel.nearline.wanted import Want, Wanted, WantedCounts
+from serendipity.channel.nearline.outcome import Completed, Failed, NearlineRecord, Outcome
+from serendipity.channel.nearline.priority import BackOff, due, list_priority
+from serendipity.channel.nearline.subject import Kind, entry_key, subject_name
+from serendipity.channel.state.batch_writer import BatchWriter
+from serendipity.channel.state.environment import Environment
+from serendipity.channel.state.records import NUMBER, OrderedRecords
 from serendipity.v1 import records_pb2
 
 MAX_ERROR_CHARS = 300
 """Characters kept of why an attempt failed."""
 
+QUIET_SECONDS = 3_600
+"""For which a user of whom nothing is known, or too little for a group, is not queued again."""
+
+COUNTING_SECONDS = 86_400
+"""After which requests for what is not queued yet are counted from zero, when nobody asked for it meanwhile."""
+
+WANTED_ENDS = ("accepted", "merged", "counted", "refused", "displaced", "quiet", "overflowed", "lost")
+"""What becomes of what is wanted, in users or lists; those wanted again before their commit count once.
+
+accepted: now queued, on disk; merged: were queued already; counted: asked for too seldom so far to be queued; refused:
+the queue is full of more urgent ones, or the subject cannot be stored; displaced: queued ones that gave way to more
+urgent ones; quiet: nothing was to be had for them a short while ago; overflowed: too many waited in memory; lost: the
+disk failed."""
+
+READY, DELAYED, PARKED, ASIDE = "ready", "delayed", "parked", "aside"
+
+_PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
 _MOST_AT_ONCE = 10_000
 
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class QueueRule:
-    """How a queue admits and repeats.
-
-    max_entries: entries that may be queued, and as many parked and as many counted, at most; back_off: of failed
-    attempts; requests_needed: requests, of all processes together, after which a subject is queued; priority_of: least
-    priority of a subject that so many requests asked for.
-    """
-
-    max_entries: int = 1_000_000
-    back_off: BackOff = field(default_factory=BackOff)
-    requests_needed: int = 1
-    priority_of: Callable[[int], float] = lambda _: 0.0
-
-
 class DurableQueue:
     """The queue of one kind. Raises StateUnavailable (StateFull) when it cannot be read or written.
 
-    max_waiting: subjects that may wait in memory; commit_interval: seconds between commits of what is wanted; clock:
-    Unix seconds.
+    put_record: stores what was generated for a key, in the transaction in which its entry ends; max_entries: entries
+    that may be queued, and as many parked and as many aside, at most; back_off: of failed attempts; requests_needed:
+    requests, of all processes together, after which a subject is queued; max_waiting: wants that may wait in memory;
+    commit_interval: seconds between commits of what is wanted; clock: Unix seconds.
     """
 
     def __init__(
         self,
-        tables: NearlineTables,
+        env: Environment,
         kind: Kind,
-        rule: QueueRule,
+        put_record: Callable[[lmdb.Transaction, bytes, NearlineRecord], None],
         *,
+        max_entries: int,
+        back_off: BackOff,
+        requests_needed: int,
         max_waiting: int,
         commit_interval: float,
         clock: Callable[[], float],
     ) -> None:
         self.kind = kind
-        self._all = tables
-        self._rule = rule
+        self._env = env
+        prefix = _PREFIXES[kind]
+        orders = {order: f"{prefix}{order}" for order in (READY, DELAYED, PARKED, ASIDE)}
+        self.entries = OrderedRecords(env, f"{prefix}queue", records_pb2.NearlineEntry, orders, _place)
+        self._meta = env.table(f"{prefix}meta")
+        self._put_record = put_record
+        self._max_entries = max_entries
+        self._back_off = back_off
+        self._requests_needed = requests_needed
         self._clock = clock
-        self._wanted = Wanted(self._commit, max_waiting=max_waiting, interval=commit_interval)
+        self._counting = threading.Lock()
+        self._wanted = Counter[str]()
+        self._writer = BatchWriter(f"nearline-{kind}", self._commit, capacity=max_waiting, interval=commit_interval)
+        self.flush, self.close = self._writer.flush, self._writer.close
 
-    @property
-    def tables(self) -> QueueTables:
-        """The tables of this queue."""
-        return self._all.queues[self.kind]
-
-    def want(self, want: Want) -> None:
+    def want(self, **fields: Any) -> None:
         """Ask for something; returns at once and never raises.
 
-        A subject queued already keeps the place of the most urgent want. What became of it is counted, see `wanted`.
+        fields: of NearlineEntry: the subject, cause and priority. A subject queued already keeps the place of the most
+        urgent want. What became of it is counted.
         """
         try:
-            key = subject_key(want.subject)
-        except SubjectError:
-            self._wanted.refuse()
+            want = records_pb2.NearlineEntry(requests=1, **fields)
+            key = entry_key(want)
+        except (ValueError, struct.error):
+            self._count("refused")
         else:
-            self._wanted.add(key, want)
+            if not self._writer.put((key, want)):
+                self._count("lost" if self._writer.closed else "overflowed")
 
-    def flush(self, timeout: float | None = None) -> bool:
-        """Wait until what was wanted before is on disk, or refused; False after `timeout` seconds."""
-        return self._wanted.flush(timeout)
-
-    def wanted(self) -> WantedCounts:
-        """What became of the wants of this process so far."""
-        return self._wanted.counts()
-
-    def discard(self, key: bytes) -> None:
-        """Drop what waits in memory for a key."""
-        self._wanted.discard(key)
+    def wanted(self) -> Counter[str]:
+        """What became of the wants of this process so far, by WANTED_ENDS."""
+        with self._counting:
+            return self._wanted.copy()
 
     def take(self, most: int, now: float) -> list[records_pb2.NearlineEntry]:
         """Read the entries that are to be tried now, most urgent first.
 
         They stay queued until they are settled: whoever takes them and dies has lost nothing. now: Unix seconds.
         """
-        with self._all.reading() as transaction:
-            queue = transaction.queue(self.kind)
-            if not queue.keys(self.tables.delayed, 1, until=now):
-                return queue.first(self.tables.ready, most)
-        with self._all.writing() as transaction:
-            queue = transaction.queue(self.kind)
-            for key in queue.keys(self.tables.delayed, _MOST_AT_ONCE, until=now):
-                _make_ready(queue, key)
-            return queue.first(self.tables.ready, most)
+        with self._env.reading() as txn:
+            if not self.entries.keys(txn, DELAYED, 1, until=_milliseconds(now)):
+                return self.entries.first(txn, READY, most)
+        with self._env.writing() as txn:
+            for key in self.entries.keys(txn, DELAYED, _MOST_AT_ONCE, until=_milliseconds(now)):
+                self._make_ready(txn, key)
+            return self.entries.first(txn, READY, most)
 
     def fail(self, entry: records_pb2.NearlineEntry, error: str, now: float) -> None:
         """Put an entry off after a failed attempt, or park it after too many. now: Unix seconds."""
@@ -123,150 +143,189 @@ class DurableQueue:
 
     def settle(
         self, outcomes: Sequence[Outcome], now: float, counts: Mapping[str, int] = MappingProxyType({})
-    ) -> Settled:
-        """End attempts, all in one transaction. now: Unix seconds; counts: what else is added to the queue's totals.
+    ) -> Counter[str]:
+        """End attempts, all in one transaction; returns how many entries ended how.
 
-        An entry wanted again since it was taken stays queued: its records are stored, its failures are forgotten.
+        now: Unix seconds; counts: what else is added to the queue's totals. completed: records stored; failed: to be
+        tried again later; parked: tried too often; unneeded: removed without records; gone: no longer queued when they
+        ended (the user was forgotten), nothing was stored. An entry wanted again since it was taken stays queued: its
+        records are stored, its failures are forgotten.
         """
-        with self._all.writing() as transaction:
-            ends = Counter(self._settle(transaction, outcome, now) for outcome in outcomes)
+        with self._env.writing() as txn:
+            ends = Counter(self._settle(txn, outcome, now) for outcome in outcomes)
             for name, count in (*ends.items(), *counts.items()):
-                transaction.add(self.kind, name, count)
-        return Settled(**ends)
+                self.add(txn, name, count)
+        return ends
 
     def ready(self) -> int:
         """Entries that are to be tried, those whose delay has just passed left out."""
-        with self._all.reading() as transaction:
-            return transaction.count(self.tables.ready)
+        with self._env.reading() as txn:
+            return self.entries.size(txn, READY)
+
+    def add(self, txn: lmdb.Transaction, name: str, more: int = 1) -> None:
+        """Raise a count."""
+        if more:
+            value = txn.get(name.encode(), db=self._meta)
+            txn.put(name.encode(), NUMBER.pack((NUMBER.unpack(value)[0] if value else 0) + more), db=self._meta)
 
     def totals(self) -> dict[str, int]:
         """What has happened since the store was made, by name."""
-        with self._all.reading() as transaction:
-            return transaction.totals(self.kind)
+        with self._env.reading() as txn, txn.cursor(self._meta) as cursor:
+            return {bytes(name).decode(): int(NUMBER.unpack(value)[0]) for name, value in cursor}
 
     def parked(self, most: int = 1_000) -> list[records_pb2.NearlineEntry]:
         """Read the entries that were tried too often, those parked first before the others."""
-        with self._all.reading() as transaction:
-            return transaction.queue(self.kind).first(self.tables.parked, most)
+        with self._env.reading() as txn:
+            return self.entries.first(txn, PARKED, most)
 
     def retry(self, key: bytes | None = None) -> int:
         """Let a parked or delayed entry, or all of them, be tried at once as if they never failed; returns how many."""
-        with self._all.writing() as transaction:
-            queue = transaction.queue(self.kind)
+        with self._env.writing() as txn:
             if key is not None:
-                return int(_make_ready(queue, key, afresh=True))
-            return sum(
-                _make_ready(queue, key, afresh=True)
-                for order in (self.tables.parked, self.tables.delayed)
-                for key in queue.keys(order, 2 * self._rule.max_entries)
-            )
+                return int(self._make_ready(txn, key, afresh=True))
+            keys = [key for order in (PARKED, DELAYED) for key in self.entries.keys(txn, order, 2 * self._max_entries)]
+            return sum(self._make_ready(txn, key, afresh=True) for key in keys)
 
-    def close(self) -> None:
-        """Commit what is wanted. May be called twice."""
-        self._wanted.close()
+    def _entry(self, txn: lmdb.Transaction, key: bytes) -> records_pb2.NearlineEntry | None:
+        """Read a queued entry."""
+        entry = self.entries.get_readable(txn, key)
+        return entry if entry is not None and entry.enqueued_at else None
 
-    def _settle(self, transaction: NearlineTransaction, outcome: Outcome, now: float) -> str:
-        key, queue = entry_key(outcome.entry), transaction.queue(self.kind)
-        entry = queue.entry(key)
+    def _settle(self, txn: lmdb.Transaction, outcome: Outcome, now: float) -> str:
+        key = entry_key(outcome.entry)
+        entry = self._entry(txn, key)
         if entry is None:
             return "gone"
         if isinstance(outcome, Failed):
-            return self._put_off(queue, key, entry, outcome.error, now)
+            return self._put_off(txn, key, entry, outcome.error, now)
         if isinstance(outcome, Completed):
             for record in outcome.records:
-                transaction.put(key, record)
+                self._put_record(txn, key, record)
         if entry.generation > outcome.entry.generation:
-            _make_ready(queue, key, afresh=True)
+            self._make_ready(txn, key, afresh=True)
+        elif not isinstance(outcome, Completed) and outcome.quiet:
+            self._put_aside(txn, key, entry, 0, now + QUIET_SECONDS)
         else:
-            queue.remove(key)
-            if isinstance(outcome, Unneeded) and outcome.quiet_until:
-                queue.set_quiet(key, outcome.quiet_until)
+            self.entries.delete(txn, key)
         return "completed" if isinstance(outcome, Completed) else "unneeded"
 
     def _put_off(
-        self, queue: QueueTransaction, key: bytes, entry: records_pb2.NearlineEntry, error: str, now: float
+        self, txn: lmdb.Transaction, key: bytes, entry: records_pb2.NearlineEntry, error: str, now: float
     ) -> str:
-        back_off = self._rule.back_off
         entry.attempts += 1
         entry.last_error = error[:MAX_ERROR_CHARS]
-        entry.parked = entry.attempts >= back_off.max_attempts
+        entry.parked = entry.attempts >= self._back_off.max_attempts
         if entry.parked:
             entry.not_before = math.ceil(now)
-            if queue.count(self.tables.parked) >= self._rule.max_entries:
-                for oldest in queue.keys(self.tables.parked, 1):
-                    queue.remove(oldest)
+            self._make_room(txn, PARKED)
         else:
-            entry.not_before = math.ceil(now + back_off.delay(subject_name(entry), entry.attempts))
-        queue.put(key, entry)
+            entry.not_before = math.ceil(now + self._back_off.delay(subject_name(entry), entry.attempts))
+        self.entries.put(txn, key, entry)
         return "parked" if entry.parked else "failed"
 
-    def _commit(self, wants: Mapping[bytes, Want]) -> WantedCounts:
+    def _commit(self, waiting: list[tuple[bytes, records_pb2.NearlineEntry]]) -> None:
+        wants: dict[bytes, records_pb2.NearlineEntry] = {}
+        for key, want in waiting:
+            # Of several for one key the most urgent stays, for all their requests.
+            before = wants.get(key)
+            if before is None or want.priority > before.priority:
+                wants[key] = want
+            if before is not None:
+                wants[key].requests = before.requests + want.requests
         try:
-            with self._all.writing() as transaction:
-                counts = Counter[str]()
-                now, queue = self._clock(), transaction.queue(self.kind)
+            with self._env.writing() as txn:
+                now, ends = self._clock(), Counter[str]()
                 for key, want in wants.items():
-                    counts.update(self._enter(queue, key, want, now))
+                    ends.update(self._enter(txn, key, want, now))
                 for name in ("refused", "displaced"):
-                    transaction.add(self.kind, name, counts[name])
+                    self.add(txn, name, ends[name])
         except StateUnavailable as error:
             _log.error("wanted work not queued", kind=self.kind, subjects=len(wants), error=str(error))
-            return WantedCounts(lost=len(wants))
-        return WantedCounts(**counts)
+            ends = Counter(lost=len(wants))
+        with self._counting:
+            self._wanted.update(ends)
 
-    def _enter(self, queue: QueueTransaction, key: bytes, want: Want, now: float) -> list[str]:
+    def _count(self, end: str) -> None:
+        with self._counting:
+            self._wanted[end] += 1
+
+    def _enter(self, txn: lmdb.Transaction, key: bytes, want: records_pb2.NearlineEntry, now: float) -> list[str]:
         by_operator = want.cause == records_pb2.REFRESH_CAUSE_OPERATOR
-        entry = queue.entry(key)
+        entry = self._entry(txn, key)
         if entry is not None:
             # What an operator asked for is done whatever is stored, so it stays known that one did.
             if by_operator or (want.priority > entry.priority and entry.cause != records_pb2.REFRESH_CAUSE_OPERATOR):
                 entry.cause = want.cause
             entry.requests += want.requests
-            entry.priority = max(entry.priority, want.priority, self._rule.priority_of(entry.requests))
+            entry.priority = max(entry.priority, want.priority, self._least_priority(entry))
             entry.generation += 1
-            queue.put(key, entry)
+            self.entries.put(txn, key, entry)
             if by_operator:
-                _make_ready(queue, key, afresh=True)
+                self._make_ready(txn, key, afresh=True)
             return ["merged"]
-        if queue.quiet_until(key) > now and not by_operator:
-            return ["quiet"]
-        requests = queue.asked(key)[0] + want.requests
-        if requests < self._rule.requests_needed:
-            self._count(queue, key, requests, now)
+        aside = self.entries.get_readable(txn, key)
+        if aside is not None and aside.not_before > now:
+            if not aside.requests and not by_operator:
+                return ["quiet"]
+            want.requests += aside.requests
+        if want.requests < self._requests_needed:
+            self._put_aside(txn, key, want, want.requests, now + COUNTING_SECONDS)
             return ["counted"]
-        entry = entry_of(want.subject)
-        entry.cause, entry.requests = want.cause, requests
-        entry.priority = max(want.priority, self._rule.priority_of(requests))
-        entry.enqueued_at, entry.generation = int(now), 1
-        outcome = ["accepted"]
-        if queue.num_waiting() >= self._rule.max_entries:
-            last = queue.last_ready()
-            behind = None if last is None else queue.entry(last)
-            if last is None or behind is None or due(behind) <= due(entry):
-                if self._rule.requests_needed > 1:
+        want.priority = max(want.priority, self._least_priority(want))
+        want.enqueued_at, want.generation = int(now), 1
+        ends = ["accepted"]
+        if self.entries.size(txn, READY) + self.entries.size(txn, DELAYED) >= self._max_entries:
+            last = self.entries.last_key(txn, READY)
+            behind = None if last is None else self._entry(txn, last)
+            if last is None or behind is None or due(behind) <= due(want):
+                if self._requests_needed > 1:
                     # More requests make it more urgent, until it displaces another.
-                    self._count(queue, key, requests, now)
+                    self._put_aside(txn, key, want, want.requests, now + COUNTING_SECONDS)
                 return ["refused"]
-            queue.remove(last)
-            outcome.append("displaced")
-        queue.put(key, entry)
-        queue.set_asked(key, 0, 0)
-        return outcome
+            self.entries.delete(txn, last)
+            ends.append("displaced")
+        self.entries.put(txn, key, want)
+        return ends
 
-    def _count(self, queue: QueueTransaction, key: bytes, requests: int, now: float) -> None:
-        if queue.count(self.tables.asked) >= self._rule.max_entries:
-            # Cheaper than an order by age, and what is asked for often is soon counted again.
-            queue.forget_asked()
-        queue.set_asked(key, requests, int(now))
+    def _least_priority(self, entry: records_pb2.NearlineEntry) -> float:
+        return list_priority(entry.requests) if self.kind is Kind.LISTS else 0.0
+
+    def _put_aside(
+        self, txn: lmdb.Transaction, key: bytes, entry: records_pb2.NearlineEntry, requests: int, until: float
+    ) -> None:
+        """Keep a subject out of the queue: until a moment, or until there were enough requests, so many so far."""
+        aside = records_pb2.NearlineEntry(requests=requests, not_before=int(until))
+        if entry.HasField("novel_categories"):
+            aside.novel_categories.CopyFrom(entry.novel_categories)
+        else:
+            aside.user_id = entry.user_id
+        self.entries.delete(txn, key)
+        self._make_room(txn, ASIDE)
+        self.entries.put(txn, key, aside)
+
+    def _make_room(self, txn: lmdb.Transaction, order: str) -> None:
+        if self.entries.size(txn, order) >= self._max_entries:
+            self.entries.delete_first(txn, order)
+
+    def _make_ready(self, txn: lmdb.Transaction, key: bytes, *, afresh: bool = False) -> bool:
+        """Let an entry be tried at once; afresh: as if it never failed. False if there is none."""
+        entry = self._entry(txn, key)
+        if entry is None:
+            return False
+        entry.not_before, entry.parked = 0, False
+        if afresh:
+            entry.attempts, entry.last_error = 0, ""
+        self.entries.put(txn, key, entry)
+        return True
 
 
-def _make_ready(queue: QueueTransaction, key: bytes, *, afresh: bool = False) -> bool:
-    """Let an entry be tried at once; afresh: as if it never failed. False if there is none."""
-    entry = queue.entry(key)
-    if entry is None:
-        return False
-    entry.not_before, entry.parked = 0, False
-    if afresh:
-        entry.attempts, entry.last_error = 0, ""
-    queue.put(key, entry)
-    return True
+def _place(entry: records_pb2.NearlineEntry) -> tuple[str, int]:
+    """Tell the order an entry stands in, and its moment there, in milliseconds."""
+    if entry.enqueued_at and not entry.not_before:
+        return READY, _milliseconds(due(entry))
+    order = PARKED if entry.parked else DELAYED if entry.enqueued_at else ASIDE
+    return order, _milliseconds(entry.not_before)
+
+
+def _milliseconds(moment: float) -> int:
+    return round(1_000 * moment)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import ModelRefused, ModelUnavailable
+from serendipity.channel.nearline.job import ask_in_halves
 
 EncodeAhead = Callable[[Sequence[str]], Awaitable[NDArray[np.float32]]]
 """Texts → [n, D] float32 of norm 1. Raises ModelUnavailable, ModelRefused."""
@@ -43,24 +44,18 @@ class Encodings:
         if len(self._vectors) + len(new) > _CAPACITY:
             self._vectors = {text: self._vectors[text] for text in needed if text in self._vectors}
         refused: set[str] = set()
-        await self._encode(new, encode, refused)
+        for text, vector in await ask_in_halves(new, lambda some: self._encode(some, encode)):
+            if isinstance(vector, ModelRefused):
+                refused.add(text)
+            else:
+                self._vectors[text] = vector
         return refused
 
-    async def _encode(self, texts: Sequence[str], encode: EncodeAhead, refused: set[str]) -> None:
-        if not texts:
-            return
-        try:
-            vectors = await encode(texts)
-        except ModelRefused:
-            if len(texts) == 1:
-                refused.add(texts[0])
-                return
-            await self._encode(texts[: len(texts) // 2], encode, refused)
-            await self._encode(texts[len(texts) // 2 :], encode, refused)
-            return
+    async def _encode(self, texts: Sequence[str], encode: EncodeAhead) -> Iterable[NDArray[np.float32]]:
+        vectors = await encode(texts)
         if vectors.shape != (len(texts), self._dim):
             raise ModelUnavailable(
                 f"text encoder: found vectors of shape {vectors.shape}, expected ({len(texts)}, {self._dim}) as the "
                 "snapshot's interest vectors have; deploy the encoder they were made with"
             )
-        self._vectors.update(zip(texts, vectors, strict=True))
+        return vectors

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.nearline.triton_models import TritonModels
+from serendipity.channel.nearline.triton_models import Output, TritonModels
 from serendipity.groups.model import CSID, GROUP_ID, PROFILE, SEQUENCE
 from serendipity.v1 import records_pb2
 
@@ -29,21 +29,9 @@ class GroupEncoder(TritonModels):
             SEQUENCE: np.ascontiguousarray(sequences, np.int64),
             PROFILE: np.ascontiguousarray(profiles, np.int32),
         }
-        found = await self.infer(spec.model_name, inputs, spec.max_batch, (CSID, GROUP_ID), timeout)
-        if not found:
-            return np.empty((0, spec.num_quantizers), np.int32), np.empty(0, np.int32)
-        csids, groups = found
-        self._check(spec, CSID, csids, spec.num_quantizers, 0, spec.codebook_size - 1)
-        self._check(spec, GROUP_ID, groups, 1, 1, spec.num_groups)
+        outputs = {
+            CSID: Output(np.int32, spec.num_quantizers, (0, spec.codebook_size - 1)),
+            GROUP_ID: Output(np.int32, bounds=(1, spec.num_groups)),
+        }
+        csids, groups = await self.infer(spec.model_name, inputs, spec.max_batch, outputs, timeout)
         return csids, groups[:, 0]
-
-    def _check(
-        self, spec: records_pb2.GroupSpec, name: str, values: NDArray[np.int32], width: int, least: int, most: int
-    ) -> None:
-        expected = f"int32 [B, {width}] of {least} … {most}"
-        if values.dtype != np.int32 or values.shape[1] != width:
-            found = f"{values.dtype} {list(values.shape)}"
-            raise self.unreadable(spec.model_name, name, found, expected)
-        wrong = values[(values < least) | (values > most)]
-        if len(wrong):
-            raise self.unreadable(spec.model_name, name, wrong[0], expected)

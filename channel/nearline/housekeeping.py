@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import TypeVar
+from typing import Any
 
+import lmdb
 import structlog
 from google.protobuf.message import DecodeError
 
+from serendipity.channel.nearline.durable_queue import ASIDE, DELAYED, PARKED, READY
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.tables import NearlineTransaction
-from serendipity.channel.state.environment import Table
+from serendipity.channel.state.records import Records
 from serendipity.v1 import records_pb2
 
-_Row = TypeVar("_Row")
+GROUP_SECONDS = 30 * 86_400
+"""Life of a group that was assigned near-line; then the user is assigned anew when asked for."""
+
+EMPTY_LIST_SECONDS = 86_400
+"""For which it is remembered that nothing reached a list's threshold; then it may be asked for again."""
 
 _PAGE = 2_000
 """Rows looked at, or removed, per transaction: some milliseconds, so that no other writer waits for long."""
@@ -29,18 +33,18 @@ _log = structlog.stdlib.get_logger(__name__)
 class Census:
     """What the store holds of one kind.
 
-    ready, delayed, parked: entries to be tried now, later, and once an operator retries them; by_cause: its name in
-    lower case → entries not parked; oldest: when the oldest of these was queued, Unix seconds, 0 for none; counted:
-    subjects asked for too seldom so far; records: users with interests, users with groups, or lists; totals: name →
-    what has happened since the store was made.
+    ready, delayed, parked: entries to be tried now, later, and once an operator retries them; aside: subjects asked for
+    too seldom so far, and users left in peace for a while; by_cause: its name in lower case → entries not parked;
+    oldest: when the oldest of these was queued, Unix seconds, 0 for none; records: users with interests, users with
+    groups, or lists; totals: name → what has happened since the store was made.
     """
 
     ready: int
     delayed: int
     parked: int
+    aside: int
     by_cause: Mapping[str, int]
     oldest: int
-    counted: int
     records: int
     totals: Mapping[str, int]
 
@@ -49,137 +53,76 @@ class Census:
 class Cleared:
     """What was removed.
 
-    records: of users' interests; groups: of users; lists: of group models no longer kept, or empty for long enough;
-    parked: entries; quiet: subjects that may be queued again; counted: subjects asked for too seldom; erased: users.
+    interests, groups: of users; lists: of group models no longer kept, or empty for long enough; entries: parked for
+    long, no longer quiet, or asked for too seldom; erased: users.
     """
 
-    records: int = 0
+    interests: int = 0
     groups: int = 0
     lists: int = 0
-    parked: int = 0
-    quiet: int = 0
-    counted: int = 0
+    entries: int = 0
     erased: int = 0
-
-
-@dataclass(frozen=True)
-class Expiry:
-    """What has expired: moments in Unix seconds.
-
-    generated_before: interests; groups_before: users' groups; empty_before: lists on which nothing reached the
-    threshold; parked_before: entries given up; asked_before: counts of requests; group_models: those of the snapshots
-    on disk, whose lists and groups stay, None where that is not known and all stay.
-    """
-
-    generated_before: float
-    parked_before: float
-    groups_before: float = 0.0
-    empty_before: float = 0.0
-    asked_before: float = 0.0
-    group_models: Collection[str] | None = None
 
 
 def census(store: NearlineStore, kind: Kind = Kind.INTERESTS) -> Census:
     """Count what the store holds of a kind; a million entries take seconds. Raises StateUnavailable."""
     by_cause: Counter[str] = Counter()
-    oldest = 0
-    tables = store.queue(kind).tables
-    for entry in _each(store, tables.queue, lambda transaction, key: transaction.queue(kind).entry(key)):
-        if not entry.parked:
-            by_cause[cause_name(entry.cause)] += 1
-            oldest = min(oldest or entry.enqueued_at, entry.enqueued_at)
-    records = {
-        Kind.INTERESTS: store.tables.interests,
-        Kind.GROUPS: store.tables.groups,
-        Kind.LISTS: store.tables.lists,
-    }
-    with store.tables.reading() as transaction:
-        return Census(
-            ready=transaction.count(tables.ready),
-            delayed=transaction.count(tables.delayed),
-            parked=transaction.count(tables.parked),
-            by_cause=dict(by_cause),
-            oldest=oldest,
-            counted=transaction.count(tables.asked),
-            records=transaction.count(records[kind]),
-            totals=transaction.totals(kind),
-        )
+    oldest, start = 0, b""
+    queue = store.queue(kind)
+    while True:
+        with store.env.reading() as txn:
+            keys = queue.entries.keys_after(txn, start, _PAGE)
+            entries = [queue.entries.get_readable(txn, key) for key in keys]
+        for entry in entries:
+            if entry is not None and entry.enqueued_at and not entry.parked:
+                by_cause[cause_name(entry.cause)] += 1
+                oldest = min(oldest or entry.enqueued_at, entry.enqueued_at)
+        if len(keys) < _PAGE:
+            break
+        start = keys[-1]
+    with store.env.reading() as txn:
+        sizes = {order: queue.entries.size(txn, order) for order in (READY, DELAYED, PARKED, ASIDE)}
+        records = store.records[kind][0].count(txn)
+    return Census(**sizes, by_cause=dict(by_cause), oldest=oldest, records=records, totals=queue.totals())
 
 
-def forget(store: NearlineStore, keys: Iterable[bytes]) -> int:
+def forget(store: NearlineStore, keys: Sequence[bytes]) -> int:
     """Remove all that is kept of users given by `layout.user_key`, in steps; returns of how many something was.
 
     Raises StateUnavailable.
     """
-    left = iter(keys)
-    forgotten = 0
-    while some := list(islice(left, _PAGE)):
-        forgotten += store.forget_keys(some)
-    return forgotten
+    return sum(store.forget_keys(keys[start : start + _PAGE]) for start in range(0, len(keys), _PAGE))
 
 
-def clear(store: NearlineStore, expiry: Expiry, *, now: float) -> Cleared:
-    """Remove what has expired, what cannot be decoded, and what kept subjects quiet until now (Unix seconds).
+def clear(
+    store: NearlineStore, *, now: float, moment: float, hard_age: float, group_models: Collection[str] | None = None
+) -> Cleared:
+    """Remove what has expired, and what cannot be decoded, in steps, so that other writers never wait for long.
 
-    Works in steps, so that other writers never wait for long. Raises StateUnavailable.
+    now: of the wall clock, Unix seconds; moment: that requests are answered as of; hard_age: seconds that interests
+    serve, and that parked entries are kept; group_models: those of the snapshots on disk, whose lists and groups stay,
+    None where that is not known and all stay. Raises StateUnavailable.
     """
 
-    def is_old(transaction: NearlineTransaction, key: bytes) -> bool:
-        interests = transaction.interests(key)
-        return interests is not None and interests.generated_at < expiry.generated_before
+    def is_past(record: Any) -> bool:
+        return group_models is not None and record.group_model_id not in group_models
 
-    def is_kept(group_model_id: str) -> bool:
-        return expiry.group_models is None or group_model_id in expiry.group_models
+    def is_past_list(record: records_pb2.NovelCategoriesRecord) -> bool:
+        return is_past(record) or (not record.categories and record.generated_at < moment - EMPTY_LIST_SECONDS)
 
-    def is_past_group(transaction: NearlineTransaction, key: bytes) -> bool:
-        group = transaction.group(key)
-        return group is not None and (group.generated_at < expiry.groups_before or not is_kept(group.group_model_id))
+    def is_given_up(entry: records_pb2.NearlineEntry) -> bool:
+        return entry.not_before < now - hard_age if entry.parked else not entry.enqueued_at and entry.not_before <= now
 
-    def is_past_list(transaction: NearlineTransaction, key: bytes) -> bool:
-        record = transaction.novel_categories(key)
-        return record is not None and (
-            not is_kept(record.group_model_id) or (not record.categories and record.generated_at < expiry.empty_before)
-        )
-
-    tables = store.tables
-    queues = [_clear_queue(store, kind, expiry, now) for kind in Kind]
+    entries = [_remove(store, [store.queue(kind).entries], is_given_up) for kind in Kind]
     return Cleared(
-        records=_remove(store, tables.interests, is_old, NearlineTransaction.remove_interests),
-        groups=_remove(store, tables.groups, is_past_group, NearlineTransaction.remove_group),
-        lists=_remove(store, tables.lists, is_past_list, NearlineTransaction.remove_list),
-        parked=sum(parked for parked, _, _ in queues),
-        quiet=sum(quiet for _, quiet, _ in queues),
-        counted=sum(counted for _, _, counted in queues),
-    )
-
-
-def _clear_queue(store: NearlineStore, kind: Kind, expiry: Expiry, now: float) -> tuple[int, int, int]:
-    """Remove what is over in one queue; returns how many parked entries, quiet subjects and counts."""
-
-    def is_given_up(transaction: NearlineTransaction, key: bytes) -> bool:
-        queue = transaction.queue(kind)
-        entry = queue.entry(key)
-        if entry is None:
-            # Removed meanwhile, or it cannot be decoded.
-            return transaction.has(queue.tables.queue, key)
-        return entry.parked and entry.not_before < expiry.parked_before
-
-    def is_quiet_no_more(transaction: NearlineTransaction, key: bytes) -> bool:
-        return 0 < transaction.queue(kind).quiet_until(key) <= now
-
-    def is_long_ago(transaction: NearlineTransaction, key: bytes) -> bool:
-        requests, latest = transaction.queue(kind).asked(key)
-        return requests > 0 and latest < expiry.asked_before
-
-    tables = store.queue(kind).tables
-    return (
-        _remove(store, tables.queue, is_given_up, lambda transaction, key: transaction.queue(kind).remove(key)),
-        _remove(
-            store, tables.quiet, is_quiet_no_more, lambda transaction, key: transaction.queue(kind).set_quiet(key, 0)
+        interests=_remove(store, store.records[Kind.INTERESTS], lambda one: one.generated_at < moment - hard_age),
+        groups=_remove(
+            store,
+            store.records[Kind.GROUPS],
+            lambda one: is_past(one) or one.generated_at < moment - GROUP_SECONDS,
         ),
-        _remove(
-            store, tables.asked, is_long_ago, lambda transaction, key: transaction.queue(kind).set_asked(key, 0, 0)
-        ),
+        lists=_remove(store, store.records[Kind.LISTS], is_past_list),
+        entries=sum(entries),
     )
 
 
@@ -188,52 +131,32 @@ def cause_name(cause: records_pb2.RefreshCause) -> str:
     return records_pb2.RefreshCause.Name(cause).removeprefix("REFRESH_CAUSE_").lower()
 
 
-def _each(
-    store: NearlineStore, table: Table, read: Callable[[NearlineTransaction, bytes], _Row | None]
-) -> Iterator[_Row]:
-    """Read every row of a table, page by page: what changes meanwhile may or may not be seen."""
-    start = b""
-    while True:
-        with store.tables.reading() as transaction:
-            keys = transaction.keys_after(table, start, _PAGE)
-            rows = [row for key in keys if (row := read(transaction, key)) is not None]
-        yield from rows
-        if len(keys) < _PAGE:
-            return
-        start = keys[-1]
+def _remove(store: NearlineStore, tables: Sequence[Records[Any]], is_over: Callable[[Any], bool]) -> int:
+    """Remove from all tables the keys whose record in the first is over, or cannot be decoded; returns how many."""
 
-
-def _remove(
-    store: NearlineStore,
-    table: Table,
-    is_over: Callable[[NearlineTransaction, bytes], bool],
-    remove: Callable[[NearlineTransaction, bytes], object],
-) -> int:
-    """Remove the rows of a table that are over, or whose record cannot be decoded; returns how many."""
-
-    def judge(transaction: NearlineTransaction, key: bytes) -> bool | None:
+    def judge(txn: lmdb.Transaction, key: bytes) -> bool:
         try:
-            return is_over(transaction, key)
+            record = tables[0].get(txn, key)
         except DecodeError:
             # Nobody can use it, and every request that meets it would be degraded.
-            return None
+            return True
+        return record is not None and is_over(record)
 
     removed = 0
     start = b""
     while True:
-        with store.tables.reading() as transaction:
-            keys = transaction.keys_after(table, start, _PAGE)
-            over = [key for key in keys if judge(transaction, key) is not False]
+        with store.env.reading() as txn:
+            keys = tables[0].keys_after(txn, start, _PAGE)
+            over = [key for key in keys if judge(txn, key)]
         if over:
-            with store.tables.writing() as transaction:
+            with store.env.writing() as txn:
                 # Whoever was generated or queued again between the two is no longer over.
-                for key in over:
-                    verdict = judge(transaction, key)
-                    if verdict is None:
+                for key in [key for key in over if judge(txn, key)]:
+                    if tables[0].get_readable(txn, key) is None:
                         _log.warning("unreadable record removed", key=repr(key))
-                    if verdict is not False:
-                        remove(transaction, key)
-                        removed += 1
+                    for table in tables:
+                        table.delete(txn, key)
+                    removed += 1
         if len(keys) < _PAGE:
             return removed
         start = keys[-1]

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.errors import ModelUnavailable
-from serendipity.channel.nearline.triton_models import TritonModels
+from serendipity.channel.nearline.triton_models import Output, TritonModels
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
 from serendipity.v1 import records_pb2
 
@@ -18,6 +17,11 @@ TEXT_ENCODER = "text_encoder"
 _TEXTS = "texts"
 _EMBEDDINGS = "embeddings"
 _TEXTS_PER_BATCH = 64
+_ANSWER_OUTPUTS = {
+    ANSWER: Output(np.object_),
+    PROMPT_TOKENS: Output(np.int32),
+    COMPLETION_TOKENS: Output(np.int32),
+}
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,8 @@ class InterestGpt(TritonModels):
         if excluded:
             lists = [json.dumps(list(names), ensure_ascii=False) for names in excluded]
             inputs[EXCLUDED] = self.cells(lists, "excluded")
-        outputs = await self.infer(
-            spec.model_name, inputs, spec.max_batch, (ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS), timeout
-        )
-        kinds = [column.dtype.kind for column in outputs]
-        if outputs and kinds != ["O", "i", "i"]:
-            raise ModelUnavailable(
-                f"{spec.model_name} at {self.url}: found outputs of kinds {kinds}, expected BYTES and two INT32"
-            )
-        rows = zip(*(column[:, 0] for column in outputs), strict=True)
+        columns = await self.infer(spec.model_name, inputs, spec.max_batch, _ANSWER_OUTPUTS, timeout)
+        rows = zip(*(column[:, 0] for column in columns), strict=True)
         # A byte-level model that is cut off can leave half a character.
         return [
             Answer(text.decode("utf-8", "replace"), int(prompt), int(completion)) for text, prompt, completion in rows
@@ -81,13 +78,7 @@ class TritonTextEncoder(TritonModels):
 
     async def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: [n, D] float32 of norm 1; [0, 0] of no texts."""
-        if not texts:
-            return np.empty((0, 0), np.float32)
         inputs = {_TEXTS: self.cells(texts, "text")}
-        (vectors,) = await self.infer(TEXT_ENCODER, inputs, _TEXTS_PER_BATCH, (_EMBEDDINGS,), self._timeout)
-        if vectors.dtype != np.float32 or not np.isfinite(vectors).all():
-            raise ModelUnavailable(
-                f"{TEXT_ENCODER} at {self.url}: {_EMBEDDINGS}: found {vectors.dtype} with "
-                f"{np.count_nonzero(~np.isfinite(vectors))} numbers that are not finite, expected finite float32"
-            )
+        outputs = {_EMBEDDINGS: Output(np.float32, width=None)}
+        (vectors,) = await self.infer(TEXT_ENCODER, inputs, _TEXTS_PER_BATCH, outputs, self._timeout)
         return vectors

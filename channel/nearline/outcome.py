@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from serendipity.channel.nearline.tables import Record
 from serendipity.v1 import records_pb2
+
+NearlineRecord: TypeAlias = (
+    records_pb2.InterestsRecord
+    | records_pb2.InterestPathsRecord
+    | records_pb2.UserGroupRecord
+    | records_pb2.NovelCategoriesRecord
+)
+"""What is generated near-line."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +21,7 @@ class Completed:
     """Records were generated: a user's interests and their paths, in the order of their nodes, a group, or a list."""
 
     entry: records_pb2.NearlineEntry
-    records: tuple[Record, ...]
+    records: tuple[NearlineRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -26,39 +34,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Unneeded:
-    """Nothing is to be generated. quiet_until: moment (Unix seconds) before which it is not queued again."""
+    """Nothing is to be generated. quiet: too little is known, so that it is not queued again for an hour."""
 
     entry: records_pb2.NearlineEntry
-    quiet_until: int = 0
+    quiet: bool = False
 
 
 Outcome = Completed | Failed | Unneeded
-
-
-@dataclass(frozen=True)
-class Settled:
-    """How many entries ended how.
-
-    completed: records stored; failed: to be tried again later; parked: tried too often; unneeded: removed without
-    records; gone: no longer queued when they ended (the user was forgotten), nothing was stored.
-    """
-
-    completed: int = 0
-    failed: int = 0
-    parked: int = 0
-    unneeded: int = 0
-    gone: int = 0
-
-
-@dataclass(frozen=True)
-class BatchDone:
-    """What became of a batch.
-
-    settled: entries by outcome; forgotten: entries of users on the erasure list, removed; asked: entries that a model
-    was asked about, and answered; seconds: of all of it.
-    """
-
-    settled: Settled
-    forgotten: int = 0
-    asked: int = 0
-    seconds: float = 0.0

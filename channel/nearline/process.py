@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import multiprocessing
 import os
-import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,13 +14,20 @@ from typing import Any
 
 import structlog
 
-from serendipity.channel.errors import ChannelError, SnapshotUnavailable, StateUnavailable
-from serendipity.channel.nearline.housekeeping import Cleared, Expiry, clear, forget
+from serendipity.channel.errors import SnapshotUnavailable
+from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
+from serendipity.channel.nearline.group_encoder import GroupEncoder
+from serendipity.channel.nearline.group_job import GroupJob
+from serendipity.channel.nearline.housekeeping import Cleared, clear, forget
+from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEncoder
+from serendipity.channel.nearline.interest_job import InterestJob
+from serendipity.channel.nearline.job import Job
+from serendipity.channel.nearline.list_job import ListJob
 from serendipity.channel.nearline.loop import NearlineLoop, generation_moment
-from serendipity.channel.nearline.loops import Opened, named_models, open_loops
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.telemetry import NearlineTelemetry, forget_status
+from serendipity.channel.service.processes import held, logged_failures, told_to_stop
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import configure_logs
 from serendipity.channel.settings import ChannelSettings
@@ -53,7 +57,7 @@ class Nearline:
     holder: SnapshotHolder
     watcher: SnapshotWatcher
     publications: Publications
-    loops: Mapping[Kind, NearlineLoop[Any, Any]]
+    loops: Mapping[Kind, NearlineLoop[Any]]
     telemetry: NearlineTelemetry
 
 
@@ -79,20 +83,32 @@ async def opened_nearline(
         holder = SnapshotHolder()
         stack.callback(holder.close)
         telemetry = NearlineTelemetry(store, status_path, os.getpid())
-        opened = Opened(store, erasures, feedback.user, holder, telemetry)
-        loops = open_loops(stack, opened, settings, channel_settings)
+        loops: dict[Kind, NearlineLoop[Any]] = {}
+        for kind, open_job in _jobs(stack, feedback, settings, channel_settings).items():
+            loops[kind] = NearlineLoop(
+                store,
+                kind,
+                open_job,
+                holder,
+                erasures.contains,
+                channel_settings,
+                telemetry,
+                batch=settings.nearline_batch,
+                poll=settings.nearline_poll_seconds,
+                longest_pause=settings.nearline_retry_seconds,
+            )
+            stack.callback(loops[kind].close)
         publications = Publications(settings.snapshots)
 
         async def on_change(_: Served, snapshot: Snapshot | None) -> None:
             if snapshot is not None:
-                telemetry.serves(snapshot.version, named_models(snapshot))
+                telemetry.serves(snapshot)
 
         watcher = SnapshotWatcher(
             publications,
             holder,
             on_change=on_change,
             poll=settings.snapshot_poll_seconds,
-            retry=settings.snapshot_retry_seconds,
         )
         await watcher.converge()
         yield Nearline(store, erasures, holder, watcher, publications, loops, telemetry)
@@ -122,7 +138,7 @@ async def running_nearline(
         working = [asyncio.create_task(loop.run(stop), name=kind) for kind, loop in nearline.loops.items()]
         others = [
             asyncio.create_task(nearline.watcher.run(), name="snapshots"),
-            asyncio.create_task(_run_housekeeping(nearline, settings, channel_settings), name="housekeeping"),
+            asyncio.create_task(_run_housekeeping(nearline, channel_settings), name="housekeeping"),
         ]
         for task in (*working, *others):
             task.add_done_callback(partial(_ended, on_failure))
@@ -150,34 +166,19 @@ def run_nearline(settings: ServerSettings, channel_settings: ChannelSettings) ->
     asyncio.run(_work_until_stopped(settings, channel_settings))
 
 
-@contextlib.contextmanager
-def exclusive(settings: ServerSettings) -> Iterator[bool]:
+def exclusive(settings: ServerSettings) -> contextlib.AbstractContextManager[bool]:
     """Hold the right to do this host's near-line work; False if another process has it. Raises StateUnavailable."""
-    try:
-        settings.state.mkdir(parents=True, exist_ok=True)
-        file = settings.nearline_lock_path.open("a")
-    except OSError as error:
-        raise StateUnavailable(f"{settings.nearline_lock_path}: cannot be written ({error})") from error
-    with file:
-        yield _locked(file.fileno())
+    return held(settings.nearline_lock_path)
 
 
 async def _work_until_stopped(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        loop.add_reader(parent.sentinel, stop.set)
-    async with contextlib.AsyncExitStack() as stack:
-        if await _take_turn(settings, stop, stack):
-            await stack.enter_async_context(running_nearline(settings, channel_settings, on_failure=stop.set))
-            _log.info("near-line process runs", pid=os.getpid())
-            await stop.wait()
-            _log.info("near-line process drains")
-    if parent is not None:
-        loop.remove_reader(parent.sentinel)
+    with told_to_stop() as stop:
+        async with contextlib.AsyncExitStack() as stack:
+            if await _take_turn(settings, stop, stack):
+                await stack.enter_async_context(running_nearline(settings, channel_settings, on_failure=stop.set))
+                _log.info("near-line process runs", pid=os.getpid())
+                await stop.wait()
+                _log.info("near-line process drains")
     _log.info("near-line process ends")
 
 
@@ -198,12 +199,34 @@ async def _take_turn(settings: ServerSettings, stop: asyncio.Event, stack: conte
     return False
 
 
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _jobs(
+    stack: contextlib.AsyncExitStack,
+    feedback: FeedbackStore,
+    settings: ServerSettings,
+    channel_settings: ChannelSettings,
+) -> dict[Kind, Callable[[Snapshot], Job[Any] | None]]:
+    """Tell how a snapshot's jobs are opened; the stack closes their clients of Triton. Nothing is connected yet."""
+    url = settings.nearline_triton_url or channel_settings.triton_url
+    timeout = settings.nearline_timeout_seconds
+    gpt, text_encoder = InterestGpt(url), TritonTextEncoder(url, timeout=timeout)
+    llms, group_encoder = CoevolutionLlms(url), GroupEncoder(url)
+    for client in (gpt, text_encoder, llms, group_encoder):
+        stack.push_async_callback(client.close)
+
+    def interests(snapshot: Snapshot) -> InterestJob | None:
+        if not snapshot.interest_gpt:
+            return None
+        return InterestJob(snapshot, feedback.user, gpt, text_encoder.encode, timeout=timeout)
+
+    def groups(snapshot: Snapshot) -> GroupJob | None:
+        spec = snapshot.group_spec
+        return GroupJob(snapshot, spec, feedback.user, group_encoder, timeout=timeout) if spec else None
+
+    def lists(snapshot: Snapshot) -> ListJob | None:
+        spec = snapshot.coevolution
+        return ListJob(snapshot, spec, llms, timeout=timeout) if spec else None
+
+    return {Kind.INTERESTS: interests, Kind.GROUPS: groups, Kind.LISTS: lists}
 
 
 def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
@@ -212,52 +235,34 @@ def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
         on_failure()
 
 
-async def _run_housekeeping(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings) -> None:
+async def _run_housekeeping(nearline: Nearline, channel_settings: ChannelSettings) -> None:
     while True:
-        with _logged_failures("all"):
-            cleared = await asyncio.to_thread(clean_up, nearline, settings, channel_settings, time.time())
-            nearline.telemetry.cleared(cleared)
+        with logged_failures("all"):
+            cleared = await asyncio.to_thread(clean_up, nearline, channel_settings, time.time())
             _log.info("housekeeping done", **asdict(cleared))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
-def clean_up(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, now: float) -> Cleared:
+def clean_up(nearline: Nearline, channel_settings: ChannelSettings, now: float) -> Cleared:
     """Remove erased users; then records past their age or of group models no snapshot has, and entries parked for long.
 
     now: Unix seconds. A failure of either is logged, and the other is done all the same.
     """
     erased, cleared = 0, Cleared()
-    with _logged_failures("erasures"):
+    with logged_failures("erasures"):
         erased = forget(nearline.store, nearline.erasures.keys())
-    with _logged_failures("expiry"):
-        cleared = clear(nearline.store, _expiry(nearline, settings, channel_settings, now), now=now)
+    with logged_failures("expiry"):
+        moment = 0.0
+        with contextlib.suppress(SnapshotUnavailable), nearline.holder.acquire() as lease:
+            moment = generation_moment(channel_settings, lease.snapshot, now)
+        manifests = [listed.manifest for listed in nearline.publications.listed()]
+        # A snapshot that cannot be read now may be read later; nothing is known of its groups.
+        known = [manifest.groups.group_model_id for manifest in manifests if manifest is not None]
+        cleared = clear(
+            nearline.store,
+            now=now,
+            moment=moment,
+            hard_age=channel_settings.interest_hard_age_days * _DAY,
+            group_models=frozenset(known) if known and len(known) == len(manifests) else None,
+        )
     return replace(cleared, erased=erased)
-
-
-def _expiry(nearline: Nearline, settings: ServerSettings, channel_settings: ChannelSettings, now: float) -> Expiry:
-    hard_age = channel_settings.interest_hard_age_days * _DAY
-    moment = 0.0
-    with contextlib.suppress(SnapshotUnavailable), nearline.holder.acquire() as lease:
-        moment = generation_moment(channel_settings, lease.snapshot, now)
-    manifests = [listed.manifest for listed in nearline.publications.listed()]
-    # A snapshot that cannot be read now may be read later; nothing is known of its groups.
-    known = [manifest.groups.group_model_id for manifest in manifests if manifest is not None]
-    return Expiry(
-        generated_before=moment - hard_age,
-        parked_before=now - hard_age,
-        groups_before=moment - settings.nearline_group_days * _DAY,
-        empty_before=moment - settings.nearline_empty_list_seconds,
-        asked_before=now - _DAY,
-        group_models=frozenset(known) if known and len(known) == len(manifests) else None,
-    )
-
-
-@contextlib.contextmanager
-def _logged_failures(part: str) -> Iterator[None]:
-    """Log an error of a part of housekeeping instead of raising it: it is tried again in an hour."""
-    try:
-        yield
-    except ChannelError as error:
-        _log.warning("housekeeping failed", part=part, error=str(error))
-    except Exception:
-        _log.exception("housekeeping failed", part=part)

@@ -6,28 +6,43 @@ which generates them:
     store.want("user", cause, priority)                      a user's interests
     store.want_group("user", num_clicks)                     a user's group
     store.want_list(WantedList("a1b2", 3, ("GROCERY",)))     a novel-category list, after enough requests for its key
-    store.queue(Kind.LISTS).take(64, now)                    see durable_queue
+    store.queue(Kind.LISTS).take(64, now)                    see durable_queue, which tells the queues' tables
     store.interests("user"), store.group("user"), store.novel_categories(key)
+
+    interests      user → InterestsRecord
+    paths          user → InterestPathsRecord, of the same refresh as the interests
+    groups         user → UserGroupRecord
+    lists          novel-category key → NovelCategoriesRecord
+    lists_by_age   their order by generated_at
+
+Whatever changes together changes in one transaction, so a process that dies leaves all of it or nothing.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from serendipity.channel.nearline.durable_queue import DurableQueue, QueueRule
-from serendipity.channel.nearline.priority import BackOff, group_priority, list_priority
+import lmdb
+
+from serendipity.channel.nearline.durable_queue import DurableQueue
+from serendipity.channel.nearline.outcome import NearlineRecord
+from serendipity.channel.nearline.priority import BackOff, group_priority
 from serendipity.channel.nearline.subject import USER_KINDS, Kind
-from serendipity.channel.nearline.tables import NearlineTables
-from serendipity.channel.nearline.wanted import Want
 from serendipity.channel.nearline.wanted_list import WantedList
 from serendipity.channel.service.settings import ServerSettings
+from serendipity.channel.state.environment import Environment
+from serendipity.channel.state.records import OrderedRecords, Records
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 
-LIST_COMMIT_FACTOR = 10
+_BY_AGE = "lists_by_age"
+_MAX_TABLES = 32
+
+_LIST_COMMIT_FACTOR = 10
 """Requests for lists are committed so many times less often: nearly every request asks for one, and none is urgent."""
 
 
@@ -36,10 +51,10 @@ class NearlineStore:
 
     path: directory of the environment, made if missing; map_bytes: its largest size (address space, not disk, until
     it is used; the same in all processes); max_entries: entries that may be queued, and parked, at most, of each kind;
-    max_lists: novel-category lists kept at most; list_requests: requests after which a list is queued; back_off: of
-    failed attempts; max_waiting: subjects of each kind that may wait in memory; commit_interval: seconds between
-    commits of what is wanted; clock: Unix seconds. Raises StateUnavailable (StateFull) when it cannot be opened, read
-    or written.
+    max_lists: novel-category lists kept at most, the oldest go first; list_requests: requests after which a list is
+    queued; back_off: of failed attempts; max_waiting: wants of each kind that may wait in memory; commit_interval:
+    seconds between commits of what is wanted; clock: Unix seconds. Raises StateUnavailable (StateFull) when it cannot
+    be opened, read or written.
     """
 
     def __init__(
@@ -55,16 +70,34 @@ class NearlineStore:
         commit_interval: float = 0.1,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.tables = NearlineTables(path, map_bytes, max_lists)
-        rule = QueueRule(max_entries, back_off or BackOff())
-        list_rule = QueueRule(max_entries, rule.back_off, list_requests, list_priority)
+        self.env = env = Environment(path, map_bytes, _MAX_TABLES)
+        self._max_lists = max_lists
+        self._interests = Records(env, "interests", records_pb2.InterestsRecord)
+        self._paths = Records(env, "paths", records_pb2.InterestPathsRecord)
+        self._groups = Records(env, "groups", records_pb2.UserGroupRecord)
+        self._lists = OrderedRecords(
+            env,
+            "lists",
+            records_pb2.NovelCategoriesRecord,
+            {_BY_AGE: _BY_AGE},
+            lambda record: (_BY_AGE, record.generated_at),
+        )
+        self.records: dict[Kind, Sequence[Records[Any]]] = {
+            Kind.INTERESTS: (self._interests, self._paths),
+            Kind.GROUPS: (self._groups,),
+            Kind.LISTS: (self._lists,),
+        }
+        """What is generated for a key of each kind; the first tells of the others what they are."""
         self._queues = {
             kind: DurableQueue(
-                self.tables,
+                env,
                 kind,
-                list_rule if kind is Kind.LISTS else rule,
+                self.put,
+                max_entries=max_entries,
+                back_off=back_off or BackOff(),
+                requests_needed=list_requests if kind is Kind.LISTS else 1,
                 max_waiting=max_waiting,
-                commit_interval=commit_interval * (LIST_COMMIT_FACTOR if kind is Kind.LISTS else 1),
+                commit_interval=commit_interval * (_LIST_COMMIT_FACTOR if kind is Kind.LISTS else 1),
                 clock=clock,
             )
             for kind in Kind
@@ -80,16 +113,23 @@ class NearlineStore:
         priority: 0 to 1, see `refresh_priority`.
         """
         urgency = min(1.0, max(0.0, priority)) if math.isfinite(priority) else 0.0
-        self._queues[Kind.INTERESTS].want(Want(user_id, cause, urgency))
+        self._queues[Kind.INTERESTS].want(user_id=user_id, cause=cause, priority=urgency)
 
     def want_group(self, user_id: str, num_clicks: int) -> None:
         """Ask for a user's group to be assigned; returns at once and never raises. num_clicks: kept clicks."""
-        want = Want(user_id, records_pb2.REFRESH_CAUSE_MISSING, group_priority(num_clicks))
-        self._queues[Kind.GROUPS].want(want)
+        missing = records_pb2.REFRESH_CAUSE_MISSING
+        self._queues[Kind.GROUPS].want(user_id=user_id, cause=missing, priority=group_priority(num_clicks))
 
     def want_list(self, want: WantedList) -> None:
         """Count a request for a novel-category list; returns at once and never raises."""
-        self._queues[Kind.LISTS].want(Want(want, records_pb2.REFRESH_CAUSE_MISSING, 0.0))
+        self._queues[Kind.LISTS].want(
+            cause=records_pb2.REFRESH_CAUSE_MISSING,
+            novel_categories={
+                "group_model_id": want.group_model_id,
+                "group_id": want.group_id,
+                "categories": want.categories,
+            },
+        )
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until what was wanted before is on disk, or refused; False after `timeout` seconds for one kind."""
@@ -97,8 +137,8 @@ class NearlineStore:
 
     def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:
         """Read the interests generated for a user, whatever their age and taxonomy; None without any."""
-        with self.tables.reading() as transaction:
-            return transaction.interests(user_key(user_id))
+        with self.env.reading() as txn:
+            return self._interests.get(txn, user_key(user_id))
 
     def paths(self, user_id: str, generated_at: int | None = None) -> records_pb2.InterestPathsRecord | None:
         """Read how a user's interests were reached, in the order of their node ids; None without any.
@@ -106,56 +146,56 @@ class NearlineStore:
         generated_at: of the interests they are read for; None is returned where others took their place meanwhile.
         """
         key = user_key(user_id)
-        with self.tables.reading() as transaction:
+        with self.env.reading() as txn:
             if generated_at is not None:
-                interests = transaction.interests(key)
+                interests = self._interests.get(txn, key)
                 if interests is None or interests.generated_at != generated_at:
                     return None
-            return transaction.paths(key)
+            return self._paths.get(txn, key)
 
     def group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
         """Read the group assigned to a user, whatever its group model; None without any."""
-        with self.tables.reading() as transaction:
-            return transaction.group(user_key(user_id))
+        with self.env.reading() as txn:
+            return self._groups.get(txn, user_key(user_id))
 
     def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
-        """Read the list of a key, whatever its generation and taxonomy; None without any."""
-        with self.tables.reading() as transaction:
-            return transaction.novel_categories(key)
+        """Read the list of a key, whatever its generation and taxonomy; None without any.
+
+        An empty one says that nothing reached the threshold.
+        """
+        with self.env.reading() as txn:
+            return self._lists.get(txn, key)
+
+    def put(self, txn: lmdb.Transaction, key: bytes, record: NearlineRecord) -> None:
+        """Write what was generated for a key. The oldest lists go where there are too many, and are counted."""
+        tables: dict[type[Any], Records[Any]] = {
+            records_pb2.InterestsRecord: self._interests,
+            records_pb2.InterestPathsRecord: self._paths,
+            records_pb2.UserGroupRecord: self._groups,
+            records_pb2.NovelCategoriesRecord: self._lists,
+        }
+        tables[type(record)].put(txn, key, record)
+        while self._lists.count(txn) > self._max_lists:
+            if self._lists.delete_first(txn, _BY_AGE):
+                self._queues[Kind.LISTS].add(txn, "evicted")
 
     def forget_all(self, user_ids: Collection[str]) -> int:
         """Remove all that is kept of users: entries, interests, paths and group; returns of how many something was."""
-        keys = [user_key(user_id) for user_id in user_ids]
-        for kind in USER_KINDS:
-            for key in keys:
-                self._queues[kind].discard(key)
-        return self.forget_keys(keys)
+        return self.forget_keys([user_key(user_id) for user_id in user_ids])
 
-    def forget_keys(self, keys: Iterable[bytes]) -> int:
+    def forget_keys(self, keys: Collection[bytes]) -> int:
         """Remove all that is kept of users given by `layout.user_key`; returns of how many something was."""
-        tables = self.tables
-        kept = [tables.interests, tables.paths, tables.groups]
-        for kind in USER_KINDS:
-            kept += [tables.queues[kind].queue, tables.queues[kind].quiet, tables.queues[kind].asked]
-        with self.tables.reading() as transaction:
-            known = [key for key in keys if any(transaction.has(table, key) for table in kept)]
-        if known:
-            with self.tables.writing() as transaction:
-                for key in known:
-                    transaction.remove_interests(key)
-                    transaction.remove_group(key)
-                    for kind in USER_KINDS:
-                        queue = transaction.queue(kind)
-                        queue.remove(key)
-                        queue.set_quiet(key, 0)
-                        queue.set_asked(key, 0, 0)
-        return len(known)
+        if not keys:
+            return 0
+        tables = [table for kind in USER_KINDS for table in (*self.records[kind], self._queues[kind].entries)]
+        with self.env.writing() as txn:
+            return sum(1 for key in keys if sum(table.delete(txn, key) for table in tables))
 
     def close(self) -> None:
         """Commit what is wanted, then close. May be called twice."""
         for queue in self._queues.values():
             queue.close()
-        self.tables.env.close()
+        self.env.close()
 
     def __enter__(self) -> NearlineStore:
         return self
@@ -170,12 +210,6 @@ def open_nearline(settings: ServerSettings) -> NearlineStore:
         settings.nearline_path,
         map_bytes=settings.nearline_map_bytes,
         max_entries=settings.nearline_max_entries,
-        max_lists=settings.nearline_max_lists,
         list_requests=settings.nearline_list_requests,
-        back_off=BackOff(
-            first=settings.nearline_back_off_seconds,
-            longest=settings.nearline_longest_back_off_seconds,
-            max_attempts=settings.nearline_max_attempts,
-        ),
         commit_interval=settings.nearline_commit_seconds,
     )

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -16,13 +15,12 @@ from prometheus_client.registry import Collector
 
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable
-from serendipity.channel.nearline.housekeeping import Cleared, census
-from serendipity.channel.nearline.list_filler import Filled
-from serendipity.channel.nearline.outcome import BatchDone
-from serendipity.channel.nearline.refresher import Refreshed
+from serendipity.channel.nearline.housekeeping import census
+from serendipity.channel.nearline.loop import BatchDone
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.service.telemetry import MetricsServer
+from serendipity.channel.snapshot.snapshot import Snapshot
 
 _BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
@@ -30,35 +28,26 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class WorkStatus:
-    """State of one kind of work.
-
-    model: what it is done with, empty where the snapshot names none; error: why nothing could be done last, empty since
-    it could; done_at: end of the last batch, Unix seconds, 0 for none.
-    """
-
-    model: str = ""
-    error: str = ""
-    done_at: float = 0.0
-
-
-@dataclass(frozen=True)
 class NearlineStatus:
-    """State of the near-line process. snapshot: empty for none; works: by kind; metrics_port: 0 for nowhere."""
+    """State of the near-line process. snapshot: empty for none; metrics_port: 0 for nowhere.
+
+    By kind: models: what is worked with, empty where the snapshot names none; errors: why nothing could be done last,
+    none since it could; done_at: end of the last batch, Unix seconds, none before the first.
+    """
 
     pid: int
     snapshot: str = ""
-    works: Mapping[Kind, WorkStatus] = field(default_factory=lambda: {kind: WorkStatus() for kind in Kind})
+    models: Mapping[Kind, str] = field(default_factory=dict)
+    errors: Mapping[Kind, str] = field(default_factory=dict)
+    done_at: Mapping[Kind, float] = field(default_factory=dict)
     metrics_port: int = 0
 
 
 def read_status(path: Path) -> NearlineStatus | None:
     """Read the file; None if there is none, or none that can be read: no process is running."""
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        works = {kind: WorkStatus(**read["works"][kind]) for kind in Kind}
-        return NearlineStatus(**{**read, "works": works})
-    except (OSError, ValueError, TypeError, KeyError):
+        return NearlineStatus(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
         return None
 
 
@@ -85,24 +74,6 @@ class NearlineTelemetry:
         self._status_is_written = True
         self._clock = clock
         self.status = NearlineStatus(pid)
-        self._entries = Counter(
-            "serendipity_nearline_entries", "Entries that were tried, by outcome.", ["kind", "outcome"], registry=new
-        )
-        self._tokens = Counter(
-            "serendipity_nearline_tokens", "Tokens that InterestGPT read and wrote.", ["kind"], registry=new
-        )
-        self._dropped = Counter(
-            "serendipity_nearline_dropped_proposals",
-            "Interests that InterestGPT named and that were not stored.",
-            ["reason"],
-            registry=new,
-        )
-        self._proposed = Counter(
-            "serendipity_nearline_proposed_categories", "Categories that the Novelty LLM named.", registry=new
-        )
-        self._empty = Counter(
-            "serendipity_nearline_empty_lists", "Lists on which nothing reached the threshold.", registry=new
-        )
         self._seconds = Histogram(
             "serendipity_nearline_batch_seconds",
             "Time of a batch, from what is known to the records.",
@@ -113,55 +84,42 @@ class NearlineTelemetry:
         self._failures = Counter(
             "serendipity_nearline_failures", "Batches that could not be done.", ["kind", "error"], registry=new
         )
-        self._cleared = Counter("serendipity_nearline_cleared", "What housekeeping removed.", ["kind"], registry=new)
         self._model = Gauge(
             "serendipity_nearline_model_info", "1 for what is worked with.", ["kind", "snapshot", "model"], registry=new
         )
         new.register(_QueueCollector(store, clock))
 
-    def done(self, kind: Kind, done: BatchDone, model_name: str) -> None:
+    def done(self, kind: Kind, done: BatchDone) -> None:
         """Count a batch."""
-        for outcome, count in (*asdict(done.settled).items(), ("forgotten", done.forgotten)):
-            self._entries.labels(kind, outcome).inc(count)
-        if isinstance(done, Refreshed):
-            self._tokens.labels("prompt").inc(done.prompt_tokens)
-            self._tokens.labels("completion").inc(done.completion_tokens)
-            for reason, count in done.dropped.items():
-                self._dropped.labels(reason).inc(count)
-        if isinstance(done, Filled):
-            self._proposed.inc(done.proposed)
-            self._empty.inc(done.empty)
         self._seconds.labels(kind).observe(done.seconds)
-        _log.info("batch done", kind=kind, model=model_name, **asdict(done))
-        self._note(kind, error="", done_at=self._clock())
+        _log.info("batch done", kind=kind, asked=done.asked, seconds=round(done.seconds, 3), **done.ends, **done.counts)
+        errors = {other: error for other, error in self.status.errors.items() if other != kind}
+        done_at = {**self.status.done_at, kind: self._clock()}
+        self._tell(replace(self.status, errors=errors, done_at=done_at))
 
     def failed(self, kind: Kind, error: Exception) -> None:
         """Count a batch that could not be done."""
         self._failures.labels(kind, type(error).__name__).inc()
-        self._note(kind, error=str(error))
+        self._tell(replace(self.status, errors={**self.status.errors, kind: str(error)}))
 
-    def serves(self, snapshot: str, models: Mapping[Kind, str]) -> None:
-        """Note which snapshot and which models are worked with from now on. models: empty names for none."""
+    def serves(self, snapshot: Snapshot) -> None:
+        """Note which snapshot, and which models of it, are worked with from now on."""
+        groups, llms = snapshot.group_spec, snapshot.coevolution
+        models = {
+            Kind.INTERESTS: snapshot.interest_gpt,
+            Kind.GROUPS: groups.model_name if groups else "",
+            Kind.LISTS: f"{llms.novelty_model_name} and {llms.relevance_model_name}" if llms else "",
+        }
         self._model.clear()
         for kind, model in models.items():
-            self._model.labels(kind, snapshot, model).set(1)
-        works = {kind: replace(work, model=models[kind]) for kind, work in self.status.works.items()}
-        self._tell(replace(self.status, snapshot=snapshot, works=works))
-
-    def cleared(self, cleared: Cleared) -> None:
-        """Count what housekeeping removed."""
-        for kind, count in asdict(cleared).items():
-            self._cleared.labels(kind).inc(count)
+            self._model.labels(kind, snapshot.version, model).set(1)
+        self._tell(replace(self.status, snapshot=snapshot.version, models=models))
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
         server = MetricsServer(self.registry, host, port)
         self._tell(replace(self.status, metrics_port=server.port))
         return server
-
-    def _note(self, kind: Kind, **changes: Any) -> None:
-        work = replace(self.status.works[kind], **changes)
-        self._tell(replace(self.status, works={**self.status.works, kind: work}))
 
     def _tell(self, status: NearlineStatus) -> None:
         self.status = status
@@ -180,39 +138,33 @@ class NearlineTelemetry:
 
 
 class _QueueCollector(Collector):
-    """Counts the queue when it is asked for: in the thread that answers the scrape."""
+    """Counts the queues when it is asked for: in the thread that answers the scrape."""
 
     def __init__(self, store: NearlineStore, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-        """Yield depth, age and records of each kind; nothing while the store cannot be read."""
+        """Yield depth, age, records and totals of each kind; nothing while the store cannot be read."""
         try:
             counted = {kind: census(self._store, kind) for kind in Kind}
         except StateUnavailable:
             return
         depth = GaugeMetricFamily("serendipity_nearline_queue", "Entries by state.", labels=["kind", "state"])
-        causes = GaugeMetricFamily(
-            "serendipity_nearline_queue_causes", "Entries that are not parked, by cause.", labels=["kind", "cause"]
-        )
         age = GaugeMetricFamily(
             "serendipity_nearline_oldest_seconds", "Age of the oldest entry not parked.", labels=["kind"]
         )
         records = GaugeMetricFamily(
             "serendipity_nearline_records", "Users with near-line interests or groups, and lists.", labels=["kind"]
         )
-        seldom = GaugeMetricFamily(
-            "serendipity_nearline_counted", "Subjects asked for too seldom so far to be queued.", labels=["kind"]
+        totals = CounterMetricFamily(
+            "serendipity_nearline_events", "What has happened since the store was made.", labels=["kind", "event"]
         )
-        evicted = CounterMetricFamily("serendipity_nearline_evicted_lists", "Lists that made room for newer ones.")
         for kind, count in counted.items():
-            for state in ("ready", "delayed", "parked"):
+            for state in ("ready", "delayed", "parked", "aside"):
                 depth.add_metric([kind, state], getattr(count, state))
-            for cause, entries in count.by_cause.items():
-                causes.add_metric([kind, cause], entries)
             age.add_metric([kind], self._clock() - count.oldest if count.oldest else 0.0)
             records.add_metric([kind], count.records)
-            seldom.add_metric([kind], count.counted)
-        evicted.add_metric([], counted[Kind.LISTS].totals.get("evicted", 0))
-        yield from (depth, causes, age, records, seldom, evicted)
+            for event, total in count.totals.items():
+                totals.add_metric([kind, event], total)
+        yield from (depth, age, records, totals)

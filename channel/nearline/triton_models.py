@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,31 @@ from serendipity.triton import Triton, TritonError
 
 _REFUSALS = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"})
 """Statuses that the same call would meet again. NOT_FOUND is none of them: a model is away while it is deployed."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an output of a model must be: [B, width] of a type, all numbers finite and within bounds.
+
+    dtype: np.object_ for BYTES; width: columns, None for any number of them.
+    """
+
+    dtype: type[np.generic]
+    width: int | None = 1
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+
+    def __str__(self) -> str:
+        of = "" if math.isinf(self.bounds[0]) else f" of {self.bounds[0]:g} … {self.bounds[1]:g}"
+        return f"{np.dtype(self.dtype)} [B, {self.width or '…'}]{of}"
+
+    def fault(self, column: NDArray[Any]) -> str:
+        """Say what is found in place of what is expected; empty if that is found. column: of two dimensions."""
+        if column.dtype != self.dtype or self.width not in (None, column.shape[1]):
+            return f"{column.dtype} {list(column.shape)}"
+        if self.dtype is np.object_:
+            return ""
+        wrong = column[~(np.isfinite(column) & (column >= self.bounds[0]) & (column <= self.bounds[1]))]
+        return str(wrong[0]) if len(wrong) else ""
 
 
 class TritonModels:
@@ -38,10 +65,10 @@ class TritonModels:
         model_name: str,
         inputs: Mapping[str, NDArray[Any]],
         max_batch: int,
-        names: Sequence[str],
+        outputs: Mapping[str, Output],
         timeout: float,
     ) -> list[NDArray[Any]]:
-        """Return the named outputs with the rows of all batches, [n, …], in the inputs' order; of no rows, nothing.
+        """Return the outputs with the rows of all batches, [n, width], in the inputs' order.
 
         inputs: by name, [n, …] each: object (bytes) as BYTES, others as what they are. max_batch: rows of a request,
         at most. timeout: seconds for all of them. Raises ValueError for inputs of different lengths.
@@ -51,17 +78,23 @@ class TritonModels:
         rows, step = max(lengths.values()), max(1, max_batch)
         if set(lengths.values()) != {rows}:
             raise ValueError(f"inputs of {model_name}: found {lengths}, expected as many of each")
+        if not rows:
+            return [np.empty((0, output.width or 0), output.dtype) for output in outputs.values()]
         parts = ({name: values[at : at + step] for name, values in inputs.items()} for at in range(0, rows, step))
-        tasks = [asyncio.ensure_future(self._batch(model_name, part, names, deadline)) for part in parts]
+        tasks = [asyncio.ensure_future(self._batch(model_name, part, tuple(outputs), deadline)) for part in parts]
         try:
             batches = await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
         try:
-            return [np.concatenate(columns) for columns in zip(*batches, strict=True)]
+            joined = [np.concatenate(columns) for columns in zip(*batches, strict=True)]
         except ValueError as error:
             raise ModelUnavailable(f"{model_name} at {self.url}: batches of different widths: {error}") from error
+        for (name, output), column in zip(outputs.items(), joined, strict=True):
+            if fault := output.fault(column):
+                raise self.unreadable(model_name, name, fault, str(output))
+        return joined
 
     def unreadable(self, model_name: str, name: str, found: object, expected: str) -> ModelUnavailable:
         """Make the error for an output that cannot be read."""

@@ -112,15 +112,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
         stored = self._parts.feedback.store().submit(request.events, *self._click_rules(request.events))
         recorded = await asyncio.wrap_future(stored)
         self._parts.telemetry.recorded(recorded)
-        return channel_pb2.RecordFeedbackResponse(
-            accepted=recorded.accepted,
-            duplicates=recorded.duplicates,
-            rejected=[
-                channel_pb2.RejectedEvent(index=r.index, event_id=r.event_id, reason=r.reason)
-                for r in recorded.rejected
-            ],
-            warnings=recorded.warnings,
-        )
+        return recorded
 
     async def UpdateItems(  # noqa: N802
         self, request: channel_pb2.UpdateItemsRequest, _: grpc.aio.ServicerContext
@@ -228,12 +220,11 @@ def bind(server: grpc.aio.Server, health_of: Health, service: str, address: str)
 
 def server_options(settings: ServerSettings, *, share_port: bool) -> list[tuple[str, int]]:
     """gRPC's options for one of our servers."""
-    keepalive = int(settings.keepalive_seconds * 1_000)
     return [
         ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.keepalive_time_ms", keepalive),
+        ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         # Clients ping idle connections too; more often than this is abuse.
         ("grpc.http2.min_ping_interval_without_data_ms", 5_000),

@@ -68,20 +68,11 @@ class ServerSettings(BaseSettings):
     """Calls of hosts that one worker works on at a time; more are refused with RESOURCE_EXHAUSTED, as are those that
     cannot be answered in time. Health is asked beside them."""
 
-    keepalive_seconds: float = Field(default=30.0, gt=0)
-    """Time between pings on idle connections."""
-
     max_connection_age_seconds: float = Field(default=300.0, gt=0)
     """Age at which a connection is closed gracefully, so that clients spread over workers anew."""
 
     snapshot_poll_seconds: float = Field(default=1.0, gt=0)
     """Time between looks at the link `current`."""
-
-    snapshot_retry_seconds: float = Field(default=30.0, gt=0)
-    """Time after which a snapshot that was refused is tried again."""
-
-    availability_poll_seconds: float = Field(default=1.0, gt=0, le=4)
-    """Time between looks at changed availability; changes are promised within 5 s."""
 
     drain_seconds: float = Field(default=10.0, ge=0)
     """Time that calls in flight have to finish after SIGTERM."""
@@ -94,15 +85,6 @@ class ServerSettings(BaseSettings):
 
     snapshot_retention_days: float = Field(default=30.0, ge=0)
     """How long a snapshot is kept after it was last written or wanted; 0: for ever. The wanted one always is."""
-
-    availability_map_bytes: int = Field(default=4 << 30, ge=1 << 20)
-    """Largest size of the availability store."""
-
-    serving_log_queue: int = Field(default=2_000, ge=1)
-    """Answers that may wait for the serving log's writer; more are dropped and counted."""
-
-    serving_log_file_bytes: int = Field(default=64 << 20, ge=1 << 10)
-    """Size at which a serving-log file ends."""
 
     serving_log_total_bytes: int = Field(default=8 << 30, ge=1 << 10)
     """Size of all serving-log files of one worker; the oldest go first."""
@@ -131,38 +113,14 @@ class ServerSettings(BaseSettings):
     nearline_max_entries: int = Field(default=1_000_000, ge=1)
     """Entries queued at most, of each kind; then the least urgent are refused."""
 
-    nearline_max_attempts: int = Field(default=5, ge=1)
-    """Failures after which a user or list is parked until an operator retries."""
-
-    nearline_back_off_seconds: float = Field(default=60.0, gt=0)
-    """Time until a failed user or list is tried again; it doubles with every failure."""
-
-    nearline_longest_back_off_seconds: float = Field(default=21_600.0, gt=0)
-    """Longest such time."""
-
-    nearline_quiet_seconds: float = Field(default=3_600.0, ge=0)
-    """Time for which a user of whom nothing is known, or too little for a group, is not queued again."""
-
     nearline_list_requests: int = Field(default=3, ge=1)
     """Requests, of all workers together, for a missing novel-category list until it is queued."""
-
-    nearline_max_lists: int = Field(default=1_000_000, ge=1)
-    """Novel-category lists kept at most; the oldest go first."""
-
-    nearline_empty_list_seconds: float = Field(default=86_400.0, ge=0)
-    """Time for which it is remembered that nothing reached a list's threshold; then it may be asked for again."""
-
-    nearline_group_days: float = Field(default=30.0, gt=0)
-    """Age at which a group that was assigned near-line goes; the user is assigned anew when asked for."""
 
     nearline_commit_seconds: float = Field(default=0.1, ge=0)
     """Time between commits of what is wanted, and of ten times that for lists: each costs an fsync."""
 
     nearline_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
     """Largest size of the near-line store; a user's interests and paths take about 2 KB, a list up to 0.5 KB."""
-
-    uvloop: bool = True
-    """Use uvloop's event loop in the workers (some 15 % more calls a second)."""
 
     @model_validator(mode="after")
     def _owns_a_shard(self) -> Self:

@@ -11,8 +11,8 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -21,33 +21,15 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from serendipity.channel.errors import StateUnavailable
+from serendipity.channel.nearline.durable_queue import WANTED_ENDS
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.query import source_name
 from serendipity.channel.recall.scorer import FEATURE_NAMES
-from serendipity.channel.state.feedback import Recorded
-from serendipity.v1 import channel_pb2, records_pb2
+from serendipity.v1 import channel_pb2
 
-_LATENCY_BUCKETS = (
-    0.001,
-    0.002,
-    0.005,
-    0.01,
-    0.015,
-    0.02,
-    0.03,
-    0.04,
-    0.05,
-    0.075,
-    0.1,
-    0.15,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    10.0,
-)
+_LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
 _DAY = 86_400.0
 _AGE_BUCKETS = tuple(days * _DAY for days in (0.25, 0.5, 1, 2, 3, 5, 7, 8, 10, 14, 21, 30))
 _STAGES = ("total", "hydrate", "user_tower", "sources", "rank")
@@ -72,95 +54,52 @@ class Telemetry:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._children: dict[tuple[int, tuple[str, ...]], Any] = {}
-        new = self.registry
-        self._requests = Counter(
-            "serendipity_requests", "Calls by method and status code.", ["method", "code"], registry=new
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"serendipity_{name}", text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"serendipity_{name}", text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(f"serendipity_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+        self._requests = counter("requests", "Calls by method and status code.", "method", "code")
+        self._arrivals = counter("requests_arrived", "Calls that came, whether or not they began.", "method")
+        self._request_seconds = histogram("request_seconds", "Time of a call at the edge.", _LATENCY_BUCKETS, "method")
+        self._in_flight = gauge("requests_in_flight", "Calls being worked on.")
+        stage_seconds = histogram("stage_seconds", "Time of a stage of Recall.", _LATENCY_BUCKETS, "stage")
+        self._stages = {stage: stage_seconds.labels(stage) for stage in _STAGES}
+        self._candidates = counter(
+            "candidates", "Candidates by source: found by it, returned with it.", "source", "step"
         )
-        self._arrivals = Counter(
-            "serendipity_requests_arrived", "Calls that came, whether or not they began.", ["method"], registry=new
+        self._source_states = counter("source_states", "How the sources fared.", "source", "state")
+        self._novel = counter("novel_candidates", "Returned candidates that are novel; over returned ones, the rate.")
+        self._answers = counter("answers", "Answers of Recall and RecallBatch.")
+        self._short = counter("short_answers", "Answers with fewer candidates than asked for.")
+        self._shortfalls = counter("shortfalls", "Short answers by cause; one may have several.", "cause")
+        self._interests_age = histogram(
+            "interests_age_seconds", "Age of the cached interests an answer was searched by.", _AGE_BUCKETS
         )
-        self._request_seconds = Histogram(
-            "serendipity_request_seconds",
-            "Time of a call at the edge.",
-            ["method"],
-            buckets=_LATENCY_BUCKETS,
-            registry=new,
+        self._interests = counter(
+            "interests", "Answers by where their interests come from and how fresh these are.", "origin", "freshness"
         )
-        self._in_flight = Gauge("serendipity_requests_in_flight", "Calls being worked on.", registry=new)
-        self._stage_seconds = Histogram(
-            "serendipity_stage_seconds", "Time of a stage of Recall.", ["stage"], buckets=_LATENCY_BUCKETS, registry=new
+        self._novel_category_keys = counter(
+            "novel_category_keys", "Answers by the key of the list that the group source answered from.", "key"
         )
-        self._stages = {stage: self._stage_seconds.labels(stage) for stage in _STAGES}
-        self._candidates = Counter(
-            "serendipity_candidates",
-            "Candidates by source: found by it, returned with it.",
-            ["source", "step"],
-            registry=new,
+        self._degraded = counter("degraded_answers", "Answers marked degraded.")
+        self._removed = counter("removed_candidates", "Candidates removed by a filter.", "filter")
+        self._warnings = counter("warnings", "Warnings in answers.", "code")
+        self._feedback = counter("feedback_events", "Feedback events by outcome.", "outcome")
+        self._serving_log_drops = counter(
+            "serving_log_dropped", "Answers the serving log lost: queue full, or disk refusing."
         )
-        self._source_states = Counter(
-            "serendipity_source_states", "How the sources fared.", ["source", "state"], registry=new
+        self._snapshot = gauge("snapshot_info", "1 for what is served.", "version", "user_tower", "calibration")
+        self._events_until = gauge(
+            "snapshot_events_until_seconds", "Events up to here are in the snapshot (Unix time)."
         )
-        self._novel = Counter(
-            "serendipity_novel_candidates",
-            "Returned candidates that are novel; over returned ones, the rate.",
-            registry=new,
-        )
-        self._answers = Counter("serendipity_answers", "Answers of Recall and RecallBatch.", registry=new)
-        self._short = Counter(
-            "serendipity_short_answers", "Answers with fewer candidates than asked for.", registry=new
-        )
-        self._shortfalls = Counter(
-            "serendipity_shortfalls", "Short answers by cause; one may have several.", ["cause"], registry=new
-        )
-        self._interests_age = Histogram(
-            "serendipity_interests_age_seconds",
-            "Age of the cached interests an answer was searched by.",
-            buckets=_AGE_BUCKETS,
-            registry=new,
-        )
-        self._interests = Counter(
-            "serendipity_interests",
-            "Answers by where their interests come from and how fresh these are.",
-            ["origin", "freshness"],
-            registry=new,
-        )
-        self._novel_category_keys = Counter(
-            "serendipity_novel_category_keys",
-            "Answers by the key of the list that the group source answered from.",
-            ["key"],
-            registry=new,
-        )
-        self._interests_wanted = Counter(
-            "serendipity_interests_wanted",
-            "Users whose interests were asked for near-line, by cause.",
-            ["cause"],
-            registry=new,
-        )
-        self._degraded = Counter("serendipity_degraded_answers", "Answers marked degraded.", registry=new)
-        self._removed = Counter(
-            "serendipity_removed_candidates", "Candidates removed by a filter.", ["filter"], registry=new
-        )
-        self._warnings = Counter("serendipity_warnings", "Warnings in answers.", ["code"], registry=new)
-        self._feedback = Counter(
-            "serendipity_feedback_events", "Feedback events by outcome.", ["outcome"], registry=new
-        )
-        self._serving_log_drops = Counter(
-            "serendipity_serving_log_dropped",
-            "Answers the serving log lost: queue full, or disk refusing.",
-            registry=new,
-        )
-        self._snapshot = Gauge(
-            "serendipity_snapshot_info", "1 for what is served.", ["version", "user_tower", "calibration"], registry=new
-        )
-        self._events_until = Gauge(
-            "serendipity_snapshot_events_until_seconds",
-            "Events up to here are in the snapshot (Unix time).",
-            registry=new,
-        )
-        self._swaps = Counter("serendipity_snapshot_swaps", "Snapshots opened or refused.", ["outcome"], registry=new)
-        self._availability = Gauge(
-            "serendipity_availability_generation", "Generation of the availability overlay in use.", registry=new
-        )
+        self._swaps = counter("snapshot_swaps", "Snapshots opened or refused.", "outcome")
+        self._availability = gauge("availability_generation", "Generation of the availability overlay in use.")
 
     def arrived(self, method: str) -> None:
         """Count a call that has come; `call` counts how it ends."""
@@ -219,19 +158,14 @@ class Telemetry:
             child = self._children[id(metric), labels] = metric.labels(*labels)
         return child
 
-    def recorded(self, recorded: Recorded) -> None:
+    def recorded(self, recorded: channel_pb2.RecordFeedbackResponse) -> None:
         """Count what became of feedback events."""
         self._feedback.labels("accepted").inc(recorded.accepted)
         self._feedback.labels("duplicate").inc(recorded.duplicates)
         self._feedback.labels("rejected").inc(len(recorded.rejected))
 
-    def interests_wanted(self, cause: records_pb2.RefreshCause) -> None:
-        """Count a user whose interests are asked for."""
-        name = records_pb2.RefreshCause.Name(cause).removeprefix("REFRESH_CAUSE_").lower()
-        self._interests_wanted.labels(name).inc()
-
     def watch_nearline(self, nearline: Callable[[], NearlineStore]) -> None:
-        """Show what becomes of the users asked for, as the store counts them."""
+        """Show what becomes of the users and lists asked for, as the store counts them."""
         self.registry.register(_NearlineCollector(nearline))
 
     def serving_log_dropped(self, count: int) -> None:
@@ -265,17 +199,18 @@ class _NearlineCollector(Collector):
         self._nearline = nearline
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield the counts of this process, by kind."""
-        for name, kind, whom in (
-            ("serendipity_interests_queued", Kind.INTERESTS, "Users whose interests were"),
-            ("serendipity_groups_queued", Kind.GROUPS, "Users whose groups were"),
-            ("serendipity_lists_queued", Kind.LISTS, "Novel-category lists that were"),
-        ):
-            family = CounterMetricFamily(name, f"{whom} asked for near-line, by what became of it.", labels=["outcome"])
-            with contextlib.suppress(StateUnavailable):
-                for outcome, count in asdict(self._nearline().queue(kind).wanted()).items():
-                    family.add_metric([outcome], count)
-            yield family
+        """Yield the counts of this process, by kind; none while the store cannot be opened."""
+        family = CounterMetricFamily(
+            "serendipity_nearline_wanted",
+            "Users and lists asked for near-line, by what became of it.",
+            labels=["kind", "outcome"],
+        )
+        with contextlib.suppress(StateUnavailable):
+            for kind in Kind:
+                counts = self._nearline().queue(kind).wanted()
+                for outcome in WANTED_ENDS:
+                    family.add_metric([kind, outcome], counts[outcome])
+        yield family
 
 
 class MetricsServer:

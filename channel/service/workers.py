@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import json
 import multiprocessing
@@ -28,6 +27,7 @@ from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.process import run_nearline
 from serendipity.channel.nearline.telemetry import forget_status
 from serendipity.channel.service.admin import AdminServicer, create_admin_server
+from serendipity.channel.service.processes import held, told_to_stop
 from serendipity.channel.service.readiness import model_is_ready
 from serendipity.channel.service.settings import ServerSettings, split_address
 from serendipity.channel.service.telemetry import configure_logs
@@ -54,17 +54,29 @@ def serve(
     Raises StateUnavailable when another service uses the state directory, OSError when an address cannot be bound.
     """
     configure_logs(settings.log_level, settings.log_format)
-    with _exclusive(settings), _reserved(settings.address) as address:
-        return asyncio.run(_supervise(settings, channel_settings or ChannelSettings(), address, gates))
+    pipeline = channel_settings or ChannelSettings()
+    with held(settings.state / ".lock") as alone:
+        if not alone:
+            # Two services would overwrite each other's workers' states.
+            raise StateUnavailable(f"{settings.state}: another service uses this state directory")
+        with _reserved(settings.address) as address:
+            return asyncio.run(_supervise_until_stopped(settings, pipeline, address, gates))
+
+
+async def _supervise_until_stopped(
+    settings: ServerSettings, channel_settings: ChannelSettings, address: str, gates: Sequence[Check]
+) -> int:
+    with told_to_stop() as stop:
+        return await _supervise(settings, channel_settings, address, gates, stop)
 
 
 async def _supervise(
-    settings: ServerSettings, channel_settings: ChannelSettings, address: str, gates: Sequence[Check]
+    settings: ServerSettings,
+    channel_settings: ChannelSettings,
+    address: str,
+    gates: Sequence[Check],
+    stop: asyncio.Event,
 ) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     forget(settings.workers_path)
     publications = Publications(settings.snapshots, checks=_checks(settings, channel_settings), gates=gates)
     admin, health, admin_port = create_admin_server(AdminServicer(publications, settings), settings)
@@ -164,22 +176,6 @@ def _checks(settings: ServerSettings, channel_settings: ChannelSettings) -> list
     if settings.require_ready_model and settings.user_tower_path is None:
         checks.append(model_is_ready(channel_settings.triton_url))
     return checks
-
-
-@contextlib.contextmanager
-def _exclusive(settings: ServerSettings) -> Iterator[None]:
-    """Hold the state directory: two services would overwrite each other's workers' states."""
-    try:
-        settings.state.mkdir(parents=True, exist_ok=True)
-        file = (settings.state / ".lock").open("a")
-    except OSError as error:
-        raise StateUnavailable(f"{settings.state}: cannot be written ({error})") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise StateUnavailable(f"{settings.state}: another service uses this state directory") from error
-        yield
 
 
 @contextlib.contextmanager

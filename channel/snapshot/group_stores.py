@@ -63,24 +63,15 @@ class NovelCategoryStore(Store):
             raise RecordCorrupt(f"{self._name}: key {key!r}: {error}") from error
 
 
-@dataclass(frozen=True)
-class StoredGroup:
-    """A group of users. profile: as the LLMs were told it; users: in it when its model was made."""
-
-    group_id: int
-    profile: str
-    users: int
-
-
 class GroupStore(Store):
     """groups.lmdb; groups are few and asked for all the time, so those once read are kept."""
 
     def __init__(self, path: Path) -> None:
         """Open the store at `path`."""
         super().__init__(path)
-        self._known: dict[int, StoredGroup] = {}
+        self._known: dict[int, records_pb2.GroupRecord] = {}
 
-    def read(self, group_id: int) -> StoredGroup | None:
+    def read(self, group_id: int) -> records_pb2.GroupRecord | None:
         """Read a group by id. Raises RecordCorrupt, StoreUnavailable."""
         if known := self._known.get(group_id):
             return known
@@ -90,5 +81,5 @@ class GroupStore(Store):
             return None
         if record.group_id != group_id:
             raise self._corrupt(key, "group_id", record.group_id, group_id)
-        group = self._known[group_id] = StoredGroup(group_id, record.profile, record.users)
-        return group
+        self._known[group_id] = record
+        return record

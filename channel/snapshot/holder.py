@@ -5,6 +5,7 @@ A request holds a lease on the snapshot it started with; a replaced snapshot is 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -106,12 +107,7 @@ class SnapshotHolder:
     def prepare(self, overlay: AvailabilityOverlay) -> None:
         """Derive what requests need of an overlay before any of them sees it: called beside the event loop."""
         self._overlay = overlay
-        with self._lock:
-            held = self._current
-            if held is None:
-                return
-            held.leases += 1
-        with Lease(self, held) as lease:
+        with contextlib.suppress(SnapshotUnavailable), self.acquire() as lease:
             lease.unavailable(overlay)
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class SnapshotWatcher:
         *,
         on_change: Callable[[Served, Snapshot | None], Awaitable[None]],
         poll: float,
-        retry: float,
+        retry: float = 30.0,
         gpu: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,

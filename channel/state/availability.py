@@ -18,7 +18,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from serendipity.channel.errors import StateUnavailable
@@ -29,15 +28,6 @@ _ENTRY = struct.Struct(">Q?d")
 _NUMBER = struct.Struct(">Q")
 _GENERATION = b"generation"
 _PRUNED = b"pruned"
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What a reader has to take over. complete: this is everything, and what the reader has besides is gone."""
-
-    generation: int
-    available: dict[str, bool]
-    complete: bool
 
 
 class AvailabilityStore:
@@ -73,17 +63,17 @@ class AvailabilityStore:
         with self._env.reading(self._meta) as txn:
             return _number(txn.get(_GENERATION))
 
-    def changes_since(self, generation: int) -> Changes:
-        """Read what changed after a generation; everything when entries the reader may hold were pruned since."""
+    def changed_since(self, seen: AvailabilityOverlay) -> AvailabilityOverlay:
+        """Give the present overlay, reading what changed after one seen; everything when entries were pruned since."""
         with self._env.reading() as txn:
-            complete = _number(txn.get(_PRUNED, db=self._meta)) > generation
-            start = _NUMBER.pack(0 if complete else generation + 1)
-            available = {}
+            pruned = _number(txn.get(_PRUNED, db=self._meta)) > seen.generation
+            start = _NUMBER.pack(0 if pruned else seen.generation + 1)
+            available = {} if pruned else dict(seen.available)
             with txn.cursor(self._changes) as cursor:
                 for change in cursor.iternext(keys=True, values=False) if cursor.set_range(start) else ():
                     entry = bytes(txn.get(change[_NUMBER.size :], b"", db=self._items))
                     available[entry[_ENTRY.size :].decode()] = bool(_ENTRY.unpack_from(entry)[1])
-            return Changes(_number(txn.get(_GENERATION, db=self._meta)), available, complete)
+            return AvailabilityOverlay(_number(txn.get(_GENERATION, db=self._meta)), available)
 
     def prune(self, before: float) -> int:
         """Remove entries changed before a time (Unix seconds): the oldest `events_until` of the snapshots on disk.
@@ -145,9 +135,7 @@ class AvailabilityReader:
         with self._refreshing:
             seen = self._overlay
             if self._store.generation() != seen.generation:
-                changes = self._store.changes_since(seen.generation)
-                kept = {} if changes.complete else seen.available
-                overlay = AvailabilityOverlay(changes.generation, {**kept, **changes.available})
+                overlay = self._store.changed_since(seen)
                 self._on_change(overlay)
                 self._overlay = overlay
             return self._overlay

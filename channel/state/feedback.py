@@ -9,18 +9,20 @@ Feedback earlier than a snapshot's `events_until` is in the snapshot as well; re
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from serendipity.channel.errors import StateFull, StateOverloaded, StateUnavailable
+from serendipity.channel.state.batch_writer import BatchWriter
 from serendipity.channel.state.feedback_event import FORGOTTEN, Ownership, as_kept, refusal
 from serendipity.channel.state.feedback_tables import FeedbackTables, FeedbackTransaction
+from serendipity.channel.state.records import NUMBER
 from serendipity.event_times import EventTimes
+from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
 
 DEFAULT_CLICK_TYPES = frozenset((channel_pb2.EVENT_TYPE_CLICK, channel_pb2.EVENT_TYPE_ORDER))
@@ -33,28 +35,6 @@ _LOG_PAGE = 1_000
 
 
 @dataclass(frozen=True)
-class Rejection:
-    """A refused event: its position in the call, its id as sent, and why."""
-
-    index: int
-    event_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What became of a call's events.
-
-    accepted: now on disk; duplicates: their ids were known already; warnings: what was corrected.
-    """
-
-    accepted: int
-    duplicates: int
-    rejected: tuple[Rejection, ...]
-    warnings: tuple[channel_pb2.Warning, ...] = ()
-
-
-@dataclass(frozen=True)
 class Expired:
     """What an expiry removed."""
 
@@ -64,14 +44,13 @@ class Expired:
 
 @dataclass(frozen=True)
 class _Call:
-    """events: with their positions in the call."""
+    """events: with their positions in the call; outcome: what is known of it so far."""
 
     events: Sequence[tuple[int, channel_pb2.FeedbackEvent]]
-    rejected: tuple[Rejection, ...]
-    warnings: tuple[channel_pb2.Warning, ...]
+    outcome: channel_pb2.RecordFeedbackResponse
     click_types: frozenset[int]
     categories: Mapping[str, str]
-    future: Future[Recorded]
+    future: Future[channel_pb2.RecordFeedbackResponse]
 
 
 class FeedbackStore:
@@ -98,18 +77,15 @@ class FeedbackStore:
         self._clock = clock
         self._tables = FeedbackTables(path, map_bytes)
         self._sweep_from = b""
-        self._waiting: queue.Queue[_Call | None] = queue.Queue(max_waiting)
-        self._closing = threading.Lock()
-        self._closed = False
-        self._writer = threading.Thread(target=self._write, name="feedback-writer", daemon=True)
-        self._writer.start()
+        self._writer = BatchWriter("feedback-writer", self._commit, capacity=max_waiting)
+        self._max_waiting = max_waiting
 
     def submit(
         self,
         events: Iterable[channel_pb2.FeedbackEvent],
         click_types: Collection[int] = DEFAULT_CLICK_TYPES,
         categories: Mapping[str, str] | None = None,
-    ) -> Future[Recorded]:
+    ) -> Future[channel_pb2.RecordFeedbackResponse]:
         """Queue events; the future resolves when those accepted are on disk and visible to every reader of the host.
 
         click_types: event types that enter the user's clicks (the manifest's); categories: item id → name of its
@@ -120,26 +96,23 @@ class FeedbackStore:
         now = self._clock()
         times = EventTimes("events", now)
         valid: list[tuple[int, channel_pb2.FeedbackEvent]] = []
-        rejected: list[Rejection] = []
+        outcome = channel_pb2.RecordFeedbackResponse()
         for index, event in enumerate(events):
             if reason := refusal(event, self.ownership):
-                rejected.append(Rejection(index, event.event_id, reason))
+                outcome.rejected.add(index=index, event_id=event.event_id, reason=reason)
             else:
                 valid.append((index, as_kept(event, None if times.stands(index, event) else now)))
-        warnings = tuple(times.warnings())
-        call = _Call(valid, tuple(rejected), warnings, frozenset(click_types), categories or {}, Future())
+        call = _Call(valid, outcome, frozenset(click_types), categories or {}, Future())
         if not valid:
-            call.future.set_result(Recorded(0, 0, call.rejected))
+            call.future.set_result(outcome)
             return call.future
-        with self._closing:
-            if self._closed:
+        outcome.warnings.extend(times.warnings())
+        if not self._writer.put(call):
+            if self._writer.closed:
                 raise StateUnavailable(f"{self._tables.env.name}: the store is closed")
-            try:
-                self._waiting.put_nowait(call)
-            except queue.Full:
-                raise StateOverloaded(
-                    f"{self._tables.env.name}: {self._waiting.maxsize} calls wait for the disk already; try again later"
-                ) from None
+            raise StateOverloaded(
+                f"{self._tables.env.name}: {self._max_waiting} calls wait for the disk already; try again later"
+            )
         return call.future
 
     def record(
@@ -147,7 +120,7 @@ class FeedbackStore:
         events: Iterable[channel_pb2.FeedbackEvent],
         click_types: Collection[int] = DEFAULT_CLICK_TYPES,
         categories: Mapping[str, str] | None = None,
-    ) -> Recorded:
+    ) -> channel_pb2.RecordFeedbackResponse:
         """Store events and wait until they are on disk; see `submit`."""
         return self.submit(events, click_types, categories).result()
 
@@ -157,7 +130,8 @@ class FeedbackStore:
         None without any. All newest first. Measured: 12 µs with 100 clicks, 0.25 ms with 2,000 exposures. Events hold
         id, item, type and time; the recall_id is in the log. Raises StateUnavailable when the store cannot be read.
         """
-        return self._tables.user(user_id)
+        with self._tables.env.reading() as txn:
+            return self._tables.users.get(txn, user_key(user_id))
 
     def forget(self, user_id: str) -> bool:
         """Remove a user's record; False if there is none. What the log holds of the user expires with the log.
@@ -165,7 +139,8 @@ class FeedbackStore:
         Put the user on the erasure list first: feedback that waits for the disk is then refused. Raises
         StateUnavailable.
         """
-        return self._tables.remove_user(user_id)
+        with self._tables.env.writing() as txn:
+            return self._tables.users.delete(txn, user_key(user_id))
 
     def log(self, start: int = 0) -> Iterator[tuple[int, records_pb2.FeedbackLogRecord]]:
         """Iterate (sequence number, record) in the order of acknowledgement, from a sequence number on.
@@ -173,9 +148,14 @@ class FeedbackStore:
         Reads page by page, so that a long export does not keep LMDB from reusing pages. Raises StateUnavailable
         when the store cannot be read.
         """
-        while page := self._tables.log_page(start, _LOG_PAGE):
-            yield from page
-            start = page[-1][0] + 1
+        while True:
+            with self._tables.env.reading() as txn:
+                page = list(islice(self._tables.log.rows_from(txn, NUMBER.pack(start)), _LOG_PAGE))
+            for key, record in page:
+                start = int(NUMBER.unpack(key)[0]) + 1
+                yield start - 1, record
+            if not page:
+                return
 
     def expire(self, before: float) -> Expired:
         """Remove log records recorded before a time (Unix seconds), their ids, and users without a later event.
@@ -193,12 +173,7 @@ class FeedbackStore:
 
     def close(self) -> None:
         """Store what was submitted, then close. May be called twice."""
-        with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-        self._waiting.put(None)
-        self._writer.join()
+        self._writer.close()
         self._tables.env.close()
 
     def __enter__(self) -> FeedbackStore:
@@ -207,25 +182,10 @@ class FeedbackStore:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _write(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            calls, size = [first], len(first.events)
-            ending = False
-            while size < _MAX_BATCH_EVENTS and not ending:
-                try:
-                    call = self._waiting.get_nowait()
-                except queue.Empty:
-                    break
-                if call is None:
-                    ending = True
-                else:
-                    calls.append(call)
-                    size += len(call.events)
-            self._commit(calls)
-            if ending:
-                return
-
     def _commit(self, calls: Sequence[_Call]) -> None:
+        if len(calls) > 1 and sum(len(call.events) for call in calls) > _MAX_BATCH_EVENTS:
+            self._commit_halves(calls)
+            return
         try:
             with self._tables.env.writing() as txn:
                 transaction = FeedbackTransaction(self._tables, txn, self._clock())
@@ -234,37 +194,44 @@ class FeedbackStore:
         except StateFull as error:
             if len(calls) > 1:
                 # Together they do not fit, alone some may: no call is refused for those it happened to wait with.
-                self._commit(calls[: len(calls) // 2])
-                self._commit(calls[len(calls) // 2 :])
-                return
-            _fail(calls, error)
+                self._commit_halves(calls)
+            else:
+                _fail(calls, error)
         except Exception as error:
             failure = StateUnavailable(f"{self._tables.env.name}: not stored ({error})")
             failure.__cause__ = error
             _fail(calls, failure)
         else:
             # Only now: leaving the transaction above returned from fsync.
-            for call, recorded in zip(calls, outcomes, strict=True):
+            for call, outcome in zip(calls, outcomes, strict=True):
                 if call.future.set_running_or_notify_cancel():
-                    call.future.set_result(recorded)
+                    call.future.set_result(outcome)
 
-    def _add(self, transaction: FeedbackTransaction, calls: Sequence[_Call]) -> list[Recorded]:
+    def _commit_halves(self, calls: Sequence[_Call]) -> None:
+        self._commit(calls[: len(calls) // 2])
+        self._commit(calls[len(calls) // 2 :])
+
+    def _add(
+        self, transaction: FeedbackTransaction, calls: Sequence[_Call]
+    ) -> list[channel_pb2.RecordFeedbackResponse]:
         # Asked inside the write transaction: a user is put on the list before the record is removed, which takes a
         # write transaction too, so feedback of before is removed with it and feedback of after is refused here.
         users = {event.user_id for call in calls for _, event in call.events}
         forgotten = {user_id for user_id in users if self._is_forgotten(user_id)}
         outcomes = []
         for call in calls:
-            rejected = list(call.rejected)
-            accepted = 0
+            # A copy: what does not fit together is added again, call by call.
+            outcome = channel_pb2.RecordFeedbackResponse()
+            outcome.CopyFrom(call.outcome)
             for index, event in call.events:
                 if event.user_id in forgotten:
-                    rejected.append(Rejection(index, event.event_id, FORGOTTEN))
+                    outcome.rejected.add(index=index, event_id=event.event_id, reason=FORGOTTEN)
+                elif transaction.add(event, call.click_types, call.categories):
+                    outcome.accepted += 1
                 else:
-                    accepted += transaction.add(event, call.click_types, call.categories)
-            duplicates = len(call.events) + len(call.rejected) - len(rejected) - accepted
-            in_order = tuple(sorted(rejected, key=lambda r: r.index))
-            outcomes.append(Recorded(accepted, duplicates, in_order, call.warnings))
+                    outcome.duplicates += 1
+            outcome.rejected.sort(key=lambda rejected: rejected.index)
+            outcomes.append(outcome)
         return outcomes
 
 

@@ -12,14 +12,15 @@ Whatever changes together changes in one transaction, so a process that dies lea
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections.abc import Collection, Mapping, MutableSequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeVar
 
 import lmdb
 
 from serendipity.channel.state.environment import Environment
+from serendipity.channel.state.records import NUMBER, Records
 from serendipity.layout import user_key
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.v1 import channel_pb2, records_pb2
@@ -43,64 +44,31 @@ class FeedbackTables:
 
     def __init__(self, path: Path, map_bytes: int) -> None:
         self.env = Environment(path, map_bytes, max_tables=4)
-        self.log, self.seen, self.users, self.meta = map(self.env.table, ("log", "seen", "users", "meta"))
-
-    def user(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
-        """Read a user's record."""
-        with self.env.reading(self.users) as txn:
-            value = txn.get(user_key(user_id))
-            return None if value is None else records_pb2.UserFeedbackRecord.FromString(bytes(value))
-
-    def remove_user(self, user_id: str) -> bool:
-        """Remove a user's record; False if there is none."""
-        with self.env.writing(self.users) as txn:
-            return bool(txn.delete(user_key(user_id)))
-
-    def log_page(self, start: int, size: int) -> list[tuple[int, records_pb2.FeedbackLogRecord]]:
-        """Read up to `size` log records from a sequence number on."""
-        page: list[tuple[int, records_pb2.FeedbackLogRecord]] = []
-        with self.env.reading(self.log) as txn, txn.cursor() as cursor:
-            found = cursor.set_range(_sequence_key(start))
-            while found and len(page) < size:
-                key, value = cursor.item()
-                page.append((_sequence(key), records_pb2.FeedbackLogRecord.FromString(bytes(value))))
-                found = cursor.next()
-        return page
+        self.log = Records(self.env, "log", records_pb2.FeedbackLogRecord)
+        self.users = Records(self.env, "users", records_pb2.UserFeedbackRecord)
+        self.seen, self.meta = map(self.env.table, ("seen", "meta"))
 
     def expire_log(self, before: float, limit: int) -> int:
         """Remove up to `limit` of the oldest log records recorded before a time, and their ids."""
-        removed = 0
-        with self.env.writing() as txn, txn.cursor(self.log) as cursor:
-            found = cursor.first()
-            while found and removed < limit:
-                record = records_pb2.FeedbackLogRecord.FromString(bytes(cursor.value()))
-                if record.recorded_at.seconds >= before:
-                    break
+        with self.env.writing() as txn:
+            oldest = islice(self.log.rows_from(txn), limit)
+            stale = list(takewhile(lambda row: row[1].recorded_at.seconds < before, oldest))
+            for key, record in stale:
                 txn.delete(_event_key(record.event.event_id), db=self.seen)
-                cursor.delete()
-                found = bool(cursor.key())
-                removed += 1
-        return removed
+                self.log.delete(txn, key)
+        return len(stale)
 
     def expire_users(self, before: float, start: bytes, limit: int) -> tuple[int, bytes]:
         """Visit up to `limit` users from a key on and remove those without an event since `before`.
 
         Returns how many were removed and the key to go on from, empty at the end.
         """
-        removed = 0
-        with self.env.writing() as txn, txn.cursor(self.users) as cursor:
-            found = cursor.set_range(start)
-            for _ in range(limit):
-                if not found:
-                    break
-                record = records_pb2.UserFeedbackRecord.FromString(bytes(cursor.value()))
-                if _newest(record) < before:
-                    cursor.delete()
-                    found = bool(cursor.key())
-                    removed += 1
-                else:
-                    found = cursor.next()
-            return removed, bytes(cursor.key()) if found else b""
+        with self.env.writing() as txn:
+            visited = list(islice(self.users.rows_from(txn, start), limit + 1))
+            stale = [key for key, record in visited[:limit] if _newest(record) < before]
+            for key in stale:
+                self.users.delete(txn, key)
+        return len(stale), visited[limit][0] if len(visited) > limit else b""
 
 
 class FeedbackTransaction:
@@ -115,18 +83,18 @@ class FeedbackTransaction:
         self._now = now
         self._users: dict[bytes, records_pb2.UserFeedbackRecord] = {}
         found = txn.get(_NEXT_SEQUENCE, db=tables.meta)
-        self._sequence = _sequence(found) if found else 0
+        self._sequence = int(NUMBER.unpack(found)[0]) if found else 0
 
     def add(
         self, event: channel_pb2.FeedbackEvent, click_types: Collection[int], categories: Mapping[str, str]
     ) -> bool:
         """Add an event; False if its id is known already. categories: item id → name of its top-level category."""
-        key = _sequence_key(self._sequence)
+        key = NUMBER.pack(self._sequence)
         if not self._txn.put(_event_key(event.event_id), key, overwrite=False, db=self._tables.seen):
             return False
         record = records_pb2.FeedbackLogRecord(event=event)
         record.recorded_at.FromNanoseconds(int(self._now * 1e9))
-        self._txn.put(key, record.SerializeToString(), append=True, db=self._tables.log)
+        self._txn.put(key, record.SerializeToString(), append=True, db=self._tables.log.table)
         self._sequence += 1
         self._remember(event, click_types, categories)
         return True
@@ -134,8 +102,8 @@ class FeedbackTransaction:
     def finish(self) -> None:
         """Write the users' records and the next sequence number."""
         for key, record in self._users.items():
-            self._txn.put(key, record.SerializeToString(), db=self._tables.users)
-        self._txn.put(_NEXT_SEQUENCE, _sequence_key(self._sequence), db=self._tables.meta)
+            self._tables.users.put(self._txn, key, record)
+        self._txn.put(_NEXT_SEQUENCE, NUMBER.pack(self._sequence), db=self._tables.meta)
 
     def _remember(
         self, event: channel_pb2.FeedbackEvent, click_types: Collection[int], categories: Mapping[str, str]
@@ -143,8 +111,7 @@ class FeedbackTransaction:
         key = user_key(event.user_id)
         record = self._users.get(key)
         if record is None:
-            value = self._txn.get(key, db=self._tables.users)
-            record = records_pb2.UserFeedbackRecord.FromString(bytes(value or b""))
+            record = self._tables.users.get(self._txn, key) or records_pb2.UserFeedbackRecord()
             self._users[key] = record
         if event.type == channel_pb2.EVENT_TYPE_SEARCH:
             search = records_pb2.Search(query=event.query, time=event.time.seconds)
@@ -206,11 +173,3 @@ def _newest(record: records_pb2.UserFeedbackRecord) -> int:
 
 def _event_key(event_id: str) -> bytes:
     return hashlib.blake2b(event_id.encode(), digest_size=16).digest()
-
-
-def _sequence_key(sequence: int) -> bytes:
-    return struct.pack(">Q", sequence)
-
-
-def _sequence(key: bytes | memoryview) -> int:
-    return int(struct.unpack(">Q", key)[0])

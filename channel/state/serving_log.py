@@ -5,8 +5,8 @@ Each worker appends to files of its own, so that processes never share one:
     <directory>/<time opened, UTC>-w<worker>-p<pid>-<count>.log    ServingRecords, each preceded by its length (varint)
 
 Answers never wait for it: records pass through a bounded queue to one writer thread, and what does not fit is dropped
-and counted. A file is closed at a size or an age; old files are removed. A process that dies leaves at most one torn
-record, at the end of its last file, which readers skip.
+and counted. A file is closed at a size, or with the first answer after an age; old files are removed. A process that
+dies leaves at most one torn record, at the end of its last file, which readers skip.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import datetime
 import logging
 import math
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from pathlib import Path
 from google.protobuf import proto
 from google.protobuf.message import DecodeError
 
+from serendipity.channel.state.batch_writer import BatchWriter
 from serendipity.v1 import records_pb2
 
 SUFFIX = ".log"
@@ -76,40 +75,24 @@ class ServingLog:
         self._files = 0
         self._resume_at = -math.inf
         directory.mkdir(parents=True, exist_ok=True)
-        self._waiting: queue.Queue[records_pb2.ServingRecord] = queue.Queue(capacity)
-        self._closing = threading.Lock()
-        self._ended = threading.Event()
-        self._writer = threading.Thread(target=self._write, name="serving-log-writer", daemon=True)
-        self._writer.start()
+        self._writer = BatchWriter("serving-log-writer", self._write, capacity=capacity, interval=_GATHERING_SECONDS)
 
     def append(self, record: records_pb2.ServingRecord) -> bool:
         """Queue an answer without waiting; False if it was dropped."""
-        with self._closing:
-            if not self._ended.is_set():
-                try:
-                    self._waiting.put_nowait(record)
-                    return True
-                except queue.Full:
-                    pass
-        self._on_drop(1)
-        return False
+        taken = self._writer.put(record)
+        if not taken:
+            self._on_drop(1)
+        return taken
 
     def close(self) -> None:
         """Write what waits, then close the file. May be called twice."""
-        with self._closing:
-            self._ended.set()
-        self._writer.join()
-
-    def _write(self) -> None:
-        ending = False
-        while not ending:
-            # One wait for many records: waking for each would cost every answer a change of threads.
-            ending = self._ended.wait(_GATHERING_SECONDS)
-            batch = [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
-            for record in batch:
-                self._guarded(1, self._append, record)
-            self._guarded(len(batch), self._flush)
+        self._writer.close()
         self._close_file()
+
+    def _write(self, batch: list[records_pb2.ServingRecord]) -> None:
+        for record in batch:
+            self._guarded(1, self._append, record)
+        self._guarded(len(batch), self._flush)
 
     def _guarded(self, at_stake: int, write: Callable[..., None], *arguments: object) -> None:
         """Write; whatever is wrong, with the disk or with one answer, the writer goes on. at_stake: answers.
@@ -136,8 +119,10 @@ class ServingLog:
             self._close_file()
 
     def _append(self, record: records_pb2.ServingRecord) -> None:
+        now = self._clock()
+        if now - self._opened >= self._rotation.max_file_seconds:
+            self._close_file()
         if self._file is None:
-            now = self._clock()
             if now < self._resume_at:
                 self._on_drop(1)
                 return
@@ -150,8 +135,6 @@ class ServingLog:
     def _flush(self) -> None:
         if self._file is not None:
             self._file.flush()
-            if self._clock() - self._opened >= self._rotation.max_file_seconds:
-                self._close_file()
 
     def _open(self, now: float) -> BufferedWriter:
         moment = datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")

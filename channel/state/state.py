@@ -5,11 +5,24 @@ All of it changes between snapshots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from serendipity.channel.errors import StateUnavailable
+from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.state.erasure import ErasureList
+from serendipity.channel.state.feedback import FeedbackStore
+from serendipity.channel.state.feedback_event import Ownership
+from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
+
+_EVERYONE = Ownership()
+_REMEMBERED_USERS = 100_000
 
 
 @dataclass(frozen=True)
@@ -26,76 +39,120 @@ class AvailabilityOverlay:
 
 
 class UserState:
-    """Mutable state of this host. Methods are called from several threads and must not block for long.
+    """Mutable state of this host, in the stores that all its workers share; they stay the caller's to close.
 
-    This one keeps nothing, for replays and services without state; whoever keeps something overrides its methods.
+    feedback, nearline, erasures: give the open store, or raise StateUnavailable; availability: gives the present
+    overlay; without them nothing is kept, as in replays. ownership: users whose feedback is kept here; want_interval:
+    seconds within which a user's interests, or group, are not wanted again by this process, so that those asked for
+    all the time do not flood the queue; clock: seconds, ever growing. Methods are called from several threads, do not
+    block for long, and raise StateUnavailable when the state cannot be read.
     """
 
-    def __init__(self) -> None:
-        self._overlay = AvailabilityOverlay()
+    def __init__(
+        self,
+        feedback: Callable[[], FeedbackStore] | None = None,
+        availability: Callable[[], AvailabilityOverlay] | None = None,
+        nearline: Callable[[], NearlineStore] | None = None,
+        erasures: Callable[[], ErasureList] | None = None,
+        *,
+        ownership: Ownership = _EVERYONE,
+        want_interval: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        unchanged = AvailabilityOverlay()
+        self._feedback = feedback
+        self._availability = availability or (lambda: unchanged)
+        self._nearline = nearline
+        self._erasures = erasures
+        self._ownership = ownership
+        self._asked_interests = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
+        self._asked_groups = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
 
-    def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:  # noqa: ARG002
-        """Return the user's acknowledged feedback, newest first; None without any.
+    def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
+        """Return the user's acknowledged feedback, newest first; None without any."""
+        return self._feedback and self._feedback().user(user_id)
 
-        Raises StateUnavailable when it cannot be read.
-        """
-        return None
-
-    def owns(self, user_id: str) -> bool:  # noqa: ARG002
+    def owns(self, user_id: str) -> bool:
         """Tell whether this host owns the user's feedback; if not, answers carry a NOT_OWNER warning."""
-        return True
+        return self._ownership.owns(user_id)
 
     def availability(self) -> AvailabilityOverlay:
-        """Return the present overlay; the same object until something changes.
+        """Return the present overlay; the same object until something changes."""
+        return self._availability()
 
-        Raises StateUnavailable when it cannot be read.
-        """
-        return self._overlay
+    def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:
+        """Return the interests generated for the user near-line, whatever their age and taxonomy; None without any."""
+        return self._nearline and self._nearline().interests(user_id)
 
-    def interests(self, user_id: str) -> records_pb2.InterestsRecord | None:  # noqa: ARG002
-        """Return the interests generated for the user near-line, whatever their age and taxonomy; None without any.
-
-        Raises StateUnavailable when they cannot be read.
-        """
-        return None
-
-    def interest_paths(self, user_id: str, generated_at: int) -> records_pb2.InterestPathsRecord | None:  # noqa: ARG002
-        """Return how the near-line interests generated at a moment were reached; None if others replaced them.
-
-        Raises StateUnavailable when they cannot be read.
-        """
-        return None
+    def interest_paths(self, user_id: str, generated_at: int) -> records_pb2.InterestPathsRecord | None:
+        """Return how the near-line interests generated at a moment were reached; None if others replaced them."""
+        return self._nearline and self._nearline().paths(user_id, generated_at)
 
     def want_interests(self, user_id: str, cause: records_pb2.RefreshCause, priority: float) -> None:
-        """Ask for the user's interests to be generated near-line. priority: 0 to 1. Never waits, never raises."""
+        """Ask for the user's interests to be generated near-line, unless this process did so a moment ago.
 
-    def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:  # noqa: ARG002
+        priority: 0 to 1. Never waits, never raises.
+        """
+        if self._nearline and self._asked_interests.is_new(user_id):
+            with contextlib.suppress(StateUnavailable):
+                self._nearline().want(user_id, cause, priority)
+
+    def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
         """Return the list filled near-line for a key, whatever its generation and taxonomy; None without any.
 
-        A record without categories says that the LLMs were asked and that nothing reached the threshold. Raises
-        StateUnavailable when it cannot be read.
+        A record without categories says that the LLMs were asked and that nothing reached the threshold.
         """
-        return None
+        return self._nearline and self._nearline().novel_categories(key)
 
     def want_novel_categories(self, want: WantedList) -> None:
         """Count a request for a list that is missing or not current; it is filled near-line once there were enough.
 
         Never waits, never raises.
         """
+        if self._nearline:
+            with contextlib.suppress(StateUnavailable):
+                self._nearline().want_list(want)
 
-    def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:  # noqa: ARG002
-        """Return the group assigned to the user near-line, whatever its group model; None without any.
-
-        Raises StateUnavailable when it cannot be read.
-        """
-        return None
+    def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
+        """Return the group assigned to the user near-line, whatever its group model; None without any."""
+        return self._nearline and self._nearline().group(user_id)
 
     def want_group(self, user_id: str, num_clicks: int) -> None:
-        """Ask for the user's group to be assigned near-line. num_clicks: kept clicks. Never waits, never raises."""
+        """Ask for the user's group to be assigned, unless this process did so a moment ago.
 
-    def is_forgotten(self, user_id: str) -> bool:  # noqa: ARG002
-        """Tell whether the user is on the erasure list: nothing that is stored of such a user may be used.
-
-        Raises StateUnavailable when the list cannot be read.
+        num_clicks: kept clicks. Never waits, never raises.
         """
-        return False
+        if self._nearline and self._asked_groups.is_new(user_id):
+            with contextlib.suppress(StateUnavailable):
+                self._nearline().want_group(user_id, num_clicks)
+
+    def is_forgotten(self, user_id: str) -> bool:
+        """Tell whether the user is on the erasure list: nothing that is stored of such a user may be used."""
+        return self._erasures is not None and self._erasures().contains(user_id)
+
+
+class _RecentlySeen:
+    """The users seen within an interval, at most `most` of them; those seen longest ago are let go first."""
+
+    def __init__(self, interval: float, most: int, clock: Callable[[], float]) -> None:
+        self._interval = interval
+        self._most = most
+        self._clock = clock
+        self._lock = threading.Lock()
+        # By key, which is never longer than 511 bytes.
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+
+    def is_new(self, user_id: str) -> bool:
+        """Tell whether the user was not seen within the interval, and take note."""
+        key, now = user_key(user_id), self._clock()
+        with self._lock:
+            # In order of time, since a user seen again too soon keeps the earlier moment.
+            while self._seen and (len(self._seen) >= self._most or self._oldest() <= now - self._interval):
+                self._seen.popitem(last=False)
+            if key in self._seen:
+                return False
+            self._seen[key] = now
+            return True
+
+    def _oldest(self) -> float:
+        return next(iter(self._seen.values()))

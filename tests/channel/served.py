@@ -53,7 +53,6 @@ def server_settings(directory: Path, **changes: object) -> ServerSettings:
             "require_ready_model": False,
             # What tests record is of the small world's time: the worker must not find it too old to keep.
             "feedback_retention_days": 36_500.0,
-            "uvloop": False,
             **changes,
         }
     )

@@ -16,7 +16,7 @@ from serendipity.channel.nearline.wanted_list import WantedList, is_current
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import FeedbackStore
-from serendipity.channel.state.host_state import HostState
+from serendipity.channel.state.state import UserState
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import (
@@ -45,7 +45,7 @@ class Running:
     """A near-line process in this one, and what a worker sees of it."""
 
     nearline: Nearline
-    state: HostState
+    state: UserState
     groups: records_pb2.GroupSpec
     llms: records_pb2.CoevolutionSpec
     world: SmallWorld
@@ -77,7 +77,7 @@ async def running(
         nearline = await stack.enter_async_context(
             running_nearline(settings, channel_settings(triton_url=triton_server.url))
         )
-        state = HostState(lambda: feedback, overlay, lambda: nearline.store, lambda: nearline.erasures)
+        state = UserState(lambda: feedback, overlay.overlay, lambda: nearline.store, lambda: nearline.erasures)
         yield Running(nearline, state, groups, llms, small_world)
 
 
@@ -137,7 +137,7 @@ async def test_a_missing_list_is_asked_for_often_enough_filled_and_found(running
     assert len(listed) == len(set(listed)) == running.llms.num_candidates
     assert not {*listed} & {*want.categories}
     assert list(record.scores) == sorted(record.scores, reverse=True)
-    await until(lambda: running.nearline.telemetry.status.works[Kind.LISTS].done_at > 0)
+    await until(lambda: running.nearline.telemetry.status.done_at.get(Kind.LISTS, 0.0) > 0)
 
 
 async def test_a_cold_user_with_enough_clicks_is_assigned_to_a_group(running: Running) -> None:

@@ -12,7 +12,7 @@ import pytest
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt
 from serendipity.channel.nearline.context import ContextReader, SignalStore
-from serendipity.channel.nearline.refresh_model import grounding_nodes
+from serendipity.channel.nearline.interest_job import grounding_nodes
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.features import LongHistory
 from serendipity.interests.facts import FactsRule

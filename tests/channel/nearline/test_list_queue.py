@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +11,14 @@ import lmdb
 import pytest
 
 from serendipity.channel.errors import StateCorrupt
-from serendipity.channel.nearline.housekeeping import Expiry, census, clear, forget
+from serendipity.channel.nearline.durable_queue import COUNTING_SECONDS
+from serendipity.channel.nearline.housekeeping import EMPTY_LIST_SECONDS, Cleared, census, clear, forget
 from serendipity.channel.nearline.outcome import Completed, Unneeded
 from serendipity.channel.nearline.priority import BackOff, list_priority
-from serendipity.channel.nearline.queue_tables import NUMBER
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind, subject_name, wanted_list
-from serendipity.channel.nearline.wanted import WantedCounts
 from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.state.records import NUMBER
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_store import assert_lists_consistent, spoil
@@ -68,19 +69,23 @@ def fill(store: NearlineStore, generated_at: int = NOW, *, empty: bool = False, 
     record = records_pb2.NovelCategoriesRecord(
         categories=[] if empty else [1], scores=[] if empty else [0.5], generated_at=generated_at, group_model_id=model
     )
-    assert store.queue(Kind.LISTS).settle([Completed(entry, (record,))], NOW).completed == 1
+    assert store.queue(Kind.LISTS).settle([Completed(entry, (record,))], NOW)["completed"] == 1
+
+
+def cleared(store: NearlineStore, now: int = NOW, *, group_models: set[str] | None = None) -> Cleared:
+    return clear(store, now=now, moment=now, hard_age=30 * DAY, group_models=group_models)
 
 
 def test_a_list_is_queued_with_the_request_that_makes_enough(store: NearlineStore) -> None:
     ask(store, a_list(), NEEDED - 1)
     assert queued(store) == []
-    assert store.queue(Kind.LISTS).wanted() == WantedCounts(counted=NEEDED - 1)
+    assert store.queue(Kind.LISTS).wanted() == Counter(counted=NEEDED - 1)
     ask(store, a_list())
     assert queued(store) == [a_list()]
     (entry,) = store.queue(Kind.LISTS).take(1, NOW)
     assert entry.requests == NEEDED
     assert entry.priority == pytest.approx(list_priority(NEEDED))
-    assert census(store, Kind.LISTS).counted == 0
+    assert census(store, Kind.LISTS).aside == 0
 
 
 def test_the_order_of_categories_makes_no_other_list(store: NearlineStore) -> None:
@@ -125,28 +130,31 @@ def test_a_full_queue_refuses_until_requests_make_a_list_more_urgent_than_anothe
     for number in range(4):
         ask(store, a_list(number), NEEDED + 1)
     ask(store, a_list(9), NEEDED)
-    assert store.queue(Kind.LISTS).wanted().refused == 1
+    assert store.queue(Kind.LISTS).wanted()["refused"] == 1
     assert a_list(9) not in queued(store)
     ask(store, a_list(9), 2)
-    assert store.queue(Kind.LISTS).wanted().displaced == 1
+    assert store.queue(Kind.LISTS).wanted()["displaced"] == 1
     assert queued(store)[0] == a_list(9)
     assert len(queued(store)) == 4
 
 
-def test_counting_begins_anew_where_too_many_lists_are_counted(store: NearlineStore) -> None:
+def test_one_is_counted_from_zero_where_too_many_lists_are_counted(store: NearlineStore) -> None:
     for number in range(4):
-        ask(store, a_list(number))
-    assert census(store, Kind.LISTS).counted == 4
+        ask(store, a_list(number), 2)
+    assert census(store, Kind.LISTS).aside == 4
     ask(store, a_list(9), 2)
-    assert census(store, Kind.LISTS).counted == 1
+    assert census(store, Kind.LISTS).aside == 4
     ask(store, a_list(9))
     assert queued(store) == [a_list(9)]
+    for number in range(4):
+        ask(store, a_list(number))
+    assert len(queued(store)) == 4
 
 
 def test_lists_that_cannot_be_stored_are_refused(store: NearlineStore) -> None:
     for want in (WantedList("x" * 300, 1, ()), WantedList("model", -1, ()), WantedList("model", 1, ("\udc80",))):
         ask(store, want)
-    assert store.queue(Kind.LISTS).wanted() == WantedCounts(refused=3)
+    assert store.queue(Kind.LISTS).wanted() == Counter(refused=3)
 
 
 def test_the_oldest_lists_go_where_there_are_too_many(store: NearlineStore) -> None:
@@ -163,9 +171,8 @@ def test_lists_of_a_group_model_that_no_snapshot_has_go(store: NearlineStore) ->
     fill(store, model="old")
     ask(store, a_list(1), NEEDED)
     fill(store, model="new")
-    unknown = clear(store, Expiry(generated_before=0, parked_before=0, group_models=None), now=NOW)
-    assert unknown.lists == 0
-    assert clear(store, Expiry(generated_before=0, parked_before=0, group_models={"new"}), now=NOW).lists == 1
+    assert cleared(store).lists == 0
+    assert cleared(store, group_models={"new"}).lists == 1
     assert store.novel_categories(a_list(0).key) is None
     assert store.novel_categories(a_list(1).key) is not None
 
@@ -175,17 +182,17 @@ def test_an_empty_list_is_remembered_for_a_while(store: NearlineStore) -> None:
     fill(store, empty=True)
     ask(store, a_list(1), NEEDED)
     fill(store)
-    assert clear(store, Expiry(0, 0, empty_before=NOW), now=NOW).lists == 0
-    assert clear(store, Expiry(0, 0, empty_before=NOW + 1), now=NOW).lists == 1
+    assert cleared(store, NOW + EMPTY_LIST_SECONDS).lists == 0
+    assert cleared(store, NOW + EMPTY_LIST_SECONDS + 1).lists == 1
     assert store.novel_categories(a_list(0).key) is None
     assert store.novel_categories(a_list(1).key) is not None
 
 
 def test_counts_of_long_ago_go(store: NearlineStore) -> None:
     ask(store, a_list())
-    assert clear(store, Expiry(0, 0, asked_before=NOW), now=NOW).counted == 0
-    assert clear(store, Expiry(0, 0, asked_before=NOW + 1), now=NOW).counted == 1
-    assert census(store, Kind.LISTS).counted == 0
+    assert cleared(store, NOW + COUNTING_SECONDS - 1).entries == 0
+    assert cleared(store, NOW + COUNTING_SECONDS).entries == 1
+    assert census(store, Kind.LISTS).aside == 0
 
 
 def test_failed_lists_are_parked_and_retried_by_themselves(store: NearlineStore) -> None:
@@ -216,7 +223,7 @@ def test_a_users_group_is_stored_and_forgotten_with_the_user(store: NearlineStor
     assert store.group("user") is None
     for kind in (Kind.INTERESTS, Kind.GROUPS):
         assert store.queue(kind).take(10, NOW) == []
-    assert store.queue(Kind.GROUPS).settle([Completed(entry, (group,))], NOW).gone == 1
+    assert store.queue(Kind.GROUPS).settle([Completed(entry, (group,))], NOW)["gone"] == 1
     assert store.group("user") is None
 
 
@@ -227,8 +234,7 @@ def test_groups_expire_by_age_and_with_their_model(store: NearlineStore) -> None
         (entry,) = store.queue(Kind.GROUPS).take(1, NOW)
         record = records_pb2.UserGroupRecord(group_id=1, group_model_id=model, generated_at=NOW - age * DAY)
         store.queue(Kind.GROUPS).settle([Completed(entry, (record,))], NOW)
-    expiry = Expiry(0, 0, groups_before=NOW - 30 * DAY, group_models={"new"})
-    assert clear(store, expiry, now=NOW).groups == 2
+    assert cleared(store, group_models={"new"}).groups == 2
     assert [store.group(user) is not None for user in ("old", "foreign", "fresh")] == [False, False, True]
 
 
@@ -236,12 +242,12 @@ def test_a_user_with_too_few_clicks_is_left_alone_for_a_while(store: NearlineSto
     store.want_group("user", 30)
     assert store.flush(10)
     (entry,) = store.queue(Kind.GROUPS).take(1, NOW)
-    store.queue(Kind.GROUPS).settle([Unneeded(entry, quiet_until=NOW + 60)], NOW)
+    store.queue(Kind.GROUPS).settle([Unneeded(entry, quiet=True)], NOW)
     store.want_group("user", 30)
     store.want("user", records_pb2.REFRESH_CAUSE_MISSING, 0.5)
     assert store.flush(10)
-    assert store.queue(Kind.GROUPS).wanted().quiet == 1
-    assert store.queue(Kind.INTERESTS).wanted().accepted == 1
+    assert store.queue(Kind.GROUPS).wanted()["quiet"] == 1
+    assert store.queue(Kind.INTERESTS).wanted()["accepted"] == 1
 
 
 def test_totals_are_kept_by_kind(store: NearlineStore) -> None:
@@ -277,7 +283,7 @@ def test_an_environment_of_interests_alone_keeps_what_it_holds(tmp_path: Path) -
 def test_a_list_that_cannot_be_decoded_is_overwritten_and_later_ones_are_evicted_as_ever(store: NearlineStore) -> None:
     ask(store, a_list(0), NEEDED)
     fill(store, NOW - 9 * DAY)
-    spoil(store, store.tables.lists, a_list(0).key)
+    spoil(store, store.records[Kind.LISTS][0], a_list(0).key)
     with pytest.raises(StateCorrupt, match="cannot be decoded"):
         store.novel_categories(a_list(0).key)
     for number, age in enumerate((2, 5, 4)):
@@ -298,7 +304,7 @@ def test_lists_that_cannot_be_decoded_are_evicted_like_others(store: NearlineSto
     for number in range(3):
         ask(store, a_list(number), NEEDED)
         fill(store, NOW - (9 - number) * DAY)
-    spoil(store, store.tables.lists, *(a_list(number).key for number in range(3)))
+    spoil(store, store.records[Kind.LISTS][0], *(a_list(number).key for number in range(3)))
     for number in range(3, 6):
         ask(store, a_list(number), NEEDED)
         fill(store)
@@ -309,9 +315,9 @@ def test_lists_that_cannot_be_decoded_are_evicted_like_others(store: NearlineSto
 def test_a_list_whose_moment_is_no_longer_its_places_is_evicted_all_the_same(store: NearlineStore) -> None:
     ask(store, a_list(0), NEEDED)
     fill(store, NOW - 9 * DAY)
-    with store.tables.env.writing() as txn:
+    with store.env.writing() as txn:
         changed = records_pb2.NovelCategoriesRecord(generated_at=NOW - DAY)
-        txn.put(a_list(0).key, changed.SerializeToString(), db=store.tables.lists)
+        txn.put(a_list(0).key, changed.SerializeToString(), db=store.records[Kind.LISTS][0].table)
     for number in range(1, 4):
         ask(store, a_list(number), NEEDED)
         fill(store)
@@ -319,20 +325,19 @@ def test_a_list_whose_moment_is_no_longer_its_places_is_evicted_all_the_same(sto
 
 
 def test_housekeeping_removes_what_cannot_be_decoded_and_goes_on(store: NearlineStore) -> None:
-    tables = store.tables
     ask(store, a_list(0), NEEDED)
     fill(store, model="old")
     ask(store, a_list(1), NEEDED)
     fill(store, model="new")
-    spoil(store, tables.lists, b"broken")
-    spoil(store, tables.groups, user_key("broken"))
-    spoil(store, tables.interests, user_key("broken"))
-    spoil(store, store.queue(Kind.LISTS).tables.queue, b"broken")
-    cleared = clear(store, Expiry(0, 0, group_models={"new"}), now=NOW)
-    assert (cleared.lists, cleared.groups, cleared.records, cleared.parked) == (2, 1, 1, 1)
+    spoil(store, store.records[Kind.LISTS][0], b"broken")
+    spoil(store, store.records[Kind.GROUPS][0], user_key("broken"))
+    spoil(store, store.records[Kind.INTERESTS][0], user_key("broken"))
+    spoil(store, store.queue(Kind.LISTS).entries, b"broken")
+    gone = cleared(store, group_models={"new"})
+    assert (gone.lists, gone.groups, gone.interests, gone.entries) == (2, 1, 1, 1)
     assert assert_lists_consistent(store).keys() == {a_list(1).key}
     assert census(store, Kind.LISTS).records == 1
-    assert clear(store, Expiry(0, 0, group_models={"new"}), now=NOW).lists == 0
+    assert cleared(store, group_models={"new"}).lists == 0
 
 
 def test_users_are_forgotten_whatever_cannot_be_decoded(store: NearlineStore) -> None:
@@ -341,15 +346,11 @@ def test_users_are_forgotten_whatever_cannot_be_decoded(store: NearlineStore) ->
         store.want(user, records_pb2.REFRESH_CAUSE_MISSING, 0.5)
         store.want_group(user, 30)
     assert store.flush(10)
-    tables, key = store.tables, user_key("broken")
-    spoil(store, tables.lists, a_list().key)
+    spoil(store, store.records[Kind.LISTS][0], a_list().key)
     for kind in (Kind.INTERESTS, Kind.GROUPS):
-        of_queue = store.queue(kind).tables
-        for table in (of_queue.queue, of_queue.quiet, of_queue.asked):
-            spoil(store, table, key)
-    for table in (tables.interests, tables.paths, tables.groups):
-        spoil(store, table, key)
-    assert forget(store, map(user_key, users)) == 2
-    with store.tables.env.reading() as txn:
-        left = [bytes(name) for name, _ in txn.cursor() if txn.stat(tables.env.lmdb.open_db(name, txn))["entries"]]
+        for table in (store.queue(kind).entries, *store.records[kind]):
+            spoil(store, table, user_key("broken"))
+    assert forget(store, list(map(user_key, users))) == 2
+    with store.env.reading() as txn:
+        left = [bytes(name) for name, _ in txn.cursor() if txn.stat(store.env.lmdb.open_db(name, txn))["entries"]]
     assert left == [b"lists"]

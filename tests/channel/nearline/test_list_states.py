@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from serendipity.channel.nearline.housekeeping import Expiry, clear
+from serendipity.channel.nearline.durable_queue import COUNTING_SECONDS
+from serendipity.channel.nearline.housekeeping import EMPTY_LIST_SECONDS, clear
 from serendipity.channel.nearline.outcome import Completed, Failed
 from serendipity.channel.nearline.priority import BackOff
 from serendipity.channel.nearline.store import NearlineStore
@@ -42,7 +43,7 @@ class ListMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.now = NOW
-        self.asked: dict[WantedList, int] = {}
+        self.asked: dict[WantedList, tuple[int, int]] = {}
         self.entries: dict[WantedList, Expected] = {}
         self.lists: dict[WantedList, tuple[int, bool]] = {}
         self.seen: set[WantedList] = set()
@@ -77,15 +78,16 @@ class ListMachine(RuleBasedStateMachine):
             if want in self.entries:
                 self.entries[want].requests += 1
                 continue
-            requests = self.asked.pop(want, 0) + 1
+            before, at = self.asked.pop(want, (0, self.now))
+            requests = (before if at + COUNTING_SECONDS > self.now else 0) + 1
             if requests < NEEDED:
-                self.asked[want] = requests
+                self.asked[want] = (requests, self.now)
             else:
                 self.entries[want] = Expected(requests)
 
-    @rule(fails=st.booleans(), empty=st.booleans())
-    def work(self, fails: bool, empty: bool) -> None:
-        self.now += 1
+    @rule(fails=st.booleans(), empty=st.booleans(), seconds=st.sampled_from([1, 1, 1, 40_000]))
+    def work(self, fails: bool, empty: bool, seconds: int) -> None:
+        self.now += seconds
         ready = [want for want, entry in self.entries.items() if entry.is_ready]
         entries = self.store.queue(Kind.LISTS).take(1, NOW)
         assert len(entries) == min(1, len(ready))
@@ -111,7 +113,7 @@ class ListMachine(RuleBasedStateMachine):
     @rule()
     def fail_what_is_gone(self) -> None:
         gone = records_pb2.NearlineEntry(novel_categories=records_pb2.NovelCategoriesWant(group_model_id="gone"))
-        assert self.store.queue(Kind.LISTS).settle([Failed(gone, "why")], self.now).gone == 1
+        assert self.store.queue(Kind.LISTS).settle([Failed(gone, "why")], self.now)["gone"] == 1
 
     @rule()
     def retry(self) -> None:
@@ -125,10 +127,11 @@ class ListMachine(RuleBasedStateMachine):
         over = [
             want
             for want, (generated_at, empty) in self.lists.items()
-            if want.group_model_id not in models or (empty and generated_at < self.now - 2)
+            if want.group_model_id not in models or (empty and generated_at < self.now - EMPTY_LIST_SECONDS)
         ]
-        expiry = Expiry(0, 0, empty_before=self.now - 2, group_models=models)
-        assert clear(self.store, expiry, now=self.now).lists == len(over)
+        cleared = clear(self.store, now=self.now, moment=self.now, hard_age=30 * 86_400, group_models=models)
+        assert cleared.lists == len(over)
+        self.asked = {want: asked for want, asked in self.asked.items() if asked[1] + COUNTING_SECONDS > self.now}
         for want in over:
             del self.lists[want]
 
@@ -137,16 +140,16 @@ class ListMachine(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         assert_lists_consistent(self.store)
-        with self.store.tables.reading() as transaction:
-            queue = transaction.queue(Kind.LISTS)
-            found = [queue.entry(key) for key in transaction.keys_after(queue.tables.queue, b"", ALL)]
-            counted = {want: queue.asked(want.key)[0] for want in self.seen if queue.asked(want.key)[0]}
-        entries = {wanted_list(entry): entry for entry in found if entry is not None}
+        table = self.store.queue(Kind.LISTS).entries
+        with self.store.env.reading() as txn:
+            found = [table.get(txn, key) for key in table.keys_after(txn, b"", ALL)]
+        entries = {wanted_list(entry): entry for entry in found if entry is not None and entry.enqueued_at}
+        counted = {wanted_list(entry): entry.requests for entry in found if entry is not None and not entry.enqueued_at}
         assert entries.keys() == self.entries.keys()
         for want, entry in entries.items():
             expected = self.entries[want]
             assert (entry.requests, entry.attempts) == (expected.requests, expected.attempts)
-        assert counted == self.asked
+        assert counted == {want: requests for want, (requests, _) in self.asked.items()}
         for want in self.seen:
             record = self.store.novel_categories(want.key)
             assert (record is None) == (want not in self.lists)

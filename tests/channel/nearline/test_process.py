@@ -36,7 +36,7 @@ from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.channel.served import channel_settings, copy_snapshot, hung_triton, scrape, server_settings
-from tests.fixtures.nearline_store import spoil
+from tests.fixtures.nearline_store import delayed, spoil
 from tests.fixtures.nearline_world import TritonStatus, answer_with, spec_of, talking_triton, write_nearline_snapshot
 from tests.fixtures.small_world import DAY, NOW, SmallWorld
 
@@ -84,17 +84,14 @@ async def test_whoever_is_wanted_is_refreshed(small_world: SmallWorld, tmp_path:
             page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
             status = read_status(settings.nearline_status_path)
         assert read_status(settings.nearline_status_path) is None
-    metrics = scrape(page, "serendipity_nearline_entries_total")
-    assert metrics['{kind="interests",outcome="completed"}'] == len(small_world.user_ids)
-    assert metrics['{kind="interests",outcome="unneeded"}'] == 1
+    metrics = scrape(page, "serendipity_nearline_events_total")
+    assert metrics['{event="completed",kind="interests"}'] == len(small_world.user_ids)
+    assert metrics['{event="unneeded",kind="interests"}'] == 1
+    assert metrics['{event="completion_tokens",kind="interests"}'] == 10 * len(small_world.user_ids)
     assert scrape(page, "serendipity_nearline_queue")['{kind="interests",state="ready"}'] == 0
     assert scrape(page, "serendipity_nearline_records")['{kind="interests"}'] == len(small_world.user_ids)
-    assert scrape(page, "serendipity_nearline_tokens_total")['{kind="completion"}'] == 10 * len(small_world.user_ids)
     assert status is not None
-    assert (status.works[Kind.INTERESTS].model, status.works[Kind.INTERESTS].error) == (
-        spec_of(small_world).model_name,
-        "",
-    )
+    assert (status.models[Kind.INTERESTS], status.errors) == (spec_of(small_world).model_name, {})
     with NearlineStore(settings.nearline_path) as store:
         for user_id in small_world.user_ids:
             interests = store.interests(user_id)
@@ -120,12 +117,14 @@ async def test_while_triton_is_away_the_queue_waits_and_then_goes_on(small_world
     async with talking_triton(answers) as (url, triton), running_nearline(settings, pipeline(url)) as nearline:
         want(nearline.store, *small_world.user_ids[:10])
         await until(
-            lambda: "UNAVAILABLE" in nearline.telemetry.status.works[Kind.INTERESTS].error and len(triton.prompts) > 5
+            lambda: (
+                "UNAVAILABLE" in nearline.telemetry.status.errors.get(Kind.INTERESTS, "") and len(triton.prompts) > 5
+            )
         )
         assert all(entry.attempts == 0 for entry in nearline.store.queue(Kind.INTERESTS).take(100, NOW))
         down.clear()
         await until(lambda: not nearline.store.queue(Kind.INTERESTS).take(1, NOW))
-        assert nearline.telemetry.status.works[Kind.INTERESTS].error == ""
+        assert Kind.INTERESTS not in nearline.telemetry.status.errors
         counted = census(nearline.store)
     assert (counted.records, counted.parked, counted.delayed) == (10, 0, 0)
 
@@ -152,8 +151,7 @@ async def test_the_one_who_brings_triton_down_is_put_off_and_the_others_are_serv
         want(store, "poisoner", priority=1.0)
         want(store, *small_world.user_ids)
         await until(lambda: census(store).ready == 0)
-        with store.tables.reading() as transaction:
-            (entry,) = transaction.queue(Kind.INTERESTS).first(store.queue(Kind.INTERESTS).tables.delayed, 10)
+        (entry,) = delayed(store, Kind.INTERESTS)
         counted = census(store)
     assert (entry.user_id, entry.attempts) == ("poisoner", 1)
     assert "UNAVAILABLE" in entry.last_error
@@ -188,7 +186,7 @@ async def test_records_carry_the_snapshot_they_were_made_with(small_world: Small
         newer = spec_of(small_world, style="chat")
         snapshot = write_nearline_snapshot(small_world, tmp_path / "snapshots", newer, created_at=NOW + DAY)
         Publications(tmp_path / "snapshots").publish(snapshot.name)
-        await until(lambda: nearline.telemetry.status.works[Kind.INTERESTS].model == newer.model_name)
+        await until(lambda: nearline.telemetry.status.models[Kind.INTERESTS] == newer.model_name)
         want(nearline.store, small_world.user_ids[1])
         await until(lambda: nearline.store.interests(small_world.user_ids[1]) is not None)
         reasoners = [nearline.store.paths(user_id) for user_id in small_world.user_ids[:2]]
@@ -218,12 +216,12 @@ async def test_housekeeping_removes_what_is_over_and_who_is_erased(small_world: 
     with ErasureList(settings.erasures_path) as erasures:
         erasures.add(users[0])
     async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
-        cleared = clean_up(nearline, settings, pipeline("127.0.0.1:1"), NOW)
-        assert (cleared.erased, cleared.records) == (1, 0)
+        cleared = clean_up(nearline, pipeline("127.0.0.1:1"), NOW)
+        assert (cleared.erased, cleared.interests) == (1, 0)
         assert nearline.store.interests(users[0]) is None
         wall = ChannelSettings(interest_hard_age_days=30.0)
-        assert clean_up(nearline, settings, wall, NOW + 29 * DAY).records == 0
-        assert clean_up(nearline, settings, wall, NOW + 31 * DAY).records == 2
+        assert clean_up(nearline, wall, NOW + 29 * DAY).interests == 0
+        assert clean_up(nearline, wall, NOW + 31 * DAY).interests == 2
         assert census(nearline.store).records == 0
 
 
@@ -301,10 +299,10 @@ async def test_housekeeping_survives_what_nobody_foresaw_and_forgets_users_all_t
     with NearlineStore(settings.nearline_path, map_bytes=settings.nearline_map_bytes) as store:
         old = records_pb2.InterestsRecord(node_ids=[1], weights=[1], generated_at=1)
         paths = records_pb2.InterestPathsRecord(paths=[records_pb2.InterestPath(seed="seed")])
-        with store.tables.writing() as transaction:
+        with store.env.writing() as txn:
             for user_id in (erased, kept):
-                transaction.put(user_key(user_id), old)
-                transaction.put(user_key(user_id), paths)
+                store.put(txn, user_key(user_id), old)
+                store.put(txn, user_key(user_id), paths)
     with ErasureList(settings.erasures_path) as erasures:
         erasures.add(erased)
     broken = [True]
@@ -331,9 +329,9 @@ async def test_an_erasure_list_that_cannot_be_read_keeps_nothing_else_from_expir
 ) -> None:
     settings = published(small_world, tmp_path)
     async with opened_nearline(settings, pipeline("127.0.0.1:1")) as nearline:
-        spoil(nearline.store, nearline.store.tables.lists, b"broken")
+        spoil(nearline.store, nearline.store.records[Kind.LISTS][0], b"broken")
         nearline.erasures.close()
-        cleared = [clean_up(nearline, settings, pipeline("127.0.0.1:1"), NOW) for _ in range(2)]
+        cleared = [clean_up(nearline, pipeline("127.0.0.1:1"), NOW) for _ in range(2)]
     assert [(one.erased, one.lists) for one in cleared] == [(0, 1), (0, 0)]
 
 
@@ -361,5 +359,5 @@ def _be_a_broken_process(settings: ServerSettings, channel_settings: ChannelSett
         run_nearline(settings, channel_settings)
 
 
-async def _end(loop: NearlineLoop[Any, Any], told: asyncio.Event) -> None:
+async def _end(loop: NearlineLoop[Any], told: asyncio.Event) -> None:
     raise RuntimeError("unforeseen")

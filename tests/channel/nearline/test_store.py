@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from serendipity.channel.errors import StateUnavailable
-from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS
-from serendipity.channel.nearline.housekeeping import Expiry, census, clear
-from serendipity.channel.nearline.outcome import Completed, Failed, Settled, Unneeded
+from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS, QUIET_SECONDS
+from serendipity.channel.nearline.housekeeping import census, clear
+from serendipity.channel.nearline.outcome import Completed, Failed, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.wanted import WantedCounts
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_store import assert_consistent, spoil
 
 NOW = 1_700_000_000
+DAY = 86_400
 MISSING, STALE = records_pb2.REFRESH_CAUSE_MISSING, records_pb2.REFRESH_CAUSE_STALE
 OPERATOR = records_pb2.REFRESH_CAUSE_OPERATOR
 
@@ -73,7 +74,7 @@ def complete(
     paths: records_pb2.InterestPathsRecord,
 ) -> bool:
     outcome = Completed(entry, (interests, paths))
-    return store.queue(Kind.INTERESTS).settle([outcome], NOW).completed == 1
+    return store.queue(Kind.INTERESTS).settle([outcome], NOW)["completed"] == 1
 
 
 def test_a_user_is_queued_once_with_the_most_urgent_cause(store: NearlineStore, clock: Clock) -> None:
@@ -84,7 +85,7 @@ def test_a_user_is_queued_once_with_the_most_urgent_cause(store: NearlineStore, 
     (entry,) = store.queue(Kind.INTERESTS).take(10, clock.now)
     assert (entry.cause, entry.enqueued_at, entry.generation) == (MISSING, NOW, 3)
     assert entry.priority == pytest.approx(0.8)
-    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=1, merged=2)
+    assert store.queue(Kind.INTERESTS).wanted() == Counter(accepted=1, merged=2)
 
 
 def test_wants_before_one_commit_count_as_one(tmp_path: Path) -> None:
@@ -118,9 +119,9 @@ def test_a_full_queue_refuses_or_displaces_the_least_urgent(store: NearlineStore
     for i in range(5):
         want(store, f"user-{i}", 0.5)
     want(store, "calm", 0.1)
-    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=5, refused=1)
+    assert store.queue(Kind.INTERESTS).wanted() == Counter(accepted=5, refused=1)
     want(store, "urgent", 0.9)
-    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=6, refused=1, displaced=1)
+    assert store.queue(Kind.INTERESTS).wanted() == Counter(accepted=6, refused=1, displaced=1)
     queued = users(store.queue(Kind.INTERESTS).take(10, clock.now))
     assert (len(queued), queued[0]) == (5, "urgent")
     assert "calm" not in queued
@@ -131,7 +132,7 @@ def test_wants_that_cannot_be_stored_are_refused(store: NearlineStore) -> None:
     store.want("\udc80", MISSING, 0.5)
     store.want("user", MISSING, float("nan"))
     assert store.flush(10)
-    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=1, refused=2)
+    assert store.queue(Kind.INTERESTS).wanted() == Counter(accepted=1, refused=2)
     assert store.queue(Kind.INTERESTS).take(1, NOW)[0].priority == 0
 
 
@@ -140,7 +141,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         for i in range(10):
             store.want(f"user-{i}", MISSING, 0.5)
         assert store.flush(10)
-        assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=3, overflowed=7)
+        assert store.queue(Kind.INTERESTS).wanted() == Counter(accepted=3, overflowed=7)
 
 
 def test_completion_stores_records_and_removes_the_entry(store: NearlineStore) -> None:
@@ -175,7 +176,7 @@ def test_what_was_forgotten_meanwhile_is_not_stored(store: NearlineStore) -> Non
     assert store.forget_all(["user"])
     assert not complete(store, entry, *records())
     assert store.interests("user") is None
-    assert store.queue(Kind.INTERESTS).settle([Failed(entry, "why"), Unneeded(entry)], NOW) == Settled(gone=2)
+    assert store.queue(Kind.INTERESTS).settle([Failed(entry, "why"), Unneeded(entry)], NOW) == Counter(gone=2)
     assert store.queue(Kind.INTERESTS).take(1, NOW) == []
 
 
@@ -245,13 +246,11 @@ def test_asking_for_a_parked_user_as_an_operator_tries_it_again(store: NearlineS
 
 def test_a_user_of_whom_nothing_is_known_is_left_alone_for_a_while(store: NearlineStore, clock: Clock) -> None:
     want(store, "user")
-    store.queue(Kind.INTERESTS).settle(
-        [Unneeded(store.queue(Kind.INTERESTS).take(1, NOW)[0], quiet_until=NOW + 100)], NOW
-    )
+    store.queue(Kind.INTERESTS).settle([Unneeded(store.queue(Kind.INTERESTS).take(1, NOW)[0], quiet=True)], NOW)
     want(store, "user")
     assert store.queue(Kind.INTERESTS).take(1, NOW) == []
-    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=1, quiet=1)
-    clock.now += 100
+    assert store.queue(Kind.INTERESTS).wanted() == Counter(accepted=1, quiet=1)
+    clock.now += QUIET_SECONDS
     want(store, "user")
     assert users(store.queue(Kind.INTERESTS).take(1, clock.now)) == ["user"]
 
@@ -260,12 +259,12 @@ def test_several_outcomes_end_in_one_transaction(store: NearlineStore, clock: Cl
     for i in range(3):
         want(store, f"user-{i}")
     first, second, third = store.queue(Kind.INTERESTS).take(3, NOW)
-    before = store.tables.env.last_transaction()
+    before = store.env.last_transaction()
     settled = store.queue(Kind.INTERESTS).settle(
         [Completed(first, records()), Failed(second, "why"), Unneeded(third)], clock.now
     )
-    assert settled == Settled(completed=1, failed=1, unneeded=1)
-    assert store.tables.env.last_transaction() == before + 1
+    assert settled == Counter(completed=1, failed=1, unneeded=1)
+    assert store.env.last_transaction() == before + 1
 
 
 def test_everything_committed_is_there_after_reopening(tmp_path: Path) -> None:
@@ -314,30 +313,26 @@ def test_wants_after_close_are_counted_as_lost(tmp_path: Path) -> None:
     store = NearlineStore(tmp_path, map_bytes=1 << 24)
     store.close()
     store.want("user", MISSING, 0.5)
-    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(lost=1)
+    assert store.queue(Kind.INTERESTS).wanted() == Counter(lost=1)
     store.close()
 
 
 def test_an_entry_that_cannot_be_decoded_is_passed_over(store: NearlineStore) -> None:
     for user in ("first", "second", "third"):
         want(store, user)
-    tables = store.queue(Kind.INTERESTS).tables
     ahead = users(store.queue(Kind.INTERESTS).take(3, NOW))
-    spoil(store, tables.queue, *map(user_key, ahead[:2]))
+    spoil(store, store.queue(Kind.INTERESTS).entries, *map(user_key, ahead[:2]))
     assert users(store.queue(Kind.INTERESTS).take(1, NOW)) == ahead[2:]
     assert census(store).ready == 3
-    assert clear(store, Expiry(0, 0), now=NOW).parked == 2
+    assert clear(store, now=NOW, moment=NOW, hard_age=DAY).entries == 2
     assert assert_consistent(store).keys() == set(ahead[2:])
 
 
 def test_a_user_whose_entry_cannot_be_decoded_is_queued_anew_and_nobody_is_lost_by_it(store: NearlineStore) -> None:
     want(store, "user")
-    tables = store.queue(Kind.INTERESTS).tables
-    spoil(store, tables.queue, user_key("user"))
-    spoil(store, tables.quiet, user_key("user"), user_key("other"))
-    spoil(store, tables.asked, user_key("other"))
+    spoil(store, store.queue(Kind.INTERESTS).entries, user_key("user"), user_key("other"))
     for user in ("user", "other"):
         store.want(user, MISSING, 0.5)
     assert store.flush(10)
-    assert store.queue(Kind.INTERESTS).wanted() == WantedCounts(accepted=3)
+    assert store.queue(Kind.INTERESTS).wanted() == Counter(accepted=3)
     assert assert_consistent(store).keys() == {"user", "other"}

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from serendipity.channel.nearline.housekeeping import Expiry, clear
+from serendipity.channel.nearline.durable_queue import QUIET_SECONDS
+from serendipity.channel.nearline.housekeeping import clear
 from serendipity.channel.nearline.outcome import Completed, Failed, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
@@ -93,7 +94,7 @@ class NearlineMachine(RuleBasedStateMachine):
         if self.quiet.get(user, 0) > self.now and cause != OPERATOR:
             return
         new = Expected(priority, int(self.now))
-        waiting = {u: e for u, e in self.entries.items() if e.state != "parked"}
+        waiting = {u: e for u, e in self.entries.items() if not e.state.startswith("parked")}
         if len(waiting) >= MAX_ENTRIES:
             ready = {u: e for u, e in waiting.items() if e.state == "ready"}
             latest = max((e.due for e in ready.values()), default=0.0)
@@ -104,6 +105,7 @@ class NearlineMachine(RuleBasedStateMachine):
             assert self.entries[gone].due == latest
             del self.entries[gone]
         self.entries[user] = new
+        self.quiet.pop(user, None)
 
     @rule(most=st.integers(1, 8))
     def take(self, most: int) -> None:
@@ -134,14 +136,14 @@ class NearlineMachine(RuleBasedStateMachine):
                 expected.attempts += 1
                 delay = 100 * 2 ** (expected.attempts - 1)
                 parked = expected.attempts >= MAX_ATTEMPTS
-                expected.state = "parked" if parked else f"delayed {self.now + delay}"
-                if sum(e.state == "parked" for e in self.entries.values()) > MAX_ENTRIES:
+                expected.state = f"parked {self.now}" if parked else f"delayed {self.now + delay}"
+                if sum(e.state.startswith("parked") for e in self.entries.values()) > MAX_ENTRIES:
                     (gone,) = self.entries.keys() - assert_consistent(self.store).keys()
-                    assert self.entries.pop(gone).state == "parked"
+                    assert self.entries.pop(gone).state.startswith("parked")
         else:
-            self.store.queue(Kind.INTERESTS).settle([Unneeded(entry, quiet_until=int(self.now) + 60)], self.now)
+            self.store.queue(Kind.INTERESTS).settle([Unneeded(entry, quiet=True)], self.now)
             if expected is not None and self.leave(user, expected, entry):
-                self.quiet[user] = int(self.now) + 60
+                self.quiet[user] = int(self.now + QUIET_SECONDS)
 
     @rule(user=st.one_of(st.none(), USERS))
     def retry(self, user: str | None) -> None:
@@ -158,10 +160,17 @@ class NearlineMachine(RuleBasedStateMachine):
 
     @rule(age=st.sampled_from([10, 1_000]))
     def keep_house(self, age: int) -> None:
-        cleared = clear(self.store, Expiry(generated_before=self.now - age, parked_before=0), now=self.now)
+        cleared = clear(self.store, now=self.now, moment=self.now, hard_age=age)
         old = [user for user, generated_at in self.records.items() if generated_at < self.now - age]
         over = [user for user, until in self.quiet.items() if until <= self.now]
-        assert (cleared.records, cleared.quiet, cleared.parked) == (len(old), len(over), 0)
+        given_up = [
+            user
+            for user, entry in self.entries.items()
+            if entry.state.startswith("parked") and float(entry.state.split()[1]) < self.now - age
+        ]
+        assert (cleared.interests, cleared.entries) == (len(old), len(over) + len(given_up))
+        for user in given_up:
+            del self.entries[user]
         for user in old:
             del self.records[user]
         for user in over:
@@ -177,7 +186,7 @@ class NearlineMachine(RuleBasedStateMachine):
             expected = self.entries[user]
             assert (entry.attempts, entry.generation) == (expected.attempts, expected.generation)
             assert (entry.priority, entry.enqueued_at) == (expected.priority, expected.enqueued_at)
-            assert entry.parked == (expected.state == "parked")
+            assert entry.parked == expected.state.startswith("parked")
         # Those an operator lets back in come on top.
         assert sum(not entry.parked for entry in entries.values()) <= 2 * MAX_ENTRIES
         for user in {*self.records, *(f"user-{i}" for i in range(10))}:

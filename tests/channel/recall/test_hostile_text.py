@@ -19,7 +19,7 @@ from serendipity.channel.state.availability import AvailabilityReader, Availabil
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.feedback_event import refusal
-from serendipity.channel.state.host_state import HostState
+from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.interests.text import MAX_CHARS, clean_text
 from serendipity.v1 import channel_pb2 as pb
@@ -70,7 +70,7 @@ class Host:
             for seed, demand, interest in paths
         ]
         records = (interests, records_pb2.InterestPathsRecord(paths=written))
-        assert self.nearline.queue(Kind.INTERESTS).settle([Completed(entry, records)], NOW).completed == 1
+        assert self.nearline.queue(Kind.INTERESTS).settle([Completed(entry, records)], NOW)["completed"] == 1
 
     def recall(self, user_id: str, **fields: object) -> pb.RecallResponse:
         """Ask, and send the answer over the wire."""
@@ -89,7 +89,7 @@ def host(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> I
         clock = lambda: float(NOW)  # noqa: E731
         nearline = stack.enter_context(NearlineStore(state / "nearline", commit_interval=0.001, clock=clock))
         tower = LocalTower(small_world.tower_path)
-        host_state = HostState(lambda: feedback, overlay, lambda: nearline, lambda: erasures)
+        host_state = UserState(lambda: feedback, overlay.overlay, lambda: nearline, lambda: erasures)
         channel = stack.enter_context(LocalChannel(small_world.snapshot_dir, tower, host_state, clock=clock))
         yield Host(small_world, channel, feedback, nearline)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,11 +22,10 @@ from serendipity.channel.recall.query import RecallQuery
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.channel.state import host_state as host_state_module
+from serendipity.channel.state import state as state_module
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
-from serendipity.channel.state.host_state import HostState
 from serendipity.channel.state.state import UserState
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
@@ -368,35 +368,33 @@ def nearline_store(tmp_path: Path) -> Iterator[NearlineStore]:
 
 
 @pytest.fixture
-def host_state(tmp_path: Path, nearline_store: NearlineStore) -> Iterator[Callable[..., HostState]]:
+def host_state(tmp_path: Path, nearline_store: NearlineStore) -> Iterator[Callable[..., UserState]]:
     with contextlib.ExitStack() as stack:
         availability = stack.enter_context(contextlib.closing(AvailabilityStore(tmp_path / "availability")))
         reader = stack.enter_context(contextlib.closing(AvailabilityReader(availability, interval=3_600)))
         feedback = stack.enter_context(FeedbackStore(tmp_path / "feedback"))
         erasures = stack.enter_context(ErasureList(tmp_path / "erasures"))
-        yield partial(HostState, lambda: feedback, reader, lambda: nearline_store, lambda: erasures)
+        yield partial(UserState, lambda: feedback, reader.overlay, lambda: nearline_store, lambda: erasures)
 
 
 def test_a_user_asked_for_all_the_time_is_queued_once_in_a_while(
-    host_state: Callable[..., HostState], nearline_store: NearlineStore
+    host_state: Callable[..., UserState], nearline_store: NearlineStore
 ) -> None:
     moments = iter([0.0, 1.0, 59.0, 60.0, 61.0])
-    causes: list[int] = []
-    state = host_state(want_interval=60.0, on_want=causes.append, clock=lambda: next(moments))
+    state = host_state(want_interval=60.0, clock=lambda: next(moments))
     for user_id in ("anna", "bob", "anna", "anna", "bob"):
         state.want_interests(user_id, STALE, 0.1)
-    assert len(causes) == 4
-    assert nearline_store.flush(10.0)
-    assert nearline_store.queue(Kind.INTERESTS).wanted().accepted == 2
+        assert nearline_store.flush(10.0)
+    assert nearline_store.queue(Kind.INTERESTS).wanted() == Counter(accepted=2, merged=2)
 
 
 def test_users_are_remembered_within_bounds(
-    host_state: Callable[..., HostState], monkeypatch: pytest.MonkeyPatch
+    host_state: Callable[..., UserState], nearline_store: NearlineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_state_module, "_REMEMBERED_USERS", 2)
-    causes: list[int] = []
-    state = host_state(on_want=causes.append)
+    monkeypatch.setattr(state_module, "_REMEMBERED_USERS", 2)
+    state = host_state()
     for user_id in ("anna", "bob", "carl", "anna", "anna"):
         state.want_interests(user_id, STALE, 0.1)
+        assert nearline_store.flush(10.0)
     # The one seen longest ago was let go, and asked for again.
-    assert len(causes) == 4
+    assert nearline_store.queue(Kind.INTERESTS).wanted() == Counter(accepted=3, merged=1)

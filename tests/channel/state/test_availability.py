@@ -17,8 +17,7 @@ from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
-from serendipity.channel.state.host_state import HostState
-from serendipity.channel.state.state import UserState
+from serendipity.channel.state.state import AvailabilityOverlay, UserState
 from serendipity.v1 import channel_pb2
 
 
@@ -45,9 +44,9 @@ def test_nothing_changed_is_the_empty_overlay(store: AvailabilityStore) -> None:
 
 def test_the_later_change_of_an_item_wins_inside_a_call_and_between_calls(store: AvailabilityStore) -> None:
     store.update([("tea", False), ("cup", False), ("tea", True)])
-    assert store.changes_since(0).available == {"tea": True, "cup": False}
+    assert store.changed_since(AvailabilityOverlay()).available == {"tea": True, "cup": False}
     store.update([("cup", True)])
-    assert store.changes_since(1).available == {"cup": True}
+    assert store.changed_since(AvailabilityOverlay(1)).available == {"cup": True}
 
 
 def test_a_reader_gets_a_new_overlay_only_when_something_changed(store: AvailabilityStore) -> None:
@@ -89,7 +88,7 @@ def test_a_reader_that_looks_now_and_then_sees_what_one_that_starts_anew_sees(
                 store.update(step)  # type: ignore[arg-type]
                 expected |= {item: (available, clock.now) for item, available in step}  # type: ignore[misc]
         assert reader.refresh().available == {item: entry[0] for item, entry in expected.items()}
-        assert store.changes_since(0).available == reader.overlay().available
+        assert store.changed_since(AvailabilityOverlay()).available == reader.overlay().available
         reader.close()
         store.close()
 
@@ -100,7 +99,7 @@ def test_changes_survive_reopening(tmp_path: Path) -> None:
     store.update([(long_id, False)])
     store.close()
     store = AvailabilityStore(tmp_path)
-    assert store.changes_since(0).available == {long_id: False}
+    assert store.changed_since(AvailabilityOverlay()).available == {long_id: False}
     store.close()
 
 
@@ -109,7 +108,7 @@ def test_a_full_environment_keeps_what_it_had(tmp_path: Path) -> None:
     store.update([("tea", False)])
     with pytest.raises(StateFull, match="131072 bytes"):
         store.update([(f"item-{i}" * 20, False) for i in range(2_000)])
-    assert store.changes_since(0).available == {"tea": False}
+    assert store.changed_since(AvailabilityOverlay()).available == {"tea": False}
     assert store.generation() == 1
     store.close()
 
@@ -156,7 +155,7 @@ def test_the_host_state_joins_feedback_ownership_and_availability(tmp_path: Path
         NearlineStore(tmp_path / "nearline") as nearline,
         ErasureList(tmp_path / "erasures") as erasures,
     ):
-        state: UserState = HostState(lambda: feedback, reader, lambda: nearline, lambda: erasures)
+        state = UserState(lambda: feedback, reader.overlay, lambda: nearline, lambda: erasures)
         assert state.feedback("anna") is None
         assert state.owns("anna")
         click = channel_pb2.EVENT_TYPE_CLICK

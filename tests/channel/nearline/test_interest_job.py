@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from serendipity.channel.errors import ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEncoder
-from serendipity.channel.nearline.outcome import Settled
-from serendipity.channel.nearline.refresh_model import RefreshModel, grounding_nodes
-from serendipity.channel.nearline.refresher import Refreshed, Refresher
-from serendipity.channel.nearline.settlement import Settlement
+from serendipity.channel.nearline.interest_job import InterestJob, grounding_nodes
+from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
@@ -23,7 +23,7 @@ from serendipity.interests.life import expires_at
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
-from tests.fixtures.nearline_store import spoil
+from tests.fixtures.nearline_store import delayed, loop_of, spoil
 from tests.fixtures.nearline_world import (
     RANK_WEIGHTS,
     Answers,
@@ -41,32 +41,22 @@ MISSING, OPERATOR = records_pb2.REFRESH_CAUSE_MISSING, records_pb2.REFRESH_CAUSE
 
 
 @dataclass
-class Forgotten:
-    """An erasure list in memory."""
-
-    users: set[str] = field(default_factory=set)
-
-    def contains(self, user_id: str) -> bool:
-        return user_id in self.users
-
-
-@dataclass
 class Parts:
-    """A refresher and all it works with. user, wanted: somebody, and two categories never clicked by them."""
+    """A loop, its job and all it works with. user, wanted: somebody, and two categories never clicked by them."""
 
     store: NearlineStore
-    refresher: Refresher
-    model: RefreshModel
+    loop: NearlineLoop[Any]
+    model: InterestJob
     triton: TalkingTriton
-    forgotten: Forgotten
+    forgotten: set[str]
     user: str
     wanted: list[str]
 
-    async def refresh(self, *user_ids: str, cause: records_pb2.RefreshCause = MISSING) -> Refreshed:
+    async def refresh(self, *user_ids: str, cause: records_pb2.RefreshCause = MISSING) -> BatchDone:
         for user_id in user_ids:
             self.store.want(user_id, cause, 0.5)
         assert self.store.flush(10)
-        return await self.refresher.refresh(self.store.queue(Kind.INTERESTS).take(100, NOW), self.model, NOW)
+        return await self.loop.work(self.store.queue(Kind.INTERESTS).take(100, NOW), self.model, NOW)
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +75,12 @@ async def refreshing(
     wanted = [world.catalogue.categories[number - 1] for number in world.planted[user]]
     async with talking_triton(answers or (lambda _: answer_with(*wanted))) as (url, triton):
         gpt, encoder = InterestGpt(url), TritonTextEncoder(url)
-        model = RefreshModel.open(snapshot, lambda _: None)
-        assert model is not None
-        forgotten = Forgotten()
+        model = InterestJob(snapshot, lambda _: None, gpt, encoder.encode, timeout=10.0)
+        forgotten = set[str]()
         with NearlineStore(tmp_path / "nearline", map_bytes=1 << 24, commit_interval=0, clock=lambda: NOW) as store:
-            refresher = Refresher(
-                store,
-                Settlement(store, Kind.INTERESTS, forgotten, lambda: NOW),
-                gpt,
-                encoder.encode,
-                timeout=10.0,
-                quiet_seconds=60.0,
+            yield Parts(
+                store, loop_of(store, Kind.INTERESTS, forgotten.__contains__), model, triton, forgotten, user, wanted
             )
-            yield Parts(store, refresher, model, triton, forgotten, user, wanted)
         model.close()
         await gpt.close()
         await encoder.close()
@@ -121,8 +104,8 @@ def names(parts: Parts, record: records_pb2.InterestsRecord | None) -> list[str]
 
 async def test_answers_become_records_with_their_paths(parts: Parts) -> None:
     refreshed = await parts.refresh(parts.user)
-    assert refreshed.settled == Settled(completed=1)
-    assert (refreshed.prompt_tokens > 0, refreshed.completion_tokens) == (True, 10)
+    assert refreshed.ends == Counter(completed=1)
+    assert (refreshed.counts["prompt_tokens"] > 0, refreshed.counts["completion_tokens"]) == (True, 10)
     interests, paths = parts.store.interests(parts.user), parts.store.paths(parts.user)
     assert interests is not None
     assert paths is not None
@@ -161,12 +144,11 @@ async def test_what_cannot_be_stored_fails_with_its_reason(parts: Parts, small_w
     for attempt, (answer, _) in enumerate(cases.items(), 1):
         parts.triton.answers = lambda _, answer=answer: answer  # type: ignore[misc]
         refreshed = await parts.refresh(parts.user)
-        assert refreshed.settled == Settled(failed=1), attempt
+        assert refreshed.ends == Counter(failed=1), attempt
         parts.store.queue(Kind.INTERESTS).retry(user_key(parts.user))
     parts.triton.answers = lambda _: next(iter(cases))
     await parts.refresh(parts.user)
-    with parts.store.tables.reading() as transaction:
-        (entry,) = transaction.queue(Kind.INTERESTS).first(parts.store.queue(Kind.INTERESTS).tables.delayed, 10)
+    (entry,) = delayed(parts.store, Kind.INTERESTS)
     assert "expected JSON" in entry.last_error
     assert parts.store.interests(parts.user) is None
 
@@ -190,7 +172,7 @@ async def test_the_prompt_that_spoils_a_batch_is_found(parts: Parts, small_world
 
     parts.triton.answers = answers
     refreshed = await parts.refresh(*users)
-    assert refreshed.settled == Settled(completed=len(users) - len(spoilt), failed=len(spoilt))
+    assert refreshed.ends == Counter(completed=len(users) - len(spoilt), failed=len(spoilt))
     assert [user for user in users if parts.store.interests(user) is None] == spoilt
 
 
@@ -218,34 +200,34 @@ async def test_another_encoder_than_the_snapshots_is_noticed(parts: Parts) -> No
 
 async def test_a_user_of_whom_nothing_is_known_costs_no_call(parts: Parts) -> None:
     refreshed = await parts.refresh("nobody")
-    assert (refreshed.settled, parts.triton.prompts) == (Settled(unneeded=1), [])
+    assert (refreshed.ends, parts.triton.prompts) == (Counter(unneeded=1), [])
     await parts.refresh("nobody")
-    assert parts.store.queue(Kind.INTERESTS).wanted().quiet == 1
+    assert parts.store.queue(Kind.INTERESTS).wanted()["quiet"] == 1
 
 
 async def test_fresh_interests_are_not_generated_again_unless_an_operator_asks(parts: Parts) -> None:
     await parts.refresh(parts.user)
-    assert (await parts.refresh(parts.user)).settled == Settled(unneeded=1)
-    assert (await parts.refresh(parts.user, cause=OPERATOR)).settled == Settled(completed=1)
+    assert (await parts.refresh(parts.user)).ends == Counter(unneeded=1)
+    assert (await parts.refresh(parts.user, cause=OPERATOR)).ends == Counter(completed=1)
 
 
 async def test_forgotten_users_are_skipped_and_all_of_them_goes(parts: Parts, small_world: SmallWorld) -> None:
     await parts.refresh(parts.user)
-    parts.forgotten.users.add(parts.user)
+    parts.forgotten.add(parts.user)
     refreshed = await parts.refresh(parts.user, small_world.user_ids[-1])
-    assert refreshed.forgotten == 1
+    assert refreshed.ends["forgotten"] == 1
     assert parts.store.interests(parts.user) is None
     assert len(parts.triton.prompts) == 2
 
 
 async def test_who_asks_to_be_forgotten_while_the_model_thinks_is_forgotten(parts: Parts) -> None:
     def answers(_: str) -> str:
-        parts.forgotten.users.add(parts.user)
+        parts.forgotten.add(parts.user)
         return answer_with(*parts.wanted)
 
     parts.triton.answers = answers
     refreshed = await parts.refresh(parts.user)
-    assert (refreshed.forgotten, refreshed.settled) == (1, Settled())
+    assert refreshed.ends == Counter(forgotten=1)
     assert (parts.store.interests(parts.user), parts.store.queue(Kind.INTERESTS).take(10, NOW)) == (None, [])
 
 
@@ -261,10 +243,6 @@ async def test_nothing_a_hostile_model_says_reaches_a_record(parts: Parts) -> No
         assert {path.core_demand for path in paths.paths} <= {*parts.wanted}
 
 
-def test_a_snapshot_without_an_interest_gpt_has_no_model(snapshot: Snapshot) -> None:
-    assert RefreshModel.open(snapshot, lambda _: None) is None
-
-
 def test_every_node_of_one_category_may_be_grounded_in(nearline_snapshot: Snapshot, small_world: SmallWorld) -> None:
     nodes = grounding_nodes(nearline_snapshot)
     assert {node.node_id for node in nodes} == {node.node_id for node in small_world.contents.nodes}
@@ -272,6 +250,6 @@ def test_every_node_of_one_category_may_be_grounded_in(nearline_snapshot: Snapsh
 
 
 async def test_stored_interests_that_cannot_be_decoded_are_generated_anew(parts: Parts) -> None:
-    spoil(parts.store, parts.store.tables.interests, user_key(parts.user))
-    assert (await parts.refresh(parts.user)).settled == Settled(completed=1)
+    spoil(parts.store, parts.store.records[Kind.INTERESTS][0], user_key(parts.user))
+    assert (await parts.refresh(parts.user)).ends == Counter(completed=1)
     assert names(parts, parts.store.interests(parts.user)) == parts.wanted

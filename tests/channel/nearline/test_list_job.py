@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,11 +16,8 @@ from structlog.testing import capture_logs
 from serendipity import layout
 from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.list_filler import Filled, ListFiller, ListModel
-from serendipity.channel.nearline.loop import NearlineLoop
-from serendipity.channel.nearline.outcome import BatchDone, Settled
-from serendipity.channel.nearline.settlement import Settlement
-from serendipity.channel.nearline.snapshot_models import SnapshotModels
+from serendipity.channel.nearline.list_job import ListJob
+from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.wanted_list import WantedList, is_current
@@ -29,15 +27,8 @@ from serendipity.groups.lists import alignment, llms_hash
 from serendipity.v1 import records_pb2
 from tests.channel.served import channel_settings
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld, make_grouped_world
-from tests.fixtures.nearline_store import spoil
+from tests.fixtures.nearline_store import delayed, loop_of, spoil
 from tests.fixtures.small_world import NOW, SmallWorld
-
-
-class Nobody:
-    """An erasure list without users."""
-
-    def contains(self, user_id: str) -> bool:
-        return False
 
 
 class ScriptedLlms(CoevolutionLlms):
@@ -79,7 +70,7 @@ class Observed:
     batches: list[BatchDone] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)
 
-    def done(self, kind: Kind, done: BatchDone, model_name: str) -> None:
+    def done(self, kind: Kind, done: BatchDone) -> None:
         self.batches.append(done)
 
     def failed(self, kind: Kind, error: Exception) -> None:
@@ -88,11 +79,11 @@ class Observed:
 
 @dataclass
 class Parts:
-    """A filler and all it works with."""
+    """A loop, its job and all it works with."""
 
     store: NearlineStore
-    filler: ListFiller
-    model: ListModel
+    loop: NearlineLoop[str]
+    model: ListJob
     llms: ScriptedLlms
     names: list[str]
 
@@ -102,8 +93,8 @@ class Parts:
         assert self.store.flush(10)
         return self.store.queue(Kind.LISTS).take(100, NOW)
 
-    async def fill(self, *wants: WantedList) -> Filled:
-        return await self.filler.fill(self.want(*wants), self.model, NOW)
+    async def fill(self, *wants: WantedList) -> BatchDone:
+        return await self.loop.work(self.want(*wants), self.model, NOW)
 
     def listed(self, want: WantedList) -> list[str] | None:
         record = self.store.novel_categories(want.key)
@@ -126,11 +117,14 @@ def grouped_snapshot(grouped_world: GroupedWorld) -> Iterator[Snapshot]:
 def parts(grouped_snapshot: Snapshot, grouped_world: GroupedWorld, tmp_path: Path) -> Iterator[Parts]:
     names = list(grouped_world.world.catalogue.categories)
     llms = ScriptedLlms(lambda _: names, lambda _: 1.0)
-    model = ListModel.open(grouped_snapshot)
-    assert model is not None
+    model = job(grouped_snapshot, llms)
     with NearlineStore(tmp_path / "nearline", map_bytes=1 << 24, list_requests=1, commit_interval=0) as store:
-        filler = ListFiller(store, Settlement(store, Kind.LISTS, Nobody(), lambda: NOW), llms, timeout=5.0)
-        yield Parts(store, filler, model, llms, names)
+        yield Parts(store, loop_of(store, Kind.LISTS, lambda _: False), model, llms, names)
+
+
+def job(snapshot: Snapshot, llms: CoevolutionLlms) -> ListJob:
+    assert snapshot.coevolution is not None
+    return ListJob(snapshot, snapshot.coevolution, llms, timeout=5.0)
 
 
 def want(*categories: str, group: int = 1, model: str = GROUP_MODEL) -> WantedList:
@@ -143,7 +137,7 @@ async def test_a_list_holds_what_is_aligned_enough_best_first(parts: Parts) -> N
     parts.llms.scores = lambda prompt: next(f for name, f in scores.items() if prompt.endswith(f"candidate: {name}"))
     asked_for = want(parts.names[0])
     filled = await parts.fill(asked_for)
-    assert (filled.settled, filled.proposed, filled.empty) == (Settled(completed=1), 3, 0)
+    assert (filled.ends, filled.counts["proposed"], filled.counts["empty"]) == (Counter(completed=1), 3, 0)
     record = parts.store.novel_categories(asked_for.key)
     assert record is not None
     assert parts.listed(asked_for) == [parts.names[4], parts.names[3]]
@@ -175,22 +169,21 @@ async def test_recent_unknown_and_repeated_categories_stay_off_the_list(parts: P
 async def test_a_list_that_comes_out_empty_is_stored_as_such_and_not_asked_for_again(parts: Parts) -> None:
     parts.llms.scores = lambda _: -20.0
     asked_for = want()
-    assert (await parts.fill(asked_for)).empty == 1
+    assert (await parts.fill(asked_for)).counts["empty"] == 1
     assert parts.listed(asked_for) == []
-    assert (await parts.fill(asked_for)).settled == Settled(unneeded=1)
+    assert (await parts.fill(asked_for)).ends == Counter(unneeded=1)
     assert len(parts.llms.asked) == 1
 
 
 async def test_lists_of_other_group_models_or_categories_are_not_filled(parts: Parts) -> None:
     filled = await parts.fill(want(model="another"), want("no such category"))
-    assert (filled.settled, filled.asked) == (Settled(unneeded=2), 0)
+    assert (filled.ends, filled.asked) == (Counter(unneeded=2), 0)
     assert parts.llms.asked == []
 
 
 async def test_a_group_that_does_not_exist_fails_with_its_number(parts: Parts) -> None:
-    assert (await parts.fill(want(group=77))).settled == Settled(failed=1)
-    with parts.store.tables.reading() as transaction:
-        (entry,) = transaction.queue(Kind.LISTS).first(parts.store.queue(Kind.LISTS).tables.delayed, 1)
+    assert (await parts.fill(want(group=77))).ends == Counter(failed=1)
+    (entry,) = delayed(parts.store, Kind.LISTS)
     assert entry.last_error == "group 77: found none in groups.lmdb, expected one"
 
 
@@ -205,15 +198,13 @@ async def test_a_group_that_cannot_be_read_fails_alone(
     ):
         transaction.put(layout.group_key(2), b"\xff")
     snapshot = open_snapshot(directory, verify=False)
-    model = ListModel.open(snapshot)
-    assert model is not None
+    model = job(snapshot, parts.llms)
     wants = [want(group=group) for group in (1, 2, 3)]
-    filled = await parts.filler.fill(parts.want(*wants), model, NOW)
+    filled = await parts.loop.work(parts.want(*wants), model, NOW)
     snapshot.close()
-    assert (filled.settled, filled.asked) == (Settled(completed=2, failed=1), 2)
+    assert (filled.ends, filled.asked) == (Counter(completed=2, failed=1), 2)
     assert [parts.listed(one) is None for one in wants] == [False, True, False]
-    with parts.store.tables.reading() as transaction:
-        (entry,) = transaction.queue(Kind.LISTS).first(parts.store.queue(Kind.LISTS).tables.delayed, 1)
+    (entry,) = delayed(parts.store, Kind.LISTS)
     assert entry.last_error.startswith("copy/groups.lmdb: key")
 
 
@@ -229,7 +220,7 @@ async def test_the_prompt_that_spoils_a_batch_is_found(parts: Parts, by: str) ->
     setattr(parts.llms, by, refuse)
     wants = [want(name) for name in parts.names]
     filled = await parts.fill(*wants)
-    assert filled.settled == Settled(completed=len(wants) - 1, failed=1)
+    assert filled.ends == Counter(completed=len(wants) - 1, failed=1)
     assert [name for name, one in zip(parts.names, wants, strict=True) if parts.listed(one) is None] == [parts.names[5]]
 
 
@@ -256,10 +247,18 @@ async def test_the_loop_puts_off_the_list_that_brings_triton_down_and_fills_the_
     parts.want(*[want(name) for name in parts.names])
     holder, observed = SnapshotHolder(), Observed()
     holder.swap(grouped_world.snapshot_dir)
-    models = SnapshotModels(holder, ListModel.open)
     queue = parts.store.queue(Kind.LISTS)
-    loop: NearlineLoop[ListModel, Filled] = NearlineLoop(
-        queue, parts.filler.fill, models, channel_settings(), observed, batch=8, poll=0.0, longest_pause=0.0
+    loop = NearlineLoop(
+        parts.store,
+        Kind.LISTS,
+        lambda snapshot: job(snapshot, parts.llms),
+        holder,
+        lambda _: False,
+        channel_settings(),
+        observed,
+        batch=8,
+        poll=0.0,
+        longest_pause=0.0,
     )
     told = asyncio.Event()
     running = asyncio.create_task(loop.run(told))
@@ -268,7 +267,7 @@ async def test_the_loop_puts_off_the_list_that_brings_triton_down_and_fills_the_
             await asyncio.sleep(0.01)
     told.set()
     await running
-    models.close()
+    loop.close()
     holder.close()
     missing = [name for name in parts.names if parts.listed(want(name)) is None]
     assert missing == [parts.names[5]]
@@ -276,22 +275,21 @@ async def test_the_loop_puts_off_the_list_that_brings_triton_down_and_fills_the_
     assert observed.errors
 
 
-def test_a_snapshot_without_llms_has_no_model(snapshot: Snapshot, grouped_snapshot: Snapshot) -> None:
-    assert ListModel.open(snapshot) is None
+def test_a_prompt_style_that_nobody_knows_is_refused(parts: Parts, grouped_snapshot: Snapshot) -> None:
     spec = records_pb2.CoevolutionSpec()
     spec.CopyFrom(grouped_snapshot.coevolution or spec)
     spec.prompt_style = "verse"
     with pytest.raises(SnapshotUnavailable, match="prompt_style: found 'verse', expected a known one"):
-        ListModel.open(replace(grouped_snapshot, coevolution=spec))
+        job(replace(grouped_snapshot, coevolution=spec), parts.llms)
 
 
 async def test_a_stored_list_that_cannot_be_decoded_is_filled_anew_with_the_others(parts: Parts) -> None:
     wants = [want(name) for name in parts.names[:3]]
-    spoil(parts.store, parts.store.tables.lists, wants[1].key)
+    spoil(parts.store, parts.store.records[Kind.LISTS][0], wants[1].key)
     with capture_logs() as logs:
         filled = await parts.fill(*wants)
-    assert (filled.settled, filled.asked) == (Settled(completed=3), 3)
+    assert (filled.ends, filled.asked) == (Counter(completed=3), 3)
     assert all(parts.listed(one) for one in wants)
     (line,) = logs
     assert (line["event"], line["key"]) == ("unreadable record counts as absent", repr(wants[1].key))
-    assert (await parts.fill(*wants)).settled == Settled(unneeded=3)
+    assert (await parts.fill(*wants)).ends == Counter(unneeded=3)

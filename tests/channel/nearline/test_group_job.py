@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +12,22 @@ import pytest
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
-from serendipity.channel.nearline.group_assigner import GroupAssigner, GroupModel
+from serendipity.channel.nearline.context import ReadFeedback
 from serendipity.channel.nearline.group_encoder import GroupEncoder
-from serendipity.channel.nearline.outcome import BatchDone, Settled
-from serendipity.channel.nearline.settlement import Settlement
+from serendipity.channel.nearline.group_job import GroupJob, Sequenced
+from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
+from serendipity.channel.nearline.outcome import Unneeded
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
 from serendipity.layout import user_key
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.grouped_world import GROUP_MODEL, MIN_CLICKS, group_spec, make_grouped_world
-from tests.fixtures.nearline_store import spoil
+from tests.fixtures.nearline_store import loop_of, spoil
 from tests.fixtures.small_world import NOW, SmallWorld
 
 REFUSED = 7
 """An item that the encoder refuses, as row + 1."""
-
-
-@dataclass
-class Forgotten:
-    """An erasure list in memory."""
-
-    users: set[str] = field(default_factory=set)
-
-    def contains(self, user_id: str) -> bool:
-        return user_id in self.users
 
 
 class ScriptedEncoder(GroupEncoder):
@@ -64,13 +56,13 @@ class ScriptedEncoder(GroupEncoder):
 
 @dataclass
 class Parts:
-    """An assigner and all it works with. feedback: acknowledged clicks of users."""
+    """A loop, its job and all it works with. feedback: acknowledged clicks of users."""
 
     store: NearlineStore
-    assigner: GroupAssigner
-    model: GroupModel
+    loop: NearlineLoop[Sequenced]
+    model: GroupJob
     encoder: ScriptedEncoder
-    forgotten: Forgotten
+    forgotten: set[str]
     feedback: dict[str, records_pb2.UserFeedbackRecord]
 
     def clicks(self, user_id: str, rows: list[int]) -> None:
@@ -87,7 +79,7 @@ class Parts:
         for user_id in user_ids:
             self.store.want_group(user_id, MIN_CLICKS)
         assert self.store.flush(10)
-        return await self.assigner.assign(self.store.queue(Kind.GROUPS).take(100, NOW), self.model, NOW)
+        return await self.loop.work(self.store.queue(Kind.GROUPS).take(100, NOW), self.model, NOW)
 
 
 @pytest.fixture(scope="module")
@@ -100,23 +92,37 @@ def grouped_snapshot(small_world: SmallWorld, tmp_path_factory: pytest.TempPathF
 @pytest.fixture
 def parts(grouped_snapshot: Snapshot, tmp_path: Path) -> Iterator[Parts]:
     feedback: dict[str, records_pb2.UserFeedbackRecord] = {}
-    model = GroupModel.open(grouped_snapshot, feedback.get)
-    assert model is not None
-    encoder, forgotten = ScriptedEncoder(), Forgotten()
+    encoder, forgotten = ScriptedEncoder(), set[str]()
+    model = job(grouped_snapshot, grouped_snapshot.group_spec, feedback.get, encoder)
     with NearlineStore(tmp_path / "nearline", map_bytes=1 << 24, commit_interval=0, clock=lambda: NOW) as store:
-        settlement = Settlement(store, Kind.GROUPS, forgotten, lambda: NOW)
-        assigner = GroupAssigner(store, settlement, encoder, timeout=5.0, quiet_seconds=60.0)
-        yield Parts(store, assigner, model, encoder, forgotten, feedback)
+        yield Parts(store, loop_of(store, Kind.GROUPS, forgotten.__contains__), model, encoder, forgotten, feedback)
+
+
+def job(
+    snapshot: Snapshot,
+    spec: records_pb2.GroupSpec | None,
+    feedback: ReadFeedback = lambda _: None,
+    encoder: GroupEncoder | None = None,
+) -> GroupJob:
+    assert spec is not None
+    return GroupJob(snapshot, spec, feedback, encoder or ScriptedEncoder(), timeout=5.0)
+
+
+def read(job: GroupJob, user_id: str) -> Sequenced:
+    """A user as the encoder takes one."""
+    found = job.read(records_pb2.NearlineEntry(user_id=user_id), NOW)
+    assert not isinstance(found, Unneeded)
+    return found
 
 
 async def test_a_cold_user_gets_a_group_once_feedback_holds_enough_clicks(parts: Parts) -> None:
     parts.clicks("cold", list(range(40, 40 + MIN_CLICKS - 1)))
-    assert (await parts.assign("cold")).settled == Settled(unneeded=1)
+    assert (await parts.assign("cold")).ends == Counter(unneeded=1)
     assert parts.store.group("cold") is None
     await parts.assign("cold")
-    assert parts.store.queue(Kind.GROUPS).wanted().quiet == 1
+    assert parts.store.queue(Kind.GROUPS).wanted()["quiet"] == 1
     parts.clicks("warm", list(range(40, 40 + MIN_CLICKS)))
-    assert (await parts.assign("warm")).settled == Settled(completed=1)
+    assert (await parts.assign("warm")).ends == Counter(completed=1)
     group = parts.store.group("warm")
     assert group is not None
     assert (group.group_id, list(group.csid)) == (1 + 41 % 4, [41 % 4] * 2)
@@ -137,7 +143,7 @@ async def test_snapshot_and_feedback_are_looked_at_together(parts: Parts, small_
     user = next(u for u in small_world.user_ids if 5 <= len(small_world.clicks(u)) < MIN_CLICKS)
     stored = small_world.clicks(user).items.tolist()
     parts.clicks(user, list(range(200, 200 + MIN_CLICKS - len(stored))))
-    sequence, _ = parts.model.read(user)
+    sequence, _ = read(parts.model, user)
     expected = [*range(201, 201 + MIN_CLICKS - len(stored)), *stored][::-1]
     np.testing.assert_array_equal(sequence[-MIN_CLICKS:], expected)
     assert np.count_nonzero(sequence) == MIN_CLICKS
@@ -150,17 +156,17 @@ def test_profile_values_are_numbered_as_the_encoder_numbers_them(
     spec.profile_fields.add(name="area", values=["south", "elsewhere", "north"])
     spec.profile_fields.add(name="income", values=["high"])
     spec.profile_fields.add(name="age", values=["2", "1"])
-    model = GroupModel.open(replace(grouped_snapshot, group_spec=spec), lambda _: None)
-    assert model is not None
-    profiles = [model.read(user)[1].tolist() for user in small_world.user_ids[:3]]
+    spec.min_clicks = 0
+    model = job(grouped_snapshot, spec)
+    profiles = [read(model, user)[1].tolist() for user in small_world.user_ids[:3]]
     assert profiles == [[1, 0, 0], [3, 0, 2], [1, 0, 1]]
-    assert model.read("nobody")[1].tolist() == [0, 0, 0]
+    assert read(model, "nobody")[1].tolist() == [0, 0, 0]
 
 
 async def test_who_has_a_group_of_this_model_is_not_asked_about_again(parts: Parts) -> None:
     parts.clicks("user", list(range(40, 60)))
     await parts.assign("user")
-    assert (await parts.assign("user")).settled == Settled(unneeded=1)
+    assert (await parts.assign("user")).ends == Counter(unneeded=1)
     assert len(parts.encoder.seen) == 1
 
 
@@ -169,24 +175,24 @@ async def test_a_group_the_model_does_not_have_is_assigned_anew_or_left_in_peace
     parts.clicks("user", list(range(40, 60)))
     parts.clicks("seldom", list(range(40, 40 + MIN_CLICKS)))
     await parts.assign(*users)
-    with parts.store.tables.writing() as transaction:
+    with parts.store.env.writing() as txn:
         for user in users:
             beyond = records_pb2.UserGroupRecord(group_id=99, group_model_id=GROUP_MODEL, generated_at=NOW)
-            transaction.put(user_key(user), beyond)
+            parts.store.put(txn, user_key(user), beyond)
     parts.clicks("seldom", [40])
-    assert (await parts.assign(*users)).settled == Settled(completed=1, unneeded=1)
+    assert (await parts.assign(*users)).ends == Counter(completed=1, unneeded=1)
     group = parts.store.group("user")
     assert group is not None
     assert 1 <= group.group_id <= parts.model.spec.num_groups
     await parts.assign("seldom")
-    assert parts.store.queue(Kind.GROUPS).wanted().quiet == 1
+    assert parts.store.queue(Kind.GROUPS).wanted()["quiet"] == 1
 
 
 async def test_the_history_that_spoils_a_batch_is_found(parts: Parts) -> None:
     for user in range(8):
         parts.clicks(f"user-{user}", [*range(40 + user, 60 + user), *([REFUSED - 1] if user == 5 else [])])
     done = await parts.assign(*parts.feedback)
-    assert done.settled == Settled(completed=7, failed=1)
+    assert done.ends == Counter(completed=7, failed=1)
     assert parts.store.group("user-5") is None
 
 
@@ -202,25 +208,24 @@ async def test_while_triton_is_away_nothing_counts_against_anybody(parts: Parts)
 async def test_forgotten_users_are_skipped_and_all_of_them_goes(parts: Parts) -> None:
     parts.clicks("user", list(range(40, 60)))
     await parts.assign("user")
-    parts.forgotten.users.add("user")
+    parts.forgotten.add("user")
     done = await parts.assign("user")
-    assert (done.forgotten, done.asked) == (1, 0)
+    assert (done.ends, done.asked) == (Counter(forgotten=1), 0)
     assert parts.store.group("user") is None
     assert parts.store.queue(Kind.GROUPS).take(10, NOW) == []
 
 
-def test_a_spec_that_counts_what_is_unknown_is_refused(snapshot: Snapshot, grouped_snapshot: Snapshot) -> None:
-    assert GroupModel.open(snapshot, lambda _: None) is None
+def test_a_spec_that_counts_what_is_unknown_is_refused(grouped_snapshot: Snapshot) -> None:
     spec = group_spec()
     spec.counted = "brand"
     with pytest.raises(SnapshotUnavailable, match="counted: found 'brand', expected one of"):
-        GroupModel.open(replace(grouped_snapshot, group_spec=spec), lambda _: None)
+        job(grouped_snapshot, spec)
 
 
 async def test_a_stored_group_that_cannot_be_decoded_is_assigned_anew_with_the_others(parts: Parts) -> None:
     users = ("one", "broken", "other")
     for user in users:
         parts.clicks(user, list(range(40, 60)))
-    spoil(parts.store, parts.store.tables.groups, user_key("broken"))
-    assert (await parts.assign(*users)).settled == Settled(completed=3)
+    spoil(parts.store, parts.store.records[Kind.GROUPS][0], user_key("broken"))
+    assert (await parts.assign(*users)).ends == Counter(completed=3)
     assert all(parts.store.group(user) is not None for user in users)
