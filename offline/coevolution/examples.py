@@ -99,16 +99,15 @@ def novelty_examples(
     config: ExamplesConfig,
     *,
     split: Split = "train",
-    until: int | None = None,
 ) -> list[NoveltyExample]:
     """Draw first occurrences, evenly over the users of the split. click_groups: [n clicks], the user's group before
-    each; until: Unix seconds, no click from then on is looked at."""
+    each."""
     users, numbers = histories.users.astype(np.int64), histories.categories.astype(np.int64)
     _, first = np.unique(users * (int(numbers.max(initial=0)) + 1) + numbers, return_index=True)
     first = first[numbers[first] != NO_CATEGORY]
     rng = np.random.default_rng([config.seed, 1, split == "train"])
     examples = []
-    for click in _drawn(histories, first, _most(config.max_novelty, config, split), config, split, until, rng):
+    for click in _drawn(histories, first, _most(config.max_novelty, config, split), config, split, rng):
         user, time, recent, group = known_before(histories, click_groups, click)
         told_group, told = drop_facts(group, recent, config, rng)
         examples.append(NoveltyExample(user, time, told_group, told, int(numbers[click])))
@@ -122,7 +121,6 @@ def relevance_examples(
     config: ExamplesConfig,
     *,
     split: Split = "train",
-    until: int | None = None,
     exposures: Exposures | None = None,
 ) -> list[RelevanceExample]:
     """Draw clicks outside the latest categories, evenly over the users of the split, with categories beside each.
@@ -134,7 +132,7 @@ def relevance_examples(
     clicks = np.flatnonzero(histories.categories != NO_CATEGORY)
     examples: list[RelevanceExample] = []
     most = _most(config.max_relevance, config, split)
-    for click in _drawn(histories, clicks, len(clicks), config, split, until, rng):
+    for click in _drawn(histories, clicks, len(clicks), config, split, rng):
         if len(examples) == most:
             break
         example = relevance_example(histories, click_groups, num_categories, config, click, rng, exposures)
@@ -189,14 +187,13 @@ def _drawn(
     most: int,
     config: ExamplesConfig,
     split: Split,
-    until: int | None,
     rng: np.random.Generator,
 ) -> Iterator[int]:
     """Yield at most `most` of the clicks in an order in which every user's turn comes before any second one's."""
     ours = np.array([split_of(user_id, config) == split for user_id in histories.user_ids], np.bool_)
     users = histories.users[clicks]
     known = clicks - histories.offsets[users] >= config.min_clicks
-    kept = clicks[known & ours[users] & (True if until is None else histories.times[clicks] < until)]
+    kept = clicks[known & ours[users]]
     shuffled = rng.permutation(kept)
     owners = histories.users[shuffled]
     order = np.argsort(owners, kind="stable")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,15 +35,9 @@ class EndpointModel(MeteredModel):
     (`reasoning_content`, `reasoning` or <think>) is kept apart from their answer.
     """
 
-    def __init__(
-        self,
-        config: EndpointConfig,
-        *,
-        environment: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, config: EndpointConfig, *, environment: Mapping[str, str] = os.environ) -> None:
         """Raises LanguageModelError when the variable that should hold the API key does not."""
-        super().__init__(config.name or config.model, clock=clock)
+        super().__init__(config.name or config.model)
         self._config = config
         self._where = f"{config.model} at {urlsplit(config.base_url).netloc}"
         self._key = environment.get(config.api_key_env, "") if config.api_key_env else ""

@@ -16,7 +16,6 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from peft import PeftModel
-from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import RewardConfig, RewardTrainer
@@ -33,8 +32,6 @@ def tune_reward(
     examples: Sequence[PreferredTokens],
     checkpoints: Path,
     config: TuningConfig,
-    *,
-    progress: Progress | None = None,
 ) -> tuple[BaseModel, Training]:
     """Tune a model with a reward head on preferences and return it with adapters merged.
 
@@ -52,25 +49,15 @@ def tune_reward(
         **trainer_arguments(directory, config), activation_checkpointing=config.gradient_checkpointing
     )
 
-    def make_trainer(model: Any, steps: Any) -> RewardTrainer:
-        return _Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=dataset,
-            data_collator=_Collator(base.tokenizer.pad_token_id),
-            processing_class=base.tokenizer,
-            callbacks=[steps],
-        )
-
     return train(
         base,
-        make_trainer,
-        directory,
+        _Trainer,
+        arguments,
+        dataset,
+        _Collator(base.tokenizer.pad_token_id),
         config,
         "SEQ_CLS",
-        lengths=[len(tree["tokens"]) for tree in trees],
         too_long=len(wanted) - len(chosen),
-        progress=progress,
     )
 
 

@@ -55,23 +55,14 @@ def tune(
         dataset_kwargs={"skip_prepare_dataset": True},
     )
 
-    def make_trainer(model: Any, steps: Any) -> SFTTrainer:
-        return _Trainer(
-            model=model,
-            args=arguments,
-            train_dataset=dataset,
-            data_collator=_Collator(base.tokenizer.pad_token_id),
-            processing_class=base.tokenizer,
-            callbacks=[steps],
-        )
-
     return train(
         base,
-        make_trainer,
-        directory,
+        _Trainer,
+        arguments,
+        dataset,
+        _Collator(base.tokenizer.pad_token_id),
         config,
         "CAUSAL_LM",
-        lengths=[len(example.input_ids) for example in chosen],
         too_long=len(wanted) - len(chosen),
         progress=progress,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,20 +45,23 @@ class Training:
 
 def train(
     base: BaseModel,
-    make_trainer: Callable[[Any, TrainerCallback], Any],
-    directory: Path,
+    trainer_class: type[Any],
+    arguments: Any,
+    dataset: Any,
+    collator: Any,
     config: TuningConfig,
     task: Task,
     *,
-    lengths: Sequence[int],
     too_long: int,
     progress: Progress | None = None,
 ) -> tuple[BaseModel, Training]:
-    """Run the trainer that is made of model and callback, from its last checkpoint in the directory if there is one.
+    """Run a trainer of `trl`, from the last checkpoint in its output directory if there is one.
 
-    lengths: tokens of each example; too_long: examples left out. Where all weights are tuned, those of `base` are
-    changed in place.
+    dataset: with a column `length`, the tokens of each example; too_long: examples left out. Where all weights are
+    tuned, those of `base` are changed in place.
     """
+    if too_long:
+        logger.warning("max_tokens: %d examples of more than %d tokens are left out", too_long, config.max_tokens)
     method = config.method or ("full" if base.name == TINY else "lora")
     with limited_threads(config.threads), no_progress_bars(), global_randomness():
         torch.manual_seed(config.seed)
@@ -66,10 +69,17 @@ def train(
         if method == "lora":
             model = get_peft_model(model, adapters(config.lora, task))
         steps = Steps(progress)
-        trainer = make_trainer(model, steps)
+        trainer = trainer_class(
+            model=model,
+            args=arguments,
+            train_dataset=dataset,
+            data_collator=collator,
+            processing_class=base.tokenizer,
+            callbacks=[steps],
+        )
         trainer.remove_callback(PrinterCallback)
-        found = get_last_checkpoint(str(directory)) if directory.is_dir() else None
-        trainer.train(resume_from_checkpoint=found)
+        directory = arguments.output_dir
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(directory) if Path(directory).is_dir() else None)
         tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
         trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
         if isinstance(tuned, PeftModel):
@@ -78,9 +88,9 @@ def train(
         vars(tuned).pop("forward", None)
     last = steps.losses[-max(1, len(steps.losses) // 10) :]
     training = Training(
-        examples=len(lengths),
+        examples=len(dataset),
         too_long=too_long,
-        tokens=sum(lengths),
+        tokens=sum(dataset["length"]),
         steps=int(trainer.state.global_step),
         loss=sum(last) / len(last) if last else float("nan"),
         trainable=trainable,

@@ -9,16 +9,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 from google.protobuf import json_format
+from pydantic import TypeAdapter, ValidationError
 
 from serendipity import features
 from serendipity.groups import model as group_model
 from serendipity.interests import model as interest_model
-from serendipity.interests.answer import FIELDS
 from serendipity.interests.prompt import STYLES
 from serendipity.v1 import records_pb2
 
 TOWER_PROGRAM = "user_tower.pt2"
 TOWER_ONNX = "user_tower.onnx"
+_CATEGORIES = TypeAdapter(list[str])
 _Spec = TypeVar("_Spec", records_pb2.InterestGptSpec, records_pb2.GroupSpec, records_pb2.CoevolutionSpec)
 
 
@@ -44,20 +45,14 @@ def read_tower(directory: Path) -> tuple[records_pb2.TowerSpec, int]:
 def read_interest_gpt(directory: Path) -> records_pb2.InterestGptSpec:
     """Read the spec of an InterestGPT, as `serendipity.interests.model` describes it. Raises PlacementError."""
     path, spec = directory / interest_model.SPEC, _read(interest_model.read_spec, directory)
-    counts = ("num_interests", "max_new_tokens", "max_prompt_tokens", "max_batch")
-    _expect(path, spec, *counts, model_name=interest_model.MODEL_PREFIX + spec.fingerprint)
-    if spec.answer_fields and sorted(spec.answer_fields) != sorted(FIELDS):
-        raise PlacementError(
-            f"{path}: answer_fields: found {list(spec.answer_fields)}, expected {list(FIELDS)}, any order"
-        )
+    _expect(path, spec, model_name=interest_model.MODEL_PREFIX + spec.fingerprint)
     return spec
 
 
 def read_groups(directory: Path) -> records_pb2.GroupSpec:
     """Read the spec of a group model, as `serendipity.groups.model` describes it. Raises PlacementError."""
     path, spec = directory / group_model.GROUP_SPEC, _read(group_model.read_group_spec, directory)
-    counts = ("sequence_length", "num_groups", "codebook_size", "num_quantizers", "max_batch")
-    _expect(path, spec, *counts, model_name=group_model.GROUP_ENCODER_PREFIX + spec.fingerprint)
+    _expect(path, spec, model_name=group_model.GROUP_ENCODER_PREFIX + spec.fingerprint)
     return spec
 
 
@@ -68,21 +63,16 @@ def read_coevolution(directory: Path) -> records_pb2.CoevolutionSpec:
         "novelty_model_name": group_model.NOVELTY_PREFIX + spec.novelty_fingerprint,
         "relevance_model_name": group_model.RELEVANCE_PREFIX + spec.relevance_fingerprint,
     }
-    _expect(path, spec, "num_candidates", "max_batch", "max_prompt_tokens", **names)
-    for which in (group_model.NOVELTY, group_model.RELEVANCE):
-        read_categories(directory / which / group_model.CATEGORIES)
+    _expect(path, spec, **names)
     return spec
 
 
 def read_categories(path: Path) -> list[str]:
     """Read the names of the categories a model may answer with. Raises PlacementError."""
     try:
-        categories = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return _CATEGORIES.validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
         raise PlacementError(f"{path}: cannot be read ({error}); expected a JSON list of categories") from error
-    if not isinstance(categories, list) or not categories or not all(isinstance(name, str) for name in categories):
-        raise PlacementError(f"{path}: found {str(categories)[:60]}, expected a list of one or more names")
-    return categories
 
 
 def embedding_dimension(directory: Path) -> int:
@@ -127,13 +117,10 @@ def _read(read: Callable[[Path], _Spec], directory: Path) -> _Spec:
         raise PlacementError(str(error)) from error
 
 
-def _expect(path: Path, spec: Any, *positive: str, **names: str) -> None:
-    """Raise PlacementError unless counts are positive, names those of the weights, and the prompt style is known."""
+def _expect(path: Path, spec: Any, **names: str) -> None:
+    """Raise PlacementError unless names are those of the weights, and the prompt style is known."""
     for field, expected in names.items():
         if getattr(spec, field) != expected:
             raise PlacementError(f"{path}: {field}: found {getattr(spec, field)!r}, expected {expected}")
     if "prompt_style" in spec.DESCRIPTOR.fields_by_name and spec.prompt_style not in STYLES:
         raise PlacementError(f"{path}: prompt_style: found {spec.prompt_style!r}, expected one of {', '.join(STYLES)}")
-    for field in positive:
-        if getattr(spec, field) < 1:
-            raise PlacementError(f"{path}: {field}: found {getattr(spec, field)}, expected at least 1")
