@@ -1,7 +1,7 @@
 """An exported program in Triton's Python backend: the requests of one batch become one forward pass.
 
 Stands alone: the environment Triton gives it has torch, and neither NumPy's bridge nor the serendipity package
-is relied on. Tensor names and types come from the model configuration, sizes from the program itself.
+is relied on. Tensor names come from the model configuration, by which Triton has checked types and sizes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,6 @@ DTYPES = {
 _FINGERPRINT = 16
 """Hex digits of a fingerprint."""
 
-Shape = tuple[int | None, ...]
-"""Sizes of a tensor without the batch dimension; None: any."""
-
 Run = Callable[[Sequence[torch.Tensor]], list[torch.Tensor]]
 
 
@@ -48,50 +45,29 @@ class ExportedProgram:
             raise pb_utils.TritonModelException(f"{path}: missing; expected the exported program beside model.py")
         load = _load_onnx if path.suffix == ".onnx" else _load
         try:
-            self._run, self._shapes, num_outputs, fingerprint = load(path, _device(args))
+            self._run, fingerprint = load(path, _device(args))
         except Exception as error:
             raise pb_utils.TritonModelException(f"{path}: not an exported program ({error})") from error
         _check_fingerprint(path, fingerprint, config)
-        self._inputs = [(entry["name"], DTYPES[entry["data_type"]]) for entry in config["input"]]
+        self._inputs = [entry["name"] for entry in config["input"]]
         self._outputs = [(entry["name"], DTYPES[entry["data_type"]]) for entry in config["output"]]
-        for found, expected, noun in (
-            (len(self._shapes), self._inputs, "inputs"),
-            (num_outputs, self._outputs, "outputs"),
-        ):
-            if found != len(expected):
-                names = ", ".join(name for name, _ in expected)
-                raise pb_utils.TritonModelException(f"{path}: found {found} {noun}, expected {len(expected)}: {names}")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests of one batch, in order; a request that does not fit gets an error of its own."""
-        responses: list[Any] = [None] * len(requests)
-        inputs: dict[int, list[torch.Tensor]] = {}
-        for i, request in enumerate(requests):
-            try:
-                inputs[i] = self._read(request)
-            except ValueError as error:
-                responses[i] = _failure(error)
-        for i, response in self._answers(inputs).items():
-            responses[i] = response
-        return responses
-
-    def _answers(self, inputs: dict[int, list[torch.Tensor]]) -> dict[int, Any]:
-        if not inputs:
-            return {}
         try:
-            answers = self._forward(list(inputs.values()))
+            answers = self._forward([self._read(request) for request in requests])
         except Exception as error:
-            if len(inputs) == 1:
-                return {i: _failure(error) for i in inputs}
+            if len(requests) == 1:
+                return [_failure(error)]
             # One request with an id the program does not know must not fail those it happened to be batched with.
-            return {i: answer for one in inputs for i, answer in self._answers({one: inputs[one]}).items()}
+            return [response for request in requests for response in self.execute([request])]
         names = [name for name, _ in self._outputs]
-        return {
-            i: pb_utils.InferenceResponse(
+        return [
+            pb_utils.InferenceResponse(
                 [pb_utils.Tensor.from_dlpack(name, part) for name, part in zip(names, parts, strict=True)]
             )
-            for i, parts in zip(inputs, answers, strict=True)
-        }
+            for parts in answers
+        ]
 
     def _forward(self, inputs: list[list[torch.Tensor]]) -> list[tuple[torch.Tensor, ...]]:
         """Run the program once; return each request's outputs."""
@@ -106,24 +82,9 @@ class ExportedProgram:
         return list(zip(*parts, strict=True))
 
     def _read(self, request: Any) -> list[torch.Tensor]:
-        """Take a request's tensors over without a copy. Raises ValueError when one does not fit the program."""
-        tensors = []
-        for (name, dtype), shape in zip(self._inputs, self._shapes, strict=True):
-            tensor = from_dlpack(pb_utils.get_input_tensor_by_name(request, name).to_dlpack())
-            sizes = tuple(tensor.shape[1:])
-            if (
-                tensor.dtype != dtype
-                or len(sizes) != len(shape)
-                or any(size != expected for size, expected in zip(sizes, shape, strict=True) if expected is not None)
-            ):
-                found = f"{tensor.dtype} {list(tensor.shape)}"
-                expected_sizes = ["users", *("any" if size is None else size for size in shape)]
-                raise ValueError(f"input {name}: found {found}, expected {dtype} {expected_sizes}")
-            tensors.append(tensor)
-        if len({len(tensor) for tensor in tensors}) != 1:
-            rows = {name: len(tensor) for (name, _), tensor in zip(self._inputs, tensors, strict=True)}
-            raise ValueError(f"inputs: found {rows} users, expected as many in each")
-        return tensors
+        """Take a request's tensors over without a copy; Triton has compared types and sizes with the configuration."""
+        tensors = (pb_utils.get_input_tensor_by_name(request, name) for name in self._inputs)
+        return [from_dlpack(tensor.to_dlpack()) for tensor in tensors]
 
 
 def _check_fingerprint(path: Path, found: str, config: dict[str, Any]) -> None:
@@ -139,8 +100,8 @@ def _device(args: dict[str, str]) -> torch.device:
     return torch.device("cpu")
 
 
-def _load(path: Path, device: torch.device) -> tuple[Run, list[Shape], int, str]:
-    """Load a torch.export program: how it is run, sizes of its inputs in order, number of outputs, fingerprint."""
+def _load(path: Path, device: torch.device) -> tuple[Run, str]:
+    """Load a torch.export program: how it is run, and its fingerprint."""
     program = torch.export.load(path)
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
@@ -152,16 +113,11 @@ def _load(path: Path, device: torch.device) -> tuple[Run, list[Shape], int, str]
         found = module(*(column.to(device) for column in columns))
         return [found] if isinstance(found, torch.Tensor) else list(found)
 
-    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
-    shapes: list[Shape] = [
-        tuple(size if isinstance(size, int) else None for size in values[name].shape[1:])
-        for name in program.graph_signature.user_inputs
-    ]
     fingerprint = hashlib.sha256(path.read_bytes()).hexdigest()[:_FINGERPRINT]
-    return run, shapes, len(program.graph_signature.user_outputs), fingerprint
+    return run, fingerprint
 
 
-def _load_onnx(path: Path, _: torch.device) -> tuple[Run, list[Shape], int, str]:
+def _load_onnx(path: Path, _: torch.device) -> tuple[Run, str]:
     """Load an ONNX file likewise, on the CPU: a small tower takes a third of torch's time there."""
     import onnxruntime
     from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -178,12 +134,9 @@ def _load_onnx(path: Path, _: torch.device) -> tuple[Run, list[Shape], int, str]
         except InvalidArgument as error:
             raise ValueError(str(error)) from error
 
-    shapes: list[Shape] = [
-        tuple(size if isinstance(size, int) else None for size in entry.shape[1:]) for entry in session.get_inputs()
-    ]
     # It names the exported program of the same training.
     fingerprint = session.get_modelmeta().custom_metadata_map.get("serendipity.fingerprint", "none")
-    return run, shapes, len(session.get_outputs()), fingerprint
+    return run, fingerprint
 
 
 def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
