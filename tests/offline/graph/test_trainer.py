@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from serendipity.offline.graph import trainer
+from serendipity.offline.graph import objective, trainer
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import GraphError, InterestGraph, View
 from serendipity.offline.graph.ranking import rank
@@ -130,7 +130,7 @@ def test_each_side_is_contrasted_between_its_own_views(monkeypatch: pytest.Monke
         seen.extend([one, other])
         return one.sum() * 0.0
 
-    monkeypatch.setattr(trainer, "contrast_loss", keep)
+    monkeypatch.setattr(objective, "contrast_loss", keep)
     silent = EVERYTHING.contrast.model_copy(update={"noise": 0.0})
     config = EVERYTHING.model_copy(update={"contrast": silent, "trainer": EVERYTHING.trainer.model_copy(
         update={"batch_clicks": 1000})})  # fmt: skip
