@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.graph.cfkg import CFKGConfig
-from benchmarks.graph.rows import CIKG, LIGHTGCN, Settings
+from benchmarks.graph.rows import CIKG, FOLDED, LIGHTGCN, Settings
 from benchmarks.graph.runs import Run, Trial
 from serendipity.offline.evaluate.significance import bootstrap_ratio
 from serendipity.offline.graph.interest_graph import InterestGraph
@@ -37,8 +37,9 @@ def page(
     """Write the page in Markdown."""
     lines = [f"# {title}", "", *(f"- {name}: {text}" for name, text in facts.items()), ""]
     lines += ["## Rows", "", *_table(runs), ""]
-    if CIKG in runs and LIGHTGCN in runs:
-        lines += [f"## {CIKG} against {LIGHTGCN}", "", *_gains(runs[CIKG], runs[LIGHTGCN], graph), ""]
+    for other in (LIGHTGCN, FOLDED):
+        if CIKG in runs and other in runs:
+            lines += [f"## {CIKG} against {other}", "", *_gains(runs[CIKG], runs[other], graph), ""]
     lines += ["## By clicks in train", "", *_groups(runs, graph), ""]
     if ablations:
         lines += ["## Parts left out, and random interest edges", "", *_ablations(runs[CIKG], ablations), ""]

@@ -14,7 +14,7 @@ from serendipity.offline.graph.interest_graph import InterestGraph
 
 Settings = GraphConfig | CFKGConfig
 
-LIGHTGCN, CIKG = "LightGCN", "CIKG"
+LIGHTGCN, FOLDED, CIKG = "LightGCN", "LightGCN, users folded in", "CIKG"
 NOISES = (0.1, 0.3, 0.5)
 """Shares of random interest edges that are added, of the true ones."""
 
@@ -40,8 +40,9 @@ def main_rows(full: bool) -> tuple[Row, ...]:
     """Give the rows of the comparison; `full` gives each of the trained ones all trials instead of the first."""
     rows = (
         Row("popularity"),
-        Row("BPR-MF", _plain(layers=(0,), user_embeddings=(True,)), _bare),
-        Row(LIGHTGCN, _plain(layers=(3, 2), user_embeddings=(True, False)), _bare),
+        Row("BPR-MF", _plain((0,), (0.005, 0.002), True), _bare),
+        Row(LIGHTGCN, _plain((3, 4, 2), (0.02, 0.005), True), _bare),
+        Row(FOLDED, _plain((3, 4, 2), (0.02, 0.005), False), _bare),
         Row("CFKG", _cfkg()),
         Row(CIKG, _cikg()),
     )
@@ -65,8 +66,8 @@ def ablations() -> tuple[Row, ...]:
     return (*without, *noisy)
 
 
-def _plain(layers: Sequence[int], user_embeddings: Sequence[bool]) -> tuple[GraphConfig, ...]:
-    """All combinations, the best known first: of learning rate, λ₂, layers and who has embeddings."""
+def _plain(layers: Sequence[int], rates: Sequence[float], own: bool) -> tuple[GraphConfig, ...]:
+    """Give all combinations, the best known first: of learning rate, λ₂ and layers. own: users have embeddings."""
     return tuple(
         _config(
             {
@@ -78,10 +79,9 @@ def _plain(layers: Sequence[int], user_embeddings: Sequence[bool]) -> tuple[Grap
                 "trainer": _TRAINER | {"learning_rate": rate},
             }
         )
-        for own in user_embeddings
         for number in layers
-        for l2 in (1e-3, 1e-4, 5e-3)
-        for rate in (0.02, 0.005)
+        for l2 in ((5e-3, 1e-3, 1e-2, 1e-4) if own else (1e-3, 5e-3, 1e-2, 1e-4))
+        for rate in rates
     )
 
 

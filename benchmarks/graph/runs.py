@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-import serendipity.offline.graph
-from benchmarks.coea.code_digest import code_of, code_of_package
+from benchmarks.coea.code_digest import code_of
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
 from benchmarks.graph.rows import Row, Settings
 from serendipity.layout import write_atomically
@@ -21,6 +20,18 @@ from serendipity.offline.graph.interest_graph import InterestGraph
 from serendipity.offline.graph.ranking import CUTOFFS, Ranking, rank
 from serendipity.offline.graph.trainer import Training, Validate, fit, validation_of
 from serendipity.offline.graph.vectors import GraphVectors
+
+_FOLLOWED = (
+    "benchmarks.graph.cfkg",
+    *(
+        f"serendipity.offline.graph.{name}"
+        for name in (
+            "interest_graph", "losses", "masking", "model", "objective", "propagation", "ranking", "sampling",
+            "trainer", "vectors",
+        )
+    ),
+)  # fmt: skip
+"""The modules whose code results follow from, besides data and settings."""
 
 Tell = Callable[[str], None]
 """Where a line of progress goes."""
@@ -53,7 +64,7 @@ class Laboratory:
     def __init__(self, data: AuthorData, work: Path, tell: Tell) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self._data, self._work, self._tell = data, work, tell
-        self._code = code_of_package(serendipity.offline.graph) + code_of("benchmarks.graph.cfkg")
+        self._code = " ".join(code_of(module) for module in _FOLLOWED)
         self.trials: dict[str, list[Trial]] = {}
 
     def choose(self, row: Row) -> Settings | None:
