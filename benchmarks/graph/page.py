@@ -166,6 +166,8 @@ def _settings(settings: Settings) -> str:
         f"batch {settings.trainer.batch_clicks:,}",
         "users' own embeddings" if settings.user_embeddings else "users folded in",
     ]
+    if settings.layers and settings.knowledge_weight != 1:
+        parts.append(f"knowledge weighs {settings.knowledge_weight:g}")
     if settings.contrast.weight:
         parts.append(f"contrast {settings.contrast.weight:g}, τ = {settings.contrast.temperature:g}")
     if settings.reconstruction.weight:

@@ -74,6 +74,7 @@ def _plain(layers: Sequence[int], rates: Sequence[float], own: bool) -> tuple[Gr
                 "layers": number,
                 "user_embeddings": own,
                 "l2": l2,
+                "knowledge_weight": 1.0,
                 "contrast": {"weight": 0.0},
                 "reconstruction": {"weight": 0.0},
                 "trainer": _TRAINER | {"learning_rate": rate},
@@ -91,15 +92,16 @@ def _cikg() -> tuple[GraphConfig, ...]:
             {
                 "user_embeddings": own,
                 "l2": l2,
+                "knowledge_weight": known,
                 "contrast": {"weight": contrast},
                 "transe": {"enabled": translates},
-                "trainer": _TRAINER | {"learning_rate": rate},
+                "trainer": _TRAINER | {"learning_rate": 0.02},
             }
         )
-        for own, l2 in ((False, 1e-3), (True, 5e-3), (False, 3e-4), (True, 1e-3))
-        for contrast in (0.0, 0.01, 0.001)
+        for own, l2 in ((False, 1e-3), (True, 5e-3))
+        for known in (0.3, 0.1, 1.0)
+        for contrast in (0.0, 0.01)
         for translates in (False, True)
-        for rate in (0.02, 0.005)
     )
 
 

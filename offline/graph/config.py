@@ -80,6 +80,9 @@ class GraphConfig(Configuration):
     """L of the encoder; 0 is matrix factorisation."""
     user_embeddings: bool = False
     """Give users embeddings of their own. Without, a user is what the neighbours make, also one met at request time."""
+    knowledge_weight: float = Field(0.3, gt=0)
+    """Weight of an edge of the knowledge, where a click and a held interest weigh 1. Knowledge has more edges than
+    clicks have; at weight 1 it outvotes them."""
     click_weight: float = Field(1.5, gt=0)
     """w_cf."""
     l2: float = Field(1e-3, ge=0)

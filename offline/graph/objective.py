@@ -42,7 +42,7 @@ class Objective:
             views |= {View.COLLABORATIVE, View.INTEREST}
         if self._contrasts_items:
             views |= {View.COLLABORATIVE, View.KNOWLEDGE}
-        self._views = {view: sparse_tensor(graph.adjacency(view), device) for view in views}
+        self._views = {view: sparse_tensor(graph.adjacency(view, config.knowledge_weight), device) for view in views}
 
     @property
     def whole(self) -> Tensor:

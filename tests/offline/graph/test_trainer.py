@@ -143,7 +143,7 @@ def test_each_side_is_contrasted_between_its_own_views(monkeypatch: pytest.Monke
         seen, (View.COLLABORATIVE, View.INTEREST, View.COLLABORATIVE, View.KNOWLEDGE), (users, users, items, items),
         strict=True,
     ):  # fmt: skip
-        dense = graph.adjacency(view).toarray()
+        dense = graph.adjacency(view, config.knowledge_weight).toarray()
         expected = (start + dense @ start + dense @ dense @ start) / 3
         clicked = np.unique(graph.clicks[1]) if rows == items else np.arange(graph.num_users)
         np.testing.assert_allclose(found.detach().numpy(), expected[rows][clicked], atol=1e-5)
