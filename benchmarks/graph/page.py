@@ -42,8 +42,8 @@ def page(
             lines += [f"## {CIKG} against {other}", "", *_gains(runs[CIKG], runs[other], graph), ""]
     lines += ["## By clicks in train", "", *_groups(runs, graph), ""]
     if ablations:
-        lines += ["## Parts left out, and random interest edges", "", *_ablations(runs[CIKG], ablations), ""]
-    lines += ["## Chosen on validation", "", *_validation({**runs, **ablations})]
+        lines += ["## Parts left out or added, and random interest edges", "", *_ablations(runs[CIKG], ablations), ""]
+    lines += ["## Chosen on validation", "", *_validation(runs)]
     for name, tried in trials.items():
         if len(tried) > 1:
             lines += ["", f"Trials of {name}, seed 0:", "", *_tried(tried)]
@@ -132,7 +132,7 @@ def _ablations(whole: Sequence[Run], ablations: Runs) -> list[str]:
             found = bootstrap_ratio(_per_user(of_row, metric), _per_user(same, metric), np.random.default_rng(0))
             gain = f"{found.value - 1:+.2%} [{found.low - 1:+.2%}, {found.high - 1:+.2%}]"
         lines.append(f"| {name} | {', '.join(map(str, seeds))} | {' | '.join(values)} | {gain} |")
-    return lines
+    return [*lines, "", "Every row has the settings and the epochs of CIKG but for what its name says."]
 
 
 def _validation(runs: Runs) -> list[str]:

@@ -50,7 +50,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Run:
-    """A row on the test clicks. trial: what its epochs were chosen by; None where nothing is trained."""
+    """A row on the test clicks. trial: what its epochs were chosen by; None for an ablation and without training."""
 
     row: str
     seed: int
@@ -78,18 +78,25 @@ class Laboratory:
         seen = row.sees(self._data.graph, seed)
         if settings is None:
             return Run(row.name, seed, None, self._rank(popularity(seen)))
-        trial = self._trial(row, seen, settings, seed)
+        trial = self._trial(row, self._data.graph, settings, seed)
+        return Run(row.name, seed, trial, self._test(row.name, seen, settings, seed, trial.best_epoch))
+
+    def ablate(self, row: Row, settings: Settings, seed: int, epochs: int) -> Run:
+        """Train a row that is like another on all of train, for as many epochs as the other, and test it."""
+        seen = row.sees(self._data.graph, seed)
+        return Run(row.name, seed, None, self._test(row.name, seen, settings, seed, epochs))
+
+    def _test(self, name: str, seen: InterestGraph, settings: Settings, seed: int, epochs: int) -> Ranking:
         seeded = settings.model_copy(update={"seed": seed})
-        path = self._work / f"test-{self._key(seen, seeded)}.npz"
+        path = self._work / f"test-{self._key(seen, seeded)}-{epochs}.npz"
         if not path.is_file():
-            self._tell(f"{row.name}, seed {seed}: {trial.best_epoch} epochs on all of train")
-            found = self._rank(_train(seen, seeded, self._work, epochs=trial.best_epoch).vectors)
-            _write(path, found)
-        return Run(row.name, seed, trial, _read(path))
+            self._tell(f"{name}, seed {seed}: {epochs} epochs on all of train")
+            _write(path, self._rank(_train(seen, seeded, self._work, epochs=epochs).vectors))
+        return _read(path)
 
     def _trial(self, row: Row, graph: InterestGraph, settings: Settings, seed: int) -> Trial:
         seeded = settings.model_copy(update={"seed": seed})
-        seen = graph if row.like else row.sees(graph, seed)
+        seen = row.sees(graph, seed)
         path = self._work / f"trial-{self._key(seen, seeded)}.json"
         if path.is_file():
             return Trial(settings, **json.loads(path.read_text()))

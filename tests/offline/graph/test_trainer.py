@@ -17,6 +17,7 @@ EVERYTHING = GraphConfig.model_validate(
         "dim": 8,
         "layers": 2,
         "contrast": {"weight": 0.01},
+        "reconstruction": {"weight": 0.03},
         "transe": {"enabled": True},
         "trainer": {"learning_rate": 0.05, "batch_clicks": 64, "max_epochs": 12, "check_every": 2, "patience": 3},
     }
