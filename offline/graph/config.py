@@ -13,7 +13,8 @@ class ContrastConfig(Configuration):
     """Cross-domain contrast of views (serendipity.offline.graph.losses)."""
 
     weight: float = Field(0.0, ge=0)
-    """w_cl (published: 0.01); 0 leaves the contrast out, as long as no validation run has shown it to pay."""
+    """w_cl (published: 0.01); 0 leaves the contrast out. On validation it leads the early epochs; no run that has ended
+    led at its best."""
     temperature: float = Field(0.2, gt=0)
     """τ."""
     noise: float = Field(0.1, ge=0)
@@ -26,7 +27,7 @@ class ReconstructionConfig(Configuration):
     """Reconstruction of masked interests, UIR (serendipity.offline.graph.masking)."""
 
     weight: float = Field(0.0, ge=0)
-    """w_UIR (published: 0.03, which cost NDCG on validation); 0 leaves the reconstruction out."""
+    """w_UIR (published: 0.03, which was behind on validation); 0 leaves the reconstruction out."""
     power: float = Field(2.0, gt=0)
     """α of mean[(1 − cos)^α]."""
     schedule: Literal["exponential", "linear"] = "exponential"
