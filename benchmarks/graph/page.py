@@ -136,14 +136,13 @@ def _ablations(whole: Sequence[Run], ablations: Runs) -> list[str]:
 
 
 def _validation(runs: Runs) -> list[str]:
-    lines = _header("row", "settings", "NDCG@50 on validation", "epochs", "seconds an epoch")
+    lines = _header("row", "settings", "NDCG@50 on validation", "epochs")
     for name, of_row in runs.items():
         tried = [run.trial for run in of_row if run.trial]
         if tried:
             scores = ", ".join(f"{trial.score:.4f}" for trial in tried)
             epochs = ", ".join(f"{trial.best_epoch} of {trial.epochs}" for trial in tried)
-            seconds = ", ".join(f"{trial.seconds:.1f}" for trial in tried)
-            lines.append(f"| {name} | {_settings(tried[0].settings)} | {scores} | {epochs} | {seconds} |")
+            lines.append(f"| {name} | {_settings(tried[0].settings)} | {scores} | {epochs} |")
     return [*lines, "", "A value per seed. Epochs: the best of all that were run; the best are run on all of train."]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +38,12 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings on validation: the best NDCG@50, at which epoch, of how many, and the seconds an epoch took."""
+    """Settings on validation: the best NDCG@50, at which epoch, of how many."""
 
     settings: Settings
     score: float
     best_epoch: int
     epochs: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -101,14 +99,11 @@ class Laboratory:
         if path.is_file():
             return Trial(settings, **json.loads(path.read_text()))
         kept, validate = validation_of(seen, seed)
-        since = time.perf_counter()
         found = _train(kept, seeded, self._work, validate=validate)
-        epochs = found.looks[-1].epoch
         numbers = {
             "score": found.best_score,
             "best_epoch": found.best_epoch,
-            "epochs": epochs,
-            "seconds": (time.perf_counter() - since) / epochs,
+            "epochs": found.looks[-1].epoch,
         }
         write_atomically(path, json.dumps(numbers).encode())
         trial = Trial(settings, **numbers)  # type: ignore[arg-type]
