@@ -1,7 +1,7 @@
 """Compare CIKG with popularity, BPR-MF, LightGCN and CFKG by full ranking, on data as the authors publish them.
 
     python -m benchmarks.graph --data DIR --out docs/results/graph-dbbook2014.md     one training of each row
-    python -m benchmarks.graph --data DIR --seeds 3 --ablations                      and parts left out, random edges
+    python -m benchmarks.graph --data DIR --seeds 3 --ablations                      and other parts, random edges
     python -m benchmarks.graph --data DIR --full                                     three seeds, all trials, ablations
 
 Settings and epochs are chosen on clicks held out of train.txt; test.txt is looked at once a row and seed. Every result
@@ -35,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the authors' files")
     parser.add_argument("--seeds", type=positive, default=1, help="number of seeds, from 0")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows of the comparison (default: all)")
-    parser.add_argument("--ablations", action="store_true", help="also CIKG without its parts and with noise, one seed")
+    parser.add_argument(
+        "--ablations",
+        nargs="*",
+        metavar="NAME",
+        help="also CIKG with other parts and with noise (all), seed 0",
+    )
     parser.add_argument("--full", action="store_true", help="three seeds, all trials of settings, ablations")
     parser.add_argument("--work", type=Path, metavar="DIR", help="results (default: var/evaluation/graph/NAME)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
@@ -49,31 +54,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(args: argparse.Namespace) -> str:
     seeds = _FULL_SEEDS if args.full else args.seeds
+    rows = _named(main_rows(args.full), "--rows", args.rows)
+    others = _named(ablations(), "--ablations", args.ablations or None)
+    if args.ablations is not None and CIKG not in [row.name for row in rows]:
+        raise BuilderError(f"--ablations: found no {CIKG} among --rows, expected it: they change its settings")
     data = read_author_files(args.data)
     name = args.data.resolve().name
     work = args.work or Path("var") / "evaluation" / "graph" / name
     laboratory = Laboratory(data, work, lambda line: print(line, file=sys.stderr))
     chosen: dict[str, Settings | None] = {}
     runs: dict[str, list[Run]] = {}
-    for row in _named(main_rows(args.full), args.rows):
+    for row in rows:
         chosen[row.name] = laboratory.choose(row)
         each = range(seeds if chosen[row.name] else 1)
         runs[row.name] = [laboratory.run(row, chosen[row.name], seed) for seed in each]
     parts: dict[str, list[Run]] = {}
     base = chosen.get(CIKG)
-    if (args.ablations or args.full) and isinstance(base, GraphConfig):
-        for row in ablations():
-            settings = row.change(base)
-            if settings != base or row.sees(data.graph, 0) is not data.graph:
-                parts[row.name] = [laboratory.run(row, settings, 0)]
+    asked = args.ablations is not None or args.full
+    if asked and isinstance(base, GraphConfig) and (trial := runs[CIKG][0].trial):
+        for row in others:
+            settings = row.change(base) if row.change else base
+            # A part that CIKG lacks cannot be left out, nor one that it has added.
+            if settings != base or not row.change:
+                parts[row.name] = [laboratory.ablate(row, settings, 0, trial.best_epoch)]
     args.seed = f"0–{seeds - 1}" if seeds > 1 else "0"
     return page(f"CIKG on {name}", facts_of(args) | _facts(data), data.graph, runs, parts, laboratory.trials)
 
 
-def _named(rows: Sequence[Row], names: Sequence[str] | None) -> Sequence[Row]:
+def _named(rows: Sequence[Row], option: str, names: Sequence[str] | None) -> Sequence[Row]:
     unknown = sorted(set(names or ()) - {row.name for row in rows})
     if unknown:
-        raise BuilderError(f"--rows: found {unknown[0]!r}, expected some of {', '.join(row.name for row in rows)}")
+        raise BuilderError(f"{option}: found {unknown[0]!r}, expected some of {', '.join(row.name for row in rows)}")
     return [row for row in rows if names is None or row.name in names]
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-import serendipity.offline.graph
-from benchmarks.coea.code_digest import code_of, code_of_package
+from benchmarks.coea.code_digest import code_of
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
 from benchmarks.graph.rows import Row, Settings
 from serendipity.layout import write_atomically
@@ -22,24 +20,35 @@ from serendipity.offline.graph.ranking import CUTOFFS, Ranking, rank
 from serendipity.offline.graph.trainer import Training, Validate, fit, validation_of
 from serendipity.offline.graph.vectors import GraphVectors
 
+_FOLLOWED = (
+    "benchmarks.graph.cfkg",
+    *(
+        f"serendipity.offline.graph.{name}"
+        for name in (
+            "interest_graph", "losses", "masking", "model", "objective", "propagation", "ranking", "sampling",
+            "trainer", "vectors",
+        )
+    ),
+)  # fmt: skip
+"""The modules whose code results follow from, besides data and settings."""
+
 Tell = Callable[[str], None]
 """Where a line of progress goes."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings on validation: the best NDCG@50, at which epoch, of how many, and the seconds an epoch took."""
+    """Settings on validation: the best NDCG@50, at which epoch, of how many."""
 
     settings: Settings
     score: float
     best_epoch: int
     epochs: int
-    seconds: float
 
 
 @dataclass(frozen=True)
 class Run:
-    """A row on the test clicks. trial: what its epochs were chosen by; None where nothing is trained."""
+    """A row on the test clicks. trial: what its epochs were chosen by; None for an ablation and without training."""
 
     row: str
     seed: int
@@ -53,7 +62,7 @@ class Laboratory:
     def __init__(self, data: AuthorData, work: Path, tell: Tell) -> None:
         work.mkdir(parents=True, exist_ok=True)
         self._data, self._work, self._tell = data, work, tell
-        self._code = code_of_package(serendipity.offline.graph) + code_of("benchmarks.graph.cfkg")
+        self._code = " ".join(code_of(module) for module in _FOLLOWED)
         self.trials: dict[str, list[Trial]] = {}
 
     def choose(self, row: Row) -> Settings | None:
@@ -67,30 +76,34 @@ class Laboratory:
         seen = row.sees(self._data.graph, seed)
         if settings is None:
             return Run(row.name, seed, None, self._rank(popularity(seen)))
-        trial = self._trial(row, seen, settings, seed)
+        trial = self._trial(row, self._data.graph, settings, seed)
+        return Run(row.name, seed, trial, self._test(row.name, seen, settings, seed, trial.best_epoch))
+
+    def ablate(self, row: Row, settings: Settings, seed: int, epochs: int) -> Run:
+        """Train a row that is like another on all of train, for as many epochs as the other, and test it."""
+        seen = row.sees(self._data.graph, seed)
+        return Run(row.name, seed, None, self._test(row.name, seen, settings, seed, epochs))
+
+    def _test(self, name: str, seen: InterestGraph, settings: Settings, seed: int, epochs: int) -> Ranking:
         seeded = settings.model_copy(update={"seed": seed})
-        path = self._work / f"test-{self._key(seen, seeded)}.npz"
+        path = self._work / f"test-{self._key(seen, seeded)}-{epochs}.npz"
         if not path.is_file():
-            self._tell(f"{row.name}, seed {seed}: {trial.best_epoch} epochs on all of train")
-            found = self._rank(_train(seen, seeded, self._work, epochs=trial.best_epoch).vectors)
-            _write(path, found)
-        return Run(row.name, seed, trial, _read(path))
+            self._tell(f"{name}, seed {seed}: {epochs} epochs on all of train")
+            _write(path, self._rank(_train(seen, seeded, self._work, epochs=epochs).vectors))
+        return _read(path)
 
     def _trial(self, row: Row, graph: InterestGraph, settings: Settings, seed: int) -> Trial:
         seeded = settings.model_copy(update={"seed": seed})
-        seen = graph if row.like else row.sees(graph, seed)
+        seen = row.sees(graph, seed)
         path = self._work / f"trial-{self._key(seen, seeded)}.json"
         if path.is_file():
             return Trial(settings, **json.loads(path.read_text()))
         kept, validate = validation_of(seen, seed)
-        since = time.perf_counter()
         found = _train(kept, seeded, self._work, validate=validate)
-        epochs = found.looks[-1].epoch
         numbers = {
             "score": found.best_score,
             "best_epoch": found.best_epoch,
-            "epochs": epochs,
-            "seconds": (time.perf_counter() - since) / epochs,
+            "epochs": found.looks[-1].epoch,
         }
         write_atomically(path, json.dumps(numbers).encode())
         trial = Trial(settings, **numbers)  # type: ignore[arg-type]

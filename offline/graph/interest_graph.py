@@ -75,17 +75,29 @@ class InterestGraph:
         keys = np.unique(pairs[0] * self.num_nodes + pairs[1])
         return np.stack([keys // self.num_nodes, keys % self.num_nodes])
 
-    def adjacency(self, view: View) -> scipy.sparse.csr_matrix:
-        """Make the normalised adjacency Â = D^(−1/2) A D^(−1/2) of a view: [nodes, nodes], float32, no self-loops."""
-        low, high = self.edges(view)
-        scale = 1.0 / np.sqrt(np.maximum(np.bincount(np.concatenate([low, high]), minlength=self.num_nodes), 1))
-        values = np.tile((scale[low] * scale[high]).astype(np.float32), 2)
-        places = (np.concatenate([low, high]), np.concatenate([high, low]))
-        return scipy.sparse.csr_matrix((values, places), shape=(self.num_nodes, self.num_nodes))
+    def adjacency(self, view: View, knowledge_weight: float = 1.0) -> scipy.sparse.csr_matrix:
+        """Make the normalised adjacency Â = D^(−1/2) A D^(−1/2) of a view: [nodes, nodes], float32, no self-loops.
 
-    def degrees(self, view: View) -> NDArray[np.int64]:
-        """Count the edges of every node: [nodes]."""
-        return np.bincount(self.edges(view).reshape(-1), minlength=self.num_nodes)
+        knowledge_weight: of an edge of the knowledge in A and D; clicks and held interests weigh 1.
+        """
+        low, high = self.edges(view)
+        scale = 1.0 / np.sqrt(np.maximum(self.degrees(view, knowledge_weight), np.finfo(np.float64).tiny))
+        values = (self._weights(low, high, knowledge_weight) * scale[low] * scale[high]).astype(np.float32)
+        places = (np.concatenate([low, high]), np.concatenate([high, low]))
+        return scipy.sparse.csr_matrix((np.tile(values, 2), places), shape=(self.num_nodes, self.num_nodes))
+
+    def degrees(self, view: View, knowledge_weight: float = 1.0) -> NDArray[np.float64]:
+        """Sum the weights of every node's edges: [nodes]."""
+        low, high = self.edges(view)
+        weights = np.tile(self._weights(low, high, knowledge_weight), 2)
+        sums: NDArray[np.float64] = np.bincount(
+            np.concatenate([low, high]), weights=weights, minlength=self.num_nodes
+        ).astype(np.float64)
+        return sums
+
+    def _weights(self, low: NDArray[np.int64], high: NDArray[np.int64], knowledge_weight: float) -> NDArray[np.float64]:
+        known = (low >= self.num_users) & (high < self.first_interest)
+        return np.where(known, knowledge_weight, 1.0)
 
     def with_clicks(self, clicks: NDArray[np.int64]) -> InterestGraph:
         """Give the same graph with other clicks."""

@@ -21,7 +21,7 @@ class GraphModel(nn.Module):
 
     def __init__(self, graph: InterestGraph, config: GraphConfig) -> None:
         super().__init__()
-        self.layers = config.layers
+        self.layers, self.knowledge_weight = config.layers, config.knowledge_weight
         self.num_users, self.num_items = graph.num_users, graph.num_items
         known = graph.num_nodes - graph.num_users
         self.users = (
@@ -46,8 +46,9 @@ class GraphModel(nn.Module):
         """Read the vectors off. adjacency: of the whole of `graph`."""
         start = self.embeddings()
         final = (sum_of_layers(adjacency, start, self.layers) / (self.layers + 1)).cpu().numpy()
-        degrees = np.sqrt(np.maximum(graph.degrees(View.WHOLE), 1)).astype(np.float32)
+        degrees = graph.degrees(View.WHOLE, self.knowledge_weight)
+        roots = np.sqrt(np.where(degrees > 0, degrees, 1.0)).astype(np.float32)
         earlier = sum_of_layers(adjacency, start, self.layers - 1) if self.layers else torch.zeros_like(start)
-        parts = earlier.cpu().numpy() / (degrees[:, None] * (self.layers + 1))
+        parts = earlier.cpu().numpy() / (roots[:, None] * (self.layers + 1))
         items = slice(self.num_users, self.num_users + self.num_items)
         return GraphVectors(final[items], parts[items], parts[graph.first_interest :], final[: self.num_users])

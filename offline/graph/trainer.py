@@ -18,16 +18,9 @@ from rich.progress import Progress
 from torch import Tensor
 
 from serendipity.offline.graph.config import GraphConfig
-from serendipity.offline.graph.interest_graph import GraphError, InterestGraph, View
-from serendipity.offline.graph.losses import (
-    contrast_loss,
-    ranking_loss,
-    squared_length,
-    translation_loss,
-    with_sign_noise,
-)
+from serendipity.offline.graph.interest_graph import GraphError, InterestGraph
 from serendipity.offline.graph.model import GraphModel
-from serendipity.offline.graph.propagation import sparse_tensor
+from serendipity.offline.graph.objective import Losses, Objective
 from serendipity.offline.graph.ranking import rank
 from serendipity.offline.graph.sampling import ClickSampler, hold_out
 from serendipity.offline.graph.vectors import GraphVectors
@@ -148,18 +141,7 @@ class _Run:
         self._looks: list[Look] = []
         self._sums: dict[str, float] = {}
         self._steps = 0
-        held = np.unique(graph.holds[1]) if config.reconstruction.weight else np.empty(0, np.int64)
-        self._held_interests = graph.first_interest + held
-        self._knowledge = graph.knowledge if config.transe.enabled else np.empty((3, 0), np.int64)
-        views = {View.WHOLE}
-        contrast = config.contrast.weight > 0
-        self._contrasts_users = contrast and graph.holds.shape[1] > 0
-        self._contrasts_items = contrast and graph.knowledge.shape[1] > 0
-        if self._contrasts_users:
-            views |= {View.COLLABORATIVE, View.INTEREST}
-        if self._contrasts_items:
-            views |= {View.COLLABORATIVE, View.KNOWLEDGE}
-        self._views = {view: sparse_tensor(graph.adjacency(view), device) for view in views}
+        self._objective = Objective(graph, self._model, config, device)
         self._optimizer = torch.optim.Adam(self._model.parameters(), lr=config.trainer.learning_rate)
         shared = [self._model.nodes, self._model.relations]
         shared += [self._model.users] if self._model.users is not None else []
@@ -172,67 +154,17 @@ class _Run:
         noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
         self._model.train()
         for batch in self._sampler.epoch(self._config.trainer.batch_clicks, rng):
-            losses = self._losses(torch.from_numpy(batch).to(self._device), rng, noise)
+            losses = self._objective.losses(torch.from_numpy(batch).to(self._device), self.epoch, rng, noise)
             self._step(self._optimizer, losses)
             self._steps += 1
-        if self._knowledge.shape[1]:
-            self._translate(rng)
+        for losses in self._objective.translations(4 * self._config.trainer.batch_clicks, rng):
+            self._step(self._translator, losses)
         self.epoch += 1
         self.looked = self.epoch % self._config.trainer.check_every == 0 or self.epoch == self._last
         if self.looked:
             self._look()
 
-    def _losses(self, batch: Tensor, rng: np.random.Generator, noise: torch.Generator) -> dict[str, Tensor]:
-        config, model = self._config, self._model
-        start = model.embeddings()
-        vectors = model.encode(self._views[View.WHOLE])
-        users, positives, negatives = batch[0], batch[1] + model.num_users, batch[2] + model.num_users
-        click = ranking_loss(vectors[users], vectors[positives], vectors[negatives])
-        losses = {"click": config.click_weight * click}
-        if config.l2:
-            losses["l2"] = config.l2 * squared_length(start[users], start[positives], start[negatives])
-        if self._contrasts_users or self._contrasts_items:
-            losses["contrast"] = config.contrast.weight * self._contrast(users, positives, noise)
-        if len(self._held_interests):
-            lost = model.reconstruction(self._views[View.WHOLE], start, self._held_interests, self.epoch, rng)
-            losses["reconstruction"] = config.reconstruction.weight * lost
-        return losses
-
-    def _contrast(self, users: Tensor, items: Tensor, noise: torch.Generator) -> Tensor:
-        config = self._config.contrast
-        plain = self._model.encode(self._views[View.COLLABORATIVE])
-        total = plain.new_zeros(())
-        for wanted, view, nodes in (
-            (self._contrasts_users, View.INTEREST, users),
-            (self._contrasts_items, View.KNOWLEDGE, items),
-        ):
-            if wanted:
-                # A step's clicks are in random order, so its first nodes are a sample; each once, or it would be its
-                # own negative.
-                some = torch.unique(nodes[: config.sample])
-                augmented = self._model.encode(self._views[view])
-                noisy = with_sign_noise(plain[some], config.noise, noise)
-                total = total + contrast_loss(noisy, augmented[some], config.temperature)
-        return total
-
-    def _translate(self, rng: np.random.Generator) -> None:
-        """Pass once over the knowledge and, where users have embeddings, the clicks, which are a relation too."""
-        model, batch = self._model, 4 * self._config.trainer.batch_clicks
-        triples = self._knowledge + np.array([[model.num_users], [0], [model.num_users]])
-        if model.users is not None:
-            clicks = self._graph.clicks
-            relation = np.full(clicks.shape[1], len(model.relations) - 1)
-            triples = np.concatenate([triples, [clicks[0], relation, clicks[1] + model.num_users]], axis=1)
-        triples = rng.permutation(triples, axis=1)
-        for start in range(0, triples.shape[1], batch):
-            head, relation, tail = torch.from_numpy(triples[:, start : start + batch]).to(self._device)
-            wrong = rng.integers(model.num_users, self._graph.first_interest, size=len(head))
-            nodes = model.embeddings()
-            rows = nodes[head], model.relations[relation], nodes[tail], nodes[torch.from_numpy(wrong).to(self._device)]
-            loss = translation_loss(*rows) + self._config.transe.l2 * squared_length(*rows)
-            self._step(self._translator, {"translation": loss})
-
-    def _step(self, optimizer: torch.optim.Optimizer, losses: dict[str, Tensor]) -> None:
+    def _step(self, optimizer: torch.optim.Optimizer, losses: Losses) -> None:
         loss = torch.stack(list(losses.values())).sum()
         if not bool(torch.isfinite(loss)):
             found = ", ".join(f"{name} {float(value.detach())}" for name, value in losses.items())
@@ -274,7 +206,7 @@ class _Run:
 
     def _vectors(self) -> GraphVectors:
         self._model.eval()
-        return self._model.vectors(self._graph, self._views[View.WHOLE])
+        return self._model.vectors(self._graph, self._objective.whole)
 
     def write(self, path: Path) -> None:
         """Write all that going on takes, beside and then into place."""

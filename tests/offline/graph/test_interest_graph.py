@@ -31,6 +31,14 @@ def test_each_view_holds_exactly_the_edges_it_should(view: View, expected: set[t
         assert found[row, column] == pytest.approx(1 / np.sqrt(degrees[row] * degrees[column]))
 
 
+def test_knowledge_may_weigh_less_than_clicks() -> None:
+    found = tiny().adjacency(View.WHOLE, 0.25).toarray()
+    # Item 0 has a click and a triple, item 1 two clicks and a triple; entity 0 has three triples.
+    assert tiny().degrees(View.WHOLE, 0.25)[[0, 3, 4, 6]].tolist() == [3, 1.25, 2.25, 0.75]
+    assert found[0, 3] == pytest.approx(1 / np.sqrt(3 * 1.25))
+    assert found[3, 6] == pytest.approx(0.25 / np.sqrt(1.25 * 0.75))
+
+
 def test_an_edge_named_twice_counts_once_and_none_leads_to_itself() -> None:
     graph = InterestGraph(
         num_users=1,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from serendipity.offline.graph import trainer
+from serendipity.offline.graph import objective, trainer
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import GraphError, InterestGraph, View
 from serendipity.offline.graph.ranking import rank
@@ -16,6 +16,8 @@ EVERYTHING = GraphConfig.model_validate(
     {
         "dim": 8,
         "layers": 2,
+        "contrast": {"weight": 0.01},
+        "reconstruction": {"weight": 0.03},
         "transe": {"enabled": True},
         "trainer": {"learning_rate": 0.05, "batch_clicks": 64, "max_epochs": 12, "check_every": 2, "patience": 3},
     }
@@ -130,7 +132,7 @@ def test_each_side_is_contrasted_between_its_own_views(monkeypatch: pytest.Monke
         seen.extend([one, other])
         return one.sum() * 0.0
 
-    monkeypatch.setattr(trainer, "contrast_loss", keep)
+    monkeypatch.setattr(objective, "contrast_loss", keep)
     silent = EVERYTHING.contrast.model_copy(update={"noise": 0.0})
     config = EVERYTHING.model_copy(update={"contrast": silent, "trainer": EVERYTHING.trainer.model_copy(
         update={"batch_clicks": 1000})})  # fmt: skip
@@ -142,7 +144,7 @@ def test_each_side_is_contrasted_between_its_own_views(monkeypatch: pytest.Monke
         seen, (View.COLLABORATIVE, View.INTEREST, View.COLLABORATIVE, View.KNOWLEDGE), (users, users, items, items),
         strict=True,
     ):  # fmt: skip
-        dense = graph.adjacency(view).toarray()
+        dense = graph.adjacency(view, config.knowledge_weight).toarray()
         expected = (start + dense @ start + dense @ dense @ start) / 3
         clicked = np.unique(graph.clicks[1]) if rows == items else np.arange(graph.num_users)
         np.testing.assert_allclose(found.detach().numpy(), expected[rows][clicked], atol=1e-5)
