@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import grpc
+import structlog
 
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.server import Health, bind, server_options
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import read_statuses
-from serendipity.channel.snapshot.publication import ListedSnapshot, Publications
+from serendipity.channel.snapshot.publication import ListedSnapshot, Publication, Publications
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
 
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["SerendipityAdmin"].full_name
+_log = structlog.stdlib.get_logger(__name__)
 
 
 class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
@@ -29,6 +31,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
     ) -> admin_pb2.PublishSnapshotResponse:
         """Verify a snapshot and make it the wanted one."""
         publication = await asyncio.to_thread(self._publications.publish, request.version)
+        _tell(publication)
         return admin_pb2.PublishSnapshotResponse(version=publication.version, previous_version=publication.previous)
 
     async def RollbackSnapshot(  # noqa: N802
@@ -36,6 +39,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
     ) -> admin_pb2.RollbackSnapshotResponse:
         """Make the snapshot wanted before the wanted one again."""
         publication = await asyncio.to_thread(self._publications.rollback)
+        _tell(publication)
         return admin_pb2.RollbackSnapshotResponse(version=publication.version, previous_version=publication.previous)
 
     async def ListSnapshots(  # noqa: N802
@@ -68,6 +72,10 @@ def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tu
     Edge(Telemetry()).add_service(server, SERVICE, servicer)
     health = Health(SERVICE)
     return server, health, bind(server, health, SERVICE, settings.admin_address)
+
+
+def _tell(publication: Publication) -> None:
+    _log.info("snapshot wanted", action=publication.action, version=publication.version, before=publication.previous)
 
 
 def _summary(listed: ListedSnapshot) -> admin_pb2.SnapshotSummary:

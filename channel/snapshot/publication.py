@@ -193,7 +193,6 @@ class Publications:
         beside.replace(self._snapshots / layout.CURRENT)
         _synchronise(self._snapshots)
         self._write_history([*history, publication])
-        _log.info("snapshot wanted", action=action, version=version, before=previous)
         return publication
 
     def _verified(self, version: str) -> records_pb2.Manifest:

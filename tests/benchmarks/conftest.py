@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks.stored import Stored
 from serendipity.channel.local import LocalChannel
+from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.v1 import channel_pb2
 from tests.fixtures.grouped_world import make_grouped_world
@@ -24,9 +25,9 @@ def measured_world(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def channel_answers(measured_world: SmallWorld) -> dict[str, channel_pb2.RecallResponse]:
-    """What the channel answers every user."""
-    tower = LocalTower(measured_world.tower_path)
-    with LocalChannel(measured_world.snapshot_dir, tower, clock=lambda: NOW) as channel:
+    """What the channel answers every user, without the graph, which the plain stack has nothing like."""
+    tower, settings = LocalTower(measured_world.tower_path), ChannelSettings(graph_source=False)
+    with LocalChannel(measured_world.snapshot_dir, tower, settings=settings, clock=lambda: NOW) as channel:
         return {
             user: channel.recall(channel_pb2.RecallRequest(user_id=user, count=COUNT))
             for user in measured_world.user_ids

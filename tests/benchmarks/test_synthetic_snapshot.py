@@ -41,8 +41,10 @@ def test_every_source_finds_something_for_its_users(build: Path) -> None:
     with LocalChannel(build / "snapshots" / "current", tower, clock=lambda: NOW) as channel:
         answers = [channel.recall(channel_pb2.RecallRequest(user_id=user, count=20)) for user in users]
     assert all(len(answer.item_ids) == 20 and not answer.degraded for answer in answers)
-    assert all(status.found for answer in answers for status in answer.source_statuses)
-    keys = {status.novel_category_key for answer in answers for status in answer.source_statuses}
+    statuses = [status for answer in answers for status in answer.source_statuses]
+    # There is no graph: what is measured at scale is the search that every request pays for.
+    assert all(status.found for status in statuses if status.source != channel_pb2.SOURCE_GRAPH)
+    keys = {status.novel_category_key for status in statuses}
     assert channel_pb2.NOVEL_CATEGORY_KEY_M1 in keys
 
 

@@ -491,9 +491,10 @@ async def test_a_short_answer_says_why_and_is_counted_by_cause(running: Service,
         ("categories_not_listed", "found no category that the allow and deny lists leave"),
     )
     bounded = await client.recall(user, count=10, quotas={"interest": (0, 2), "collaborative": (0, 2)})
-    assert [cause for cause, _ in bounded.shortfalls] == ["quotas", "no_list"]
+    assert [cause for cause, _ in bounded.shortfalls] == ["quotas", "no_list", "no_graph"]
     assert scrape(await metrics(worker), "serendipity_shortfalls_total") == {
         '{cause="categories_not_listed"}': 1.0, '{cause="quotas"}': 1.0, '{cause="no_list"}': 1.0,
+        '{cause="no_graph"}': 1.0,
     }  # fmt: skip
 
 
