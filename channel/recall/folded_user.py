@@ -16,26 +16,39 @@ from serendipity.novelty import Clicks
 class FoldedUser:
     """The user's m neighbours in the graph: items clicked, then interests held.
 
-    rows: [a] int64 item rows; interests: [m − a] int64, index of each interest; parts: [m, d] float32, what each adds
-    to the user's vector, which is their sum.
+    held: [h] int64, index of each interest held. Folded in when first asked for: most requests do without the graph.
     """
 
     graph: Graph
-    rows: NDArray[np.int64]
-    interests: NDArray[np.int64]
-    parts: NDArray[np.float32]
+    clicks: Clicks
+    held: NDArray[np.int64]
 
-    @classmethod
-    def of(cls, graph: Graph, clicks: Clicks, held: NDArray[np.int64]) -> FoldedUser:
-        """Fold a user in: u = (1 / √m) · Σ parts, over the neighbours that the graph knows.
+    @cached_property
+    def _neighbours(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Those that the graph knows, of u = (1 / √m) · Σ parts.
 
         LightGCN's propagation (arXiv 2002.02126, eq. 3 and 4) is linear in a user's neighbours, so nothing is trained.
         """
-        rows = np.unique(clicks.items[clicks.items > 0]) - 1
-        items, interests = graph.item_parts[rows], graph.interest_parts[held]
+        rows = np.unique(self.clicks.items[self.clicks.items > 0]) - 1
+        items, interests = self.graph.item_parts[rows], self.graph.interest_parts[self.held]
         known, alive = items.any(axis=1), interests.any(axis=1)
         parts = np.concatenate([items[known], interests[alive]])
-        return cls(graph, rows[known], held[alive], parts * np.float32(1 / np.sqrt(max(len(parts), 1))))
+        return rows[known], self.held[alive], parts * np.float32(1 / np.sqrt(max(len(parts), 1)))
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """[a]: rows of the items clicked."""
+        return self._neighbours[0]
+
+    @property
+    def interests(self) -> NDArray[np.int64]:
+        """[m − a]: index of each interest held."""
+        return self._neighbours[1]
+
+    @property
+    def parts(self) -> NDArray[np.float32]:
+        """[m, d]: what each neighbour adds to the user's vector, which is their sum."""
+        return self._neighbours[2]
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -170,7 +170,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         novel_categories = read_novel_categories(snapshot, state, settings, query.user_id, history, clicks, novel)
     folded = None
     if snapshot.graph is not None and settings.graph_source and not query.excludes(channel_pb2.SOURCE_GRAPH):
-        folded = FoldedUser.of(snapshot.graph, clicks, user.held_interests)
+        folded = FoldedUser(snapshot.graph, clicks, user.held_interests)
     repeated = _repeated(query, horizon, clicks, feedback.taken, resolved.taken)
     unavailable, unchanged = _unavailable(lease, state)
     return Hydrated(

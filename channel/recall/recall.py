@@ -230,7 +230,7 @@ class Channel:
             user.novel_categories,
             paths,
             lambda name: bool(user.clicked[numbers.get(name, 0)]),
-            user.folded,
+            user.folded if channel_pb2.SOURCE_GRAPH in found.finds else None,
             lambda row: title_of(snapshot.item_ids.of_rows(np.array([row]))[0], snapshot),
         )
         response = compose(

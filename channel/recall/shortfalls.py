@@ -100,7 +100,7 @@ def _source_cause(
     most = settings.interests_used if is_interest else settings.novel_categories_used if is_group else 1
     if user.query.excludes(status.source) or not most or (is_graph and not settings.graph_source):
         return channel_pb2.SHORTFALL_CAUSE_SWITCHED_OFF
-    if is_graph and user.folded and not status.requested:
+    if is_graph and user.folded is not None and not status.requested:
         return channel_pb2.SHORTFALL_CAUSE_SWITCHED_OFF
     if status.state == channel_pb2.SOURCE_STATE_UNAVAILABLE:
         return channel_pb2.SHORTFALL_CAUSE_UNREADABLE

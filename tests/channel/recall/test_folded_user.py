@@ -34,7 +34,7 @@ def held(*ids: int) -> NDArray[np.int64]:
 
 def test_a_user_is_the_sum_of_the_parts_over_the_root_of_their_number() -> None:
     of = graph()
-    folded = FoldedUser.of(of, clicks(2, 7), held(1))
+    folded = FoldedUser(of, clicks(2, 7), held(1))
     expected = (of.item_parts[2] + of.item_parts[7] + of.interest_parts[1]) / np.sqrt(3)
     np.testing.assert_allclose(folded.vector, expected, rtol=1e-6)
     np.testing.assert_allclose(folded.scores(np.array([0, 5])), of.items.vectors[[0, 5]] @ expected, rtol=1e-5)
@@ -42,14 +42,14 @@ def test_a_user_is_the_sum_of_the_parts_over_the_root_of_their_number() -> None:
 
 def test_items_clicked_again_outside_the_catalogue_or_unknown_to_the_graph_add_nothing() -> None:
     of = graph()
-    plain = FoldedUser.of(of, clicks(2, 7), held(1))
-    same = FoldedUser.of(of, clicks(7, 2, -1, 11, 2), held(1, 3))
+    plain = FoldedUser(of, clicks(2, 7), held(1))
+    same = FoldedUser(of, clicks(7, 2, -1, 11, 2), held(1, 3))
     np.testing.assert_array_equal(same.vector, plain.vector)
     assert (same.rows.tolist(), same.interests.tolist(), len(same)) == ([2, 7], [1], 3)
 
 
 def test_a_user_of_whom_the_graph_knows_nothing_is_empty() -> None:
-    nobody = FoldedUser.of(graph(), clicks(11, -1), held())
+    nobody = FoldedUser(graph(), clicks(11, -1), held())
     assert not nobody
     assert not nobody.vector.any()
 
@@ -58,7 +58,7 @@ def test_a_user_of_whom_the_graph_knows_nothing_is_empty() -> None:
 def test_the_lead_is_the_neighbour_without_which_a_score_falls_most(seed: int, rows: set[int], ids: set[int]) -> None:
     """Say it again by leaving each neighbour out in turn."""
     of = graph(seed)
-    folded = FoldedUser.of(of, clicks(*sorted(rows)), held(*sorted(ids)))
+    folded = FoldedUser(of, clicks(*sorted(rows)), held(*sorted(ids)))
     everything = np.arange(NUM_ITEMS)
     lead, share = folded.lead(everything)
     whole = folded.scores(everything)

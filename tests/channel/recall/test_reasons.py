@@ -356,7 +356,7 @@ def test_reasons_agree_with_a_plain_reading(items: list[tuple[set[pb.Source], in
     listed = novel(0, "", (), *(f"category {i + 1}" for i in range(8)))
     # Neighbour i leads to item i, and adds all there is to its score.
     graph = Graph(ItemVectors(EYE), EYE, EYE[:0], ())
-    folded = FoldedUser.of(graph, Clicks(np.arange(1, 9), np.zeros(8, np.int32), np.zeros(8, np.int64)), np.arange(0))
+    folded = FoldedUser(graph, Clicks(np.arange(1, 9), np.zeros(8, np.int32), np.zeros(8, np.int64)), np.arange(0))
     answer = reasons_of(
         scored(*columns, num_interests=3),
         interests(0, 1, 2),
