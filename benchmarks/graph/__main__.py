@@ -1,7 +1,7 @@
 """Compare CIKG with popularity, BPR-MF, LightGCN and CFKG by full ranking, on data as the authors publish them.
 
     python -m benchmarks.graph --data DIR --out docs/results/graph-dbbook2014.md     one training of each row
-    python -m benchmarks.graph --data DIR --seeds 3 --ablations                      and other parts, random edges
+    python -m benchmarks.graph --data DIR --trials 5 --seeds 3 --ablations           and other parts, random edges
     python -m benchmarks.graph --data DIR --full                                     three seeds, all trials, ablations
 
 Settings and epochs are chosen on clicks held out of train.txt; test.txt is looked at once a row and seed. Every result
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of("graph", __doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the authors' files")
     parser.add_argument("--seeds", type=positive, default=1, help="number of seeds, from 0")
+    parser.add_argument("--trials", type=positive, default=1, help="settings that validation chooses from")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows of the comparison (default: all)")
     parser.add_argument(
         "--ablations",
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(args: argparse.Namespace) -> str:
     seeds = _FULL_SEEDS if args.full else args.seeds
-    rows = _named(main_rows(args.full), "--rows", args.rows)
+    rows = _named(main_rows(None if args.full else args.trials), "--rows", args.rows)
     others = _named(ablations(), "--ablations", args.ablations or None)
     if args.ablations is not None and CIKG not in [row.name for row in rows]:
         raise BuilderError(f"--ablations: found no {CIKG} among --rows, expected it: they change its settings")

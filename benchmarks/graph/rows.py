@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -40,17 +41,17 @@ class Row:
     change: Callable[[GraphConfig], GraphConfig] | None = None
 
 
-def main_rows(full: bool) -> tuple[Row, ...]:
-    """Give the rows of the comparison; `full` gives each of the trained ones all trials instead of the first."""
+def main_rows(trials: int | None) -> tuple[Row, ...]:
+    """Give the rows of the comparison, each trained one with its first `trials` settings; None: with all."""
     rows = (
         Row("popularity"),
-        Row("BPR-MF", _plain((0,), (0.02, 0.005), True), _bare),
-        Row(LIGHTGCN, _plain((3, 4, 2), (0.02, 0.005), True), _bare),
-        Row(FOLDED, _plain((3, 4, 2), (0.02, 0.005), False), _bare),
+        Row("BPR-MF", _plain((0,), own=True), _bare),
+        Row(LIGHTGCN, _plain((3, 4, 2), own=True), _bare),
+        Row(FOLDED, _plain((3, 4, 2), own=False), _bare),
         Row("CFKG", _cfkg()),
         Row(CIKG, _cikg()),
     )
-    return rows if full else tuple(replace(row, trials=row.trials[:1]) for row in rows)
+    return tuple(replace(row, trials=row.trials[:trials]) for row in rows)
 
 
 def ablations() -> tuple[Row, ...]:
@@ -77,8 +78,9 @@ def ablations() -> tuple[Row, ...]:
     return (*parts, *noisy)
 
 
-def _plain(layers: Sequence[int], rates: Sequence[float], own: bool) -> tuple[GraphConfig, ...]:
-    """Give all combinations, the best known first: of learning rate, λ₂ and layers. own: users have embeddings."""
+def _plain(layers: Sequence[int], *, own: bool) -> tuple[GraphConfig, ...]:
+    """Give settings without knowledge and parts. own: users have embeddings."""
+    decays = (5e-3, 1e-3, 1e-2, 1e-4) if own else (1e-3, 5e-3, 1e-2, 1e-4)
     return tuple(
         _config(
             {
@@ -91,14 +93,12 @@ def _plain(layers: Sequence[int], rates: Sequence[float], own: bool) -> tuple[Gr
                 "trainer": _TRAINER | {"learning_rate": rate},
             }
         )
-        for number in layers
-        for l2 in ((5e-3, 1e-3, 1e-2, 1e-4) if own else (1e-3, 5e-3, 1e-2, 1e-4))
-        for rate in rates
+        for number, l2, rate in _combinations(layers, decays, (0.02, 0.005))
     )
 
 
 def _cikg() -> tuple[GraphConfig, ...]:
-    """Give as many as LightGCN has: of users' embeddings, the knowledge's weight, and parts, one at a time or none."""
+    """Give as many as LightGCN has: of parts, one at a time or none, the knowledge's weight, and users' embeddings."""
     parts: tuple[dict[str, Any], ...] = (
         {},
         {"contrast": {"weight": _SMALL}},
@@ -117,16 +117,22 @@ def _cikg() -> tuple[GraphConfig, ...]:
             }
             | part
         )
-        for own, l2 in ((False, 1e-3), (True, 5e-3))
-        for known in (0.3, 0.1, 1.0)
-        for part in parts
+        for part, known, (own, l2) in _combinations(parts, (0.3, 0.1, 1.0), ((False, 1e-3), (True, 5e-3)))
     )
 
 
 def _cfkg() -> tuple[CFKGConfig, ...]:
     return tuple(
-        CFKGConfig(learning_rate=rate, decay=decay) for decay in (1e-5, 1e-6, 0.0, 1e-4) for rate in (5e-3, 2e-3, 1e-2)
+        CFKGConfig(learning_rate=rate, decay=decay)
+        for decay, rate in _combinations((1e-5, 1e-6, 0.0, 1e-4), (5e-3, 2e-3, 1e-2))
     )
+
+
+def _combinations(*choices: Sequence[Any]) -> Iterable[tuple[Any, ...]]:
+    """Give all combinations: first the first of each, then those that change one of them, then two, and so on."""
+    places = product(*(range(len(choice)) for choice in choices))
+    for combination in sorted(places, key=lambda each: sum(map(bool, each))):
+        yield tuple(choice[place] for choice, place in zip(choices, combination, strict=True))
 
 
 def _config(changes: dict[str, Any]) -> GraphConfig:
