@@ -15,7 +15,7 @@ from serendipity.offline.coevolution.pco_config import PcoConfig
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.graph.builder import GraphBuildConfig
+from serendipity.offline.graph.choice import GraphBuildConfig
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS

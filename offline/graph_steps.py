@@ -10,7 +10,9 @@ from serendipity.offline.graph.interest_graph import GraphError
 from serendipity.offline.interest_steps import LOGS_CODE
 from serendipity.offline.steps import Numbers, Step, StepContext
 
-_GRAPH_CODE = (*LOGS_CODE, "serendipity.offline.graph", "serendipity.interests")
+_GRAPH_CODE = (
+    *LOGS_CODE, "serendipity.offline.graph", "serendipity.offline.evaluate.held_out", "serendipity.interests",
+)  # fmt: skip
 
 GRAPH = "graph"
 VALIDATION_GRAPH = "validation/graph"
@@ -24,7 +26,7 @@ class GraphSteps:
         self._out = out
 
     def validation_graph(self) -> Step:
-        """Make the graph as of the cut, and choose epochs and held interests on the latest of its own clicks."""
+        """Make the graph as of the cut, and choose how on the latest of its own clicks."""
         return self._step(VALIDATION_GRAPH, "validation/logs", None)
 
     def graph(self) -> Step:
@@ -40,17 +42,17 @@ class GraphSteps:
         logs, config = self._out / of_logs, self._config.graph
 
         def run(context: StepContext) -> Numbers:
-            chosen = GraphSummary.read(before).chosen if before else None
+            choice = GraphSummary.read(before).choice if before else None
             try:
-                built = build_graph(logs, context.directory, config, chosen=chosen, progress=context.progress)
+                built = build_graph(logs, context.directory, config, choice=choice, progress=context.progress)
             except GraphError as error:
                 return {"made": f"no: {error}"}
             return {
                 **built.nodes,
                 **built.edges,
-                "epochs": built.chosen.epochs,
-                "held at most": built.chosen.most_held,
-                "NDCG@50": "–" if built.score is None else built.score,
+                "held at most": built.choice.most_held,
+                **({"epochs": built.choice.epochs} if config.trained else {"power": built.choice.power}),
+                "power of the trend": built.choice.trend,
             }
 
         inputs = [logs, *([before] if before else [])]

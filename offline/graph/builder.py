@@ -16,14 +16,20 @@ import numpy as np
 from rich.progress import Progress
 
 from serendipity.layout import write_atomically
-from serendipity.offline.configuration import Configuration
-from serendipity.offline.graph.config import GraphConfig
-from serendipity.offline.graph.held_interests import HeldConfig, infer_held_interests
-from serendipity.offline.graph.host_graph import Knowledge, host_graph
+from serendipity.offline.graph.choice import (
+    Choice,
+    Chosen,
+    GraphBuildConfig,
+    choose,
+    graph_of,
+    item_trend,
+    with_trend,
+)
+from serendipity.offline.graph.held_interests import infer_held_interests
 from serendipity.offline.graph.interest_graph import GraphError, View
 from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.graph.spectral import spectral_vectors
-from serendipity.offline.graph.trainer import choose_epochs, fit
+from serendipity.offline.graph.trainer import fit
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
@@ -31,40 +37,19 @@ SUMMARY = "graph.json"
 _CHECKPOINTS = ".checkpoints"
 
 
-class GraphBuildConfig(Configuration):
-    """How a host's graph is made."""
-
-    held: HeldConfig = HeldConfig()
-    """Which interests users hold."""
-    trained: bool = False
-    """Train the vectors (CIKG) instead of taking the graph's leading singular vectors, which take seconds."""
-    model: GraphConfig = GraphConfig()
-    """The vectors' dimension, and their training."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is chosen on held-out clicks, once: the numbers of held interests, and epochs; 0: nothing is trained."""
-
-    num_clusters: int
-    most_held: int
-    epochs: int
-
-
 @dataclass(frozen=True)
 class GraphSummary:
     """What a graph directory holds.
 
-    nodes, edges: by kind; chosen: on held-out clicks, of this build or of the one it took the choice from; gains: of
-    the numbers of held interests that were tried, "κ, most held" → nats a click; score: NDCG@50 on held-out clicks,
-    None where the choice was taken over.
+    nodes, edges: by kind; choice: on held-out clicks, of this build or of the one it was taken over from; gains,
+    recall: see serendipity.offline.graph.choice.Chosen, empty where the choice was taken over.
     """
 
     nodes: dict[str, int]
     edges: dict[str, int]
-    chosen: Choice
+    choice: Choice
     gains: dict[str, float]
-    score: float | None
+    recall: dict[str, tuple[float, float]]
 
     @classmethod
     def read(cls, directory: Path) -> GraphSummary:
@@ -72,37 +57,35 @@ class GraphSummary:
         path = directory / SUMMARY
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{**fields, "chosen": Choice(**fields["chosen"])})
+            return cls(**{**fields, "choice": Choice(**fields["choice"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise GraphError(f"{path}: cannot be read ({error}); expected it of the graph's builder") from error
 
 
 def build_graph(
-    logs: Path, out: Path, config: GraphBuildConfig, *, chosen: Choice | None = None, progress: Progress | None = None
+    logs: Path, out: Path, config: GraphBuildConfig, *, choice: Choice | None = None, progress: Progress | None = None
 ) -> GraphSummary:
     """Make the graph of a logs directory and write it to `out`; a killed training is resumed from there.
 
-    chosen: take this choice over instead of holding clicks out. Raises GraphError for logs without clicks, LogsError.
+    choice: take it over instead of holding clicks out. Raises GraphError for logs without clicks, LogsError.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
-    held_config = config.held
-    if chosen:
-        numbers = {"num_clusters": (chosen.num_clusters,), "most_held": (chosen.most_held,)}
-        held_config = held_config.model_copy(update=numbers)
-    held = infer_held_interests(histories, catalogue, held_config)
-    knowledge = Knowledge.of(catalogue)
-    graph = host_graph(histories, catalogue, knowledge, held.edges, len(held.names))
-    epochs, score = 0, None
+    if not len(histories.times):
+        raise GraphError(f"{logs}: found no clicks, expected at least one to learn from")
+    checkpoints = out / _CHECKPOINTS
+    chosen = Chosen(choice, {}, {}) if choice else choose(histories, catalogue, config, checkpoints, progress)
+    choice = chosen.choice
+    numbers = {"num_clusters": (choice.num_clusters,), "most_held": (choice.most_held,)}
+    held = infer_held_interests(histories, catalogue, config.held.model_copy(update=numbers))
+    graph = graph_of(histories, catalogue, held)
     if config.trained:
-        checkpoints = out / _CHECKPOINTS
-        if chosen:
-            training = fit(graph, config.model, epochs=chosen.epochs, checkpoints=checkpoints, progress=progress)
-        else:
-            training = choose_epochs(graph, config.model, checkpoints=checkpoints, progress=progress)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        vectors, epochs, score = training.vectors, training.best_epoch, training.best_score
+        training = fit(graph, config.model, epochs=choice.epochs, checkpoints=checkpoints, progress=progress)
+        vectors = training.vectors
     else:
-        vectors = spectral_vectors(graph, config.model.dim, config.model.seed)
+        vectors = spectral_vectors(graph, config.model.dim, choice.power, config.model.seed)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    trend = item_trend(histories, catalogue, int(histories.times.max()) + 1)
+    vectors = with_trend(vectors, trend, choice.trend)
     # A node without edges has the vector that its training began with.
     alive = graph.degrees(View.WHOLE)[graph.num_users :, None] > 0
     items, interests = alive[: graph.num_items], alive[graph.num_items + graph.num_entities :]
@@ -125,9 +108,9 @@ def build_graph(
             "holds": graph.holds.shape[1],
             "knowledge": graph.knowledge.shape[1],
         },
-        chosen=Choice(len(held.names), held.most_held, epochs),
-        gains={f"{k}, {most}": gain for (k, most), gain in held.gains.items()},
-        score=score,
+        choice=choice,
+        gains=chosen.gains,
+        recall=chosen.recall,
     )
     write_atomically(out / SUMMARY, json.dumps(asdict(summary), indent=2, sort_keys=True).encode())
     return summary

@@ -15,16 +15,16 @@ from sklearn.utils.extmath import randomized_svd
 from serendipity.offline.graph.interest_graph import GraphError, InterestGraph
 from serendipity.offline.graph.vectors import GraphVectors
 
-_ITERATIONS = 4
+_ITERATIONS = 2
 
 
-def spectral_vectors(graph: InterestGraph, dim: int, seed: int = 0) -> GraphVectors:
-    """Take the leading right singular vectors V of Ñ = D_u^(−1/2) [R, H, R K̄] D_n^(−1/2).
+def spectral_vectors(graph: InterestGraph, dim: int, power: float = 0.5, seed: int = 0) -> GraphVectors:
+    """Take the leading right singular vectors V of Ñ = D_u^(−p) [R, H, R K̄] D_n^(−p).
 
     R: users by items clicked; H: by interests held; K̄: items by entities, the rows of which sum to 1; D_u: how many
-    items and interests a user has. A neighbour's part is V / √d, an item's with the share of its entities' parts, so
-    that a user folded in is a row of Ñ V; an item's vector is V · √d, which undoes what the normalisation took from
-    popular items. What has no edges is 0. Raises GraphError for a graph without clicks.
+    items and interests a user has; p: the power, ½ in GF-CF. A neighbour's part is V / d^p, an item's with the share of
+    its entities' parts; an item's vector is V · d^p, which undoes what the normalisation took from popular items. What
+    has no edges is 0. Raises GraphError for a graph without clicks.
     """
     if not graph.clicks.shape[1]:
         raise GraphError("graph, clicks: found none, expected at least one to learn from")
@@ -32,21 +32,23 @@ def spectral_vectors(graph: InterestGraph, dim: int, seed: int = 0) -> GraphVect
     holds = _ones(graph.holds, (graph.num_users, graph.num_interests))
     known = _of_items(graph)
     rows = sparse.hstack([clicks, holds, clicks @ known]).tocsr()
-    neighbours = np.asarray(clicks.sum(axis=1) + holds.sum(axis=1)).ravel()
+    neighbours = np.maximum(np.asarray(clicks.sum(axis=1) + holds.sum(axis=1)).ravel(), 1)
     degrees = np.asarray(rows.sum(axis=0)).ravel()
     # A column of less than one click is as good as none.
-    left, right = (sparse.diags(np.maximum(each, 1) ** np.float32(-0.5)) for each in (neighbours, degrees))
-    normalised = left @ rows @ right
-    _, _, leading = randomized_svd(normalised, min(dim, *rows.shape), n_iter=_ITERATIONS, random_state=seed)
+    left, right = (sparse.diags(np.maximum(each, 1) ** np.float32(-power)) for each in (neighbours, degrees))
+    width = min(dim, *rows.shape)
+    _, _, leading = randomized_svd(left @ rows @ right, width, n_iter=_ITERATIONS, random_state=seed)
     vectors = np.where(degrees[:, None] > 0, leading.T, 0).astype(np.float32)
-    roots = np.sqrt(np.maximum(degrees, 1)).astype(np.float32)[:, None]
-    parts = vectors / roots
+    scale = (np.maximum(degrees, 1) ** power).astype(np.float32)[:, None]
+    parts = vectors / scale
     of_interests = slice(graph.num_items, graph.num_items + graph.num_interests)
+    item_parts, interest_parts = parts[: graph.num_items] + known @ parts[of_interests.stop :], parts[of_interests]
+    folded = (clicks @ item_parts + holds @ interest_parts) / np.sqrt(neighbours)[:, None]
     return GraphVectors(
-        item_vectors=(vectors * roots)[: graph.num_items],
-        item_parts=parts[: graph.num_items] + known @ parts[of_interests.stop :],
-        interest_parts=parts[of_interests],
-        user_vectors=(normalised @ vectors).astype(np.float32),
+        item_vectors=(vectors * scale)[: graph.num_items],
+        item_parts=item_parts,
+        interest_parts=interest_parts,
+        user_vectors=folded.astype(np.float32),
     )
 
 

@@ -13,6 +13,9 @@ _DAY = 86_400
 WINDOWS = (7, 28, 90)
 """Days of the windows that clicks are counted in."""
 
+_TREND_PRIOR = 3.0
+"""Clicks that an item is taken to have had as expected, so that one click more or less is no trend."""
+
 
 @dataclass(frozen=True)
 class ItemStatistics:
@@ -29,6 +32,16 @@ class ItemStatistics:
     users: NDArray[np.int64]
     popularity: NDArray[np.float64]
     age: NDArray[np.int64]
+
+    def log_trend(self, days: int) -> NDArray[np.float64]:
+        """Log of the clicks of the last 7, 28 or 90 days against what an item's clicks ever lead to expect: [n].
+
+        Smoothed; 0 for an item that nobody clicked.
+        """
+        recent, ever = self.recent_clicks[WINDOWS.index(days)], self.clicks.astype(np.float64)
+        share = recent.sum() / max(ever.sum(), 1.0)
+        trend: NDArray[np.float64] = np.log((recent + _TREND_PRIOR) / (ever * share + _TREND_PRIOR))
+        return trend
 
 
 class ItemClicks:

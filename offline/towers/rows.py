@@ -171,11 +171,7 @@ def item_features(statistics: ItemStatistics, prices: NDArray[np.float32]) -> ND
     Users, scaled. Log shares of the clicks of each window, of the decayed popularity and of the users; log clicks per
     user (repeat rate); log age in days; log price where known.
     """
-    ever = statistics.clicks.astype(np.float64)
-    trends = []
-    for recent in statistics.recent_clicks[:2]:
-        share = recent.sum() / max(ever.sum(), 1.0)
-        trends.append(np.log((recent + _TREND_PRIOR) / (ever * share + _TREND_PRIOR)))
+    trends = [statistics.log_trend(days) for days in (7, 28)]
     popularity = statistics.users / max(float(statistics.users[statistics.users > 0].std()), 1e-9)
     windows = [*statistics.recent_clicks, statistics.popularity, statistics.users]
     shares = [np.log((count + 0.3) / max(float(count.sum()), 1.0) * 1e5) / 2 for count in windows]
@@ -185,10 +181,6 @@ def item_features(statistics: ItemStatistics, prices: NDArray[np.float32]) -> ND
     columns = [*trends, popularity, *shares, repeats, age, statistics.age < 0, price, np.isnan(prices)]
     features: NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32)
     return features
-
-
-_TREND_PRIOR = 3.0
-"""Clicks that an item is taken to have had as expected, so that one click more or less is no trend."""
 
 
 def _offsets(counts: Sequence[int]) -> NDArray[np.int64]:
