@@ -171,7 +171,7 @@ class _Build:
         cache = out / ".cache"
         self._interests = InterestSteps(config, out, self._encoder_path, self._text_encoder, cache)
         self._groups = GroupSteps(config, out, cache)
-        self._graphs = GraphSteps(config, out)
+        self._graphs = GraphSteps(config, out, cache)
 
     @property
     def num_steps(self) -> int:

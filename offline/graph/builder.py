@@ -3,6 +3,7 @@
 graph.json            what it is made of and what was chosen on the way, see GraphSummary; written last
 vectors.npz           see `served_graph`
 interests.json        names of the interests that users hold
+categories.json       interests that a language model named by category, if it was asked
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from rich.progress import Progress
 
 from serendipity.layout import write_atomically
+from serendipity.offline.graph.category_interests import CategoryInterests
 from serendipity.offline.graph.choice import (
     Choice,
     Chosen,
@@ -63,20 +65,27 @@ class GraphSummary:
 
 
 def build_graph(
-    logs: Path, out: Path, config: GraphBuildConfig, *, choice: Choice | None = None, progress: Progress | None = None
+    logs: Path,
+    out: Path,
+    config: GraphBuildConfig,
+    *,
+    choice: Choice | None = None,
+    named: CategoryInterests | None = None,
+    progress: Progress | None = None,
 ) -> GraphSummary:
     """Make the graph of a logs directory and write it to `out`; a killed training is resumed from there.
 
-    choice: take it over instead of holding clicks out. Raises GraphError for logs without clicks, LogsError.
+    choice: take it over instead of holding clicks out; named: by config.held's language model, if it has one. Raises
+    GraphError for logs without clicks, LogsError, LanguageModelError.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     if not len(histories.times):
         raise GraphError(f"{logs}: found no clicks, expected at least one to learn from")
     checkpoints = out / _CHECKPOINTS
-    chosen = Chosen(choice, {}, {}) if choice else choose(histories, catalogue, config, checkpoints, progress)
+    chosen = Chosen(choice, {}, {}) if choice else choose(histories, catalogue, config, checkpoints, progress, named)
     choice = chosen.choice
     numbers = {"num_clusters": (choice.num_clusters,), "most_held": (choice.most_held,)}
-    held = infer_held_interests(histories, catalogue, config.held.model_copy(update=numbers))
+    held = infer_held_interests(histories, catalogue, config.held.model_copy(update=numbers), named)
     graph = graph_of(histories, catalogue, held)
     if config.trained:
         training = fit(graph, config.model, epochs=choice.epochs, checkpoints=checkpoints, progress=progress)
@@ -95,7 +104,10 @@ def build_graph(
         interest_parts=np.where(interests, vectors.interest_parts, np.float32(0)),
         interests=held.names,
         held=held.held,
+        item_interests=held.items,
     ).write(out)
+    if named:
+        named.write(out)
     summary = GraphSummary(
         nodes={
             "users": graph.num_users,

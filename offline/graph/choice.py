@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
+from serendipity.offline.graph.category_interests import CategoryInterests
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.held_interests import HeldConfig, HeldInterests, infer_held_interests
 from serendipity.offline.graph.host_graph import Knowledge, host_graph
@@ -76,10 +77,11 @@ def choose(
     config: GraphBuildConfig,
     checkpoints: Path,
     progress: Progress | None = None,
+    named: CategoryInterests | None = None,
 ) -> Chosen:
     """Make the graph of the earlier clicks in every way, and take the way that finds most of the later ones.
 
-    checkpoints: where a training is kept and resumed from.
+    checkpoints: where a training is kept and resumed from; named: by config.held's language model, if it has one.
 
     Held interests are chosen first, by how well they explain clicks (`infer_held_interests`); then the vectors, by the
     geometric mean of novel recall@20 and @100 over at most 1,000 users. Of equal ways the first is taken.
@@ -87,7 +89,7 @@ def choose(
     times = np.sort(histories.times)
     moment, end = int(times[int((1 - config.validation) * len(times))]), int(times[-1]) + 1
     past = before(histories, moment)
-    held = infer_held_interests(past, catalogue, config.held)
+    held = infer_held_interests(past, catalogue, config.held, named)
     graph = graph_of(past, catalogue, held)
     judge = _Judge.of(histories, catalogue, moment, end)
     trend = item_trend(past, catalogue, moment)

@@ -1,53 +1,42 @@
-"""Which interests users hold: clusters of what the catalogue says of items, taken from what each user clicked.
+"""Which interests users hold: clusters of what is said of items, taken from what each user clicked.
 
-CIKG (arXiv 2412.13544) asks a language model per user for at most five interests and clusters the answers. Here the
-catalogue is clustered instead and a user's clicks are looked up in it, so that the cost grows with the catalogue:
-TF-IDF of titles, category paths and tags, reduced and clustered by k-means. Clusters cross categories, and each is
-named by the terms that set it apart. An interest is held for what was clicked; what a user may come to want is found
-elsewhere (serendipity.offline.interests) and never mixed with it.
+CIKG (arXiv 2412.13544) asks a language model per user for at most five interests and clusters the answers. Here what is
+said of the catalogue is clustered instead and a user's clicks are looked up in it, so that the cost grows with the
+catalogue. An item is described by title, category path and tags, and a cluster named by the terms that set it apart; or
+a language model names the interests that lead to its category, and a cluster is named by what is said most. Either is
+TF-IDF, reduced and clustered by k-means, and clusters cross categories. An interest is held for what was clicked; what
+a user may come to want is found elsewhere (serendipity.offline.interests) and never mixed with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy import sparse
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
 
-from serendipity.interests.text import clean_text
 from serendipity.offline.configuration import Configuration
+from serendipity.offline.graph.category_interests import CategoryInterests
+from serendipity.offline.graph.clustered_texts import ClusteredTexts
 from serendipity.offline.graph.served_graph import MAX_HELD, NONE_HELD
+from serendipity.offline.language_models.config import LanguageModelConfig
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
-_WORD = r"[^\W\d_]{3,}"
-"""Words without digits, and no units: what comes by the pound would be an interest of its own."""
-
-_REDUCED = 64
-_ITERATIONS = 20
-_TERMS = 3
-"""Terms of a name."""
-
 _SHARES = np.linspace(0.05, 0.6, 12)
 """Shares λ of users' later clicks that held interests may explain, the rest being popularity."""
-
-# The stubs in the wheel miss what its Python layer adds.
-_faiss: Any = faiss
 
 
 class HeldConfig(Configuration):
     """How held interests are inferred. Of the numbers to choose from, those that explain later clicks best are
     taken."""
 
+    language_model: LanguageModelConfig | None = None
+    """Names the interests that lead to each category; none: items are described by what the catalogue says alone."""
     num_clusters: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
-    """κ: clusters of the catalogue; with more than half as many as there are distinct texts none are made."""
+    """κ: clusters of what is said; with more than half as many as there are distinct texts none are made."""
     most_held: Annotated[tuple[int, ...], Field(min_length=1)] = (3, MAX_HELD)
     """Interests that a user holds at most."""
     min_items: Annotated[int, Field(ge=1)] = 2
@@ -62,8 +51,8 @@ class HeldConfig(Configuration):
 class HeldInterests:
     """Interests and who holds them.
 
-    names: of the κ interests; items: [n] int32, interest of each item row, NONE_HELD for items of whom nothing is said;
-    held: [U, MAX_HELD] int32, interests of each user, strongest first, NONE_HELD where there are fewer; most_held: how
+    names: of the κ interests; items: [n, m] int32, interests of each item row, NONE_HELD where there are fewer; held:
+    [U, MAX_HELD] int32, interests of each user, strongest first, NONE_HELD where there are fewer; most_held: how
     many that is at most; gains: (κ, most held) → mean gain of the choice in nats a click.
     """
 
@@ -81,15 +70,21 @@ class HeldInterests:
         return edges
 
 
-def infer_held_interests(histories: Histories, catalogue: Catalogue, config: HeldConfig) -> HeldInterests:
-    """Cluster the catalogue, choose the numbers on the latest clicks, and tell what each user holds by all clicks.
+def infer_held_interests(
+    histories: Histories, catalogue: Catalogue, config: HeldConfig, named: CategoryInterests | None = None
+) -> HeldInterests:
+    """Cluster what is said, choose the numbers on the latest clicks, and tell what each user holds by all clicks.
+
+    named: by the language model; None: what is said is what the catalogue says. Raises LanguageModelError.
 
     The choice: interests are held by the clicks before a moment, and those numbers are taken under which the items that
-    users then click for the first time are likeliest, item i of interest c having p(i) · (1 − λ + λ · [c held] / (h ·
-    p(c))) where h interests are held, p is the popularity before the moment, and λ is what suits the numbers best.
-    Narrow interests gain by p(c), and lose where they do not hold. Without later clicks the first numbers are taken.
+    users then click for the first time are likeliest, item i having p(i) · (1 − λ + λ · Σ_c [c held] / (h · p(c))) over
+    its interests c, where h interests are held, p is the popularity before the moment, and λ is what suits the numbers
+    best. Narrow interests gain by p(c), and lose where they do not hold. Without later clicks the first numbers are
+    taken.
     """
-    texts = _Texts.of(catalogue, config.seed)
+    said = _described(catalogue) if named is None else named.of_items(histories, catalogue)
+    texts = ClusteredTexts.of(said, config.seed)
     pairs = _Pairs.of(histories, len(catalogue))
     moment = _moment(histories, config.validation)
     before, later = pairs.before(moment), pairs.after(moment)
@@ -97,12 +92,14 @@ def infer_held_interests(histories: Histories, catalogue: Catalogue, config: Hel
     clusters: dict[int, NDArray[np.int32]] = {}
     for k in dict.fromkeys(min(k, max(1, len(texts) // 2)) for k in config.num_clusters):
         clusters[k] = texts.clusters(k, config.seed)
+        of_items = texts.item_clusters(clusters[k])
         for most in config.most_held:
-            held = _held(before, clusters[k], k, most, config.min_items)
-            gains[k, most] = _gain(held, before, later, clusters[k], k)
+            held = _held(before, of_items, k, most, config.min_items)
+            gains[k, most] = _gain(held, before, later, of_items, k)
     k, most = max(gains, key=lambda choice: gains[choice])
-    held = _held(pairs, clusters[k], k, most, config.min_items)
-    return HeldInterests(texts.names(clusters[k], k), clusters[k], held, most, gains)
+    of_items = texts.item_clusters(clusters[k])
+    names = (texts.terms_of if named is None else texts.most_said)(clusters[k], k)
+    return HeldInterests(names, of_items, _held(pairs, of_items, k, most, config.min_items), most, gains)
 
 
 @dataclass(frozen=True)
@@ -133,80 +130,9 @@ class _Pairs:
         return _Pairs(self.users[kept], self.rows[kept], self.times[kept], self.num_users, self.num_items)
 
 
-@dataclass(frozen=True)
-class _Texts:
-    """What is said of the items. of_row: [n] int64, text of each item; terms: [t, terms] TF-IDF of the distinct texts;
-    reduced: [t, d] float32 of norm 1; words: the terms; weights: [t] float64, items of each text."""
-
-    of_row: NDArray[np.int64]
-    terms: sparse.csr_matrix
-    reduced: NDArray[np.float32]
-    words: NDArray[Any]
-    weights: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.weights)
-
-    @classmethod
-    def of(cls, catalogue: Catalogue, seed: int) -> _Texts:
-        numbers: dict[str, int] = {}
-        said = zip(catalogue.titles, catalogue.paths, catalogue.tags, strict=True)
-        of_row = np.array([numbers.setdefault(_text(title, *path, *tags), len(numbers)) for title, path, tags in said])
-        vectorizer = TfidfVectorizer(
-            token_pattern=_WORD, ngram_range=(1, 2), max_df=0.8, sublinear_tf=True, dtype=np.float32
-        )
-        weights = np.bincount(of_row).astype(np.float64)
-        try:
-            terms = vectorizer.fit_transform(numbers)
-        except ValueError:  # nothing but stop words, or nothing at all
-            nothing = sparse.csr_matrix((len(numbers), 0), dtype=np.float32)
-            return cls(of_row, nothing, np.zeros((len(numbers), 1), np.float32), np.empty(0, object), weights)
-        width = min(_REDUCED, min(terms.shape) - 1)
-        reduced = TruncatedSVD(width, random_state=seed).fit_transform(terms) if width > 0 else terms.toarray()
-        norms = np.linalg.norm(reduced, axis=1, keepdims=True)
-        reduced = (reduced / np.maximum(norms, 1e-9)).astype(np.float32)
-        return cls(of_row, sparse.csr_matrix(terms), reduced, vectorizer.get_feature_names_out(), weights)
-
-    def clusters(self, k: int, seed: int) -> NDArray[np.int32]:
-        """Cluster the texts, and give each item the cluster of its text: [n]."""
-        means = _faiss.Kmeans(
-            self.reduced.shape[1], k, niter=_ITERATIONS, seed=seed, spherical=True, min_points_per_centroid=1
-        )
-        means.train(np.ascontiguousarray(self.reduced))
-        labels = means.index.search(self.reduced, 1)[1][:, 0].astype(np.int32)
-        # Of a text without a word nothing is known.
-        labels[np.diff(self.terms.indptr) == 0] = NONE_HELD
-        of_items: NDArray[np.int32] = labels[self.of_row]
-        return of_items
-
-    def names(self, of_items: NDArray[np.int32], k: int) -> tuple[str, ...]:
-        """Name each cluster by the terms of the highest mean TF-IDF over its items."""
-        labels = np.full(len(self), NONE_HELD, np.int32)
-        labels[self.of_row] = of_items
-        known = np.flatnonzero(labels != NONE_HELD)
-        shares = sparse.csr_matrix((self.weights[known], (labels[known], known)), shape=(k, len(self)))
-        means = shares @ self.terms
-        return tuple(_name(list(_told(means[cluster], self.words)), cluster) for cluster in range(k))
-
-
-def _text(*parts: str) -> str:
-    return " ".join(parts).lower()
-
-
-def _told(means: sparse.csr_matrix, words: NDArray[Any]) -> Iterator[str]:
-    """Give the terms of one cluster, most telling first, none of which is a part of another."""
-    told: list[str] = []
-    for place in means.indices[np.argsort(-means.data, kind="stable")]:
-        term = str(words[place])
-        if not any(set(term.split()) & set(other.split()) for other in told):
-            told.append(term)
-            yield term
-        if len(told) == _TERMS:
-            return
-
-
-def _name(terms: Sequence[str], cluster: int) -> str:
-    return clean_text(", ".join(terms)) or f"cluster {cluster}"
+def _described(catalogue: Catalogue) -> list[tuple[str]]:
+    said = zip(catalogue.titles, catalogue.paths, catalogue.tags, strict=True)
+    return [(" ".join((title, *path, *tags)).lower(),) for title, path, tags in said]
 
 
 def _moment(histories: Histories, share: float) -> int:
@@ -223,10 +149,11 @@ def _held(pairs: _Pairs, of_items: NDArray[np.int32], k: int, most: int, min_ite
     """
     labels = of_items[pairs.rows]
     known = labels != NONE_HELD
-    keys, counts = np.unique(pairs.users[known] * k + labels[known], return_counts=True)
+    owners, labels = np.broadcast_to(pairs.users[:, None], known.shape)[known], labels[known]
+    keys, counts = np.unique(owners * k + labels, return_counts=True)
     users, interests = np.divmod(keys, k)
-    of_user, of_interest = np.bincount(pairs.users[known]), np.bincount(labels[known], minlength=k)
-    strength = counts * np.log(counts * max(len(labels[known]), 1) / (of_user[users] * of_interest[interests]))
+    of_user, of_interest = np.bincount(owners), np.bincount(labels, minlength=k)
+    strength = counts * np.log(counts * max(len(labels), 1) / (of_user[users] * of_interest[interests]))
     strong = (strength > 0) & (counts >= min_items)
     users, interests, strength = users[strong], interests[strong], strength[strong]
     order = np.lexsort((interests, -strength, users))
@@ -248,16 +175,17 @@ def _held(pairs: _Pairs, of_items: NDArray[np.int32], k: int, most: int, min_ite
 def _gain(held: NDArray[np.int32], before: _Pairs, later: _Pairs, of_items: NDArray[np.int32], k: int) -> float:
     """Mean log-likelihood of later clicks over that by popularity, in nats; 0 without any."""
     labels = of_items[later.rows]
-    judged = (np.bincount(before.users, minlength=before.num_users)[later.users] > 0) & (labels != NONE_HELD)
+    known = labels != NONE_HELD
+    judged = (np.bincount(before.users, minlength=before.num_users)[later.users] > 0) & known.any(axis=1)
     if not judged.any():
         return 0.0
-    users, labels = later.users[judged], labels[judged]
+    users, labels, known = later.users[judged], labels[judged], known[judged]
     clicked = of_items[before.rows]
-    popularity = np.bincount(clicked[clicked != NONE_HELD], minlength=k) + 1.0
-    popularity /= popularity.sum()
+    told = clicked != NONE_HELD
+    popularity = (np.bincount(clicked[told], minlength=k) + 1.0) / (told.any(axis=1).sum() + k)
     number = (held != NONE_HELD).sum(axis=1)[users]
-    is_held = (held[users] == labels[:, None]).any(axis=1)
-    lift = np.where(is_held, 1 / (np.maximum(number, 1) * popularity[labels]), 0.0)
+    is_held = known & (held[users][:, None, :] == labels[:, :, None]).any(axis=2)
+    lift = (is_held / (np.maximum(number, 1)[:, None] * popularity[labels])).sum(axis=1)
     # Whoever holds nothing is left to popularity.
     explained = np.where(number > 0, lift - 1, 0.0)
     return max(float(np.log1p(share * explained).mean()) for share in _SHARES)

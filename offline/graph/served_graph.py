@@ -1,4 +1,4 @@
-"""What a snapshot takes of a graph: vectors of items, parts that users are folded in from, and who holds what."""
+"""What is kept of a graph: vectors of items, parts that users are folded in from, who holds what and by which items."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ServedGraph:
 
     item_vectors: [n, d] float32, by item row, searched; item_parts: [n, d], interest_parts: [h, d] float32, what each
     neighbour adds to a user; interests: names of the h; held: [U, MAX_HELD] int32 by user number, what each user holds,
-    strongest first, NONE_HELD where there are fewer.
+    strongest first, item_interests: [n, m] int32, what each item speaks for; NONE_HELD where there are fewer.
     """
 
     item_vectors: NDArray[np.float32]
@@ -39,6 +39,7 @@ class ServedGraph:
     interest_parts: NDArray[np.float32]
     interests: tuple[str, ...]
     held: NDArray[np.int32]
+    item_interests: NDArray[np.int32]
 
     def held_by(self, user: int) -> list[int]:
         """List the interests of a user (number), strongest first."""
@@ -54,6 +55,7 @@ class ServedGraph:
             item_parts=self.item_parts,
             interest_parts=self.interest_parts,
             held=self.held,
+            item_interests=self.item_interests,
         )
         text = json.dumps(self.interests, ensure_ascii=False, indent=0)
         write_atomically(directory / INTERESTS, text.encode("utf-8"))

@@ -5,58 +5,9 @@ import pytest
 
 from serendipity.offline.graph.held_interests import HeldConfig, HeldInterests, infer_held_interests
 from serendipity.offline.graph.served_graph import MAX_HELD, NONE_HELD
-from serendipity.offline.logs.catalogue import Catalogue
-from serendipity.offline.logs.histories import Histories
+from tests.offline.graph.small_themes import NUM_ITEMS, NUM_USERS, THEMES, catalogue, histories
 
-THEMES = (
-    "bread flour yeast", "guitar strings pick", "tent sleeping stove", "puzzle dice board",
-    "garden spade seeds", "camera lens tripod", "pencil paper ink", "bicycle helmet saddle",
-)  # fmt: skip
-NUM_ITEMS, NUM_USERS = 80, 40
 CONFIG = HeldConfig(num_clusters=(8, 16), min_items=2)
-
-
-def catalogue(titles: list[str] | None = None) -> Catalogue:
-    """Items of eight themes, each spread over two categories: an interest crosses categories."""
-    words = [THEMES[row % 8].split() for row in range(NUM_ITEMS)]
-    numbers = np.repeat([1, 2], NUM_ITEMS // 2).astype(np.int32)
-    return Catalogue(
-        item_ids=[f"i{row:02d}" for row in range(NUM_ITEMS)],
-        titles=titles or [f"{a} {b} {row} {c}" for row, (a, b, c) in enumerate(words)],
-        paths=[(f"shelf {number}",) for number in numbers],
-        brands=[""] * NUM_ITEMS,
-        tags=[("new",) if row % 3 else () for row in range(NUM_ITEMS)],
-        available=np.ones(NUM_ITEMS, np.bool_),
-        prices=np.full(NUM_ITEMS, np.nan, np.float32),
-        categories=["shelf 1", "shelf 2"],
-        item_categories=numbers,
-        category_offsets=np.array([0, NUM_ITEMS // 2, NUM_ITEMS]),
-        novelty_level=0,
-    )
-
-
-def histories(clicks: int = 12, seed: int = 0) -> Histories:
-    """User u clicks items of theme u mod 8, and one in four of anything."""
-    rng = np.random.default_rng(seed)
-    rows = [
-        [
-            int(rng.integers(NUM_ITEMS // 8)) * 8 + user % 8 if i % 4 else int(rng.integers(NUM_ITEMS))
-            for i in range(clicks)
-        ]
-        for user in range(NUM_USERS)
-    ]
-    items = np.array(rows, np.int64).ravel() + 1
-    return Histories(
-        user_ids=[f"u{user:02d}" for user in range(NUM_USERS)],
-        profiles=[{}] * NUM_USERS,
-        offsets=np.arange(NUM_USERS + 1) * clicks,
-        items=items,
-        categories=catalogue().item_categories[items - 1],
-        times=np.tile(np.arange(clicks), NUM_USERS) * 100,
-        search_offsets=np.zeros(NUM_USERS + 1, np.int64),
-        searches=[],
-        search_times=np.empty(0, np.int64),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +16,7 @@ def inferred() -> HeldInterests:
 
 
 def test_clusters_are_the_themes_whatever_the_category(inferred: HeldInterests) -> None:
-    of_theme = [set(inferred.items[theme::8].tolist()) for theme in range(8)]
+    of_theme = [set(inferred.items[theme::8, 0].tolist()) for theme in range(8)]
     assert len(set.union(*of_theme)) == sum(map(len, of_theme))
     assert max(map(len, of_theme)) <= len(inferred.names) // 8
 
@@ -73,11 +24,11 @@ def test_clusters_are_the_themes_whatever_the_category(inferred: HeldInterests) 
 def test_names_are_the_terms_that_set_a_cluster_apart(inferred: HeldInterests) -> None:
     for row in range(8):
         words = set(THEMES[row].split())
-        assert words & set(inferred.names[inferred.items[row]].replace(",", "").split())
+        assert words & set(inferred.names[inferred.items[row, 0]].replace(",", "").split())
 
 
 def test_users_hold_what_they_click_strongest_first(inferred: HeldInterests) -> None:
-    right = [inferred.held[user, 0] in inferred.items[user % 8 :: 8] for user in range(NUM_USERS)]
+    right = [inferred.held[user, 0] in inferred.items[user % 8 :: 8, 0] for user in range(NUM_USERS)]
     holds = inferred.held[:, 0] != NONE_HELD
     assert holds.mean() > 0.7
     assert np.array(right)[holds].mean() > 0.95

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import networkx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +22,6 @@ from serendipity.offline.interests.graph import (
     graph_of,
     graph_of_interests,
 )
-from serendipity.offline.interests.graph_export import export_graph
 from serendipity.offline.interests.graph_table import GRAPHS, read_graph, write_graphs
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
@@ -87,26 +84,7 @@ def test_edges_always_climb_one_hop_and_come_down_one(some: list[Hop]) -> None:
 
 @given(graphs)
 def test_json_gives_back_the_same_graph(graph: UserGraph) -> None:
-    assert UserGraph.from_fields(json.loads(export_graph(graph, "json"))) == graph
-
-
-@given(graphs)
-def test_graphml_carries_every_node_and_edge(graph: UserGraph) -> None:
-    read = networkx.read_graphml(io.BytesIO(export_graph(graph, "graphml").encode()))
-    assert read.graph["reasoner"] == "llm"
-    assert {(key, data["kind"], data["text"], data["dropped"]) for key, data in read.nodes(data=True)} == {
-        (node.key, node.kind, node.text, node.dropped) for node in graph.nodes
-    }
-    assert {(a, b, data["relation"]) for a, b, data in read.edges(data=True)} == {
-        (edge.source, edge.target, edge.relation) for edge in graph.edges
-    }
-
-
-def test_what_xml_cannot_hold_is_replaced() -> None:
-    graph = graph_of("u\x00\ud800", "llm", 5, [TEA])
-    assert (
-        networkx.read_graphml(io.BytesIO(export_graph(graph, "graphml").encode())).graph["user_id"] == "u\ufffd\ufffd"
-    )
+    assert UserGraph.from_fields(json.loads(graph.to_json())) == graph
 
 
 def test_an_edge_that_skips_a_hop_is_refused() -> None:
