@@ -38,7 +38,7 @@ COMMANDS = {
     "coevolve": Command("coevolution", "llm", "run further cycles of the Novelty and the Relevance LLM on new logs"),
     "nearline": Command("nearline", "serve", "show, retry or empty the queue of users whose interests are wanted"),
     "interests": Command("interests", "serve", "refresh the interests of all users who are due"),
-    "graph": Command("graph", "offline", "show or export a user's knowledge graph"),
+    "graph": Command("graph", "offline", "show or export what users may want, what they hold, and the graph of all"),
     "users": Command("users", "serve", "forget users, or list those forgotten"),
     "feedback": Command("feedback", "serve", "export the feedback log as host events"),
     "demo": Command("demo", "demo", "build from public data, start everything, call it as a host would"),

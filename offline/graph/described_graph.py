@@ -73,9 +73,11 @@ class DescribedGraph:
         for interest in np.argsort(-numbers, kind="stable").tolist():
             row = holders[interest]
             telling = row.data * np.log(row.data * num_users / (numbers[interest] * users_of[row.indices]))
-            best = row.indices[np.argsort(-telling, kind="stable")[:_TELLING]]
-            titles = tuple(self.catalogue.titles[item] or self.catalogue.item_ids[item] for item in best)
-            described.append(DescribedInterest(self.served.interests[interest], int(numbers[interest]), titles))
+            best = row.indices[np.argsort(-telling, kind="stable")].tolist()
+            titles = dict.fromkeys(self.catalogue.titles[item] or self.catalogue.item_ids[item] for item in best)
+            described.append(
+                DescribedInterest(self.served.interests[interest], int(numbers[interest]), tuple(titles)[:_TELLING])
+            )
         return described
 
     def to_json(self) -> str:

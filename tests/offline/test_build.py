@@ -237,8 +237,8 @@ def test_the_snapshot_answers_with_the_group_source_and_says_why(host: Host, bui
 
 def test_the_snapshot_answers_from_its_graph_a_session_of_nobody_known(host: Host, built: BuildResult) -> None:
     manifest = layout.read_manifest(built.snapshot)
-    chosen = GraphSummary.read(host.out / "validation" / "graph").chosen
-    assert GraphSummary.read(host.out / "graph").chosen == chosen
+    chosen = GraphSummary.read(host.out / "validation" / "graph").choice
+    assert GraphSummary.read(host.out / "graph").choice == chosen
     assert len(manifest.graph.interests) == chosen.num_clusters
     curves = {(curve.source, curve.fallback) for curve in manifest.calibration.calibrators}
     assert {(channel_pb2.SOURCE_GRAPH, False), (channel_pb2.SOURCE_GRAPH, True)} <= curves

@@ -118,7 +118,7 @@ def test_no_text_of_the_catalogue_leaves_its_place(text: str) -> None:
         ("Here are some interests:\n1) Baking.\n2) baking\n3) Home cooking", ("baking", "home cooking")),
         ("cooking, camping; crafts, reading", ("cooking", "camping", "crafts")),
         ("I am sorry but I can not tell that from the titles alone", ()),
-        ("visit www.example.com\nnone\n...\n42 55 66 77", ()),
+        ("visit www.example.com\nTitles: tea\nnone\n...\n42 55 66 77", ()),
         ("", ()),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,6 @@ from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
-from serendipity.tools import graph as graph_tool
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import any_text
 
@@ -136,27 +134,3 @@ def test_a_reasoner_without_graphs_has_them_drawn_from_its_paths(
         assert graph.user_id == user.user_id
         assert [node.interest_node for node in graph.interests] == [i.node_id for i in interests]
         assert {agent for edge in graph.edges for agent in edge.agents} <= {"taxonomy"}
-
-
-def _graph_arguments(*arguments: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    graph_tool.add_arguments(parser)
-    return parser.parse_args(arguments)
-
-
-def test_the_command_shows_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "interests").mkdir()
-    stored = graph_of("a", "llm", 5, [TEA, CASINO])
-    write_graphs(tmp_path / "interests", [stored])
-    build = ("--build", str(tmp_path))
-    assert graph_tool.run(_graph_arguments("show", "a", *build)) == 0
-    shown = capsys.readouterr().out
-    assert "search: green tea" in shown
-    assert "roulette (dropped: ungrounded)" in shown
-    out = tmp_path / "a.json"
-    assert graph_tool.run(_graph_arguments("export", "a", *build, "--out", str(out))) == 0
-    assert UserGraph.from_fields(json.loads(out.read_bytes())) == stored
-    assert graph_tool.run(_graph_arguments("export", "a", *build, "--format", "graphml")) == 0
-    assert "<graphml" in capsys.readouterr().out
-    assert graph_tool.run(_graph_arguments("show", "b", *build)) == 1
-    assert "found no graph of user 'b'" in capsys.readouterr().err
