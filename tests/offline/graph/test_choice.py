@@ -10,7 +10,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, before
 
 DAY = 86_400
-NUM_USERS, NUM_ITEMS, EARLY, LATE = 60, 40, 9, 1
+NUM_USERS, NUM_ITEMS, EARLY, LATE = 60, 160, 9, 1
 LATER = 100 * DAY
 """When the later clicks begin, a tenth of all."""
 
@@ -25,14 +25,14 @@ CONFIG = GraphBuildConfig.model_validate(
 def catalogue() -> Catalogue:
     """Every item is a category of its own."""
     return Catalogue(
-        item_ids=[f"i{row:02d}" for row in range(NUM_ITEMS)],
+        item_ids=[f"i{row:03d}" for row in range(NUM_ITEMS)],
         titles=["tent sleeping stove" if row < NUM_ITEMS // 2 else "bread flour yeast" for row in range(NUM_ITEMS)],
-        paths=[(f"shelf {row:02d}",) for row in range(NUM_ITEMS)],
+        paths=[(f"shelf {row:03d}",) for row in range(NUM_ITEMS)],
         brands=[""] * NUM_ITEMS,
         tags=[()] * NUM_ITEMS,
         available=np.ones(NUM_ITEMS, np.bool_),
         prices=np.full(NUM_ITEMS, np.nan, np.float32),
-        categories=[f"shelf {row:02d}" for row in range(NUM_ITEMS)],
+        categories=[f"shelf {row:03d}" for row in range(NUM_ITEMS)],
         item_categories=np.arange(1, NUM_ITEMS + 1, dtype=np.int32),
         category_offsets=np.arange(NUM_ITEMS + 1),
         novelty_level=0,
