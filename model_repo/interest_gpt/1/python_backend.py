@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
-from prompts import Limits, Prompt, PromptError, Prompts, fingerprint  # type: ignore[import-not-found]  # beside this file
+from prompts import Limits, PromptError, Prompts, fingerprint  # type: ignore[import-not-found]  # beside this file
 
 WEIGHTS = "model"
 INSTRUCTIONS = "instructions.txt"
@@ -114,8 +114,8 @@ def column(request: Any, name: str) -> Any:
     return None if tensor is None else tensor.as_numpy().reshape(-1)
 
 
-def read_prompts(request: Any, write: Callable[[str], Prompt]) -> list[Prompt]:
-    """Read a request's prompts. Raises ValueError naming the one that cannot be answered."""
+def read_prompts(request: Any, write: Callable[[str], list[int]]) -> list[list[int]]:
+    """Read a request's prompts, in tokens. Raises ValueError naming the one that cannot be answered."""
     prompts = []
     for place, cell in enumerate(column(request, "prompt")):
         try:

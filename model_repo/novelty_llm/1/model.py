@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from prompts import CATEGORIES, Prompt, read_json  # type: ignore[import-not-found]  # placed beside this file
+from prompts import CATEGORIES, read_json  # type: ignore[import-not-found]  # placed beside this file
 from python_backend import (  # type: ignore[import-not-found]  # placed beside this file
     answer_each,
     check_fingerprint,
@@ -31,7 +31,7 @@ ANSWERS = "answers.json"
 class Batch:
     """The prompts of one request; of each, how many categories are wanted and which must not be proposed."""
 
-    prompts: list[Prompt]
+    prompts: list[list[int]]
     counts: list[int]
     excluded: list[frozenset[str]]
 

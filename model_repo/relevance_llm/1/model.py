@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from prompts import Prompt  # type: ignore[import-not-found]  # placed beside this file
 from python_backend import (  # type: ignore[import-not-found]  # placed beside this file
     answer_each,
     check_fingerprint,
@@ -39,7 +38,7 @@ class TritonPythonModel:
         """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own."""
         return list(answer_each(requests, lambda request: read_prompts(request, self._prompts.write), self._answer))
 
-    def _answer(self, batches: Sequence[list[Prompt]]) -> list[Any]:
+    def _answer(self, batches: Sequence[list[list[int]]]) -> list[Any]:
         scores = self._scoring.score([prompt for batch in batches for prompt in batch])
         ends = list(accumulate(len(batch) for batch in batches))
         parts = np.split(scores.astype(np.float32)[:, None], ends[:-1])

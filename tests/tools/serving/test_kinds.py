@@ -135,7 +135,7 @@ def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_
 def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None:
     version = tmp_path / place(INTEREST_GPT, tuned, tmp_path) / "1"
     assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
-        "answer_schema.json", "constraint.py", "exchange.py", "generation.py", "instructions.txt", "model", "model.py",
+        "answer_schema.json", "constraint.py", "generation.py", "instructions.txt", "model", "model.py",
         "prompts.py", "python_backend.py", "weights.py",
     }  # fmt: skip
     assert json.loads((version / "answer_schema.json").read_text()) == answer_schema(CATEGORIES, 1)
@@ -163,29 +163,6 @@ def test_what_a_model_was_trained_on_is_not_placed(interest_gpt: Path, tmp_path:
     assert {path.name for path in placed.iterdir()} == {
         path.name for path in interest_gpt.iterdir() if path.name not in ("dataset", ".stamp.json")
     }
-
-
-def test_behind_vllm_an_engine_is_placed_too_and_reads_the_same_weights(tuned: Path, tmp_path: Path) -> None:
-    serving = Serving(interest_gpt_backend="vllm", models_in_triton=Path("/models"), tensor_parallel=2)
-    name = place(INTEREST_GPT, tuned, tmp_path, serving)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name, name + "_engine"]
-    front = read(tmp_path / name / "config.pbtxt")
-    assert (front.name, front.backend, front.max_batch_size) == (name, "python", 12)
-    assert front.parameters["engine"].string_value == name + "_engine"
-    assert front.parameters["fingerprint"].string_value == model.read_spec(tuned).fingerprint
-    version = tmp_path / name / "1"
-    assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
-        "answer_schema.json", "exchange.py", "instructions.txt", "model", "model.py", "prompts.py",
-        "python_backend.py", "weights.py",
-    }  # fmt: skip
-    config = read(tmp_path / f"{name}_engine" / "config.pbtxt")
-    assert (config.name, config.backend) == (name + "_engine", "vllm")
-    arguments = json.loads((tmp_path / f"{name}_engine" / "1" / "model.json").read_text())
-    assert arguments["model"] == f"/models/{name}/1/model"
-    assert (arguments["max_model_len"], arguments["tensor_parallel_size"]) == (1024, 2)
-    here = place(INTEREST_GPT, tuned, tmp_path / "here", Serving(interest_gpt_backend="vllm"))
-    arguments = json.loads((tmp_path / "here" / f"{here}_engine" / "1" / "model.json").read_text())
-    assert Path(arguments["model"]).samefile(tmp_path / "here" / here / "1" / "model")
 
 
 def test_a_placed_group_encoder_is_configured_for_its_own_sizes(encoders: Path, tmp_path: Path) -> None:
