@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import grpc
 
@@ -20,7 +19,7 @@ from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
 from serendipity.tools.serving.deployment import DeployError, deploy, load, retained_models, unload_unused
-from serendipity.tools.serving.kinds import TEXT_ENCODER, Serving, TowerBackend
+from serendipity.tools.serving.kinds import TEXT_ENCODER, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
@@ -73,9 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
     parser.add_argument(
-        "--backend", choices=get_args(TowerBackend), default="python", help="Triton backend of the tower"
-    )
-    parser.add_argument(
         "--instances", type=int, metavar="N", help="instances of tower and encoders (default: as checked in)"
     )
     parser.add_argument("--gpu", action="store_true", help="run all models on Triton's GPUs, N on each")
@@ -100,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
     publish = publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate)
     try:
         serving = Serving(
-            tower_backend=args.backend,
             instances=args.instances,
             gpu=args.gpu,
             interest_gpt_threads=args.interest_gpt_threads,

@@ -16,7 +16,6 @@ from serendipity.interests.prompt import STYLES
 from serendipity.tools.serving.repository import MODEL_REPOSITORY
 
 MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt"))
-TOWERS = ("user_tower", "user_tower_onnx")
 
 
 def read(name: str) -> model_config_pb2.ModelConfig:
@@ -25,7 +24,7 @@ def read(name: str) -> model_config_pb2.ModelConfig:
 
 def test_every_model_has_a_configuration() -> None:
     assert {
-        "interest_gpt", *TOWERS, "text_encoder", "group_encoder", "novelty_llm", "relevance_llm",
+        "interest_gpt", "user_tower", "text_encoder", "group_encoder", "novelty_llm", "relevance_llm",
     } <= set(MODELS)  # fmt: skip
     assert sorted(path.name for path in MODEL_REPOSITORY.iterdir() if path.is_dir()) == MODELS
 
@@ -44,9 +43,8 @@ def test_every_model_batches_bounds_its_queue_and_keeps_one_version(name: str) -
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
 
 
-@pytest.mark.parametrize("name", TOWERS)
-def test_the_towers_take_the_feature_assemblers_inputs(name: str) -> None:
-    config = read(name)
+def test_the_tower_takes_the_feature_assemblers_inputs() -> None:
+    config = read("user_tower")
     assert tuple(tensor.name for tensor in config.input) == INPUT_NAMES
     floats = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_FP16}
     integers = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_INT32}
@@ -55,22 +53,14 @@ def test_the_towers_take_the_feature_assemblers_inputs(name: str) -> None:
     assert [tensor.name for tensor in config.output] == [OUTPUT_NAME]
 
 
-@pytest.mark.parametrize("name", TOWERS)
-def test_the_towers_have_an_instance_to_spare(name: str) -> None:
+def test_the_tower_has_an_instance_to_spare() -> None:
     # With one, a request that comes while it turns around waits for the batcher's poll: 500 ms.
-    (group,) = read(name).instance_group
+    (group,) = read("user_tower").instance_group
     assert group.count >= 2
 
 
-def test_both_towers_are_served_alike() -> None:
-    python, onnx = (read(name) for name in TOWERS)
-    assert (python.backend, onnx.backend) == ("python", "onnxruntime")
-    # Only the Python backend can batch users with different numbers of interests.
-    assert [tensor.name for tensor in python.input if tensor.allow_ragged_batch] == ["interests"]
-    for tensor in python.input:
-        tensor.allow_ragged_batch = False
-    for field in ("input", "output", "dynamic_batching", "instance_group", "version_policy", "max_batch_size"):
-        assert getattr(python, field) == getattr(onnx, field), field
+def test_users_with_different_numbers_of_interests_are_batched() -> None:
+    assert [tensor.name for tensor in read("user_tower").input if tensor.allow_ragged_batch] == ["interests"]
 
 
 def test_interest_gpt_takes_and_gives_what_the_contract_names() -> None:

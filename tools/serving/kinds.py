@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,6 @@ from serendipity.novelty import Clicks
 from serendipity.tools.serving import trainings
 from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import records_pb2
-
-TowerBackend = Literal["python", "onnxruntime"]
 
 Check = Callable[[NDArray[Any]], None]
 """Raises ValueError for an output that is no answer, saying what was found and what was expected."""
@@ -43,7 +41,6 @@ class Serving:
     language model has one instance, which holds all of it. …_threads: of a language model on CPUs; None: as checked in.
     """
 
-    tower_backend: TowerBackend = "python"
     instances: int | None = None
     gpu: bool = False
     interest_gpt_threads: int | None = None
@@ -93,14 +90,13 @@ def user_tower(spec: records_pb2.TowerSpec, dim: int, serving: Serving = AS_CHEC
     asked = assembler.assemble(no_clicks, no_history, assembler.encode_profile({}), one_interest, now=0)
 
     def files(training: Path) -> dict[str, Path | str]:
-        if serving.gpu and serving.tower_backend == "python":
+        if serving.gpu:
             return {trainings.TOWER_PROGRAM: training / trainings.TOWER_PROGRAM}
-        name = trainings.TOWER_ONNX if serving.tower_backend == "python" else "model.onnx"
-        return {name: trainings.onnx_tower(training, spec.fingerprint)}
+        return {trainings.TOWER_ONNX: trainings.onnx_tower(training, spec.fingerprint)}
 
     return ServedModel(
         spec.model_name,
-        "user_tower" if serving.tower_backend == "python" else "user_tower_onnx",
+        "user_tower",
         files,
         reported={"fingerprint": spec.fingerprint},
         question=asked.arrays(),

@@ -89,12 +89,10 @@ def test_an_onnx_tower_is_placed_only_beside_the_training_it_was_exported_from(
     example = tensors(random_inputs(training.sizes, 2))
     export_onnx(training.tower, example, towers / "user_tower.onnx", fingerprint="0" * 16)
     with pytest.raises(PlacementError, match=f"found {'0' * 16}, expected {training.spec.fingerprint}"):
-        place(USER_TOWER, towers, tmp_path / "models", Serving("onnxruntime"))
+        place(USER_TOWER, towers, tmp_path / "models")
     export_onnx(training.tower, example, towers / "user_tower.onnx", fingerprint=training.spec.fingerprint)
-    name = place(USER_TOWER, towers, tmp_path / "models", Serving("onnxruntime"))
-    config = read(tmp_path / "models" / name / "config.pbtxt")
-    assert (config.name, config.backend) == (name, "onnxruntime")
-    assert [path.name for path in (tmp_path / "models" / name / "1").iterdir()] == ["model.onnx"]
+    name = place(USER_TOWER, towers, tmp_path / "models")
+    assert (tmp_path / "models" / name / "1" / "user_tower.onnx").exists()
 
 
 @pytest.mark.parametrize(
