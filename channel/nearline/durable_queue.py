@@ -157,11 +157,6 @@ class DurableQueue:
                 self.add(txn, name, count)
         return ends
 
-    def ready(self) -> int:
-        """Entries that are to be tried, those whose delay has just passed left out."""
-        with self._env.reading() as txn:
-            return self.entries.size(txn, READY)
-
     def add(self, txn: lmdb.Transaction, name: str, more: int = 1) -> None:
         """Raise a count."""
         if more:
@@ -250,22 +245,18 @@ class DurableQueue:
             self._wanted[end] += 1
 
     def _enter(self, txn: lmdb.Transaction, key: bytes, want: records_pb2.NearlineEntry, now: float) -> list[str]:
-        by_operator = want.cause == records_pb2.REFRESH_CAUSE_OPERATOR
         entry = self._entry(txn, key)
         if entry is not None:
-            # What an operator asked for is done whatever is stored, so it stays known that one did.
-            if by_operator or (want.priority > entry.priority and entry.cause != records_pb2.REFRESH_CAUSE_OPERATOR):
+            if want.priority > entry.priority:
                 entry.cause = want.cause
             entry.requests += want.requests
             entry.priority = max(entry.priority, want.priority, self._least_priority(entry))
             entry.generation += 1
             self.entries.put(txn, key, entry)
-            if by_operator:
-                self._make_ready(txn, key, afresh=True)
             return ["merged"]
         aside = self.entries.get_readable(txn, key)
         if aside is not None and aside.not_before > now:
-            if not aside.requests and not by_operator:
+            if not aside.requests:
                 return ["quiet"]
             want.requests += aside.requests
         if want.requests < self._requests_needed:

@@ -183,7 +183,7 @@ async def _work_until_stopped(settings: ServerSettings, channel_settings: Channe
 
 
 async def _take_turn(settings: ServerSettings, stop: asyncio.Event, stack: contextlib.AsyncExitStack) -> bool:
-    """Wait until no other process does the work (a drain may take minutes); False once told to stop."""
+    """Wait until no other process does the work; False once told to stop."""
     waiting = False
     while not stop.is_set():
         attempt = contextlib.ExitStack()

@@ -102,11 +102,6 @@ class InterestEvents:
     searches: tuple[tuple[str, int], ...] = ()
     dismissed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
-    @classmethod
-    def none(cls) -> InterestEvents:
-        """Nothing."""
-        return cls(ItemEvents.none(), ItemEvents.none())
-
 
 @dataclass(frozen=True)
 class _Record:

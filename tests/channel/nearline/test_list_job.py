@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from serendipity import layout
 from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
+from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.list_job import ListJob
 from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
 from serendipity.channel.nearline.store import NearlineStore
@@ -263,7 +264,7 @@ async def test_the_loop_puts_off_the_list_that_brings_triton_down_and_fills_the_
     told = asyncio.Event()
     running = asyncio.create_task(loop.run(told))
     async with asyncio.timeout(20):
-        while queue.ready():
+        while census(parts.store, Kind.LISTS).ready:
             await asyncio.sleep(0.01)
     told.set()
     await running

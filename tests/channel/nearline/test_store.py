@@ -22,7 +22,6 @@ from tests.fixtures.nearline_store import assert_consistent, spoil
 NOW = 1_700_000_000
 DAY = 86_400
 MISSING, STALE = records_pb2.REFRESH_CAUSE_MISSING, records_pb2.REFRESH_CAUSE_STALE
-OPERATOR = records_pb2.REFRESH_CAUSE_OPERATOR
 
 
 class Clock:
@@ -229,19 +228,6 @@ def test_an_operator_lets_parked_users_be_tried_again(store: NearlineStore, cloc
     store.queue(Kind.INTERESTS).fail(entry, "why", clock.now)
     assert store.queue(Kind.INTERESTS).retry() == 2
     assert sorted(users(store.queue(Kind.INTERESTS).take(10, clock.now))) == ["one", "two"]
-
-
-def test_asking_for_a_parked_user_as_an_operator_tries_it_again(store: NearlineStore, clock: Clock) -> None:
-    want(store, "user", 0.9)
-    for _ in range(3):
-        clock.now += 10_000
-        store.queue(Kind.INTERESTS).fail(store.queue(Kind.INTERESTS).take(1, clock.now)[0], "why", clock.now)
-    want(store, "user", 0.8, OPERATOR)
-    (entry,) = store.queue(Kind.INTERESTS).take(1, clock.now)
-    assert (entry.cause, entry.attempts) == (OPERATOR, 0)
-    assert entry.priority == pytest.approx(0.9)
-    want(store, "user", 1.0, MISSING)
-    assert store.queue(Kind.INTERESTS).take(1, clock.now)[0].cause == OPERATOR
 
 
 def test_a_user_of_whom_nothing_is_known_is_left_alone_for_a_while(store: NearlineStore, clock: Clock) -> None:
