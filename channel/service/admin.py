@@ -75,7 +75,7 @@ def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tu
 
 
 def _tell(publication: Publication) -> None:
-    _log.info("snapshot wanted", action=publication.action, version=publication.version, before=publication.previous)
+    _log.info("snapshot wanted", version=publication.version, before=publication.previous)
 
 
 def _summary(listed: ListedSnapshot) -> admin_pb2.SnapshotSummary:
