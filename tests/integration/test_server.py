@@ -25,9 +25,9 @@ from serendipity.channel.client.errors import Unavailable
 from serendipity.channel.client.messages import Feedback
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.channel.state.feedback import FeedbackStore
-from serendipity.channel.state.serving_log import read_serving_log
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
 from tests.channel.served import NO_TRITON, copy_snapshot, damage, hung_triton, publish, scrape
+from tests.fixtures.serving_log import read_serving_log
 from tests.fixtures.small_world import SmallWorld
 
 pytestmark = pytest.mark.integration
