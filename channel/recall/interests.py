@@ -26,8 +26,9 @@ from serendipity.channel.recall.interest_weights import (
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
 from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.channel.snapshot.stores import StoredInterests, StoredNode, StoredPath, stored_paths
+from serendipity.channel.snapshot.stores import StoredInterests, StoredNode
 from serendipity.channel.state.state import UserState
+from serendipity.v1 import records_pb2
 
 _DAY = 86_400
 
@@ -259,18 +260,18 @@ class InterestReader:
 
 def path_reader(
     interests: Interests, user_id: str, snapshot: Snapshot, state: UserState
-) -> Callable[[], list[StoredPath]]:
+) -> Callable[[], Sequence[records_pb2.InterestPath]]:
     """Tell how the paths of interests are read: from the store that the interests are from.
 
     The function returned raises StoreError or StateUnavailable; it gives no paths where a refresh has replaced the
     interests meanwhile, since the paths are in the order of the newer ones then.
     """
 
-    def read() -> list[StoredPath]:
+    def read() -> Sequence[records_pb2.InterestPath]:
         if interests.origin is not Origin.NEARLINE:
             return snapshot.paths.read(interests.key)
         record = state.interest_paths(user_id, interests.generated_at)
-        return [] if record is None else stored_paths(record)
+        return () if record is None else record.paths
 
     return read
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from serendipity.channel.nearline.process import Nearline, running_nearline
-from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.wanted_list import WantedList, is_current
+from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.state import UserState
+from serendipity.groups.lists import is_current
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import (

@@ -12,8 +12,7 @@ import pytest
 
 from serendipity.channel.nearline.process import exclusive, running_nearline
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
-from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools import nearline

@@ -20,11 +20,10 @@ from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.list_job import ListJob
 from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.wanted_list import WantedList, is_current
+from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
-from serendipity.groups.lists import alignment, llms_hash
+from serendipity.groups.lists import alignment, is_current, llms_hash
 from serendipity.v1 import records_pb2
 from tests.channel.served import channel_settings
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld, make_grouped_world

@@ -16,8 +16,7 @@ from serendipity.channel.nearline.housekeeping import EMPTY_LIST_SECONDS, Cleare
 from serendipity.channel.nearline.outcome import Completed, Unneeded
 from serendipity.channel.nearline.priority import BackOff, list_priority
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind, subject_name, wanted_list
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import Kind, WantedList, subject_name, wanted_list
 from serendipity.channel.state.records import NUMBER
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2

@@ -250,7 +250,7 @@ def test_paths_are_read_from_the_store_the_record_came_from(
     assert [path.seed for path in read_paths()] == ["cold brew"]
     # A refresh between the two reads: the paths in store are in another order.
     state.stored = nearline(served, 5, age=-1)
-    assert read_paths() == []
+    assert not read_paths()
     stored = path_reader(read(served, user_id, State()).interests, user_id, served, state)()
     expected = small_world.contents.interest_paths[user_id].paths
     assert [path.latent_interest for path in stored] == [path.latent_interest for path in expected]
