@@ -153,7 +153,7 @@ def group_encoder(spec: records_pb2.GroupSpec, serving: Serving = AS_CHECKED_IN)
         spec.model_name,
         "group_encoder",
         lambda training: {group_model.GROUP_ENCODER: training / group_model.GROUP_ENCODER},
-        ("model_repo/user_tower/1/exported_program.py",),
+        ("model_repo/user_tower/1/model.py",),
         reported={"fingerprint": spec.fingerprint},
         question={
             group_model.SEQUENCE: np.zeros((1, spec.sequence_length), np.int64),

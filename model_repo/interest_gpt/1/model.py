@@ -15,10 +15,9 @@ import triton_python_backend_utils as pb_utils
 from generation import Generation  # type: ignore[import-not-found]  # beside this file
 from prompts import Answer, read_json  # type: ignore[import-not-found]  # beside this file
 from python_backend import (  # type: ignore[import-not-found]  # beside this file
-    answer_each,
-    check_fingerprint,
+    LanguageModel,
+    Version,
     column,
-    open_version,
     read_excluded,
     read_prompts,
 )
@@ -35,32 +34,24 @@ class Batch:
     excluded: list[frozenset[str]]
 
 
-class TritonPythonModel:
-    """One instance of the model; Triton calls initialize once and execute with the requests of one batch."""
+class TritonPythonModel(LanguageModel):  # type: ignore[misc]
+    """One instance of the model."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Load model and grammar. Raises TritonModelException naming what was found and what was expected."""
-        version = open_version(args)
-        try:
-            check_fingerprint(version)
-            self._prompts = version.prompts(int(version.parameters["max_new_tokens"]), cut=True)
-            schema = read_json(version.directory / SCHEMA)
-            self._generation = Generation(version.weights, self._prompts, schema, version.device)
-        except Exception as error:
-            raise pb_utils.TritonModelException(f"{version.directory}: {error}") from error
+    def load(self, version: Version) -> None:
+        """Load model and grammar."""
+        self._prompts = version.prompts(int(version.parameters["max_new_tokens"]), cut=True)
+        schema = read_json(version.directory / SCHEMA)
+        self._generation = Generation(version.weights, self._prompts, schema, version.device)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own."""
-        return list(answer_each(requests, self._read, self._answer))
-
-    def _read(self, request: Any) -> Batch:
+    def read(self, request: Any) -> Batch:
         """Read what a request asks. Raises ValueError naming what cannot be answered."""
         prompts = read_prompts(request, self._prompts.write)
         wishes = column(request, "constrained")
         constrained = [True] * len(prompts) if wishes is None else wishes.astype(bool).tolist()
         return Batch(prompts, constrained, read_excluded(request, len(prompts)))
 
-    def _answer(self, batches: Sequence[Batch]) -> list[Any]:
+    def answer(self, batches: Sequence[Batch]) -> list[Any]:
+        """Answer the prompts of all requests as one batch."""
         answers = iter(
             self._generation.generate(
                 [prompt for batch in batches for prompt in batch.prompts],

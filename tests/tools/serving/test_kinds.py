@@ -59,7 +59,7 @@ def test_a_placed_tower_is_configured_for_its_own_sizes(training: Training, tmp_
     placed = {
         str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*.*") if path.suffix != ".pyc"
     }
-    assert placed == {"config.pbtxt", "1/exported_program.py", "1/model.py", "1/user_tower.onnx"}
+    assert placed == {"config.pbtxt", "1/model.py", "1/user_tower.onnx"}
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -175,7 +175,7 @@ def test_a_placed_group_encoder_is_configured_for_its_own_sizes(encoders: Path, 
     assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, 12]
     assert config.instance_group[0].count == 2
     assert {path.name for path in (tmp_path / name / "1").iterdir()} - {"__pycache__"} == {
-        "exported_program.py", "group_encoder.pt2", "model.py",
+        "group_encoder.pt2", "model.py",
     }  # fmt: skip
 
 
