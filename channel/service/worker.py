@@ -152,7 +152,6 @@ def _open_parts(
     stack.callback(feedback.close)
     nearline = Reopening("nearline", lambda: open_nearline(settings))
     stack.callback(nearline.close)
-    telemetry.watch_nearline(nearline.store)
     holder = SnapshotHolder()
     stack.callback(holder.close)
 

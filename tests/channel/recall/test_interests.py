@@ -385,7 +385,7 @@ def test_a_user_asked_for_all_the_time_is_queued_once_in_a_while(
     for user_id in ("anna", "bob", "anna", "anna", "bob"):
         state.want_interests(user_id, STALE, 0.1)
         assert nearline_store.flush(10.0)
-    assert nearline_store.queue(Kind.INTERESTS).wanted() == Counter(accepted=2, merged=2)
+    assert nearline_store.queue(Kind.INTERESTS).totals() == Counter(accepted=2, merged=2)
 
 
 def test_users_are_remembered_within_bounds(
@@ -397,4 +397,4 @@ def test_users_are_remembered_within_bounds(
         state.want_interests(user_id, STALE, 0.1)
         assert nearline_store.flush(10.0)
     # The one seen longest ago was let go, and asked for again.
-    assert nearline_store.queue(Kind.INTERESTS).wanted() == Counter(accepted=3, merged=1)
+    assert nearline_store.queue(Kind.INTERESTS).totals() == Counter(accepted=3, merged=1)
