@@ -25,7 +25,6 @@ from serendipity.channel.nearline.housekeeping import cause_name, census
 from serendipity.channel.nearline.process import exclusive
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import USER_KINDS, Kind, subject_name
-from serendipity.channel.nearline.telemetry import NearlineStatus, read_status
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.layout import user_key
 from serendipity.tools.arguments import add_build, identifier
@@ -38,7 +37,7 @@ _SHOWN = 20
 _NOUNS = {Kind.INTERESTS: "users with interests", Kind.GROUPS: "users with a group", Kind.LISTS: "lists"}
 
 _ACTIONS = {
-    "status": "Show the process, the queues and what is parked.",
+    "status": "Show the queues and what is parked.",
     "retry": "Retry what failed, at once.",
 }
 
@@ -96,13 +95,10 @@ def _retry(store: NearlineStore, kinds: Sequence[Kind], users: Sequence[str], *,
 def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[Kind]) -> None:
     out, now = result_console(), time.time()
     with exclusive(server) as free:
-        status = None if free else read_status(server.nearline_status_path)
-    out.print(f"process: pid {status.pid}, snapshot {status.snapshot or '-'}" if status else "process: none is running")
+        out.print("process: none is running" if free else "process: one is running")
     for kind in kinds:
         counted = census(store, kind)
         out.print(f"[bold]{kind}[/bold]: {counted.records:,} {_NOUNS[kind]}", highlight=False)
-        if status is not None:
-            out.print(f"  {_work(status, kind, now)}", highlight=False)
         out.print(
             f"  queue: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked; "
             f"oldest {_age(now - counted.oldest) if counted.oldest else '-'}",
@@ -127,12 +123,6 @@ def _print_parked(out: Console, store: NearlineStore, kind: Kind, parked: int, n
     out.print(table)
     if parked > _SHOWN:
         out.print(f"and {parked - _SHOWN:,} more")
-
-
-def _work(status: NearlineStatus, kind: Kind, now: float) -> str:
-    done = f"last batch {_age(now - status.done_at[kind])} ago" if kind in status.done_at else "no batch yet"
-    error = f"; cannot work: {escape(status.errors[kind])}" if kind in status.errors else ""
-    return f"model {status.models.get(kind) or 'none: the snapshot names none'}, {done}{error}"
 
 
 def _age(seconds: float) -> str:

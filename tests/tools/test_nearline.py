@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from serendipity.channel.nearline.process import exclusive, running_nearline
+from serendipity.channel.nearline.process import exclusive
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools import nearline
 from serendipity.v1 import records_pb2
-from tests.channel.served import channel_settings, server_settings
+from tests.channel.served import server_settings
 from tests.fixtures.nearline_world import spec_of, write_nearline_snapshot
 from tests.fixtures.small_world import NOW, SmallWorld
 
@@ -46,22 +44,6 @@ def call(module: object, *words: str) -> int:
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)  # type: ignore[attr-defined]
     return int(module.run(parser.parse_args(words)))  # type: ignore[attr-defined]
-
-
-async def call_elsewhere(module: str, *words: str) -> str:
-    """Run a command in a process of its own, beside this one, which holds the store open; what it prints."""
-    program = (
-        "import argparse, sys; "
-        f"from serendipity.tools import {module} as command; "
-        "parser = argparse.ArgumentParser(); command.add_arguments(parser); "
-        "sys.exit(command.run(parser.parse_args(sys.argv[1:])))"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, *words, stdout=asyncio.subprocess.PIPE
-    )
-    said, _ = await process.communicate()
-    assert process.returncode == 0
-    return said.decode()
 
 
 def queue(build: Path, *users: str) -> None:
@@ -113,14 +95,11 @@ def test_lists_and_groups_are_shown_and_retried_beside_interests(
     assert "to be tried at once: lists 1" in capsys.readouterr().out
 
 
-async def test_status_says_how_the_process_fares(
-    build: Path, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = settings_of(build)
-    with exclusive(settings):
-        async with running_nearline(settings, channel_settings()):
-            said = await call_elsewhere("nearline", "status", "--build", str(build))
-    assert f"model {spec_of(small_world).model_name}, no batch yet" in said
+def test_status_says_whether_a_process_runs(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    queue(build)
+    with exclusive(settings_of(build)):
+        assert call(nearline, "status", "--build", str(build)) == 0
+    assert "process: one is running" in capsys.readouterr().out
 
 
 def test_without_a_store_there_is_nothing_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
