@@ -70,15 +70,6 @@ class ChannelSettings(BaseSettings):
     interest_calibration: bool = True
     """Let acknowledged clicks and exposures move the weights of interests, and the scores of what they lead to."""
 
-    interest_prior_strength: float = Field(default=20.0, gt=0)
-    """Exposures that a stored interest weight counts for against those acknowledged since."""
-
-    interest_feedback_half_life_days: float = Field(default=7.0, gt=0)
-    """Age at which a click or an exposure moves a weight half as much, days."""
-
-    interest_max_factor: float = Field(default=4.0, ge=1)
-    """A weight is raised to so many times its stored value at most, and lowered to so small a part of it."""
-
     interest_exposures: int = Field(default=200, ge=0)
     """Latest exposures that are looked at for the weights; those within the served horizon are in any case. Reading
     200 and weighing 10 interests by them takes 0.25 ms of a core."""

@@ -18,7 +18,6 @@ from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
 from serendipity.channel.recall.interest_weights import (
     ItemEvents,
-    WeightPrior,
     faded_counts,
     faded_searches,
     weight_factors,
@@ -243,19 +242,12 @@ class InterestReader:
         names: Sequence[Sequence[str]],
         events: InterestEvents,
     ) -> NDArray[np.float32]:
-        settings = self._settings
-        if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures) or events.searches):
+        if not self._settings.interest_calibration or not (
+            len(events.clicks) or len(events.exposures) or events.searches
+        ):
             return np.ones(len(weights), np.float32)
-        prior = WeightPrior(
-            strength=settings.interest_prior_strength,
-            half_life=settings.interest_feedback_half_life_days * _DAY,
-            max_factor=settings.interest_max_factor,
-        )
-        clicks, exposures = (
-            faded_counts(some, groundings, prior.half_life) for some in (events.clicks, events.exposures)
-        )
-        searches = faded_searches(events.searches, names, prior.half_life)
-        return weight_factors(weights, clicks + searches, exposures, prior)
+        clicks, exposures = (faded_counts(some, groundings) for some in (events.clicks, events.exposures))
+        return weight_factors(weights, clicks + faded_searches(events.searches, names), exposures)
 
 
 def path_reader(
