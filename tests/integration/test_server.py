@@ -227,9 +227,6 @@ async def _rollback_reaches_all_workers(
         return [(w.version, w.error) for w in state.workers] == [("v3", "")] * WORKERS
 
     await until(converged)
-    listed = await admin.ListSnapshots(admin_pb2.ListSnapshotsRequest())
-    assert {(s.version, s.current) for s in listed.snapshots} == {("v1", False), ("v2", False), ("v3", True)}
-    assert {s.num_items for s in listed.snapshots} == {400}
 
 
 async def _sold_out_items_leave_both_workers(
