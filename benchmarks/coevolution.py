@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = manifest.coevolution
         keys = draw_keys(profiles_of(snapshot), list(manifest.categories), args.keys, args.seed)
         sizes = batch_sizes(args.batches, spec.max_batch)
-        serving_as = Serving(coevolution_threads=args.threads)
+        serving_as = Serving(llm_threads=args.threads)
         llms, trained = (NOVELTY_LLM, RELEVANCE_LLM), args.build / "coevolution"
         with serving(
             args.url,

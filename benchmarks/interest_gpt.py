@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = read_interest_gpt(model_dir)
         prompts = prompts_of(args.build, model_dir, spec, args.users, args.seed)
         sizes = batch_sizes(args.batches, spec.max_batch)
-        serving_as = Serving(interest_gpt_threads=args.threads)
+        serving_as = Serving(llm_threads=args.threads)
         with serving(
             args.url,
             lambda models: place(INTEREST_GPT, model_dir, models, serving_as),

@@ -76,10 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--gpu", action="store_true", help="run all models on Triton's GPUs, N on each")
     parser.add_argument(
-        "--interest-gpt-threads", type=int, metavar="N", help="threads of InterestGPT on CPUs (default: as checked in)"
-    )
-    parser.add_argument(
-        "--coevolution-threads", type=int, metavar="N", help="threads of Novelty and Relevance LLM each, likewise"
+        "--llm-threads", type=int, metavar="N", help="threads of each language model on CPUs (default: as checked in)"
     )
     parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
     parser.add_argument(
@@ -98,8 +95,7 @@ def run(args: argparse.Namespace) -> int:
         serving = Serving(
             instances=args.instances,
             gpu=args.gpu,
-            interest_gpt_threads=args.interest_gpt_threads,
-            coevolution_threads=args.coevolution_threads,
+            llm_threads=args.llm_threads,
         )
         version = args.version or newest(snapshots)
         if args.text_encoder:

@@ -44,7 +44,6 @@ def model_names(repository: Path) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip triton`."""
     parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="model repository")
-    parser.add_argument("--load", action="append", metavar="MODEL", help="load this model (repeatable; default: all)")
     parser.add_argument("--address", default=LOOPBACK, help="address to listen on")
     parser.add_argument("--grpc-port", type=int, default=8001, help="0: a free one")
     parser.add_argument("--http-port", type=int, default=8000, help="0: a free one")
@@ -95,7 +94,7 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
                     f"metrics port {server.metrics_port}, log {server.log_path}",
                     flush=True,
                 )
-                _load(server, model_names(args.models) if args.load is None else args.load)
+                _load(server, model_names(args.models))
                 healthy_since = time.monotonic()
                 server.wait()
                 server.check()

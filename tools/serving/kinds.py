@@ -38,16 +38,16 @@ class Serving:
     """How Triton runs what is placed. Raises PlacementError for numbers below 1.
 
     instances: of the user tower and the encoders, per GPU where gpu is true, else in all; None: as checked in. A
-    language model has one instance, which holds all of it. …_threads: of a language model on CPUs; None: as checked in.
+    language model has one instance, which holds all of it. llm_threads: of each language model on CPUs; None: as
+    checked in.
     """
 
     instances: int | None = None
     gpu: bool = False
-    interest_gpt_threads: int | None = None
-    coevolution_threads: int | None = None
+    llm_threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("instances", "interest_gpt_threads", "coevolution_threads"):
+        for name in ("instances", "llm_threads"):
             found = getattr(self, name)
             if found is not None and found < 1:
                 raise PlacementError(f"{name}: found {found}, expected at least 1")
@@ -139,7 +139,7 @@ def interest_gpt(spec: records_pb2.InterestGptSpec, serving: Serving = AS_CHECKE
         files,
         ("interests/constraint.py",),
         reported={name: str(getattr(spec, name)) for name in reported},
-        parameters={"threads": serving.interest_gpt_threads},
+        parameters={"threads": serving.llm_threads},
         question={interest_model.PROMPT: _cell(prompt.render(prompt.UserFacts(), _style(spec)))},
         answer={interest_model.ANSWER: _expect_interests},
         max_batch=spec.max_batch,
@@ -187,7 +187,7 @@ def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED
         files,
         (*_LLM_CODE, "groups/decoding.py", "groups/category_trie.py"),
         reported=_reported_by_llm(spec, spec.novelty_fingerprint),
-        parameters={"threads": serving.coevolution_threads},
+        parameters={"threads": serving.llm_threads},
         question={
             group_model.PROMPT: _cell(group_prompt.novelty_prompt("", [], _style(spec))),
             group_model.COUNT: np.ones((1, 1), np.int32),
@@ -211,7 +211,7 @@ def relevance_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECK
         files,
         (*_LLM_CODE, "groups/decoding.py"),
         reported=_reported_by_llm(spec, spec.relevance_fingerprint),
-        parameters={"threads": serving.coevolution_threads},
+        parameters={"threads": serving.llm_threads},
         question={group_model.PROMPT: _cell(group_prompt.relevance_prompt("", [], "", _style(spec)))},
         answer={group_model.SCORE: partial(_expect_finite, (1, 1))},
         max_batch=spec.max_batch,

@@ -116,7 +116,7 @@ def test_a_placed_text_encoder_says_its_dimension(tmp_path: Path, configuration:
 
 
 def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_path: Path) -> None:
-    name = place(INTEREST_GPT, tuned, tmp_path, Serving(gpu=True, interest_gpt_threads=3))
+    name = place(INTEREST_GPT, tuned, tmp_path, Serving(gpu=True, llm_threads=3))
     spec = model.read_spec(tuned)
     config = read(tmp_path / name / "config.pbtxt")
     assert (name, config.name) == (spec.model_name, spec.model_name)
@@ -181,7 +181,7 @@ def test_a_placed_group_encoder_is_configured_for_its_own_sizes(encoders: Path, 
 
 def test_placed_llms_say_which_they_are_and_their_bounds(llms: Path, tmp_path: Path) -> None:
     spec = group_model.read_coevolution_spec(llms)
-    serving = Serving(gpu=True, coevolution_threads=3)
+    serving = Serving(gpu=True, llm_threads=3)
     names = [place(kind, llms, tmp_path, serving) for kind in (NOVELTY_LLM, RELEVANCE_LLM)]
     assert names == [spec.novelty_model_name, spec.relevance_model_name]
     for name, fingerprint in zip(names, (spec.novelty_fingerprint, spec.relevance_fingerprint), strict=True):
@@ -208,10 +208,8 @@ def test_placed_llms_stand_alone(llms: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_no_threads_at_all_are_refused(threads: int) -> None:
-    with pytest.raises(PlacementError, match=f"coevolution_threads: found {threads}, expected at least 1"):
-        Serving(coevolution_threads=threads)
-    with pytest.raises(PlacementError, match=f"interest_gpt_threads: found {threads}, expected at least 1"):
-        Serving(interest_gpt_threads=threads)
+    with pytest.raises(PlacementError, match=f"llm_threads: found {threads}, expected at least 1"):
+        Serving(llm_threads=threads)
 
 
 GROUPS = records_pb2.GroupSpec(num_quantizers=2, codebook_size=4, num_groups=3)
