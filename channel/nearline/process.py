@@ -15,8 +15,7 @@ import structlog
 
 from serendipity.channel.errors import SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.group_encoder import GroupEncoder
-from serendipity.channel.nearline.group_job import GroupJob
+from serendipity.channel.nearline.group_job import GroupEncoder, GroupJob
 from serendipity.channel.nearline.housekeeping import Cleared, clear, forget
 from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEncoder
 from serendipity.channel.nearline.interest_job import InterestJob

@@ -17,7 +17,7 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 from serendipity.channel.errors import ChannelError, ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.group_encoder import GroupEncoder
+from serendipity.channel.nearline.group_job import GroupEncoder
 from serendipity.groups.model import COUNT, CSID, EXCLUDED, GROUP_ID, PROMPT, PROPOSALS, SCORE
 from serendipity.v1 import records_pb2
 from tests.fixtures.triton_script import HTTP_STATUSES, Script, Step, nothing, output, serving, texts_of

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.context import ReadFeedback
-from serendipity.channel.nearline.group_encoder import GroupEncoder
-from serendipity.channel.nearline.group_job import GroupJob, Sequenced
+from serendipity.channel.nearline.group_job import GroupEncoder, GroupJob, Sequenced
 from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
 from serendipity.channel.nearline.outcome import Unneeded
 from serendipity.channel.nearline.store import NearlineStore
