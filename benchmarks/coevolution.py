@@ -64,10 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sizes = batch_sizes(args.batches, spec.max_batch)
         serving_as = Serving(llm_threads=args.threads)
         llms, trained = (NOVELTY_LLM, RELEVANCE_LLM), args.build / "coevolution"
+
+        def load_both(grpc_url: str) -> None:
+            for model in (novelty_llm(spec), relevance_llm(spec)):
+                load(grpc_url, model)
+
         with serving(
             args.url,
             lambda models: [place(llm, trained, models, serving_as) for llm in llms],
-            lambda grpc_url: [load(grpc_url, model) for model in (novelty_llm(spec), relevance_llm(spec))],
+            load_both,
         ) as url:
             rows = asyncio.run(measure(url, spec, keys, sizes, args.seconds))
     except (ChannelError, DeployError, PlacementError, TritonError, layout.SnapshotError, ValueError) as error:

@@ -221,7 +221,7 @@ class DurableQueue:
                 wants[key].requests = before.requests + want.requests
         with self._counting:
             ends, self._uncounted = self._uncounted, Counter()
-        before = ends.copy()
+        uncounted = ends.copy()
         try:
             with self._env.writing() as txn:
                 now = self._clock()
@@ -232,7 +232,7 @@ class DurableQueue:
         except StateUnavailable as error:
             _log.error("wanted work not queued", kind=self.kind, subjects=len(wants), error=str(error))
             with self._counting:
-                self._uncounted += before + Counter(lost=len(wants))
+                self._uncounted += uncounted + Counter(lost=len(wants))
 
     def _count(self, end: str) -> None:
         """Count, with the next commit, what never gets to one."""
