@@ -1,7 +1,7 @@
 """Measure how many missing novel-category lists a second the Novelty and the Relevance LLM fill through Triton.
 
     python -m benchmarks.coevolution --build var/complete-journey --launch
-    python -m benchmarks.coevolution --build var/complete-journey --url 127.0.0.1:8001
+    python -m benchmarks.coevolution --build var/complete-journey --url 127.0.0.1:8000
 
 Keys are drawn as they may be missing: a group of the published snapshot, and up to three of its categories. The Novelty
 LLM is asked for the manifest's number of candidates outside them, the Relevance LLM about each of these. Every row asks
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of("coevolution", __doc__)
     parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build with a snapshot of lists")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--url", metavar="HOST:PORT", help="gRPC address of a Triton whose repository holds the models")
+    where.add_argument("--url", metavar="HOST:PORT", help="HTTP address of a Triton that serves the models")
     where.add_argument("--launch", action="store_true", help="place the models and start a Triton for them alone")
     parser.add_argument("--threads", type=int, metavar="N", help="with --launch: threads (default: as checked in)")
     parser.add_argument("--batches", type=int, nargs="+", metavar="N", help="prompts a call (default: 1, 8, …)")
@@ -62,11 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = manifest.coevolution
         keys = draw_keys(profiles_of(snapshot), list(manifest.categories), args.keys, args.seed)
         sizes = batch_sizes(args.batches, spec.max_batch)
-        serving_as = Serving(coevolution_threads=args.threads)
+        serving_as = Serving(llm_threads=args.threads)
         llms, trained = (NOVELTY_LLM, RELEVANCE_LLM), args.build / "coevolution"
-        with serving(args.url, lambda models: [place(llm, trained, models, serving_as) for llm in llms]) as url:
+
+        def load_both(grpc_url: str) -> None:
             for model in (novelty_llm(spec), relevance_llm(spec)):
-                load(url, model)
+                load(grpc_url, model)
+
+        with serving(
+            args.url,
+            lambda models: [place(llm, trained, models, serving_as) for llm in llms],
+            load_both,
+        ) as url:
             rows = asyncio.run(measure(url, spec, keys, sizes, args.seconds))
     except (ChannelError, DeployError, PlacementError, TritonError, layout.SnapshotError, ValueError) as error:
         return failed(parser, error)
@@ -122,7 +129,7 @@ async def measure(
 ) -> list[Throughput]:
     """Measure every batch size. Raises ChannelError."""
     style = STYLES[STYLES.index(spec.prompt_style)]
-    client = CoevolutionLlms(f"grpc://{url}", max_batches_in_flight=1)
+    client = CoevolutionLlms(url, max_batches_in_flight=1)
     prompts = [novelty_prompt(key.profile, key.categories, style) for key in keys]
     excluded = [key.categories for key in keys]
     asked = cycle(zip(prompts, excluded, strict=True))

@@ -1,7 +1,7 @@
 """Measure how fast InterestGPT refreshes users through Triton, and how many such machines a population needs.
 
     python -m benchmarks.interest_gpt --build var/complete-journey --launch
-    python -m benchmarks.interest_gpt --build var/complete-journey --model DIR --url 127.0.0.1:8001
+    python -m benchmarks.interest_gpt --build var/complete-journey --model DIR --url 127.0.0.1:8000
 
 Prompts are those of the test users of the data set beside the model, if it lies there, else those of the build's users
 at the end of its logs. Every row asks in batches of one size, one batch at a
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--model", type=Path, metavar="DIR", help="model directory (default: interest_gpt/ of the build)"
     )
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--url", metavar="HOST:PORT", help="gRPC address of a Triton whose repository holds the model")
+    where.add_argument("--url", metavar="HOST:PORT", help="HTTP address of a Triton that serves the model")
     where.add_argument("--launch", action="store_true", help="place the model and start a Triton for it alone")
     parser.add_argument("--threads", type=int, metavar="N", help="with --launch: threads (default: as checked in)")
     parser.add_argument(
@@ -78,9 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         spec = read_interest_gpt(model_dir)
         prompts = prompts_of(args.build, model_dir, spec, args.users, args.seed)
         sizes = batch_sizes(args.batches, spec.max_batch)
-        serving_as = Serving(interest_gpt_threads=args.threads)
-        with serving(args.url, lambda models: place(INTEREST_GPT, model_dir, models, serving_as)) as url:
-            load(url, interest_gpt(spec))
+        serving_as = Serving(llm_threads=args.threads)
+        with serving(
+            args.url,
+            lambda models: place(INTEREST_GPT, model_dir, models, serving_as),
+            lambda grpc_url: load(grpc_url, interest_gpt(spec)),
+        ) as url:
             rows = asyncio.run(measure(url, spec, prompts, sizes, args.seconds))
     except (DatasetError, DeployError, GenerationError, LogsError, PlacementError, TritonError, ValueError) as error:
         return failed(parser, error)
@@ -122,7 +125,7 @@ async def measure(
 ) -> list[Throughput]:
     """Measure every batch size with and without constraint. Raises GenerationError."""
     rows = [Throughput(size, constrained) for size in sizes for constrained in (True, False)]
-    client = InterestGpt(f"grpc://{url}", max_batches_in_flight=1)
+    client = InterestGpt(url, max_batches_in_flight=1)
     asked = cycle(prompts)
     try:
         for row in rows:

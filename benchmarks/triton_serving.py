@@ -11,15 +11,19 @@ from serendipity.tools.serving.triton_server import launch
 
 
 @contextmanager
-def serving(url: str | None, place: Callable[[Path], object]) -> Iterator[str]:
-    """Give the gRPC address of a Triton: `url`, or that of one started on a repository that `place` fills."""
+def serving(url: str | None, place: Callable[[Path], object], load: Callable[[str], object]) -> Iterator[str]:
+    """Give the HTTP address of a Triton: `url`, or that of one started on a repository that `place` fills.
+
+    load: loads its models, given its gRPC address.
+    """
     if url:
         yield url
         return
     with tempfile.TemporaryDirectory(prefix="serendip-bench-") as scratch:
         place(Path(scratch))
         with launch(Path(scratch)) as triton:
-            yield triton.grpc_url
+            load(triton.grpc_url)
+            yield triton.url
 
 
 def batch_sizes(asked: Sequence[int] | None, most: int) -> list[int]:

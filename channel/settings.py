@@ -28,8 +28,7 @@ class ChannelSettings(BaseSettings):
     replays and for data sets of the past, whose ages would otherwise all be years."""
 
     triton_url: Annotated[str, AfterValidator(check_url)] = "127.0.0.1:8000"
-    """Triton's address: host:port of HTTP, or grpc://host:port for a Triton from 2.59 on (an older one may crash when
-    this service dies with calls in flight)."""
+    """Address of Triton's HTTP port, host:port."""
 
     tower_share: float = Field(default=0.6, gt=0, lt=1)
     """Part of the time left that the user tower may take; the rest is for the search, which a fallback needs too."""
@@ -70,15 +69,6 @@ class ChannelSettings(BaseSettings):
 
     interest_calibration: bool = True
     """Let acknowledged clicks and exposures move the weights of interests, and the scores of what they lead to."""
-
-    interest_prior_strength: float = Field(default=20.0, gt=0)
-    """Exposures that a stored interest weight counts for against those acknowledged since."""
-
-    interest_feedback_half_life_days: float = Field(default=7.0, gt=0)
-    """Age at which a click or an exposure moves a weight half as much, days."""
-
-    interest_max_factor: float = Field(default=4.0, ge=1)
-    """A weight is raised to so many times its stored value at most, and lowered to so small a part of it."""
 
     interest_exposures: int = Field(default=200, ge=0)
     """Latest exposures that are looked at for the weights; those within the served horizon are in any case. Reading

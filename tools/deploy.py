@@ -11,7 +11,6 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import grpc
 
@@ -20,7 +19,7 @@ from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
 from serendipity.tools.serving.deployment import DeployError, deploy, load, retained_models, unload_unused
-from serendipity.tools.serving.kinds import TEXT_ENCODER, InterestGptBackend, Serving, TowerBackend
+from serendipity.tools.serving.kinds import TEXT_ENCODER, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
@@ -73,25 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="also place and load this text encoder")
     parser.add_argument(
-        "--backend", choices=get_args(TowerBackend), default="python", help="Triton backend of the tower"
-    )
-    parser.add_argument(
         "--instances", type=int, metavar="N", help="instances of tower and encoders (default: as checked in)"
     )
     parser.add_argument("--gpu", action="store_true", help="run all models on Triton's GPUs, N on each")
     parser.add_argument(
-        "--interest-gpt-threads", type=int, metavar="N", help="threads of InterestGPT on CPUs (default: as checked in)"
+        "--llm-threads", type=int, metavar="N", help="threads of each language model on CPUs (default: as checked in)"
     )
-    parser.add_argument(
-        "--coevolution-threads", type=int, metavar="N", help="threads of Novelty and Relevance LLM each, likewise"
-    )
-    parser.add_argument(
-        "--interest-gpt-backend", choices=get_args(InterestGptBackend), default="python", help="what runs it"
-    )
-    parser.add_argument(
-        "--models-in-triton", type=Path, metavar="DIR", help="with vllm: --models as Triton sees it (default: as here)"
-    )
-    parser.add_argument("--tensor-parallel", type=int, default=1, metavar="N", help="with vllm: GPUs it is spread over")
     parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
     parser.add_argument(
         "--admin", metavar="HOST:PORT", help="publish over this admin service, not on this machine's disk"
@@ -107,14 +93,9 @@ def run(args: argparse.Namespace) -> int:
     publish = publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate)
     try:
         serving = Serving(
-            tower_backend=args.backend,
             instances=args.instances,
             gpu=args.gpu,
-            interest_gpt_backend=args.interest_gpt_backend,
-            interest_gpt_threads=args.interest_gpt_threads,
-            coevolution_threads=args.coevolution_threads,
-            models_in_triton=args.models_in_triton,
-            tensor_parallel=args.tensor_parallel,
+            llm_threads=args.llm_threads,
         )
         version = args.version or newest(snapshots)
         if args.text_encoder:

@@ -1,20 +1,16 @@
-"""Show the near-line queues, retry what failed, or work on them until they are empty.
+"""Show the near-line queues, or retry what failed.
 
     serendip nearline status --build var/complete-journey
     serendip nearline retry 718 1146 --build var/complete-journey        (or --all)
     serendip nearline retry --all --kind lists --build var/complete-journey
-    serendip nearline drain --build var/complete-journey --triton-url 127.0.0.1:8000
 
 There is a queue for users' interests, one for users' groups and one for novel-category lists; --kind chooses some.
-`status` and `retry` need no service and disturb none. `drain` waits for a running service to empty the queues, and does
-the work itself where none is running. What failed waits for its next try and what is parked for
-`retry`: neither is drained.
+Neither needs a service, nor disturbs one.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 from collections.abc import Sequence
@@ -24,15 +20,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serendipity.channel.errors import ChannelError, SnapshotUnavailable
-from serendipity.channel.nearline.drain import Drained, drain
-from serendipity.channel.nearline.housekeeping import Census, cause_name, census
-from serendipity.channel.nearline.process import exclusive, opened_nearline
+from serendipity.channel.errors import ChannelError
+from serendipity.channel.nearline.housekeeping import cause_name, census
+from serendipity.channel.nearline.process import exclusive
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import USER_KINDS, Kind, subject_name
-from serendipity.channel.nearline.telemetry import NearlineStatus, read_status
 from serendipity.channel.service.settings import ServerSettings
-from serendipity.channel.settings import ChannelSettings
 from serendipity.layout import user_key
 from serendipity.tools.arguments import add_build, identifier
 from serendipity.tools.options import add_setting_options, read_settings
@@ -44,16 +37,9 @@ _SHOWN = 20
 _NOUNS = {Kind.INTERESTS: "users with interests", Kind.GROUPS: "users with a group", Kind.LISTS: "lists"}
 
 _ACTIONS = {
-    "status": "Show the process, the queues and what is parked.",
+    "status": "Show the queues and what is parked.",
     "retry": "Retry what failed, at once.",
-    "drain": "Work on the queues until they are empty.",
 }
-
-_WORK = (
-    "snapshots", "state", "feedback_map_bytes", "nearline_map_bytes", "nearline_triton_url", "nearline_batch",
-    "nearline_timeout_seconds",
-)  # fmt: skip
-"""Settings of the service that matter to a command that does near-line work itself, and then ends."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,40 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     added["retry"].add_argument("users", type=identifier, nargs="*", metavar="USER", help="users to be tried again")
     added["retry"].add_argument("--all", action="store_true", help="everything that failed, parked or not")
     kinds = [str(kind) for kind in Kind]
-    for name, action in added.items():
+    for action in added.values():
         action.add_argument("--kind", action="append", choices=kinds, help="only of this kind; repeatable")
-        if name == "drain":
-            add_work_options(action)
-        else:
-            add_build(action, "build directory: --state is state/ in it")
-            add_setting_options(action, ServerSettings, ["state"])
-
-
-def add_work_options(parser: argparse.ArgumentParser, server: Sequence[str] = (), channel: Sequence[str] = ()) -> None:
-    """Declare where the service's directories are, and the settings of its near-line work; server, channel: others."""
-    add_build(parser, "build directory: --snapshots and --state are folders in it")
-    add_setting_options(parser, ServerSettings, [*_WORK, *server])
-    add_setting_options(parser, ChannelSettings, ["triton_url", "clock", *channel])
-
-
-def work_settings(args: argparse.Namespace) -> tuple[ServerSettings, ChannelSettings]:
-    """Read the settings of near-line work.
-
-    Raises SystemExit naming what is wrong, and SnapshotUnavailable where there is no directory of snapshots.
-    """
-    given = {"snapshots": args.build / "snapshots", "state": args.build / "state"} if args.build else {}
-    server: ServerSettings = read_settings(ServerSettings, args, **given)
-    if not server.snapshots.is_dir():
-        raise SnapshotUnavailable(f"{server.snapshots}: no snapshots there")
-    return server, read_settings(ChannelSettings, args)
+        add_build(action, "build directory: --state is state/ in it")
+        add_setting_options(action, ServerSettings, ["state"])
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns 1 when it cannot be done, 2 when it is not said for whom."""
     kinds = [kind for kind in Kind if not args.kind or str(kind) in args.kind]
     try:
-        if args.action == "drain":
-            return _drain(*work_settings(args), kinds)
         given = {"state": args.build / "state"} if args.build else {}
         # No snapshot is looked at.
         server = read_settings(ServerSettings, args, snapshots=Path(), **given)
@@ -111,47 +73,6 @@ def run(args: argparse.Namespace) -> int:
     except (ChannelError, OSError) as error:
         print(f"serendip nearline {args.action}: {error}", file=sys.stderr)
         return 1
-
-
-def print_drained(console: Console, drained: Drained) -> None:
-    """Say what was done, and how fast."""
-    seconds = max(drained.seconds, 1e-9)
-    totals = drained.totals[Kind.INTERESTS]
-    refreshed, tokens = totals.get("completed", 0), totals.get("completion_tokens", 0)
-    console.print(
-        f"refreshed {refreshed:,} users in {drained.seconds:.1f} s: {refreshed / seconds:.3g} users/s, "
-        f"{tokens / seconds:,.0f} new tokens/s, {totals.get('prompt_tokens', 0) / seconds:,.0f} prompt tokens/s",
-        highlight=False,
-    )
-    for kind, done in ((Kind.GROUPS, "assigned groups to {:,} users"), (Kind.LISTS, "filled {:,} lists")):
-        if completed := drained.totals[kind].get("completed"):
-            console.print(done.format(completed), highlight=False)
-    others = {"failed": "to be tried later", "parked": "given up", "unneeded": "nothing to do or nothing known"}
-    for kind, counts in drained.totals.items():
-        said = [f"{counts[name]:,} {name} ({meaning})" for name, meaning in others.items() if counts.get(name)]
-        if kind is Kind.INTERESTS and drained.refused:
-            said.append(f"{drained.refused:,} refused (the queue is full; run again)")
-        if said:
-            console.print(f"{kind}: {'; '.join(said)}", highlight=False)
-
-
-def _drain(server: ServerSettings, channel: ChannelSettings, kinds: Sequence[Kind]) -> int:
-    async def work() -> tuple[Drained, dict[Kind, Census]]:
-        with exclusive(server) as works:
-            async with opened_nearline(server, channel) as nearline:
-                out.print("works the queues" if works else "waits for the running service to work the queues")
-                drained = await drain(nearline, works=works, kinds=kinds)
-                return drained, {kind: await asyncio.to_thread(census, nearline.store, kind) for kind in kinds}
-
-    out = result_console()
-    drained, left = asyncio.run(work())
-    print_drained(out, drained)
-    for kind, counted in left.items():
-        out.print(
-            f"{kind} left: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked",
-            highlight=False,
-        )
-    return 0
 
 
 def _retry(store: NearlineStore, kinds: Sequence[Kind], users: Sequence[str], *, everything: bool) -> int:
@@ -174,13 +95,10 @@ def _retry(store: NearlineStore, kinds: Sequence[Kind], users: Sequence[str], *,
 def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[Kind]) -> None:
     out, now = result_console(), time.time()
     with exclusive(server) as free:
-        status = None if free else read_status(server.nearline_status_path)
-        out.print(_process(status, free=free))
+        out.print("process: none is running" if free else "process: one is running")
     for kind in kinds:
         counted = census(store, kind)
         out.print(f"[bold]{kind}[/bold]: {counted.records:,} {_NOUNS[kind]}", highlight=False)
-        if status is not None:
-            out.print(f"  {_work(status, kind, now)}", highlight=False)
         out.print(
             f"  queue: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked; "
             f"oldest {_age(now - counted.oldest) if counted.oldest else '-'}",
@@ -205,20 +123,6 @@ def _print_parked(out: Console, store: NearlineStore, kind: Kind, parked: int, n
     out.print(table)
     if parked > _SHOWN:
         out.print(f"and {parked - _SHOWN:,} more")
-
-
-def _process(status: NearlineStatus | None, *, free: bool) -> str:
-    if free:
-        return "process: none is running"
-    if status is None:
-        return "process: one is running without a status (`serendip nearline drain` writes none)"
-    return f"process: pid {status.pid}, snapshot {status.snapshot or '-'}"
-
-
-def _work(status: NearlineStatus, kind: Kind, now: float) -> str:
-    done = f"last batch {_age(now - status.done_at[kind])} ago" if kind in status.done_at else "no batch yet"
-    error = f"; cannot work: {escape(status.errors[kind])}" if kind in status.errors else ""
-    return f"model {status.models.get(kind) or 'none: the snapshot names none'}, {done}{error}"
 
 
 def _age(seconds: float) -> str:

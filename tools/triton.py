@@ -29,9 +29,6 @@ _LONGEST_WAIT = 30.0
 _HEALTHY_SECONDS = 60.0
 """With its models loaded: one that ran as long is started again as soon as the first that died."""
 
-_SAFE_TO_CANCEL = (2, 59)
-"""Version from which on calls that are given up no longer crash the gRPC front end (server issues 7368 and 8034)."""
-
 
 def model_names(repository: Path) -> list[str]:
     """Models of a repository in the order they are loaded in: user towers first, the one placed last before others.
@@ -47,7 +44,6 @@ def model_names(repository: Path) -> list[str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip triton`."""
     parser.add_argument("--models", type=Path, required=True, metavar="DIR", help="model repository")
-    parser.add_argument("--load", action="append", metavar="MODEL", help="load this model (repeatable; default: all)")
     parser.add_argument("--address", default=LOOPBACK, help="address to listen on")
     parser.add_argument("--grpc-port", type=int, default=8001, help="0: a free one")
     parser.add_argument("--http-port", type=int, default=8000, help="0: a free one")
@@ -78,7 +74,7 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
     """Start it again whenever it has ended. Raises TritonError when it cannot be started at all."""
     grpc_port, http_port, metrics_port = args.grpc_port, args.http_port, args.metrics_port
     log_path = args.log or temporary_log()
-    wait, warned = _FIRST_WAIT, False
+    wait = _FIRST_WAIT
     while True:
         healthy_since = math.inf
         try:
@@ -98,10 +94,7 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
                     f"metrics port {server.metrics_port}, log {server.log_path}",
                     flush=True,
                 )
-                if not warned:
-                    _warn_of_cancelling(server)
-                    warned = True
-                _load(server, model_names(args.models) if args.load is None else args.load)
+                _load(server, model_names(args.models))
                 healthy_since = time.monotonic()
                 server.wait()
                 server.check()
@@ -111,18 +104,6 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
             print(f"serendip triton: {error}; starting it again in {wait:g} s", file=sys.stderr, flush=True)
         time.sleep(wait)
         wait = min(2 * wait, _LONGEST_WAIT)
-
-
-def _warn_of_cancelling(server: TritonServer) -> None:
-    with triton_grpc.InferenceServerClient(server.grpc_url) as client:
-        version = client.get_server_metadata().version
-    if tuple(map(int, version.split(".")[:2])) < _SAFE_TO_CANCEL:
-        print(
-            f"serendip triton: server version: found {version}, expected {'.'.join(map(str, _SAFE_TO_CANCEL))} or "
-            "later: this one crashes when gRPC calls to it are cancelled; call it over HTTP",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def _load(server: TritonServer, names: Sequence[str]) -> None:

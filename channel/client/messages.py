@@ -14,15 +14,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from serendipity.channel.client.errors import ClientError, error_of_code
 from serendipity.v1 import channel_pb2
 
-_SHORTFALLS = {
-    number: name.removeprefix("SHORTFALL_CAUSE_").lower() for name, number in channel_pb2.ShortfallCause.items()
-}
-_SOURCES = {number: name.removeprefix("SOURCE_").lower() for name, number in channel_pb2.Source.items()}
-_KINDS = {number: name.removeprefix("REASON_KIND_").lower() for name, number in channel_pb2.ReasonKind.items()}
-_RELATIONS = {
-    number: name.removeprefix("REASON_RELATION_").lower() for name, number in channel_pb2.ReasonRelation.items()
-}
-
 EventName = Literal["exposure", "click", "order", "view", "favourite", "search", "not_interested"]
 
 
@@ -202,7 +193,7 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
     columns = zip(
         response.item_ids,
         response.scores,
-        map(_source, response.sources),
+        [_source(number) for number in response.sources],
         response.relevance,
         response.unexpectedness,
         response.category_indexes,
@@ -232,8 +223,9 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
         degraded=response.degraded,
         degraded_reasons=tuple(response.degraded_reasons),
         warnings=to_warnings(response.warnings),
-        # As with sources: a newer service may name causes that this client does not know.
-        shortfalls=tuple((_SHORTFALLS.get(s.cause, f"cause-{s.cause}"), s.message) for s in response.shortfalls),
+        shortfalls=tuple(
+            (_word(channel_pb2.ShortfallCause, "SHORTFALL_CAUSE_", s.cause), s.message) for s in response.shortfalls
+        ),
         snapshot=response.versions.snapshot,
         message=response,
     )
@@ -241,10 +233,7 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
 
 def to_warnings(warnings: Any) -> tuple[tuple[str, str, str], ...]:
     """Turn warnings, which the generated types take for Python's own class of that name, into rows."""
-    return tuple(
-        (channel_pb2.WarningCode.Name(w.code).removeprefix("WARNING_CODE_").lower(), w.field, w.message)
-        for w in warnings
-    )
+    return tuple((_word(channel_pb2.WarningCode, "WARNING_CODE_", w.code), w.field, w.message) for w in warnings)
 
 
 def to_results(response: channel_pb2.RecallBatchResponse) -> list[RecallResult | ClientError]:
@@ -279,15 +268,22 @@ def _reason(reason: channel_pb2.Reason) -> Reason:
         latent_interest=reason.latent_interest,
         text=reason.text,
         weight=reason.weight,
-        kind=_KINDS.get(reason.kind, f"kind-{reason.kind}"),
-        relation=_RELATIONS.get(reason.relation, f"relation-{reason.relation}"),
+        kind=_word(channel_pb2.ReasonKind, "REASON_KIND_", reason.kind),
+        relation=_word(channel_pb2.ReasonRelation, "REASON_RELATION_", reason.relation),
         recent_categories=tuple(reason.recent_categories),
     )
 
 
 def _source(number: int) -> str:
-    # A service newer than this client may name sources that it does not know.
-    return _SOURCES.get(number, f"source-{number}")
+    return _word(channel_pb2.Source, "SOURCE_", number)
+
+
+def _word(enum: Any, prefix: str, number: int) -> str:
+    """Name a value in lower case; a service newer than this client may send values that it does not know."""
+    try:
+        return str(enum.Name(number)).removeprefix(prefix).lower()
+    except ValueError:
+        return f"{prefix.split('_')[-2].lower()}-{number}"
 
 
 def _event_type(name: EventName) -> str:

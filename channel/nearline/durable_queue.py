@@ -15,6 +15,11 @@ outlives the process, and everything else here is one transaction. Tables, their
              nothing is to be had for them
     meta     name of a count → the count (8 bytes)
 
+Of what is wanted is counted, in users or lists, those wanted again before their commit once: accepted: now queued;
+merged: were queued already; counted: asked for too seldom so far to be queued; refused: the queue is full of more
+urgent ones, or the subject cannot be stored; displaced: queued ones that gave way to more urgent ones; quiet: nothing
+was to be had for them a short while ago; overflowed: too many waited in memory; lost: the disk failed.
+
 An entry that cannot be decoded counts as absent: it is not taken, is overwritten when its subject is wanted again, and
 otherwise removed by housekeeping.
 """
@@ -49,14 +54,6 @@ QUIET_SECONDS = 3_600
 
 COUNTING_SECONDS = 86_400
 """After which requests for what is not queued yet are counted from zero, when nobody asked for it meanwhile."""
-
-WANTED_ENDS = ("accepted", "merged", "counted", "refused", "displaced", "quiet", "overflowed", "lost")
-"""What becomes of what is wanted, in users or lists; those wanted again before their commit count once.
-
-accepted: now queued, on disk; merged: were queued already; counted: asked for too seldom so far to be queued; refused:
-the queue is full of more urgent ones, or the subject cannot be stored; displaced: queued ones that gave way to more
-urgent ones; quiet: nothing was to be had for them a short while ago; overflowed: too many waited in memory; lost: the
-disk failed."""
 
 READY, DELAYED, PARKED, ASIDE = "ready", "delayed", "parked", "aside"
 
@@ -100,7 +97,7 @@ class DurableQueue:
         self._requests_needed = requests_needed
         self._clock = clock
         self._counting = threading.Lock()
-        self._wanted = Counter[str]()
+        self._uncounted = Counter[str]()
         self._writer = BatchWriter(f"nearline-{kind}", self._commit, capacity=max_waiting, interval=commit_interval)
         self.flush, self.close = self._writer.flush, self._writer.close
 
@@ -117,12 +114,7 @@ class DurableQueue:
             self._count("refused")
         else:
             if not self._writer.put((key, want)):
-                self._count("lost" if self._writer.closed else "overflowed")
-
-    def wanted(self) -> Counter[str]:
-        """What became of the wants of this process so far, by WANTED_ENDS."""
-        with self._counting:
-            return self._wanted.copy()
+                self._count("overflowed")
 
     def take(self, most: int, now: float) -> list[records_pb2.NearlineEntry]:
         """Read the entries that are to be tried now, most urgent first.
@@ -157,21 +149,16 @@ class DurableQueue:
                 self.add(txn, name, count)
         return ends
 
-    def ready(self) -> int:
-        """Entries that are to be tried, those whose delay has just passed left out."""
-        with self._env.reading() as txn:
-            return self.entries.size(txn, READY)
-
     def add(self, txn: lmdb.Transaction, name: str, more: int = 1) -> None:
         """Raise a count."""
         if more:
             value = txn.get(name.encode(), db=self._meta)
             txn.put(name.encode(), NUMBER.pack((NUMBER.unpack(value)[0] if value else 0) + more), db=self._meta)
 
-    def totals(self) -> dict[str, int]:
+    def totals(self) -> Counter[str]:
         """What has happened since the store was made, by name."""
         with self._env.reading() as txn, txn.cursor(self._meta) as cursor:
-            return {bytes(name).decode(): int(NUMBER.unpack(value)[0]) for name, value in cursor}
+            return Counter({bytes(name).decode(): int(NUMBER.unpack(value)[0]) for name, value in cursor})
 
     def parked(self, most: int = 1_000) -> list[records_pb2.NearlineEntry]:
         """Read the entries that were tried too often, those parked first before the others."""
@@ -232,40 +219,39 @@ class DurableQueue:
                 wants[key] = want
             if before is not None:
                 wants[key].requests = before.requests + want.requests
+        with self._counting:
+            ends, self._uncounted = self._uncounted, Counter()
+        uncounted = ends.copy()
         try:
             with self._env.writing() as txn:
-                now, ends = self._clock(), Counter[str]()
+                now = self._clock()
                 for key, want in wants.items():
                     ends.update(self._enter(txn, key, want, now))
-                for name in ("refused", "displaced"):
-                    self.add(txn, name, ends[name])
+                for name, count in ends.items():
+                    self.add(txn, name, count)
         except StateUnavailable as error:
             _log.error("wanted work not queued", kind=self.kind, subjects=len(wants), error=str(error))
-            ends = Counter(lost=len(wants))
-        with self._counting:
-            self._wanted.update(ends)
+            with self._counting:
+                self._uncounted += uncounted + Counter(lost=len(wants))
 
     def _count(self, end: str) -> None:
+        """Count, with the next commit, what never gets to one."""
         with self._counting:
-            self._wanted[end] += 1
+            self._uncounted[end] += 1
 
     def _enter(self, txn: lmdb.Transaction, key: bytes, want: records_pb2.NearlineEntry, now: float) -> list[str]:
-        by_operator = want.cause == records_pb2.REFRESH_CAUSE_OPERATOR
         entry = self._entry(txn, key)
         if entry is not None:
-            # What an operator asked for is done whatever is stored, so it stays known that one did.
-            if by_operator or (want.priority > entry.priority and entry.cause != records_pb2.REFRESH_CAUSE_OPERATOR):
+            if want.priority > entry.priority:
                 entry.cause = want.cause
             entry.requests += want.requests
             entry.priority = max(entry.priority, want.priority, self._least_priority(entry))
             entry.generation += 1
             self.entries.put(txn, key, entry)
-            if by_operator:
-                self._make_ready(txn, key, afresh=True)
             return ["merged"]
         aside = self.entries.get_readable(txn, key)
         if aside is not None and aside.not_before > now:
-            if not aside.requests and not by_operator:
+            if not aside.requests:
                 return ["quiet"]
             want.requests += aside.requests
         if want.requests < self._requests_needed:

@@ -1,9 +1,9 @@
-"""Users without a group: their clicks, the group encoder's answer, records."""
+"""Users without a group: their clicks, the answer of the group encoder on Triton, records."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +11,43 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.channel.errors import SnapshotUnavailable
 from serendipity.channel.nearline.context import ReadFeedback, profile_values
-from serendipity.channel.nearline.group_encoder import GroupEncoder
 from serendipity.channel.nearline.job import Asked, Generated, Job, ask_about
 from serendipity.channel.nearline.outcome import Completed, Outcome, Unneeded
+from serendipity.channel.nearline.triton_models import Output, TritonModels
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.state.feedback_clicks import feedback_clicks
+from serendipity.groups.model import CSID, GROUP_ID, PROFILE, SEQUENCE
 from serendipity.groups.sequence import Counted, LongSequenceRule, long_sequence
 from serendipity.novelty import CLICK_WINDOW, Clicks, latest
 from serendipity.v1 import records_pb2
 
 Sequenced: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int32]]
 """A user as the encoder takes one: kept clicks [sequence_length], profile [P]."""
+
+
+class GroupEncoder(TritonModels):
+    """Calls the group encoder."""
+
+    async def assign(
+        self, spec: records_pb2.GroupSpec, sequences: NDArray[np.int64], profiles: NDArray[np.int32], timeout: float
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Find the CSIDs [B, num_quantizers] and the groups [B], 1 … num_groups, of users by their histories.
+
+        spec: names the model. sequences: [B, sequence_length], as `sequence.long_sequence` lays them out; profiles:
+        [B, P], P at least 1. timeout: seconds for all of them, in batches of up to spec.max_batch.
+
+        Whether a history suffices for a group is for the caller to tell.
+        """
+        inputs: dict[str, NDArray[Any]] = {
+            SEQUENCE: np.ascontiguousarray(sequences, np.int64),
+            PROFILE: np.ascontiguousarray(profiles, np.int32),
+        }
+        outputs = {
+            CSID: Output(np.int32, spec.num_quantizers, (0, spec.codebook_size - 1)),
+            GROUP_ID: Output(np.int32, bounds=(1, spec.num_groups)),
+        }
+        csids, groups = await self.infer(spec.model_name, inputs, spec.max_batch, outputs, timeout)
+        return csids, groups[:, 0]
 
 
 class GroupJob(Job[Sequenced]):

@@ -10,9 +10,8 @@ from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
 from serendipity.channel.nearline.job import Asked, Generated, Job, ask_about, prompt_style
 from serendipity.channel.nearline.outcome import Completed, Failed, Outcome, Unneeded
 from serendipity.channel.nearline.subject import wanted_list
-from serendipity.channel.nearline.wanted_list import is_current
 from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.groups.lists import AlignedCategory, aligned_list, alignment, llms_hash
+from serendipity.groups.lists import AlignedCategory, aligned_list, alignment, is_current, llms_hash
 from serendipity.groups.prompt import novelty_prompt, relevance_prompt
 from serendipity.v1 import records_pb2
 

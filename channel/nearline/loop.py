@@ -169,10 +169,6 @@ class NearlineLoop(Generic[Question]):
         ends = await asyncio.to_thread(self._settle, [*outcomes, *generated.outcomes], entries, counts)
         return BatchDone(ends, counts, len(asked), time.perf_counter() - start)
 
-    async def has_model(self) -> bool:
-        """Tell whether the held snapshot names a model of the kind. Raises SnapshotUnavailable."""
-        return await asyncio.to_thread(self._current_job) is not None
-
     def close(self) -> None:
         """Close the job and let its snapshot go."""
         if self._job is not None:
@@ -208,12 +204,11 @@ class NearlineLoop(Generic[Question]):
         for entry in entries:
             if self._is_forgotten(entry):
                 continue
-            # An operator gets new ones; others may have been asked for once more while they were generated.
-            if entry.cause != records_pb2.REFRESH_CAUSE_OPERATOR:
-                stored = self._stored(entry)
-                if stored is not None and job.is_current(stored, now):
-                    outcomes.append(Unneeded(entry))
-                    continue
+            # It may have been asked for once more while it was generated.
+            stored = self._stored(entry)
+            if stored is not None and job.is_current(stored, now):
+                outcomes.append(Unneeded(entry))
+                continue
             try:
                 question = job.read(entry, now)
             except RecordCorrupt as error:

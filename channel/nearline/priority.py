@@ -9,12 +9,11 @@ from serendipity.v1 import records_pb2
 
 PATIENCE_SECONDS = 86_400
 """An entry of the least priority goes before one of the highest that was queued so much later: none starves. It is part
-of the order as stored, so a store must be drained before it changes."""
+of the order as stored, so the queue must be empty before it changes."""
 
 _BAND = 0.25
 _FLOORS: dict[int, float] = {
     records_pb2.REFRESH_CAUSE_MISSING: 3 * _BAND,
-    records_pb2.REFRESH_CAUSE_OPERATOR: 3 * _BAND,
     records_pb2.REFRESH_CAUSE_TOO_OLD: 2 * _BAND,
     records_pb2.REFRESH_CAUSE_FOREIGN: _BAND,
     records_pb2.REFRESH_CAUSE_STALE: 0.0,
@@ -30,7 +29,7 @@ _MANY_REQUESTS = 20
 def refresh_priority(cause: int, num_clicks: int, latest_click: int, now: int) -> float:
     """Tell how urgent a user's interests are, 0 to 1.
 
-    The cause (RefreshCause) decides: missing or asked for, too old, foreign, stale. Within it the user's activity
+    The cause (RefreshCause) decides: missing, too old, foreign, stale. Within it the user's activity
     does: half by how lately the user clicked, half by how much. num_clicks: of the latest 200; latest_click, now: Unix
     seconds, the first is not looked at without clicks.
     """

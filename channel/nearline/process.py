@@ -9,15 +9,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from serendipity.channel.errors import SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.group_encoder import GroupEncoder
-from serendipity.channel.nearline.group_job import GroupJob
+from serendipity.channel.nearline.group_job import GroupEncoder, GroupJob
 from serendipity.channel.nearline.housekeeping import Cleared, clear, forget
 from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEncoder
 from serendipity.channel.nearline.interest_job import InterestJob
@@ -26,7 +24,7 @@ from serendipity.channel.nearline.list_job import ListJob
 from serendipity.channel.nearline.loop import NearlineLoop, generation_moment
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.telemetry import NearlineTelemetry, forget_status
+from serendipity.channel.nearline.telemetry import NearlineTelemetry
 from serendipity.channel.service.processes import held, logged_failures, told_to_stop
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import configure_logs
@@ -62,16 +60,10 @@ class Nearline:
 
 
 @contextlib.asynccontextmanager
-async def opened_nearline(
-    settings: ServerSettings,
-    channel_settings: ChannelSettings,
-    *,
-    status_path: Path | None = None,
-) -> AsyncIterator[Nearline]:
+async def opened_nearline(settings: ServerSettings, channel_settings: ChannelSettings) -> AsyncIterator[Nearline]:
     """Open the stores, the snapshot wanted and the clients of Triton, and close them in the end.
 
-    status_path: where the status is written; only the near-line process writes it. Raises StateUnavailable.
-    Without a snapshot, or with a bad one, nothing can be generated until there is a good one.
+    Raises StateUnavailable. Without a snapshot, or with a bad one, nothing can be generated until there is a good one.
     """
     async with contextlib.AsyncExitStack() as stack:
         store = open_nearline(settings)
@@ -82,7 +74,7 @@ async def opened_nearline(
         stack.callback(feedback.close)
         holder = SnapshotHolder()
         stack.callback(holder.close)
-        telemetry = NearlineTelemetry(store, status_path, os.getpid())
+        telemetry = NearlineTelemetry(store)
         loops: dict[Kind, NearlineLoop[Any]] = {}
         for kind, open_job in _jobs(stack, feedback, settings, channel_settings).items():
             loops[kind] = NearlineLoop(
@@ -127,10 +119,9 @@ async def running_nearline(
     the context should end then, and raises that error. Raises StateUnavailable, and OSError when the port is taken.
     """
     async with (
-        opened_nearline(settings, channel_settings, status_path=settings.nearline_status_path) as nearline,
+        opened_nearline(settings, channel_settings) as nearline,
         contextlib.AsyncExitStack() as stack,
     ):
-        stack.callback(forget_status, settings.nearline_status_path)
         # The workers have the ports before it.
         port = settings.metrics_port and settings.metrics_port + settings.workers
         stack.callback(nearline.telemetry.serve(settings.metrics_host, port).close)
@@ -175,15 +166,17 @@ async def _work_until_stopped(settings: ServerSettings, channel_settings: Channe
     with told_to_stop() as stop:
         async with contextlib.AsyncExitStack() as stack:
             if await _take_turn(settings, stop, stack):
-                await stack.enter_async_context(running_nearline(settings, channel_settings, on_failure=stop.set))
-                _log.info("near-line process runs", pid=os.getpid())
+                nearline = await stack.enter_async_context(
+                    running_nearline(settings, channel_settings, on_failure=stop.set)
+                )
+                _log.info("near-line process runs", pid=os.getpid(), metrics_port=nearline.telemetry.metrics_port)
                 await stop.wait()
                 _log.info("near-line process drains")
     _log.info("near-line process ends")
 
 
 async def _take_turn(settings: ServerSettings, stop: asyncio.Event, stack: contextlib.AsyncExitStack) -> bool:
-    """Wait until no other process does the work (a drain may take minutes); False once told to stop."""
+    """Wait until no other process does the work; False once told to stop."""
     waiting = False
     while not stop.is_set():
         attempt = contextlib.ExitStack()

@@ -31,8 +31,7 @@ import lmdb
 from serendipity.channel.nearline.durable_queue import DurableQueue
 from serendipity.channel.nearline.outcome import NearlineRecord
 from serendipity.channel.nearline.priority import BackOff, group_priority
-from serendipity.channel.nearline.subject import USER_KINDS, Kind
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import USER_KINDS, Kind, WantedList
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.state.environment import Environment
 from serendipity.channel.state.records import OrderedRecords, Records

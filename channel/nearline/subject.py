@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.keys import novel_category_key
 from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 
@@ -22,6 +23,24 @@ class Kind(StrEnum):
 
 USER_KINDS = (Kind.INTERESTS, Kind.GROUPS)
 """Kinds whose entries and records are a user's: what is to be forgotten with the user."""
+
+
+@dataclass(frozen=True)
+class WantedList:
+    """The facts a list is made from.
+
+    group_model_id: model the group is of; group_id: group told to the LLMs, 0 for the default one; categories: names
+    of the m latest distinct top-level categories, newest first.
+    """
+
+    group_model_id: str
+    group_id: int
+    categories: tuple[str, ...]
+
+    @property
+    def key(self) -> bytes:
+        """Key the list is stored and asked for by. Raises ValueError for a group id out of range."""
+        return novel_category_key(self.group_model_id, self.group_id, self.categories)
 
 
 def wanted_list(entry: records_pb2.NearlineEntry) -> WantedList:

@@ -1,19 +1,15 @@
-"""Metrics of the near-line process, and its status file."""
+"""Metrics of the near-line process."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from serendipity import layout
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.loop import BatchDone
@@ -27,53 +23,12 @@ _BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 _log = structlog.stdlib.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class NearlineStatus:
-    """State of the near-line process. snapshot: empty for none; metrics_port: 0 for nowhere.
-
-    By kind: models: what is worked with, empty where the snapshot names none; errors: why nothing could be done last,
-    none since it could; done_at: end of the last batch, Unix seconds, none before the first.
-    """
-
-    pid: int
-    snapshot: str = ""
-    models: Mapping[Kind, str] = field(default_factory=dict)
-    errors: Mapping[Kind, str] = field(default_factory=dict)
-    done_at: Mapping[Kind, float] = field(default_factory=dict)
-    metrics_port: int = 0
-
-
-def read_status(path: Path) -> NearlineStatus | None:
-    """Read the file; None if there is none, or none that can be read: no process is running."""
-    try:
-        return NearlineStatus(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def forget_status(path: Path) -> None:
-    """Remove the file of a process that is gone; where that fails it is logged, and the file stays, out of date."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        _log.warning("status not removed", path=str(path), error=str(error))
-
-
 class NearlineTelemetry:
-    """The metrics of the near-line process.
+    """The metrics of the near-line process. clock: Unix seconds; metrics_port: where they are served, 0: nowhere."""
 
-    status_path: where its status is written, None: nowhere; clock: Unix seconds. A status that cannot be written is
-    logged, once until it can be written again: the work goes on without.
-    """
-
-    def __init__(
-        self, store: NearlineStore, status_path: Path | None, pid: int, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, store: NearlineStore, *, clock: Callable[[], float] = time.time) -> None:
         self.registry = new = CollectorRegistry()
-        self._status_path = status_path
-        self._status_is_written = True
-        self._clock = clock
-        self.status = NearlineStatus(pid)
+        self.metrics_port = 0
         self._seconds = Histogram(
             "serendipity_nearline_batch_seconds",
             "Time of a batch, from what is known to the records.",
@@ -93,14 +48,10 @@ class NearlineTelemetry:
         """Count a batch."""
         self._seconds.labels(kind).observe(done.seconds)
         _log.info("batch done", kind=kind, asked=done.asked, seconds=round(done.seconds, 3), **done.ends, **done.counts)
-        errors = {other: error for other, error in self.status.errors.items() if other != kind}
-        done_at = {**self.status.done_at, kind: self._clock()}
-        self._tell(replace(self.status, errors=errors, done_at=done_at))
 
     def failed(self, kind: Kind, error: Exception) -> None:
         """Count a batch that could not be done."""
         self._failures.labels(kind, type(error).__name__).inc()
-        self._tell(replace(self.status, errors={**self.status.errors, kind: str(error)}))
 
     def serves(self, snapshot: Snapshot) -> None:
         """Note which snapshot, and which models of it, are worked with from now on."""
@@ -113,28 +64,12 @@ class NearlineTelemetry:
         self._model.clear()
         for kind, model in models.items():
             self._model.labels(kind, snapshot.version, model).set(1)
-        self._tell(replace(self.status, snapshot=snapshot.version, models=models))
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
         server = MetricsServer(self.registry, host, port)
-        self._tell(replace(self.status, metrics_port=server.port))
+        self.metrics_port = server.port
         return server
-
-    def _tell(self, status: NearlineStatus) -> None:
-        self.status = status
-        if self._status_path is None:
-            return
-        try:
-            layout.write_atomically(self._status_path, json.dumps(asdict(status)).encode())
-        except OSError as error:
-            if self._status_is_written:
-                _log.error("status not written", path=str(self._status_path), error=str(error))
-            self._status_is_written = False
-        else:
-            if not self._status_is_written:
-                _log.info("status written again", path=str(self._status_path))
-            self._status_is_written = True
 
 
 class _QueueCollector(Collector):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.triton import Triton, TritonError
 
-_REFUSALS = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED"})
+_REFUSALS = frozenset({"INVALID_ARGUMENT", "UNIMPLEMENTED"})
 """Statuses that the same call would meet again. NOT_FOUND is none of them: a model is away while it is deployed."""
 
 

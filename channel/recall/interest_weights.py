@@ -22,6 +22,15 @@ from numpy.typing import NDArray
 
 from serendipity.channel.snapshot.row_ranges import OwnedRanges
 
+HALF_LIFE = 7 * 86_400.0
+"""Age, seconds, at which a click or an exposure moves a weight half as much."""
+
+_STRENGTH = 20.0
+"""s: exposures that a stored weight counts for against those acknowledged since."""
+
+_MAX_FACTOR = 4.0
+"""A weight is raised to so many times its stored value at most, and lowered to so small a part of it."""
+
 
 @dataclass(frozen=True)
 class ItemEvents:
@@ -56,16 +65,7 @@ class ItemEvents:
         return cls(np.empty(0, np.int64), np.empty(0, np.float64))
 
 
-@dataclass(frozen=True)
-class WeightPrior:
-    """How firmly weights stand. strength: s above; half_life: seconds; max_factor: w' is in w / it … w · it, ≥ 1."""
-
-    strength: float
-    half_life: float
-    max_factor: float
-
-
-def faded_counts(events: ItemEvents, groundings: OwnedRanges, half_life: float) -> NDArray[np.float64]:
+def faded_counts(events: ItemEvents, groundings: OwnedRanges, half_life: float = HALF_LIFE) -> NDArray[np.float64]:
     """Count the events on each interest's rows, each faded by its age in half-lives (seconds). Returns [k] float64."""
     # Whatever order events come in, they are added up in one: by row, then age.
     order = np.lexsort((events.ages, events.rows))
@@ -76,15 +76,13 @@ def faded_counts(events: ItemEvents, groundings: OwnedRanges, half_life: float) 
     return np.bincount(groundings.owners, within, groundings.num_owners).astype(np.float64, copy=False)
 
 
-def faded_searches(
-    searches: Sequence[tuple[str, int]], names: Sequence[Sequence[str]], half_life: float
-) -> NDArray[np.float64]:
-    """Count the searches that name each interest, each faded by its age in half-lives (seconds). Returns [k] float64.
+def faded_searches(searches: Sequence[tuple[str, int]], names: Sequence[Sequence[str]]) -> NDArray[np.float64]:
+    """Count the searches that name each interest, each faded by its age in half-lives. Returns [k] float64.
 
     searches: their words and ages in seconds; names: the words of each interest's names. A search names what stands in
     it word for word.
     """
-    texts = [(f" {text} ", 2.0 ** (-age / half_life)) for text, age in searches]
+    texts = [(f" {text} ", 2.0 ** (-age / HALF_LIFE)) for text, age in searches]
     everything = "".join(text for text, _ in texts)
     counts = np.zeros(len(names))
     for i, own in enumerate(names):
@@ -94,7 +92,7 @@ def faded_searches(
 
 
 def weight_factors(
-    weights: NDArray[np.float32], clicks: NDArray[np.float64], exposures: NDArray[np.float64], prior: WeightPrior
+    weights: NDArray[np.float32], clicks: NDArray[np.float64], exposures: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Tell by what each interest's weight is multiplied, [k] float32, 1 without events.
 
@@ -102,6 +100,6 @@ def weight_factors(
     times its factor stays within 0 … 1. A weight of 0 stays 0.
     """
     stored = weights.astype(np.float64)
-    posterior = (prior.strength * stored + clicks) / (prior.strength + np.maximum(exposures, clicks))
+    posterior = (_STRENGTH * stored + clicks) / (_STRENGTH + np.maximum(exposures, clicks))
     ratio = np.divide(posterior, stored, out=np.ones_like(stored), where=stored > 0)
-    return np.clip(ratio, 1 / prior.max_factor, prior.max_factor).astype(np.float32)
+    return np.clip(ratio, 1 / _MAX_FACTOR, _MAX_FACTOR).astype(np.float32)

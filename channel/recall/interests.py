@@ -18,7 +18,6 @@ from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
 from serendipity.channel.recall.interest_weights import (
     ItemEvents,
-    WeightPrior,
     faded_counts,
     faded_searches,
     weight_factors,
@@ -26,8 +25,9 @@ from serendipity.channel.recall.interest_weights import (
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
 from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.channel.snapshot.stores import StoredInterests, StoredNode, StoredPath, stored_paths
+from serendipity.channel.snapshot.stores import StoredInterests, StoredNode
 from serendipity.channel.state.state import UserState
+from serendipity.v1 import records_pb2
 
 _DAY = 86_400
 
@@ -101,11 +101,6 @@ class InterestEvents:
     exposures: ItemEvents
     searches: tuple[tuple[str, int], ...] = ()
     dismissed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-
-    @classmethod
-    def none(cls) -> InterestEvents:
-        """Nothing."""
-        return cls(ItemEvents.none(), ItemEvents.none())
 
 
 @dataclass(frozen=True)
@@ -247,35 +242,28 @@ class InterestReader:
         names: Sequence[Sequence[str]],
         events: InterestEvents,
     ) -> NDArray[np.float32]:
-        settings = self._settings
-        if not settings.interest_calibration or not (len(events.clicks) or len(events.exposures) or events.searches):
+        if not self._settings.interest_calibration or not (
+            len(events.clicks) or len(events.exposures) or events.searches
+        ):
             return np.ones(len(weights), np.float32)
-        prior = WeightPrior(
-            strength=settings.interest_prior_strength,
-            half_life=settings.interest_feedback_half_life_days * _DAY,
-            max_factor=settings.interest_max_factor,
-        )
-        clicks, exposures = (
-            faded_counts(some, groundings, prior.half_life) for some in (events.clicks, events.exposures)
-        )
-        searches = faded_searches(events.searches, names, prior.half_life)
-        return weight_factors(weights, clicks + searches, exposures, prior)
+        clicks, exposures = (faded_counts(some, groundings) for some in (events.clicks, events.exposures))
+        return weight_factors(weights, clicks + faded_searches(events.searches, names), exposures)
 
 
 def path_reader(
     interests: Interests, user_id: str, snapshot: Snapshot, state: UserState
-) -> Callable[[], list[StoredPath]]:
+) -> Callable[[], Sequence[records_pb2.InterestPath]]:
     """Tell how the paths of interests are read: from the store that the interests are from.
 
     The function returned raises StoreError or StateUnavailable; it gives no paths where a refresh has replaced the
     interests meanwhile, since the paths are in the order of the newer ones then.
     """
 
-    def read() -> list[StoredPath]:
+    def read() -> Sequence[records_pb2.InterestPath]:
         if interests.origin is not Origin.NEARLINE:
             return snapshot.paths.read(interests.key)
         record = state.interest_paths(user_id, interests.generated_at)
-        return [] if record is None else stored_paths(record)
+        return () if record is None else record.paths
 
     return read
 

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import StateUnavailable, StoreError
-from serendipity.channel.nearline.wanted_list import WantedList, is_current
+from serendipity.channel.nearline.subject import WantedList
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.group_stores import GroupStore, NovelCategoryStore, StoredList
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.state.state import UserState
+from serendipity.groups.lists import is_current
 from serendipity.groups.sequence import DEFAULT_GROUP, LongSequenceRule, kept_clicks, latest_distinct
 from serendipity.keys import back_off_keys, novel_category_key
 from serendipity.novelty import Clicks, latest

@@ -20,7 +20,6 @@ from serendipity.channel.recall.interests import Interests
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.query import SOURCES
 from serendipity.channel.recall.scorer import NOT_FOUND, Scored
-from serendipity.channel.snapshot.stores import StoredPath
 from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.interests.text import MAX_CHARS, clean_text
 from serendipity.v1 import channel_pb2, records_pb2
@@ -71,7 +70,7 @@ def reasons_of(
     scored: Scored,
     interests: Interests,
     novel_categories: NovelCategories,
-    read_paths: Callable[[], list[StoredPath]],
+    read_paths: Callable[[], Sequence[records_pb2.InterestPath]],
     is_clicked: Callable[[str], bool] = lambda _: False,
     folded: FoldedUser | None = None,
     title_of: Callable[[int], str] = lambda _: "",
@@ -87,7 +86,7 @@ def reasons_of(
     table, slot_of_source = _slots(scored, len(interests), novel_categories, lead, len(folded or ()))
     used = table.any(axis=0)
     number = np.cumsum(used) - 1
-    stored: list[StoredPath] = []
+    stored: Sequence[records_pb2.InterestPath] = ()
     failure = ""
     if used[: 2 * len(interests)].any():
         try:
@@ -140,7 +139,7 @@ def _slots(
 
 
 def _reason_of(
-    slot: int, interests: Interests, stored: list[StoredPath], is_clicked: Callable[[str], bool]
+    slot: int, interests: Interests, stored: Sequence[records_pb2.InterestPath], is_clicked: Callable[[str], bool]
 ) -> channel_pb2.Reason:
     k = len(interests)
     near = "POPULATION" if interests.are_of_population else "TASTE", "NEAR"
@@ -148,7 +147,7 @@ def _reason_of(
         return _reason(channel_pb2.SOURCE_COLLABORATIVE, near, weight=1.0)
     interest, position = slot % k, int(interests.positions[slot % k])
     known = position < len(stored)
-    path = stored[position] if known else StoredPath(records_pb2.SEED_KIND_UNSPECIFIED, "", "", "")
+    path = stored[position] if known else records_pb2.InterestPath()
     # Users typed these, and models wrote them.
     seed, demand, name = map(clean_text, (path.seed, path.core_demand, path.latent_interest))
     name = name or clean_text(interests.names[interest])

@@ -12,7 +12,7 @@ from serendipity.channel.service.server import Health, bind, server_options
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import read_statuses
-from serendipity.channel.snapshot.publication import ListedSnapshot, Publication, Publications
+from serendipity.channel.snapshot.publication import Publication, Publications
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
 
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["SerendipityAdmin"].full_name
@@ -42,13 +42,6 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
         _tell(publication)
         return admin_pb2.RollbackSnapshotResponse(version=publication.version, previous_version=publication.previous)
 
-    async def ListSnapshots(  # noqa: N802
-        self, _request: admin_pb2.ListSnapshotsRequest, _: grpc.aio.ServicerContext
-    ) -> admin_pb2.ListSnapshotsResponse:
-        """List the snapshots on disk, newest first."""
-        listed = await asyncio.to_thread(self._publications.listed)
-        return admin_pb2.ListSnapshotsResponse(snapshots=map(_summary, listed))
-
     async def GetSnapshot(  # noqa: N802
         self, _request: admin_pb2.GetSnapshotRequest, _: grpc.aio.ServicerContext
     ) -> admin_pb2.GetSnapshotResponse:
@@ -75,15 +68,4 @@ def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tu
 
 
 def _tell(publication: Publication) -> None:
-    _log.info("snapshot wanted", action=publication.action, version=publication.version, before=publication.previous)
-
-
-def _summary(listed: ListedSnapshot) -> admin_pb2.SnapshotSummary:
-    summary = admin_pb2.SnapshotSummary(version=listed.version, current=listed.current, error=listed.error)
-    if listed.manifest is not None:
-        summary.created_at.CopyFrom(listed.manifest.created_at)
-        summary.events_until.CopyFrom(listed.manifest.events_until)
-        summary.num_items = listed.manifest.counts.items
-        summary.num_users = listed.manifest.counts.users
-        summary.user_tower = listed.manifest.tower.model_name
-    return summary
+    _log.info("snapshot wanted", version=publication.version, before=publication.previous)

@@ -149,11 +149,6 @@ class ServerSettings(BaseSettings):
         return self.state / "nearline.lock"
 
     @property
-    def nearline_status_path(self) -> Path:
-        """Status file of that process."""
-        return self.state / "nearline.json"
-
-    @property
     def availability_path(self) -> Path:
         """Directory of the availability store."""
         return self.state / "availability"

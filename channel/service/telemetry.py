@@ -11,19 +11,13 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
 
-from serendipity.channel.errors import StateUnavailable
-from serendipity.channel.nearline.durable_queue import WANTED_ENDS
-from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.query import source_name
 from serendipity.channel.recall.scorer import FEATURE_NAMES
@@ -164,10 +158,6 @@ class Telemetry:
         self._feedback.labels("duplicate").inc(recorded.duplicates)
         self._feedback.labels("rejected").inc(len(recorded.rejected))
 
-    def watch_nearline(self, nearline: Callable[[], NearlineStore]) -> None:
-        """Show what becomes of the users and lists asked for, as the store counts them."""
-        self.registry.register(_NearlineCollector(nearline))
-
     def serving_log_dropped(self, count: int) -> None:
         """Count answers the serving log lost."""
         self._serving_log_drops.inc(count)
@@ -190,27 +180,6 @@ class Telemetry:
     def serve(self, host: str, port: int) -> MetricsServer:
         """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
         return MetricsServer(self.registry, host, port)
-
-
-class _NearlineCollector(Collector):
-    """Reads a near-line store's counts when they are asked for: it knows what became of a want only afterwards."""
-
-    def __init__(self, nearline: Callable[[], NearlineStore]) -> None:
-        self._nearline = nearline
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield the counts of this process, by kind; none while the store cannot be opened."""
-        family = CounterMetricFamily(
-            "serendipity_nearline_wanted",
-            "Users and lists asked for near-line, by what became of it.",
-            labels=["kind", "outcome"],
-        )
-        with contextlib.suppress(StateUnavailable):
-            for kind in Kind:
-                counts = self._nearline().queue(kind).wanted()
-                for outcome in WANTED_ENDS:
-                    family.add_metric([kind, outcome], counts[outcome])
-        yield family
 
 
 class MetricsServer:

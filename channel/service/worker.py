@@ -152,7 +152,6 @@ def _open_parts(
     stack.callback(feedback.close)
     nearline = Reopening("nearline", lambda: open_nearline(settings))
     stack.callback(nearline.close)
-    telemetry.watch_nearline(nearline.store)
     holder = SnapshotHolder()
     stack.callback(holder.close)
 
@@ -215,8 +214,8 @@ async def _run_housekeeping(parts: Parts, publications: Publications) -> None:
         now = time.time()
         with logged_failures("feedback"):
             before = now - settings.feedback_retention_days * _DAY
-            expired = await asyncio.to_thread(parts.feedback.store().expire, before)
-            _log.info("feedback expired", events=expired.log_records, users=expired.users)
+            events, users = await asyncio.to_thread(parts.feedback.store().expire, before)
+            _log.info("feedback expired", events=events, users=users)
         with logged_failures("availability"):
             manifests = [listed.manifest for listed in await asyncio.to_thread(publications.listed)]
             # A snapshot that cannot be read now may be read later; nothing is known of its age.

@@ -25,7 +25,6 @@ import structlog
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.process import run_nearline
-from serendipity.channel.nearline.telemetry import forget_status
 from serendipity.channel.service.admin import AdminServicer, create_admin_server
 from serendipity.channel.service.processes import held, told_to_stop
 from serendipity.channel.service.readiness import model_is_ready
@@ -92,8 +91,7 @@ async def _supervise(
         for number in range(settings.workers)
     ]
     if settings.nearline:
-        died = functools.partial(forget_status, settings.nearline_status_path)
-        children.append(_Child("nearline", run_nearline, (settings, channel_settings), died))
+        children.append(_Child("nearline", run_nearline, (settings, channel_settings)))
     kept_alive = [
         asyncio.create_task(_keep_alive(child, stop, settings.drain_seconds + _KILL_MARGIN_SECONDS))
         for child in children
@@ -119,7 +117,7 @@ class _Child:
     name: str
     target: Callable[..., None]
     args: tuple[object, ...]
-    died: Callable[[], None]
+    died: Callable[[], None] = lambda: None
 
 
 async def _keep_alive(child: _Child, stop: asyncio.Event, patience: float) -> int:

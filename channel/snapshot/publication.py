@@ -2,29 +2,27 @@
 
     <snapshots>/<version>/           immutable snapshots
     <snapshots>/current              link to the wanted one, replaced atomically; workers converge to it
-    <snapshots>/publications.json    what was published when, and what was wanted before
+    <snapshots>/publications.json    versions wanted one after another, without those rolled back: the last is wanted
     <snapshots>/.publish.lock        held (flock) while one of these changes
 
 The link is the truth. The history is written right after it, and a crash between the two is mended by the next call.
-A history that is damaged is set aside (publications.json.damaged-<time>) and begun anew: it must not keep an operator
-from publishing.
+A history that is damaged is begun anew from the link: it must not keep an operator from publishing.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
@@ -37,6 +35,7 @@ HISTORY = "publications.json"
 _LOCK = ".publish.lock"
 _DELETED = ".deleted"
 _HISTORY_LENGTH = 1_000
+_VERSIONS = TypeAdapter(list[str])
 
 Check = Callable[[records_pb2.Manifest, Path | None], None]
 """Asked before a snapshot becomes the wanted one: its manifest, and the directory of the one wanted so far, None
@@ -45,12 +44,10 @@ without. Raises PublicationRefused to refuse it: its model is not ready, the qua
 
 @dataclass(frozen=True)
 class Publication:
-    """One change of the wanted snapshot. previous: version wanted before, empty for none; at: RFC 3339, UTC."""
+    """A change of the wanted snapshot. previous: version wanted before, empty for none."""
 
-    action: Literal["publish", "rollback"]
     version: str
     previous: str
-    at: str
 
 
 @dataclass(frozen=True)
@@ -109,22 +106,6 @@ class Publications:
         found.sort(key=lambda s: (s.manifest.created_at.ToNanoseconds() if s.manifest else -1, s.version), reverse=True)
         return found
 
-    def history(self) -> list[Publication]:
-        """Read what was published, oldest first, at most the latest 1,000.
-
-        Raises PublicationRefused when the history cannot be read.
-        """
-        path = self._snapshots / HISTORY
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(entries, list):
-                raise TypeError(f"found {type(entries).__name__}")
-            return [Publication(**entry) for entry in entries]
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError, TypeError) as error:
-            raise PublicationRefused(f"{path}: cannot be read ({error}); expected a list of publications") from error
-
     def prune(self, before: float, *, keep: int = 0) -> list[str]:
         """Delete the snapshots that have neither been written nor been wanted since a time (Unix seconds).
 
@@ -133,20 +114,15 @@ class Publications:
         versions deleted. Raises PublicationRefused, and deletes nothing, when the history cannot be read.
         """
         with self._locked():
-            history = self._mended_history()
-            last_wanted = {
-                publication.previous: datetime.datetime.fromisoformat(publication.at).timestamp()
-                for publication in history
-            }
             snapshots = self.listed()
             staying = {self.wanted(), *(listed.version for listed in snapshots[:keep])}
             if keep:
-                staying |= set([v for v in _stack(history)[:-1] if self.directory(v).is_dir()][-1:])
+                staying |= set(self._ways_back(self._history())[-1:])
             deleted = []
             for listed in snapshots:
                 directory = self.directory(listed.version)
-                written = directory.stat().st_mtime
-                if listed.version not in staying and max(written, last_wanted.get(listed.version, 0)) < before:
+                # Of when it was written, or wanted last.
+                if listed.version not in staying and directory.stat().st_mtime < before:
                     # First out of sight, so that nobody finds half of it.
                     directory.replace(directory.with_name(f".{listed.version}{_DELETED}"))
                     deleted.append(listed.version)
@@ -160,7 +136,11 @@ class Publications:
         Raises PublicationRefused, and changes nothing, if it is missing, damaged, or a check or gate refuses it.
         """
         with self._locked():
-            return self._make_wanted("publish", version, self._mended_history())
+            history = self._history()
+            publication = self._make_wanted(version, (*self._checks, *self._gates))
+            if version != publication.previous:
+                self._write_history([*history, version])
+            return publication
 
     def rollback(self) -> Publication:
         """Make the snapshot that was wanted before the present one the wanted one again, after the checks.
@@ -169,31 +149,33 @@ class Publications:
         PublicationRefused, and changes nothing, if there is none before or it is refused.
         """
         with self._locked():
-            history = self._mended_history()
-            before = [version for version in _stack(history)[:-1] if self.directory(version).is_dir()]
-            if not before:
+            history = self._history()
+            if not (before := self._ways_back(history)):
                 raise PublicationRefused(f"{self._snapshots}: nothing was published before {self.wanted() or 'now'}")
-            return self._make_wanted("rollback", before[-1], history)
+            publication = self._make_wanted(before[-1], self._checks)
+            history.pop()
+            while history[-1] != publication.version:
+                history.pop()
+            self._write_history(history)
+            return publication
 
-    def _make_wanted(
-        self, action: Literal["publish", "rollback"], version: str, history: list[Publication]
-    ) -> Publication:
+    def _make_wanted(self, version: str, checks: Sequence[Check]) -> Publication:
         previous = self.wanted()
         manifest = self._verified(version)
-        for check in (*self._checks, *(self._gates if action == "publish" else ())):
+        for check in checks:
             check(manifest, self.directory(previous) if previous else None)
-        moment = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).isoformat(timespec="seconds")
-        publication = Publication(action, version, previous, moment)
-        if version == previous:
-            return publication
-        beside = self._snapshots / f".{layout.CURRENT}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            beside.unlink()
-        beside.symlink_to(version, target_is_directory=True)
-        beside.replace(self._snapshots / layout.CURRENT)
-        _synchronise(self._snapshots)
-        self._write_history([*history, publication])
-        return publication
+        if version != previous:
+            beside = self._snapshots / f".{layout.CURRENT}.{os.getpid()}"
+            with contextlib.suppress(FileNotFoundError):
+                beside.unlink()
+            beside.symlink_to(version, target_is_directory=True)
+            beside.replace(self._snapshots / layout.CURRENT)
+            _synchronise(self._snapshots)
+            if previous:
+                # From now on it may grow too old: see `prune`. One that was deleted, or is another's, does not.
+                with contextlib.suppress(OSError):
+                    os.utime(self.directory(previous), (self._clock(), self._clock()))
+        return Publication(version, previous)
 
     def _verified(self, version: str) -> records_pb2.Manifest:
         path = self._snapshots / version
@@ -211,31 +193,28 @@ class Publications:
             raise PublicationRefused(f"{path}: manifest's version: found {manifest.version!r}, expected {version!r}")
         return manifest
 
-    def _mended_history(self) -> list[Publication]:
-        """Read the history, with the change added that a crash kept out of it; a damaged one is set aside."""
+    def _ways_back(self, history: Sequence[str]) -> list[str]:
+        """Versions that a rollback could go back to, the next one last."""
+        return [version for version in history[:-1] if version != history[-1] and self.directory(version).is_dir()]
+
+    def _history(self) -> list[str]:
+        """Read the history, with the change made good that a crash kept out of it. Raises OSError."""
+        path, wanted = self._snapshots / HISTORY, self.wanted()
         try:
-            history = self.history()
-        except PublicationRefused as error:
-            if isinstance(error.__cause__, OSError):
-                raise
+            history = _VERSIONS.validate_json(path.read_bytes())
+        except FileNotFoundError:
             history = []
-            path = self._snapshots / HISTORY
-            aside = path.with_name(f"{HISTORY}.damaged-{int(self._clock())}")
-            path.replace(aside)
-            _log.error("history of publications set aside", error=str(error), aside=str(aside))
-        stack, wanted = _stack(history), self.wanted()
-        if wanted and (not stack or stack[-1] != wanted):
-            rolled_back = len(stack) > 1 and stack[-2] == wanted
-            moment = datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).isoformat(timespec="seconds")
-            history.append(
-                Publication("rollback" if rolled_back else "publish", wanted, stack[-1] if stack else "", moment)
-            )
-            self._write_history(history)
+        except ValidationError as error:
+            _log.error("history of publications begun anew", path=str(path), error=str(error))
+            history = []
+        if history[-2:-1] == [wanted]:
+            history.pop()
+        elif wanted and history[-1:] != [wanted]:
+            history.append(wanted)
         return history
 
-    def _write_history(self, history: list[Publication]) -> None:
-        entries = [asdict(publication) for publication in history[-_HISTORY_LENGTH:]]
-        layout.write_atomically(self._snapshots / HISTORY, json.dumps(entries, indent=1).encode())
+    def _write_history(self, history: list[str]) -> None:
+        layout.write_atomically(self._snapshots / HISTORY, json.dumps(history[-_HISTORY_LENGTH:]).encode())
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -248,23 +227,9 @@ class Publications:
             try:
                 yield
             except OSError as error:
-                # A full disk, a name no file can have. What the link says by now is wanted: see `_mended_history`.
+                # A full disk, a name no file can have. What the link says by now is wanted: see `_history`.
                 wanted = self.wanted() or "nothing"
                 raise PublicationRefused(f"{self._snapshots}: {error}; wanted now: {wanted}") from error
-
-
-def _stack(history: Sequence[Publication]) -> list[str]:
-    """Versions wanted one after another without those rolled back: the last is wanted, the one before it is next."""
-    stack: list[str] = []
-    for publication in history:
-        if publication.action == "rollback":
-            # One step, or more where snapshots between had been deleted.
-            del stack[-1:]
-            while stack and stack[-1] != publication.version:
-                stack.pop()
-        if not stack or stack[-1] != publication.version:
-            stack.append(publication.version)
-    return stack
 
 
 def _synchronise(directory: Path) -> None:

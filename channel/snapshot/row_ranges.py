@@ -38,11 +38,6 @@ class RowRanges:
                 united.append((start, end))
         return cls(np.array([a for a, _ in united], np.int64), np.array([b for _, b in united], np.int64))
 
-    @classmethod
-    def none(cls) -> RowRanges:
-        """No rows."""
-        return cls(np.empty(0, np.int64), np.empty(0, np.int64))
-
     def rows_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows at positions of the ranges laid end to end."""
         ends = np.cumsum(self.ends - self.starts)

@@ -254,28 +254,13 @@ class InterestStore(Store):
         return stored
 
 
-@dataclass(frozen=True)
-class StoredPath:
-    """How an interest was reached: seed → core demand → latent interest. seed_kind: as in records.proto."""
-
-    seed_kind: int
-    seed: str
-    core_demand: str
-    latent_interest: str
-
-
 class PathStore(Store):
     """interest_paths.lmdb."""
 
-    def read(self, key: bytes) -> list[StoredPath]:
+    def read(self, key: bytes) -> Sequence[records_pb2.InterestPath]:
         """Read the paths of a user's interests by key, in their order; none where nothing is stored."""
         record = self._read(key, records_pb2.InterestPathsRecord())
-        return [] if record is None else stored_paths(record)
-
-
-def stored_paths(record: records_pb2.InterestPathsRecord) -> list[StoredPath]:
-    """Lay the paths of a record out, in the order of its interests."""
-    return [StoredPath(p.seed_kind, p.seed, p.core_demand, p.latent_interest) for p in record.paths]
+        return () if record is None else record.paths
 
 
 @dataclass(frozen=True)
@@ -312,26 +297,12 @@ class NodeStore(Store):
         return node
 
 
-@dataclass(frozen=True)
-class StoredItem:
-    """What is known of an item beyond its vector. row: in the item vectors; path: whole category path."""
-
-    row: int
-    title: str
-    path: tuple[str, ...]
-    brand: str
-    available: bool
-
-
 class ItemStore(Store):
     """items.lmdb."""
 
-    def read(self, item_id: str) -> StoredItem | None:
+    def read(self, item_id: str) -> records_pb2.ItemRecord | None:
         """Read an item by id. Raises RecordCorrupt, StoreUnavailable."""
-        record = self._read(layout.item_key(item_id), records_pb2.ItemRecord())
-        if record is None:
-            return None
-        return StoredItem(record.row, record.title, tuple(record.path), record.brand, record.available)
+        return self._read(layout.item_key(item_id), records_pb2.ItemRecord())
 
     def unavailable_rows(self) -> list[int]:
         """Rows that must not be recalled, as of the snapshot. Reads every record."""

@@ -53,11 +53,6 @@ class Environment:
         with self._guarded("written"), self.lmdb.begin(table, write=True) as txn:
             yield txn
 
-    def last_transaction(self) -> int:
-        """Number of the last committed transaction, all processes counted."""
-        with self._guarded("read"):
-            return int(self.lmdb.info()["last_txnid"])
-
     def close(self) -> None:
         """Close the environment. May be called twice."""
         self.lmdb.close()

@@ -35,14 +35,6 @@ _LOG_PAGE = 1_000
 
 
 @dataclass(frozen=True)
-class Expired:
-    """What an expiry removed."""
-
-    log_records: int
-    users: int
-
-
-@dataclass(frozen=True)
 class _Call:
     """events: with their positions in the call; outcome: what is known of it so far."""
 
@@ -157,19 +149,19 @@ class FeedbackStore:
             if not page:
                 return
 
-    def expire(self, before: float) -> Expired:
+    def expire(self, before: float) -> tuple[int, int]:
         """Remove log records recorded before a time (Unix seconds), their ids, and users without a later event.
 
         Afterwards an id removed here would be taken as new, so `before` must lie further back than any host repeats a
         call, and further back than the `events_until` of the snapshots in use. Works in steps of 5,000 log records,
         so that feedback never waits long for the write lock; users are visited 5,000 a call, round and round.
-        Raises StateUnavailable.
+        Returns how many log records and users were removed. Raises StateUnavailable.
         """
         log_records = 0
         while removed := self._tables.expire_log(before, _EXPIRY_STEP):
             log_records += removed
         users, self._sweep_from = self._tables.expire_users(before, self._sweep_from, _EXPIRY_STEP)
-        return Expired(log_records, users)
+        return log_records, users
 
     def close(self) -> None:
         """Store what was submitted, then close. May be called twice."""

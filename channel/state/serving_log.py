@@ -17,13 +17,12 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BufferedReader, BufferedWriter
+from io import BufferedWriter
 from pathlib import Path
 
 from google.protobuf import proto
-from google.protobuf.message import DecodeError
 
 from serendipity.channel.state.batch_writer import BatchWriter
 from serendipity.v1 import records_pb2
@@ -159,21 +158,3 @@ class ServingLog:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
-
-
-def read_serving_log(directory: Path) -> Iterator[records_pb2.ServingRecord]:
-    """Iterate the records of all workers, file after file by the time each was opened.
-
-    A torn record ends its file without an error: its process died writing it.
-    """
-    for path in sorted(directory.glob(f"*{SUFFIX}")):
-        with path.open("rb") as file:
-            yield from _records(file)
-
-
-def _records(file: BufferedReader) -> Iterator[records_pb2.ServingRecord]:
-    while file.peek(1):
-        try:
-            yield proto.parse_length_prefixed(records_pb2.ServingRecord, file)  # type: ignore[arg-type]
-        except (DecodeError, ValueError):
-            return

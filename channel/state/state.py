@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import WantedList
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.feedback_event import Ownership

@@ -19,7 +19,7 @@ from serendipity.triton import Triton, TritonError
 
 _log = logging.getLogger(__name__)
 
-_FAILURES = frozenset({"ABORTED", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"})
+_FAILURES = frozenset({"DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "UNKNOWN"})
 """Statuses that count against the server. With others (NOT_FOUND, INVALID_ARGUMENT …) it is well."""
 
 
@@ -27,7 +27,7 @@ class TritonTower:
     """Calls the user tower; see UserTower. Belongs to one event loop, connects at the first call."""
 
     def __init__(self, url: str, settings: ChannelSettings | None = None) -> None:
-        """url: Triton's address: host:port or http://host:port of HTTP, or grpc://host:port."""
+        """url: address of Triton's HTTP port, as `triton.check_url` takes it."""
         settings = settings or ChannelSettings()
         self._url = url
         self._triton = Triton(url)

@@ -90,4 +90,4 @@ def test_a_model_that_was_told_proposals_is_measured_with_the_prompts_of_its_dat
 
 def test_a_triton_that_is_away_is_named(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--build", str(build), "--url", "127.0.0.1:1"]) == 1
-    assert "Triton at 127.0.0.1:1 refused it" in capsys.readouterr().err
+    assert "at 127.0.0.1:1: UNAVAILABLE" in capsys.readouterr().err

@@ -17,7 +17,6 @@ from google.protobuf import json_format
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.messages import RecallResult
-from serendipity.channel.nearline.telemetry import read_status
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.interests import model
 from serendipity.offline import encoder
@@ -55,9 +54,9 @@ class Running:
 
     @property
     def nearline_pid(self) -> int:
-        """Process id of the near-line process; 0 while there is none."""
-        status = read_status(self.build / "state" / "nearline.json")
-        return status.pid if status else 0
+        """Process id of the near-line process that was started last; 0 before the first."""
+        runs = [line for line in self.service.log_path.read_text().splitlines() if "near-line process runs" in line]
+        return int(json.loads(runs[-1])["pid"]) if runs else 0
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from serendipity.channel.nearline.process import Nearline, running_nearline
-from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.wanted_list import WantedList, is_current
+from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.state import UserState
+from serendipity.groups.lists import is_current
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import (
@@ -137,7 +137,8 @@ async def test_a_missing_list_is_asked_for_often_enough_filled_and_found(running
     assert len(listed) == len(set(listed)) == running.llms.num_candidates
     assert not {*listed} & {*want.categories}
     assert list(record.scores) == sorted(record.scores, reverse=True)
-    await until(lambda: running.nearline.telemetry.status.done_at.get(Kind.LISTS, 0.0) > 0)
+    sample = running.nearline.telemetry.registry.get_sample_value
+    await until(lambda: bool(sample("serendipity_nearline_batch_seconds_count", {"kind": Kind.LISTS})))
 
 
 async def test_a_cold_user_with_enough_clicks_is_assigned_to_a_group(running: Running) -> None:

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
 
 from serendipity.channel.errors import ModelRefused, ModelUnavailable
-from serendipity.channel.nearline.group_encoder import GroupEncoder
+from serendipity.channel.nearline.group_job import GroupEncoder
 from serendipity.groups import model
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import GROUP_ENCODER, group_encoder

@@ -13,10 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
-import serendipity
 from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests import model
@@ -27,14 +24,7 @@ from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.language_models.language_model import Prompt, Sampling
 from serendipity.offline.language_models.local import LocalModel
 from serendipity.tools.serving import deployment
-from serendipity.tools.serving.kinds import (
-    AS_CHECKED_IN,
-    ENGINE_SUFFIX,
-    INTEREST_GPT,
-    TEXT_ENCODER,
-    Serving,
-    interest_gpt,
-)
+from serendipity.tools.serving.kinds import AS_CHECKED_IN, INTEREST_GPT, TEXT_ENCODER, interest_gpt
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
 from tests.fixtures.tiny_interest_gpt import CATEGORIES, example_prompts, make_tiny_interest_gpt
@@ -44,7 +34,6 @@ from tests.integration.held_model import holdable
 pytestmark = pytest.mark.integration
 
 TIMEOUT = 60.0
-VLLM_INTERFACE = Path(__file__).parent.parent / "fixtures" / "vllm_interface.py"
 
 
 @dataclass(frozen=True)
@@ -259,41 +248,6 @@ async def test_weights_of_another_model_are_refused_and_the_old_one_keeps_servin
     # Placing again repairs what lies there.
     deployment.place(INTEREST_GPT, served.directory, triton_server.models_dir)
     assert model.fingerprint(placed.parent) == served.spec.fingerprint
-
-
-async def test_in_front_of_vllm_the_same_is_answered_to_the_same_prompts(
-    triton_server: RunningTriton, served: Served, client: InterestGpt, raw: Any
-) -> None:
-    # vLLM itself cannot run here: behind the front stands a model that is asked as the vLLM backend is. This test
-    # comes last of those that ask the model, since the front takes its name.
-    spec, prompts = served.spec, [example_prompts()[0], "x" * 10_000]
-    expected = [
-        await client.answers(spec, prompts, TIMEOUT),
-        await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
-    ]
-    deployment.place(INTEREST_GPT, served.directory, triton_server.models_dir, Serving(interest_gpt_backend="vllm"))
-    stand_in_for_vllm(triton_server.models_dir / (spec.model_name + ENGINE_SUFFIX))
-    deployment.load(triton_server.grpc_url, interest_gpt(spec))
-    assert expected == [
-        await client.answers(spec, prompts, TIMEOUT),
-        await client.answers(spec, prompts[:1], TIMEOUT, constrained=False),
-    ]
-    with pytest.raises(ModelRefused, match="prompt 1: found no text"):
-        await client.answers(spec, ["tea", ""], TIMEOUT)
-    both = [spec.model_name, spec.model_name + ENGINE_SUFFIX]
-    pinned = ready_models(raw) - set(both)
-    assert deployment.unload_unused(triton_server.grpc_url, pinned | {spec.model_name}) == []
-    assert deployment.unload_unused(triton_server.grpc_url, pinned) == both
-
-
-def stand_in_for_vllm(engine: Path) -> None:
-    """Put a model of the same interface in the place of the vLLM backend."""
-    config = text_format.Parse((engine / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
-    config.backend = "python"
-    config.instance_group[0].kind = config.instance_group[0].KIND_CPU
-    (engine / "config.pbtxt").write_text(text_format.MessageToString(config))
-    shutil.copy(VLLM_INTERFACE, engine / "1" / "model.py")
-    shutil.copy(Path(serendipity.__file__).parent / "interests" / "constraint.py", engine / "1")
 
 
 async def test_names_are_embedded_near_line_as_the_builders_embed_them(triton_server: RunningTriton) -> None:

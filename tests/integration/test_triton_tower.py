@@ -56,9 +56,9 @@ def holder(small_world: SmallWorld) -> Iterator[SnapshotHolder]:
     opened.close()
 
 
-@pytest.fixture(params=["http", "grpc"])
-async def tower(triton_server: RunningTriton, request: pytest.FixtureRequest) -> AsyncIterator[TritonTower]:
-    opened = TritonTower(triton_server.url if request.param == "http" else f"grpc://{triton_server.grpc_url}")
+@pytest.fixture
+async def tower(triton_server: RunningTriton) -> AsyncIterator[TritonTower]:
+    opened = TritonTower(triton_server.url)
     yield opened
     await opened.close()
 

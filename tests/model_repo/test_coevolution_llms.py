@@ -81,7 +81,7 @@ def test_a_prompt_that_is_too_long_is_refused_where_it_may_not_be_cut(placed: Pl
     text = "group: tea\n" * 100 + "novel:"
     with pytest.raises(refused.PromptError, match=r"found \d+ tokens, expected at most 200"):
         placed.prompts(placed.novelty).write(text)
-    assert len(placed.prompts(placed.novelty, cut=True).write(text).tokens) <= 200
+    assert len(placed.prompts(placed.novelty, cut=True).write(text)) <= 200
 
 
 def test_bounds_past_the_models_positions_are_refused_at_load(placed: Placed) -> None:
@@ -131,7 +131,7 @@ def test_names_like_marks_are_answered_in_triton_as_they_are_in_batches(placed: 
         for told in ((), MARKED[:1], MARKED[1:4], MARKED[3:])
         for prompt in (novelty_prompt(profile, told, "compact"), relevance_prompt(profile, told, MARKED[0], "compact"))
     ]
-    assert [triton.write(prompt).tokens for prompt in prompts] == llm.prompt_tokens(prompts)
+    assert [triton.write(prompt) for prompt in prompts] == llm.prompt_tokens(prompts)
     asked, excluded = prompts[::2], [frozenset(MARKED[number % 3 : 4]) for number in range(len(prompts[::2]))]
     module: Any = placed.modules["ranking"]
     texts = llm.base.tokenizer.batch_decode(llm.answers)

@@ -16,9 +16,6 @@ from serendipity.interests.prompt import STYLES
 from serendipity.tools.serving.repository import MODEL_REPOSITORY
 
 MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt"))
-VLLM_ENGINE = "interest_gpt_vllm_engine"
-INTEREST_GPTS = ("interest_gpt", "interest_gpt_vllm")
-TOWERS = ("user_tower", "user_tower_onnx")
 
 
 def read(name: str) -> model_config_pb2.ModelConfig:
@@ -27,20 +24,13 @@ def read(name: str) -> model_config_pb2.ModelConfig:
 
 def test_every_model_has_a_configuration() -> None:
     assert {
-        *INTEREST_GPTS, VLLM_ENGINE, *TOWERS, "text_encoder", "group_encoder", "novelty_llm", "relevance_llm",
+        "interest_gpt", "user_tower", "text_encoder", "group_encoder", "novelty_llm", "relevance_llm",
     } <= set(MODELS)  # fmt: skip
     assert sorted(path.name for path in MODEL_REPOSITORY.iterdir() if path.is_dir()) == MODELS
 
 
-def test_vllm_batches_by_itself() -> None:
-    config = read(VLLM_ENGINE)
-    assert (config.backend, config.max_batch_size) == ("vllm", 0)
-    assert config.model_transaction_policy.decoupled
-    assert not config.HasField("dynamic_batching")
-
-
-@pytest.mark.parametrize("name", [name for name in MODELS if name != VLLM_ENGINE])
-def test_every_other_model_batches_bounds_its_queue_and_keeps_one_version(name: str) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_batches_bounds_its_queue_and_keeps_one_version(name: str) -> None:
     config = read(name)
     assert config.max_batch_size > 1
     policy = config.dynamic_batching.default_queue_policy
@@ -53,9 +43,8 @@ def test_every_other_model_batches_bounds_its_queue_and_keeps_one_version(name: 
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
 
 
-@pytest.mark.parametrize("name", TOWERS)
-def test_the_towers_take_the_feature_assemblers_inputs(name: str) -> None:
-    config = read(name)
+def test_the_tower_takes_the_feature_assemblers_inputs() -> None:
+    config = read("user_tower")
     assert tuple(tensor.name for tensor in config.input) == INPUT_NAMES
     floats = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_FP16}
     integers = {t.name for t in config.input if t.data_type == model_config_pb2.TYPE_INT32}
@@ -64,29 +53,14 @@ def test_the_towers_take_the_feature_assemblers_inputs(name: str) -> None:
     assert [tensor.name for tensor in config.output] == [OUTPUT_NAME]
 
 
-@pytest.mark.parametrize("name", TOWERS)
-def test_the_towers_have_an_instance_to_spare(name: str) -> None:
+def test_the_tower_has_an_instance_to_spare() -> None:
     # With one, a request that comes while it turns around waits for the batcher's poll: 500 ms.
-    (group,) = read(name).instance_group
+    (group,) = read("user_tower").instance_group
     assert group.count >= 2
 
 
-def test_both_towers_are_served_alike() -> None:
-    python, onnx = (read(name) for name in TOWERS)
-    assert (python.backend, onnx.backend) == ("python", "onnxruntime")
-    # Only the Python backend can batch users with different numbers of interests.
-    assert [tensor.name for tensor in python.input if tensor.allow_ragged_batch] == ["interests"]
-    for tensor in python.input:
-        tensor.allow_ragged_batch = False
-    for field in ("input", "output", "dynamic_batching", "instance_group", "version_policy", "max_batch_size"):
-        assert getattr(python, field) == getattr(onnx, field), field
-
-
-def test_interest_gpt_is_asked_alike_with_and_without_vllm() -> None:
-    alone, front = (read(name) for name in INTEREST_GPTS)
-    for field in ("backend", "input", "output", "dynamic_batching", "version_policy", "max_batch_size"):
-        assert getattr(alone, field) == getattr(front, field), field
-    assert front.parameters["engine"].string_value == VLLM_ENGINE
+def test_users_with_different_numbers_of_interests_are_batched() -> None:
+    assert [tensor.name for tensor in read("user_tower").input if tensor.allow_ragged_batch] == ["interests"]
 
 
 def test_interest_gpt_takes_and_gives_what_the_contract_names() -> None:

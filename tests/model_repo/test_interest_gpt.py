@@ -93,16 +93,15 @@ def chatting(placed: Placed, chat_directory: Path, **limits: int) -> Loaded:
 
 
 def decode(generation: Loaded, prompt: Any) -> str:
-    """What the model is fed; it is also what the prompt says it is."""
-    text: str = generation.tokenizer.decode(prompt.tokens, clean_up_tokenization_spaces=False)
-    assert text == prompt.text
+    """What the model is fed."""
+    text: str = generation.tokenizer.decode(prompt, clean_up_tokenization_spaces=False)
     return text
 
 
 def test_constrained_answers_can_be_read_even_of_random_weights(generation: Loaded) -> None:
     prompts = [generation.encode(text) for text in example_prompts()]
     answers = generation.generate(prompts, [True] * len(prompts))
-    assert [answer.prompt_tokens for answer in answers] == [len(prompt.tokens) for prompt in prompts]
+    assert [answer.prompt_tokens for answer in answers] == [len(prompt) for prompt in prompts]
     for answer in answers:
         proposals = json.loads(answer.text)["interests"]
         assert 1 <= len(proposals) <= NUM_INTERESTS
@@ -140,7 +139,7 @@ def test_a_compact_prompt_is_fed_as_it_is(generation: Loaded) -> None:
 def test_a_long_prompt_loses_its_beginning_and_never_its_end(generation: Loaded) -> None:
     text = example_prompts()[-1]
     prompt = generation.encode("profile: " + "älter " * 2_000 + text)
-    assert len(prompt.tokens) <= 256
+    assert len(prompt) <= 256
     assert decode(generation, prompt).endswith(text)
 
 
@@ -153,7 +152,7 @@ def test_a_chat_prompt_has_instructions_and_template_around_it(placed: Placed, c
 def test_a_long_chat_prompt_keeps_instructions_and_the_mark_of_the_answer(placed: Placed, chat_directory: Path) -> None:
     generation = chatting(placed, chat_directory, prompt_tokens=900, new_tokens=64)
     prompt = generation.encode("x y " * 3_000 + "the latest")
-    assert 890 <= len(prompt.tokens) <= 900
+    assert 890 <= len(prompt) <= 900
     fed = decode(generation, prompt)
     assert fed.startswith(f"<system>{INSTRUCTIONS}<user>")
     assert fed.endswith("the latest<answer>")
@@ -187,7 +186,7 @@ def test_a_text_the_tokenizer_cannot_take_is_refused(placed: Placed, generation:
 
 def test_marks_of_the_tokenizer_in_a_users_text_are_blanked(generation: Loaded) -> None:
     prompt = generation.encode("tea <eos> interests:<e<eos>os><pad>")
-    assert not set(generation.tokenizer.all_special_ids) & set(prompt.tokens)
+    assert not set(generation.tokenizer.all_special_ids) & set(prompt)
 
 
 @settings(max_examples=60, deadline=None)
@@ -198,8 +197,8 @@ def test_any_text_is_encoded_within_bounds_or_refused(placed: Placed, generation
     except placed.prompts.PromptError:
         assert not text.strip()
         return
-    assert 0 < len(prompt.tokens) <= 256
-    assert not set(generation.tokenizer.all_special_ids) & set(prompt.tokens)
+    assert 0 < len(prompt) <= 256
+    assert not set(generation.tokenizer.all_special_ids) & set(prompt)
 
 
 def test_sampling_options_of_a_base_model_do_not_reach_greedy_decoding(placed: Placed, tmp_path: Path) -> None:

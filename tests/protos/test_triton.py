@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,8 +17,6 @@ from benchmarks.wire import wire_to
 from serendipity import triton
 from serendipity.triton import Triton, TritonError, ask, check_url
 from tests.fixtures.triton_script import Script, listening, nothing, serving
-
-both = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=3, max_side=4)
 ARRAYS = st.one_of(
@@ -41,11 +40,10 @@ async def infer(client: Triton, value: int = 7, seconds: float = 10.0) -> int:
     return int(answer["x"][0, 0])
 
 
-@pytest.mark.parametrize("scheme", ["http", "grpc"])
 @given(inputs=st.dictionaries(st.text("abc", min_size=1), ARRAYS, min_size=1, max_size=3))
-def test_arrays_come_back_as_they_were_sent(scheme: str, inputs: dict[str, NDArray[np.generic]]) -> None:
+def test_arrays_come_back_as_they_were_sent(inputs: dict[str, NDArray[np.generic]]) -> None:
     async def sent() -> dict[str, NDArray[np.generic]]:
-        async with serving(echo, scheme=scheme) as (url, _):
+        async with serving(echo) as (url, _):
             client = Triton(url)
             found = await client.wait(client.infer("echo", inputs, list(inputs), 10.0), 10.0)
             await client.close()
@@ -58,18 +56,16 @@ def test_arrays_come_back_as_they_were_sent(scheme: str, inputs: dict[str, NDArr
         np.testing.assert_array_equal(found[name], values)
 
 
-@both
-async def test_many_calls_at_once_are_answered_each_with_its_own(scheme: str) -> None:
-    async with serving(echo, scheme=scheme) as (url, _):
+async def test_many_calls_at_once_are_answered_each_with_its_own() -> None:
+    async with serving(echo) as (url, _):
         client = Triton(url)
         for _ in range(3):
             assert await asyncio.gather(*(infer(client, value) for value in range(32))) == list(range(32))
         await client.close()
 
 
-@both
-async def test_calls_that_still_run_may_end_before_the_connections_close(scheme: str) -> None:
-    async with serving(None, scheme=scheme) as (url, script):
+async def test_calls_that_still_run_may_end_before_the_connections_close() -> None:
+    async with serving(None) as (url, script):
         client = Triton(url)
         with pytest.raises(TritonError, match=r"DEADLINE_EXCEEDED: no answer in 0\.05 s"):
             await infer(client, seconds=0.05)
@@ -79,10 +75,9 @@ async def test_calls_that_still_run_may_end_before_the_connections_close(scheme:
     assert not script.cancelled.is_set()
 
 
-@both
-async def test_closing_ends_calls_that_never_end(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_ends_calls_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton, "LEAST_SECONDS", 0.05)
-    async with serving(None, scheme=scheme) as (url, _):
+    async with serving(None) as (url, _):
         client = Triton(url)
         waiting = asyncio.ensure_future(infer(client, seconds=60.0))
         await asyncio.sleep(0)
@@ -91,12 +86,9 @@ async def test_closing_ends_calls_that_never_end(scheme: str, monkeypatch: pytes
             await waiting
 
 
-@both
-async def test_a_connection_cut_without_a_word_heals(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_cut_without_a_word_heals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton, "LEAST_SECONDS", 0.2)
-    options = dict(triton._CHANNEL_OPTIONS) | {"grpc.keepalive_time_ms": 200, "grpc.http2.ping_timeout_ms": 200}
-    monkeypatch.setattr(triton, "_CHANNEL_OPTIONS", list(options.items()))
-    async with serving(echo, scheme=scheme) as (url, _), wire_to(url) as (address, wire):
+    async with serving(echo) as (url, _), wire_to(url) as (address, wire):
         client = Triton(address)
         await asyncio.gather(*(infer(client) for _ in range(4)))
         wire.cut()
@@ -121,34 +113,37 @@ async def test_a_server_that_is_restarted_is_found_again() -> None:
         assert await infer(client) == 7
     with pytest.raises(TritonError, match="UNAVAILABLE"):
         await infer(client)
-    async with listening(Script([echo]), "http", int(url.rpartition(":")[2])):
+    async with listening(Script([echo]), int(url.rpartition(":")[2])):
         assert await infer(client) == 7
         await client.close()
 
 
 async def test_the_port_of_grpc_is_told_from_that_of_http() -> None:
-    async with serving(echo, scheme="grpc") as (url, _):
-        address = url.removeprefix("grpc://")
-        client = Triton(address)
-        with pytest.raises(TritonError, match=rf"expected Triton's HTTP port \(of gRPC, write grpc://{address}\)"):
-            await infer(client)
-        await client.close()
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    client = Triton(f"127.0.0.1:{port}")
+    with pytest.raises(TritonError, match="expected Triton's HTTP port"):
+        await infer(client)
+    await client.close()
+    await server.stop(None)
 
 
-@both
-async def test_it_can_be_asked_without_an_event_loop(scheme: str) -> None:
+async def test_it_can_be_asked_without_an_event_loop() -> None:
     inputs = {"x": np.array([[3]], np.int32)}
-    async with serving(echo, scheme=scheme) as (url, _):
+    async with serving(echo) as (url, _):
         answer = await asyncio.to_thread(ask, url, 10.0, lambda client: client.infer("echo", inputs, ["x"], 10.0))
     assert answer["x"].tolist() == [[3]]
 
 
-@pytest.mark.parametrize("url", ["host:8000", "http://host:8000", "http://host:8000/", "grpc://[::1]:8001"])
+@pytest.mark.parametrize("url", ["host:8000", "http://host:8000", "http://host:8000/", "http://[::1]:8000"])
 def test_addresses_are_taken(url: str) -> None:
     assert check_url(url) == url
 
 
-@pytest.mark.parametrize("url", ["", "host", "host:", "host:port", ":8000", "https://host:8000", "http://host:8000/v2"])
+@pytest.mark.parametrize(
+    "url", ["", "host", "host:", "host:port", ":8000", "https://host:8000", "grpc://host:8001", "http://host:8000/v2"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=rf"found '{url}', expected host:port, http://host:port or grpc://host:port"):
+    with pytest.raises(ValueError, match=rf"found '{url}', expected host:port or http://host:port"):
         check_url(url)

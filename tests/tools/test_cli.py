@@ -12,9 +12,8 @@ from serendipity.tools.cli import COMMANDS, CommandParser, main
 WITH_BUILD = (
     "coevolve", "deploy", "distil", "evaluate interests", "feedback export",
     "graph export", "graph export anna", "graph interests", "graph show anna", "groups report", "groups show 1",
-    "interests refresh --all",
-    "interests refresh --due", "interests refresh --user anna", "nearline drain", "nearline retry --all",
-    "nearline status", "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
+    "nearline retry --all", "nearline status",
+    "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
     "snapshot verify", "users forget anna", "users list",
 )  # fmt: skip
 """Commands that look for a build, as they are called; `evaluate channel` makes the one it is given."""

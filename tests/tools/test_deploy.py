@@ -71,7 +71,7 @@ def test_an_interest_gpt_that_a_snapshot_pins_is_loaded_before_it_is_published_a
     deployment: Deployment, interest_gpt: records_pb2.InterestGptSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["deploy", "--build", str(deployment.build), "--triton", deployment.url, "--no-gate"]
-    assert cli.main([*arguments, "--interest-gpt-threads", "2", "--unload-unused"]) == 0
+    assert cli.main([*arguments, "--llm-threads", "2", "--unload-unused"]) == 0
     assert ready(deployment.url, interest_gpt.model_name)
     assert 'string_value: "2"' in (deployment.models / interest_gpt.model_name / "config.pbtxt").read_text()
     assert interest_gpt.model_name in retained_models(deployment.snapshots)

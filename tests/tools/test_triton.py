@@ -57,13 +57,12 @@ def line_with(pattern: str, process: subprocess.Popen[str]) -> re.Match[str]:
     raise AssertionError(f"found {read}, expected a line with {pattern}")
 
 
-def test_every_model_that_loads_is_served_and_a_server_that_calls_can_crash_is_told_of(tmp_path: Path) -> None:
+def test_every_model_that_loads_is_served(tmp_path: Path) -> None:
     write_echo_model(tmp_path / "models", "echo")
     write_echo_model(tmp_path / "models", "broken", first_line="raise ValueError('no weights here')")
     (tmp_path / "models" / ".placing" / "1").mkdir(parents=True)
     with serving(tmp_path) as process:
         address = line_with(r"gRPC (\S+),", process)[1]
-        assert line_with(r"server version: found ([\d.]+), expected 2.59 or later: .* HTTP", process)
         assert line_with("serendip triton: broken: not loaded: ", process)
         assert line_with("loaded echo$", process)
         with triton_grpc.InferenceServerClient(address) as client:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
 
 from serendipity import layout
-from serendipity.tools.serving.kinds import AS_CHECKED_IN, ENGINE_SUFFIX, PINNED, Kind, ServedModel, Serving
+from serendipity.tools.serving.kinds import AS_CHECKED_IN, PINNED, Kind, ServedModel, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import records_pb2
@@ -86,14 +86,11 @@ def place_pinned(
 def load(url: str, model: ServedModel, timeout: float = 120.0) -> None:
     """Load a model, and see that it is the one that is meant and answers.
 
-    Loads it (EXPLICIT model control), an engine behind it first, waits until it is ready, compares the parameters it
-    reports, and asks it one question, which also warms it up. Raises DeployError.
+    Loads it (EXPLICIT model control), waits until it is ready, compares the parameters it reports, and asks it one
+    question, which also warms it up. Raises DeployError.
     """
     name, where = model.name, f"{model.name} on Triton at {url}"
     with _triton(url, f"{name}: Triton at {url} refused it") as client:
-        engine = name + ENGINE_SUFFIX
-        if engine in {entry.name for entry in client.get_model_repository_index(client_timeout=timeout).models}:
-            client.load_model(engine, client_timeout=timeout)
         client.load_model(name, client_timeout=timeout)
         if not client.is_model_ready(name, client_timeout=timeout):
             raise DeployError(f"{name}: not ready on Triton at {url} after it was loaded")
@@ -139,9 +136,7 @@ def unload_unused(url: str, retained: Collection[str], timeout: float = 120.0) -
     with _triton(url, f"Triton at {url}") as client:
         index = client.get_model_repository_index(client_timeout=timeout).models
         ready = {entry.name for entry in index if entry.state == "READY"}
-        unused = sorted(
-            name for name in ready if name.startswith(prefixes) and name.removesuffix(ENGINE_SUFFIX) not in retained
-        )
+        unused = sorted(name for name in ready if name.startswith(prefixes) and name not in retained)
         for name in unused:
             client.unload_model(name, client_timeout=timeout)
     return unused

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,8 @@ from serendipity.tools.serving import trainings
 from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import records_pb2
 
-TowerBackend = Literal["python", "onnxruntime"]
-InterestGptBackend = Literal["python", "vllm"]
-
 Check = Callable[[NDArray[Any]], None]
 """Raises ValueError for an output that is no answer, saying what was found and what was expected."""
-
-ENGINE_SUFFIX = "_engine"
-"""What follows the name of an InterestGPT in that of the vLLM model behind it."""
 
 _INTEREST_GPT = "model_repo/interest_gpt/1"
 _LLM_CODE = (f"{_INTEREST_GPT}/prompts.py", f"{_INTEREST_GPT}/python_backend.py", f"{_INTEREST_GPT}/weights.py")
@@ -44,23 +38,16 @@ class Serving:
     """How Triton runs what is placed. Raises PlacementError for numbers below 1.
 
     instances: of the user tower and the encoders, per GPU where gpu is true, else in all; None: as checked in. A
-    language model has one instance, which holds all of it. …_threads: of a language model under the Python backend on
-    CPUs; None: as checked in. interest_gpt_backend: "vllm" places an engine, <name>_engine, and in front of it a model
-    that is asked as the other is. models_in_triton: with vllm, the deployment repository as Triton sees it; None: as
-    here. tensor_parallel: with vllm, GPUs the engine is spread over.
+    language model has one instance, which holds all of it. llm_threads: of each language model on CPUs; None: as
+    checked in.
     """
 
-    tower_backend: TowerBackend = "python"
     instances: int | None = None
     gpu: bool = False
-    interest_gpt_backend: InterestGptBackend = "python"
-    interest_gpt_threads: int | None = None
-    coevolution_threads: int | None = None
-    models_in_triton: Path | None = None
-    tensor_parallel: int = 1
+    llm_threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("instances", "interest_gpt_threads", "coevolution_threads"):
+        for name in ("instances", "llm_threads"):
             found = getattr(self, name)
             if found is not None and found < 1:
                 raise PlacementError(f"{name}: found {found}, expected at least 1")
@@ -74,16 +61,16 @@ class ServedModel:
     """One model on Triton: how it is placed, and how it shows that it is the one that is meant and works.
 
     source: of model_repo, whose code and configuration it has. files: of its version, by path, what is copied or
-    written beside the code, given the directory of its training and the deployment repository; raises PlacementError.
+    written beside the code, given the directory of its training; raises PlacementError.
     modules: of this package, placed beside the code. reported: parameters that it is placed with and must report, the
     fingerprint first; parameters: further ones. question: inputs of one row that any model of its kind can answer.
     answer: checks of outputs. sizes: of tensors, without the batch dimension, where they are not the question's.
-    warm_up: with zeros, for one user and for a full batch. engine: the model behind it. None: as checked in.
+    warm_up: with zeros, for one user and for a full batch. None: as checked in.
     """
 
     name: str
     source: str
-    files: Callable[[Path, Path], Mapping[str, Path | str]]
+    files: Callable[[Path], Mapping[str, Path | str]]
     modules: Sequence[str] = ()
     reported: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -94,7 +81,6 @@ class ServedModel:
     max_batch: int | None = None
     instances: int | None = None
     gpu: bool = False
-    engine: ServedModel | None = None
 
 
 def user_tower(spec: records_pb2.TowerSpec, dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
@@ -103,15 +89,14 @@ def user_tower(spec: records_pb2.TowerSpec, dim: int, serving: Serving = AS_CHEC
     no_clicks, no_history = Clicks.empty(), features.LongHistory.empty()
     asked = assembler.assemble(no_clicks, no_history, assembler.encode_profile({}), one_interest, now=0)
 
-    def files(training: Path, _: Path) -> dict[str, Path | str]:
-        if serving.gpu and serving.tower_backend == "python":
+    def files(training: Path) -> dict[str, Path | str]:
+        if serving.gpu:
             return {trainings.TOWER_PROGRAM: training / trainings.TOWER_PROGRAM}
-        name = trainings.TOWER_ONNX if serving.tower_backend == "python" else "model.onnx"
-        return {name: trainings.onnx_tower(training, spec.fingerprint)}
+        return {trainings.TOWER_ONNX: trainings.onnx_tower(training, spec.fingerprint)}
 
     return ServedModel(
         spec.model_name,
-        "user_tower" if serving.tower_backend == "python" else "user_tower_onnx",
+        "user_tower",
         files,
         reported={"fingerprint": spec.fingerprint},
         question=asked.arrays(),
@@ -129,7 +114,7 @@ def text_encoder(dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
     return ServedModel(
         "text_encoder",
         "text_encoder",
-        lambda training, _: _files(training, "encoder", "**/*"),
+        lambda training: _files(training, "encoder", "**/*"),
         question={"texts": _cell("a text")},
         answer={"embeddings": partial(_expect_finite, (1, dim))},
         sizes={"embeddings": (dim,)},
@@ -142,54 +127,24 @@ def interest_gpt(spec: records_pb2.InterestGptSpec, serving: Serving = AS_CHECKE
     """InterestGPT, asked for the interests of a user of whom nothing is known."""
     reported = ("fingerprint", "base", "prompt_style", "max_prompt_tokens", "max_new_tokens")
 
-    def files(training: Path, _: Path) -> dict[str, Path | str]:
+    def files(training: Path) -> dict[str, Path | str]:
         categories = trainings.read_categories(training / interest_model.CATEGORIES)
         schema = answer.answer_schema(categories, spec.num_interests, spec.answer_fields or answer.FIELDS)
         texts = {"answer_schema.json": json.dumps(schema, ensure_ascii=False), _INSTRUCTIONS: prompt.INSTRUCTIONS}
         return {**texts, **_files(training, "model")}
 
-    in_python = ServedModel(
+    return ServedModel(
         spec.model_name,
         "interest_gpt",
         files,
         ("interests/constraint.py",),
         reported={name: str(getattr(spec, name)) for name in reported},
-        parameters={"threads": serving.interest_gpt_threads},
+        parameters={"threads": serving.llm_threads},
         question={interest_model.PROMPT: _cell(prompt.render(prompt.UserFacts(), _style(spec)))},
         answer={interest_model.ANSWER: _expect_interests},
         max_batch=spec.max_batch,
         gpu=serving.gpu,
     )
-    if serving.interest_gpt_backend == "python":
-        return in_python
-    return replace(
-        in_python,
-        source="interest_gpt_vllm",
-        modules=(f"{_INTEREST_GPT}/exchange.py", *_LLM_CODE),
-        parameters={"engine": spec.model_name + ENGINE_SUFFIX},
-        gpu=False,
-        engine=_vllm_engine(spec, serving),
-    )
-
-
-def _vllm_engine(spec: records_pb2.InterestGptSpec, serving: Serving) -> ServedModel:
-    """The vLLM model; it reads the weights that lie with the model in front of it, which alone asks it."""
-
-    def files(_: Path, models: Path) -> dict[str, str]:
-        repository = serving.models_in_triton or models.resolve()
-        arguments = {
-            "model": str(repository / spec.model_name / "1" / "model"),
-            "max_model_len": spec.max_prompt_tokens + spec.max_new_tokens,
-            "tensor_parallel_size": serving.tensor_parallel,
-            "gpu_memory_utilization": 0.85,
-            # Every prompt of the chat style begins with the same instructions.
-            "enable_prefix_caching": True,
-            # llguidance, as under the Python backend; it obeys the white space that the schema asks for.
-            "structured_outputs_config": {"backend": "guidance"},
-        }
-        return {"model.json": json.dumps(arguments, indent=2)}
-
-    return ServedModel(spec.model_name + ENGINE_SUFFIX, "interest_gpt_vllm_engine", files)
 
 
 def group_encoder(spec: records_pb2.GroupSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
@@ -197,8 +152,8 @@ def group_encoder(spec: records_pb2.GroupSpec, serving: Serving = AS_CHECKED_IN)
     return ServedModel(
         spec.model_name,
         "group_encoder",
-        lambda training, _: {group_model.GROUP_ENCODER: training / group_model.GROUP_ENCODER},
-        ("model_repo/user_tower/1/exported_program.py",),
+        lambda training: {group_model.GROUP_ENCODER: training / group_model.GROUP_ENCODER},
+        ("model_repo/user_tower/1/model.py",),
         reported={"fingerprint": spec.fingerprint},
         question={
             group_model.SEQUENCE: np.zeros((1, spec.sequence_length), np.int64),
@@ -219,7 +174,7 @@ def group_encoder(spec: records_pb2.GroupSpec, serving: Serving = AS_CHECKED_IN)
 def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
     """The Novelty LLM, asked for one category for a user of whom nothing is known."""
 
-    def files(training: Path, _: Path) -> dict[str, Path | str]:
+    def files(training: Path) -> dict[str, Path | str]:
         weights = training / group_model.NOVELTY
         categories = trainings.read_categories(weights / group_model.CATEGORIES)
         answers = [group_prompt.answer(category, _style(spec)) for category in categories]
@@ -232,7 +187,7 @@ def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED
         files,
         (*_LLM_CODE, "groups/decoding.py", "groups/category_trie.py"),
         reported=_reported_by_llm(spec, spec.novelty_fingerprint),
-        parameters={"threads": serving.coevolution_threads},
+        parameters={"threads": serving.llm_threads},
         question={
             group_model.PROMPT: _cell(group_prompt.novelty_prompt("", [], _style(spec))),
             group_model.COUNT: np.ones((1, 1), np.int32),
@@ -246,7 +201,7 @@ def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED
 def relevance_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
     """The Relevance LLM, asked about a candidate for a user of whom nothing is known."""
 
-    def files(training: Path, _: Path) -> dict[str, Path | str]:
+    def files(training: Path) -> dict[str, Path | str]:
         weights = _files(training / group_model.RELEVANCE, "model")
         return {_INSTRUCTIONS: group_prompt.RELEVANCE_INSTRUCTIONS, **weights}
 
@@ -256,7 +211,7 @@ def relevance_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECK
         files,
         (*_LLM_CODE, "groups/decoding.py"),
         reported=_reported_by_llm(spec, spec.relevance_fingerprint),
-        parameters={"threads": serving.coevolution_threads},
+        parameters={"threads": serving.llm_threads},
         question={group_model.PROMPT: _cell(group_prompt.relevance_prompt("", [], "", _style(spec)))},
         answer={group_model.SCORE: partial(_expect_finite, (1, 1))},
         max_batch=spec.max_batch,

@@ -22,14 +22,12 @@ MODEL_REPOSITORY = _PACKAGE / "model_repo"
 
 
 def install(model: ServedModel, training: Path, models_dir: Path) -> None:
-    """Write a model beside and move it into place, an engine behind it first; what lies there unchanged is left alone.
+    """Write a model beside and move it into place; what lies there unchanged is left alone.
 
     Readers of `models_dir` see the whole model or none. Raises PlacementError.
     """
     code = [*(MODEL_REPOSITORY / model.source).glob("1/*.py"), *(_PACKAGE / module for module in model.modules)]
-    files = {**{path.name: path for path in code}, **model.files(training, models_dir)}
-    if model.engine:
-        install(model.engine, training, models_dir)
+    files = {**{path.name: path for path in code}, **model.files(training)}
     models_dir.mkdir(parents=True, exist_ok=True)
     target = models_dir / model.name
     with tempfile.TemporaryDirectory(prefix=f".{model.name}.", dir=models_dir) as scratch:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from constraint import Distinct, JsonConstraint  # type: ignore[import-not-found]  # placed beside this file
-from prompts import Answer, Prompt, Prompts  # type: ignore[import-not-found]  # beside this file
+from prompts import Answer, Prompts  # type: ignore[import-not-found]  # beside this file
 from transformers import AutoModelForCausalLM, GenerationConfig
 from weights import check_room, in_memory  # type: ignore[import-not-found]  # beside this file
 
@@ -52,15 +52,15 @@ class Generation:
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[Prompt], constrained: Sequence[bool], excluded: Sequence[Collection[str]] = ()
+        self, prompts: Sequence[list[int]], constrained: Sequence[bool], excluded: Sequence[Collection[str]] = ()
     ) -> list[Answer]:
         """Answer prompts as one batch, padded on the left. constrained, excluded (categories): per prompt."""
-        width = max(len(prompt.tokens) for prompt in prompts)
+        width = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), width), self._pad)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt.tokens) :] = torch.tensor(prompt.tokens)
-            mask[row, width - len(prompt.tokens) :] = 1
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
         processors = [self._constraint.decoding(constrained, excluded or None)] if any(constrained) else None
         written = self._model.generate(
             input_ids=ids.to(self._device), attention_mask=mask.to(self._device), logits_processor=processors
@@ -68,10 +68,10 @@ class Generation:
         rows = written[:, width:].tolist()
         return [self._answer(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
 
-    def _answer(self, written: list[int], prompt: Prompt) -> Answer:
+    def _answer(self, written: list[int], prompt: list[int]) -> Answer:
         end = next((at for at, token in enumerate(written) if token in self._ends), len(written))
         text = self._tokenizer.decode(written[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Answer(text, len(prompt.tokens), end)
+        return Answer(text, len(prompt), end)
 
 
 def _distinct_categories(schema: dict[str, Any]) -> Any:

@@ -7,40 +7,51 @@ is placed, constraint.py, answer_schema.json, instructions.txt and the language 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
-from exchange import (  # type: ignore[import-not-found]  # beside this file
-    SCHEMA,
-    Batch,
-    open_prompts,
-    read_batch,
-    response,
-)
 from generation import Generation  # type: ignore[import-not-found]  # beside this file
-from prompts import read_json  # type: ignore[import-not-found]  # beside this file
-from python_backend import answer_each, check_fingerprint, open_version  # type: ignore[import-not-found]
+from prompts import Answer, read_json  # type: ignore[import-not-found]  # beside this file
+from python_backend import (  # type: ignore[import-not-found]  # beside this file
+    LanguageModel,
+    Version,
+    column,
+    read_excluded,
+    read_prompts,
+)
+
+SCHEMA = "answer_schema.json"
 
 
-class TritonPythonModel:
-    """One instance of the model; Triton calls initialize once and execute with the requests of one batch."""
+@dataclass(frozen=True)
+class Batch:
+    """The prompts of one request in tokens; of each, if its answer is constrained, and categories it must not name."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Load model and grammar. Raises TritonModelException naming what was found and what was expected."""
-        version = open_version(args)
-        try:
-            check_fingerprint(version)
-            self._prompts = open_prompts(version)
-            schema = read_json(version.directory / SCHEMA)
-            self._generation = Generation(version.weights, self._prompts, schema, version.device)
-        except Exception as error:
-            raise pb_utils.TritonModelException(f"{version.directory}: {error}") from error
+    prompts: list[list[int]]
+    constrained: list[bool]
+    excluded: list[frozenset[str]]
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own."""
-        return list(answer_each(requests, lambda request: read_batch(request, self._prompts), self._answer))
 
-    def _answer(self, batches: Sequence[Batch]) -> list[Any]:
+class TritonPythonModel(LanguageModel):  # type: ignore[misc]
+    """One instance of the model."""
+
+    def load(self, version: Version) -> None:
+        """Load model and grammar."""
+        self._prompts = version.prompts(int(version.parameters["max_new_tokens"]), cut=True)
+        schema = read_json(version.directory / SCHEMA)
+        self._generation = Generation(version.weights, self._prompts, schema, version.device)
+
+    def read(self, request: Any) -> Batch:
+        """Read what a request asks. Raises ValueError naming what cannot be answered."""
+        prompts = read_prompts(request, self._prompts.write)
+        wishes = column(request, "constrained")
+        constrained = [True] * len(prompts) if wishes is None else wishes.astype(bool).tolist()
+        return Batch(prompts, constrained, read_excluded(request, len(prompts)))
+
+    def answer(self, batches: Sequence[Batch]) -> list[Any]:
+        """Answer the prompts of all requests as one batch."""
         answers = iter(
             self._generation.generate(
                 [prompt for batch in batches for prompt in batch.prompts],
@@ -48,4 +59,13 @@ class TritonPythonModel:
                 [names for batch in batches for names in batch.excluded],
             )
         )
-        return [response([next(answers) for _ in batch.prompts]) for batch in batches]
+        return [_response([next(answers) for _ in batch.prompts]) for batch in batches]
+
+
+def _response(answers: Sequence[Answer]) -> Any:
+    columns = {
+        "answer": np.array([answer.text.encode() for answer in answers], np.object_),
+        "prompt_tokens": np.array([answer.prompt_tokens for answer in answers], np.int32),
+        "completion_tokens": np.array([answer.completion_tokens for answer in answers], np.int32),
+    }
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, values[:, None]) for name, values in columns.items()])

@@ -33,14 +33,6 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """A prompt as text and as the tokens the model is fed."""
-
-    text: str
-    tokens: list[int]
-
-
-@dataclass(frozen=True)
 class Answer:
     """A text without special tokens. completion_tokens: without the end; max_new_tokens if it was cut off."""
 
@@ -63,15 +55,15 @@ class Prompts:
         self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         self._style, self._instructions, self._cut = style, instructions, cut
         self._markers = _markers(self.tokenizer)
-        frame = len(self._write("-").tokens)
+        frame = len(self._write("-"))
         if frame >= limits.max_prompt_tokens:
             raise ValueError(
                 f"max_prompt_tokens: found {limits.max_prompt_tokens}, expected more than the {frame} tokens "
                 "of instructions and chat template"
             )
 
-    def write(self, message: str) -> Prompt:
-        """Write the prompt of a user message, at most max_prompt_tokens long.
+    def write(self, message: str) -> list[int]:
+        """Write the prompt of a user message in tokens, at most max_prompt_tokens.
 
         Of a message that is too long the beginning is cut off, if so wished, so that instructions, template and the
         mark where the answer begins stay. What the tokenizer reads as one of its own marks is blanked: a user's text
@@ -87,27 +79,27 @@ class Prompts:
             raise PromptError("found no text, expected a user message")
         try:
             prompt = self._write(kept)
-            while len(prompt.tokens) > self.limits.max_prompt_tokens:
+            while len(prompt) > self.limits.max_prompt_tokens:
                 if not self._cut:
-                    found, most = len(prompt.tokens), self.limits.max_prompt_tokens
+                    found, most = len(prompt), self.limits.max_prompt_tokens
                     raise PromptError(f"found {found} tokens, expected at most {most}")
-                kept = self._without_first(kept, len(prompt.tokens) - self.limits.max_prompt_tokens)
+                kept = self._without_first(kept, len(prompt) - self.limits.max_prompt_tokens)
                 prompt = self._write(kept)
         except PromptError:
             raise
         except Exception as error:
             raise PromptError(f"cannot be tokenised ({type(error).__name__}: {error})") from error
-        if not prompt.tokens:
+        if not prompt:
             raise PromptError("found no tokens, expected at least one")
         return prompt
 
-    def _write(self, message: str) -> Prompt:
+    def _write(self, message: str) -> list[int]:
         if self._style == "compact":
-            return Prompt(message, list(self.tokenizer(message)["input_ids"]))
+            return list(self.tokenizer(message)["input_ids"])
         messages = [{"role": "system", "content": self._instructions}, {"role": "user", "content": message}]
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         # The template has written the marks of beginning and end already.
-        return Prompt(text, list(self.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _without_first(self, text: str, tokens: int) -> str:
         """Cut off the beginning that makes up so many tokens, one character at least."""

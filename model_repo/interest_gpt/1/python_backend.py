@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
-from prompts import Limits, Prompt, PromptError, Prompts, fingerprint  # type: ignore[import-not-found]  # beside this file
+from prompts import Limits, PromptError, Prompts, fingerprint  # type: ignore[import-not-found]  # beside this file
 
 WEIGHTS = "model"
 INSTRUCTIONS = "instructions.txt"
@@ -65,42 +66,56 @@ def check_fingerprint(version: Version) -> None:
         raise ValueError(f"fingerprint: found {found}, expected {expected}")
 
 
-def answer_each(
-    requests: Sequence[Any],
-    read: Callable[[Any], _Asked],
-    answer: Callable[[Sequence[_Asked]], Sequence[Any]],
-) -> list[Any]:
-    """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own.
+class LanguageModel(ABC, Generic[_Asked]):
+    """One instance of a model; Triton calls initialize once and execute with the requests of one batch."""
 
-    read: what a request asks; a ValueError refuses it. answer: the responses to several, asked together.
-    """
-    responses: list[Any] = [None] * len(requests)
-    asked: dict[int, _Asked] = {}
-    for i, request in enumerate(requests):
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model. Raises TritonModelException naming what was found and what was expected."""
+        version = open_version(args)
         try:
-            asked[i] = read(request)
-        except ValueError as error:
-            responses[i] = failure(error, pb_utils.TritonError.INVALID_ARG)
-    for i, response in _answers(asked, answer):
-        responses[i] = response
-    return responses
+            check_fingerprint(version)
+            self.load(version)
+        except Exception as error:
+            raise pb_utils.TritonModelException(f"{version.directory}: {error}") from error
 
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own."""
+        responses: list[Any] = [None] * len(requests)
+        asked: dict[int, _Asked] = {}
+        for i, request in enumerate(requests):
+            try:
+                asked[i] = self.read(request)
+            except ValueError as error:
+                responses[i] = failure(error, pb_utils.TritonError.INVALID_ARG)
+        for i, response in self._answers(asked):
+            responses[i] = response
+        return responses
 
-def _answers(
-    asked: dict[int, _Asked], answer: Callable[[Sequence[_Asked]], Sequence[Any]]
-) -> Iterator[tuple[int, Any]]:
-    if not asked:
-        return
-    try:
-        yield from zip(asked, answer([*asked.values()]), strict=True)
-    except Exception as error:
-        if len(asked) == 1:
-            (i,) = asked
-            yield i, failure(error, pb_utils.TritonError.INTERNAL)
+    @abstractmethod
+    def load(self, version: Version) -> None:
+        """Load a version. Whatever is raised refuses it."""
+
+    @abstractmethod
+    def read(self, request: Any) -> _Asked:
+        """Read what a request asks. Raises ValueError naming what cannot be answered."""
+
+    @abstractmethod
+    def answer(self, asked: Sequence[_Asked]) -> Sequence[Any]:
+        """Make the responses to several requests, asked together."""
+
+    def _answers(self, asked: dict[int, _Asked]) -> Iterator[tuple[int, Any]]:
+        if not asked:
             return
-        # What one request brings about must not fail those it happened to be batched with.
-        for i, one in asked.items():
-            yield from _answers({i: one}, answer)
+        try:
+            yield from zip(asked, self.answer([*asked.values()]), strict=True)
+        except Exception as error:
+            if len(asked) == 1:
+                (i,) = asked
+                yield i, failure(error, pb_utils.TritonError.INTERNAL)
+                return
+            # What one request brings about must not fail those it happened to be batched with.
+            for i, one in asked.items():
+                yield from self._answers({i: one})
 
 
 def failure(error: Exception, code: int) -> Any:
@@ -114,8 +129,8 @@ def column(request: Any, name: str) -> Any:
     return None if tensor is None else tensor.as_numpy().reshape(-1)
 
 
-def read_prompts(request: Any, write: Callable[[str], Prompt]) -> list[Prompt]:
-    """Read a request's prompts. Raises ValueError naming the one that cannot be answered."""
+def read_prompts(request: Any, write: Callable[[str], list[int]]) -> list[list[int]]:
+    """Read a request's prompts, in tokens. Raises ValueError naming the one that cannot be answered."""
     prompts = []
     for place, cell in enumerate(column(request, "prompt")):
         try:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from prompts import CATEGORIES, Prompt, read_json  # type: ignore[import-not-found]  # placed beside this file
+from prompts import CATEGORIES, read_json  # type: ignore[import-not-found]  # placed beside this file
 from python_backend import (  # type: ignore[import-not-found]  # placed beside this file
-    answer_each,
-    check_fingerprint,
+    LanguageModel,
+    Version,
     column,
-    open_version,
     read_excluded,
     read_prompts,
 )
@@ -31,31 +30,22 @@ ANSWERS = "answers.json"
 class Batch:
     """The prompts of one request; of each, how many categories are wanted and which must not be proposed."""
 
-    prompts: list[Prompt]
+    prompts: list[list[int]]
     counts: list[int]
     excluded: list[frozenset[str]]
 
 
-class TritonPythonModel:
-    """One instance of the model; Triton calls initialize once and execute with the requests of one batch."""
+class TritonPythonModel(LanguageModel):  # type: ignore[misc]
+    """One instance of the model."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Load the model. Raises TritonModelException naming what was found and what was expected."""
-        version = open_version(args)
-        try:
-            check_fingerprint(version)
-            self._prompts = version.prompts(0, cut=False)
-            categories = read_json(version.weights / CATEGORIES)
-            answers = read_json(version.directory / ANSWERS)
-            self._ranking = Ranking(version.weights, self._prompts, categories, answers, version.device)
-        except Exception as error:
-            raise pb_utils.TritonModelException(f"{version.directory}: {error}") from error
+    def load(self, version: Version) -> None:
+        """Load the model."""
+        self._prompts = version.prompts(0, cut=False)
+        categories = read_json(version.weights / CATEGORIES)
+        answers = read_json(version.directory / ANSWERS)
+        self._ranking = Ranking(version.weights, self._prompts, categories, answers, version.device)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own."""
-        return list(answer_each(requests, self._read, self._answer))
-
-    def _read(self, request: Any) -> Batch:
+    def read(self, request: Any) -> Batch:
         """Read what a request asks. Raises ValueError naming what cannot be answered."""
         prompts = read_prompts(request, self._prompts.write)
         counts = column(request, "count").tolist()
@@ -64,7 +54,8 @@ class TritonPythonModel:
                 raise ValueError(f"count {place}: found {count}, expected at least 1")
         return Batch(prompts, counts, read_excluded(request, len(prompts)))
 
-    def _answer(self, batches: Sequence[Batch]) -> list[Any]:
+    def answer(self, batches: Sequence[Batch]) -> list[Any]:
+        """Answer the prompts of all requests as one batch."""
         found = iter(
             self._ranking.rank(
                 [prompt for batch in batches for prompt in batch.prompts],

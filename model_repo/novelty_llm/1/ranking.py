@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from category_trie import CategoryTrie  # type: ignore[import-not-found]  # placed beside this file
 from decoding import CategoryDecoder  # type: ignore[import-not-found]  # placed beside this file
-from prompts import Prompt, Prompts  # type: ignore[import-not-found]  # placed beside this file
+from prompts import Prompts  # type: ignore[import-not-found]  # placed beside this file
 from transformers import AutoModelForCausalLM
 from weights import check_room, in_memory  # type: ignore[import-not-found]  # placed beside this file
 
@@ -46,7 +46,7 @@ class Ranking:
         self._decoder: Any = CategoryDecoder(in_memory(model, device), CategoryTrie(tokens, tokenizer.eos_token_id))
 
     def rank(
-        self, prompts: Sequence[Prompt], counts: Sequence[int], excluded: Sequence[Collection[str]]
+        self, prompts: Sequence[list[int]], counts: Sequence[int], excluded: Sequence[Collection[str]]
     ) -> list[Proposals]:
         """Rank categories for each prompt. counts: wanted of each, at least 1; excluded: never proposed.
 
@@ -57,7 +57,7 @@ class Ranking:
         for count in sorted(set(counts)):
             rows = [row for row, wanted in enumerate(counts) if wanted == count]
             barred = [[self._numbers[name] for name in excluded[row] if name in self._numbers] for row in rows]
-            found = self._decoder.best([prompts[row].tokens for row in rows], count, barred)
+            found = self._decoder.best([prompts[row] for row in rows], count, barred)
             for row, pairs in zip(rows, found, strict=True):
                 answers[row] = [(self._categories[number], float(value)) for number, value in pairs]
         return answers

@@ -12,34 +12,28 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from prompts import Prompt  # type: ignore[import-not-found]  # placed beside this file
 from python_backend import (  # type: ignore[import-not-found]  # placed beside this file
-    answer_each,
-    check_fingerprint,
-    open_version,
+    LanguageModel,
+    Version,
     read_prompts,
 )
 from scoring import Scoring  # type: ignore[import-not-found]  # beside this file
 
 
-class TritonPythonModel:
-    """One instance of the model; Triton calls initialize once and execute with the requests of one batch."""
+class TritonPythonModel(LanguageModel):  # type: ignore[misc]
+    """One instance of the model."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Load the model. Raises TritonModelException naming what was found and what was expected."""
-        version = open_version(args)
-        try:
-            check_fingerprint(version)
-            self._prompts = version.prompts(0, cut=False)
-            self._scoring = Scoring(version.weights, self._prompts, version.device)
-        except Exception as error:
-            raise pb_utils.TritonModelException(f"{version.directory}: {error}") from error
+    def load(self, version: Version) -> None:
+        """Load the model."""
+        self._prompts = version.prompts(0, cut=False)
+        self._scoring = Scoring(version.weights, self._prompts, version.device)
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer the requests of one batch, in order; a request that cannot be answered gets an error of its own."""
-        return list(answer_each(requests, lambda request: read_prompts(request, self._prompts.write), self._answer))
+    def read(self, request: Any) -> list[list[int]]:
+        """Read a request's prompts."""
+        return list(read_prompts(request, self._prompts.write))
 
-    def _answer(self, batches: Sequence[list[Prompt]]) -> list[Any]:
+    def answer(self, batches: Sequence[list[list[int]]]) -> list[Any]:
+        """Answer the prompts of all requests as one batch."""
         scores = self._scoring.score([prompt for batch in batches for prompt in batch])
         ends = list(accumulate(len(batch) for batch in batches))
         parts = np.split(scores.astype(np.float32)[:, None], ends[:-1])

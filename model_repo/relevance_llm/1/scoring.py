@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from decoding import TextScorer  # type: ignore[import-not-found]  # placed beside this file
 from numpy.typing import NDArray
-from prompts import Prompt, Prompts  # type: ignore[import-not-found]  # placed beside this file
+from prompts import Prompts  # type: ignore[import-not-found]  # placed beside this file
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from weights import check_room, in_memory  # type: ignore[import-not-found]  # placed beside this file
 
@@ -32,7 +32,7 @@ class Scoring:
         check_room(model, prompts.limits.max_prompt_tokens, "max_prompt_tokens")
         self._scorer: Any = TextScorer(in_memory(model, device))
 
-    def score(self, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
+    def score(self, prompts: Sequence[list[int]]) -> NDArray[np.float32]:
         """Score prompts: [n] float32."""
-        scores: NDArray[np.float32] = self._scorer.score([prompt.tokens for prompt in prompts])
+        scores: NDArray[np.float32] = self._scorer.score(prompts)
         return scores

@@ -58,3 +58,20 @@ def llms_hash(spec: records_pb2.CoevolutionSpec) -> int:
         spec.score_offset,
     )
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") or 1
+
+
+def is_current(
+    record: records_pb2.NovelCategoriesRecord, spec: records_pb2.CoevolutionSpec, taxonomy_hash: int
+) -> bool:
+    """Tell whether a list, an empty one too, is what the LLMs of a snapshot would give now; others are stale.
+
+    spec: of the snapshot; taxonomy_hash: its first 8 bytes. Age does not matter: the LLMs are told the group's profile
+    and the categories of the key, so that a list changes only when they do. A list that does not say which LLMs wrote
+    it, such as a snapshot's own, is told by their generation alone.
+    """
+    return (
+        record.group_model_id == spec.group_model_id
+        and record.generation == spec.generation
+        and record.taxonomy_hash == taxonomy_hash
+        and record.llms_hash in (0, llms_hash(spec))
+    )

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserendipity/v1/admin.proto\x12\x0eserendipity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x16PublishSnapshotRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"D\n\x17PublishSnapshotResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\"\x16\n\x14ListSnapshotsRequest\"K\n\x15ListSnapshotsResponse\x12\x32\n\tsnapshots\x18\x01 \x03(\x0b\x32\x1f.serendipity.v1.SnapshotSummary\"\xde\x01\n\x0fSnapshotSummary\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x08\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x65vents_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tnum_items\x18\x05 \x01(\x04\x12\x11\n\tnum_users\x18\x06 \x01(\x04\x12\x12\n\nuser_tower\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\"\x19\n\x17RollbackSnapshotRequest\"E\n\x18RollbackSnapshotResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\"\x14\n\x12GetSnapshotRequest\"_\n\x13GetSnapshotResponse\x12\x17\n\x0f\x64\x65sired_version\x18\x01 \x01(\t\x12/\n\x07workers\x18\x02 \x03(\x0b\x32\x1e.serendipity.v1.WorkerSnapshot\"x\n\x0eWorkerSnapshot\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x05 \x01(\t2\x93\x03\n\x10SerendipityAdmin\x12\x62\n\x0fPublishSnapshot\x12&.serendipity.v1.PublishSnapshotRequest\x1a\'.serendipity.v1.PublishSnapshotResponse\x12\\\n\rListSnapshots\x12$.serendipity.v1.ListSnapshotsRequest\x1a%.serendipity.v1.ListSnapshotsResponse\x12\x65\n\x10RollbackSnapshot\x12\'.serendipity.v1.RollbackSnapshotRequest\x1a(.serendipity.v1.RollbackSnapshotResponse\x12V\n\x0bGetSnapshot\x12\".serendipity.v1.GetSnapshotRequest\x1a#.serendipity.v1.GetSnapshotResponseB P\x01Z\x1cserendipity/v1;serendipityv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserendipity/v1/admin.proto\x12\x0eserendipity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\")\n\x16PublishSnapshotRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"D\n\x17PublishSnapshotResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\"\x19\n\x17RollbackSnapshotRequest\"E\n\x18RollbackSnapshotResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\"\x14\n\x12GetSnapshotRequest\"_\n\x13GetSnapshotResponse\x12\x17\n\x0f\x64\x65sired_version\x18\x01 \x01(\t\x12/\n\x07workers\x18\x02 \x03(\x0b\x32\x1e.serendipity.v1.WorkerSnapshot\"x\n\x0eWorkerSnapshot\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x05 \x01(\t2\xb5\x02\n\x10SerendipityAdmin\x12\x62\n\x0fPublishSnapshot\x12&.serendipity.v1.PublishSnapshotRequest\x1a\'.serendipity.v1.PublishSnapshotResponse\x12\x65\n\x10RollbackSnapshot\x12\'.serendipity.v1.RollbackSnapshotRequest\x1a(.serendipity.v1.RollbackSnapshotResponse\x12V\n\x0bGetSnapshot\x12\".serendipity.v1.GetSnapshotRequest\x1a#.serendipity.v1.GetSnapshotResponseB P\x01Z\x1cserendipity/v1;serendipityv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,22 +37,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHSNAPSHOTREQUEST']._serialized_end=120
   _globals['_PUBLISHSNAPSHOTRESPONSE']._serialized_start=122
   _globals['_PUBLISHSNAPSHOTRESPONSE']._serialized_end=190
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=192
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=214
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=216
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=291
-  _globals['_SNAPSHOTSUMMARY']._serialized_start=294
-  _globals['_SNAPSHOTSUMMARY']._serialized_end=516
-  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_start=518
-  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_end=543
-  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_start=545
-  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_end=614
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=616
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=636
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=638
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=733
-  _globals['_WORKERSNAPSHOT']._serialized_start=735
-  _globals['_WORKERSNAPSHOT']._serialized_end=855
-  _globals['_SERENDIPITYADMIN']._serialized_start=858
-  _globals['_SERENDIPITYADMIN']._serialized_end=1261
+  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_start=192
+  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_end=217
+  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_start=219
+  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_end=288
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=290
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=310
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=312
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=407
+  _globals['_WORKERSNAPSHOT']._serialized_start=409
+  _globals['_WORKERSNAPSHOT']._serialized_end=529
+  _globals['_SERENDIPITYADMIN']._serialized_start=532
+  _globals['_SERENDIPITYADMIN']._serialized_end=841
 # @@protoc_insertion_point(module_scope)

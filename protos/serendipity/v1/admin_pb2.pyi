@@ -23,36 +23,6 @@ class PublishSnapshotResponse(_message.Message):
     previous_version: str
     def __init__(self, version: _Optional[str] = ..., previous_version: _Optional[str] = ...) -> None: ...
 
-class ListSnapshotsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
-
-class ListSnapshotsResponse(_message.Message):
-    __slots__ = ("snapshots",)
-    SNAPSHOTS_FIELD_NUMBER: _ClassVar[int]
-    snapshots: _containers.RepeatedCompositeFieldContainer[SnapshotSummary]
-    def __init__(self, snapshots: _Optional[_Iterable[_Union[SnapshotSummary, _Mapping]]] = ...) -> None: ...
-
-class SnapshotSummary(_message.Message):
-    __slots__ = ("version", "current", "created_at", "events_until", "num_items", "num_users", "user_tower", "error")
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    CURRENT_FIELD_NUMBER: _ClassVar[int]
-    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
-    EVENTS_UNTIL_FIELD_NUMBER: _ClassVar[int]
-    NUM_ITEMS_FIELD_NUMBER: _ClassVar[int]
-    NUM_USERS_FIELD_NUMBER: _ClassVar[int]
-    USER_TOWER_FIELD_NUMBER: _ClassVar[int]
-    ERROR_FIELD_NUMBER: _ClassVar[int]
-    version: str
-    current: bool
-    created_at: _timestamp_pb2.Timestamp
-    events_until: _timestamp_pb2.Timestamp
-    num_items: int
-    num_users: int
-    user_tower: str
-    error: str
-    def __init__(self, version: _Optional[str] = ..., current: _Optional[bool] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., num_items: _Optional[int] = ..., num_users: _Optional[int] = ..., user_tower: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
-
 class RollbackSnapshotRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

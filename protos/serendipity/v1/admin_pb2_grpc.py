@@ -40,11 +40,6 @@ class SerendipityAdminStub:
                 request_serializer=serendipity_dot_v1_dot_admin__pb2.PublishSnapshotRequest.SerializeToString,
                 response_deserializer=serendipity_dot_v1_dot_admin__pb2.PublishSnapshotResponse.FromString,
                 _registered_method=True)
-        self.ListSnapshots = channel.unary_unary(
-                '/serendipity.v1.SerendipityAdmin/ListSnapshots',
-                request_serializer=serendipity_dot_v1_dot_admin__pb2.ListSnapshotsRequest.SerializeToString,
-                response_deserializer=serendipity_dot_v1_dot_admin__pb2.ListSnapshotsResponse.FromString,
-                _registered_method=True)
         self.RollbackSnapshot = channel.unary_unary(
                 '/serendipity.v1.SerendipityAdmin/RollbackSnapshot',
                 request_serializer=serendipity_dot_v1_dot_admin__pb2.RollbackSnapshotRequest.SerializeToString,
@@ -63,13 +58,6 @@ class SerendipityAdminServicer:
 
     def PublishSnapshot(self, request, context):
         """Verifies a snapshot and makes it the wanted one. A bad snapshot is refused and the present one stays.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ListSnapshots(self, request, context):
-        """Snapshots on disk, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,11 +84,6 @@ def add_SerendipityAdminServicer_to_server(servicer, server):
                     servicer.PublishSnapshot,
                     request_deserializer=serendipity_dot_v1_dot_admin__pb2.PublishSnapshotRequest.FromString,
                     response_serializer=serendipity_dot_v1_dot_admin__pb2.PublishSnapshotResponse.SerializeToString,
-            ),
-            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListSnapshots,
-                    request_deserializer=serendipity_dot_v1_dot_admin__pb2.ListSnapshotsRequest.FromString,
-                    response_serializer=serendipity_dot_v1_dot_admin__pb2.ListSnapshotsResponse.SerializeToString,
             ),
             'RollbackSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.RollbackSnapshot,
@@ -141,33 +124,6 @@ class SerendipityAdmin:
             '/serendipity.v1.SerendipityAdmin/PublishSnapshot',
             serendipity_dot_v1_dot_admin__pb2.PublishSnapshotRequest.SerializeToString,
             serendipity_dot_v1_dot_admin__pb2.PublishSnapshotResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ListSnapshots(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/serendipity.v1.SerendipityAdmin/ListSnapshots',
-            serendipity_dot_v1_dot_admin__pb2.ListSnapshotsRequest.SerializeToString,
-            serendipity_dot_v1_dot_admin__pb2.ListSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,7 +38,6 @@ class RefreshCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REFRESH_CAUSE_TOO_OLD: _ClassVar[RefreshCause]
     REFRESH_CAUSE_STALE: _ClassVar[RefreshCause]
     REFRESH_CAUSE_FOREIGN: _ClassVar[RefreshCause]
-    REFRESH_CAUSE_OPERATOR: _ClassVar[RefreshCause]
 SEED_KIND_UNSPECIFIED: SeedKind
 SEED_KIND_SEARCH: SeedKind
 SEED_KIND_CATEGORY: SeedKind
@@ -55,7 +54,6 @@ REFRESH_CAUSE_MISSING: RefreshCause
 REFRESH_CAUSE_TOO_OLD: RefreshCause
 REFRESH_CAUSE_STALE: RefreshCause
 REFRESH_CAUSE_FOREIGN: RefreshCause
-REFRESH_CAUSE_OPERATOR: RefreshCause
 
 class UserRecord(_message.Message):
     __slots__ = ("click_items", "click_categories", "click_times", "profile", "user_vector", "long_categories", "long_counts", "long_last_times", "csid", "group_id", "held_interests")

@@ -17,10 +17,10 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 from serendipity.channel.errors import ChannelError, ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.group_encoder import GroupEncoder
+from serendipity.channel.nearline.group_job import GroupEncoder
 from serendipity.groups.model import COUNT, CSID, EXCLUDED, GROUP_ID, PROMPT, PROPOSALS, SCORE
 from serendipity.v1 import records_pb2
-from tests.fixtures.triton_script import Script, Step, nothing, output, serving, texts_of
+from tests.fixtures.triton_script import HTTP_STATUSES, Script, Step, nothing, output, serving, texts_of
 
 SPEC = records_pb2.CoevolutionSpec(
     novelty_model_name="novelty_llm_0123456789abcdef",
@@ -62,10 +62,8 @@ def measured(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRe
 
 
 @asynccontextmanager
-async def llms(
-    *steps: Step, together: int = 1, scheme: str = "http", **options: int
-) -> AsyncIterator[tuple[CoevolutionLlms, Script]]:
-    async with serving(*steps, together=together, scheme=scheme) as (url, script):
+async def llms(*steps: Step, together: int = 1, **options: int) -> AsyncIterator[tuple[CoevolutionLlms, Script]]:
+    async with serving(*steps, together=together) as (url, script):
         client = CoevolutionLlms(url, **options)
         try:
             yield client, script
@@ -75,8 +73,8 @@ async def llms(
 
 
 @asynccontextmanager
-async def group_encoder(*steps: Step, scheme: str = "http") -> AsyncIterator[tuple[GroupEncoder, Script]]:
-    async with serving(*steps, scheme=scheme) as (url, script):
+async def group_encoder(*steps: Step) -> AsyncIterator[tuple[GroupEncoder, Script]]:
+    async with serving(*steps) as (url, script):
         client = GroupEncoder(url)
         try:
             yield client, script
@@ -136,15 +134,15 @@ async def test_batches_in_flight_are_bounded_over_both_models() -> None:
     assert script.most_in_flight == 2
 
 
-@pytest.mark.parametrize("status", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+@pytest.mark.parametrize("status", list(HTTP_STATUSES))
 async def test_every_status_is_worth_another_try_or_not(status: grpc.StatusCode) -> None:
-    is_refusal = status.name in ("INVALID_ARGUMENT", "OUT_OF_RANGE", "UNIMPLEMENTED")
-    async with llms(status, scheme="grpc") as (client, _):
+    is_refusal = status.name in ("INVALID_ARGUMENT", "UNIMPLEMENTED")
+    async with llms(status) as (client, _):
         with pytest.raises(ModelRefused if is_refusal else ModelUnavailable) as proposed:
             await client.propose(SPEC, ["prompt"], [[]], 3, 10.0)
         with pytest.raises(ModelRefused if is_refusal else ModelUnavailable):
             await client.score(SPEC, ["prompt"], 10.0)
-    async with group_encoder(status, scheme="grpc") as (encoder, _):
+    async with group_encoder(status) as (encoder, _):
         with pytest.raises(ModelRefused if is_refusal else ModelUnavailable):
             await assign(encoder)
     assert isinstance(proposed.value, ChannelError)

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.context import ReadFeedback
-from serendipity.channel.nearline.group_encoder import GroupEncoder
-from serendipity.channel.nearline.group_job import GroupJob, Sequenced
+from serendipity.channel.nearline.group_job import GroupEncoder, GroupJob, Sequenced
 from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
 from serendipity.channel.nearline.outcome import Unneeded
 from serendipity.channel.nearline.store import NearlineStore
@@ -120,7 +119,7 @@ async def test_a_cold_user_gets_a_group_once_feedback_holds_enough_clicks(parts:
     assert (await parts.assign("cold")).ends == Counter(unneeded=1)
     assert parts.store.group("cold") is None
     await parts.assign("cold")
-    assert parts.store.queue(Kind.GROUPS).wanted()["quiet"] == 1
+    assert parts.store.queue(Kind.GROUPS).totals()["quiet"] == 1
     parts.clicks("warm", list(range(40, 40 + MIN_CLICKS)))
     assert (await parts.assign("warm")).ends == Counter(completed=1)
     group = parts.store.group("warm")
@@ -185,7 +184,7 @@ async def test_a_group_the_model_does_not_have_is_assigned_anew_or_left_in_peace
     assert group is not None
     assert 1 <= group.group_id <= parts.model.spec.num_groups
     await parts.assign("seldom")
-    assert parts.store.queue(Kind.GROUPS).wanted()["quiet"] == 1
+    assert parts.store.queue(Kind.GROUPS).totals()["quiet"] == 1
 
 
 async def test_the_history_that_spoils_a_batch_is_found(parts: Parts) -> None:

@@ -17,7 +17,7 @@ from serendipity.channel.errors import ChannelError, ModelRefused, ModelUnavaila
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
 from serendipity.v1 import records_pb2
-from tests.fixtures.triton_script import Script, Step, listening, nothing, output, serving, texts_of
+from tests.fixtures.triton_script import HTTP_STATUSES, Script, Step, listening, nothing, output, serving, texts_of
 
 SPEC = records_pb2.InterestGptSpec(model_name="interest_gpt_0123456789abcdef", max_batch=4, max_new_tokens=64)
 
@@ -40,10 +40,8 @@ def measured(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRe
 
 
 @asynccontextmanager
-async def interest_gpt(
-    *steps: Step, together: int = 1, scheme: str = "http", **options: int
-) -> AsyncIterator[tuple[InterestGpt, Script]]:
-    async with serving(*steps, together=together, scheme=scheme) as (url, script):
+async def interest_gpt(*steps: Step, together: int = 1, **options: int) -> AsyncIterator[tuple[InterestGpt, Script]]:
+    async with serving(*steps, together=together) as (url, script):
         client = InterestGpt(url, **options)
         try:
             yield client, script
@@ -53,10 +51,8 @@ async def interest_gpt(
 
 
 @asynccontextmanager
-async def text_encoder(
-    *steps: Step, scheme: str = "http", **options: Any
-) -> AsyncIterator[tuple[TritonTextEncoder, Script]]:
-    async with serving(*steps, scheme=scheme) as (url, script):
+async def text_encoder(*steps: Step, **options: Any) -> AsyncIterator[tuple[TritonTextEncoder, Script]]:
+    async with serving(*steps) as (url, script):
         client = TritonTextEncoder(url, **options)
         try:
             yield client, script
@@ -112,11 +108,11 @@ async def test_batches_in_flight_are_bounded_over_all_calls(most: int) -> None:
     ],
 )
 async def test_what_may_pass_is_worth_another_try(status: grpc.StatusCode) -> None:
-    async with interest_gpt(status, scheme="grpc") as (client, _):
-        with pytest.raises(ModelUnavailable, match=rf"{SPEC.model_name} at grpc://127.*{status.name}: as scripted"):
+    async with interest_gpt(status) as (client, _):
+        with pytest.raises(ModelUnavailable, match=rf"{SPEC.model_name} at http://127.*{status.name}: as scripted"):
             await client.answers(SPEC, ["user"], 10.0)
-    async with text_encoder(status, scheme="grpc") as (encoder, _):
-        with pytest.raises(ModelUnavailable, match=rf"text_encoder at grpc://127.*{status.name}: as scripted"):
+    async with text_encoder(status) as (encoder, _):
+        with pytest.raises(ModelUnavailable, match=rf"text_encoder at http://127.*{status.name}: as scripted"):
             await encoder.encode(["name"])
 
 
@@ -129,9 +125,9 @@ async def test_what_is_refused_as_it_stands_is_not() -> None:
             await encoder.encode(["name"])
 
 
-@pytest.mark.parametrize("status", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+@pytest.mark.parametrize("status", list(HTTP_STATUSES))
 async def test_no_status_escapes_the_tree_of_errors(status: grpc.StatusCode) -> None:
-    async with interest_gpt(status, scheme="grpc") as (client, _):
+    async with interest_gpt(status) as (client, _):
         with pytest.raises(ChannelError):
             await client.answers(SPEC, ["user"], 10.0)
 
@@ -227,7 +223,7 @@ async def test_a_server_that_is_away_is_worth_another_try_and_is_found_again() -
     client = InterestGpt(f"127.0.0.1:{port}")
     with pytest.raises(ModelUnavailable):
         await client.answers(SPEC, ["user"], 5.0)
-    async with listening(Script([shouted]), "http", port):
+    async with listening(Script([shouted]), port):
         assert await client.answers(SPEC, ["user"], 5.0) == [Answer("USER", 4, 1)]
         await client.close()
 

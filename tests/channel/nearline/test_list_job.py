@@ -16,14 +16,14 @@ from structlog.testing import capture_logs
 from serendipity import layout
 from serendipity.channel.errors import ModelRefused, ModelUnavailable, SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
+from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.list_job import ListJob
 from serendipity.channel.nearline.loop import BatchDone, NearlineLoop
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.wanted_list import WantedList, is_current
+from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
-from serendipity.groups.lists import alignment, llms_hash
+from serendipity.groups.lists import alignment, is_current, llms_hash
 from serendipity.v1 import records_pb2
 from tests.channel.served import channel_settings
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld, make_grouped_world
@@ -263,7 +263,7 @@ async def test_the_loop_puts_off_the_list_that_brings_triton_down_and_fills_the_
     told = asyncio.Event()
     running = asyncio.create_task(loop.run(told))
     async with asyncio.timeout(20):
-        while queue.ready():
+        while census(parts.store, Kind.LISTS).ready:
             await asyncio.sleep(0.01)
     told.set()
     await running

@@ -15,8 +15,7 @@ from serendipity.channel.nearline.housekeeping import EMPTY_LIST_SECONDS, clear
 from serendipity.channel.nearline.outcome import Completed, Failed
 from serendipity.channel.nearline.priority import BackOff
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind, wanted_list
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import Kind, WantedList, wanted_list
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_store import ALL, assert_lists_consistent
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
-import os
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +25,6 @@ from serendipity.channel.nearline.process import (
 )
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.nearline.telemetry import forget_status, read_status
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.publication import ListedSnapshot, Publications
@@ -76,22 +73,21 @@ def pipeline(url: str) -> ChannelSettings:
 
 async def test_whoever_is_wanted_is_refreshed(small_world: SmallWorld, tmp_path: Path) -> None:
     settings = published(small_world, tmp_path)
-    async with talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _):
-        async with running_nearline(settings, pipeline(url)) as nearline:
-            want(nearline.store, *small_world.user_ids, "nobody")
-            await until(lambda: not nearline.store.queue(Kind.INTERESTS).take(1, NOW))
-            port = nearline.telemetry.status.metrics_port
-            page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
-            status = read_status(settings.nearline_status_path)
-        assert read_status(settings.nearline_status_path) is None
+    async with (
+        talking_triton(lambda _: answer_with(*small_world.catalogue.categories)) as (url, _),
+        running_nearline(settings, pipeline(url)) as nearline,
+    ):
+        want(nearline.store, *small_world.user_ids, "nobody")
+        await until(lambda: not nearline.store.queue(Kind.INTERESTS).take(1, NOW))
+        port = nearline.telemetry.metrics_port
+        page = await asyncio.to_thread(_read, f"http://127.0.0.1:{port}/metrics")
     metrics = scrape(page, "serendipity_nearline_events_total")
     assert metrics['{event="completed",kind="interests"}'] == len(small_world.user_ids)
     assert metrics['{event="unneeded",kind="interests"}'] == 1
     assert metrics['{event="completion_tokens",kind="interests"}'] == 10 * len(small_world.user_ids)
     assert scrape(page, "serendipity_nearline_queue")['{kind="interests",state="ready"}'] == 0
     assert scrape(page, "serendipity_nearline_records")['{kind="interests"}'] == len(small_world.user_ids)
-    assert status is not None
-    assert (status.models[Kind.INTERESTS], status.errors) == (spec_of(small_world).model_name, {})
+    assert f'model="{spec_of(small_world).model_name}"' in page
     with NearlineStore(settings.nearline_path) as store:
         for user_id in small_world.user_ids:
             interests = store.interests(user_id)
@@ -116,15 +112,12 @@ async def test_while_triton_is_away_the_queue_waits_and_then_goes_on(small_world
 
     async with talking_triton(answers) as (url, triton), running_nearline(settings, pipeline(url)) as nearline:
         want(nearline.store, *small_world.user_ids[:10])
-        await until(
-            lambda: (
-                "UNAVAILABLE" in nearline.telemetry.status.errors.get(Kind.INTERESTS, "") and len(triton.prompts) > 5
-            )
-        )
+        failures = {"kind": "interests", "error": "ModelUnavailable"}
+        sample = nearline.telemetry.registry.get_sample_value
+        await until(lambda: bool(sample("serendipity_nearline_failures_total", failures)) and len(triton.prompts) > 5)
         assert all(entry.attempts == 0 for entry in nearline.store.queue(Kind.INTERESTS).take(100, NOW))
         down.clear()
         await until(lambda: not nearline.store.queue(Kind.INTERESTS).take(1, NOW))
-        assert Kind.INTERESTS not in nearline.telemetry.status.errors
         counted = census(nearline.store)
     assert (counted.records, counted.parked, counted.delayed) == (10, 0, 0)
 
@@ -186,7 +179,9 @@ async def test_records_carry_the_snapshot_they_were_made_with(small_world: Small
         newer = spec_of(small_world, style="chat")
         snapshot = write_nearline_snapshot(small_world, tmp_path / "snapshots", newer, created_at=NOW + DAY)
         Publications(tmp_path / "snapshots").publish(snapshot.name)
-        await until(lambda: nearline.telemetry.status.models[Kind.INTERESTS] == newer.model_name)
+        served = {"kind": "interests", "snapshot": snapshot.name, "model": newer.model_name}
+        sample = nearline.telemetry.registry.get_sample_value
+        await until(lambda: sample("serendipity_nearline_model_info", served) == 1)
         want(nearline.store, small_world.user_ids[1])
         await until(lambda: nearline.store.interests(small_world.user_ids[1]) is not None)
         reasoners = [nearline.store.paths(user_id) for user_id in small_world.user_ids[:2]]
@@ -242,53 +237,6 @@ async def test_a_batch_in_hand_when_it_is_told_to_stop_stays_queued(small_world:
     with NearlineStore(settings.nearline_path) as store:
         (entry,) = store.queue(Kind.INTERESTS).take(10, NOW)
     assert (entry.user_id, entry.attempts) == (small_world.user_ids[0], 0)
-
-
-def test_a_status_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    path = tmp_path / "nearline.json"
-    path.write_text(json.dumps({"pid": 1, "unknown": 2}))
-    assert read_status(path) is None
-
-
-async def test_a_status_that_cannot_be_written_stops_no_work_and_is_logged_once(
-    small_world: SmallWorld, tmp_path: Path
-) -> None:
-    settings = published(small_world, tmp_path)
-    settings.state.mkdir(parents=True, exist_ok=True)
-    # Where the status is written before it takes its place.
-    in_the_way = settings.nearline_status_path.with_name(f".{settings.nearline_status_path.name}.{os.getpid()}")
-    in_the_way.mkdir()
-    down = [True]
-
-    def answers(_: str) -> str:
-        if down:
-            raise TritonStatus(grpc.StatusCode.UNAVAILABLE)
-        return answer_with(*small_world.catalogue.categories)
-
-    first, second = small_world.user_ids[:2]
-    with capture_logs() as logs:
-        async with talking_triton(answers) as (url, _), running_nearline(settings, pipeline(url)) as nearline:
-            want(nearline.store, first)
-            await until(lambda: sum(line["event"] == "batch not done" for line in logs) > 2)
-            down.clear()
-            await until(lambda: nearline.store.interests(first) is not None)
-            assert read_status(settings.nearline_status_path) is None
-            in_the_way.rmdir()
-            want(nearline.store, second)
-            await until(lambda: read_status(settings.nearline_status_path) == nearline.telemetry.status)
-            assert nearline.store.interests(second) is not None
-    events = [line["event"] for line in logs]
-    assert (events.count("status not written"), events.count("status written again")) == (1, 1)
-    assert "housekeeping failed" not in events
-
-
-def test_a_status_that_cannot_be_removed_stays_and_is_logged(tmp_path: Path) -> None:
-    path = tmp_path / "nearline.json"
-    path.mkdir()
-    with capture_logs() as logs:
-        forget_status(path)
-        forget_status(tmp_path / "none.json")
-    assert [line["event"] for line in logs] == ["status not removed"]
 
 
 async def test_housekeeping_survives_what_nobody_foresaw_and_forgets_users_all_the_same(

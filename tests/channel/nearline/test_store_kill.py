@@ -11,8 +11,7 @@ from pathlib import Path
 
 from serendipity.channel.nearline.outcome import Completed, Failed
 from serendipity.channel.nearline.store import NearlineStore
-from serendipity.channel.nearline.subject import Kind, wanted_list
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import Kind, WantedList, wanted_list
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_store import assert_consistent, assert_lists_consistent
 

@@ -26,7 +26,6 @@ MAX_ATTEMPTS = 2
 USERS = st.sampled_from([f"user-{i}" for i in range(10)])
 PRIORITIES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 CAUSES = st.sampled_from([c for c in records_pb2.RefreshCause.values() if c])
-OPERATOR = records_pb2.REFRESH_CAUSE_OPERATOR
 
 
 @dataclass
@@ -88,10 +87,8 @@ class NearlineMachine(RuleBasedStateMachine):
         if entry is not None:
             entry.priority = max(entry.priority, priority)
             entry.generation += 1
-            if cause == OPERATOR:
-                entry.state, entry.attempts = "ready", 0
             return
-        if self.quiet.get(user, 0) > self.now and cause != OPERATOR:
+        if self.quiet.get(user, 0) > self.now:
             return
         new = Expected(priority, int(self.now))
         waiting = {u: e for u, e in self.entries.items() if not e.state.startswith("parked")}

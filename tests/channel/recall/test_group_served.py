@@ -17,11 +17,11 @@ from serendipity.channel.local import LocalChannel
 from serendipity.channel.recall.query import SOURCES
 from serendipity.channel.recall.scorer import FEATURE_NAMES
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.state.serving_log import read_serving_log
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.v1 import channel_pb2 as pb
 from tests.channel.served import channel_settings, scrape, server_settings, service
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld
+from tests.fixtures.serving_log import read_serving_log
 from tests.fixtures.small_world import NOW
 
 COUNT = 30

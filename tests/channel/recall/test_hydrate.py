@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import WantedList
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.interests import Freshness
 from serendipity.channel.recall.query import RecallQuery, RecentEvent, SourceBounds

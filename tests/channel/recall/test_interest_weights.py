@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from serendipity.channel.recall.interest_weights import (
     ItemEvents,
-    WeightPrior,
     faded_counts,
     faded_searches,
     weight_factors,
@@ -18,7 +17,6 @@ from serendipity.channel.recall.interest_weights import (
 from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
 
 DAY = 86_400.0
-PRIOR = WeightPrior(strength=20.0, half_life=7 * DAY, max_factor=4.0)
 NUM_ROWS = 100
 
 events_of = st.lists(st.tuples(st.integers(0, NUM_ROWS - 1), st.floats(0, 60 * DAY)), max_size=60)
@@ -37,13 +35,10 @@ def events(pairs: list[tuple[int, float]]) -> ItemEvents:
 
 
 def factors(
-    weights: list[float],
-    clicks: list[tuple[int, float]],
-    exposures: list[tuple[int, float]],
-    prior: WeightPrior = PRIOR,
+    weights: list[float], clicks: list[tuple[int, float]], exposures: list[tuple[int, float]]
 ) -> NDArray[np.float32]:
-    counted = [faded_counts(events(pairs), GROUNDINGS, PRIOR.half_life) for pairs in (clicks, exposures)]
-    return weight_factors(np.array(weights, np.float32), *counted, PRIOR)
+    counted = [faded_counts(events(pairs), GROUNDINGS) for pairs in (clicks, exposures)]
+    return weight_factors(np.array(weights, np.float32), *counted)
 
 
 @given(stored_weights, events_of, events_of)
@@ -86,8 +81,8 @@ def test_old_events_leave_the_stored_weight(
 def test_a_search_counts_for_the_interests_that_it_names_word_for_word() -> None:
     searches = [("loose green tea", 0), ("tea", int(7 * DAY)), ("teapots", 0), ("greenhouse", 0)]
     names = [["green tea"], ["tea", "infusions"], ["green"], ["pots"], []]
-    assert faded_searches(searches, names, 7 * DAY).tolist() == [1, 1.5, 1, 0, 0]
-    assert faded_searches([], names, 7 * DAY).tolist() == [0] * 5
+    assert faded_searches(searches, names).tolist() == [1, 1.5, 1, 0, 0]
+    assert faded_searches([], names).tolist() == [0] * 5
 
 
 def test_what_two_places_report_of_the_same_second_counts_once() -> None:

@@ -250,7 +250,7 @@ def test_paths_are_read_from_the_store_the_record_came_from(
     assert [path.seed for path in read_paths()] == ["cold brew"]
     # A refresh between the two reads: the paths in store are in another order.
     state.stored = nearline(served, 5, age=-1)
-    assert read_paths() == []
+    assert not read_paths()
     stored = path_reader(read(served, user_id, State()).interests, user_id, served, state)()
     expected = small_world.contents.interest_paths[user_id].paths
     assert [path.latent_interest for path in stored] == [path.latent_interest for path in expected]
@@ -300,12 +300,10 @@ def test_what_feedback_did_fades(small_world: SmallWorld, served: Snapshot, user
     assert 0.9 < once.factors.min() < 1
 
 
-def test_calibration_can_be_switched_off_and_bounded(small_world: SmallWorld, served: Snapshot, user_id: str) -> None:
+def test_calibration_can_be_switched_off(small_world: SmallWorld, served: Snapshot, user_id: str) -> None:
     state = State(record=fed([], items_of(small_world, small_world.planted[user_id][0], 30)))
     off = read(served, user_id, state, ChannelSettings(interest_calibration=False)).interests
     assert (off.factors == 1).all()
-    bounded = read(served, user_id, state, ChannelSettings(interest_max_factor=1.25)).interests
-    assert bounded.factors.min() == pytest.approx(0.8)
 
 
 def test_only_the_latest_exposures_beyond_the_served_horizon_are_looked_at(
@@ -385,7 +383,7 @@ def test_a_user_asked_for_all_the_time_is_queued_once_in_a_while(
     for user_id in ("anna", "bob", "anna", "anna", "bob"):
         state.want_interests(user_id, STALE, 0.1)
         assert nearline_store.flush(10.0)
-    assert nearline_store.queue(Kind.INTERESTS).wanted() == Counter(accepted=2, merged=2)
+    assert nearline_store.queue(Kind.INTERESTS).totals() == Counter(accepted=2, merged=2)
 
 
 def test_users_are_remembered_within_bounds(
@@ -397,4 +395,4 @@ def test_users_are_remembered_within_bounds(
         state.want_interests(user_id, STALE, 0.1)
         assert nearline_store.flush(10.0)
     # The one seen longest ago was let go, and asked for again.
-    assert nearline_store.queue(Kind.INTERESTS).wanted() == Counter(accepted=3, merged=1)
+    assert nearline_store.queue(Kind.INTERESTS).totals() == Counter(accepted=3, merged=1)

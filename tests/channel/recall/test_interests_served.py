@@ -21,7 +21,6 @@ from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.service.worker import Worker
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.feedback_event import FORGOTTEN
-from serendipity.channel.state.serving_log import read_serving_log
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.channel.served import (
     channel_settings,
@@ -31,6 +30,7 @@ from tests.channel.served import (
     server_settings,
     service,
 )
+from tests.fixtures.serving_log import read_serving_log
 from tests.fixtures.small_world import DAY, NOW, SmallWorld
 
 INTERESTS_ONLY = {"collaborative": (0, 0)}

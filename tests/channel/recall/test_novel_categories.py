@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable
-from serendipity.channel.nearline.wanted_list import WantedList
+from serendipity.channel.nearline.subject import WantedList
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.query import RecallQuery, RecentEvent

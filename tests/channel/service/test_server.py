@@ -19,7 +19,6 @@ from serendipity.channel.client.messages import Feedback, RecentEvent, recall_re
 from serendipity.channel.service.server import SERVICE
 from serendipity.channel.service.worker import Worker
 from serendipity.channel.service.worker_status import read_statuses
-from serendipity.channel.state.serving_log import read_serving_log
 from serendipity.item_ids import ItemIds
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
 from tests.channel.served import (
@@ -34,6 +33,7 @@ from tests.channel.served import (
     service,
     until,
 )
+from tests.fixtures.serving_log import read_serving_log
 from tests.fixtures.small_world import NOW, SmallWorld
 
 Service = tuple[AsyncSerendipityClient, Worker]

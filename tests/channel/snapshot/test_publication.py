@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import shutil
@@ -109,15 +110,13 @@ def test_publishing_the_wanted_one_again_changes_nothing(snapshots: Path) -> Non
     assert publications.rollback().version == "a"
 
 
-def test_the_history_says_who_was_before_and_when(snapshots: Path) -> None:
-    publications = Publications(snapshots, clock=lambda: 1_700_000_000.0)
+def test_the_history_is_the_way_back(snapshots: Path) -> None:
+    publications = Publications(snapshots)
     publications.publish("a")
     publications.publish("b")
+    assert json.loads((snapshots / "publications.json").read_text()) == ["a", "b"]
     publications.rollback()
-    assert [(p.action, p.version, p.previous) for p in publications.history()] == [
-        ("publish", "a", ""), ("publish", "b", "a"), ("rollback", "a", "b"),
-    ]  # fmt: skip
-    assert publications.history()[0].at == "2023-11-14T22:13:20+00:00"
+    assert json.loads((snapshots / "publications.json").read_text()) == ["a"]
 
 
 @pytest.mark.parametrize("version", ["", ".", "..", "current", "../a", "a/b", "missing", ".verified"])
@@ -261,27 +260,24 @@ def test_concurrent_publishers_leave_link_and_history_agreeing(snapshots: Path) 
         thread.start()
     for thread in threads:
         thread.join()
-    history = Publications(snapshots).history()
-    assert history[-1].version == Publications(snapshots).wanted()
-    assert all(after.previous == before.version for before, after in itertools.pairwise(history))
+    history = json.loads((snapshots / "publications.json").read_text())
+    assert history[-1] == Publications(snapshots).wanted()
+    assert all(after != before for before, after in itertools.pairwise(history))
 
 
 @pytest.mark.parametrize("damage", ["[", "{}", '[{"action": "publish"}]', "\x00"])
-def test_a_damaged_history_is_set_aside_and_keeps_nobody_from_publishing(snapshots: Path, damage: str) -> None:
-    publications = Publications(snapshots, clock=lambda: 1_700_000_000.0)
+def test_a_damaged_history_is_begun_anew_and_keeps_nobody_from_publishing(snapshots: Path, damage: str) -> None:
+    publications = Publications(snapshots)
     publications.publish("a")
     (snapshots / "publications.json").write_text(damage)
-    with pytest.raises(PublicationRefused, match=r"publications.json: cannot be read"):
-        publications.history()
     assert publications.publish("b").previous == "a"
     # The link was known still, so there is a way back.
     assert publications.rollback().version == "a"
-    assert (snapshots / "publications.json.damaged-1700000000").read_text() == damage
 
 
 def test_a_history_nobody_may_read_refuses(snapshots: Path) -> None:
     (snapshots / "publications.json").mkdir()
-    with pytest.raises(PublicationRefused, match=r"publications.json: cannot be read"):
+    with pytest.raises(PublicationRefused, match=r"publications.json.*; wanted now: nothing"):
         Publications(snapshots).publish("a")
 
 

@@ -58,7 +58,7 @@ def test_keys_that_are_not_there_are_none(snapshot: Snapshot) -> None:
     assert snapshot.interests.read(layout.user_key("nobody")) is None
     assert snapshot.nodes.read(999_999) is None
     assert snapshot.items.read("nothing") is None
-    assert snapshot.paths.read(layout.user_key("nobody")) == []
+    assert not snapshot.paths.read(layout.user_key("nobody"))
     assert snapshot.users.read(b"") is None
 
 

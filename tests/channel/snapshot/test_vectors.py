@@ -363,7 +363,8 @@ def test_the_best_of_each_slice_by_its_owners_query_are_those_that_sorting_finds
 
 
 def test_nothing_is_the_best_of_nothing(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> None:
-    found = ItemVectors(vectors).best_of_each(queries[:1], 5, OwnedRanges.of([RowRanges.none()]), FREE)
+    no_rows = np.empty(0, np.int64)
+    found = ItemVectors(vectors).best_of_each(queries[:1], 5, OwnedRanges.of([RowRanges(no_rows, no_rows)]), FREE)
     assert found.dtype == np.int64
     assert len(found) == 0
 

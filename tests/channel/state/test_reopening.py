@@ -11,8 +11,8 @@ from serendipity.channel.client.messages import Feedback
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.reopening import Reopening
-from serendipity.channel.state.serving_log import read_serving_log
 from tests.channel.served import channel_settings, copy_snapshot, publish, server_settings, service
+from tests.fixtures.serving_log import read_serving_log
 from tests.fixtures.small_world import SmallWorld
 
 

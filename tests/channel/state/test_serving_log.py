@@ -13,8 +13,9 @@ from google.protobuf import proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serendipity.channel.state.serving_log import Rotation, ServingLog, read_serving_log
+from serendipity.channel.state.serving_log import Rotation, ServingLog
 from serendipity.v1 import channel_pb2, records_pb2
+from tests.fixtures.serving_log import read_serving_log
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The Triton client against servers of both protocols: ones that are away, hang, refuse, and answer wrongly."""
+"""The Triton client against servers that are away, hang, refuse, and answer wrongly."""
 
 from __future__ import annotations
 
@@ -27,8 +27,6 @@ from tests.fixtures.triton_script import serving as serving_script
 
 MODEL = "user_tower_0123456789abcdef"
 K, DIM = 3, 4
-
-both = pytest.mark.parametrize("scheme", ["http", "grpc"])
 
 
 def users(n: int, interests: int = K) -> TowerInputs:
@@ -64,8 +62,8 @@ def good(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRespon
 
 
 @asynccontextmanager
-async def serving(*steps: Step, scheme: str = "http", **options: object) -> AsyncIterator[tuple[TritonTower, Script]]:
-    async with serving_script(*steps, scheme=scheme) as (url, script):
+async def serving(*steps: Step, **options: object) -> AsyncIterator[tuple[TritonTower, Script]]:
+    async with serving_script(*steps) as (url, script):
         tower = TritonTower(url, ChannelSettings(**options))  # type: ignore[arg-type]
         try:
             yield tower, script
@@ -78,9 +76,8 @@ def ask(tower: TritonTower, n: int = 1, seconds: float = 10.0) -> Awaitable[np.n
     return tower.user_vectors(MODEL, users(n), Deadline.after(seconds))
 
 
-@both
-async def test_one_call_carries_all_users_by_the_exact_model_name(scheme: str) -> None:
-    async with serving(good, scheme=scheme) as (tower, script):
+async def test_one_call_carries_all_users_by_the_exact_model_name() -> None:
+    async with serving(good) as (tower, script):
         vectors = await ask(tower, 5)
     assert vectors[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     (request,) = script.requests
@@ -114,9 +111,8 @@ async def test_more_users_than_the_model_takes_are_split_and_keep_their_order() 
     assert sorted(request.inputs[0].shape[0] for request in script.requests) == [2, 4, 4]
 
 
-@both
-async def test_a_server_that_hangs_costs_no_more_than_the_deadline_and_is_not_cancelled(scheme: str) -> None:
-    async with serving(None, scheme=scheme) as (tower, script):
+async def test_a_server_that_hangs_costs_no_more_than_the_deadline_and_is_not_cancelled() -> None:
+    async with serving(None) as (tower, script):
         async with asyncio.timeout(10):
             with pytest.raises(TowerTimeout):
                 await ask(tower, seconds=0.2)
@@ -124,9 +120,8 @@ async def test_a_server_that_hangs_costs_no_more_than_the_deadline_and_is_not_ca
     assert not script.cancelled.is_set()
 
 
-@both
-async def test_a_cancelled_request_does_not_cancel_the_call(scheme: str) -> None:
-    async with serving(None, scheme=scheme) as (tower, script):
+async def test_a_cancelled_request_does_not_cancel_the_call() -> None:
+    async with serving(None) as (tower, script):
         task = asyncio.ensure_future(ask(tower))
         while not script.requests:
             await asyncio.sleep(0)
@@ -155,19 +150,11 @@ async def test_no_more_calls_run_on_than_a_few() -> None:
 
 
 @pytest.mark.parametrize("status", list(HTTP_STATUSES))
-@both
-async def test_a_status_is_told_and_the_next_call_is_answered(status: grpc.StatusCode, scheme: str) -> None:
-    async with serving(status, good, scheme=scheme) as (tower, _):
-        with pytest.raises(TowerUnavailable, match=rf"{MODEL} at {scheme}://127.*{status.name}: as scripted"):
+async def test_a_status_is_told_and_the_next_call_is_answered(status: grpc.StatusCode) -> None:
+    async with serving(status, good) as (tower, _):
+        with pytest.raises(TowerError, match=rf"{MODEL} at http://127.*{status.name}: as scripted"):
             await ask(tower)
         assert len(await ask(tower)) == 1
-
-
-@pytest.mark.parametrize("status", [status for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
-async def test_no_status_of_the_server_gets_through_unmapped(status: grpc.StatusCode) -> None:
-    async with serving(status, scheme="grpc") as (tower, _):
-        with pytest.raises(TowerError):
-            await ask(tower, seconds=2.0)
 
 
 @pytest.mark.parametrize(
@@ -187,9 +174,8 @@ async def test_an_answer_of_the_wrong_shape_or_without_numbers_is_refused(vector
             await ask(tower)
 
 
-@both
-async def test_an_answer_without_the_output_or_cut_short_is_refused(scheme: str) -> None:
-    async with serving(lambda request: response(vectors_for(request), "something_else"), scheme=scheme) as (tower, _):
+async def test_an_answer_without_the_output_or_cut_short_is_refused() -> None:
+    async with serving(lambda request: response(vectors_for(request), "something_else")) as (tower, _):
         with pytest.raises(TowerAnswerInvalid, match="no output"):
             await ask(tower)
 
@@ -198,7 +184,7 @@ async def test_an_answer_without_the_output_or_cut_short_is_refused(scheme: str)
         answer.raw_output_contents[0] = answer.raw_output_contents[0][:-4]
         return answer
 
-    async with serving(cut_short, scheme=scheme) as (tower, _):
+    async with serving(cut_short) as (tower, _):
         with pytest.raises(TowerError, match="cannot be read"):
             await ask(tower)
 
@@ -215,11 +201,10 @@ async def test_an_answer_of_another_type_is_refused() -> None:
             await ask(tower)
 
 
-@both
-async def test_nobody_listening_is_unavailable_at_once(scheme: str) -> None:
+async def test_nobody_listening_is_unavailable_at_once() -> None:
     with socket.socket() as placeholder:
         placeholder.bind(("127.0.0.1", 0))
-        tower = TritonTower(f"{scheme}://127.0.0.1:{placeholder.getsockname()[1]}")
+        tower = TritonTower(f"http://127.0.0.1:{placeholder.getsockname()[1]}")
         deadline = Deadline.after(20.0)
         with pytest.raises(TowerUnavailable, match="UNAVAILABLE"):
             await tower.user_vectors(MODEL, users(1), deadline)
@@ -227,14 +212,13 @@ async def test_nobody_listening_is_unavailable_at_once(scheme: str) -> None:
         await tower.close()
 
 
-@both
-async def test_a_server_that_speaks_another_protocol_is_a_tower_error(scheme: str) -> None:
+async def test_a_server_that_speaks_another_protocol_is_a_tower_error() -> None:
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.example ESMTP\r\n")
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    tower = TritonTower(f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    tower = TritonTower(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     with pytest.raises(TowerError):
         await ask(tower, seconds=1.0)
     await tower.close()
@@ -270,9 +254,8 @@ async def test_a_server_that_keeps_failing_is_left_alone_and_then_tried_by_one_c
 
 
 @pytest.mark.parametrize("status", [None, grpc.StatusCode.UNAVAILABLE])
-@both
 async def test_hurried_callers_do_not_shut_the_server_off_for_the_patient(
-    scheme: str, status: grpc.StatusCode | None
+    status: grpc.StatusCode | None,
 ) -> None:
     """However their calls end: answered too late, or thrown out of Triton's queue."""
     hurried_left = asyncio.Event()
@@ -286,7 +269,7 @@ async def test_hurried_callers_do_not_shut_the_server_off_for_the_patient(
                     await context.abort(status, "Request timeout expired")
             return good(request)
 
-    async with listening(Queue([good]), scheme) as url:
+    async with listening(Queue([good])) as url:
         tower = TritonTower(url, ChannelSettings(breaker_failures=2, breaker_open_ms=60_000))
         for _ in range(4):
             with pytest.raises(TowerTimeout):
@@ -312,9 +295,8 @@ async def test_calls_that_end_badly_after_their_callers_left_count_against_the_s
             await ask(tower)
 
 
-@both
-async def test_a_closed_tower_connects_anew(scheme: str) -> None:
-    async with serving(good, scheme=scheme) as (tower, _):
+async def test_a_closed_tower_connects_anew() -> None:
+    async with serving(good) as (tower, _):
         await ask(tower)
         await tower.close()
         assert len(await ask(tower)) == 1

@@ -59,7 +59,7 @@ def test_a_placed_tower_is_configured_for_its_own_sizes(training: Training, tmp_
     placed = {
         str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*.*") if path.suffix != ".pyc"
     }
-    assert placed == {"config.pbtxt", "1/exported_program.py", "1/model.py", "1/user_tower.onnx"}
+    assert placed == {"config.pbtxt", "1/model.py", "1/user_tower.onnx"}
 
 
 @pytest.mark.parametrize("gpu", [False, True])
@@ -89,12 +89,10 @@ def test_an_onnx_tower_is_placed_only_beside_the_training_it_was_exported_from(
     example = tensors(random_inputs(training.sizes, 2))
     export_onnx(training.tower, example, towers / "user_tower.onnx", fingerprint="0" * 16)
     with pytest.raises(PlacementError, match=f"found {'0' * 16}, expected {training.spec.fingerprint}"):
-        place(USER_TOWER, towers, tmp_path / "models", Serving("onnxruntime"))
+        place(USER_TOWER, towers, tmp_path / "models")
     export_onnx(training.tower, example, towers / "user_tower.onnx", fingerprint=training.spec.fingerprint)
-    name = place(USER_TOWER, towers, tmp_path / "models", Serving("onnxruntime"))
-    config = read(tmp_path / "models" / name / "config.pbtxt")
-    assert (config.name, config.backend) == (name, "onnxruntime")
-    assert [path.name for path in (tmp_path / "models" / name / "1").iterdir()] == ["model.onnx"]
+    name = place(USER_TOWER, towers, tmp_path / "models")
+    assert (tmp_path / "models" / name / "1" / "user_tower.onnx").exists()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +116,7 @@ def test_a_placed_text_encoder_says_its_dimension(tmp_path: Path, configuration:
 
 
 def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_path: Path) -> None:
-    name = place(INTEREST_GPT, tuned, tmp_path, Serving(gpu=True, interest_gpt_threads=3))
+    name = place(INTEREST_GPT, tuned, tmp_path, Serving(gpu=True, llm_threads=3))
     spec = model.read_spec(tuned)
     config = read(tmp_path / name / "config.pbtxt")
     assert (name, config.name) == (spec.model_name, spec.model_name)
@@ -135,7 +133,7 @@ def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_
 def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None:
     version = tmp_path / place(INTEREST_GPT, tuned, tmp_path) / "1"
     assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
-        "answer_schema.json", "constraint.py", "exchange.py", "generation.py", "instructions.txt", "model", "model.py",
+        "answer_schema.json", "constraint.py", "generation.py", "instructions.txt", "model", "model.py",
         "prompts.py", "python_backend.py", "weights.py",
     }  # fmt: skip
     assert json.loads((version / "answer_schema.json").read_text()) == answer_schema(CATEGORIES, 1)
@@ -165,29 +163,6 @@ def test_what_a_model_was_trained_on_is_not_placed(interest_gpt: Path, tmp_path:
     }
 
 
-def test_behind_vllm_an_engine_is_placed_too_and_reads_the_same_weights(tuned: Path, tmp_path: Path) -> None:
-    serving = Serving(interest_gpt_backend="vllm", models_in_triton=Path("/models"), tensor_parallel=2)
-    name = place(INTEREST_GPT, tuned, tmp_path, serving)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name, name + "_engine"]
-    front = read(tmp_path / name / "config.pbtxt")
-    assert (front.name, front.backend, front.max_batch_size) == (name, "python", 12)
-    assert front.parameters["engine"].string_value == name + "_engine"
-    assert front.parameters["fingerprint"].string_value == model.read_spec(tuned).fingerprint
-    version = tmp_path / name / "1"
-    assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
-        "answer_schema.json", "exchange.py", "instructions.txt", "model", "model.py", "prompts.py",
-        "python_backend.py", "weights.py",
-    }  # fmt: skip
-    config = read(tmp_path / f"{name}_engine" / "config.pbtxt")
-    assert (config.name, config.backend) == (name + "_engine", "vllm")
-    arguments = json.loads((tmp_path / f"{name}_engine" / "1" / "model.json").read_text())
-    assert arguments["model"] == f"/models/{name}/1/model"
-    assert (arguments["max_model_len"], arguments["tensor_parallel_size"]) == (1024, 2)
-    here = place(INTEREST_GPT, tuned, tmp_path / "here", Serving(interest_gpt_backend="vllm"))
-    arguments = json.loads((tmp_path / "here" / f"{here}_engine" / "1" / "model.json").read_text())
-    assert Path(arguments["model"]).samefile(tmp_path / "here" / here / "1" / "model")
-
-
 def test_a_placed_group_encoder_is_configured_for_its_own_sizes(encoders: Path, tmp_path: Path) -> None:
     name = place(GROUP_ENCODER, encoders, tmp_path, Serving(instances=2))
     spec = group_model.read_group_spec(encoders)
@@ -200,13 +175,13 @@ def test_a_placed_group_encoder_is_configured_for_its_own_sizes(encoders: Path, 
     assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, 12]
     assert config.instance_group[0].count == 2
     assert {path.name for path in (tmp_path / name / "1").iterdir()} - {"__pycache__"} == {
-        "exported_program.py", "group_encoder.pt2", "model.py",
+        "group_encoder.pt2", "model.py",
     }  # fmt: skip
 
 
 def test_placed_llms_say_which_they_are_and_their_bounds(llms: Path, tmp_path: Path) -> None:
     spec = group_model.read_coevolution_spec(llms)
-    serving = Serving(gpu=True, coevolution_threads=3)
+    serving = Serving(gpu=True, llm_threads=3)
     names = [place(kind, llms, tmp_path, serving) for kind in (NOVELTY_LLM, RELEVANCE_LLM)]
     assert names == [spec.novelty_model_name, spec.relevance_model_name]
     for name, fingerprint in zip(names, (spec.novelty_fingerprint, spec.relevance_fingerprint), strict=True):
@@ -233,10 +208,8 @@ def test_placed_llms_stand_alone(llms: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_no_threads_at_all_are_refused(threads: int) -> None:
-    with pytest.raises(PlacementError, match=f"coevolution_threads: found {threads}, expected at least 1"):
-        Serving(coevolution_threads=threads)
-    with pytest.raises(PlacementError, match=f"interest_gpt_threads: found {threads}, expected at least 1"):
-        Serving(interest_gpt_threads=threads)
+    with pytest.raises(PlacementError, match=f"llm_threads: found {threads}, expected at least 1"):
+        Serving(llm_threads=threads)
 
 
 GROUPS = records_pb2.GroupSpec(num_quantizers=2, codebook_size=4, num_groups=3)

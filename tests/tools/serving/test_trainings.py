@@ -17,7 +17,6 @@ from serendipity.tools.serving.kinds import (
     RELEVANCE_LLM,
     TEXT_ENCODER,
     USER_TOWER,
-    Serving,
 )
 from serendipity.tools.serving.trainings import PlacementError
 
@@ -52,7 +51,7 @@ def test_a_failed_placement_leaves_nothing_behind(towers: Path, tmp_path: Path) 
     (towers / "user_tower.onnx").unlink()
     (towers / "user_tower.onnx").mkdir()
     with pytest.raises(PlacementError, match=r"user_tower\.onnx: missing"):
-        place(USER_TOWER, towers, tmp_path / "models", Serving("onnxruntime"))
+        place(USER_TOWER, towers, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
 
