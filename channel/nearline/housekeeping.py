@@ -127,8 +127,9 @@ def clear(
 
 
 def cause_name(cause: records_pb2.RefreshCause) -> str:
-    """Name a cause as metrics and operators do: missing, too_old …"""
-    return records_pb2.RefreshCause.Name(cause).removeprefix("REFRESH_CAUSE_").lower()
+    """Name a cause as metrics and operators do: missing, too_old …; by its number where another version queued it."""
+    known = records_pb2.RefreshCause.DESCRIPTOR.values_by_number.get(cause)
+    return known.name.removeprefix("REFRESH_CAUSE_").lower() if known else f"cause {cause}"
 
 
 def _remove(store: NearlineStore, tables: Sequence[Records[Any]], is_over: Callable[[Any], bool]) -> int:
