@@ -15,7 +15,7 @@ from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
 from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
 from serendipity.offline.logs.errors import LogsError
-from serendipity.tools import evaluate_channel
+from serendipity.tools import evaluate
 from tests.fixtures.small_host import DAY, NUM_DAYS, START, write_small_host
 
 CONFIG = """
@@ -42,8 +42,8 @@ max_score_factor = 30.0
 
 def _arguments(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    evaluate_channel.add_arguments(parser)
-    return parser.parse_args(arguments)
+    evaluate.add_arguments(parser)
+    return parser.parse_args(["channel", *arguments])
 
 
 def _search_every_six_hours(events: Path) -> None:
@@ -64,14 +64,14 @@ def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = partial(ChannelEvaluationConfig, grid=Grid(factors=(8,), alphas=(1.0,), ridges=(100.0,), exponents=(0.5,)))
-    monkeypatch.setattr(evaluate_channel, "ChannelEvaluationConfig", quick)
+    monkeypatch.setattr(evaluate, "ChannelEvaluationConfig", quick)
     write_small_host(tmp_path / "shop", num_users=60, num_items=240)
     _search_every_six_hours(tmp_path / "shop" / "events.parquet")
     (tmp_path / "build.toml").write_text(CONFIG)
     build, out = tmp_path / "build", tmp_path / "out"
     given = ("--dataset", str(tmp_path / "shop"), "--config", str(tmp_path / "build.toml"), "--build", str(build))
     asked = (*given, "--seeds", "0", "1", "--young", "0.5", "--draws", "1", "--out", str(out))
-    assert evaluate_channel.run(_arguments(*asked)) == 0
+    assert evaluate.run(_arguments(*asked)) == 0
 
     report = json.loads((out / "channel.json").read_text())
     methods = {method["name"]: method for method in report["methods"]}
@@ -96,9 +96,9 @@ def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
     # Of another data set, or with another share held out, nothing is built over it.
     write_small_host(tmp_path / "market", num_users=10, num_items=240)
     other = ("--dataset", str(tmp_path / "market"), "--config", str(tmp_path / "build.toml"), "--build", str(build))
-    assert evaluate_channel.run(_arguments(*other)) == 1
+    assert evaluate.run(_arguments(*other)) == 1
     assert f"{build}: found a build of {tmp_path / 'shop'} with hold_out 0.1" in capsys.readouterr().err
-    assert evaluate_channel.run(_arguments(*given, "--hold-out", "0.2")) == 1
+    assert evaluate.run(_arguments(*given, "--hold-out", "0.2")) == 1
     assert "expected one of" in capsys.readouterr().err
 
 
@@ -130,5 +130,5 @@ def test_values_that_cannot_be_are_refused_by_name(
 
 
 def test_a_data_set_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate_channel.run(_arguments("--dataset", str(tmp_path / "none"), "--build", str(tmp_path / "b"))) == 1
+    assert evaluate.run(_arguments("--dataset", str(tmp_path / "none"), "--build", str(tmp_path / "b"))) == 1
     assert "found neither a data set nor a folder of that name" in capsys.readouterr().err
