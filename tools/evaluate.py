@@ -1,10 +1,10 @@
 """Replay the held-out period through the real pipeline, beside simple controls that are tuned as carefully.
 
-    serendip evaluate channel --dataset complete-journey                        three seeds, and a young host besides
-    serendip evaluate channel --dataset path/to/folder --seeds 0 --young        one build of your own logs, and no more
+    serendip evaluate channel --dataset complete-journey                three seeds
+    serendip evaluate channel --dataset path/to/folder --seeds 0        one build of your own logs
 
 A build a seed is made, with the latest clicks held out, unless it is up to date: <build> for the first, <build>-seed-N
-for the others, which train the towers anew. A young host is built from a share of the users, several times.
+for the others, which train the towers anew.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -25,13 +23,11 @@ from rich.progress import Progress
 
 from serendipity import layout
 from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
-from serendipity.offline.datasets.registry import prepare
 from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
-from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost, to_markdown, write_report
-from serendipity.offline.evaluate.held_out_build import evaluate_builds, snapshot_of, young_host
+from serendipity.offline.evaluate.channel_report import ChannelReport, to_markdown, write_report
+from serendipity.offline.evaluate.held_out_build import evaluate_builds, snapshot_of
 from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.evaluate.replay import ReplayError
-from serendipity.offline.evaluate.young_host import sample_users
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.arguments import natural, new_directory, positive, share
 from serendipity.tools.build import BUILD_ERRORS, build_and_place
@@ -51,10 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with the build's configuration")
     parser.add_argument("--hold-out", type=share, default=0.1, metavar="SHARE", help="latest clicks held out")
     parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], help="of the towers and of ALS")
-    parser.add_argument(
-        "--young", type=share, nargs="*", default=[0.01, 0.05], metavar="SHARE", help="users of a young host"
-    )
-    parser.add_argument("--draws", type=positive, default=3, help="young hosts of each share")
     parser.add_argument("--users", type=positive, help="users replayed at most (default: all)")
     parser.add_argument("--out", type=new_directory, metavar="DIR", help="also write channel.md and .json here")
 
@@ -64,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
     console, started = Console(), time.time()
     command = shlex.join(["serendip", *sys.argv[1:]])
     try:
-        for report in _evaluate(args, console):
-            heading = run_heading(command, started, time.time())
-            if args.out:
-                write_report(report, heading, args.out)
+        report = _evaluate(args, console)
+        heading = run_heading(command, started, time.time())
+        if args.out:
+            write_report(report, heading, args.out)
     except (*BUILD_ERRORS, ReplayError, OSError) as error:
         print(f"serendip evaluate channel: {error}", file=sys.stderr)
         return 1
@@ -79,12 +71,33 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelReport]:
-    """Give the report without young hosts, then again with those of every share."""
-    build = args.build or Path("var") / f"{Path(args.dataset).resolve().name}-held-out"
+def held_out_config(dataset: str, hold_out: float, file: Path | None) -> BuildConfig:
+    """Configure a build that holds out the share `hold_out` of the clicks. file: TOML. Raises BuildConfigError."""
     # Answers do not ask InterestGPT: it refreshes interests near-line.
-    given = {"dataset": args.dataset, "hold_out": args.hold_out, "interest_gpt": {"enabled": False}}
-    config = load_build_config(args.config, given)
+    return load_build_config(file, {"dataset": dataset, "hold_out": hold_out, "interest_gpt": {"enabled": False}})
+
+
+def build_unpublished(config: BuildConfig, directory: Path, console: Console) -> None:
+    """Build without publishing, whatever the gate finds: it compares with the last build there."""
+    with suppress(GateRefusedError):
+        build_and_place(config, directory, console, publish=False)
+
+
+def replay_builds(builds: dict[int, Path], config: ChannelEvaluationConfig, console: Console) -> ChannelReport:
+    """Replay builds, one a seed. Raises LogsError, ReplayError."""
+    console.print(f"controls are chosen on validation, then {len(builds)} builds are replayed", style="dim")
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("controls tried and users replayed", total=None)
+
+        def advance(done: int) -> None:
+            progress.advance(task, done)
+
+        return evaluate_builds(builds, open_pipeline, config, advance=advance)
+
+
+def _evaluate(args: argparse.Namespace, console: Console) -> ChannelReport:
+    build = args.build or Path("var") / f"{Path(args.dataset).resolve().name}-held-out"
+    config = held_out_config(args.dataset, args.hold_out, args.config)
     _refuse_another(build, config)
     evaluation = ChannelEvaluationConfig(max_users=args.users or 0)
     # Each is a build of its own, the first one where the others take from it what does not depend on the seed.
@@ -93,19 +106,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> Iterator[ChannelRep
         if directory != build and not directory.exists():
             _copy(build, directory)
         towers = config.towers.model_copy(update={"seed": seed})
-        _build(config.model_copy(update={"towers": towers}), directory, console)
-    report = _replayed(builds, evaluation, console)
-    yield report
-    for of_users in args.young:
-        if young := _young(args, config, build, of_users, evaluation, console):
-            report = replace(report, young=(*report.young, young))
-            yield report
-
-
-def _build(config: BuildConfig, directory: Path, console: Console) -> None:
-    """Build without publishing, whatever the gate finds: it compares with the last build there."""
-    with suppress(GateRefusedError):
-        build_and_place(config, directory, console, publish=False)
+        build_unpublished(config.model_copy(update={"towers": towers}), directory, console)
+    return replay_builds(builds, evaluation, console)
 
 
 def _refuse_another(build: Path, config: BuildConfig) -> None:
@@ -126,40 +128,3 @@ def _copy(build: Path, directory: Path) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     shutil.copytree(build, beside, ignore=shutil.ignore_patterns(*_TRAINED, ".build.lock"))
     beside.replace(directory)
-
-
-def _young(
-    args: argparse.Namespace,
-    config: BuildConfig,
-    build: Path,
-    of_users: float,
-    evaluation: ChannelEvaluationConfig,
-    console: Console,
-) -> YoungHost | None:
-    """Build and judge the draws of a share of the users; those too small to be are left out, and said."""
-    host = prepare(args.dataset, build)
-    level = config.logs.novelty_level if "novelty_level" in config.logs.model_fields_set else host.novelty_level
-    logs = config.logs.model_copy(update={"novelty_level": level})
-    reports = []
-    for draw in range(args.draws):
-        directory = Path(f"{build}-young") / f"{of_users:g}-{draw}"
-        users = sample_users(host.directory, directory / "sample", of_users, draw, int(time.time()))
-        console.print(f"young host: {of_users:.0%} of the users, draw {draw}: {users:,}")
-        of_draw = config.model_copy(update={"dataset": str(directory / "sample"), "logs": logs})
-        try:
-            _build(of_draw, directory / "build", console)
-            reports.append(_replayed({0: directory / "build"}, evaluation, console))
-        except (*BUILD_ERRORS, ValueError) as error:
-            console.print(f"left out: {error}", markup=False)
-    return young_host(of_users, reports) if reports else None
-
-
-def _replayed(builds: dict[int, Path], config: ChannelEvaluationConfig, console: Console) -> ChannelReport:
-    console.print(f"controls are chosen on validation, then {len(builds)} builds are replayed", style="dim")
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("controls tried and users replayed", total=None)
-
-        def advance(done: int) -> None:
-            progress.advance(task, done)
-
-        return evaluate_builds(builds, open_pipeline, config, advance=advance)

@@ -42,7 +42,6 @@ from serendipity.offline.evaluate.replay import (
 )
 from serendipity.offline.evaluate.searches import opening_searches, with_searches
 from serendipity.offline.evaluate.source_worth import give_places, source_worths
-from serendipity.offline.evaluate.strangers import Strangers, evaluate_strangers
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
@@ -73,8 +72,7 @@ class ChannelEvaluationConfig(Configuration):
 @dataclass(frozen=True)
 class SeedReplay:
     """The channel built with one seed. strict: its answers; cold: those to users without a click before the cut;
-    searched, unsearched: those to users whose session opens with a search, with it and without; strangers: sessions of
-    users without a record, None where there is no graph.
+    searched, unsearched: those to users whose session opens with a search, with it and without.
     """
 
     seed: int
@@ -83,7 +81,6 @@ class SeedReplay:
     cold: Replay
     searched: Replay
     unsearched: Replay
-    strangers: Strangers | None = None
 
 
 @dataclass(frozen=True)
@@ -188,19 +185,7 @@ class ChannelEvaluation:
         )
         opened = np.array(sorted(self.searches.keys() & set(self.users.tolist())), np.int64)
         searching = with_searches(recall, self.histories, self.searches)
-        strangers = None
-        if set(strict.source_states.get(source_name(channel_pb2.SOURCE_GRAPH), ())) - _SILENT:
-            strangers = evaluate_strangers(
-                recall,
-                self.histories,
-                self.catalogue,
-                self.period.held_out,
-                self.users,
-                self.config.depths,
-                np.random.default_rng(_SEED),
-                advance,
-            )
-        return SeedReplay(seed, tuple(lists), strict, ask(cold), ask(opened, by=searching), ask(opened), strangers)
+        return SeedReplay(seed, tuple(lists), strict, ask(cold), ask(opened, by=searching), ask(opened))
 
     def report(self, dataset: str, replays: Sequence[SeedReplay]) -> ChannelReport:
         """Put all figures together; of the replays, answers and scores are described by the first."""
@@ -222,7 +207,6 @@ class ChannelEvaluation:
             answers=self._answers(first.strict),
             cold=_cold_users(first.cold, cold_targets(self.histories, held_out), depths),
             sessions=self._sessions(first),
-            strangers=first.strangers,
             reliability=_reliabilities(first.strict, first.cold, self.histories, held_out),
             novel_category_keys=first.strict.novel_category_keys,
         )

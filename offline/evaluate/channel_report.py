@@ -25,7 +25,6 @@ from serendipity.offline.evaluate.methods_report import (
 )
 from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.evaluate.source_worth import SourceWorth
-from serendipity.offline.evaluate.strangers import Strangers
 
 JSON_REPORT = "channel.json"
 MARKDOWN_REPORT = "channel.md"
@@ -78,16 +77,6 @@ class Sessions:
 
 
 @dataclass(frozen=True)
-class YoungHost:
-    """A host with a share of the users, over several draws; users: judged in all of them."""
-
-    share: float
-    draws: int
-    users: int
-    methods: tuple[MethodResult, ...]
-
-
-@dataclass(frozen=True)
 class ChannelReport:
     """What replays of the channel showed.
 
@@ -108,10 +97,8 @@ class ChannelReport:
     answers: Answers
     cold: ColdUsers | None
     sessions: Sessions | None
-    strangers: Strangers | None
     reliability: Mapping[str, Reliability]
     novel_category_keys: Mapping[str, int]
-    young: tuple[YoungHost, ...] = ()
 
     @property
     def channel(self) -> MethodResult:
@@ -128,15 +115,13 @@ def write_report(report: ChannelReport, heading: str, directory: Path) -> None:
 
 def to_json(report: ChannelReport, heading: str) -> str:
     """Lay the report out as JSON; what is not a number (NaN) becomes null."""
-    content = {
-        name: value for name, value in vars(report).items() if name not in ("methods", "chosen", "sessions", "young")
-    }
+    content = {name: value for name, value in vars(report).items() if name not in ("methods", "chosen", "sessions")}
     content |= {
         "heading": heading,
         "chosen": {one.control.name: {**one.parameters, "validation": one.validation} for one in report.chosen},
         "methods": [method_data(method) for method in report.methods],
-        "sessions": report.sessions and _apart_data(report.sessions),
-        "young": [_apart_data(young) for young in report.young],
+        "sessions": report.sessions
+        and {"users": report.sessions.users, "methods": [method_data(method) for method in report.sessions.methods]},
     }
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
@@ -186,7 +171,7 @@ def _sources(sources: Sequence[SourceWorth]) -> str:
 
 
 def _apart(report: ChannelReport) -> list[str]:
-    """Sections of users and hosts that are evaluated apart."""
+    """Sections of users that are evaluated apart."""
     sections = []
     if report.sessions:
         sections.append(
@@ -202,26 +187,7 @@ def _apart(report: ChannelReport) -> list[str]:
             f"## Users without a click before the cut\n\n{report.cold.users:,} asked, fill {report.cold.fill:.0%}, "
             f"recall @{report.depths[0]} / @{report.depths[1]} {found}."
         )
-    if report.strangers:
-        sections.append(_strangers(report.strangers))
-    for young in report.young:
-        sections.append(
-            f"## A young host: {young.share:.0%} of the users\n\n{young.draws} draws, {young.users:,} users judged; "
-            "everything is built and chosen anew on each draw's own logs.\n\n"
-            + methods_table(young.methods, report.depths)
-        )
     return sections
-
-
-def _strangers(found: Strangers) -> str:
-    rows = [
-        (f"{k}", number(found.on[k]), number(found.off[k]), f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})")
-        for k, gain in found.difference.items()
-    ]
-    return (
-        f"## Sessions without a record\n\n{found.users:,} users, asked for by ids that nobody has, with their latest "
-        "three items as the session.\n\n" + table(("recall @", "with the graph source", "without", "difference"), rows)
-    )
 
 
 def _answers(report: ChannelReport) -> str:
@@ -255,10 +221,6 @@ def _calibration(measured: Mapping[str, Reliability]) -> str:
         return "No answer held a candidate."
     bins = [(f"{b.count:,}", number(b.predicted), number(b.observed)) for b in measured["all"].bins]
     return table(header, rows) + "\n\n" + table(("candidates", "mean score", "hit rate"), bins)
-
-
-def _apart_data(apart: Sessions | YoungHost) -> dict[str, object]:
-    return {**vars(apart), "methods": [method_data(method) for method in apart.methods]}
 
 
 def _date(seconds: int) -> str:

@@ -1,4 +1,4 @@
-"""`serendip evaluate channel` on a host's own folder: builds of two seeds and of a young host, replayed and judged."""
+"""`serendip evaluate channel` on a host's own folder: builds of two seeds, replayed and judged."""
 
 from __future__ import annotations
 
@@ -16,28 +16,7 @@ from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
 from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
 from serendipity.offline.logs.errors import LogsError
 from serendipity.tools import evaluate
-from tests.fixtures.small_host import DAY, NUM_DAYS, START, write_small_host
-
-CONFIG = """
-interests_per_user = 8
-group_source = false
-[logs]
-novelty_level = 1
-[towers.rows]
-num_cuts = 1
-max_interests = 8
-[towers.trainer]
-max_epochs = 1
-[towers.loss]
-num_negatives = 128
-[validation]
-count = 20
-[canary]
-num_users = 20
-count = 20
-[gate]
-max_score_factor = 30.0
-"""
+from tests.fixtures.small_host import DAY, NUM_DAYS, QUICK_BUILD, START, write_small_host
 
 
 def _arguments(*arguments: str) -> argparse.Namespace:
@@ -60,17 +39,17 @@ def _search_every_six_hours(events: Path) -> None:
         connection.execute(f"COPY events TO '{events}' (FORMAT parquet)")
 
 
-def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
+def test_two_seeds_are_built_judged_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = partial(ChannelEvaluationConfig, grid=Grid(factors=(8,), alphas=(1.0,), ridges=(100.0,), exponents=(0.5,)))
     monkeypatch.setattr(evaluate, "ChannelEvaluationConfig", quick)
     write_small_host(tmp_path / "shop", num_users=60, num_items=240)
     _search_every_six_hours(tmp_path / "shop" / "events.parquet")
-    (tmp_path / "build.toml").write_text(CONFIG)
+    (tmp_path / "build.toml").write_text(QUICK_BUILD)
     build, out = tmp_path / "build", tmp_path / "out"
     given = ("--dataset", str(tmp_path / "shop"), "--config", str(tmp_path / "build.toml"), "--build", str(build))
-    asked = (*given, "--seeds", "0", "1", "--young", "0.5", "--draws", "1", "--out", str(out))
+    asked = (*given, "--seeds", "0", "1", "--out", str(out))
     assert evaluate.run(_arguments(*asked)) == 0
 
     report = json.loads((out / "channel.json").read_text())
@@ -82,15 +61,11 @@ def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
     # The seed is the towers', and everything before them was made once.
     towers = {layout.read_manifest(snapshot_of(one)).tower.fingerprint for one in (build, Path(f"{build}-seed-1"))}
     assert len(towers) == 2
-    (young,) = report["young"]
-    assert (young["share"], young["draws"]) == (0.5, 1)
-    assert 0 < young["users"] < report["users"]
     asked_with = [method["name"] for method in report["sessions"]["methods"] if method["kind"] == "channel"]
     assert asked_with == ["channel, without the search", "channel, with the search"]
     assert 0 < report["sessions"]["users"] <= report["users"]
     page = capsys.readouterr().out
     assert "# The channel on shop" in page
-    assert "## A young host: 50% of the users" in page
     assert (out / "channel.md").is_file()
 
     # Of another data set, or with another share held out, nothing is built over it.
@@ -112,9 +87,8 @@ def test_a_build_that_held_nothing_out_is_refused(tmp_path: Path) -> None:
     [
         (("--users", "-1"), "expected a whole number of at least 1"),
         (("--seeds", "-1"), "expected a whole number of at least 0"),
-        (("--young", "nan"), "expected a share above 0 and below 1"),
-        (("--young", "2"), "expected a share above 0 and below 1"),
-        (("--draws", "0"), "expected a whole number of at least 1"),
+        (("--hold-out", "nan"), "expected a share above 0 and below 1"),
+        (("--hold-out", "2"), "expected a share above 0 and below 1"),
         (("--hold-out", "0"), "expected a share above 0 and below 1"),
         (("--out", __file__), "found a file, expected a directory"),
     ],
