@@ -45,24 +45,9 @@ class TokenPair:
     rejected: Sequence[int]
 
 
-@dataclass(frozen=True)
-class DpoTraining:
-    """A finished optimisation. loss: DPO and divergence together; dpo: eq. 16 alone; kl: the divergence, unweighted;
-    accuracy: share of the pairs that π prefers as it should more than π_ref does; margin: mean difference of rewards.
-    All are means over the steps, so of the first pass each is measured before it is learned from."""
-
-    pairs: int
-    steps: int
-    loss: float
-    dpo: float
-    kl: float
-    accuracy: float
-    margin: float
-
-
 def optimise(
     base: BaseModel, pairs: Sequence[TokenPair], config: DpoConfig, *, seed: int, threads: int = 1
-) -> tuple[BaseModel, DpoTraining]:
+) -> BaseModel:
     """Tune a model on preferences, with what it is now as the reference. Without pairs nothing changes.
 
     All weights of the tiny model are tuned, of a copy, and `base` stays as it was; of any other base adapters are, and
@@ -71,7 +56,7 @@ def optimise(
     divergence would be of different distributions.
     """
     if not pairs:
-        return base, DpoTraining(0, 0, *[float("nan")] * 5)
+        return base
     _check(base.model.config)
     config = config.suited_to(base.name)
     with (
@@ -86,7 +71,6 @@ def optimise(
             policy, reference = copy.deepcopy(base.model).train(), base.model.eval()
         else:
             policy, reference = get_peft_model(base.model.train(), adapters(config.lora, "CAUSAL_LM")), None
-        logs = _Logs()
         trainer = KlDpoTrainer(
             model=policy,
             ref_model=reference,
@@ -99,7 +83,7 @@ def optimise(
                 }
             ),
             processing_class=base.tokenizer,
-            callbacks=[logs],
+            callbacks=[_Logs()],
             kl_weight=config.kl_weight,
             divergence=config.divergence,
         )
@@ -111,16 +95,7 @@ def optimise(
         # trl put a forward of its own on the models, and would put the next one around it.
         for model in (tuned, base.model):
             vars(model).pop("forward", None)
-    training = DpoTraining(
-        pairs=len(pairs),
-        steps=int(trainer.state.global_step),
-        loss=logs.mean("loss"),
-        dpo=logs.mean("dpo"),
-        kl=logs.mean("kl"),
-        accuracy=logs.mean("rewards/accuracies"),
-        margin=logs.mean("rewards/margins"),
-    )
-    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style), training
+    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style)
 
 
 class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
@@ -197,19 +172,11 @@ def _completion_logs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 
 class _Logs(TrainerCallback):  # type: ignore[misc]
-    """Keeps what trl logs at the end of each pass: means over its steps."""
-
-    def __init__(self) -> None:
-        self._found: list[dict[str, float]] = []
+    """Says what trl logs at the end of each pass: means over its steps."""
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "kl" in logs:
-            self._found.append(dict(logs))
             logger.info("step %d: loss %.4f, kl %.5f", state.global_step, logs["loss"], logs["kl"])
-
-    def mean(self, name: str) -> float:
-        """Mean over the passes."""
-        return sum(float(found[name]) for found in self._found) / len(self._found)
 
 
 @contextmanager

@@ -53,8 +53,8 @@ class Increment:
         )
 
 
-def join_increments(histories: Histories, increments: Sequence[Increment]) -> tuple[Histories, NDArray[np.bool_]]:
-    """Merge increments into histories. Returns them and [n] bool: the clicks that are new.
+def join_increments(histories: Histories, increments: Sequence[Increment]) -> Histories:
+    """Merge increments into histories.
 
     The same user, item and second is the same click, as everywhere (novelty.latest); items outside the catalogue are
     told apart by category. Users that were unknown have no profile. Clicks of the same second keep the order of the
@@ -72,7 +72,7 @@ def join_increments(histories: Histories, increments: Sequence[Increment]) -> tu
 
     order = np.lexsort((times, users))
     kept = order[_first_of_each(users[order], times[order], items[order], categories[order], is_new[order])]
-    merged = replace(
+    return replace(
         histories,
         user_ids=user_ids,
         profiles=_spread(places, histories.profiles, len(user_ids)),
@@ -83,7 +83,6 @@ def join_increments(histories: Histories, increments: Sequence[Increment]) -> tu
         search_offsets=_offsets(places, histories.search_offsets, len(user_ids)),
         signal_offsets=_offsets(places, histories.signal_offsets, len(user_ids)),
     )
-    return merged, is_new[kept]
 
 
 def _first_of_each(

@@ -48,15 +48,6 @@ class DpoConfig(Configuration):
         return self.model_copy(update={name: value for name, value in settled.items() if getattr(self, name) is None})
 
 
-class PanelConfig(Configuration):
-    """Clicks of validation users that every cycle is measured on alike."""
-
-    moments: int = Field(256, ge=1)
-    """Clicks outside the latest categories, drawn uniformly; fewer where there are no more."""
-    top: int = Field(5, ge=1)
-    """K: proposals, and places of a list, that are looked at."""
-
-
 class PcoConfig(Configuration):
     """Periodic collaborative optimisation (arXiv 2508.00450, section 4.3)."""
 
@@ -74,5 +65,3 @@ class PcoConfig(Configuration):
     None: what suits the base, see `CoevolutionConfig.relevance_update`."""
     common_categories: int = Field(50, ge=0)
     """Most clicked categories for each of which every group gets a list; others near-line fills when asked for."""
-    panel: PanelConfig = PanelConfig()
-    """What the curves are measured on."""

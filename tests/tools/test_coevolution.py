@@ -109,7 +109,7 @@ def test_killed_half_way_the_former_result_serves_and_the_same_command_goes_on(
         [sys.executable, "-c", _KILLED, str(REPOSITORY), *arguments], stdout=subprocess.DEVNULL, check=False
     )
     assert process.returncode == -signal.SIGKILL
-    assert list(build.glob(".coevolution.*/.work-*/cycles/cycle_0002/report.json"))
+    assert list(build.glob(".coevolution.*/.work-*/cycles/cycle_0002"))
     assert read_coevolution_spec(build / "coevolution") == before
     assert {made.generation for made in read_lists(build / "coevolution")} == {1}
     assert not run_small_step(build).ran

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from serendipity.keys import novel_category_key
 from serendipity.offline.coevolution import coevolution
 from serendipity.offline.coevolution.coevolution import Coevolution, tune_llms, validation_pairs
-from serendipity.offline.coevolution.curves import Judge, Panel
 from serendipity.offline.coevolution.cycle import Llms
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, read_lists, write_lists
-from serendipity.offline.coevolution.loop import CycleReport, Loop
+from serendipity.offline.coevolution.loop import Loop
 from serendipity.offline.coevolution.preferences import Candidate, preferences
 from serendipity.offline.coevolution.records import InteractionRecords
 from tests.offline.coevolution.closed_loop_world import CATEGORIES, TwoGroups, catalogue, config, histories
@@ -39,14 +38,7 @@ def start() -> Coevolution:
 def _loop(start: Coevolution) -> Loop:
     settings, found = config(), histories()
     groups = TwoGroups().click_groups(found)
-    held_out = InteractionRecords.of(found, groups, settings.examples, split="validation")
-    return Loop(
-        InteractionRecords.of(found, groups, settings.examples),
-        Panel.of(held_out, settings.pco.panel, settings.seed),
-        Judge(start.relevance, start.scale, start.offset),
-        start.renderer,
-        settings,
-    )
+    return Loop(InteractionRecords.of(found, groups, settings.examples), start.renderer, settings)
 
 
 def _weights(llms: Llms) -> list[torch.Tensor]:
@@ -58,13 +50,13 @@ def _same(one: Llms, other: Llms) -> bool:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(start: Coevolution) -> tuple[Llms, list[CycleReport]]:
+def uninterrupted(start: Coevolution) -> Llms:
     return _loop(start).run(start.llms, 2)
 
 
 @pytest.mark.parametrize(("cycle", "name"), [(1, "novelty"), (2, "relevance"), (2, "placing")])
 def test_killed_at_any_stage_it_comes_to_the_same(
-    cycle: int, name: str, start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
+    cycle: int, name: str, start: Coevolution, uninterrupted: Llms, tmp_path: Path
 ) -> None:
     def kill(at: int, stage: str) -> None:
         if (at, stage) == (cycle, name):
@@ -73,47 +65,41 @@ def test_killed_at_any_stage_it_comes_to_the_same(
     with pytest.raises(Killed):
         _loop(start).run(start.llms, 2, tmp_path, stage=kill)
     stages: list[tuple[int, str]] = []
-    llms, reports = _loop(start).run(start.llms, 2, tmp_path, stage=lambda *stage: stages.append(stage))
+    llms = _loop(start).run(start.llms, 2, tmp_path, stage=lambda *stage: stages.append(stage))
 
-    assert _same(llms, uninterrupted[0])
+    assert _same(llms, uninterrupted)
     assert stages[0] == (cycle, "records")
-    assert [report.measures for report in reports] == [report.measures for report in uninterrupted[1]]
-    assert [report.training for report in reports] == [report.training for report in uninterrupted[1]]
 
 
 def test_a_finished_run_is_read_again_and_can_be_gone_on_with(start: Coevolution, tmp_path: Path) -> None:
-    first, _ = _loop(start).run(start.llms, 1, tmp_path)
-    again, reports = _loop(start).run(start.llms, 1, tmp_path, stage=lambda *_: pytest.fail("nothing was to be done"))
+    first = _loop(start).run(start.llms, 1, tmp_path)
+    again = _loop(start).run(start.llms, 1, tmp_path, stage=lambda *_: pytest.fail("nothing was to be done"))
     assert _same(first, again)
-    assert [report.cycle for report in reports] == [0, 1]
-    _, reports = _loop(start).run(start.llms, 3, tmp_path)
-    assert [report.cycle for report in reports] == [0, 1, 2, 3]
+    run: list[int] = []
+    _loop(start).run(start.llms, 3, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
+    assert run == [2, 3]
     kept = sorted(path.parent.name for path in tmp_path.glob("*/novelty"))
     assert kept == ["cycle_0003"]
 
 
 def test_a_run_that_went_further_than_is_asked_for_begins_anew(
-    start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
+    start: Coevolution, uninterrupted: Llms, tmp_path: Path
 ) -> None:
     _loop(start).run(start.llms, 3, tmp_path)
-    llms, reports = _loop(start).run(start.llms, 2, tmp_path)
-    assert [report.cycle for report in reports] == [0, 1, 2]
-    assert _same(llms, uninterrupted[0])
+    run: list[int] = []
+    llms = _loop(start).run(start.llms, 2, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
+    assert run == [1, 2]
+    assert _same(llms, uninterrupted)
 
 
-def test_cycles_change_both_llms_and_leave_the_start_as_it_was(
-    start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]]
-) -> None:
-    llms, reports = uninterrupted
-    assert not _same(start.llms, llms)
+def test_cycles_change_both_llms_and_leave_the_start_as_it_was(start: Coevolution, uninterrupted: Llms) -> None:
+    assert not _same(start.llms, uninterrupted)
     before = [weight.detach().clone() for weight in _weights(start.llms)]
     _loop(start).run(start.llms, 1)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, _weights(start.llms), strict=True))
     for name in ("novelty", "relevance"):
-        ours, theirs = getattr(start, name).base.model, getattr(llms, name).base.model
+        ours, theirs = getattr(start, name).base.model, getattr(uninterrupted, name).base.model
         assert any(not torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert reports[0].training is None
-    assert all(report.training and report.training.dpo.pairs > 0 for report in reports[1:])
 
 
 def test_lists_keep_the_threshold_the_order_and_leave_out_what_was_told(start: Coevolution) -> None:
