@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
-from serendipity.offline.coevolution.increment import Increment, join_exposures, join_increments
+from serendipity.offline.coevolution.increment import Increment, join_increment, numbers_by_name
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, write_lists
 from serendipity.offline.coevolution.loop import Loop, with_base_name
 from serendipity.offline.coevolution.novelty import NoveltyLlm
@@ -117,17 +118,16 @@ def continue_coevolution(
     logs: Path,
     groups: Path,
     cycles: int,
-    increments: Sequence[Increment] = (),
+    later: Path | None = None,
     *,
-    shown: Sequence[Increment] = (),
     stage: Stage = lambda _cycle, _name: None,
 ) -> records_pb2.CoevolutionSpec:
     """Run more cycles from the LLMs of a build, with what came in since, and write another directory.
 
     built: as build_coevolution wrote it; it stays as it is. out: the new directory. logs, groups: those that `built` is
-    of, or later logs of the same catalogue. increments: clicks since, by the catalogue of `logs`; shown: exposures
-    since, likewise. A run that was killed is continued if all of it is the same; `forget_work` removes what it kept.
-    Raises CoevolutionError when the group model is another one, LogsError, GroupModelError.
+    of. later: logs whose clicks and exposures are learned from too; what `logs` hold already counts once. A run that
+    was killed is continued if all of it is the same; `forget_work` removes what it kept. Raises CoevolutionError when
+    the group model is another one, LogsError, GroupModelError.
     """
     spec = read_coevolution_spec(built)
     config = _read_configuration(built / CONFIGURATION)
@@ -138,8 +138,13 @@ def continue_coevolution(
             f"{model.spec.group_model_id!r} of {groups}; build the LLMs anew"
         )
     before, catalogue = Histories.read(logs), Catalogue.read(logs)
-    histories = join_increments(before, increments)
-    exposures = join_exposures(Exposures.read(logs, len(before), catalogue), before, histories, shown)
+    histories, shown = before, [(before, Exposures.read(logs, len(before), catalogue))]
+    if later is not None:
+        since, theirs = Histories.read(later), Catalogue.read(later)
+        histories = join_increment(before, Increment.of_logs(since, theirs, catalogue))
+        exposed = Exposures.read(later, len(since), theirs)
+        shown.append((since, replace(exposed, categories=numbers_by_name(theirs, catalogue)[exposed.categories])))
+    exposures = Exposures.join(shown, histories)
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)

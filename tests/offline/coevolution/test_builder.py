@@ -17,11 +17,8 @@ from serendipity.offline.coevolution.builder import (
     continue_coevolution,
     forget_work,
 )
-from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
-from serendipity.offline.logs.catalogue import Catalogue
-from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
 from tests.fixtures.small_coevolution import GROUPS, LLMS
 
@@ -43,15 +40,9 @@ class Stages:
             raise Killed
 
 
-def _since(root: Path) -> Increment:
-    return Increment.of_logs(
-        Histories.read(root / "today"), Catalogue.read(root / "today"), Catalogue.read(root / "logs")
-    )
-
-
 def _continue(root: Path, out: Path, stages: Stages | None = None) -> records_pb2.CoevolutionSpec:
     return continue_coevolution(
-        root / "coevolution", out, root / "logs", root / "groups", 1, [_since(root)], stage=stages or Stages()
+        root / "coevolution", out, root / "logs", root / "groups", 1, root / "today", stage=stages or Stages()
     )
 
 
