@@ -105,7 +105,7 @@ class GroupModel:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
                 fitted = fit_encoder(kept, catalogue.item_categories, fields, config, progress)
-            report = GroupReport.of(fitted, len(histories), config.quantizer.codebook_size, config.seed)
+            report = GroupReport.of(fitted, len(histories), config.quantizer.codebook_size)
             groups = _describe_groups(fitted, kept, histories, catalogue, config, profile_llm)
         return cls(fitted.encoder, rule, fields, groups, report, config)
 
