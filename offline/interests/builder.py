@@ -80,11 +80,13 @@ def build_interests(
     of_nobody: Reasoner = TaxonomyReasoner(taxonomy).fit(histories, until)
     reasoner = of_nobody
     if make_reasoner:
-        vocabulary = Vocabulary.of(
-            taxonomy,
-            vectors,
+        vocabulary = Vocabulary(
+            nodes=taxonomy.nodes,
+            categories=taxonomy.categories,
+            vectors=vectors,
             encoder=encoder.name,
             vocabulary_id=before.vocabulary_id if before else vocabulary_id_of(taxonomy.nodes),
+            taxonomy_hash=taxonomy.hash,
             grounding_threshold=threshold,
         )
         reasoner = make_reasoner(vocabulary, catalogue)

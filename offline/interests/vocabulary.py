@@ -17,7 +17,7 @@ from serendipity.interests.grounding import Grounder, GroundingNode
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.node_table import read_nodes
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
-from serendipity.offline.interests.taxonomy import Taxonomy, TaxonomyNode
+from serendipity.offline.interests.taxonomy import TaxonomyNode
 
 
 class VocabularyError(BuilderError):
@@ -81,37 +81,12 @@ class Vocabulary:
             grounding_threshold=summary.grounding_threshold,
         )
 
-    @classmethod
-    def of(
-        cls,
-        taxonomy: Taxonomy,
-        vectors: NDArray[np.float32],
-        *,
-        encoder: str,
-        vocabulary_id: str,
-        grounding_threshold: float,
-    ) -> Vocabulary:
-        """Take a taxonomy's nodes with their vectors, before they are written."""
-        return cls(
-            nodes=taxonomy.nodes,
-            categories=taxonomy.categories,
-            vectors=vectors,
-            encoder=encoder,
-            vocabulary_id=vocabulary_id,
-            taxonomy_hash=taxonomy.hash,
-            grounding_threshold=grounding_threshold,
-        )
-
-    def grounding_nodes(self) -> list[GroundingNode]:
-        """List the nodes that interests may ground in: those with items of one top-level category and no other."""
-        return grounding_nodes(self.nodes)
-
     def grounder(self, encoder: Encoder) -> Grounder:
         """Make a grounder over the vocabulary. Raises VocabularyError for another encoder than the vectors' own."""
         if encoder.name != self.encoder:
             raise VocabularyError(f"text encoder: found {encoder.name!r}, expected {self.encoder!r} of the vectors")
         return Grounder(
-            self.grounding_nodes(),
+            grounding_nodes(self.nodes),
             self.categories,
             self.vectors,
             encoder.encode,
