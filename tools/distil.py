@@ -1,7 +1,7 @@
 """Distil InterestGPT from a build, or make its data set alone.
 
     serendip distil --build var/complete-journey --out var/interest-gpt
-    serendip distil --build var/complete-journey --out var/smollm2 --base smollm2 --examples 300 --lora
+    serendip distil --build var/complete-journey --out var/qwen --base path/to/model --examples 300
 
 --build is a directory with logs/ and interests/ as `serendip build` makes them. Whatever was done is not done again.
 """
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_build(parser, "directory with logs/ and interests/", required=True)
     parser.add_argument("--out", type=Path, metavar="DIR", help="model directory (default: BUILD/distilled)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with any field of the distillation")
-    parser.add_argument("--base", help="tiny, smollm2, or the path of a transformers model (default: tiny)")
+    parser.add_argument("--base", help="tiny, or the path of a transformers model (default: tiny)")
     parser.add_argument("--examples", type=int, metavar="N", help="examples, all splits together")
     parser.add_argument("--epochs", type=float, help="passes over the training examples")
     method = parser.add_mutually_exclusive_group()

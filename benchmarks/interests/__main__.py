@@ -34,6 +34,7 @@ from benchmarks.interests.judging import (
     run_reasoner,
 )
 from benchmarks.interests.page import Conditions, markdown, write_interests_report
+from benchmarks.smollm2 import SMOLLM2, base_of
 from serendipity import layout
 from serendipity.interests.model import InterestGptError, read_spec
 from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
@@ -42,7 +43,7 @@ from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.hops import Mode
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
-from serendipity.offline.language_models.config import LocalConfig, SmolLM2Config, read_language_model_config
+from serendipity.offline.language_models.config import LocalConfig, read_language_model_config
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModel, LanguageModelError
 from serendipity.offline.logs.errors import LogsError
@@ -143,8 +144,8 @@ def _asked(args: argparse.Namespace, bench: Bench) -> Iterator[tuple[str, int, C
 
 
 def _language_model(name: str, cache: Path) -> LanguageModel:
-    if name == "smollm2":
-        return open_language_model(SmolLM2Config(), cache)
+    if name == SMOLLM2:
+        return open_language_model(LocalConfig(path=Path(base_of(name))), cache)
     try:
         with Path(name).open("rb") as file:
             table = tomllib.load(file)["language_model"]

