@@ -69,14 +69,6 @@ class ColdUsers:
 
 
 @dataclass(frozen=True)
-class Sessions:
-    """Users whose session opens with a search, by every method."""
-
-    users: int
-    methods: tuple[MethodResult, ...]
-
-
-@dataclass(frozen=True)
 class ChannelReport:
     """What replays of the channel showed.
 
@@ -96,7 +88,6 @@ class ChannelReport:
     sources: tuple[SourceWorth, ...]
     answers: Answers
     cold: ColdUsers | None
-    sessions: Sessions | None
     reliability: Mapping[str, Reliability]
     novel_category_keys: Mapping[str, int]
 
@@ -115,13 +106,11 @@ def write_report(report: ChannelReport, heading: str, directory: Path) -> None:
 
 def to_json(report: ChannelReport, heading: str) -> str:
     """Lay the report out as JSON; what is not a number (NaN) becomes null."""
-    content = {name: value for name, value in vars(report).items() if name not in ("methods", "chosen", "sessions")}
+    content = {name: value for name, value in vars(report).items() if name not in ("methods", "chosen")}
     content |= {
         "heading": heading,
         "chosen": {one.control.name: {**one.parameters, "validation": one.validation} for one in report.chosen},
         "methods": [method_data(method) for method in report.methods],
-        "sessions": report.sessions
-        and {"users": report.sessions.users, "methods": [method_data(method) for method in report.sessions.methods]},
     }
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
@@ -149,7 +138,7 @@ def to_markdown(report: ChannelReport, heading: str) -> str:
         "stays.\n\n" + _sources(report.sources),
         *([f"## Over seeds\n\nMean ± standard deviation.\n\n{seeds}"] if seeds else []),
         "## Chosen on validation\n\n" + chosen_table(report.chosen),
-        *_apart(report),
+        *([_cold(report.cold, report.depths)] if report.cold else []),
         "## The answers\n\n" + _answers(report),
         "## Calibration of the score\n\n" + _calibration(report.reliability),
     ]
@@ -170,24 +159,12 @@ def _sources(sources: Sequence[SourceWorth]) -> str:
     return table(header, rows)
 
 
-def _apart(report: ChannelReport) -> list[str]:
-    """Sections of users that are evaluated apart."""
-    sections = []
-    if report.sessions:
-        sections.append(
-            f"## Sessions that open with a search\n\n{report.sessions.users:,} users whose first event in the period "
-            "is a search; the channel is that of the first seed.\n\n"
-            + methods_table(report.sessions.methods, report.depths)
-        )
-    else:
-        sections.append("## Sessions that open with a search\n\nThe logs hold none in the period.")
-    if report.cold:
-        found = " / ".join(number(report.cold.recall[k]) for k in report.depths)
-        sections.append(
-            f"## Users without a click before the cut\n\n{report.cold.users:,} asked, fill {report.cold.fill:.0%}, "
-            f"recall @{report.depths[0]} / @{report.depths[1]} {found}."
-        )
-    return sections
+def _cold(cold: ColdUsers, depths: tuple[int, int]) -> str:
+    found = " / ".join(number(cold.recall[k]) for k in depths)
+    return (
+        f"## Users without a click before the cut\n\n{cold.users:,} asked, fill {cold.fill:.0%}, "
+        f"recall @{depths[0]} / @{depths[1]} {found}."
+    )
 
 
 def _answers(report: ChannelReport) -> str:
