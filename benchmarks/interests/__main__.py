@@ -14,11 +14,13 @@ import argparse
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
 from benchmarks.command import failed, options_of, read_options
@@ -43,7 +45,7 @@ from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.hops import Mode
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
-from serendipity.offline.language_models.config import LocalConfig, read_language_model_config
+from serendipity.offline.language_models.config import LanguageModelConfig, LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModel, LanguageModelError
 from serendipity.offline.logs.errors import LogsError
@@ -154,6 +156,19 @@ def _language_model(name: str, cache: Path) -> LanguageModel:
             f"{name}: {error!r}; expected smollm2 or TOML with a [language_model] table"
         ) from error
     return open_language_model(read_language_model_config(table), cache)
+
+
+def read_language_model_config(table: Mapping[str, Any]) -> LanguageModelConfig:
+    """Read a table. Raises LanguageModelError naming every wrong field and what was expected, and no value."""
+    adapter: TypeAdapter[LanguageModelConfig] = TypeAdapter(LanguageModelConfig)
+    try:
+        return adapter.validate_python(table)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, found['loc'])) or 'language model'}: {found['msg']}"
+            for found in error.errors(include_input=False, include_url=False)
+        ]
+        raise LanguageModelError("language model configuration:\n  " + "\n  ".join(lines)) from None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from serendipity.offline.coevolution.pco_config import Divergence, DpoConfig
+from serendipity.offline.coevolution.pco_config import DpoConfig
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
 from serendipity.offline.tuning.training import adapters, global_randomness
@@ -85,7 +85,6 @@ def optimise(
             processing_class=base.tokenizer,
             callbacks=[_Logs()],
             kl_weight=config.kl_weight,
-            divergence=config.divergence,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -105,10 +104,9 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
     of the prompts too. Here the layer is asked where completions are, and its distributions serve both terms.
     """
 
-    def __init__(self, *args: Any, kl_weight: float, divergence: Divergence, **options: Any) -> None:
+    def __init__(self, *args: Any, kl_weight: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self._kl_weight = kl_weight
-        self._divergence: Divergence = divergence
 
     def compute_loss(
         self,
@@ -130,7 +128,7 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
         margins = self.beta * (chosen - rejected)
         dpo = -F.logsigmoid(margins).mean()
         with torch.set_grad_enabled(self._kl_weight > 0 and torch.is_grad_enabled()):
-            kl = divergence(ours, theirs, self._divergence).sum() / len(inputs["input_ids"])
+            kl = divergence(ours, theirs).sum() / len(inputs["input_ids"])
         loss = dpo + self._kl_weight * kl if self._kl_weight else dpo
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, found in (
@@ -155,10 +153,12 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-def divergence(policy: Tensor, reference: Tensor, direction: Divergence) -> Tensor:
-    """Kullback–Leibler divergence between the distributions of two tensors of log-probabilities: [n, V] each → [n]."""
-    log_p, log_q = (reference, policy) if direction == "forward" else (policy, reference)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+def divergence(policy: Tensor, reference: Tensor) -> Tensor:
+    """KL(π‖π_ref) of the distributions of two tensors of log-probabilities: [n, V] each → [n].
+
+    The paper leaves the direction open; this one keeps π from putting mass where the reference has none.
+    """
+    return (policy.exp() * (policy - reference)).sum(-1)
 
 
 def _completion_logs(model: Any, inputs: dict[str, Tensor]) -> Tensor:

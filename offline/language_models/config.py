@@ -8,15 +8,13 @@ model = "deepseek-ai/DeepSeek-R1"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from serendipity.offline.configuration import Configuration
-from serendipity.offline.language_models.language_model import LanguageModelError
 
 
 class LocalConfig(Configuration):
@@ -74,16 +72,3 @@ class EndpointConfig(Configuration):
 
 LanguageModelConfig = Annotated[LocalConfig | EndpointConfig, Field(discriminator="kind")]
 """A table with `kind` and the fields of that kind."""
-
-
-def read_language_model_config(table: Mapping[str, Any]) -> LanguageModelConfig:
-    """Read a table. Raises LanguageModelError naming every wrong field, what was found and what was expected."""
-    adapter: TypeAdapter[LanguageModelConfig] = TypeAdapter(LanguageModelConfig)
-    try:
-        return adapter.validate_python(table)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, found['loc'])) or 'language model'}: {found['msg']}"
-            for found in error.errors(include_input=False, include_url=False)
-        ]
-        raise LanguageModelError("language model configuration:\n  " + "\n  ".join(lines)) from None

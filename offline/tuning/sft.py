@@ -50,7 +50,6 @@ def tune(
     )
     arguments = TrlConfig(
         **trainer_arguments(directory, config),
-        label_smoothing_factor=config.label_smoothing,
         activation_checkpointing=config.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
@@ -78,7 +77,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross entropy of what is learned, smoothed as the arguments say."""
+        """Mean cross entropy of what is learned."""
         if return_outputs or self.args.device.type != "cpu" or self.accelerator.num_processes > 1:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
@@ -91,7 +90,6 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             labels.flatten(),
             ignore_index=IGNORED,
             reduction="sum",
-            label_smoothing=self.args.label_smoothing_factor,
         )
         learned = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         return total / torch.as_tensor(learned).clamp(min=1)
