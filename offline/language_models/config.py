@@ -46,8 +46,6 @@ class EndpointConfig(Configuration):
     """Under which answers are cached; empty: as the endpoint names it. Change it when the endpoint's weights change."""
     api_key_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", max_length=64)] = ""
     """Environment variable that holds the API key; empty: the endpoint wants none."""
-    json_schema: bool = False
-    """The endpoint can constrain an answer to a JSON schema (response_format). Otherwise answers are free."""
     takes_sampling: bool = True
     """The endpoint takes temperature and seed. Where it refuses them, only the cache makes answers repeatable."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
