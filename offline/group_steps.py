@@ -72,7 +72,7 @@ class GroupSteps:
         def run(context: StepContext) -> Numbers:
             try:
                 spec = build_coevolution(
-                    logs, groups, context.directory, config, taxonomy_hash=self._taxonomy_hash("validation/interests")
+                    logs, groups, context.directory, config, self._taxonomy_hash("validation/interests")
                 )
             except ShortLogsError as error:
                 return {"made": f"no: {error}"}

@@ -43,7 +43,6 @@ from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.group_model import GroupModel
-from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
@@ -70,14 +69,14 @@ def build_coevolution(
     groups: Path,
     out: Path,
     config: CoevolutionConfig,
+    taxonomy_hash: str,
     *,
-    taxonomy_hash: str | None = None,
     stage: Stage = lambda _cycle, _name: None,
 ) -> records_pb2.CoevolutionSpec:
     """Tune both LLMs, run the configured cycles, make the lists, and write the directory.
 
-    taxonomy_hash: of the build's taxonomy; none: of the catalogue's own. A run that was killed is continued;
-    `forget_work` removes what it kept for that. Raises LogsError, GroupModelError, and ShortLogsError
+    taxonomy_hash: of the build's interests. A run that was killed is continued; `forget_work` removes what it kept
+    for that. Raises LogsError, GroupModelError, and ShortLogsError
     when there is too little to learn from.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
@@ -109,7 +108,7 @@ def build_coevolution(
     found = loop.run(llms, config.pco.cycles, work / "cycles", stage=stage)
     result = normalise_scores(found, renderer, held_out, config, config.pco.cycles)
     stage(result.generation, "lists")
-    return _write(out, result, histories, model, config, taxonomy_hash or _taxonomy_hash(catalogue))
+    return _write(out, result, histories, model, config, taxonomy_hash)
 
 
 def continue_coevolution(
@@ -249,7 +248,3 @@ def _read_configuration(path: Path) -> CoevolutionConfig:
         return CoevolutionConfig.model_validate_json(path.read_bytes(), extra="ignore")
     except (OSError, ValidationError) as error:
         raise CoevolutionError(f"{path}: cannot be read ({error}); expected the configuration of a build") from error
-
-
-def _taxonomy_hash(catalogue: Catalogue) -> str:
-    return Taxonomy.from_catalogue(catalogue).hash

@@ -27,12 +27,6 @@ from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import tune_relevance
 from serendipity.offline.tuning.base_model import TINY, BaseModel
 
-_PAIRS_PER_RECORD = 1
-"""Preference pairs made at each record, of different categories where its candidates allow."""
-
-_MARGIN = 0.0
-"""Difference of f, as log-odds of the one being preferred (eq. 12), that the two categories of a pair exceed."""
-
 Stage = Callable[[int, str], None]
 """Told of every stage before it begins: cycle, name."""
 
@@ -78,7 +72,7 @@ def run_cycle(
 
     stage(cycle, "proposals")
     candidates = candidates_at(told, llms.novelty, llms.relevance, renderer, config.num_candidates)
-    preferred = preferences(told, candidates, _PAIRS_PER_RECORD, _MARGIN, generator)
+    preferred = preferences(told, candidates, generator)
 
     stage(cycle, "novelty")
     seed = int(generator.integers(2**31))

@@ -43,14 +43,12 @@ from serendipity.offline.evaluate.replay import (
 from serendipity.offline.evaluate.source_worth import give_places, source_worths
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
-from serendipity.v1 import channel_pb2
 
 CHANNEL = "channel"
 
 _SEED = 20_240_601
 """Seed of the sample of users and of the bootstrap."""
 
-_STRICT = channel_pb2.NOVELTY_POLICY_STRICT
 _SILENT = frozenset({"empty", "unavailable"})
 """States of a source that gave nothing to anybody: one that the snapshot lacks."""
 
@@ -156,7 +154,7 @@ class ChannelEvaluation:
         cut, depth = self.period.held_out.cut, max(self.config.depths)
 
         def ask(users: NDArray[np.int64], sources: frozenset[int] | None = None, *, host: bool = False) -> Replay:
-            requests = ReplayRequests(depth, _STRICT, sources=sources, host=self.host if host else None)
+            requests = ReplayRequests(depth, sources=sources, host=self.host if host else None)
             return replay(recall, self.histories, self.catalogue, users, cut, requests, advance=advance)
 
         strict = ask(self.users)

@@ -20,7 +20,7 @@ from serendipity.offline.coevolution.builder import (
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
 from serendipity.v1 import records_pb2
-from tests.fixtures.small_coevolution import GROUPS, LLMS
+from tests.fixtures.small_coevolution import GROUPS, LLMS, TAXONOMY_HASH
 
 
 class Killed(Exception):
@@ -67,11 +67,11 @@ def test_a_build_killed_at_any_stage_comes_to_the_same(small_coevolution: Path, 
     logs, groups = small_coevolution / "logs", small_coevolution / "groups"
     for stage in ((1, "novelty"), (1, "lists")):
         with pytest.raises(Killed):
-            build_coevolution(logs, groups, tmp_path / "out", LLMS, stage=Stages(stage))
+            build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH, stage=Stages(stage))
         with pytest.raises(Exception, match=r"coevolution\.json: cannot be read"):
             read_coevolution_spec(tmp_path / "out")
     stages = Stages()
-    build_coevolution(logs, groups, tmp_path / "out", LLMS, stage=stages)
+    build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH, stage=stages)
     forget_work(tmp_path / "out")
     assert stages.seen == [(1, "lists")]
     _assert_alike(tmp_path / "out", small_coevolution / "coevolution")
@@ -148,4 +148,4 @@ def test_a_configuration_with_fields_of_an_earlier_version_is_read(small_coevolu
 def test_logs_too_short_to_judge_by_are_refused(small_coevolution: Path, tmp_path: Path) -> None:
     few = LLMS.model_copy(update={"examples": LLMS.examples.model_copy(update={"min_clicks": 10_000})})
     with pytest.raises(ShortLogsError, match="found no click of a validation user outside the latest categories"):
-        build_coevolution(small_coevolution / "logs", small_coevolution / "groups", tmp_path, few)
+        build_coevolution(small_coevolution / "logs", small_coevolution / "groups", tmp_path, few, TAXONOMY_HASH)

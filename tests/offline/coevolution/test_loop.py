@@ -150,21 +150,18 @@ def test_lists_are_made_for_every_back_off_of_users_and_for_every_group(start: C
         assert all(start.threshold <= aligned.alignment <= 1 for aligned in made.categories)
 
 
-@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), max_size=6), st.floats(0, 1), st.integers(1, 4))
-def test_no_pair_is_of_equals_or_within_the_margin(scores: list[float], margin: float, wanted_pairs: int) -> None:
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), max_size=6))
+def test_the_best_scored_is_preferred_to_one_of_less_and_never_to_an_equal(scores: list[float]) -> None:
     candidates = {(0, ()): [Candidate(number, -1.0, score) for number, score in enumerate(scores, 1)]}
-    pairs = preferences([(0, ())], candidates, wanted_pairs, margin, np.random.default_rng(3))
-    assert all(scores[pair.chosen - 1] - scores[pair.rejected - 1] > margin for pair in pairs)
-    assert len({(pair.chosen, pair.rejected) for pair in pairs}) == len(pairs)
-    assert all(scores[pair.chosen - 1] == max(scores) for pair in pairs)
-    possible = sum(max(scores) - other > margin for other in scores) if scores else 0
-    assert len(pairs) == min(wanted_pairs, possible)
+    pairs = preferences([(0, ())], candidates, np.random.default_rng(3))
+    assert len(pairs) == (1 if len(set(scores)) > 1 else 0)
+    assert all(scores[pair.rejected - 1] < scores[pair.chosen - 1] == max(scores) for pair in pairs)
 
 
 def test_what_is_rejected_is_drawn_as_the_novelty_llm_would_answer() -> None:
     likely = {2: 0.6, 3: 0.3, 4: 0.1}
     candidates = {(0, ()): [Candidate(1, -9.0, 5.0), *(Candidate(n, float(np.log(p)), -n) for n, p in likely.items())]}
-    pairs = preferences([(0, ())] * 4_000, candidates, 1, 0.0, np.random.default_rng(5))
+    pairs = preferences([(0, ())] * 4_000, candidates, np.random.default_rng(5))
     assert {pair.chosen for pair in pairs} == {1}
     shares = np.bincount([pair.rejected for pair in pairs])[2:] / len(pairs)
     np.testing.assert_allclose(shares, list(likely.values()), atol=0.03)

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.graph import UserGraph
-from serendipity.offline.interests.graph_table import GraphReasoner
 from serendipity.offline.interests.hops import MODES, Mode
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.reasoner import Reasoner
@@ -81,7 +80,6 @@ def test_a_user_of_whom_nothing_is_known_is_not_asked_about() -> None:
 def test_the_graph_holds_what_was_kept_and_why_the_rest_was_not() -> None:
     models = [Shopkeeper(), Shopkeeper(own=[("hoses", "hoses")])]
     reasoner = make_reasoner(*models, debate=DebateConfig(agents=2, rounds=2))
-    assert isinstance(reasoner, GraphReasoner)
     (interests,), (graph,) = reasoner.reason_with_graphs([make_context(TAXONOMY, "coffee", user_id="ada")], 5)
     assert (graph.user_id, graph.reasoner) == ("ada", "shopkeeper two-hop 2 × 2")
     assert [node.interest_node for node in graph.interests] == [interest.node_id for interest in interests]
