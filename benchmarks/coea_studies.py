@@ -31,6 +31,7 @@ from benchmarks.coea.studies.panel import VALIDATION_USERS, reduced
 from benchmarks.coea.studies.variant import Variant
 from benchmarks.coea.trial import Trial, run_trials
 from benchmarks.command import failed, options_of
+from benchmarks.smollm2 import base_of
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.tuning.base_model import TINY
@@ -64,7 +65,7 @@ def _study(args: argparse.Namespace) -> int:
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
     split = reduced(read_split(args.logs or find_logs(args.dataset, out), name), args.validation_users)
-    base = Variant(llms=CoevolutionConfig(base=args.base))
+    base = Variant(llms=CoevolutionConfig(base=base_of(args.base)))
     found_sweeps = sweeps.sweeps(sweeps.small(base))
     trials: dict[str, Sequence[Trial]] = {
         "rounds": rounds.trials(base, args.rounds),

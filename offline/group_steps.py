@@ -17,14 +17,11 @@ from serendipity.offline.coevolution.builder import (
     continue_coevolution,
     forget_work,
 )
-from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
 from serendipity.offline.groups.group_model import GroupsError
 from serendipity.offline.interest_steps import INTERESTS_CODE
 from serendipity.offline.interests.summary import InterestsSummary
-from serendipity.offline.logs.catalogue import Catalogue
-from serendipity.offline.logs.histories import Histories
 from serendipity.offline.steps import Numbers, Step, StepContext
 from serendipity.v1 import records_pb2
 
@@ -75,7 +72,7 @@ class GroupSteps:
         def run(context: StepContext) -> Numbers:
             try:
                 spec = build_coevolution(
-                    logs, groups, context.directory, config, taxonomy_hash=self._taxonomy_hash("validation/interests")
+                    logs, groups, context.directory, config, self._taxonomy_hash("validation/interests")
                 )
             except ShortLogsError as error:
                 return {"made": f"no: {error}"}
@@ -93,11 +90,7 @@ class GroupSteps:
         start = self._out / "validation" / "coevolution"
 
         def run(context: StepContext) -> Numbers:
-            catalogue = Catalogue.read(before)
-            since = Increment.of_logs(Histories.read(logs), Catalogue.read(logs), catalogue)
-            spec = continue_coevolution(
-                start, context.directory, before, groups, self._config.increment_cycles, [since]
-            )
+            spec = continue_coevolution(start, context.directory, before, groups, self._config.increment_cycles, logs)
             forget_work(context.directory)
             return describe_coevolution(spec, context.directory)
 

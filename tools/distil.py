@@ -1,7 +1,7 @@
 """Distil InterestGPT from a build, or make its data set alone.
 
     serendip distil --build var/complete-journey --out var/interest-gpt
-    serendip distil --build var/complete-journey --out var/smollm2 --base smollm2 --examples 300 --lora
+    serendip distil --build var/complete-journey --out var/qwen --base path/to/model --examples 300
 
 --build is a directory with logs/ and interests/ as `serendip build` makes them. Whatever was done is not done again.
 """
@@ -36,12 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_build(parser, "directory with logs/ and interests/", required=True)
     parser.add_argument("--out", type=Path, metavar="DIR", help="model directory (default: BUILD/distilled)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with any field of the distillation")
-    parser.add_argument("--base", help="tiny, smollm2, or the path of a transformers model (default: tiny)")
+    parser.add_argument("--base", help="tiny, or the path of a transformers model (default: tiny)")
     parser.add_argument("--examples", type=int, metavar="N", help="examples, all splits together")
-    parser.add_argument("--epochs", type=float, help="passes over the training examples")
-    method = parser.add_mutually_exclusive_group()
-    method.add_argument("--lora", dest="method", action="store_const", const="lora", help="tune low-rank adapters")
-    method.add_argument("--full", dest="method", action="store_const", const="full", help="tune all weights")
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="encoder of the interests (default: packaged)")
     parser.add_argument("--dataset-only", action="store_true", help="make the data set and stop")
 
@@ -79,13 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> DistillationConfig:
     content: dict[str, Any] = tomllib.loads(args.config.read_text(encoding="utf-8")) if args.config else {}
-    given = (
-        (content, "base", args.base),
-        (content.setdefault("dataset", {}), "num_examples", args.examples),
-        (content.setdefault("sft", {}), "epochs", args.epochs),
-        (content["sft"], "method", args.method),
-    )
-    for table, name, value in given:
-        if value is not None:
-            table[name] = value
+    if args.base is not None:
+        content["base"] = args.base
+    if args.examples is not None:
+        content.setdefault("dataset", {})["num_examples"] = args.examples
     return DistillationConfig.model_validate(content)

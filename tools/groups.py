@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("show", "print a group's profile, what sets it apart and some of its users"),
-        ("report", "print codebook use, collisions, reconstruction and cosines within and between groups"),
+        ("report", "print codebook use, collisions, reconstruction and sizes"),
     ):
         command = commands.add_parser(name, help=text)
         if name == "show":
@@ -104,14 +104,8 @@ def _print_report(console: Console, spec: records_pb2.GroupSpec, report: GroupRe
         ),
         ("dead codes revived", f"{report.rq_vae.revived:,}"),
         ("groups", f"{spec.num_groups}, of {min(report.group_sizes):,} to {max(report.group_sizes):,} users"),
-        ("cosine within groups", f"{report.cohesion.intra:.3f} (centred {report.cohesion_centred.intra:.3f})"),
-        ("cosine between groups", f"{report.cohesion.inter:.3f} (centred {report.cohesion_centred.inter:.3f})"),
     ]
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in lines:
         table.add_row(name, escape(value))
     console.print(table)
-    matrix = Table("first \\ second", *map(str, report.cohesion.group_ids), box=None, pad_edge=False)
-    for group, row in zip(report.cohesion.group_ids, report.cohesion.matrix, strict=True):
-        matrix.add_row(str(group), *(f"{value:.2f}" for value in row))
-    console.print(matrix)

@@ -24,6 +24,7 @@ from benchmarks.coea.dataset import find_logs, read_split
 from benchmarks.coea.registry import NAMES, find_methods
 from benchmarks.coea.report import MARKDOWN_REPORT, About, write_report
 from benchmarks.command import failed, options_of
+from benchmarks.smollm2 import base_of
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.tuning.base_model import TINY
 from serendipity.tools.arguments import positive
@@ -51,7 +52,7 @@ def _compare(args: argparse.Namespace) -> int:
     name = Path(args.dataset).name
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
-    methods = find_methods(args.methods, args.base)  # what a row lacks is said before data are prepared
+    methods = find_methods(args.methods, base_of(args.base))  # what a row lacks is said before data are prepared
     split = read_split(args.logs or find_logs(args.dataset, out), name)
     lists = run_comparison(split, methods, range(args.seeds), out / "results", args.jobs)
     comparison = compare(split, methods, lists, Cutoffs.of(split))

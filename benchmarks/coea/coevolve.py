@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from serendipity.offline.coevolution.coevolution import Coevolution, normalise_scores, tune_llms, validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.curves import Judge, Panel
 from serendipity.offline.coevolution.cycle import Llms
 from serendipity.offline.coevolution.examples import Renderer
-from serendipity.offline.coevolution.loop import CycleReport, Loop
+from serendipity.offline.coevolution.loop import Loop
 from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
@@ -41,7 +40,7 @@ def coevolve(
     with_recent: bool = True,
     start: Coevolution | None = None,
     click_groups: NDArray[np.int32] | None = None,
-    on_cycle: Callable[[Coevolution, CycleReport], None] | None = None,
+    on_cycle: Callable[[Coevolution], None] | None = None,
 ) -> Coevolution:
     """Tune both LLMs on histories, run config.pco.cycles cycles, and return what they came to; nothing is written.
 
@@ -60,18 +59,12 @@ def coevolve(
     if start is None:
         start = tune_llms(histories, groups, renderer, held_out, config)
     records = InteractionRecords.of(histories, groups, config.examples)
-    panel = Panel.of(
-        InteractionRecords.of(histories, groups, config.examples, split="validation"),
-        config.pco.panel,
-        config.seed,
-    )
-    loop = Loop(
-        records, panel, Judge(start.relevance, start.scale, start.offset), renderer, config, first=start.generation
-    )
+    loop = Loop(records, renderer, config, first=start.generation)
 
-    def after(llms: Llms, report: CycleReport) -> None:
+    def after(llms: Llms, cycle: int) -> None:
         if on_cycle is not None:
-            on_cycle(normalise_scores(llms, renderer, held_out, config, report.cycle), report)
+            on_cycle(normalise_scores(llms, renderer, held_out, config, cycle))
 
-    llms, reports = loop.run(start.llms, config.pco.cycles, on_cycle=after)
-    return normalise_scores(llms, renderer, held_out, config, reports[-1].cycle)
+    after(start.llms, start.generation)
+    llms = loop.run(start.llms, config.pco.cycles, on_cycle=after)
+    return normalise_scores(llms, renderer, held_out, config, start.generation + config.pco.cycles)

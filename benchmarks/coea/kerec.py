@@ -21,10 +21,10 @@ from benchmarks.coea.code_digest import code_of
 from benchmarks.coea.complements import Judgements, judge
 from benchmarks.coea.demands import click_lift
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Setting, category_counts
+from benchmarks.smollm2 import SMOLLM2, base_of, default_cache_dir
 from serendipity.layout import hash_of, sha256
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
-from serendipity.offline.tuning.base_model import SMOLLM2, TINY, load_model
+from serendipity.offline.tuning.base_model import TINY, load_model
 
 _EPSILON = 1e-3
 """Share that is added to every category, so that one without an edge is unlikely and not impossible."""
@@ -95,7 +95,7 @@ class LlmKerec:
 
     def _asked(self, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
         base = self.llm.base
-        directory = smollm2_path(default_cache_dir()) if base == SMOLLM2 else Path(base)
+        directory = Path(base_of(base))
         weights = [sha256(file).encode() for file in sorted(directory.glob("*.safetensors"))]
         judgements = Judgements(self.cache, hash_of(weights) + self.llm.style)
         odds = judgements.read(pairs)

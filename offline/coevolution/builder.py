@@ -2,8 +2,6 @@
 
 <out>/  novelty/ relevance/     the LLMs after the last cycle (serendipity.groups.model)
         lists.parquet           offline.coevolution.lists
-        curves.json             PanelMeasures of all cycles so far
-        cycles.json             a CycleReport for each cycle of the last run
         configuration.json      CoevolutionConfig
         coevolution.json        CoevolutionSpec; written last
         .work-<identity>/       what a killed run continues
@@ -11,10 +9,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,27 +32,22 @@ from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.layout import hash_of, sha256, write_atomically
 from serendipity.offline.coevolution.coevolution import Coevolution, normalise_scores, tune_llms, validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.curves import Judge, Panel, PanelMeasures
 from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
-from serendipity.offline.coevolution.increment import Increment, join_exposures, join_increments
+from serendipity.offline.coevolution.increment import Increment, join_increment, numbers_by_name
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, write_lists
-from serendipity.offline.coevolution.loop import CycleReport, Loop, with_base_name
+from serendipity.offline.coevolution.loop import Loop, with_base_name
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.group_model import GroupModel
-from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
 
 CONFIGURATION = "configuration.json"
-CURVES = "curves.json"
-CYCLES = "cycles.json"
-_CURVE = "cycles"
 _WORK = ".work-"
 
 _MAX_BATCH = 64
@@ -77,14 +69,14 @@ def build_coevolution(
     groups: Path,
     out: Path,
     config: CoevolutionConfig,
+    taxonomy_hash: str,
     *,
-    taxonomy_hash: str | None = None,
     stage: Stage = lambda _cycle, _name: None,
 ) -> records_pb2.CoevolutionSpec:
     """Tune both LLMs, run the configured cycles, make the lists, and write the directory.
 
-    taxonomy_hash: of the build's taxonomy; none: of the catalogue's own. A run that was killed is continued;
-    `forget_work` removes what it kept for that. Raises LogsError, GroupModelError, and ShortLogsError
+    taxonomy_hash: of the build's interests. A run that was killed is continued; `forget_work` removes what it kept
+    for that. Raises LogsError, GroupModelError, and ShortLogsError
     when there is too little to learn from.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
@@ -95,8 +87,7 @@ def build_coevolution(
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
-    records = InteractionRecords.of(histories, click_groups, config.examples)
-    if not held_out or not _panel(records, config).moments:
+    if not held_out:
         raise ShortLogsError(
             f"{logs}: found no click of a validation user outside the latest categories, expected some: the logs are "
             f"too short, or examples.validation_share = {config.examples.validation_share} is of too few users"
@@ -113,12 +104,11 @@ def build_coevolution(
         shutil.rmtree(beside, ignore_errors=True)
         _save_llms(llms, beside)
         beside.rename(started)
-    start = normalise_scores(llms, renderer, held_out, config, 0)
-    loop = _loop(records, start, config, exposures)
-    found, reports = loop.run(start.llms, config.pco.cycles, work / "cycles", stage=stage)
-    result = normalise_scores(found, renderer, held_out, config, reports[-1].cycle)
+    loop = Loop(InteractionRecords.of(histories, click_groups, config.examples), renderer, config, exposures)
+    found = loop.run(llms, config.pco.cycles, work / "cycles", stage=stage)
+    result = normalise_scores(found, renderer, held_out, config, config.pco.cycles)
     stage(result.generation, "lists")
-    return _write(out, result, reports, [], histories, model, config, taxonomy_hash or _taxonomy_hash(catalogue))
+    return _write(out, result, histories, model, config, taxonomy_hash)
 
 
 def continue_coevolution(
@@ -127,17 +117,16 @@ def continue_coevolution(
     logs: Path,
     groups: Path,
     cycles: int,
-    increments: Sequence[Increment] = (),
+    later: Path | None = None,
     *,
-    shown: Sequence[Increment] = (),
     stage: Stage = lambda _cycle, _name: None,
 ) -> records_pb2.CoevolutionSpec:
     """Run more cycles from the LLMs of a build, with what came in since, and write another directory.
 
     built: as build_coevolution wrote it; it stays as it is. out: the new directory. logs, groups: those that `built` is
-    of, or later logs of the same catalogue. increments: clicks since, by the catalogue of `logs`; shown: exposures
-    since, likewise. A run that was killed is continued if all of it is the same; `forget_work` removes what it kept.
-    Raises CoevolutionError when the group model is another one, LogsError, GroupModelError.
+    of. later: logs whose clicks and exposures are learned from too; what `logs` hold already counts once. A run that
+    was killed is continued if all of it is the same; `forget_work` removes what it kept. Raises CoevolutionError when
+    the group model is another one, LogsError, GroupModelError.
     """
     spec = read_coevolution_spec(built)
     config = _read_configuration(built / CONFIGURATION)
@@ -148,13 +137,18 @@ def continue_coevolution(
             f"{model.spec.group_model_id!r} of {groups}; build the LLMs anew"
         )
     before, catalogue = Histories.read(logs), Catalogue.read(logs)
-    histories, is_new = join_increments(before, increments)
-    exposures = join_exposures(Exposures.read(logs, len(before), catalogue), before, histories, shown)
+    histories, shown = before, [(before, Exposures.read(logs, len(before), catalogue))]
+    if later is not None:
+        since, theirs = Histories.read(later), Catalogue.read(later)
+        histories = join_increment(before, Increment.of_logs(since, theirs, catalogue))
+        exposed = Exposures.read(later, len(since), theirs)
+        shown.append((since, replace(exposed, categories=numbers_by_name(theirs, catalogue)[exposed.categories])))
+    exposures = Exposures.join(shown, histories)
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
-    start = normalise_scores(_read_llms(built, config, spec.base), renderer, held_out, config, spec.generation)
-    records = InteractionRecords.of(histories, click_groups, config.examples, increment=is_new)
+    start = _read_llms(built, config, spec.base)
+    records = InteractionRecords.of(histories, click_groups, config.examples)
     work = _work(
         out,
         [
@@ -162,23 +156,20 @@ def continue_coevolution(
             hash_of(
                 [
                     "\n".join(histories.user_ids).encode(), histories.offsets.tobytes(), histories.times.tobytes(),
-                    histories.items.tobytes(), histories.categories.tobytes(), is_new.tobytes(),
+                    histories.items.tobytes(), histories.categories.tobytes(),
                     exposures.offsets.tobytes(), exposures.times.tobytes(), exposures.categories.tobytes(),
                 ]
             ),
         ],
     )  # fmt: skip
-    loop = _loop(records, start, config, exposures)
-    found, reports = loop.run(start.llms, cycles, work / "cycles", stage=stage)
-    result = normalise_scores(found, renderer, held_out, config, reports[-1].cycle)
+    loop = Loop(records, renderer, config, exposures, spec.generation)
+    found = loop.run(start, cycles, work / "cycles", stage=stage)
+    result = normalise_scores(found, renderer, held_out, config, spec.generation + cycles)
     stage(result.generation, "lists")
-    earlier = _read_curve(built / CURVES)
     # The snapshot's user table is that of the build's logs: until the next build users are asked for by that group.
     served = np.full(len(histories), DEFAULT_GROUP, np.int32)
     served[[histories.user_numbers[user_id] for user_id in before.user_ids]] = model.assign(before).group_id
-    return _write(
-        out, result, reports, earlier, histories, model, config, spec.taxonomy_hash, base=spec.base, served=served
-    )
+    return _write(out, result, histories, model, config, spec.taxonomy_hash, base=spec.base, served=served)
 
 
 def forget_work(out: Path) -> None:
@@ -187,21 +178,9 @@ def forget_work(out: Path) -> None:
         shutil.rmtree(work)
 
 
-def _loop(records: InteractionRecords, start: Coevolution, config: CoevolutionConfig, exposures: Exposures) -> Loop:
-    judge = Judge(start.relevance, start.scale, start.offset)
-    return Loop(records, _panel(records, config), judge, start.renderer, config, exposures, start.generation)
-
-
-def _panel(records: InteractionRecords, config: CoevolutionConfig) -> Panel:
-    held_out = InteractionRecords.of(records.histories, records.groups, config.examples, split="validation")
-    return Panel.of(held_out, config.pco.panel, config.seed)
-
-
 def _write(
     out: Path,
     result: Coevolution,
-    reports: Sequence[CycleReport],
-    earlier: Sequence[tuple[int, PanelMeasures]],
     histories: Histories,
     model: GroupModel,
     config: CoevolutionConfig,
@@ -216,11 +195,6 @@ def _write(
     group_ids = model.assign(histories).group_id
     told = choose_lists(histories, group_ids, model.spec.num_groups, config.pco.common_categories, served)
     write_lists(out, make_lists(result, model_id, told))
-    measured = [(report.cycle, report.measures) for report in reports]
-    curve = [*(row for row in earlier if row[0] < measured[0][0]), *measured]
-    rows = [{"cycle": cycle, **asdict(found)} for cycle, found in curve]
-    write_atomically(out / CURVES, json.dumps({_CURVE: rows}, indent=2).encode())
-    write_atomically(out / CYCLES, json.dumps([asdict(report) for report in reports], indent=2).encode())
     write_atomically(out / CONFIGURATION, config.model_dump_json(indent=2).encode())
     novelty, relevance = llm_fingerprint(out / NOVELTY), llm_fingerprint(out / RELEVANCE)
     positions = min(result.novelty.base.max_positions, result.relevance.base.max_positions)
@@ -274,15 +248,3 @@ def _read_configuration(path: Path) -> CoevolutionConfig:
         return CoevolutionConfig.model_validate_json(path.read_bytes(), extra="ignore")
     except (OSError, ValidationError) as error:
         raise CoevolutionError(f"{path}: cannot be read ({error}); expected the configuration of a build") from error
-
-
-def _read_curve(path: Path) -> list[tuple[int, PanelMeasures]]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))[_CURVE]
-        return [(row.pop("cycle"), PanelMeasures(**row)) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CoevolutionError(f"{path}: cannot be read ({error}); expected the curves of a build") from error
-
-
-def _taxonomy_hash(catalogue: Catalogue) -> str:
-    return Taxonomy.from_catalogue(catalogue).hash

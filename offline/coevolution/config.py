@@ -50,7 +50,7 @@ class CoevolutionConfig(Configuration):
     """The two LLMs: base, examples and trainings."""
 
     base: str = TINY
-    """tiny: from scratch. smollm2: SmolLM2-135M-Instruct from its package. Else the path of a `transformers` model."""
+    """tiny: from scratch. Else the path of a `transformers` model."""
     prompt_style: PromptStyle | None = None
     """How prompts are written; none: compact for the tiny model, chat for any other base."""
     tiny: TinyLmConfig = TinyLmConfig(initializer_range=0.125, merges=1_500, max_positions=512)

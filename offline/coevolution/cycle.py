@@ -11,8 +11,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.dpo import DpoTraining, optimise
-from serendipity.offline.coevolution.examples import RelevanceExample, Renderer, drop_facts, relevance_example
+from serendipity.offline.coevolution.dpo import optimise
+from serendipity.offline.coevolution.examples import (
+    RelevanceExample,
+    Renderer,
+    drop_facts,
+    known_before,
+    relevance_example,
+)
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.preferences import Told, as_tokens, candidates_at, preferences
@@ -20,13 +26,6 @@ from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import tune_relevance
 from serendipity.offline.tuning.base_model import TINY, BaseModel
-from serendipity.offline.tuning.training import Training
-
-_PAIRS_PER_RECORD = 1
-"""Preference pairs made at each record, of different categories where its candidates allow."""
-
-_MARGIN = 0.0
-"""Difference of f, as log-odds of the one being preferred (eq. 12), that the two categories of a pair exceed."""
 
 Stage = Callable[[int, str], None]
 """Told of every stage before it begins: cycle, name."""
@@ -40,18 +39,6 @@ class Llms:
     relevance: RelevanceLlm
 
 
-@dataclass(frozen=True)
-class CycleTraining:
-    """What a cycle learned from. records: drawn; of_increment: of them new; told: distinct prompts; dpo: of the
-    Novelty LLM; relevance: of the Relevance LLM, none where no drawn record made an example."""
-
-    records: int
-    of_increment: int
-    told: int
-    dpo: DpoTraining
-    relevance: Training | None
-
-
 def run_cycle(
     llms: Llms,
     records: InteractionRecords,
@@ -61,7 +48,7 @@ def run_cycle(
     *,
     exposures: Exposures | None = None,
     stage: Stage = lambda _cycle, _name: None,
-) -> tuple[Llms, CycleTraining]:
+) -> Llms:
     """Update both LLMs on a draw of the records (arXiv 2508.00450, section 4.3.3).
 
     Candidates come from the Novelty LLM as the last cycle left it, and are ordered by the Relevance LLM as it is now;
@@ -75,8 +62,8 @@ def run_cycle(
     told: list[Told] = []
     examples: list[RelevanceExample] = []
     for click in clicks.tolist():
-        moment = records.moment(click)
-        told.append(drop_facts(moment.group, moment.recent, config.examples, generator))
+        _, _, recent, group = known_before(records.histories, records.groups, click)
+        told.append(drop_facts(group, recent, config.examples, generator))
         example = relevance_example(
             records.histories, records.groups, len(renderer.categories), config.examples, click, generator, exposures
         )
@@ -85,28 +72,27 @@ def run_cycle(
 
     stage(cycle, "proposals")
     candidates = candidates_at(told, llms.novelty, llms.relevance, renderer, config.num_candidates)
-    preferred = preferences(told, candidates, _PAIRS_PER_RECORD, _MARGIN, generator)
+    preferred = preferences(told, candidates, generator)
 
     stage(cycle, "novelty")
     seed = int(generator.integers(2**31))
     pairs = as_tokens(preferred, llms.novelty, renderer)
-    novelty, dpo = optimise(llms.novelty.base, pairs, pco.dpo, seed=seed, threads=config.threads)
+    novelty = optimise(llms.novelty.base, pairs, pco.dpo, seed=seed, threads=config.threads)
 
     stage(cycle, "relevance")
-    relevance, training = _updated(llms.relevance, examples, renderer, config, int(generator.integers(2**31)))
-    tuned = Llms(replace(llms.novelty, base=novelty), relevance)
-    new = int(records.increment[clicks].sum())
-    return tuned, CycleTraining(len(clicks), new, len(candidates), dpo, training)
+    relevance = _updated(llms.relevance, examples, renderer, config, int(generator.integers(2**31)))
+    return Llms(replace(llms.novelty, base=novelty), relevance)
 
 
 def _updated(
     relevance: RelevanceLlm, examples: list[RelevanceExample], renderer: Renderer, config: CoevolutionConfig, seed: int
-) -> tuple[RelevanceLlm, Training | None]:
+) -> RelevanceLlm:
     if not examples:
-        return relevance, None
+        return relevance
     tuning = config.relevance_update.model_copy(update={"seed": seed, "threads": config.threads})
     base = relevance.base
     if tuning.method == "full" or (tuning.method is None and base.name == TINY):
         base = BaseModel(base.name, copy.deepcopy(base.model), base.tokenizer, base.style)
     with TemporaryDirectory(prefix="serendipity-relevance-") as scratch:
-        return tune_relevance(replace(relevance, base=base), examples, renderer, Path(scratch), tuning)
+        tuned, _ = tune_relevance(replace(relevance, base=base), examples, renderer, Path(scratch), tuning)
+    return tuned

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
-from serendipity.offline.coevolution.pco_config import Divergence, DpoConfig
+from serendipity.offline.coevolution.pco_config import DpoConfig
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
 from serendipity.offline.tuning.training import adapters, global_randomness
@@ -45,24 +45,9 @@ class TokenPair:
     rejected: Sequence[int]
 
 
-@dataclass(frozen=True)
-class DpoTraining:
-    """A finished optimisation. loss: DPO and divergence together; dpo: eq. 16 alone; kl: the divergence, unweighted;
-    accuracy: share of the pairs that π prefers as it should more than π_ref does; margin: mean difference of rewards.
-    All are means over the steps, so of the first pass each is measured before it is learned from."""
-
-    pairs: int
-    steps: int
-    loss: float
-    dpo: float
-    kl: float
-    accuracy: float
-    margin: float
-
-
 def optimise(
     base: BaseModel, pairs: Sequence[TokenPair], config: DpoConfig, *, seed: int, threads: int = 1
-) -> tuple[BaseModel, DpoTraining]:
+) -> BaseModel:
     """Tune a model on preferences, with what it is now as the reference. Without pairs nothing changes.
 
     All weights of the tiny model are tuned, of a copy, and `base` stays as it was; of any other base adapters are, and
@@ -71,7 +56,7 @@ def optimise(
     divergence would be of different distributions.
     """
     if not pairs:
-        return base, DpoTraining(0, 0, *[float("nan")] * 5)
+        return base
     _check(base.model.config)
     config = config.suited_to(base.name)
     with (
@@ -86,7 +71,6 @@ def optimise(
             policy, reference = copy.deepcopy(base.model).train(), base.model.eval()
         else:
             policy, reference = get_peft_model(base.model.train(), adapters(config.lora, "CAUSAL_LM")), None
-        logs = _Logs()
         trainer = KlDpoTrainer(
             model=policy,
             ref_model=reference,
@@ -99,9 +83,8 @@ def optimise(
                 }
             ),
             processing_class=base.tokenizer,
-            callbacks=[logs],
+            callbacks=[_Logs()],
             kl_weight=config.kl_weight,
-            divergence=config.divergence,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
@@ -111,16 +94,7 @@ def optimise(
         # trl put a forward of its own on the models, and would put the next one around it.
         for model in (tuned, base.model):
             vars(model).pop("forward", None)
-    training = DpoTraining(
-        pairs=len(pairs),
-        steps=int(trainer.state.global_step),
-        loss=logs.mean("loss"),
-        dpo=logs.mean("dpo"),
-        kl=logs.mean("kl"),
-        accuracy=logs.mean("rewards/accuracies"),
-        margin=logs.mean("rewards/margins"),
-    )
-    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style), training
+    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style)
 
 
 class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
@@ -130,10 +104,9 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
     of the prompts too. Here the layer is asked where completions are, and its distributions serve both terms.
     """
 
-    def __init__(self, *args: Any, kl_weight: float, divergence: Divergence, **options: Any) -> None:
+    def __init__(self, *args: Any, kl_weight: float, **options: Any) -> None:
         super().__init__(*args, **options)
         self._kl_weight = kl_weight
-        self._divergence: Divergence = divergence
 
     def compute_loss(
         self,
@@ -155,7 +128,7 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
         margins = self.beta * (chosen - rejected)
         dpo = -F.logsigmoid(margins).mean()
         with torch.set_grad_enabled(self._kl_weight > 0 and torch.is_grad_enabled()):
-            kl = divergence(ours, theirs, self._divergence).sum() / len(inputs["input_ids"])
+            kl = divergence(ours, theirs).sum() / len(inputs["input_ids"])
         loss = dpo + self._kl_weight * kl if self._kl_weight else dpo
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, found in (
@@ -180,10 +153,12 @@ class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
         return dataset
 
 
-def divergence(policy: Tensor, reference: Tensor, direction: Divergence) -> Tensor:
-    """Kullback–Leibler divergence between the distributions of two tensors of log-probabilities: [n, V] each → [n]."""
-    log_p, log_q = (reference, policy) if direction == "forward" else (policy, reference)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+def divergence(policy: Tensor, reference: Tensor) -> Tensor:
+    """KL(π‖π_ref) of the distributions of two tensors of log-probabilities: [n, V] each → [n].
+
+    The paper leaves the direction open; this one keeps π from putting mass where the reference has none.
+    """
+    return (policy.exp() * (policy - reference)).sum(-1)
 
 
 def _completion_logs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -197,19 +172,11 @@ def _completion_logs(model: Any, inputs: dict[str, Tensor]) -> Tensor:
 
 
 class _Logs(TrainerCallback):  # type: ignore[misc]
-    """Keeps what trl logs at the end of each pass: means over its steps."""
-
-    def __init__(self) -> None:
-        self._found: list[dict[str, float]] = []
+    """Says what trl logs at the end of each pass: means over its steps."""
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "kl" in logs:
-            self._found.append(dict(logs))
             logger.info("step %d: loss %.4f, kl %.5f", state.global_step, logs["loss"], logs["kl"])
-
-    def mean(self, name: str) -> float:
-        """Mean over the passes."""
-        return sum(float(found[name]) for found in self._found) / len(self._found)
 
 
 @contextmanager

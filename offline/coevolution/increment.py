@@ -1,4 +1,4 @@
-"""What came in since the records were last learned from: new logs, and what the service recorded as feedback."""
+"""Clicks that came in since the records were last learned from, as later logs hold them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.novelty import NO_CATEGORY
-from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
 
 @dataclass(frozen=True)
 class Increment:
-    """Clicks by the numbers of a catalogue, in any order. unknown: clicks left out because neither their item nor its
-    top-level category is in that catalogue.
+    """Clicks by the numbers of a catalogue, in any order.
 
     user_ids: [n]. items: [n] int64, row + 1, 0 = not in the catalogue. categories: [n] int32. times: [n] int64.
     """
@@ -26,53 +24,50 @@ class Increment:
     items: NDArray[np.int64]
     categories: NDArray[np.int32]
     times: NDArray[np.int64]
-    unknown: int = 0
-
-    def __len__(self) -> int:
-        return len(self.user_ids)
 
     @classmethod
     def of_logs(cls, histories: Histories, theirs: Catalogue, ours: Catalogue) -> Increment:
-        """Take all clicks of other logs, by our catalogue's numbers: items by id, categories by name."""
+        """Take all clicks of other logs, by our catalogue's numbers: items by id, categories by name.
+
+        Clicks of which neither is in our catalogue are left out.
+        """
         rows = {item_id: row for row, item_id in enumerate(ours.item_ids)}
         items = np.array([0, *(rows.get(item_id, -1) + 1 for item_id in theirs.item_ids)], np.int64)
-        numbers = {name: number for number, name in enumerate(ours.categories, 1)}
-        categories = np.array([0, *(numbers.get(name, NO_CATEGORY) for name in theirs.categories)], np.int32)
         found = items[histories.items]
         # Of a known item our catalogue's category counts: theirs may have moved it.
         known = np.r_[NO_CATEGORY, ours.item_categories][found].astype(np.int32)
-        named = np.where(found > 0, known, categories[histories.categories])
+        named = np.where(found > 0, known, numbers_by_name(theirs, ours)[histories.categories])
         kept = named != NO_CATEGORY
         users = histories.users[kept]
-        return cls(
-            [histories.user_ids[user] for user in users],
-            found[kept],
-            named[kept],
-            histories.times[kept],
-            int((~kept).sum()),
-        )
+        return cls([histories.user_ids[user] for user in users], found[kept], named[kept], histories.times[kept])
 
 
-def join_increments(histories: Histories, increments: Sequence[Increment]) -> tuple[Histories, NDArray[np.bool_]]:
-    """Merge increments into histories. Returns them and [n] bool: the clicks that are new.
+def numbers_by_name(theirs: Catalogue, ours: Catalogue) -> NDArray[np.int32]:
+    """Give our numbers of another catalogue's top-level categories, by theirs: [C + 1], NO_CATEGORY for strangers."""
+    numbers = {name: number for number, name in enumerate(ours.categories, 1)}
+    return np.array([NO_CATEGORY, *(numbers.get(name, NO_CATEGORY) for name in theirs.categories)], np.int32)
+
+
+def join_increment(histories: Histories, new: Increment) -> Histories:
+    """Merge an increment into histories.
 
     The same user, item and second is the same click, as everywhere (novelty.latest); items outside the catalogue are
     told apart by category. Users that were unknown have no profile. Clicks of the same second keep the order of the
-    histories, then of the increments.
+    histories, then of the increment.
     """
-    user_ids = sorted({*histories.user_ids, *(user_id for new in increments for user_id in new.user_ids)})
+    user_ids = sorted({*histories.user_ids, *new.user_ids})
     numbers = {user_id: number for number, user_id in enumerate(user_ids)}
     places = np.array([numbers[user_id] for user_id in histories.user_ids], np.int64)
-    new_users = np.array([numbers[user_id] for new in increments for user_id in new.user_ids], np.int64)
+    new_users = np.array([numbers[user_id] for user_id in new.user_ids], np.int64)
     users = np.r_[np.repeat(places, np.diff(histories.offsets)), new_users]
-    items = np.concatenate([histories.items, *(new.items for new in increments)])
-    categories = np.concatenate([histories.categories, *(new.categories for new in increments)])
-    times = np.concatenate([histories.times, *(new.times for new in increments)])
+    items = np.concatenate([histories.items, new.items])
+    categories = np.concatenate([histories.categories, new.categories])
+    times = np.concatenate([histories.times, new.times])
     is_new = np.arange(len(users)) >= len(histories.items)
 
     order = np.lexsort((times, users))
     kept = order[_first_of_each(users[order], times[order], items[order], categories[order], is_new[order])]
-    merged = replace(
+    return replace(
         histories,
         user_ids=user_ids,
         profiles=_spread(places, histories.profiles, len(user_ids)),
@@ -83,7 +78,6 @@ def join_increments(histories: Histories, increments: Sequence[Increment]) -> tu
         search_offsets=_offsets(places, histories.search_offsets, len(user_ids)),
         signal_offsets=_offsets(places, histories.signal_offsets, len(user_ids)),
     )
-    return merged, is_new[kept]
 
 
 def _first_of_each(
@@ -118,25 +112,3 @@ def _offsets(places: NDArray[np.int64], offsets: NDArray[np.int64], users: int) 
     counts = np.zeros(users, np.int64)
     counts[places] = np.diff(offsets)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-
-
-def join_exposures(
-    exposures: Exposures, before: Histories, after: Histories, increments: Sequence[Increment]
-) -> Exposures:
-    """Merge exposures since into those of the logs. before, after: histories without and with the increment, whose
-    users they are numbered by; what was shown to users of neither is left out."""
-    places = np.array([after.user_numbers[user_id] for user_id in before.user_ids], np.int64)
-    users = [np.repeat(places, np.diff(exposures.offsets))]
-    categories, times = [exposures.categories], [exposures.times]
-    for new in increments:
-        numbers = np.array([after.user_numbers.get(user_id, -1) for user_id in new.user_ids], np.int64)
-        users.append(numbers[numbers >= 0])
-        categories.append(new.categories[numbers >= 0])
-        times.append(new.times[numbers >= 0])
-    owner, moments = np.concatenate(users), np.concatenate(times)
-    order = np.lexsort((moments, owner))
-    return Exposures(
-        np.searchsorted(owner[order], np.arange(len(after) + 1)).astype(np.int64),
-        np.concatenate(categories)[order].astype(np.int32),
-        moments[order],
-    )

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.tuning.base_model import TINY
 from serendipity.offline.tuning.config import LoraConfig, TuningConfig
-
-Divergence = Literal["reverse", "forward"]
-"""reverse: KL(π‖π_ref), which keeps π from putting mass where the reference has none. forward: KL(π_ref‖π), which
-keeps π from taking mass away where the reference has some."""
 
 
 class DpoConfig(Configuration):
@@ -24,8 +18,6 @@ class DpoConfig(Configuration):
 
     kl_weight: float = Field(0.3, ge=0)
     """λ: weight of the divergence from the previous cycle's model. Not published; 0: without."""
-    divergence: Divergence = "reverse"
-    """Direction of the divergence, which the paper leaves open."""
     lora: LoraConfig = LoraConfig(rank=8, alpha=16.0, dropout=0.0)
     """Adapters of any base but the tiny model, which is tuned whole; they are merged at the end of each cycle."""
     epochs: float = Field(1.0, gt=0)
@@ -48,15 +40,6 @@ class DpoConfig(Configuration):
         return self.model_copy(update={name: value for name, value in settled.items() if getattr(self, name) is None})
 
 
-class PanelConfig(Configuration):
-    """Clicks of validation users that every cycle is measured on alike."""
-
-    moments: int = Field(256, ge=1)
-    """Clicks outside the latest categories, drawn uniformly; fewer where there are no more."""
-    top: int = Field(5, ge=1)
-    """K: proposals, and places of a list, that are looked at."""
-
-
 class PcoConfig(Configuration):
     """Periodic collaborative optimisation (arXiv 2508.00450, section 4.3)."""
 
@@ -74,5 +57,3 @@ class PcoConfig(Configuration):
     None: what suits the base, see `CoevolutionConfig.relevance_update`."""
     common_categories: int = Field(50, ge=0)
     """Most clicked categories for each of which every group gets a list; others near-line fills when asked for."""
-    panel: PanelConfig = PanelConfig()
-    """What the curves are measured on."""

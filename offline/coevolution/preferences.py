@@ -61,31 +61,23 @@ def candidates_at(
 
 
 def preferences(
-    told: Sequence[Told],
-    candidates: dict[Told, list[Candidate]],
-    pairs_per_record: int,
-    margin: float,
-    generator: np.random.Generator,
+    told: Sequence[Told], candidates: dict[Told, list[Candidate]], generator: np.random.Generator
 ) -> list[Preference]:
-    """Prefer at each record the best scored of its candidates to others, drawn as the Novelty LLM would answer them.
+    """Prefer at each record the best scored of its candidates to another, drawn as the Novelty LLM would answer it.
 
     The best one alone is preferred: pairs of any two would teach the Novelty LLM the Relevance LLM's whole order, and
-    with it what is familiar. The others are drawn without repetition, each with the Novelty LLM's own probability,
-    a choice of ours: what it always proposes makes room, what it seldom does is left alone.
-    margin: difference of scores that must be exceeded, so that equals never make a pair; a record whose candidates
-    allow fewer pairs makes fewer.
+    with it what is familiar. The other is drawn with the Novelty LLM's own probability, a choice of ours: what it
+    always proposes makes room, what it seldom does is left alone. Equals never make a pair.
     """
     found = []
     for key in told:
-        ordered = sorted(candidates[key], key=lambda candidate: -candidate.score)
-        others = [other for other in ordered[1:] if ordered[0].score - other.score > margin]
-        # The largest of log p + Gumbel noise are draws without repetition.
-        keys = [
-            other.log_probability + noise
-            for other, noise in zip(others, generator.gumbel(size=len(others)), strict=True)
-        ]
-        for place in np.argsort(keys)[::-1][:pairs_per_record].tolist():
-            found.append(Preference(key, ordered[0].category, others[place].category))
+        best = max(candidates[key], key=lambda candidate: candidate.score, default=None)
+        others = [other for other in candidates[key] if best is not None and other.score < best.score]
+        # The largest of log p + Gumbel noise is a draw.
+        noise = generator.gumbel(size=len(others)).tolist()
+        if best is not None and others:
+            drawn = max(zip(others, noise, strict=True), key=lambda pair: pair[0].log_probability + pair[1])[0]
+            found.append(Preference(key, best.category, drawn.category))
     return found
 
 

@@ -25,7 +25,7 @@ def style_of(config: DistillationConfig) -> PromptStyle:
 def open_base(config: DistillationConfig, examples: Sequence[Example], categories: Sequence[str]) -> BaseModel:
     """Load the base, or make the tiny model, whose tokens are named after categories and what examples speak of.
 
-    Raises BaseModelError, and LanguageModelError where SmolLM2's package is missing.
+    Raises BaseModelError.
     """
     return base_model.open_base(
         config.base,

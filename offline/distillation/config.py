@@ -61,7 +61,7 @@ class DistillationConfig(Configuration):
     """InterestGPT: base, data, training and how its ranks are weighed."""
 
     base: str = "tiny"
-    """tiny: from scratch. smollm2: SmolLM2-135M-Instruct from its package. Else the path of a `transformers` model."""
+    """tiny: from scratch. Else the path of a `transformers` model."""
     dataset: DatasetConfig = DatasetConfig(num_examples=2_500, max_cuts=3)
     """The data set."""
     tiny: TinyLmConfig = TinyLmConfig()

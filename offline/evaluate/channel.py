@@ -8,7 +8,7 @@ trend and of the popularity of 28 days, without regard to novelty.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -18,7 +18,7 @@ from pydantic import Field
 from serendipity.novelty import is_novel
 from serendipity.offline.calibration import Outcomes, Reliability, reliability
 from serendipity.offline.configuration import Configuration
-from serendipity.offline.evaluate.channel_report import Answers, ChannelReport, ColdUsers, Percentiles, Sessions
+from serendipity.offline.evaluate.channel_report import Answers, ChannelReport, ColdUsers, Percentiles
 from serendipity.offline.evaluate.control_choice import (
     ALS_TREND,
     POPULARITY,
@@ -40,19 +40,15 @@ from serendipity.offline.evaluate.replay import (
     replay,
     source_name,
 )
-from serendipity.offline.evaluate.searches import opening_searches, with_searches
 from serendipity.offline.evaluate.source_worth import give_places, source_worths
-from serendipity.offline.evaluate.strangers import Strangers, evaluate_strangers
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
-from serendipity.v1 import channel_pb2
 
 CHANNEL = "channel"
 
 _SEED = 20_240_601
 """Seed of the sample of users and of the bootstrap."""
 
-_STRICT = channel_pb2.NOVELTY_POLICY_STRICT
 _SILENT = frozenset({"empty", "unavailable"})
 """States of a source that gave nothing to anybody: one that the snapshot lacks."""
 
@@ -72,18 +68,12 @@ class ChannelEvaluationConfig(Configuration):
 
 @dataclass(frozen=True)
 class SeedReplay:
-    """The channel built with one seed. strict: its answers; cold: those to users without a click before the cut;
-    searched, unsearched: those to users whose session opens with a search, with it and without; strangers: sessions of
-    users without a record, None where there is no graph.
-    """
+    """The channel built with one seed. strict: its answers; cold: those to users without a click before the cut."""
 
     seed: int
     lists: tuple[RankedLists, ...]
     strict: Replay
     cold: Replay
-    searched: Replay
-    unsearched: Replay
-    strangers: Strangers | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +94,6 @@ class ChannelEvaluation:
     host: NDArray[np.int64]
     popular: NDArray[np.int64]
     lists: tuple[RankedLists, ...]
-    searches: dict[int, str] = field(default_factory=dict)
 
     @classmethod
     def prepare(
@@ -155,7 +144,6 @@ class ChannelEvaluation:
             host=host,
             popular=rank(ours[POPULARITY], 2 * depth, novel=True),
             lists=tuple(lists),
-            searches=opening_searches(histories, held_out),
         )
 
     def replay(self, recall: Recall, seed: int, advance: Advance = lambda _: None) -> SeedReplay:
@@ -165,11 +153,9 @@ class ChannelEvaluation:
         """
         cut, depth = self.period.held_out.cut, max(self.config.depths)
 
-        def ask(
-            users: NDArray[np.int64], sources: frozenset[int] | None = None, *, host: bool = False, by: Recall = recall
-        ) -> Replay:
-            requests = ReplayRequests(depth, _STRICT, sources=sources, host=self.host if host else None)
-            return replay(by, self.histories, self.catalogue, users, cut, requests, advance=advance)
+        def ask(users: NDArray[np.int64], sources: frozenset[int] | None = None, *, host: bool = False) -> Replay:
+            requests = ReplayRequests(depth, sources=sources, host=self.host if host else None)
+            return replay(recall, self.histories, self.catalogue, users, cut, requests, advance=advance)
 
         strict = ask(self.users)
         lists = [RankedLists(CHANNEL, "channel", seed, strict.rows, ask(self.users, host=True).rows)]
@@ -186,21 +172,7 @@ class ChannelEvaluation:
             self.config.max_users,
             np.random.default_rng(_SEED),
         )
-        opened = np.array(sorted(self.searches.keys() & set(self.users.tolist())), np.int64)
-        searching = with_searches(recall, self.histories, self.searches)
-        strangers = None
-        if set(strict.source_states.get(source_name(channel_pb2.SOURCE_GRAPH), ())) - _SILENT:
-            strangers = evaluate_strangers(
-                recall,
-                self.histories,
-                self.catalogue,
-                self.period.held_out,
-                self.users,
-                self.config.depths,
-                np.random.default_rng(_SEED),
-                advance,
-            )
-        return SeedReplay(seed, tuple(lists), strict, ask(cold), ask(opened, by=searching), ask(opened), strangers)
+        return SeedReplay(seed, tuple(lists), strict, ask(cold))
 
     def report(self, dataset: str, replays: Sequence[SeedReplay]) -> ChannelReport:
         """Put all figures together; of the replays, answers and scores are described by the first."""
@@ -221,8 +193,6 @@ class ChannelEvaluation:
             sources=tuple(source_worths([run.strict for run in replays], self.judge, self.popular, rng)),
             answers=self._answers(first.strict),
             cold=_cold_users(first.cold, cold_targets(self.histories, held_out), depths),
-            sessions=self._sessions(first),
-            strangers=first.strangers,
             reliability=_reliabilities(first.strict, first.cold, self.histories, held_out),
             novel_category_keys=first.strict.novel_category_keys,
         )
@@ -248,19 +218,6 @@ class ChannelEvaluation:
                 for name, seconds in times.items()
             },
         )
-
-    def _sessions(self, run: SeedReplay) -> Sessions | None:
-        users = run.searched.users
-        if not len(users):
-            return None
-        chosen = np.searchsorted(self.users, users)
-        judge = Judge.of(self.period.held_out, self.period.statistics, users, self.host[chosen])
-        lists = [
-            *(RankedLists(one.name, one.kind, one.seed, one.novel[chosen]) for one in self.lists),
-            RankedLists("channel, without the search", "channel", run.seed, run.unsearched.rows),
-            RankedLists("channel, with the search", "channel", run.seed, run.searched.rows),
-        ]
-        return Sessions(len(users), measure_methods(lists, judge, self.config.depths))
 
 
 def cold_targets(histories: Histories, held_out: HeldOut) -> Targets:

@@ -25,7 +25,6 @@ from serendipity.offline.evaluate.methods_report import (
 )
 from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.evaluate.source_worth import SourceWorth
-from serendipity.offline.evaluate.strangers import Strangers
 
 JSON_REPORT = "channel.json"
 MARKDOWN_REPORT = "channel.md"
@@ -70,24 +69,6 @@ class ColdUsers:
 
 
 @dataclass(frozen=True)
-class Sessions:
-    """Users whose session opens with a search, by every method."""
-
-    users: int
-    methods: tuple[MethodResult, ...]
-
-
-@dataclass(frozen=True)
-class YoungHost:
-    """A host with a share of the users, over several draws; users: judged in all of them."""
-
-    share: float
-    draws: int
-    users: int
-    methods: tuple[MethodResult, ...]
-
-
-@dataclass(frozen=True)
 class ChannelReport:
     """What replays of the channel showed.
 
@@ -107,11 +88,8 @@ class ChannelReport:
     sources: tuple[SourceWorth, ...]
     answers: Answers
     cold: ColdUsers | None
-    sessions: Sessions | None
-    strangers: Strangers | None
     reliability: Mapping[str, Reliability]
     novel_category_keys: Mapping[str, int]
-    young: tuple[YoungHost, ...] = ()
 
     @property
     def channel(self) -> MethodResult:
@@ -128,15 +106,11 @@ def write_report(report: ChannelReport, heading: str, directory: Path) -> None:
 
 def to_json(report: ChannelReport, heading: str) -> str:
     """Lay the report out as JSON; what is not a number (NaN) becomes null."""
-    content = {
-        name: value for name, value in vars(report).items() if name not in ("methods", "chosen", "sessions", "young")
-    }
+    content = {name: value for name, value in vars(report).items() if name not in ("methods", "chosen")}
     content |= {
         "heading": heading,
         "chosen": {one.control.name: {**one.parameters, "validation": one.validation} for one in report.chosen},
         "methods": [method_data(method) for method in report.methods],
-        "sessions": report.sessions and _apart_data(report.sessions),
-        "young": [_apart_data(young) for young in report.young],
     }
     return json.dumps(_plain(content), indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n"
 
@@ -164,7 +138,7 @@ def to_markdown(report: ChannelReport, heading: str) -> str:
         "stays.\n\n" + _sources(report.sources),
         *([f"## Over seeds\n\nMean ± standard deviation.\n\n{seeds}"] if seeds else []),
         "## Chosen on validation\n\n" + chosen_table(report.chosen),
-        *_apart(report),
+        *([_cold(report.cold, report.depths)] if report.cold else []),
         "## The answers\n\n" + _answers(report),
         "## Calibration of the score\n\n" + _calibration(report.reliability),
     ]
@@ -185,42 +159,11 @@ def _sources(sources: Sequence[SourceWorth]) -> str:
     return table(header, rows)
 
 
-def _apart(report: ChannelReport) -> list[str]:
-    """Sections of users and hosts that are evaluated apart."""
-    sections = []
-    if report.sessions:
-        sections.append(
-            f"## Sessions that open with a search\n\n{report.sessions.users:,} users whose first event in the period "
-            "is a search; the channel is that of the first seed.\n\n"
-            + methods_table(report.sessions.methods, report.depths)
-        )
-    else:
-        sections.append("## Sessions that open with a search\n\nThe logs hold none in the period.")
-    if report.cold:
-        found = " / ".join(number(report.cold.recall[k]) for k in report.depths)
-        sections.append(
-            f"## Users without a click before the cut\n\n{report.cold.users:,} asked, fill {report.cold.fill:.0%}, "
-            f"recall @{report.depths[0]} / @{report.depths[1]} {found}."
-        )
-    if report.strangers:
-        sections.append(_strangers(report.strangers))
-    for young in report.young:
-        sections.append(
-            f"## A young host: {young.share:.0%} of the users\n\n{young.draws} draws, {young.users:,} users judged; "
-            "everything is built and chosen anew on each draw's own logs.\n\n"
-            + methods_table(young.methods, report.depths)
-        )
-    return sections
-
-
-def _strangers(found: Strangers) -> str:
-    rows = [
-        (f"{k}", number(found.on[k]), number(found.off[k]), f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})")
-        for k, gain in found.difference.items()
-    ]
+def _cold(cold: ColdUsers, depths: tuple[int, int]) -> str:
+    found = " / ".join(number(cold.recall[k]) for k in depths)
     return (
-        f"## Sessions without a record\n\n{found.users:,} users, asked for by ids that nobody has, with their latest "
-        "three items as the session.\n\n" + table(("recall @", "with the graph source", "without", "difference"), rows)
+        f"## Users without a click before the cut\n\n{cold.users:,} asked, fill {cold.fill:.0%}, "
+        f"recall @{depths[0]} / @{depths[1]} {found}."
     )
 
 
@@ -255,10 +198,6 @@ def _calibration(measured: Mapping[str, Reliability]) -> str:
         return "No answer held a candidate."
     bins = [(f"{b.count:,}", number(b.predicted), number(b.observed)) for b in measured["all"].bins]
     return table(header, rows) + "\n\n" + table(("candidates", "mean score", "hit rate"), bins)
-
-
-def _apart_data(apart: Sessions | YoungHost) -> dict[str, object]:
-    return {**vars(apart), "methods": [method_data(method) for method in apart.methods]}
 
 
 def _date(seconds: int) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from serendipity import layout
 from serendipity.offline.calibration_replay import OpenRecall
 from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig
-from serendipity.offline.evaluate.channel_report import ChannelReport, YoungHost
-from serendipity.offline.evaluate.methods import pool
+from serendipity.offline.evaluate.channel_report import ChannelReport
 from serendipity.offline.evaluate.replay import Advance
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
@@ -52,11 +51,6 @@ def evaluate_builds(
         with open_recall(snapshot_of(build), build / "towers" / "user_tower.onnx") as recall:
             replays.append(evaluation.replay(recall, seed, advance))
     return evaluation.report(layout.read_manifest(snapshot_of(out)).dataset, replays)
-
-
-def young_host(share: float, reports: Sequence[ChannelReport]) -> YoungHost:
-    """Put the draws of a young host together."""
-    return YoungHost(share, len(reports), sum(one.users for one in reports), pool([one.methods for one in reports]))
 
 
 def snapshot_of(out: Path) -> Path:

@@ -78,18 +78,3 @@ def measure_methods(lists: Sequence[RankedLists], judge: Judge, depths: Sequence
         per_user = {key: np.stack([found[key] for found in measured]) for key in measured[0]}
         results.append(MethodResult(name, runs[0].kind, tuple(run.seed for run in runs), per_user))
     return tuple(results)
-
-
-def pool(draws: Sequence[Sequence[MethodResult]]) -> tuple[MethodResult, ...]:
-    """Lay the users of several evaluations one after another, averaged over seeds; methods that all of them have."""
-    by_name = [{method.name: method for method in draw} for draw in draws]
-    pooled = []
-    for first in draws[0]:
-        same = [methods[first.name] for methods in by_name if first.name in methods]
-        if len(same) == len(draws):
-            keys = set.intersection(*(set(method.per_user) for method in same))
-            per_user = {
-                key: np.concatenate([method.per_user[key].mean(axis=0) for method in same])[None] for key in keys
-            }
-            pooled.append(MethodResult(first.name, first.kind, (None,), per_user))
-    return tuple(pooled)

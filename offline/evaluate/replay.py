@@ -87,7 +87,6 @@ class ReplayRequests:
     """
 
     count: int = 100
-    novelty_policy: channel_pb2.NoveltyPolicy = channel_pb2.NOVELTY_POLICY_STRICT
     exclude_own: bool = True
     sources: frozenset[int] | None = None
     host: NDArray[np.int64] | None = None
@@ -103,7 +102,7 @@ def replay(
     *,
     advance: Advance = lambda _: None,
 ) -> Replay:
-    """Ask `recall` for every user, one after another, without request events: novelty is frozen at the cut.
+    """Ask `recall` for every user under STRICT, one by one, without request events: novelty is frozen at the cut.
 
     users: [n] user numbers, ascending; cut: Unix seconds the snapshot behind `recall` was built as of. Raises
     ReplayError for an answer with an item that is not in the catalogue, or with more candidates than asked for.
@@ -115,7 +114,7 @@ def replay(
         request = channel_pb2.RecallRequest(
             user_id=histories.user_ids[user],
             count=count,
-            novelty_policy=requests.novelty_policy,
+            novelty_policy=channel_pb2.NOVELTY_POLICY_STRICT,
             exclude_item_ids=_excluded(requests, i, histories, catalogue, user, cut),
             source_quotas=_quotas(requests),
         )

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from google.protobuf import json_format
 from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.features import FeatureAssembler
-from serendipity.groups.model import GROUP_ENCODER, GROUP_ENCODER_PREFIX
+from serendipity.groups.model import GROUP_ENCODER, GROUP_ENCODER_PREFIX, GROUP_SPEC, read_group_spec
 from serendipity.groups.sequence import DEFAULT_GROUP, Counted, LongSequenceRule
+from serendipity.layout import write_atomically
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.config import GroupsConfig
-from serendipity.offline.groups.directory import StoredModel
+from serendipity.offline.groups.directory import CONFIG, PROFILES, REPORT, read_config, read_groups, read_report
 from serendipity.offline.groups.export import export_group_encoder, read_group_encoder
 from serendipity.offline.groups.facts import category_shares, describe, group_facts
 from serendipity.offline.groups.fitting import POSITIONS, Fitted, fit_encoder
@@ -105,39 +108,41 @@ class GroupModel:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed)
                 fitted = fit_encoder(kept, catalogue.item_categories, fields, config, progress)
-            report = GroupReport.of(fitted, len(histories), config.quantizer.codebook_size, config.seed)
+            report = GroupReport.of(fitted, len(histories), config.quantizer.codebook_size)
             groups = _describe_groups(fitted, kept, histories, catalogue, config, profile_llm)
         return cls(fitted.encoder, rule, fields, groups, report, config)
 
     @classmethod
     def read(cls, directory: Path) -> GroupModel:
         """Read a model from the directory of one. Raises GroupModelError, or ExportError of the program."""
-        stored = StoredModel.read(directory)
-        spec = stored.spec
+        spec, config = read_group_spec(directory), read_config(directory)
         counted: Counted = "item" if spec.counted == "item" else "category"
         fields = {field.name: {value: i for i, value in enumerate(field.values, 1)} for field in spec.profile_fields}
         return cls(
-            encoder=read_group_encoder(directory / GROUP_ENCODER, stored.config),
+            encoder=read_group_encoder(directory / GROUP_ENCODER, config),
             rule=LongSequenceRule(spec.click_threshold, counted, spec.sequence_length, spec.min_clicks),
             fields=FeatureAssembler(0, 0, 0, 0, fields),
-            groups=stored.groups,
-            report=stored.report,
-            config=stored.config,
-            exported=stored.program,
+            groups=read_groups(directory),
+            report=read_report(directory),
+            config=config,
+            exported=(directory / GROUP_ENCODER).read_bytes(),
         )
 
     def write(self, out: Path) -> None:
-        """Write the model's directory (serendipity.offline.groups.directory)."""
-        StoredModel(self.spec, self.config, self.groups, self.report, self.program).write(out)
+        """Write the model's directory (serendipity.offline.groups.directory), the spec last."""
+        out.mkdir(parents=True, exist_ok=True)
+        groups = [json_format.MessageToDict(group, preserving_proto_field_name=True) for group in self.groups]
+        spec = json_format.MessageToJson(self.spec, preserving_proto_field_name=True)
+        write_atomically(out / GROUP_ENCODER, self.program)
+        write_atomically(out / CONFIG, self.config.model_dump_json(indent=2).encode())
+        write_atomically(out / PROFILES, json.dumps(groups, indent=2, ensure_ascii=False).encode())
+        write_atomically(out / REPORT, json.dumps(asdict(self.report), indent=2).encode())
+        write_atomically(out / GROUP_SPEC, spec.encode())
 
     @property
     def profiles(self) -> list[str]:
         """Textual profiles by group id, 0 … G."""
         return [group.profile for group in self.groups]
-
-    def records(self) -> list[records_pb2.GroupRecord]:
-        """Give the groups as snapshots hold them, by group id, 0 … G."""
-        return list(self.groups)
 
     @cached_property
     def program(self) -> bytes:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.offline.groups.cohesion import Cohesion, cohesion
 from serendipity.offline.groups.fitting import Fitted
 from serendipity.offline.groups.next_item import NextItemReport
 from serendipity.offline.groups.rq_vae import RqVaeReport
@@ -27,8 +26,7 @@ class GroupReport:
 
     users, warm_users: all, and those with a group of their own. layers: use of the codebooks. csids: distinct ones;
     collisions: share of warm users who share theirs with another. reconstruction_error: share of the interests'
-    variance that CSIDs do not tell. group_sizes: users of groups 1 … G. cohesion: figure 3; cohesion_centred: the same
-    of interests less their mean.
+    variance that CSIDs do not tell. group_sizes: users of groups 1 … G.
     """
 
     users: int
@@ -40,15 +38,12 @@ class GroupReport:
     collisions: float
     reconstruction_error: float
     group_sizes: tuple[int, ...]
-    cohesion: Cohesion
-    cohesion_centred: Cohesion
 
     @classmethod
-    def of(cls, fitted: Fitted, num_users: int, codebook_size: int, seed: int) -> GroupReport:
+    def of(cls, fitted: Fitted, num_users: int, codebook_size: int) -> GroupReport:
         """Sum up what was fitted."""
-        codes, group_ids = fitted.codes.numpy(), fitted.group_ids.numpy().astype(np.int32)
+        codes, group_ids = fitted.codes.numpy(), fitted.group_ids.numpy()
         _, shared_by = np.unique(codes, axis=0, return_counts=True)
-        interests = fitted.interests.numpy()
         return cls(
             users=num_users,
             warm_users=len(codes),
@@ -59,8 +54,6 @@ class GroupReport:
             collisions=float(shared_by[shared_by > 1].sum() / len(codes)),
             reconstruction_error=fitted.encoder.rq_vae.reconstruction_error(fitted.interests),
             group_sizes=tuple(np.bincount(group_ids, minlength=fitted.encoder.num_groups + 1)[1:].tolist()),
-            cohesion=cohesion(interests, group_ids, seed),
-            cohesion_centred=cohesion(interests - interests.mean(0), group_ids, seed),
         )
 
 

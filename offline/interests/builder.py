@@ -26,7 +26,7 @@ from serendipity.offline.interests.clusters import Growth, NamedInterest, grow
 from serendipity.offline.interests.config import InterestsConfig, LlmReasonerConfig
 from serendipity.offline.interests.contexts import cold_context, contexts_at
 from serendipity.offline.interests.graph import UserGraph, graph_of_interests
-from serendipity.offline.interests.graph_table import GraphReasoner, write_graphs
+from serendipity.offline.interests.graph_table import write_graphs
 from serendipity.offline.interests.grounding_threshold import tune_threshold
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.node_table import read_nodes, vocabulary_id_of, write_nodes
@@ -80,11 +80,13 @@ def build_interests(
     of_nobody: Reasoner = TaxonomyReasoner(taxonomy).fit(histories, until)
     reasoner = of_nobody
     if make_reasoner:
-        vocabulary = Vocabulary.of(
-            taxonomy,
-            vectors,
+        vocabulary = Vocabulary(
+            nodes=taxonomy.nodes,
+            categories=taxonomy.categories,
+            vectors=vectors,
             encoder=encoder.name,
             vocabulary_id=before.vocabulary_id if before else vocabulary_id_of(taxonomy.nodes),
+            taxonomy_hash=taxonomy.hash,
             grounding_threshold=threshold,
         )
         reasoner = make_reasoner(vocabulary, catalogue)
@@ -145,7 +147,7 @@ def _reason(
     reasoner: Reasoner, users: Sequence[UserContext], k: int
 ) -> tuple[list[list[Interest]], Iterable[UserGraph]]:
     """Find every user's interests and graph; graphs that are drawn from paths alone are drawn as they are written."""
-    if isinstance(reasoner, GraphReasoner):
+    if isinstance(reasoner, LlmReasoner):
         return reasoner.reason_with_graphs(users, k)
     found = reasoner.reason(users, k)
     graphs = (

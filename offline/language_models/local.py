@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 
 import torch
 
-from serendipity.interests.constraint import ConstraintError, JsonConstraint
 from serendipity.offline.language_models.language_model import (
     Completion,
     LanguageModelError,
@@ -37,7 +36,7 @@ class LocalModel(MeteredModel):
     """Answers with a causal language model and its tokenizer, batch by batch, shortest prompts first.
 
     Prompts go through the tokenizer's chat template where it has one; otherwise system and user message follow each
-    other. A schema constrains what can be decoded. Of one prompt and seed the answer is always the same, whatever else
+    other. Of one prompt and seed the answer is always the same, whatever else
     is asked (up to rounding, which padding changes).
     """
 
@@ -52,7 +51,6 @@ class LocalModel(MeteredModel):
         self._load = load
         self._batch_size = batch_size
         self._threads = threads
-        self._constraint: tuple[str, JsonConstraint] | None = None
 
     @classmethod
     def from_path(
@@ -97,8 +95,6 @@ class LocalModel(MeteredModel):
         ids = torch.tensor([[self._pad] * (length - len(row)) + list(row) for row in tokens], device=device)
         mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in tokens], device=device)
         processors: list[Any] = []
-        if sampling.schema is not None:
-            processors.append(self._constrained(sampling.schema).decoding([True] * len(tokens)))
         if sampling.temperature > 0:
             seeds = [seed_of(prompt, sampling.seed) for prompt in prompts]
             processors.append(SeededSampling(seeds, sampling.temperature, device))
@@ -151,22 +147,6 @@ class LocalModel(MeteredModel):
                     f"{self.name}: prompt {place}: found {len(row):,} tokens, expected at most "
                     f"{positions - sampling.max_new_tokens:,} beside {sampling.max_new_tokens:,} new ones"
                 )
-
-    def _constrained(self, schema: Mapping[str, Any]) -> JsonConstraint:
-        key = json.dumps(schema, sort_keys=True)
-        if self._constraint is None or self._constraint[0] != key:
-            try:
-                if self._constraint is None:
-                    vocab_size = len(self._model.get_output_embeddings().weight)
-                    compiled = JsonConstraint(
-                        self._tokenizer, schema, vocab_size=vocab_size, eos_token_ids=sorted(self._eos)
-                    )
-                else:
-                    compiled = self._constraint[1].with_schema(schema)
-            except ConstraintError as error:
-                raise LanguageModelError(f"{self.name}: {error}") from error
-            self._constraint = key, compiled
-        return self._constraint[1]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from serendipity.interests.text import clean_text
 from serendipity.novelty import Clicks
 from serendipity.offline.coevolution.lists import StoredList
 from serendipity.offline.graph.served_graph import ServedGraph
+from serendipity.offline.groups.group_model import Assignment
 from serendipity.offline.interests.reasoner import Interest
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
@@ -24,18 +24,6 @@ from serendipity.v1 import records_pb2
 
 UserTower = Callable[[TowerInputs], NDArray[np.float32]]
 """Exported user tower: B users → [B, 1 + k, d] float32."""
-
-
-class UserGroups(Protocol):
-    """Which group every user of some histories belongs to."""
-
-    @property
-    def csid(self) -> NDArray[np.int32]:
-        """[U, layers] codes of the users' collaborative semantic ids."""
-
-    @property
-    def group_id(self) -> NDArray[np.int32]:
-        """[U] groups; 0, and no CSID, for users with too little history."""
 
 
 def known_users(histories: Histories, moment: int) -> list[int]:
@@ -61,7 +49,7 @@ class UserRecords(Mapping[str, records_pb2.UserRecord]):
         moment: int,
         assembler: FeatureAssembler,
         vectors: NDArray[np.float16],
-        groups: UserGroups | None = None,
+        groups: Assignment | None = None,
         graph: ServedGraph | None = None,
     ) -> None:
         """Take users (numbers), their stored vectors, [len(users), d], and groups and graph of all users."""

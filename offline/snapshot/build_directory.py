@@ -121,7 +121,7 @@ def read_contents(
         signals={histories.user_ids[user]: record for user, record in signals if record.ByteSize()},
         interest_gpt=read_interest_gpt_spec(directories.interest_gpt) if directories.interest_gpt else None,
         group_spec=model.spec if model else None,
-        groups=model.records() if model else [],
+        groups=model.groups if model else (),
         coevolution=coevolution,
         novel_categories={}
         if coevolution is None or directories.coevolution is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from serendipity.interests.model import MODEL_PREFIX
 from serendipity.interests.prompt import STYLES
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.graph.served_graph import ServedGraph
+from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.v1 import channel_pb2, records_pb2
 
 MAX_LONG_CATEGORIES = 400
@@ -26,46 +26,6 @@ _VOCABULARY_ID = re.compile(r"[0-9a-f]{16}")
 
 class ContentsError(BuilderError, ValueError):
     """The contents cannot become a snapshot: names the field, what was found and what was expected."""
-
-
-class CatalogueColumns(Protocol):
-    """The catalogue as columns by item row (sorted by top-level category, then path, then item id)."""
-
-    @property
-    def item_ids(self) -> Sequence[str]:
-        """[n] ids."""
-
-    @property
-    def titles(self) -> Sequence[str]:
-        """[n] titles."""
-
-    @property
-    def paths(self) -> Sequence[tuple[str, ...]]:
-        """[n] category paths, top first."""
-
-    @property
-    def brands(self) -> Sequence[str]:
-        """[n] brands; empty if unknown."""
-
-    @property
-    def available(self) -> NDArray[np.bool_]:
-        """[n] bool; False: not to be recalled."""
-
-    @property
-    def categories(self) -> Sequence[str]:
-        """[c] top-level names, sorted."""
-
-    @property
-    def item_categories(self) -> NDArray[np.int32]:
-        """[n] int32, index + 1 in `categories`, 0 for none."""
-
-    @property
-    def category_offsets(self) -> NDArray[np.int64]:
-        """[c + 1] row offsets of the categories."""
-
-    @property
-    def novelty_level(self) -> int:
-        """Level of the path that is top-level, from 0."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +48,7 @@ class SnapshotContents:
     build_configuration: JSON.
     """
 
-    catalogue: CatalogueColumns
+    catalogue: Catalogue
     item_vectors: NDArray[np.float32]
     users: Mapping[str, records_pb2.UserRecord]
     default_user: records_pb2.UserRecord
@@ -222,7 +182,7 @@ def taxonomy_number(taxonomy_hash: str) -> int:
     return int(taxonomy_hash[:16], 16)
 
 
-def _check_catalogue(catalogue: CatalogueColumns) -> None:
+def _check_catalogue(catalogue: Catalogue) -> None:
     n = len(catalogue.item_ids)
     require(n > 0, "catalogue.item_ids", "no items", "at least one")
     for name in ("titles", "paths", "brands", "available", "item_categories"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from serendipity.interests.text import clean_text
@@ -25,55 +27,25 @@ def check_user(name: str, record: records_pb2.UserRecord, contents: SnapshotCont
     num_categories = len(contents.catalogue.categories)
     clicks = len(record.click_items)
     require(clicks <= CLICK_WINDOW, f"{name}.click_items", f"{clicks} clicks", f"at most {CLICK_WINDOW}")
-    require(
-        clicks == len(record.click_categories) == len(record.click_times),
-        f"{name}.click_*",
-        f"{clicks}, {len(record.click_categories)}, {len(record.click_times)}",
-        "columns of one length",
-    )
-    require(
-        max(record.click_items, default=0) <= contents.num_items,
-        f"{name}.click_items",
-        max(record.click_items, default=0),
-        f"row + 1, at most {contents.num_items}",
-    )
-    require(
-        max(record.click_categories, default=0) <= num_categories,
-        f"{name}.click_categories",
-        max(record.click_categories, default=0),
-        f"category numbers, at most {num_categories}",
-    )
-    times = list(record.click_times)
-    require(times == sorted(times, reverse=True), f"{name}.click_times", "not descending", "newest first")
+    _check_columns(f"{name}.click_*", record.click_items, record.click_categories, record.click_times)
+    _check_highest(f"{name}.click_items", record.click_items, contents.num_items, "row + 1")
+    _check_highest(f"{name}.click_categories", record.click_categories, num_categories, "category numbers")
+    _check_newest_first(f"{name}.click_times", record.click_times)
     # A tower without profile fields is fed one column of zeros.
     bounds = [len(spec.values) for spec in contents.tower.profile_fields] or [0]
-    require(
-        len(record.profile) <= len(bounds), f"{name}.profile", list(record.profile), f"at most {len(bounds)} values"
-    )
-    for i, (value, bound) in enumerate(zip(record.profile, bounds, strict=False)):
+    profile = list(record.profile)
+    require(len(profile) <= len(bounds), f"{name}.profile", profile, f"at most {len(bounds)} values")
+    for i, (value, bound) in enumerate(zip(profile, bounds, strict=False)):
         require(value <= bound, f"{name}.profile[{i}]", value, f"at most {bound}")
-    vector = np.frombuffer(record.user_vector, "<f2") if len(record.user_vector) % 2 == 0 else None
-    require(
-        vector is not None and len(vector) == contents.dim,
-        f"{name}.user_vector",
-        f"{len(record.user_vector)} bytes",
-        f"{2 * contents.dim} (float16, {contents.dim} dimensions)",
-    )
-    require(vector is not None and bool(np.isfinite(vector).all()), f"{name}.user_vector", "not finite", "finite")
-    long = len(record.long_categories)
-    require(long <= MAX_LONG_CATEGORIES, f"{name}.long_categories", long, f"at most {MAX_LONG_CATEGORIES}")
-    require(
-        long == len(record.long_counts) == len(record.long_last_times),
-        f"{name}.long_*",
-        f"{long}, {len(record.long_counts)}, {len(record.long_last_times)}",
-        "columns of one length",
-    )
-    require(
-        min(record.long_categories, default=1) > 0 and max(record.long_categories, default=1) <= num_categories,
-        f"{name}.long_categories",
-        list(record.long_categories),
-        f"category numbers, 1 to {num_categories}",
-    )
+    size, dim = len(record.user_vector), contents.dim
+    require(size == 2 * dim, f"{name}.user_vector", f"{size} bytes", f"{2 * dim} (float16, {dim} dimensions)")
+    finite = bool(np.isfinite(np.frombuffer(record.user_vector, "<f2")).all())
+    require(finite, f"{name}.user_vector", "not finite", "finite")
+    long = list(record.long_categories)
+    require(len(long) <= MAX_LONG_CATEGORIES, f"{name}.long_categories", len(long), f"at most {MAX_LONG_CATEGORIES}")
+    _check_columns(f"{name}.long_*", long, record.long_counts, record.long_last_times)
+    within = all(0 < number <= num_categories for number in long)
+    require(within, f"{name}.long_categories", long, f"category numbers, 1 to {num_categories}")
     _check_group(name, record, contents.group_spec)
     check_held_interests(name, record, contents)
 
@@ -83,83 +55,58 @@ def check_interests(name: str, record: records_pb2.InterestsRecord, contents: Sn
 
     Raises ContentsError naming the user and the field.
     """
-    count = len(record.node_ids)
+    nodes, weights, size = list(record.node_ids), list(record.weights), record.ByteSize()
     require(record.vocabulary_id == 0, f"{name}.vocabulary_id", record.vocabulary_id, "0: the snapshot's own")
-    require(count == len(record.weights), f"{name}.weights", f"{len(record.weights)} weights", f"{count}")
-    require(len(set(record.node_ids)) == count, f"{name}.node_ids", "a node twice", "each node once")
-    require(
-        max(record.node_ids, default=-1) < len(contents.nodes),
-        f"{name}.node_ids",
-        max(record.node_ids, default=-1),
-        f"below {len(contents.nodes)}",
-    )
-    require(max(record.weights, default=0) <= 1000, f"{name}.weights", max(record.weights, default=0), "0 … 1000")
-    require(
-        record.taxonomy_hash == taxonomy_number(contents.taxonomy_hash),
-        f"{name}.taxonomy_hash",
-        f"{record.taxonomy_hash:016x}",
-        contents.taxonomy_hash[:16],
-    )
-    require(
-        record.expires_at >= record.generated_at,
-        f"{name}.expires_at",
-        record.expires_at,
-        f"at least generated_at, {record.generated_at}",
-    )
-    size = record.ByteSize()
-    require(
-        count > 16 or size <= MAX_INTERESTS_BYTES,
-        name,
-        f"{size} bytes for {count} interests",
-        f"at most {MAX_INTERESTS_BYTES} bytes for 16 interests",
-    )
+    require(len(nodes) == len(weights), f"{name}.weights", f"{len(weights)} weights", f"{len(nodes)}")
+    require(len(set(nodes)) == len(nodes), f"{name}.node_ids", "a node twice", "each node once")
+    highest, bound = max(nodes, default=-1), len(contents.nodes)
+    require(highest < bound, f"{name}.node_ids", highest, f"below {bound}")
+    require(max(weights, default=0) <= 1000, f"{name}.weights", max(weights, default=0), "0 … 1000")
+    of_build = taxonomy_number(contents.taxonomy_hash)
+    found = f"{record.taxonomy_hash:016x}"
+    require(record.taxonomy_hash == of_build, f"{name}.taxonomy_hash", found, f"{of_build:016x}")
+    lives = record.expires_at >= record.generated_at
+    require(lives, f"{name}.expires_at", record.expires_at, f"at least generated_at, {record.generated_at}")
+    small = len(nodes) > 16 or size <= MAX_INTERESTS_BYTES
+    require(small, name, f"{size} bytes for {len(nodes)} interests", f"at most {MAX_INTERESTS_BYTES} bytes for 16")
 
 
 def check_interest_paths(
     name: str, paths: records_pb2.InterestPathsRecord, interests: records_pb2.InterestsRecord
 ) -> None:
-    """Check that there is a path per interest.
-
-    Raises ContentsError naming the user.
-    """
-    require(
-        len(paths.paths) == len(interests.node_ids),
-        f"{name}.paths",
-        f"{len(paths.paths)} paths",
-        f"{len(interests.node_ids)}, one per interest",
-    )
+    """Check that there is a path per interest. Raises ContentsError naming the user."""
+    found, expected = len(paths.paths), len(interests.node_ids)
+    require(found == expected, f"{name}.paths", f"{found} paths", f"{expected}, one per interest")
 
 
 def check_signals(name: str, record: records_pb2.UserSignalsRecord, contents: SnapshotContents) -> None:
-    """Check one user's searches and items.
-
-    Raises ContentsError naming the user and the field.
-    """
-    for column in (record.searches, record.items):
+    """Check one user's searches and items. Raises ContentsError naming the user and the field."""
+    items, item_times = list(record.items), list(record.item_times)
+    for column in (record.searches, items):
         require(len(column) <= MAX_SIGNALS, name, f"{len(column)} entries", f"at most {MAX_SIGNALS}")
-    require(
-        len(record.items) == len(record.item_times),
-        f"{name}.item_times",
-        f"{len(record.item_times)}",
-        f"{len(record.items)}, one per item",
-    )
+    require(len(items) == len(item_times), f"{name}.item_times", len(item_times), f"{len(items)}, one per item")
     until = contents.events_until
-    for field, times in (
-        ("searches", [search.time for search in record.searches]),
-        ("item_times", list(record.item_times)),
-    ):
-        require(times == sorted(times, reverse=True), f"{name}.{field}", "not descending in time", "newest first")
+    for field, times in (("searches", [search.time for search in record.searches]), ("item_times", item_times)):
+        _check_newest_first(f"{name}.{field}", times)
         require(max(times, default=0) < until, f"{name}.{field}", max(times, default=0), f"times before {until}")
     for i, search in enumerate(record.searches):
         clean = bool(search.query) and clean_text(search.query) == search.query
         require(clean, f"{name}.searches[{i}].query", repr(search.query[:80]), "a text that is clean and not empty")
-    items = list(record.items)
-    require(
-        min(items, default=1) > 0 and max(items, default=1) <= contents.num_items,
-        f"{name}.items",
-        items,
-        f"row + 1, 1 to {contents.num_items}",
-    )
+    within = all(0 < item <= contents.num_items for item in items)
+    require(within, f"{name}.items", items, f"row + 1, 1 to {contents.num_items}")
+
+
+def _check_columns(name: str, *columns: Sequence[int]) -> None:
+    sizes = [len(column) for column in columns]
+    require(len(set(sizes)) == 1, name, ", ".join(map(str, sizes)), "columns of one length")
+
+
+def _check_highest(name: str, values: Sequence[int], bound: int, what: str) -> None:
+    require(max(values, default=0) <= bound, name, max(values, default=0), f"{what}, at most {bound}")
+
+
+def _check_newest_first(name: str, times: Sequence[int]) -> None:
+    require(list(times) == sorted(times, reverse=True), name, "not descending in time", "newest first")
 
 
 def _check_group(name: str, record: records_pb2.UserRecord, spec: records_pb2.GroupSpec | None) -> None:

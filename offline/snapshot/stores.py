@@ -17,40 +17,34 @@ _FIRST_MAP_SIZE = 64 * 2**20
 
 @dataclass(frozen=True)
 class StoreSize:
-    """How large a store is: entries, mean bytes of a value, bytes of the file."""
+    """How large a store is: entries, mean bytes of a value."""
 
     entries: int
     mean_value_bytes: float
-    file_bytes: int
 
 
-def write_store(directory: Path, records: Iterable[tuple[bytes, bytes]]) -> StoreSize:
+def write_store(directory: Path, records: Iterable[tuple[bytes, bytes]]) -> None:
     """Write records, which come in ascending key order without repetition, as one compact LMDB environment.
 
-    Returns its size. Raises ValueError for a key out of order and FileExistsError if `directory` exists.
+    Raises ValueError for a key out of order and FileExistsError if `directory` exists.
     """
     directory.mkdir()
     scratch = directory.with_name(f".{directory.name}.scratch")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
-    entries = value_bytes = 0
     # Nothing of the scratch environment outlives this call, so only the compacted copy is synced.
     with lmdb.open(str(scratch), map_size=_FIRST_MAP_SIZE, lock=False, sync=False, metasync=False) as environment:
         remaining = iter(records)
         previous = b""
         while batch := list(islice(remaining, _BATCH)):
-            for key, value in batch:
+            for key, _ in batch:
                 if key <= previous:
                     raise ValueError(f"{directory.name}: key {key!r} after {previous!r}: expected ascending keys")
                 previous = key
-                value_bytes += len(value)
-            entries += len(batch)
             _put(environment, batch)
         environment.copy(str(directory), compact=True)
     shutil.rmtree(scratch)
-    file = directory / "data.mdb"
-    sync_file(file)
-    return StoreSize(entries, value_bytes / entries if entries else 0.0, file.stat().st_size)
+    sync_file(directory / "data.mdb")
 
 
 def store_size(directory: Path) -> StoreSize:
@@ -63,7 +57,7 @@ def store_size(directory: Path) -> StoreSize:
         for value in transaction.cursor().iternext(keys=False, values=True):
             entries += 1
             value_bytes += len(value)
-    return StoreSize(entries, value_bytes / entries if entries else 0.0, (directory / "data.mdb").stat().st_size)
+    return StoreSize(entries, value_bytes / entries if entries else 0.0)
 
 
 def sync_file(path: Path) -> None:

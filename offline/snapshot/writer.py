@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,10 +28,8 @@ from serendipity.offline.snapshot.record_checks import (
     check_signals,
     check_user,
 )
-from serendipity.offline.snapshot.stores import StoreSize, sync_file, write_store
+from serendipity.offline.snapshot.stores import sync_file, write_store
 from serendipity.v1 import records_pb2
-
-_log = logging.getLogger(__name__)
 
 _LOCK = ".writer.lock"
 _BUILDING = ".building"
@@ -75,23 +72,20 @@ def write_snapshot(
 def _write_files(
     contents: SnapshotContents, directory: Path, created_at: int, config: IndexConfig | None
 ) -> records_pb2.Manifest:
-    sizes = {
-        layout.USERS: write_store(directory / layout.USERS, _users(contents)),
-        layout.INTERESTS: write_store(directory / layout.INTERESTS, _interests(contents)),
-        layout.INTEREST_PATHS: write_store(directory / layout.INTEREST_PATHS, _interest_paths(contents)),
-        layout.INTEREST_NODES: write_store(
-            directory / layout.INTEREST_NODES,
-            ((layout.node_key(node.node_id), node.SerializeToString()) for node in contents.nodes),
-        ),
-        layout.SIGNALS: write_store(directory / layout.SIGNALS, _signals(contents)),
-        layout.ITEMS: write_store(directory / layout.ITEMS, _items(contents)),
-        layout.NOVEL_CATEGORIES: write_store(directory / layout.NOVEL_CATEGORIES, _novel_categories(contents)),
+    stores: dict[str, Iterator[tuple[bytes, bytes]]] = {
+        layout.USERS: _users(contents),
+        layout.INTERESTS: _interests(contents),
+        layout.INTEREST_PATHS: _interest_paths(contents),
+        layout.INTEREST_NODES: ((layout.node_key(node.node_id), node.SerializeToString()) for node in contents.nodes),
+        layout.SIGNALS: _signals(contents),
+        layout.ITEMS: _items(contents),
+        layout.NOVEL_CATEGORIES: _novel_categories(contents),
     }
     if contents.group_spec is not None:
-        sizes[layout.GROUPS] = write_store(
-            directory / layout.GROUPS,
-            ((layout.group_key(group.group_id), group.SerializeToString()) for group in contents.groups),
-        )
+        groups = contents.groups
+        stores[layout.GROUPS] = ((layout.group_key(group.group_id), group.SerializeToString()) for group in groups)
+    for name, records in stores.items():
+        write_store(directory / name, records)
     np.save(directory / layout.INTEREST_VECTORS, np.ascontiguousarray(contents.node_vectors))
     np.save(directory / layout.ITEM_VECTORS, np.ascontiguousarray(contents.item_vectors))
     np.save(directory / layout.ITEM_AVAILABLE, np.asarray(contents.catalogue.available, np.bool_))
@@ -109,7 +103,6 @@ def _write_files(
     layout.write_manifest(directory, manifest)
     for path in (*directory.iterdir(), directory):
         sync_file(path)
-    _log_sizes(manifest.version, sizes)
     return manifest
 
 
@@ -272,15 +265,3 @@ def _exclusive(root: Path) -> Iterator[None]:
     with (root / _LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _log_sizes(version: str, sizes: Mapping[str, StoreSize]) -> None:
-    for name, size in sizes.items():
-        _log.info(
-            "%s/%s: %d entries, %.0f bytes a value, %.1f MB",
-            version,
-            name,
-            size.entries,
-            size.mean_value_bytes,
-            size.file_bytes / 1e6,
-        )

@@ -1,4 +1,4 @@
-"""What is tuned: a model and its tokenizer, from scratch, from the package of SmolLM2 or from any directory."""
+"""What is tuned: a model and its tokenizer, from scratch or from any directory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,10 @@ from transformers.utils import logging
 
 from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
 from serendipity.offline.tuning.config import TinyLmConfig
 from serendipity.offline.tuning.tiny_lm import make_model, make_reward_model
 
 TINY = "tiny"
-SMOLLM2 = "smollm2"
 
 Head = Literal["causal", "reward"]
 """causal: gives the next token's distribution. reward: gives a text one number."""
@@ -66,19 +64,17 @@ def open_base(
 ) -> BaseModel:
     """Load the base, or make the tiny model, whose tokenizer comes from the caller.
 
-    seed: of the weights that are drawn. whole: float32 everywhere, see `load_model`. Raises BaseModelError,
-    and LanguageModelError where SmolLM2's package is missing.
+    seed: of the weights that are drawn. whole: float32 everywhere, see `load_model`. Raises BaseModelError.
     """
     if base == TINY:
         tokenizer = make_tokenizer()
         make = make_model if head == "causal" else make_reward_model
         return BaseModel(TINY, make(tokenizer, tiny, seed), tokenizer, style)
-    directory = smollm2_path(default_cache_dir()) if base == SMOLLM2 else Path(base)
-    name = base if base == SMOLLM2 else directory.name
+    directory = Path(base)
     with torch.random.fork_rng(devices=[]):
         # A reward model's head is new to a base.
         torch.manual_seed(seed)
-        return load_model(directory, name, style, head, whole=whole)
+        return load_model(directory, directory.name, style, head, whole=whole)
 
 
 def load_model(

@@ -68,8 +68,6 @@ class TuningConfig(Configuration):
     """Share of the steps that it rises over."""
     weight_decay: float = Field(0.05, ge=0)
     """Decoupled weight decay."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """ε of label smoothing, of completions."""
     max_tokens: int = Field(1_024, ge=64)
     """Prompt and answer together; longer examples are left out and counted."""
     gradient_checkpointing: bool = False

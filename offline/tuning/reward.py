@@ -24,7 +24,7 @@ from serendipity.groups.decoding import packed
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.tokens import PreferredTokens
-from serendipity.offline.tuning.training import Training, identity, train, trainer_arguments
+from serendipity.offline.tuning.training import Training, identity, short_enough, train, trainer_arguments
 
 
 def tune_reward(
@@ -38,10 +38,7 @@ def tune_reward(
     The loss of an example is the mean over its pairs. Limits, resumption, what happens to `base` and errors: as of
     `sft.tune`.
     """
-    wanted = list(examples)[: config.max_examples]
-    chosen = [row for row in wanted if max(map(len, (row.chosen, *row.rejected))) <= config.max_tokens]
-    if not chosen:
-        raise ValueError(f"max_tokens: found {config.max_tokens} and {len(wanted)} longer texts, expected a shorter")
+    chosen = short_enough(examples, lambda row: max(map(len, (row.chosen, *row.rejected))), config)
     trees = [_tree(row) for row in chosen]
     directory = checkpoints / identity(base, [[row.chosen, row.rejected] for row in chosen], config)
     dataset = Dataset.from_list([{**tree, "length": len(tree["tokens"])} for tree in trees])
@@ -49,16 +46,8 @@ def tune_reward(
         **trainer_arguments(directory, config), activation_checkpointing=config.gradient_checkpointing
     )
 
-    return train(
-        base,
-        _Trainer,
-        arguments,
-        dataset,
-        _Collator(base.tokenizer.pad_token_id),
-        config,
-        "SEQ_CLS",
-        too_long=len(wanted) - len(chosen),
-    )
+    collator = _Collator(base.tokenizer.pad_token_id)
+    return train(base, _Trainer, arguments, dataset, collator, config, "SEQ_CLS")
 
 
 def preference_loss(scores: Tensor, owners: Tensor, chosen: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from trl import SFTTrainer
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.tokens import IGNORED, TokenExample
-from serendipity.offline.tuning.training import Training, identity, train, trainer_arguments
+from serendipity.offline.tuning.training import Training, identity, short_enough, train, trainer_arguments
 
 
 def tune(
@@ -34,12 +34,7 @@ def tune(
     checkpoint below `checkpoints`, if the examples and the configuration are the same. Where all weights are tuned,
     those of `base` are changed in place. Raises ValueError when no example is short enough to learn from.
     """
-    wanted = list(examples)[: config.max_examples]
-    chosen = [example for example in wanted if len(example.input_ids) <= config.max_tokens]
-    if not chosen:
-        raise ValueError(
-            f"sft.max_tokens: found {config.max_tokens} and {len(wanted)} longer examples, expected a shorter"
-        )
+    chosen = short_enough(examples, lambda example: len(example.input_ids), config)
     directory = checkpoints / identity(base, [[example.input_ids, example.labels] for example in chosen], config)
     dataset = Dataset.from_dict(
         {
@@ -50,22 +45,12 @@ def tune(
     )
     arguments = TrlConfig(
         **trainer_arguments(directory, config),
-        label_smoothing_factor=config.label_smoothing,
         activation_checkpointing=config.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
 
-    return train(
-        base,
-        _Trainer,
-        arguments,
-        dataset,
-        _Collator(base.tokenizer.pad_token_id),
-        config,
-        "CAUSAL_LM",
-        too_long=len(wanted) - len(chosen),
-        progress=progress,
-    )
+    collator = _Collator(base.tokenizer.pad_token_id)
+    return train(base, _Trainer, arguments, dataset, collator, config, "CAUSAL_LM", progress=progress)
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
@@ -78,7 +63,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean cross entropy of what is learned, smoothed as the arguments say."""
+        """Mean cross entropy of what is learned."""
         if return_outputs or self.args.device.type != "cpu" or self.accelerator.num_processes > 1:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
@@ -91,7 +76,6 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             labels.flatten(),
             ignore_index=IGNORED,
             reduction="sum",
-            label_smoothing=self.args.label_smoothing_factor,
         )
         learned = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         return total / torch.as_tensor(learned).clamp(min=1)

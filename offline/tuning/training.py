@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -26,21 +26,37 @@ from serendipity.offline.tuning.config import LoraConfig, TuningConfig
 
 logger = logging.getLogger(__name__)
 
+_Example = TypeVar("_Example")
+
 Task = Literal["CAUSAL_LM", "SEQ_CLS"]
 """What `peft` calls a model that writes and one that gives a text a number."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training. examples: learned from; too_long: left out; tokens: of one epoch; loss: mean of the last
-    tenth of the steps; trainable: weights that were tuned."""
+    """A finished training. examples: learned from; tokens: of one epoch; loss: mean of the last tenth of the steps;
+    trainable: weights that were tuned."""
 
     examples: int
-    too_long: int
     tokens: int
     steps: int
     loss: float
     trainable: int
+
+
+def short_enough(examples: Sequence[_Example], size: Callable[[_Example], int], config: TuningConfig) -> list[_Example]:
+    """Take the first max_examples, and leave out those of more than max_tokens. size: tokens of an example.
+
+    Raises ValueError when none is left to learn from.
+    """
+    wanted = examples[: config.max_examples]
+    chosen = [example for example in wanted if size(example) <= config.max_tokens]
+    longer = len(wanted) - len(chosen)
+    if not chosen:
+        raise ValueError(f"max_tokens: found {config.max_tokens} and {longer} longer examples, expected a shorter")
+    if longer:
+        logger.warning("max_tokens: %d examples of more than %d tokens are left out", longer, config.max_tokens)
+    return chosen
 
 
 def train(
@@ -52,16 +68,13 @@ def train(
     config: TuningConfig,
     task: Task,
     *,
-    too_long: int,
     progress: Progress | None = None,
 ) -> tuple[BaseModel, Training]:
     """Run a trainer of `trl`, from the last checkpoint in its output directory if there is one.
 
-    dataset: with a column `length`, the tokens of each example; too_long: examples left out. Where all weights are
-    tuned, those of `base` are changed in place.
+    dataset: with a column `length`, the tokens of each example. Where all weights are tuned, those of `base` are
+    changed in place.
     """
-    if too_long:
-        logger.warning("max_tokens: %d examples of more than %d tokens are left out", too_long, config.max_tokens)
     method = config.method or ("full" if base.name == TINY else "lora")
     with limited_threads(config.threads), no_progress_bars(), global_randomness():
         torch.manual_seed(config.seed)
@@ -89,7 +102,6 @@ def train(
     last = steps.losses[-max(1, len(steps.losses) // 10) :]
     training = Training(
         examples=len(dataset),
-        too_long=too_long,
         tokens=sum(dataset["length"]),
         steps=int(trainer.state.global_step),
         loss=sum(last) / len(last) if last else float("nan"),

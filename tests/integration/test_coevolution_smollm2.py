@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.smollm2 import default_cache_dir, smollm2_path
 from serendipity.offline.coevolution.config import PUBLISHED_TUNING, CoevolutionConfig
 from serendipity.offline.coevolution.examples import NoveltyExample, RelevanceExample, Renderer
 from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import tune_novelty, tune_relevance
-from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
 
 NAMES = ["Film", "Film-Noir", "Documentary", "Children's"]
 
@@ -24,9 +24,8 @@ pytestmark = [
 
 
 def test_smollm2_is_tuned_for_one_step_and_answers_categories(tmp_path: Path) -> None:
-    smollm2_path(default_cache_dir())
     one_step = PUBLISHED_TUNING.model_copy(update={"accumulation": 1, "max_examples": 2})
-    config = CoevolutionConfig(base="smollm2", novelty=one_step, relevance=one_step)
+    config = CoevolutionConfig(base=str(smollm2_path(default_cache_dir())), novelty=one_step, relevance=one_step)
     renderer = Renderer(["everyone"], NAMES, config.style)
     novelty, made = tune_novelty(
         NoveltyLlm.open(config, NAMES, renderer.profiles),

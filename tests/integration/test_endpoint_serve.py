@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.smollm2 import default_cache_dir, smollm2_path
 from serendipity.offline.language_models.completion_cache import CachedModel
 from serendipity.offline.language_models.config import EndpointConfig, LocalConfig
 from serendipity.offline.language_models.endpoint import EndpointModel
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
-from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
 
 pytestmark = pytest.mark.integration
 

@@ -10,10 +10,10 @@ import pytest
 from gguf import GGUFReader, dequantize
 from safetensors import safe_open
 
-from serendipity.offline.language_models.config import SmolLM2Config
+from benchmarks.smollm2 import default_cache_dir, smollm2_path
+from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import Prompt, Sampling
-from serendipity.offline.language_models.packaged import default_cache_dir, smollm2_path
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +37,7 @@ def test_the_converted_weights_are_those_of_the_package() -> None:
 
 
 def test_it_knows_the_capital_of_france() -> None:
-    model = open_language_model(SmolLM2Config(device="cpu"))
+    model = open_language_model(LocalConfig(path=smollm2_path(default_cache_dir()), device="cpu"))
     [answer] = model.complete([Prompt("What is the capital of France?", "Answer with one word.")], Sampling(12))
     assert "Paris" in answer.text
     assert answer.finished

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests import model
 from serendipity.interests.answer import answer_schema, read_answer
+from serendipity.interests.constraint import JsonConstraint
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
@@ -106,14 +108,25 @@ async def test_constraint_is_the_default_and_can_be_left_off(served: Served, cli
 
 
 async def test_answers_are_those_of_the_weights_asked_here(served: Served, client: InterestGpt) -> None:
+    prompts, most = example_prompts(), served.spec.max_new_tokens
     local = LocalModel.from_path(served.directory, device="cpu")
+    free = local.complete([Prompt(text) for text in prompts], Sampling(max_new_tokens=most))
+    found = await client.answers(served.spec, prompts, TIMEOUT, constrained=False)
+    assert [(one.text, one.prompt_tokens) for one in found] == [(one.text, one.prompt_tokens) for one in free]
+
+    tokenizer = AutoTokenizer.from_pretrained(served.directory, local_files_only=True)
+    weights = AutoModelForCausalLM.from_pretrained(served.directory, local_files_only=True).eval()
+    eos, size = tokenizer.eos_token_id, len(weights.get_output_embeddings().weight)
     schema = answer_schema(CATEGORIES, served.spec.num_interests)
-    prompts = example_prompts()
-    for constrained in (True, False):
-        sampling = Sampling(max_new_tokens=served.spec.max_new_tokens, schema=schema if constrained else None)
-        expected = local.complete([Prompt(text) for text in prompts], sampling)
-        found = await client.answers(served.spec, prompts, TIMEOUT, constrained=constrained)
-        assert [(one.text, one.prompt_tokens) for one in found] == [(one.text, one.prompt_tokens) for one in expected]
+    constraint = JsonConstraint(tokenizer, schema, vocab_size=size, eos_token_ids=[eos])
+    for text, one in zip(prompts, await client.answers(served.spec, prompts, TIMEOUT), strict=True):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        processors = [constraint.decoding([True])]
+        written = weights.generate(ids, do_sample=False, max_new_tokens=most, logits_processor=processors)
+        answer = written[0, ids.shape[1] :].tolist()
+        kept = answer[: answer.index(eos)] if eos in answer else answer
+        expected = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert (one.text, one.prompt_tokens) == (expected, ids.shape[1])
 
 
 async def test_answers_of_a_batch_are_those_of_its_prompts_alone(served: Served, client: InterestGpt) -> None:

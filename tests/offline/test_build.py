@@ -90,8 +90,6 @@ validation_share = 0.3
 cycles = 1
 max_records = 16
 common_categories = 5
-[coevolution.pco.panel]
-moments = 20
 [graph.held]
 num_clusters = [4, 8]
 [graph.model]
@@ -297,7 +295,7 @@ def test_a_change_of_calibration_rebuilds_only_what_depends_on_it(host: Host, bu
 def test_a_build_takes_up_what_the_closed_loop_came_to_since(host: Host, built: BuildResult) -> None:
     parser = argparse.ArgumentParser()
     coevolution.add_arguments(parser)
-    later = ["--build", str(host.out), "--logs", str(host.out / "held_out" / "logs")]
+    later = ["--build", str(host.out), "--dataset", str(host.folder)]
     assert coevolution.run(parser.parse_args(later)) == 0
     again = host.build(hold_out=0.1)
     assert _ran(again) == {"snapshot", "canary", "publish"}

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.tools import evaluate
 from serendipity.tools.cli import COMMANDS, CommandParser, main
 
 WITH_BUILD = (
-    "coevolve", "deploy", "distil", "evaluate interests", "feedback export",
+    "coevolve", "deploy", "distil", "feedback export",
     "graph export", "graph export anna", "graph interests", "graph show anna", "groups report", "groups show 1",
     "nearline retry --all", "nearline status",
     "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
     "snapshot verify", "users forget anna", "users list",
 )  # fmt: skip
-"""Commands that look for a build, as they are called; `evaluate channel` makes the one it is given."""
+"""Commands that look for a build, as they are called; `evaluate` makes the one it is given."""
 
 
 def parser_of(name: str) -> CommandParser:
@@ -63,14 +62,12 @@ def test_a_default_is_said_once_and_only_where_there_is_one(name):
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_a_command_lists_what_it_reads_and_nothing_else(name):
-    for parser, action in actions_of(parser_of(name)):
+    for _parser, action in actions_of(parser_of(name)):
         # Which settings are read is known once the command runs: tests/tools/test_nearline.py.
-        if action.default == argparse.SUPPRESS or action.dest == "action":
+        if action.default == argparse.SUPPRESS or action.dest in ("action", "subject"):
             continue
         modules = [f"serendipity.tools.{COMMANDS[name].module}"]
-        if name == "evaluate":
-            modules = [evaluate.SUBJECTS[parser.prog.split()[-1]]]
-        elif name == "interests":
+        if name == "interests":
             modules.append("serendipity.tools.nearline")
         sources = "".join(Path(importlib.import_module(module).__file__).read_text() for module in modules)
         assert f"args.{action.dest}" in sources, action.dest
@@ -102,10 +99,10 @@ def test_no_command_that_looks_for_a_build_is_left_out():
         if action.dest == "build"
     }
     known = {known for known in found for words in WITH_BUILD if words.startswith(known)}
-    assert found - known == {"evaluate channel"}
+    assert found - known == {"evaluate"}
 
 
-@pytest.mark.parametrize("words", ["groups report", "graph show anna", "evaluate interests"])
+@pytest.mark.parametrize("words", ["groups report", "graph show anna"])
 def test_the_usual_build_that_is_not_there_is_said_as_well(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     try:
@@ -125,11 +122,6 @@ def test_a_data_set_that_is_none_leaves_no_build_behind(words, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_subject_can_be_run():
-    for module in evaluate.SUBJECTS.values():
-        assert callable(importlib.import_module(module).run)
-
-
 def test_an_unknown_command_names_those_there_are(capsys):
     assert main(["bild"]) == 2
     error = capsys.readouterr().err
@@ -140,7 +132,7 @@ def test_an_unknown_command_names_those_there_are(capsys):
 def test_an_unknown_subject_names_those_there_are(capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "nothing"])
-    assert "interests" in capsys.readouterr().err
+    assert "channel" in capsys.readouterr().err
 
 
 def test_the_commands_that_the_readme_shows_are_understood(tmp_path, monkeypatch):

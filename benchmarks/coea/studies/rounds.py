@@ -18,10 +18,9 @@ from benchmarks.coea.metrics import mean, measures
 from benchmarks.coea.protocol import CategorySplit, Episodes
 from benchmarks.coea.shared_trainings import SharedTrainings
 from benchmarks.coea.studies.paired import PairedDifference
-from benchmarks.coea.studies.variant import Variant, group_ids, listed, proposed
+from benchmarks.coea.studies.variant import Variant, entropy, group_ids, listed, proposed
 from benchmarks.coea.trial import Answers, TrialResult
 from serendipity.offline.coevolution.coevolution import Coevolution
-from serendipity.offline.coevolution.loop import CycleReport
 from serendipity.offline.groups.group_model import GroupModel
 
 ROUNDS = 30
@@ -37,7 +36,8 @@ class RoundsTrial:
     """One curve of one seed: lists after 0 … variant.llms.pco.cycles rounds.
 
     Answers, of "validation" and "test": E [rounds + 1, n, K] int16 columns of the lists, "E proposals" the same of the
-    Novelty LLM alone; "entropy" [rounds + 1], of its distribution over the catalogue, in nats.
+    Novelty LLM alone; "entropy" [rounds + 1], of its distribution over the catalogue at the
+    validation episodes, in nats.
     """
 
     name: str
@@ -55,13 +55,13 @@ class RoundsTrial:
         entropies: list[float] = []
         groups: dict[str, NDArray[np.int32]] = {}
 
-        def keep(model: GroupModel, coevolution: Coevolution, report: CycleReport) -> None:
-            entropies.append(report.measures.entropy)
+        def keep(model: GroupModel, coevolution: Coevolution) -> None:
             for name, asked in episodes.items():
                 if name not in groups:
                     groups[name] = group_ids(model, asked)
                 found.setdefault(name, []).append(listed(coevolution, groups[name], asked))
                 found.setdefault(f"{name} proposals", []).append(proposed(coevolution, groups[name], asked))
+            entropies.append(entropy(coevolution, groups["validation"], split.validation))
 
         self.variant.coevolve(split, seed, shared, keep)
         return {name: np.stack(rounds) for name, rounds in found.items()} | {"entropy": np.array(entropies)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,6 @@ from benchmarks.coea.shared_trainings import SharedTrainings
 from serendipity.offline import coevolution, groups, tuning
 from serendipity.offline.coevolution.coevolution import Coevolution
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.coevolution.loop import CycleReport
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.group_model import GroupModel
 
@@ -57,7 +57,7 @@ class Variant:
         split: CategorySplit,
         seed: int,
         shared: SharedTrainings,
-        on_cycle: Callable[[GroupModel, Coevolution, CycleReport], None] | None = None,
+        on_cycle: Callable[[GroupModel, Coevolution], None] | None = None,
     ) -> tuple[GroupModel, Coevolution]:
         """Fit groups, tune both LLMs and run the cycles, on the training clicks. on_cycle: also called before the
         first."""
@@ -72,7 +72,7 @@ class Variant:
             with_profile=self.with_profile,
             start=start,
             click_groups=groups.clicks,
-            on_cycle=None if on_cycle is None else lambda llms, report: on_cycle(groups.model, llms, report),
+            on_cycle=None if on_cycle is None else lambda llms: on_cycle(groups.model, llms),
         )
         return groups.model, found
 
@@ -111,6 +111,14 @@ def proposed(coevolution: Coevolution, groups: NDArray[np.int32], episodes: Epis
     )
     lists = {key: [name for name, _ in row] for key, row in zip(distinct, found, strict=True)}
     return _columns([lists[key] for key in told], coevolution)
+
+
+def entropy(coevolution: Coevolution, groups: NDArray[np.int32], episodes: Episodes) -> float:
+    """Give the mean entropy, in nats, of the Novelty LLM's distribution over the catalogue at the episodes."""
+    told = Counter(zip(groups.tolist(), episodes.recent, strict=True))
+    logs = coevolution.novelty.log_probabilities([coevolution.renderer.novelty(*key) for key in told])
+    entropies = -np.where(np.isfinite(logs), np.exp(logs) * logs, 0.0).sum(axis=1)
+    return float(np.average(entropies, weights=list(told.values())))
 
 
 def _columns(lists: Sequence[Sequence[str]], coevolution: Coevolution) -> NDArray[np.int16]:

@@ -13,7 +13,7 @@ from benchmarks.coea.protocol import CategorySplit
 from benchmarks.coea.registry import NAMES, find_methods
 from benchmarks.coea.shared_trainings import SharedTrainings
 from serendipity.offline.coevolution.config import PUBLISHED_TUNING, CoevolutionConfig, ExamplesConfig
-from serendipity.offline.coevolution.pco_config import DpoConfig, PanelConfig, PcoConfig
+from serendipity.offline.coevolution.pco_config import DpoConfig, PcoConfig
 from serendipity.offline.groups.config import GroupsConfig, InterestConfig, QuantizerConfig
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
 from tests.benchmarks.coea.worlds import catalogue, cyclists
@@ -25,7 +25,7 @@ LLMS = CoevolutionConfig(
     examples=ExamplesConfig(min_clicks=2, max_novelty=96, max_relevance=96),
     novelty=TUNING,
     relevance=TUNING,
-    pco=PcoConfig(cycles=2, max_records=16, panel=PanelConfig(moments=16)),
+    pco=PcoConfig(cycles=2, max_records=16),
 )
 GROUPS = GroupsConfig(
     interest=InterestConfig(dim=16, num_heads=2, window=8, epochs=1),

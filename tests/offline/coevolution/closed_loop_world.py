@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
-from serendipity.offline.coevolution.pco_config import DpoConfig, PanelConfig, PcoConfig
+from serendipity.offline.coevolution.pco_config import DpoConfig, PcoConfig
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
@@ -82,6 +82,5 @@ def config(cycles: int = 2, **dpo: float) -> CoevolutionConfig:
             sample_share=0.05,
             max_records=40,
             dpo=DpoConfig(learning_rate=1e-3, **dpo),
-            panel=PanelConfig(moments=40, top=3),
         ),
     )

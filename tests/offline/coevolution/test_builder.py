@@ -11,21 +11,16 @@ import pytest
 from serendipity.groups.model import GROUP_SPEC, read_coevolution_spec
 from serendipity.offline.coevolution.builder import (
     CONFIGURATION,
-    CURVES,
-    CYCLES,
     CoevolutionError,
     ShortLogsError,
     build_coevolution,
     continue_coevolution,
     forget_work,
 )
-from serendipity.offline.coevolution.increment import Increment
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
-from serendipity.offline.logs.catalogue import Catalogue
-from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
-from tests.fixtures.small_coevolution import GROUPS, LLMS
+from tests.fixtures.small_coevolution import GROUPS, LLMS, TAXONOMY_HASH
 
 
 class Killed(Exception):
@@ -45,15 +40,9 @@ class Stages:
             raise Killed
 
 
-def _since(root: Path) -> Increment:
-    return Increment.of_logs(
-        Histories.read(root / "today"), Catalogue.read(root / "today"), Catalogue.read(root / "logs")
-    )
-
-
 def _continue(root: Path, out: Path, stages: Stages | None = None) -> records_pb2.CoevolutionSpec:
     return continue_coevolution(
-        root / "coevolution", out, root / "logs", root / "groups", 1, [_since(root)], stage=stages or Stages()
+        root / "coevolution", out, root / "logs", root / "groups", 1, root / "today", stage=stages or Stages()
     )
 
 
@@ -78,11 +67,11 @@ def test_a_build_killed_at_any_stage_comes_to_the_same(small_coevolution: Path, 
     logs, groups = small_coevolution / "logs", small_coevolution / "groups"
     for stage in ((1, "novelty"), (1, "lists")):
         with pytest.raises(Killed):
-            build_coevolution(logs, groups, tmp_path / "out", LLMS, stage=Stages(stage))
+            build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH, stage=Stages(stage))
         with pytest.raises(Exception, match=r"coevolution\.json: cannot be read"):
             read_coevolution_spec(tmp_path / "out")
     stages = Stages()
-    build_coevolution(logs, groups, tmp_path / "out", LLMS, stage=stages)
+    build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH, stage=stages)
     forget_work(tmp_path / "out")
     assert stages.seen == [(1, "lists")]
     _assert_alike(tmp_path / "out", small_coevolution / "coevolution")
@@ -108,10 +97,6 @@ def test_the_loop_goes_on_with_what_came_in_and_leaves_the_former_result(
     assert first.novelty_fingerprint != spec.novelty_fingerprint
     assert first.relevance_fingerprint != spec.relevance_fingerprint
     assert {made.generation for made in read_lists(tmp_path / "killed")} == {2}
-    cycles = json.loads((tmp_path / "killed" / CYCLES).read_text())
-    assert cycles[-1]["training"]["of_increment"] > 0
-    curves = json.loads((tmp_path / "killed" / CURVES).read_text())["cycles"]
-    assert [row["cycle"] for row in curves] == [0, 1, 2]
 
 
 def test_a_killed_run_is_not_continued_with_other_clicks(small_coevolution: Path, tmp_path: Path) -> None:
@@ -163,4 +148,4 @@ def test_a_configuration_with_fields_of_an_earlier_version_is_read(small_coevolu
 def test_logs_too_short_to_judge_by_are_refused(small_coevolution: Path, tmp_path: Path) -> None:
     few = LLMS.model_copy(update={"examples": LLMS.examples.model_copy(update={"min_clicks": 10_000})})
     with pytest.raises(ShortLogsError, match="found no click of a validation user outside the latest categories"):
-        build_coevolution(small_coevolution / "logs", small_coevolution / "groups", tmp_path, few)
+        build_coevolution(small_coevolution / "logs", small_coevolution / "groups", tmp_path, few, TAXONOMY_HASH)

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from serendipity.keys import novel_category_key
 from serendipity.offline.coevolution import coevolution
 from serendipity.offline.coevolution.coevolution import Coevolution, tune_llms, validation_pairs
-from serendipity.offline.coevolution.curves import Judge, Panel
 from serendipity.offline.coevolution.cycle import Llms
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, read_lists, write_lists
-from serendipity.offline.coevolution.loop import CycleReport, Loop
+from serendipity.offline.coevolution.loop import Loop
 from serendipity.offline.coevolution.preferences import Candidate, preferences
 from serendipity.offline.coevolution.records import InteractionRecords
 from tests.offline.coevolution.closed_loop_world import CATEGORIES, TwoGroups, catalogue, config, histories
@@ -39,14 +38,7 @@ def start() -> Coevolution:
 def _loop(start: Coevolution) -> Loop:
     settings, found = config(), histories()
     groups = TwoGroups().click_groups(found)
-    held_out = InteractionRecords.of(found, groups, settings.examples, split="validation")
-    return Loop(
-        InteractionRecords.of(found, groups, settings.examples),
-        Panel.of(held_out, settings.pco.panel, settings.seed),
-        Judge(start.relevance, start.scale, start.offset),
-        start.renderer,
-        settings,
-    )
+    return Loop(InteractionRecords.of(found, groups, settings.examples), start.renderer, settings)
 
 
 def _weights(llms: Llms) -> list[torch.Tensor]:
@@ -58,13 +50,13 @@ def _same(one: Llms, other: Llms) -> bool:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(start: Coevolution) -> tuple[Llms, list[CycleReport]]:
+def uninterrupted(start: Coevolution) -> Llms:
     return _loop(start).run(start.llms, 2)
 
 
 @pytest.mark.parametrize(("cycle", "name"), [(1, "novelty"), (2, "relevance"), (2, "placing")])
 def test_killed_at_any_stage_it_comes_to_the_same(
-    cycle: int, name: str, start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
+    cycle: int, name: str, start: Coevolution, uninterrupted: Llms, tmp_path: Path
 ) -> None:
     def kill(at: int, stage: str) -> None:
         if (at, stage) == (cycle, name):
@@ -73,47 +65,41 @@ def test_killed_at_any_stage_it_comes_to_the_same(
     with pytest.raises(Killed):
         _loop(start).run(start.llms, 2, tmp_path, stage=kill)
     stages: list[tuple[int, str]] = []
-    llms, reports = _loop(start).run(start.llms, 2, tmp_path, stage=lambda *stage: stages.append(stage))
+    llms = _loop(start).run(start.llms, 2, tmp_path, stage=lambda *stage: stages.append(stage))
 
-    assert _same(llms, uninterrupted[0])
+    assert _same(llms, uninterrupted)
     assert stages[0] == (cycle, "records")
-    assert [report.measures for report in reports] == [report.measures for report in uninterrupted[1]]
-    assert [report.training for report in reports] == [report.training for report in uninterrupted[1]]
 
 
 def test_a_finished_run_is_read_again_and_can_be_gone_on_with(start: Coevolution, tmp_path: Path) -> None:
-    first, _ = _loop(start).run(start.llms, 1, tmp_path)
-    again, reports = _loop(start).run(start.llms, 1, tmp_path, stage=lambda *_: pytest.fail("nothing was to be done"))
+    first = _loop(start).run(start.llms, 1, tmp_path)
+    again = _loop(start).run(start.llms, 1, tmp_path, stage=lambda *_: pytest.fail("nothing was to be done"))
     assert _same(first, again)
-    assert [report.cycle for report in reports] == [0, 1]
-    _, reports = _loop(start).run(start.llms, 3, tmp_path)
-    assert [report.cycle for report in reports] == [0, 1, 2, 3]
+    run: list[int] = []
+    _loop(start).run(start.llms, 3, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
+    assert run == [2, 3]
     kept = sorted(path.parent.name for path in tmp_path.glob("*/novelty"))
     assert kept == ["cycle_0003"]
 
 
 def test_a_run_that_went_further_than_is_asked_for_begins_anew(
-    start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]], tmp_path: Path
+    start: Coevolution, uninterrupted: Llms, tmp_path: Path
 ) -> None:
     _loop(start).run(start.llms, 3, tmp_path)
-    llms, reports = _loop(start).run(start.llms, 2, tmp_path)
-    assert [report.cycle for report in reports] == [0, 1, 2]
-    assert _same(llms, uninterrupted[0])
+    run: list[int] = []
+    llms = _loop(start).run(start.llms, 2, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
+    assert run == [1, 2]
+    assert _same(llms, uninterrupted)
 
 
-def test_cycles_change_both_llms_and_leave_the_start_as_it_was(
-    start: Coevolution, uninterrupted: tuple[Llms, list[CycleReport]]
-) -> None:
-    llms, reports = uninterrupted
-    assert not _same(start.llms, llms)
+def test_cycles_change_both_llms_and_leave_the_start_as_it_was(start: Coevolution, uninterrupted: Llms) -> None:
+    assert not _same(start.llms, uninterrupted)
     before = [weight.detach().clone() for weight in _weights(start.llms)]
     _loop(start).run(start.llms, 1)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, _weights(start.llms), strict=True))
     for name in ("novelty", "relevance"):
-        ours, theirs = getattr(start, name).base.model, getattr(llms, name).base.model
+        ours, theirs = getattr(start, name).base.model, getattr(uninterrupted, name).base.model
         assert any(not torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
-    assert reports[0].training is None
-    assert all(report.training and report.training.dpo.pairs > 0 for report in reports[1:])
 
 
 def test_lists_keep_the_threshold_the_order_and_leave_out_what_was_told(start: Coevolution) -> None:
@@ -164,21 +150,18 @@ def test_lists_are_made_for_every_back_off_of_users_and_for_every_group(start: C
         assert all(start.threshold <= aligned.alignment <= 1 for aligned in made.categories)
 
 
-@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), max_size=6), st.floats(0, 1), st.integers(1, 4))
-def test_no_pair_is_of_equals_or_within_the_margin(scores: list[float], margin: float, wanted_pairs: int) -> None:
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), max_size=6))
+def test_the_best_scored_is_preferred_to_one_of_less_and_never_to_an_equal(scores: list[float]) -> None:
     candidates = {(0, ()): [Candidate(number, -1.0, score) for number, score in enumerate(scores, 1)]}
-    pairs = preferences([(0, ())], candidates, wanted_pairs, margin, np.random.default_rng(3))
-    assert all(scores[pair.chosen - 1] - scores[pair.rejected - 1] > margin for pair in pairs)
-    assert len({(pair.chosen, pair.rejected) for pair in pairs}) == len(pairs)
-    assert all(scores[pair.chosen - 1] == max(scores) for pair in pairs)
-    possible = sum(max(scores) - other > margin for other in scores) if scores else 0
-    assert len(pairs) == min(wanted_pairs, possible)
+    pairs = preferences([(0, ())], candidates, np.random.default_rng(3))
+    assert len(pairs) == (1 if len(set(scores)) > 1 else 0)
+    assert all(scores[pair.rejected - 1] < scores[pair.chosen - 1] == max(scores) for pair in pairs)
 
 
 def test_what_is_rejected_is_drawn_as_the_novelty_llm_would_answer() -> None:
     likely = {2: 0.6, 3: 0.3, 4: 0.1}
     candidates = {(0, ()): [Candidate(1, -9.0, 5.0), *(Candidate(n, float(np.log(p)), -n) for n, p in likely.items())]}
-    pairs = preferences([(0, ())] * 4_000, candidates, 1, 0.0, np.random.default_rng(5))
+    pairs = preferences([(0, ())] * 4_000, candidates, np.random.default_rng(5))
     assert {pair.chosen for pair in pairs} == {1}
     shares = np.bincount([pair.rejected for pair in pairs])[2:] / len(pairs)
     np.testing.assert_allclose(shares, list(likely.values()), atol=0.03)

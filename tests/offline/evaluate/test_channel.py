@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +16,6 @@ from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvalu
 from serendipity.offline.evaluate.channel_report import ChannelReport, to_markdown, write_report
 from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
 from serendipity.offline.evaluate.held_out import HeldOut
-from serendipity.offline.evaluate.held_out_build import young_host
 from serendipity.offline.evaluate.replay import Recall, ReplayError, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
@@ -231,32 +229,6 @@ def test_a_sample_of_users_is_judged_by_every_method(
     assert {values.shape for method in report.methods for values in method.per_user.values()} == {(1, 9)}
 
 
-def test_sessions_that_open_with_a_search_are_asked_with_it_and_without(
-    small_world: SmallWorld, histories: Histories, held_out: HeldOut
-) -> None:
-    user = int(held_out.novel.users[3])
-    owners = np.arange(len(histories) + 1)
-    searching = replace(
-        histories,
-        searches=["something new"],
-        search_times=np.array([NOW], np.int64),
-        search_offsets=(owners > user).astype(np.int64),
-    )
-    asked: list[str] = []
-    oracle = Oracle(small_world, histories, held_out)
-
-    def record(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
-        asked.extend(event.query for event in request.recent_events)
-        return oracle(request)
-
-    evaluation = ChannelEvaluation.prepare(searching, small_world.catalogue, NOW, UNTIL, [0], CONFIG)
-    report = evaluation.report("small-world", [evaluation.replay(record, 0)])
-    assert asked == ["something new"]
-    assert report.sessions is not None
-    assert report.sessions.users == 1
-    assert "1 users whose first event in the period is a search" in to_markdown(report, "")
-
-
 def test_an_item_of_another_catalogue_is_refused(evaluate: Evaluate) -> None:
     with pytest.raises(ReplayError, match="found item 'from elsewhere', expected items of the replayed catalogue"):
         evaluate(lambda _: _response(["from elsewhere"], [0.5]))
@@ -282,16 +254,13 @@ def test_the_report_is_readable_by_people_and_programs(
     small_world: SmallWorld, histories: Histories, held_out: HeldOut, tmp_path: Path, evaluate: Evaluate
 ) -> None:
     report = evaluate(Oracle(small_world, histories, held_out))
-    report = replace(report, young=(young_host(0.05, [report, report]),))
     write_report(report, "`serendip evaluate channel`, today", tmp_path)
     read = json.loads((tmp_path / "channel.json").read_text())
     found = next(method for method in read["methods"] if method["kind"] == "channel")
     assert found["by seed"]["recall@20"] == [report.channel.mean("recall", 20)]
-    assert read["sessions"] is None
     text = (tmp_path / "channel.md").read_text()
     assert text.startswith("# The channel on small-world\n\n`serendip evaluate channel`, today\n")
     assert "| **channel** | " in text
-    assert f"2 draws, {2 * report.users} users judged" in text
 
 
 def test_the_report_says_which_list_the_group_source_answered_from(

@@ -5,7 +5,7 @@ import pytest
 
 from serendipity.offline.evaluate.held_out import Targets
 from serendipity.offline.evaluate.measures import EXCLUSIVE, Judge
-from serendipity.offline.evaluate.methods import MethodResult, RankedLists, measure_methods, pool
+from serendipity.offline.evaluate.methods import MethodResult, RankedLists, measure_methods
 
 DEPTHS = (1, 2)
 
@@ -99,22 +99,3 @@ def test_there_is_no_ratio_where_either_was_not_measured_or_nobody_has_such_a_ta
     assert other.ratio_to(measured, "recall", 1, rng, 10) is None
     assert measured.ratio_to(measured, "recall", 2, rng, 10) is None
     assert nobody.ratio_to(nobody, "recall", 1, rng, 10) is None
-
-
-def test_pooled_evaluations_lay_their_users_one_after_another() -> None:
-    first = (result("a", [[1.0, 0.0], [0.0, 0.0]]), result("b", [[0.2, np.nan]]))
-    second = (result("a", [[0.5]]), result("b", [[0.4]]))
-    pooled = pool([first, second])
-    assert [(one.name, one.kind, one.seeds) for one in pooled] == [("a", "channel", (None,)), ("b", "channel", (None,))]
-    assert pooled[0].per_user["recall", 1].tolist() == [[0.5, 0, 0.5]]
-    np.testing.assert_array_equal(pooled[1].per_user["recall", 1], [[0.2, np.nan, 0.4]])
-    assert pooled[1].mean("recall", 1) == pytest.approx(0.3)
-
-
-def test_a_method_that_one_evaluation_lacks_is_not_pooled() -> None:
-    def measured(name: str) -> MethodResult:
-        return MethodResult(name, "source", (0,), {("recall", 1): np.array([[0.5]])})
-
-    pooled = pool([[measured("interest"), measured("group")], [measured("group")]])
-    assert [one.name for one in pooled] == ["group"]
-    assert pooled[0].per_user["recall", 1].tolist() == [[0.5, 0.5]]

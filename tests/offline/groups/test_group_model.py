@@ -49,7 +49,7 @@ def test_profiles_name_what_sets_a_group_apart(group_model: GroupModel) -> None:
 
 def test_the_default_groups_profile_is_the_populations(group_model: GroupModel) -> None:
     assert group_model.profiles[DEFAULT_GROUP].startswith("often ")
-    records = group_model.records()
+    records = list(group_model.groups)
     assert [record.group_id for record in records] == list(range(group_model.spec.num_groups + 1))
     assert sum(record.users for record in records) == 60
 

@@ -16,7 +16,7 @@ from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.vocabulary import Vocabulary
-from serendipity.offline.language_models.config import SmolLM2Config
+from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.schema import LogsConfig
@@ -132,7 +132,7 @@ class TrigramEncoder(TextEncoder):
         return encode(texts)
 
 
-WITH_MODELS = LlmReasonerConfig(models=(SmolLM2Config(),))
+WITH_MODELS = LlmReasonerConfig(models=(LocalConfig(path=Path("model")),))
 LIKE = InterestsConfig(
     reasoner=WITH_MODELS, grounding_threshold=0.4, clusters=ClustersConfig(min_users=10, same_meaning=0.75)
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from serendipity.interests.prompt import INSTRUCTIONS, CategoryFact, UserFacts
 from serendipity.interests.text import MAX_CHARS
 from serendipity.offline.interests.hops import (
     MAX_SEEDS,
-    MODES,
+    Mode,
     Shown,
     prompting_of,
     read_demand,
@@ -115,7 +116,7 @@ def test_json_is_asked_for_as_the_instructions_say_and_compact_prompts_have_none
 
 
 def test_an_answer_that_cannot_be_read_says_so() -> None:
-    for mode in MODES:
+    for mode in get_args(Mode):
         (reply,) = prompting_of(mode).ask(Shopkeeper(mumbles=0), [UserFacts()], Sampling())
         assert not any(proposal.category for proposal in reply.proposals)
     assert (
@@ -135,7 +136,7 @@ def test_seeds_are_searches_then_behaviour_and_the_profile_only_alone() -> None:
     assert seeds_of(UserFacts()) == []
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_hostile_text_stays_on_its_line_in_every_prompt(mode: str) -> None:
     model = Shopkeeper()
     hostile = [Proposal(text, text, text, text) for text in HOSTILE_TEXTS]
@@ -154,7 +155,7 @@ def test_hostile_text_stays_on_its_line_in_every_prompt(mode: str) -> None:
 
 def test_later_rounds_show_every_answer_and_a_lone_agent_is_asked_to_check_its_own() -> None:
     tea, saws = Proposal("coffee", "hot drinks", "green tea", "tea"), Proposal("", "", "hand saws", "saws")
-    for mode in MODES:
+    for mode in get_args(Mode):
         model = Shopkeeper()
         prompting_of(mode).ask(model, [DRINKER, DRINKER], Sampling(), [Shown([tea], [[saws]]), Shown([tea], [])])
         debated, alone = (prompt.user for prompt, _ in model.asked[-2:])
@@ -164,8 +165,3 @@ def test_later_rounds_show_every_answer_and_a_lone_agent_is_asked_to_check_its_o
         assert "updated answer" in debated
         assert "Check your answer" in alone
         assert "Answer of agent" not in alone
-
-
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="found 'three-hop', expected one of single-hop, two-hop, json"):
-        prompting_of("three-hop")  # type: ignore[arg-type]

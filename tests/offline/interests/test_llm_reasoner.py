@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,7 @@ from hypothesis import strategies as st
 
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.graph import UserGraph
-from serendipity.offline.interests.graph_table import GraphReasoner
-from serendipity.offline.interests.hops import MODES, Mode
+from serendipity.offline.interests.hops import Mode
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.reasoner import Reasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
@@ -33,7 +33,7 @@ def make_reasoner(*models: Shopkeeper, mode: Mode = "two-hop", debate: DebateCon
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", get_args(Mode))
 def test_interests_are_novel_nodes_best_first_each_once(mode: Mode) -> None:
     reasoner: Reasoner = make_reasoner(mode=mode)
     users = [
@@ -81,7 +81,6 @@ def test_a_user_of_whom_nothing_is_known_is_not_asked_about() -> None:
 def test_the_graph_holds_what_was_kept_and_why_the_rest_was_not() -> None:
     models = [Shopkeeper(), Shopkeeper(own=[("hoses", "hoses")])]
     reasoner = make_reasoner(*models, debate=DebateConfig(agents=2, rounds=2))
-    assert isinstance(reasoner, GraphReasoner)
     (interests,), (graph,) = reasoner.reason_with_graphs([make_context(TAXONOMY, "coffee", user_id="ada")], 5)
     assert (graph.user_id, graph.reasoner) == ("ada", "shopkeeper two-hop 2 × 2")
     assert [node.interest_node for node in graph.interests] == [interest.node_id for interest in interests]
@@ -120,7 +119,7 @@ def test_batches_change_nothing() -> None:
     assert together.report.users == len(users)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", get_args(Mode))
 @given(searches=st.lists(any_text, max_size=4), said=st.lists(st.tuples(any_text, any_text), max_size=4))
 def test_whatever_is_typed_and_answered_only_vocabulary_leaves(
     mode: Mode, searches: list[str], said: list[tuple[str, str]]

@@ -17,7 +17,7 @@ from serendipity.offline.interests.node_table import (
 )
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import KnownNode, Taxonomy
-from serendipity.offline.interests.vocabulary import Vocabulary, VocabularyError
+from serendipity.offline.interests.vocabulary import Vocabulary, VocabularyError, grounding_nodes
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.v1 import records_pb2
 
@@ -141,7 +141,7 @@ def test_names_aliases_and_likenesses_ground_in_the_stored_vocabulary(tmp_path: 
 
 def test_only_nodes_with_items_of_one_category_ground(tmp_path: Path, shop: Catalogue) -> None:
     write_interests(tmp_path, Taxonomy.from_catalogue(shop))
-    nodes = Vocabulary.read(tmp_path).grounding_nodes()
+    nodes = grounding_nodes(Vocabulary.read(tmp_path).nodes)
     assert ("food",) not in [node.path for node in nodes]
     assert next(node for node in nodes if node.path == ("food", "coffee")).num_items == 3
 

@@ -49,15 +49,13 @@ def test_answers_keep_the_order_of_the_prompts_and_the_counts_of_the_endpoint() 
 def test_the_request_says_what_was_asked_and_nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "not-for-this-endpoint")
-    schema = {"type": "object"}
     with scripted_endpoint(lambda *_: answered("{}")) as server:
-        sampling = Sampling(max_new_tokens=9, temperature=0.5, seed=3, schema=schema)
+        sampling = Sampling(max_new_tokens=9, temperature=0.5, seed=3)
         endpoint_model(server.url, reasoning_tokens=100).complete([Prompt("hello", system="be brief")], sampling)
         model = endpoint_model(
             server.url,
             {"KEY": "secret"},
             api_key_env="KEY",
-            json_schema=True,
             takes_sampling=False,
             max_tokens_field="max_completion_tokens",
         )
@@ -73,7 +71,6 @@ def test_the_request_says_what_was_asked_and_nothing_from_the_environment(monkey
         "model": "scripted",
         "messages": [{"role": "user", "content": "hello"}],
         "max_completion_tokens": 9,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}},
     }
     assert "not-for-this-endpoint" not in str(server.headers)
     assert server.headers[1]["authorization"] == "Bearer secret"

@@ -1,55 +1,16 @@
-"""Configuration: what a table opens, and what is wrong with one that opens nothing."""
+"""What a configuration opens, and why one opens nothing."""
 
 from __future__ import annotations
 
 import time
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from serendipity.offline.language_models.config import (
-    EndpointConfig,
-    LocalConfig,
-    SmolLM2Config,
-    read_language_model_config,
-)
+from serendipity.offline.language_models.config import EndpointConfig, LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
-from serendipity.offline.language_models.packaged import default_cache_dir
 from tests.fixtures.tiny_language_model import make_tiny_language_model
-
-
-def test_a_table_names_its_home() -> None:
-    tables = tomllib.loads(
-        """
-        a = {kind = "smollm2"}
-        b = {kind = "local", path = "models/qwen", dtype = "bfloat16"}
-        c = {kind = "endpoint", base_url = "https://api.deepseek.com/v1", model = "deepseek-reasoner"}
-        """
-    )
-    kinds = [type(read_language_model_config(table)) for table in tables.values()]
-    assert kinds == [SmolLM2Config, LocalConfig, EndpointConfig]
-
-
-@pytest.mark.parametrize(
-    ("table", "said"),
-    [
-        ({"kind": "telepathy"}, "telepathy"),
-        ({}, "kind"),
-        ({"kind": "local"}, "local.path: Field required"),
-        ({"kind": "local", "path": "x", "colour": "red"}, "local.colour: Extra inputs"),
-        ({"kind": "endpoint", "base_url": "localhost:1", "model": "m"}, r"endpoint.base_url: .*expected http\(s\)"),
-        ({"kind": "endpoint", "base_url": "http://me:pass@host/v1", "model": "m"}, "without credentials"),
-        ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key": "sk-secret"}, "api_key: Extra"),
-        ({"kind": "endpoint", "base_url": "http://h/v1", "model": "m", "api_key_env": "sk-secret"}, "api_key_env"),
-    ],
-)
-def test_a_wrong_field_is_named_and_secrets_are_not_repeated(table: dict[str, object], said: str) -> None:
-    with pytest.raises(LanguageModelError, match=said) as caught:
-        read_language_model_config(table)
-    assert "sk-secret" not in str(caught.value)
-    assert "pass@" not in str(caught.value)
 
 
 def test_with_a_cache_a_home_is_asked_once(tmp_path: Path) -> None:
@@ -75,9 +36,3 @@ def test_a_home_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     config = EndpointConfig(base_url="http://h/v1", model="m", api_key_env="KEY")
     with pytest.raises(LanguageModelError, match="variable KEY: found nothing"):
         open_language_model(config, environment={})
-
-
-def test_converted_models_are_kept_in_the_user_s_cache_directory(tmp_path: Path) -> None:
-    place = Path("serendipity") / "language_models"
-    assert default_cache_dir({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / place
-    assert default_cache_dir({}) == Path.home() / ".cache" / place

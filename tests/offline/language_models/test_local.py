@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from serendipity.offline.language_models.local import LocalModel
 from tests.fixtures.tiny_language_model import MAX_POSITIONS, make_tiny_language_model
 
 PROMPTS = [Prompt("tea " * n) for n in (9, 1, 4, 20, 2)]
-SCHEMA = {"enum": ["TEA", "COFFEE", "CAFÉ"]}
 
 
 @pytest.fixture(scope="module")
@@ -71,44 +69,33 @@ def test_samples_depend_on_prompt_and_seed_and_not_on_the_batch(model: LocalMode
 def test_samples_follow_the_model_s_distribution(model: LocalModel, directory: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     weights = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
-    allowed = {token: tokenizer.convert_tokens_to_ids(token) for token in "abcd"}
-    drawn = [
-        model.complete([Prompt("tea")], Sampling(3, 2.0, seed, schema={"enum": list("abcd")}))[0].text[1]
-        for seed in range(200)
-    ]
-    # The quote comes first, so the letter's own distribution is conditioned on it.
+    drawn = [model.complete([Prompt("tea")], Sampling(1, 2.0, seed))[0].text for seed in range(200)]
     with torch.inference_mode():
-        ids = [*tokenizer("tea")["input_ids"], tokenizer.convert_tokens_to_ids('"')]
-        logits = weights(torch.tensor([ids])).logits[0, -1]
-    expected = torch.softmax(logits[list(allowed.values())] / 2.0, 0)
-    found = torch.tensor([drawn.count(letter) / len(drawn) for letter in allowed])
+        logits = weights(torch.tensor([tokenizer("tea")["input_ids"]])).logits[0, -1]
+    # Halves of characters all read alike.
+    shares: dict[str, float] = {}
+    for token, share in enumerate(torch.softmax(logits / 2.0, 0).tolist()):
+        text = tokenizer.decode([token], skip_special_tokens=True)
+        shares[text] = shares.get(text, 0.0) + share
+    likeliest = sorted(shares, key=lambda text: -shares[text])[:4]
+    expected = torch.tensor([shares[text] for text in likeliest])
+    found = torch.tensor([drawn.count(text) / len(drawn) for text in likeliest])
     # Four standard deviations of a share of 200 draws.
     assert torch.all((found - expected).abs() < 4 * (expected * (1 - expected) / len(drawn)).sqrt() + 0.01)
-
-
-def test_a_schema_holds_for_greedy_and_for_sampled_answers(model: LocalModel) -> None:
-    for sampling in (Sampling(40, schema=SCHEMA), Sampling(40, 1.5, 1, schema=SCHEMA)):
-        for answer in model.complete(PROMPTS, sampling):
-            assert json.loads(answer.text) in SCHEMA["enum"]
-            assert answer.finished
-    other = model.complete(PROMPTS[:1], Sampling(40, schema={"enum": ["WATER"]}))
-    assert other[0].text == '"WATER"'
-    with pytest.raises(LanguageModelError, match="JSON schema: cannot be decoded"):
-        model.complete(PROMPTS, Sampling(schema={"type": "nonsense"}))
 
 
 def test_tokens_are_counted_and_cut_answers_told(model: LocalModel, directory: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     before = model.usage
-    whole = model.complete([Prompt("tea")], Sampling(40, schema={"enum": ["TEA"]}))[0]
-    cut = model.complete([Prompt("tea")], Sampling(2, schema={"enum": ["TEA"]}))[0]
-    assert whole.finished
+    sampled = [model.complete([Prompt("tea")], Sampling(300, 3.0, seed))[0] for seed in range(8)]
+    whole = next(answer for answer in sampled if answer.finished)
+    cut = model.complete([Prompt("tea")], Sampling(2))[0]
     assert whole.prompt_tokens == len(tokenizer("tea")["input_ids"])
-    assert whole.completion_tokens >= len(tokenizer('"TEA"')["input_ids"]) + 1
+    assert 0 < whole.completion_tokens <= 300
     assert (cut.completion_tokens, cut.finished) == (2, False)
     spent = model.usage - before
-    assert (spent.prompts, spent.cache_hits) == (2, 0)
-    assert spent.completion_tokens == whole.completion_tokens + 2
+    assert (spent.prompts, spent.cache_hits) == (9, 0)
+    assert spent.completion_tokens == sum(answer.completion_tokens for answer in sampled) + 2
     assert spent.seconds > 0
 
 
@@ -135,10 +122,16 @@ def test_what_a_model_s_own_configuration_says_of_sampling_does_not_matter(direc
     assert loaded[0].generation_config.repetition_penalty == 2.0
 
 
-def test_thoughts_are_kept_apart_from_the_answer(model: LocalModel) -> None:
-    schema = {"enum": ["<think>mugs</think> tea"]}
-    assert model.complete(PROMPTS[:1], Sampling(60, schema=schema))[0].text == 'tea"'
-    assert model.complete(PROMPTS[:1], Sampling(60, schema=schema))[0].reasoning == '"mugs'
+def test_thoughts_are_kept_apart_from_the_answer(directory: Path) -> None:
+    def load() -> tuple[Any, Any]:
+        weights = AutoModelForCausalLM.from_pretrained(directory, local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        written = tokenizer("<think>mugs</think> tea<eos>", return_tensors="pt")["input_ids"]
+        weights.generate = lambda input_ids, **_: torch.cat([input_ids, written], dim=1)
+        return weights, tokenizer
+
+    (answer,) = LocalModel("thinks aloud", load).complete(PROMPTS[:1], Sampling(60))
+    assert (answer.text, answer.reasoning, answer.finished) == ("tea", "mugs", True)
 
 
 @pytest.mark.parametrize(

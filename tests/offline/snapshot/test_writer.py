@@ -359,7 +359,7 @@ writer.write_snapshot(pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.arg
 """
 
 
-@pytest.mark.parametrize("moment", ["write_store", "build_index", "_manifest", "_log_sizes"])
+@pytest.mark.parametrize("moment", ["write_store", "build_index", "_manifest"])
 def test_a_writer_that_is_killed_leaves_no_snapshot_and_the_next_one_succeeds(
     small_world: SmallWorld, tmp_path: Path, moment: str
 ) -> None:

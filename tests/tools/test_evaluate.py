@@ -1,4 +1,4 @@
-"""`serendip evaluate channel` on a host's own folder: builds of two seeds and of a young host, replayed and judged."""
+"""`serendip evaluate channel` on a host's own folder: builds of two seeds, replayed and judged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from functools import partial
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from serendipity import layout
@@ -15,63 +14,27 @@ from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
 from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
 from serendipity.offline.logs.errors import LogsError
-from serendipity.tools import evaluate_channel
-from tests.fixtures.small_host import DAY, NUM_DAYS, START, write_small_host
-
-CONFIG = """
-interests_per_user = 8
-group_source = false
-[logs]
-novelty_level = 1
-[towers.rows]
-num_cuts = 1
-max_interests = 8
-[towers.trainer]
-max_epochs = 1
-[towers.loss]
-num_negatives = 128
-[validation]
-count = 20
-[canary]
-num_users = 20
-count = 20
-[gate]
-max_score_factor = 30.0
-"""
+from serendipity.tools import evaluate
+from tests.fixtures.small_host import QUICK_BUILD, write_small_host
 
 
 def _arguments(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    evaluate_channel.add_arguments(parser)
-    return parser.parse_args(arguments)
+    evaluate.add_arguments(parser)
+    return parser.parse_args(["channel", *arguments])
 
 
-def _search_every_six_hours(events: Path) -> None:
-    """Let every user search all through the last fifteen days, so that many held-out periods open with a search."""
-    with duckdb.connect() as connection:
-        connection.execute(f"CREATE TABLE events AS SELECT * FROM '{events}'")
-        connection.execute(
-            """
-            INSERT INTO events SELECT user_id, NULL, 'search', time, 'garden'
-            FROM (SELECT DISTINCT user_id FROM events), range(?, ?, 21600) AS times(time)
-            """,
-            [START + (NUM_DAYS - 15) * DAY, START + NUM_DAYS * DAY],
-        )
-        connection.execute(f"COPY events TO '{events}' (FORMAT parquet)")
-
-
-def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
+def test_two_seeds_are_built_judged_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = partial(ChannelEvaluationConfig, grid=Grid(factors=(8,), alphas=(1.0,), ridges=(100.0,), exponents=(0.5,)))
-    monkeypatch.setattr(evaluate_channel, "ChannelEvaluationConfig", quick)
+    monkeypatch.setattr(evaluate, "ChannelEvaluationConfig", quick)
     write_small_host(tmp_path / "shop", num_users=60, num_items=240)
-    _search_every_six_hours(tmp_path / "shop" / "events.parquet")
-    (tmp_path / "build.toml").write_text(CONFIG)
+    (tmp_path / "build.toml").write_text(QUICK_BUILD)
     build, out = tmp_path / "build", tmp_path / "out"
     given = ("--dataset", str(tmp_path / "shop"), "--config", str(tmp_path / "build.toml"), "--build", str(build))
-    asked = (*given, "--seeds", "0", "1", "--young", "0.5", "--draws", "1", "--out", str(out))
-    assert evaluate_channel.run(_arguments(*asked)) == 0
+    asked = (*given, "--seeds", "0", "1", "--out", str(out))
+    assert evaluate.run(_arguments(*asked)) == 0
 
     report = json.loads((out / "channel.json").read_text())
     methods = {method["name"]: method for method in report["methods"]}
@@ -82,23 +45,16 @@ def test_two_seeds_and_a_young_host_are_built_judged_and_reported(
     # The seed is the towers', and everything before them was made once.
     towers = {layout.read_manifest(snapshot_of(one)).tower.fingerprint for one in (build, Path(f"{build}-seed-1"))}
     assert len(towers) == 2
-    (young,) = report["young"]
-    assert (young["share"], young["draws"]) == (0.5, 1)
-    assert 0 < young["users"] < report["users"]
-    asked_with = [method["name"] for method in report["sessions"]["methods"] if method["kind"] == "channel"]
-    assert asked_with == ["channel, without the search", "channel, with the search"]
-    assert 0 < report["sessions"]["users"] <= report["users"]
     page = capsys.readouterr().out
     assert "# The channel on shop" in page
-    assert "## A young host: 50% of the users" in page
     assert (out / "channel.md").is_file()
 
     # Of another data set, or with another share held out, nothing is built over it.
     write_small_host(tmp_path / "market", num_users=10, num_items=240)
     other = ("--dataset", str(tmp_path / "market"), "--config", str(tmp_path / "build.toml"), "--build", str(build))
-    assert evaluate_channel.run(_arguments(*other)) == 1
+    assert evaluate.run(_arguments(*other)) == 1
     assert f"{build}: found a build of {tmp_path / 'shop'} with hold_out 0.1" in capsys.readouterr().err
-    assert evaluate_channel.run(_arguments(*given, "--hold-out", "0.2")) == 1
+    assert evaluate.run(_arguments(*given, "--hold-out", "0.2")) == 1
     assert "expected one of" in capsys.readouterr().err
 
 
@@ -112,9 +68,8 @@ def test_a_build_that_held_nothing_out_is_refused(tmp_path: Path) -> None:
     [
         (("--users", "-1"), "expected a whole number of at least 1"),
         (("--seeds", "-1"), "expected a whole number of at least 0"),
-        (("--young", "nan"), "expected a share above 0 and below 1"),
-        (("--young", "2"), "expected a share above 0 and below 1"),
-        (("--draws", "0"), "expected a whole number of at least 1"),
+        (("--hold-out", "nan"), "expected a share above 0 and below 1"),
+        (("--hold-out", "2"), "expected a share above 0 and below 1"),
         (("--hold-out", "0"), "expected a share above 0 and below 1"),
         (("--out", __file__), "found a file, expected a directory"),
     ],
@@ -130,5 +85,5 @@ def test_values_that_cannot_be_are_refused_by_name(
 
 
 def test_a_data_set_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert evaluate_channel.run(_arguments("--dataset", str(tmp_path / "none"), "--build", str(tmp_path / "b"))) == 1
+    assert evaluate.run(_arguments("--dataset", str(tmp_path / "none"), "--build", str(tmp_path / "b"))) == 1
     assert "found neither a data set nor a folder of that name" in capsys.readouterr().err

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serendipity.offline.evaluate import interests
-from serendipity.offline.evaluate.interests import (
+from benchmarks.interests import judging
+from benchmarks.interests.judging import (
     OWN_WEIGHTS,
     POPULAR_UNSEEN,
     Evaluation,
@@ -22,8 +22,8 @@ from serendipity.offline.evaluate.interests import (
     row_of,
     run_reasoner,
 )
-from serendipity.offline.evaluate.interests import K as PLACES
-from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
+from benchmarks.interests.judging import K as PLACES
+from benchmarks.interests.page import Conditions, markdown, write_interests_report
 from serendipity.offline.evaluate.significance import bootstrap_difference
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport
@@ -130,7 +130,7 @@ def test_a_language_models_row_is_compared_on_its_own_users(evaluation: Evaluati
     assert popular.against == {}
     assert popular.parse_rate is None
     threshold = ThresholdReport(0.6, 0.9, 0.8, 0.85, True, {"name": 0.8}, {"name": 10})
-    conditions = Conditions("shop", "`serendip evaluate interests`", CUT, UNTIL, 30, 0.7)
+    conditions = Conditions("shop", "`python -m benchmarks.interests`", CUT, UNTIL, 30, 0.7)
     write_interests_report([popular, row], threshold, conditions, tmp_path)
     page = (tmp_path / "interests.md").read_text(encoding="utf-8")
     assert page == markdown([popular, row], threshold, conditions)
@@ -173,7 +173,7 @@ def returning(taxonomy: Taxonomy, *, come_back: bool) -> Histories:
 def test_what_was_clicked_long_ago_counts_as_far_as_validation_says(
     evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, *, come_back: bool, expected: str
 ) -> None:
-    monkeypatch.setattr(interests, "K", 1)  # the shop has few categories: ten places would hold them all
+    monkeypatch.setattr(judging, "K", 1)  # the shop has few categories: ten places would hold them all
     histories = returning(evaluation.taxonomy, come_back=come_back)
     judged = Evaluation.of(histories, evaluation.taxonomy, CUT, UNTIL)
     users = np.arange(6, dtype=np.int64)

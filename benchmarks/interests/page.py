@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.interests.judging import POPULAR_DAYS, POPULAR_OR_OWN, POPULAR_UNSEEN, K, Row
 from serendipity.layout import write_atomically
-from serendipity.offline.evaluate.interests import POPULAR_DAYS, POPULAR_OR_OWN, POPULAR_UNSEEN, K, Row
 from serendipity.offline.evaluate.methods_report import number, table
 from serendipity.offline.interests.grounding_threshold import ThresholdReport
 

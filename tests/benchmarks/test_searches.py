@@ -4,11 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from benchmarks.searches import judge_sessions, opening_searches, with_searches
+from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig
+from serendipity.offline.evaluate.control_choice import Grid
 from serendipity.offline.evaluate.held_out import HeldOut
-from serendipity.offline.evaluate.searches import opening_searches, with_searches
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
+from tests.fixtures.small_histories import UNTIL as LATER
+from tests.fixtures.small_histories import make_small_histories
+from tests.fixtures.small_world import NOW, SmallWorld
 
 CUT, UNTIL = 100, 200
 ITEM_CATEGORIES = np.array([1, 2], np.int32)
@@ -113,3 +118,32 @@ def test_a_search_goes_along_as_an_event_of_the_session_and_the_rest_of_the_requ
         [event] = request.recent_events
         assert (event.type, event.query) == (channel_pb2.EVENT_TYPE_SEARCH, query)
         assert (request.count, list(request.exclude_item_ids)) == (7, ["i0"])
+
+
+def test_sessions_are_asked_with_the_search_and_without_and_judged_beside_the_controls(
+    small_world: SmallWorld,
+) -> None:
+    histories = make_small_histories(small_world, explorers=12)
+    user = int(HeldOut.between(histories, small_world.catalogue, NOW, LATER).novel.users[3])
+    owners = np.arange(len(histories) + 1)
+    searching = replace(
+        histories,
+        searches=["something new"],
+        search_times=np.array([NOW], np.int64),
+        search_offsets=(owners > user).astype(np.int64),
+    )
+    asked: list[str] = []
+
+    def recall(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
+        asked.append(" ".join(event.query for event in request.recent_events))
+        return channel_pb2.RecallResponse()
+
+    grid = Grid(factors=(4,), alphas=(1.0,), ridges=(10.0,), exponents=(0.0,))
+    config = ChannelEvaluationConfig(depths=(5, 20), grid=grid)
+    evaluation = ChannelEvaluation.prepare(searching, small_world.catalogue, NOW, LATER, [0], config)
+    page = judge_sessions(evaluation, recall)
+    assert page is not None
+    assert asked == ["", "something new"]
+    assert page.startswith("1 users whose first event in the period is a search.")
+    assert "**channel, with the search**" in page
+    assert judge_sessions(replace(evaluation, histories=histories), recall) is None

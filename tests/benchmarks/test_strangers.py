@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.strangers import evaluate_strangers, session_of, session_targets
 from serendipity.offline.evaluate.held_out import HeldOut
-from serendipity.offline.evaluate.strangers import evaluate_strangers, session_of, session_targets
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
 from tests.fixtures.small_histories import UNTIL, make_small_histories

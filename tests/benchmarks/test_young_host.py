@@ -1,18 +1,23 @@
-"""A host with some of its users only: its files follow the host schema, and the logs builder reads them."""
+"""A host with some of its users only: its files follow the host schema, it is built and judged."""
 
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
 
-from serendipity.offline.evaluate.young_host import sample_users
+from benchmarks import young_host
+from benchmarks.young_host import main, pool, sample_users
+from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
+from serendipity.offline.evaluate.control_choice import Grid
+from serendipity.offline.evaluate.methods import MethodResult
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.schema import LogsConfig
-from tests.fixtures.small_host import DAY, NUM_DAYS, START, write_small_host
+from tests.fixtures.small_host import DAY, NUM_DAYS, QUICK_BUILD, START, write_small_host
 
 NOW = START + NUM_DAYS * DAY
 NUM_USERS = 30
@@ -142,3 +147,40 @@ def test_rows_that_the_logs_builder_rejects_are_left_out_and_their_users_are_not
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(LogsError, match=r"items\.parquet: missing"):
         sample_users(tmp_path / "nowhere", tmp_path / "young", 0.5, 1, NOW)
+
+
+def measured(name: str, values: list[list[float]]) -> MethodResult:
+    return MethodResult(name, "channel", tuple(range(len(values))), {("recall", 1): np.array(values)})
+
+
+def test_pooled_evaluations_lay_their_users_one_after_another() -> None:
+    first = (measured("a", [[1.0, 0.0], [0.0, 0.0]]), measured("b", [[0.2, np.nan]]))
+    second = (measured("a", [[0.5]]), measured("b", [[0.4]]))
+    pooled = pool([first, second])
+    assert [(one.name, one.kind, one.seeds) for one in pooled] == [("a", "channel", (None,)), ("b", "channel", (None,))]
+    assert pooled[0].per_user["recall", 1].tolist() == [[0.5, 0, 0.5]]
+    np.testing.assert_array_equal(pooled[1].per_user["recall", 1], [[0.2, np.nan, 0.4]])
+    assert pooled[1].mean("recall", 1) == pytest.approx(0.3)
+
+
+def test_a_method_that_one_evaluation_lacks_is_not_pooled() -> None:
+    pooled = pool([[measured("interest", [[0.5]]), measured("group", [[0.5]])], [measured("group", [[0.5]])]])
+    assert [one.name for one in pooled] == ["group"]
+    assert pooled[0].per_user["recall", 1].tolist() == [[0.5, 0.5]]
+
+
+def test_a_draw_is_built_and_judged_and_one_that_is_too_small_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = partial(ChannelEvaluationConfig, grid=Grid(factors=(8,), alphas=(1.0,), ridges=(100.0,), exponents=(0.5,)))
+    monkeypatch.setattr(young_host, "ChannelEvaluationConfig", quick)
+    write_small_host(tmp_path / "shop", num_users=60, num_items=240)
+    (tmp_path / "build.toml").write_text(QUICK_BUILD)
+    given = ["--dataset", str(tmp_path / "shop"), "--config", str(tmp_path / "build.toml")]
+    asked = [*given, "--work", str(tmp_path / "work"), "--shares", "0.5", "0.01", "--draws", "1"]
+    assert main(asked) == 0
+    printed = capsys.readouterr()
+    assert "# Young hosts of shop" in printed.out
+    assert "## 50% of the users\n\n1 draws" in printed.out
+    assert "## 1% of the users" not in printed.out
+    assert "left out: " in printed.err

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+from benchmarks.interests.judging import Evaluation, choose_own_weight
 from serendipity.interests.facts import FactsRule
 from serendipity.interests.grounding import Grounder
 from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.evaluate.held_out_build import held_out_of
-from serendipity.offline.evaluate.interests import Evaluation, choose_own_weight
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport, tune_threshold
 from serendipity.offline.interests.hops import Mode

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.smollm2 import convert_gguf, default_cache_dir, smollm2_path
 from serendipity.offline.language_models.language_model import LanguageModelError
-from serendipity.offline.language_models.packaged import convert_gguf, smollm2_path
 
 
 def test_of_several_callers_one_converts(tmp_path: Path) -> None:
@@ -38,14 +38,14 @@ def test_a_conversion_that_is_killed_leaves_no_model_and_is_begun_anew(tmp_path:
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from serendipity.offline.language_models.packaged import smollm2_path\n"
+        "from benchmarks.smollm2 import smollm2_path\n"
         "def convert(gguf, directory):\n"
         "    directory.mkdir()\n"
         "    (directory / 'model.safetensors').write_bytes(b'half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         f"smollm2_path(Path({str(tmp_path)!r}), convert=convert)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == -9
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
 
     def convert(gguf: Path, directory: Path) -> None:
@@ -62,3 +62,9 @@ def test_a_conversion_that_fails_leaves_no_model(tmp_path: Path) -> None:
     with pytest.raises(LanguageModelError, match=r"broken\.gguf: cannot be converted"):
         smollm2_path(tmp_path / "models", convert=lambda _, directory: convert_gguf(broken, directory))
     assert [path.name for path in (tmp_path / "models").iterdir() if not path.name.startswith(".")] == []
+
+
+def test_converted_models_are_kept_in_the_user_s_cache_directory(tmp_path: Path) -> None:
+    place = Path("serendipity") / "language_models"
+    assert default_cache_dir({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / place
+    assert default_cache_dir({}) == Path.home() / ".cache" / place

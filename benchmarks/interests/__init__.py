@@ -1,0 +1,1 @@
+"""Latent interests of every origin, judged by what users then turn to."""
