@@ -34,7 +34,6 @@ from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibration
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import TextEncoder, default_path
-from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.graph_steps import VALIDATION_GRAPH, GraphSteps
 from serendipity.offline.group_steps import COEVOLUTION_CODE, GroupSteps
 from serendipity.offline.interest_steps import INTERESTS_CODE, LOGS_CODE, InterestSteps
@@ -71,8 +70,7 @@ _SNAPSHOT_CODE = (
 )  # fmt: skip
 _CALIBRATION_CODE = (
     *LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
-    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.novel_category_keys",
-    "serendipity.offline.evaluate.replay", "serendipity.features",
+    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.replay", "serendipity.features",
 )  # fmt: skip
 
 _REPLAYED = 200_000
@@ -320,7 +318,6 @@ class _Build:
                 "hit rate": replayed.reliability.base_rate,
                 "ECE": replayed.reliability.expected_calibration_error,
                 "novel recall@20": "–" if replayed.novel_recall is None else replayed.novel_recall,
-                "novel-category lists by key": describe_keys(replayed.novel_category_keys),
             }
 
         configuration = {"validation": validation.model_dump(), "calibration": self.config.calibration.model_dump()}
@@ -371,7 +368,6 @@ class _Build:
                     LogsSummary.read(logs).events_until,
                     self.config.canary,
                     novel_recall=replayed["novel_recall"],
-                    novel_category_keys=replayed["novel_category_keys"],
                     advance=lambda done: context.progress.advance(task, done),
                 )
             record_canary(snapshot, canary)

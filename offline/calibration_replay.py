@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +21,6 @@ from serendipity.offline.calibration import (
     reliability,
 )
 from serendipity.offline.evaluate.held_out import HeldOut
-from serendipity.offline.evaluate.novel_category_keys import novel_category_keys
 from serendipity.offline.evaluate.replay import Advance, Recall, Replay, ReplayRequests, outcomes, replay
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
@@ -52,8 +50,7 @@ class CalibrationReplay:
     """What a replay of held-out time gave.
 
     reliability: of the curves on the very candidates they were fitted on, with the tower. novel_recall: Recall@20 on
-    novel targets under STRICT, mean over users; None if nobody had one. novel_category_keys: answers by the list that
-    the group source took them from, each user asked for once at a moment of the period; empty without lists.
+    novel targets under STRICT, mean over users; None if nobody had one.
     """
 
     calibration: records_pb2.Calibration
@@ -61,7 +58,6 @@ class CalibrationReplay:
     novel_recall: float | None
     users: int
     candidates: int
-    novel_category_keys: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Lay out everything but the curves as JSON."""
@@ -97,17 +93,12 @@ def replay_for_calibration(
     users = active_users(histories, cut, until, max_users, seed)
     requests = ReplayRequests(count=count, exclude_own=False)
     manifest = layout.read_manifest(snapshot)
-    keys: Mapping[str, int] = {}
     alone = [source for source, part in _ALONE.items() if manifest.HasField(part)]
     of_each = []
     with open_recall(snapshot, tower) as recall:
         for source in alone:
             by_source = replace(requests, sources=frozenset({source}))
             of_each.append(outcomes(replay(recall, histories, catalogue, users, cut, by_source), histories, cut, until))
-        if channel_pb2.SOURCE_GROUP in alone:
-            keys = novel_category_keys(
-                recall, histories, catalogue, users, cut, until, seed=seed, click_type=manifest.click_types[0]
-            )
     of_these = Outcomes.concatenate(of_each)
     answers = []
     parts = []
@@ -125,7 +116,6 @@ def replay_for_calibration(
         novel_recall=_novel_recall(answers[0], HeldOut.between(histories, catalogue, cut, until)),
         users=len(users),
         candidates=sum(map(len, parts)),
-        novel_category_keys=keys,
     )
 
 

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,15 +20,13 @@ from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.errors import ClientError
 from serendipity.channel.client.messages import Feedback, RecallResult, recall_request
 from serendipity.novelty import clicked_categories, is_novel
-from serendipity.offline.build import REPLAY
 from serendipity.offline.build_config import load_build_config
-from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
 from serendipity.tools.demo_graph import latest_items, show_graph
-from serendipity.tools.demo_groups import list_keys, show_groups
+from serendipity.tools.demo_groups import show_groups
 from serendipity.tools.demo_host import DEPTH, host_items
 from serendipity.tools.demo_nearline import new_user, show_nearline
 from serendipity.tools.deploy import publish_over
@@ -179,7 +175,6 @@ async def _check_novelty(
     until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
     row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     violations = candidates = degraded = empty = 0
-    keys: Counter[str] = Counter()
     start = time.monotonic()
     for at in range(0, len(histories.user_ids), _BATCH):
         users = range(at, min(at + _BATCH, len(histories.user_ids)))
@@ -193,17 +188,9 @@ async def _check_novelty(
             candidates += len(rows)
             degraded += result.degraded
             empty += not len(rows)
-            keys.update(list_keys(result))
     seconds = time.monotonic() - start
     console.print(
         f"{len(histories.user_ids):,} users, {candidates:,} candidates in {seconds:.0f} s: "
         f"[bold]{violations} violations[/bold]; {degraded} degraded answers, {empty} empty ones"
-    )
-    console.print(f"lists the group source answered from: {describe_keys(keys)}", highlight=False)
-    later = json.loads((out / "calibration" / REPLAY).read_text(encoding="utf-8"))["novel_category_keys"]
-    console.print(
-        "and as users went on clicking in the period that scores are calibrated on, without near-line: "
-        f"{describe_keys(later)}",
-        highlight=False,
     )
     return violations

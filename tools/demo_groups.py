@@ -7,7 +7,6 @@ from rich.markup import escape
 
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.messages import RecallResult
-from serendipity.offline.evaluate.replay import key_name
 from serendipity.tools.recall import print_result
 from serendipity.v1 import channel_pb2
 
@@ -52,5 +51,7 @@ def _group_profile(result: RecallResult) -> str:
 def list_keys(result: RecallResult) -> list[str]:
     """Name the key of the list that the group source answered from; none where the snapshot has no lists."""
     return [
-        key_name(status.novel_category_key) for status in result.message.source_statuses if status.novel_category_key
+        channel_pb2.NovelCategoryKey.Name(status.novel_category_key).removeprefix("NOVEL_CATEGORY_KEY_").lower()
+        for status in result.message.source_statuses
+        if status.novel_category_key
     ]

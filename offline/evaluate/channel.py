@@ -194,7 +194,6 @@ class ChannelEvaluation:
             answers=self._answers(first.strict),
             cold=_cold_users(first.cold, cold_targets(self.histories, held_out), depths),
             reliability=_reliabilities(first.strict, first.cold, self.histories, held_out),
-            novel_category_keys=first.strict.novel_category_keys,
         )
 
     def _answers(self, strict: Replay) -> Answers:

@@ -23,7 +23,6 @@ from serendipity.offline.evaluate.methods_report import (
     seeds_table,
     table,
 )
-from serendipity.offline.evaluate.novel_category_keys import describe_keys
 from serendipity.offline.evaluate.source_worth import SourceWorth
 
 JSON_REPORT = "channel.json"
@@ -89,7 +88,6 @@ class ChannelReport:
     answers: Answers
     cold: ColdUsers | None
     reliability: Mapping[str, Reliability]
-    novel_category_keys: Mapping[str, int]
 
     @property
     def channel(self) -> MethodResult:
@@ -175,7 +173,6 @@ def _answers(report: ChannelReport) -> str:
         ("top-level categories per answer", f"{answers.categories:.1f}"),
         (f"catalogue coverage @{report.depths[1]}", f"{answers.coverage:.1%}"),
         ("degraded answers", f"{answers.degraded:,}"),
-        ("lists the group source answered from", describe_keys(report.novel_category_keys)),
         *(
             (f"{name}, ms p50 / p99", f"{times.p50:.1f} / {times.p99:.1f}")
             for name, times in answers.milliseconds.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,8 +42,7 @@ class Replay:
     users: [n] int64 user numbers. rows: [n, K] int64 item rows, −1 for none; scores, relevance: [n, K] float32;
     sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item. fallback: [n]
     bool, answered with stored vectors; degraded: [n] bool; seconds: [n] float64 as the caller saw it; stage_seconds:
-    stage → [n]; source_states: source → SourceState name → answers; novel_category_keys: key of the list that the
-    group source answered from → answers, of snapshots with lists.
+    stage → [n]; source_states: source → SourceState name → answers.
     """
 
     count: int
@@ -60,7 +59,6 @@ class Replay:
     source_states: Mapping[str, Mapping[str, int]]
     degraded_reasons: Mapping[str, int]
     snapshots: tuple[str, ...]
-    novel_category_keys: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -161,7 +159,6 @@ class _Columns:
         self.stage_seconds = {stage: np.zeros(n) for stage in STAGES}
         self.source_states: dict[str, Counter[str]] = {}
         self.degraded_reasons: Counter[str] = Counter()
-        self.novel_category_keys: Counter[str] = Counter()
         self.snapshots: set[str] = set()
 
     def add(self, i: int, user_id: str, response: channel_pb2.RecallResponse, row_of: Mapping[str, int]) -> None:
@@ -190,8 +187,6 @@ class _Columns:
             name = source_name(status.source)
             state = channel_pb2.SourceState.Name(status.state).removeprefix("SOURCE_STATE_").lower()
             self.source_states.setdefault(name, Counter())[state] += 1
-            if status.novel_category_key:
-                self.novel_category_keys[key_name(status.novel_category_key)] += 1
 
     def replay(self, users: NDArray[np.int64]) -> Replay:
         """Freeze the columns."""
@@ -210,18 +205,12 @@ class _Columns:
             source_states={name: dict(states) for name, states in sorted(self.source_states.items())},
             degraded_reasons=dict(self.degraded_reasons),
             snapshots=tuple(sorted(self.snapshots)),
-            novel_category_keys=dict(self.novel_category_keys),
         )
 
 
 def source_name(source: int) -> str:
     """Name of a source as in rank features and reports, e.g. "interest"."""
     return channel_pb2.Source.Name(source).removeprefix("SOURCE_").lower()
-
-
-def key_name(key: channel_pb2.NovelCategoryKey) -> str:
-    """Name of the key of a novel-category list as in metrics and reports, e.g. "m3"."""
-    return channel_pb2.NovelCategoryKey.Name(key).removeprefix("NOVEL_CATEGORY_KEY_").lower()
 
 
 def _found_by(response: channel_pb2.RecallResponse) -> NDArray[np.bool_]:

@@ -19,8 +19,6 @@ from serendipity.offline.logs.histories import Histories
 _SEED = 20_240_601
 """Seed of the sample of users."""
 
-_KEY_PREFIX = "novel_category_key_"
-
 DECILES = tuple(range(10, 100, 10))
 """Percentiles of the scores that are kept."""
 
@@ -40,8 +38,8 @@ class Canary:
 
     fill: mean share of the candidates asked for that came; empty: answers without any; coverage: share of the available
     items in anyone's answer; violations: candidates that are not novel; degraded: degraded answers; score_deciles: [9]
-    of all candidates' scores; novel_recall, novel_category_keys: of a replay of held-out time by the same build, None
-    if none was made; the latter are shares of the answers by the list that the group source took them from.
+    of all candidates' scores; novel_recall: of a replay of held-out time by the same build, None if none was
+    made.
     """
 
     users: int
@@ -52,7 +50,6 @@ class Canary:
     degraded: int
     score_deciles: tuple[float, ...]
     novel_recall: float | None = None
-    novel_category_keys: Mapping[str, float] | None = None
 
     def to_quality(self) -> dict[str, float]:
         """Lay out as the manifest's `quality`."""
@@ -67,8 +64,7 @@ class Canary:
         }
         if self.novel_recall is not None:
             quality["novel_recall"] = self.novel_recall
-        shares = self.novel_category_keys or {}
-        return {**quality, **{f"{_KEY_PREFIX}{key}": share for key, share in shares.items()}}
+        return quality
 
     @classmethod
     def from_quality(cls, quality: Mapping[str, float]) -> Canary | None:
@@ -84,10 +80,6 @@ class Canary:
             degraded=int(quality["degraded"]),
             score_deciles=tuple(quality[f"score_p{p}"] for p in DECILES if f"score_p{p}" in quality),
             novel_recall=quality.get("novel_recall"),
-            novel_category_keys={
-                name.removeprefix(_KEY_PREFIX): share for name, share in quality.items() if name.startswith(_KEY_PREFIX)
-            }
-            or None,
         )
 
 
@@ -99,13 +91,11 @@ def ask_canary(
     config: CanaryConfig | None = None,
     *,
     novel_recall: float | None = None,
-    novel_category_keys: Mapping[str, int] | None = None,
     advance: Advance = lambda _: None,
 ) -> Canary:
     """Ask the snapshot behind `recall` for a sample of users and measure the answers.
 
-    now: Unix seconds; clicks before it are in the snapshot. novel_recall, novel_category_keys: as measured on held-out
-    time, the latter answers by the list they are from.
+    now: Unix seconds; clicks before it are in the snapshot. novel_recall: as measured on held-out time.
     """
     config = config or CanaryConfig()
     users = np.arange(len(histories), dtype=np.int64)
@@ -124,13 +114,7 @@ def ask_canary(
         degraded=int(answers.degraded.sum()),
         score_deciles=tuple(np.percentile(answers.scores[answers.rows >= 0], DECILES).tolist()) if len(shown) else (),
         novel_recall=novel_recall,
-        novel_category_keys=_shares(novel_category_keys or {}),
     )
-
-
-def _shares(counts: Mapping[str, int]) -> dict[str, float] | None:
-    total = sum(counts.values())
-    return {key: count / total for key, count in counts.items()} if total else None
 
 
 def _violations(answers: Replay, histories: Histories, catalogue: Catalogue, now: int) -> int:

@@ -9,7 +9,6 @@ import pytest
 
 from serendipity.offline.calibration import CalibrationConfig
 from serendipity.offline.calibration_replay import CalibrationReplay, active_users, replay_for_calibration
-from serendipity.offline.evaluate.novel_category_keys import KEYS, describe_keys
 from serendipity.offline.snapshot.contents import check_calibration
 from serendipity.tools.pipeline import open_pipeline
 from serendipity.v1 import channel_pb2
@@ -76,20 +75,6 @@ def test_sources_replayed_alone_take_no_candidates_from_the_others_curves(
     alone = (channel_pb2.SOURCE_GROUP, channel_pb2.SOURCE_GRAPH)
     others = [curve for curve in replayed_groups.calibration.calibrators if curve.source not in alone]
     assert sum(curve.num_candidates for curve in others) == replayed.candidates
-
-
-def test_answers_are_counted_by_the_list_they_are_from_as_users_go_on(
-    replayed: CalibrationReplay, replayed_groups: CalibrationReplay
-) -> None:
-    keys = replayed_groups.novel_category_keys
-    assert sum(keys.values()) == replayed_groups.users
-    assert set(keys) <= set(KEYS)
-    assert len(keys) > 1
-    assert json.loads(replayed_groups.to_json())["novel_category_keys"] == keys
-    assert replayed.novel_category_keys == {}
-    assert describe_keys({}) == "–"
-    counts = {"m3": 6, "m1": 2, "m0": 1, "default": 1}
-    assert describe_keys(counts).startswith("exact 60.0%, back-off 30.0%, default 10.0%, none 0.0% (m3 60.0%, m1 20.0%")
 
 
 def test_scores_are_worth_what_they_say_and_more_than_the_base_rate(replayed: CalibrationReplay) -> None:
