@@ -13,8 +13,11 @@ from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds
 from serendipity.channel.recall.scorer import Scored
 from serendipity.channel.recall.sources import Finds
 from serendipity.channel.settings import ChannelSettings
+from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2
 
+_DAY = 86_400
+_PARTS = 1_000
 _CONVERSION = frozenset([channel_pb2.SOURCE_COLLABORATIVE])
 _SERENDIPITY = frozenset([channel_pb2.SOURCE_INTEREST, channel_pb2.SOURCE_GROUP])
 
@@ -38,7 +41,10 @@ def source_bounds(
     """
     if query.source_bounds or channel_pb2.SOURCE_GRAPH not in finds:
         return query.source_bounds
-    share = int(query.count * settings.graph_share)
+    # Places are whole: of 3 candidates a share of 0.2 is one for three of five users, others another day. A
+    # user's requests of a day are alike, so that one that is tried again has the same answer.
+    part = shard_of(f"places {query.now // _DAY} {query.user_id}", _PARTS) / _PARTS
+    share = math.floor(query.count * settings.graph_share + part)
     others = [of_source.found for source, of_source in finds.items() if source != channel_pb2.SOURCE_GRAPH]
     left = query.count - int(np.any(others, axis=0).sum()) if others else query.count
     return {channel_pb2.SOURCE_GRAPH: SourceBounds(share, max(share, left))}

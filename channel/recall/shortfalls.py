@@ -36,6 +36,7 @@ _WORDS = {
     channel_pb2.SHORTFALL_CAUSE_UNREADABLE: "could not be read, or failed; degraded_reasons says why",
     channel_pb2.SHORTFALL_CAUSE_NO_GRAPH: "found no graph in the snapshot",
     channel_pb2.SHORTFALL_CAUSE_NOT_IN_GRAPH: "found nothing in the graph that the user clicked or holds",
+    channel_pb2.SHORTFALL_CAUSE_NOT_EXPLORED: "tried with other users today",
 }
 
 
@@ -101,7 +102,7 @@ def _source_cause(
     if user.query.excludes(status.source) or not most or (is_graph and not settings.graph_source):
         return channel_pb2.SHORTFALL_CAUSE_SWITCHED_OFF
     if is_graph and user.folded is not None and not status.requested:
-        return channel_pb2.SHORTFALL_CAUSE_SWITCHED_OFF
+        return channel_pb2.SHORTFALL_CAUSE_NOT_EXPLORED
     if status.state == channel_pb2.SOURCE_STATE_UNAVAILABLE:
         return channel_pb2.SHORTFALL_CAUSE_UNREADABLE
     if is_interest and interests.freshness in _UNUSABLE:

@@ -90,6 +90,7 @@ class ShortfallCause(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SHORTFALL_CAUSE_UNREADABLE: _ClassVar[ShortfallCause]
     SHORTFALL_CAUSE_NO_GRAPH: _ClassVar[ShortfallCause]
     SHORTFALL_CAUSE_NOT_IN_GRAPH: _ClassVar[ShortfallCause]
+    SHORTFALL_CAUSE_NOT_EXPLORED: _ClassVar[ShortfallCause]
 
 class ReasonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -175,6 +176,7 @@ SHORTFALL_CAUSE_LISTS_EXHAUSTED: ShortfallCause
 SHORTFALL_CAUSE_UNREADABLE: ShortfallCause
 SHORTFALL_CAUSE_NO_GRAPH: ShortfallCause
 SHORTFALL_CAUSE_NOT_IN_GRAPH: ShortfallCause
+SHORTFALL_CAUSE_NOT_EXPLORED: ShortfallCause
 REASON_KIND_UNSPECIFIED: ReasonKind
 REASON_KIND_SEARCH: ReasonKind
 REASON_KIND_CATEGORY: ReasonKind

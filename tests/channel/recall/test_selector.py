@@ -86,12 +86,13 @@ def test_conversion_and_serendipity_are_balanced_unless_the_request_sets_quotas(
     assert source_quotas(asked, asked.source_bounds, settings) == (quota(1, 2, I2I),)
 
 
+def finds(number: int) -> Finds:
+    found, nothing = np.arange(20) < number, np.zeros(20, np.float32)
+    return Finds.without_interests(found, nothing, nothing)
+
+
 @pytest.mark.parametrize(("by_others", "most"), [(12, 2), (9, 2), (7, 3), (0, 10)])
 def test_the_graph_gets_its_share_and_what_the_others_leave_empty(by_others: int, most: int) -> None:
-    def finds(number: int) -> Finds:
-        found, nothing = np.arange(20) < number, np.zeros(20, np.float32)
-        return Finds.without_interests(found, nothing, nothing)
-
     settings, query = ChannelSettings(graph_share=0.2), RecallQuery(user_id="u", count=10, now=0)
     found = {U2I: finds(by_others), GROUP: finds(by_others // 2), GRAPH: finds(20)}
     bounds = source_bounds(query, found, settings)
@@ -102,6 +103,21 @@ def test_the_graph_gets_its_share_and_what_the_others_leave_empty(by_others: int
     assert source_bounds(query, {U2I: finds(3)}, settings) == {}
     asked = RecallQuery(user_id="u", count=10, now=0, source_bounds={I2I: SourceBounds(1, 2)})
     assert source_bounds(asked, found, settings) == asked.source_bounds
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_a_share_of_few_places_is_right_on_the_average_of_users_and_the_same_all_day(count: int) -> None:
+    settings, found = ChannelSettings(graph_share=0.2), {GRAPH: finds(20), U2I: finds(20)}
+
+    def share(user: int, now: int) -> int:
+        query = RecallQuery(user_id=f"u{user}", count=count, now=now)
+        return source_bounds(query, found, settings)[GRAPH].min_count
+
+    shares = [share(user, 0) for user in range(2_000)]
+    assert set(shares) == {int(count * 0.2), int(count * 0.2) + 1}
+    assert np.mean(shares) == pytest.approx(count * 0.2, abs=0.03)
+    assert [share(user, 3_600) for user in range(200)] == shares[:200]
+    assert [share(user, 86_400) for user in range(200)] != shares[:200]
 
 
 def test_sources_of_one_quota_are_counted_together() -> None:
