@@ -120,7 +120,7 @@ class Laboratory:
         return rank(vectors.scores, graph.num_items, graph.clicks, self._data.test)
 
     def _key(self, graph: InterestGraph, settings: Settings) -> str:
-        code = code_of(_SPECTRAL) if isinstance(settings, SpectralConfig) else self._code
+        code = self._code + (f" {code_of(_SPECTRAL)}" if isinstance(settings, SpectralConfig) else "")
         digest = hashlib.sha256(f"{code} {type(settings).__name__} {settings.model_dump_json()}".encode())
         for edges in (graph.clicks, graph.holds, graph.knowledge, self._data.test):
             digest.update(np.ascontiguousarray(edges).tobytes())
