@@ -39,16 +39,18 @@ _DRAWS = 3
 """Random choices of the edges that are dropped, averaged for every user."""
 
 _EPOCHS = 12
-_UIR = {
-    "dim": DIM,
-    "reconstruction": {"weight": 1e-3, "ramp_epochs": _EPOCHS},
-    "trainer": {"batch_clicks": 262_144, "check_every": _EPOCHS},
-}
+_UIR = GraphConfig.model_validate(
+    {
+        "dim": DIM,
+        "reconstruction": {"weight": 1e-3, "ramp_epochs": _EPOCHS},
+        "trainer": {"batch_clicks": 262_144, "check_every": _EPOCHS},
+    }
+)
 """Large steps, since one costs seconds on a core whatever its clicks."""
 
 
 def reader_sections(build: Path, work: Path, tell: Callable[[str], None]) -> list[str]:
-    """Compare on a finished build's logs and write the sections. work: where trainings are kept.
+    """Compare on a finished build's logs and write the sections. work: where the towers' trainings are kept.
 
     Raises BuilderError where the build lacks a part.
     """
@@ -60,7 +62,7 @@ def reader_sections(build: Path, work: Path, tell: Callable[[str], None]) -> lis
     tell("readers: categories")
     sections = category_section(later)
     tell("readers: interest edges")
-    sections += noise_section(later, work / "checkpoints")
+    sections += noise_section(later)
     nodes, interests_at = read_interests(build / "interests", histories, catalogue)
     return sections + tower_section(later, nodes, interests_at, TowersConfig(), work / "towers", tell)
 
@@ -138,10 +140,10 @@ def _recall(
     return recall
 
 
-def noise_section(later: Later, checkpoints: Path) -> list[str]:
+def noise_section(later: Later) -> list[str]:
     """Drop the interest edges that a training with UIR is least confident of, against random ones."""
     graph = later.graph
-    training = fit(graph.without_knowledge(), GraphConfig.model_validate(_UIR), epochs=_EPOCHS, checkpoints=checkpoints)
+    training = fit(graph.without_knowledge(), _UIR, epochs=_EPOCHS)
     confidence = edge_confidence(training.vectors, graph)
     novel = later.held_out.novel
     targets = novel.of_users(np.random.default_rng(0).permutation(novel.users)[:_USERS])
@@ -168,7 +170,7 @@ def noise_section(later: Later, checkpoints: Path) -> list[str]:
     return [
         *lines,
         f"Confidence of an edge: cosine of the user's vector without the interest's part, and that part, after "
-        f"{_EPOCHS} epochs on clicks and interests with UIR of weight {_UIR['reconstruction']['weight']:g}. What is "
+        f"{_EPOCHS} epochs on clicks and interests with UIR of weight {_UIR.reconstruction.weight:g}. What is "
         f"judged are the vectors that builds make (closed form) of what is left, on {len(targets):,} users; random: "
         f"mean of {_DRAWS} draws.",
         "",

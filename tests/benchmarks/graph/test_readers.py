@@ -56,11 +56,11 @@ def test_a_wrong_interest_is_trusted_less() -> None:
     assert found[-4:].max() < np.median(found[:-4])
 
 
-def test_dropped_edges_are_told_against_random_ones(later: Later, tmp_path: Path) -> None:
+def test_dropped_edges_are_told_against_random_ones(later: Later) -> None:
     users, first = np.unique(later.graph.clicks[0], return_index=True)
     families = (later.catalogue.item_categories[later.graph.clicks[1][first]] - 1) // 3
     held = replace(later.graph, holds=np.stack([users, families]), num_interests=4)
-    page = "\n".join(noise_section(replace(later, graph=held), tmp_path))
+    page = "\n".join(noise_section(replace(later, graph=held)))
     assert "30% of" in page
     assert page.count("| least confident dropped |") == 2
     assert "| no interest edges |" in page
