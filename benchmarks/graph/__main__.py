@@ -1,10 +1,12 @@
-"""Compare CIKG with popularity, BPR-MF, LightGCN and CFKG by full ranking, on data as the authors publish them.
+"""Compare CIKG with popularity, BPR-MF, LightGCN and CFKG by full ranking, on the authors' data or a host's logs.
 
     python -m benchmarks.graph --data DIR --out docs/results/graph-dbbook2014.md     one training of each row
     python -m benchmarks.graph --data DIR --trials 5 --seeds 3 --ablations           and other parts, random edges
     python -m benchmarks.graph --data DIR --full                                     three seeds, all trials, ablations
+    python -m benchmarks.graph --dataset ml-1m --users 1500                          logs of a data set of the product
+    python -m benchmarks.graph --dataset complete-journey --readers BUILD            and other uses of a build's graph
 
-Settings and epochs are chosen on clicks held out of train.txt; test.txt is looked at once a row and seed. Every result
+Settings and epochs are chosen on clicks held out of train; test is looked at once a row and seed. Every result
 is kept below --work as soon as it is there, so that a killed run goes on where it stopped. Uses a GPU where there is
 one.
 """
@@ -16,11 +18,27 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from benchmarks.coea.dataset import find_logs
 from benchmarks.coea.recbole_library import require_recbole
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
+from benchmarks.graph.host_data import HostData, read_host_data
 from benchmarks.graph.page import page
-from benchmarks.graph.rows import CIKG, Row, Settings, ablations, main_rows
+from benchmarks.graph.readers import reader_sections
+from benchmarks.graph.rows import (
+    CIKG,
+    Row,
+    Settings,
+    ablations,
+    limited,
+    main_rows,
+    profile_row,
+    spectral_row,
+)
 from benchmarks.graph.runs import Laboratory, Run
+from benchmarks.graph.support import support_section
+from serendipity.offline.datasets.registry import ADAPTERS
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.graph.author_files import AuthorData, read_author_files
 from serendipity.offline.graph.config import GraphConfig
@@ -28,11 +46,25 @@ from serendipity.tools.arguments import positive
 
 _FULL_SEEDS = 3
 
+_AUTHORS_INTERESTS = (
+    "The authors' interests were inferred from all of train, so validation leaks towards rows that see them; test does "
+    "not"
+)
+_HOST_INTERESTS = (
+    "Interests were inferred from the train clicks alone, and for validation from what is left of them without its "
+    "eighth (how many there are is chosen on all of train), so neither validation nor test leaks"
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare and publish the page; returns 1 when the data or a package is missing."""
     parser = options_of("graph", __doc__)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of the authors' files")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", type=Path, metavar="DIR", help="folder of the authors' files")
+    source.add_argument("--dataset", choices=sorted(ADAPTERS), help="logs of a data set, split at random")
+    parser.add_argument("--users", type=positive, help="users of the data set, drawn at random (default: all)")
+    parser.add_argument("--epochs", type=positive, help="epochs of a training at most")
+    parser.add_argument("--batch", type=positive, help="clicks of a step")
     parser.add_argument("--seeds", type=positive, default=1, help="number of seeds, from 0")
     parser.add_argument("--trials", type=positive, default=1, help="settings that validation chooses from")
     parser.add_argument("--rows", nargs="+", metavar="NAME", help="rows of the comparison (default: all)")
@@ -43,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="also CIKG with other parts and with noise (all), seed 0",
     )
     parser.add_argument("--full", action="store_true", help="three seeds, all trials of settings, ablations")
+    parser.add_argument("--readers", type=Path, metavar="BUILD", help="also other uses of the graph of this build")
     parser.add_argument("--work", type=Path, metavar="DIR", help="results (default: var/evaluation/graph/NAME)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
     args = read_options(parser, argv)
@@ -55,14 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(args: argparse.Namespace) -> str:
     seeds = _FULL_SEEDS if args.full else args.seeds
-    rows = _named(main_rows(None if args.full else args.trials), "--rows", args.rows)
-    others = _named(ablations(), "--ablations", args.ablations or None)
+    if args.data and (args.users or args.readers):
+        raise BuilderError("--data: found --users or --readers as well, expected them with --dataset")
+    name = args.dataset or args.data.resolve().name
+    work = args.work or Path("var") / "evaluation" / "graph" / name
+    data = read_host_data(find_logs(name, work), args.users) if args.dataset else read_author_files(args.data)
+    given = [*main_rows(None if args.full else args.trials), spectral_row()]
+    rows = _named([limited(row, args.epochs, args.batch) for row in given], "--rows", args.rows)
+    parted = [*ablations(), *([profile_row(data.profile, data.num_values)] if isinstance(data, HostData) else [])]
+    others = _named(parted, "--ablations", args.ablations or None)
     if args.ablations is not None and CIKG not in [row.name for row in rows]:
         raise BuilderError(f"--ablations: found no {CIKG} among --rows, expected it: they change its settings")
-    data = read_author_files(args.data)
-    name = args.data.resolve().name
-    work = args.work or Path("var") / "evaluation" / "graph" / name
-    laboratory = Laboratory(data, work, lambda line: print(line, file=sys.stderr))
+    laboratory = Laboratory(data, work, _tell)
     chosen: dict[str, Settings | None] = {}
     runs: dict[str, list[Run]] = {}
     for row in rows:
@@ -79,7 +116,14 @@ def _compare(args: argparse.Namespace) -> str:
             if settings != base or not row.change:
                 parts[row.name] = [laboratory.ablate(row, settings, 0, trial.best_epoch)]
     args.seed = f"0–{seeds - 1}" if seeds > 1 else "0"
-    return page(f"CIKG on {name}", facts_of(args) | _facts(data), data.graph, runs, parts, laboratory.trials)
+    sections = support_section(data.graph, np.random.default_rng(0))
+    sections += reader_sections(args.readers, work, _tell) if args.readers else []
+    facts = facts_of(args) | _facts(data)
+    return page(f"CIKG on {name}", facts, data.graph, runs, parts, laboratory.trials, sections)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _named(rows: Sequence[Row], option: str, names: Sequence[str] | None) -> Sequence[Row]:
@@ -95,10 +139,11 @@ def _facts(data: AuthorData) -> dict[str, str]:
     return {
         "data": f"{graph.num_users:,} users, {graph.num_items:,} items, {graph.clicks.shape[1]:,} clicks to learn "
         f"from, {data.test.shape[1]:,} to find; {graph.knowledge.shape[1]:,} triples; {graph.holds.shape[1]:,} "
-        f"interest edges of {holders:,} users",
+        f"interest edges of {holders:,} users"
+        + (f"; {data.num_values} values of {', '.join(data.attributes)}" if isinstance(data, HostData) else ""),
         "ranking": "all items but those clicked in train; means over users with test clicks",
-        "validation": "an eighth of every user's train clicks, at random, at least one of two or more. The authors' "
-        "interests were inferred from all of train, so validation leaks towards rows that see them; test does not",
+        "validation": "an eighth of every user's train clicks, at random, at least one of two or more. "
+        + (_HOST_INTERESTS if isinstance(data, HostData) else _AUTHORS_INTERESTS),
     }
 
 

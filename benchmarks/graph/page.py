@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.graph.cfkg import CFKGConfig
-from benchmarks.graph.rows import CIKG, FOLDED, LIGHTGCN, Settings
+from benchmarks.graph.rows import CIKG, FOLDED, LIGHTGCN, Settings, SpectralConfig
 from benchmarks.graph.runs import Run, Trial
 from serendipity.offline.evaluate.significance import bootstrap_ratio
 from serendipity.offline.graph.interest_graph import InterestGraph
@@ -33,8 +33,9 @@ def page(
     runs: Runs,
     ablations: Runs,
     trials: Mapping[str, Sequence[Trial]],
+    sections: Sequence[str] = (),
 ) -> str:
-    """Write the page in Markdown."""
+    """Write the page in Markdown. sections: lines of further ones, put last."""
     lines = [f"# {title}", "", *(f"- {name}: {text}" for name, text in facts.items()), ""]
     lines += ["## Rows", "", *_table(runs), ""]
     for other in (LIGHTGCN, FOLDED):
@@ -47,7 +48,8 @@ def page(
     for name, tried in trials.items():
         if len(tried) > 1:
             lines += ["", f"Trials of {name}, seed 0:", "", *_tried(tried)]
-    return "\n".join(lines) + "\n"
+    lines += ["", *sections] if sections else []
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _per_user(runs: Sequence[Run], metric: Metric) -> NDArray[np.float64]:
@@ -141,7 +143,7 @@ def _validation(runs: Runs) -> list[str]:
         tried = [run.trial for run in of_row if run.trial]
         if tried:
             scores = ", ".join(f"{trial.score:.4f}" for trial in tried)
-            epochs = ", ".join(f"{trial.best_epoch} of {trial.epochs}" for trial in tried)
+            epochs = ", ".join(map(_epochs, tried))
             lines.append(f"| {name} | {_settings(tried[0].settings)} | {scores} | {epochs} |")
     return [*lines, "", "A value per seed. Epochs: the best of all that were run; the best are run on all of train."]
 
@@ -149,13 +151,16 @@ def _validation(runs: Runs) -> list[str]:
 def _tried(trials: Sequence[Trial]) -> list[str]:
     lines = _header("settings", "NDCG@50 on validation", "epochs")
     ordered = sorted(trials, key=lambda trial: -trial.score)
-    return lines + [
-        f"| {_settings(trial.settings)} | {trial.score:.4f} | {trial.best_epoch} of {trial.epochs} |"
-        for trial in ordered
-    ]
+    return lines + [f"| {_settings(trial.settings)} | {trial.score:.4f} | {_epochs(trial)} |" for trial in ordered]
+
+
+def _epochs(trial: Trial) -> str:
+    return f"{trial.best_epoch} of {trial.epochs}" if trial.epochs else "–"
 
 
 def _settings(settings: Settings) -> str:
+    if isinstance(settings, SpectralConfig):
+        return f"{settings.dim} singular vectors, p = {settings.power:g}"
     if isinstance(settings, CFKGConfig):
         return f"learning rate {settings.learning_rate:g}, decay {settings.decay:g}, batch {settings.batch_clicks:,}"
     parts = [

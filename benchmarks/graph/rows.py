@@ -8,14 +8,16 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
 
 from benchmarks.graph.cfkg import CFKGConfig
+from serendipity.offline.configuration import Configuration
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import InterestGraph
 
-Settings = GraphConfig | CFKGConfig
-
 LIGHTGCN, FOLDED, CIKG = "LightGCN", "LightGCN, users folded in", "CIKG"
+SPECTRAL, PROFILE = "spectral", "profile attributes instead of interests"
 NOISES = (0.1, 0.3, 0.5)
 """Shares of random interest edges that are added, of the true ones."""
 
@@ -24,6 +26,20 @@ _SMALL = 1e-3
 these are short; with the published 0.03 of UIR, validation was behind at equal epochs."""
 
 _TRAINER = {"batch_clicks": 8192, "check_every": 5, "patience": 6, "max_epochs": 300}
+
+
+class SpectralConfig(Configuration):
+    """Vectors in closed form (serendipity.offline.graph.spectral), as builds make them."""
+
+    dim: int = Field(64, ge=1)
+    """d."""
+    power: float = Field(0.5, ge=0)
+    """p."""
+    seed: int = 0
+    """Of the randomised decomposition."""
+
+
+Settings = GraphConfig | CFKGConfig | SpectralConfig
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,29 @@ def main_rows(trials: int | None) -> tuple[Row, ...]:
         Row(CIKG, _cikg()),
     )
     return tuple(replace(row, trials=row.trials[:trials]) for row in rows)
+
+
+def spectral_row() -> Row:
+    """Give the row of the vectors that builds make of a host's graph; both of its settings are always tried."""
+    return Row(SPECTRAL, (SpectralConfig(power=0.25), SpectralConfig(power=0.5)))
+
+
+def limited(row: Row, epochs: int | None, batch: int | None) -> Row:
+    """Give the same row with at most so many epochs, and steps of so many clicks; None: as they are."""
+    numbers = {"max_epochs": epochs, "batch_clicks": batch}
+    changes = {name: value for name, value in numbers.items() if value is not None}
+
+    def changed(settings: Settings) -> Settings:
+        if isinstance(settings, GraphConfig):
+            return settings.model_copy(update={"trainer": settings.trainer.model_copy(update=changes)})
+        return settings.model_copy(update=changes) if isinstance(settings, CFKGConfig) else settings
+
+    return replace(row, trials=tuple(changed(settings) for settings in row.trials))
+
+
+def profile_row(profile: NDArray[np.int64], num_values: int) -> Row:
+    """Give CIKG with edges between users and attribute values, [2, E], in the place of those to interests."""
+    return Row(PROFILE, like=CIKG, sees=lambda graph, _: replace(graph, holds=profile, num_interests=num_values))
 
 
 def ablations() -> tuple[Row, ...]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.coea.code_digest import code_of
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
-from benchmarks.graph.rows import Row, Settings
+from benchmarks.graph.host_data import HostData
+from benchmarks.graph.rows import Row, Settings, SpectralConfig
 from serendipity.layout import write_atomically
 from serendipity.offline.graph.author_files import AuthorData
 from serendipity.offline.graph.interest_graph import InterestGraph
 from serendipity.offline.graph.ranking import CUTOFFS, Ranking, rank
-from serendipity.offline.graph.trainer import Training, Validate, fit, validation_of
+from serendipity.offline.graph.spectral import spectral_vectors
+from serendipity.offline.graph.trainer import Look, Training, Validate, fit, validation_of
 from serendipity.offline.graph.vectors import GraphVectors
 
 _FOLLOWED = (
@@ -31,6 +33,7 @@ _FOLLOWED = (
     ),
 )  # fmt: skip
 """The modules whose code results follow from, besides data and settings."""
+_SPECTRAL = spectral_vectors.__module__
 
 Tell = Callable[[str], None]
 """Where a line of progress goes."""
@@ -99,6 +102,8 @@ class Laboratory:
         if path.is_file():
             return Trial(settings, **json.loads(path.read_text()))
         kept, validate = validation_of(seen, seed)
+        if isinstance(self._data, HostData) and seen.holds.shape[1]:
+            kept = replace(kept, holds=self._data.holds_of(kept.clicks))
         found = _train(kept, seeded, self._work, validate=validate)
         numbers = {
             "score": found.best_score,
@@ -115,7 +120,8 @@ class Laboratory:
         return rank(vectors.scores, graph.num_items, graph.clicks, self._data.test)
 
     def _key(self, graph: InterestGraph, settings: Settings) -> str:
-        digest = hashlib.sha256(f"{self._code} {type(settings).__name__} {settings.model_dump_json()}".encode())
+        code = self._code + (f" {code_of(_SPECTRAL)}" if isinstance(settings, SpectralConfig) else "")
+        digest = hashlib.sha256(f"{code} {type(settings).__name__} {settings.model_dump_json()}".encode())
         for edges in (graph.clicks, graph.holds, graph.knowledge, self._data.test):
             digest.update(np.ascontiguousarray(edges).tobytes())
         return digest.hexdigest()[:16]
@@ -137,6 +143,10 @@ def _train(
 ) -> Training:
     if isinstance(settings, CFKGConfig):
         return fit_cfkg(graph, settings, validate=validate, epochs=epochs)
+    if isinstance(settings, SpectralConfig):
+        vectors = spectral_vectors(graph, settings.dim, settings.power, settings.seed)
+        score = validate(vectors) if validate else None
+        return Training(vectors, 0, score, (Look(0, {}, score),))
     return fit(graph, settings, validate=validate, epochs=epochs, checkpoints=work / "checkpoints")
 
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.graph import __main__ as command
 from benchmarks.graph import rows, runs
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
-from benchmarks.graph.rows import CIKG, LIGHTGCN, Row
+from benchmarks.graph.rows import CIKG, LIGHTGCN, PROFILE, Row
 from serendipity.offline.graph.author_files import AuthorData
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.sampling import hold_out
@@ -103,6 +103,36 @@ def test_what_cannot_be_compared_is_said_in_a_line(tmp_path: Path, capsys: pytes
     assert "--ablations: found 'users', expected some of w/o UIR" in capsys.readouterr().err
     assert command.main(["--data", str(data), "--rows", LIGHTGCN, "--ablations"]) == 1
     assert "--ablations: found no CIKG among --rows" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick_rows")
+def test_a_data_set_is_compared_by_its_logs(tmp_path: Path) -> None:
+    out = tmp_path / "page.md"
+    argv = ["--dataset", "ml-100k", "--users", "40", "--epochs", "1", "--work", str(tmp_path), "--out", str(out)]
+    assert command.main([*argv, "--ablations", PROFILE]) == 0
+    page = out.read_text()
+    assert "# CIKG on ml-100k" in page
+    assert "- data: 40 users" in page
+    assert "neither validation nor test leaks" in page
+    assert f"| {PROFILE} | 0 |" in page
+    assert "| 64 singular vectors, p = 0.25 |" in page
+    assert "1 of 1" in page
+    assert "| inferred |" in page
+
+
+def test_options_of_logs_are_refused_with_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--data", str(tmp_path), "--users", "5"]) == 1
+    assert "expected them with --dataset" in capsys.readouterr().err
+
+
+def test_limits_change_nothing_but_the_training() -> None:
+    row = rows.limited(rows.main_rows(1)[-1], 7, 65_536)
+    (found,), (whole,) = row.trials, rows.main_rows(1)[-1].trials
+    assert isinstance(found, GraphConfig)
+    assert isinstance(whole, GraphConfig)
+    assert (found.trainer.max_epochs, found.trainer.batch_clicks) == (7, 65_536)
+    assert found.model_copy(update={"trainer": whole.trainer}) == whole
+    assert rows.limited(rows.spectral_row(), 7, None) == rows.spectral_row()
 
 
 def test_popularity_ranks_by_clicks() -> None:
