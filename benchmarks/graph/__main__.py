@@ -74,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME",
         help="also CIKG with other parts and with noise (all), seed 0",
     )
+    parser.add_argument("--ablation-epochs", type=positive, metavar="N", help="epochs of these (default: CIKG's)")
     parser.add_argument("--full", action="store_true", help="three seeds, all trials of settings, ablations")
     parser.add_argument("--readers", type=Path, metavar="BUILD", help="also other uses of the graph of this build")
     parser.add_argument("--work", type=Path, metavar="DIR", help="results (default: var/evaluation/graph/NAME)")
@@ -110,11 +111,12 @@ def _compare(args: argparse.Namespace) -> str:
     base = chosen.get(CIKG)
     asked = args.ablations is not None or args.full
     if asked and isinstance(base, GraphConfig) and (trial := runs[CIKG][0].trial):
-        for row in others:
+        epochs = args.ablation_epochs or trial.best_epoch
+        for row in (Row(CIKG), *others):
             settings = row.change(base) if row.change else base
             # A part that CIKG lacks cannot be left out, nor one that it has added.
             if settings != base or not row.change:
-                parts[row.name] = [laboratory.ablate(row, settings, 0, trial.best_epoch)]
+                parts[row.name] = [laboratory.ablate(row, settings, 0, epochs)]
     args.seed = f"0–{seeds - 1}" if seeds > 1 else "0"
     sections = support_section(data.graph, np.random.default_rng(0))
     sections += reader_sections(args.readers, work, _tell) if args.readers else []
