@@ -10,6 +10,7 @@ trained models are placed in <out>/models for Triton.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from serendipity.offline.build_config import BuildConfig, load_build_config
 from serendipity.offline.encoder import default_path
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.snapshot.gate import GateRefusedError
+from serendipity.offline.workers import MAX_WORKERS
 from serendipity.tools import pipeline
 from serendipity.tools.quality_gate import quality_gate
 from serendipity.tools.serving.deployment import place, place_pinned
@@ -104,4 +106,5 @@ def build_and_place(
         publish=place_and_publish if publish else None,
         console=console,
         erasures=erasures or (kept if kept.is_dir() else None),
+        workers=min(len(os.sched_getaffinity(0)), MAX_WORKERS),
     )
