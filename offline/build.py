@@ -121,9 +121,8 @@ def build(
         prepare(config.dataset, out)  # what is no folder is refused before anything is made
     builder = _Build(config, out.absolute(), open_recall, recall_code, Erasures.read(erasures), clock)
     plan = builder.plan()
-    with build_display(console, len(plan) + 1) as display:
-        with limited_threads(1):
-            outcomes = run_steps(plan, builder.out, display, workers=workers)
+    with build_display(console, len(plan) + 1) as display, limited_threads(1):
+        outcomes = run_steps(plan, builder.out, display, workers=workers)
         start = time.monotonic()
         display.started("publish")
         snapshot = builder.snapshot()

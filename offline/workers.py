@@ -1,6 +1,6 @@
-"""Where steps run: one after another in this process, or side by side in worker processes that end with the build.
+"""Worker processes: they run steps of a build at the same time, and end with it.
 
-Processes rather than threads: a step seeds the process's generators and sets its number of threads.
+Processes rather than threads: a step seeds the generators of its process and sets its number of threads.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import pickle
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from functools import partial
-from multiprocessing.connection import Connection, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 from rich.progress import Progress, TaskID
 
@@ -33,7 +33,7 @@ Job = Callable[[Path, Path | None, Progress], Mapping[str, Any]]
 
 
 class WorkerError(BuilderError):
-    """A worker ended in the middle of a step: names the step, and how it ended."""
+    """A step that a worker ran was not finished: names it, and what happened."""
 
 
 class Bar(NamedTuple):
@@ -51,131 +51,69 @@ class Made(NamedTuple):
     seconds: float
 
 
-class Workers(Protocol):
-    """Runs jobs by name."""
+class Workers:
+    """Runs jobs in `number` spawned processes, which start with the first job and are used again.
 
-    @property
-    def idle(self) -> bool:
-        """Whether a job may be started."""
-
-    def start(self, name: str, directory: Path, previous: Path | None) -> None:
-        """Start a job in an idle worker."""
-
-    def next(self) -> tuple[str, Made]:
-        """Wait for a job that was started. Raises what it raised, and WorkerError when its process ended."""
-
-
-class InProcess:
-    """Runs one job at a time, in this process and when it is waited for. tell: shows a job's bar."""
-
-    def __init__(self, jobs: Mapping[str, Job], tell: Callable[[str, Bar], None]) -> None:
-        self._jobs = jobs
-        self._tell = tell
-        self._started: tuple[str, Path, Path | None] | None = None
-
-    @property
-    def idle(self) -> bool:
-        """Whether no job waits."""
-        return self._started is None
-
-    def start(self, name: str, directory: Path, previous: Path | None) -> None:
-        """Keep the job for `next`."""
-        self._started = name, directory, previous
-
-    def next(self) -> tuple[str, Made]:
-        """Run the job; raises what it raises."""
-        assert self._started is not None
-        name, directory, previous = self._started
-        self._started = None
-        return name, _make(self._jobs[name], directory, previous, partial(self._tell, name))
-
-
-class WorkerProcesses:
-    """Runs jobs in `number` spawned processes, which are started with the first job and run any number of them.
-
-    jobs: picklable; tell: shows a job's bar; lock: whatever is to stay open until the last worker has ended. A worker
-    computes on one thread. Use as a context: leaving it kills the workers.
+    jobs: by name, picklable; lock: what stays open until the last worker has ended. Each computes on one thread. Use as
+    a context: leaving it ends the workers, whatever they do.
     """
 
-    def __init__(
-        self, number: int, jobs: Mapping[str, Job], tell: Callable[[str, Bar], None], lock: Connection
-    ) -> None:
+    def __init__(self, number: int, jobs: Mapping[str, Job], lock: Connection) -> None:
+        spawn = multiprocessing.get_context("spawn")
         self._number = number
-        self._jobs = jobs
-        self._tell = tell
-        self._lock = lock
-        self._processes: dict[Connection, multiprocessing.process.BaseProcess] = {}
-        self._busy: dict[Connection, str] = {}
+        self._bars: SimpleQueue[tuple[str, Bar]] = spawn.SimpleQueue()
+        # Closes when this process ends, however it does.
+        self._end_seen, self._end = spawn.Pipe(duplex=False)
+        self._executor = ProcessPoolExecutor(number, spawn, _begin, (jobs, self._bars, self._end_seen, lock))
+        self._running: dict[Future[Made], str] = {}
+        self._started = False
 
     def __enter__(self) -> Self:
         """Start nothing yet: a build that is up to date needs no workers."""
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """Kill the workers, which what a killed step left is made for."""
-        for process in self._processes.values():
-            process.kill()
-        for connection, process in self._processes.items():
-            process.join()
-            connection.close()
+        """End the workers; a step can go on from wherever it is ended."""
+        self._end.close()
+        self._executor.shutdown()
+        self._end_seen.close()
 
     @property
     def idle(self) -> bool:
         """Whether a worker has no job."""
-        return len(self._busy) < self._number
+        return len(self._running) < self._number
 
     def start(self, name: str, directory: Path, previous: Path | None) -> None:
         """Start a job in an idle worker."""
-        while len(self._processes) < self._number:
-            self._spawn()
-        connection = next(connection for connection in self._processes if connection not in self._busy)
-        self._busy[connection] = name
-        with suppress(BrokenPipeError):  # `next` tells of a worker that has ended.
-            connection.send((name, directory, previous))
+        self._running[self._executor.submit(_work, name, directory, previous)] = name
+        if not self._started:
+            # The others begin to import what they need, which takes seconds.
+            self._started = True
+            for _ in range(self._number - 1):
+                self._executor.submit(os.getpid)
 
-    def next(self) -> tuple[str, Made]:
-        """Wait for a job that was started. Raises what it raised, and WorkerError when its process ended."""
-        while True:
-            for connection in wait(list(self._busy)):
-                assert isinstance(connection, Connection)
-                name = self._busy[connection]
-                match self._receive(connection):
-                    case Bar() as bar:
-                        self._tell(name, bar)
-                    case Made() as made:
-                        del self._busy[connection]
-                        return name, made
-                    case error:
-                        raise error
+    def next(self, tell: Callable[[str, Bar], None]) -> tuple[str, Made]:
+        """Wait for a job that was started, and tell of the bars meanwhile.
 
-    def _spawn(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        connection, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, self._jobs, self._lock), name="serendip build")
-        # Ctrl-C reaches every process of a terminal; the build, which alone is to hear it, kills its workers.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        Raises what the job raised, and WorkerError when that cannot be passed on or a process was killed.
+        """
+        done: set[Future[Made]] = set()
+        while not done:
+            done, _ = wait(self._running, _SECONDS_BETWEEN_BARS, FIRST_COMPLETED)
+            while not self._bars.empty():
+                tell(*self._bars.get())
+        future = done.pop()
         try:
-            process.start()
+            return self._running[future], future.result()
+        except BrokenProcessPool as error:
+            names = " or ".join(self._running.values())
+            raise WorkerError(f"{names}: its process was killed, expected it to end; did memory run out?") from error
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
-        self._processes[connection] = process
-
-    def _receive(self, connection: Connection) -> Bar | Made | BaseException:
-        try:
-            received: Bar | Made | BaseException = connection.recv()
-        except (EOFError, ConnectionResetError):
-            process = self._processes[connection]
-            process.join()
-            return WorkerError(
-                f"{self._busy[connection]}: its process ended with exit code {process.exitcode}, expected the step's "
-                f"numbers; -9 is a kill, as for want of memory"
-            )
-        return received
+            del self._running[future]
 
 
 class _ToldProgress(Progress):
-    """A builder's bars, shown elsewhere: the one that moved is told at most every tenth of a second."""
+    """Shows no bars, but tells of the one that moved, at most ten times a second."""
 
     def __init__(self, tell: Callable[[Bar], None]) -> None:
         super().__init__(disable=True)
@@ -183,14 +121,10 @@ class _ToldProgress(Progress):
         self._next = 0.0
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        super().advance(task_id, advance)
-        self._tell_of(task_id)
+        self.update(task_id, advance=advance)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
         super().update(task_id, **changes)
-        self._tell_of(task_id)
-
-    def _tell_of(self, task_id: TaskID) -> None:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _SECONDS_BETWEEN_BARS
@@ -198,38 +132,43 @@ class _ToldProgress(Progress):
             self._tell(Bar(task.description, task.completed, task.total))
 
 
-def _make(job: Job, directory: Path, previous: Path | None, tell: Callable[[Bar], None]) -> Made:
+def run_job(job: Job, directory: Path, previous: Path | None, tell: Callable[[Bar], None]) -> Made:
+    """Run a job in this process."""
     start = time.monotonic()
     numbers = dict(job(directory, previous, _ToldProgress(tell)))
     return Made(numbers, time.monotonic() - start)
 
 
-def _work(connection: Connection, jobs: Mapping[str, Job], lock: Connection) -> None:  # noqa: ARG001
-    """Run jobs until the build ends. The target of a spawned process; `lock` is held open by being there."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Imported here: PyTorch takes seconds, and whoever only runs steps in this process may do without.
-    from serendipity.offline.towers.threads import limited_threads
-
-    with limited_threads(1):
-        while True:
-            name, directory, previous = connection.recv()
-            try:
-                connection.send(_make(jobs[name], directory, previous, connection.send))
-            except Exception as error:
-                connection.send(_picklable(error))
+_jobs: Mapping[str, Job]
+_bars: SimpleQueue[tuple[str, Bar]]
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+def _begin(jobs: Mapping[str, Job], bars: SimpleQueue[tuple[str, Bar]], end: Connection, _lock: Connection) -> None:
+    """Make ready a worker: jobs have been imported, the lock is held by being there."""
+    # Imported here: it takes seconds, which a build in one process of what needs no PyTorch should not wait for.
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    global _jobs, _bars
+    _jobs, _bars = jobs, bars
+    torch.set_num_threads(1)
+    threadpool_limits(limits=1, user_api="blas")
+    # Ctrl-C reaches every process of a terminal; the build is to hear it, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(end, _lock), daemon=True).start()
+
+
+def _end_with(end: Connection, _lock: Connection) -> None:
+    end.poll(None)
     os._exit(1)
 
 
-def _picklable(error: Exception) -> Exception:
-    error.add_note(traceback.format_exc())
+def _work(name: str, directory: Path, previous: Path | None) -> Made:
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return WorkerError(f"{type(error).__name__}: {error}")
-    return error
+        return run_job(_jobs[name], directory, previous, lambda bar: _bars.put((name, bar)))
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            raise WorkerError(f"{name}: {type(error).__name__}: {error}") from error
+        raise

@@ -3,8 +3,9 @@
     serendip build --dataset complete-journey --out var/complete-journey
     serendip build --dataset path/to/folder --out var/mine --config build.toml
 
-Steps whose inputs, configuration and code are what they were are skipped; a killed build goes on where it stopped. The
-trained models are placed in <out>/models for Triton.
+Steps whose inputs, configuration and code are what they were are skipped; a killed build goes on where it stopped.
+Steps that do not depend on each other run at the same time where there are cores. The trained models are placed in
+<out>/models for Triton.
 """
 
 from __future__ import annotations

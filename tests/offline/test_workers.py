@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from serendipity.offline.steps import Numbers, Outcome, Planned, Step, StepContext, StepError, run_steps
-from serendipity.offline.workers import Bar, WorkerError, WorkerProcesses
+from serendipity.offline.workers import Bar, WorkerError, Workers
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -141,7 +141,7 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(out: Path, m
     assert found["both"].numbers["process"] in processes
     assert [found[name].numbers["threads"] for name in ("left", "right")] == [1, 1]
     # Once more there is nothing to do, and so no process to start.
-    monkeypatch.setattr(WorkerProcesses, "_spawn", lambda _: pytest.fail("a worker was started"))
+    monkeypatch.setattr(Workers, "start", lambda *_: pytest.fail("a worker was started"))
     assert not any(outcome.ran for outcome in run_steps(MEETING, out, Seen(), workers=2))
 
 
@@ -149,7 +149,7 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(out: Path, m
     ("kind", "arguments", "told"),
     [
         (StepError, ["disk: found it full"], "disk: found it full"),
-        (TwoPartError, ["disk", "found it full"], "TwoPartError: disk: found it full"),
+        (TwoPartError, ["disk", "found it full"], "fails: TwoPartError: disk: found it full"),
     ],
 )
 def test_a_step_that_fails_ends_the_build_and_what_runs_beside_it(
@@ -167,7 +167,7 @@ def test_a_step_that_fails_ends_the_build_and_what_runs_beside_it(
 
 
 def test_a_worker_that_is_killed_is_told_of_by_its_step(out: Path) -> None:
-    with pytest.raises(WorkerError, match="dies: its process ended with exit code -9, expected the step's numbers"):
+    with pytest.raises(WorkerError, match="dies: its process was killed, expected it to end"):
         run_steps([planned("dies", kill_itself)], out, Seen(), workers=2)
 
 
@@ -217,11 +217,9 @@ def _lock_is_free(out: Path) -> bool:
     return True
 
 
-def test_ctrl_c_ends_the_build_with_one_traceback(out: Path, build: subprocess.Popen[bytes], tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_build_and_its_workers(out: Path, build: subprocess.Popen[bytes], tmp_path: Path) -> None:
     os.killpg(build.pid, signal.SIGINT)
     assert build.wait(10) == -signal.SIGINT
     assert has_ended(process_writing(out))
-    errors = (tmp_path / "stderr").read_text()
-    assert errors.count("Traceback") == 1
-    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert (tmp_path / "stderr").read_text().rstrip().endswith("KeyboardInterrupt")
     run_steps([], out, Seen())
