@@ -28,7 +28,7 @@ from rich.progress import Progress
 
 from serendipity.layout import hash_of, sha256, write_atomically
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.workers import Bar, Made, Workers, run_job
+from serendipity.offline.workers import Bar, Made, Workers
 
 STAMP = ".stamp.json"
 """Written into a step's directory when everything else is in it."""
@@ -129,7 +129,8 @@ def run_steps(plan: Sequence[Planned], out: Path, display: Display, *, workers: 
     run beside it are killed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _exclusive(out) as lock, Workers(workers, {planned.name: planned.run for planned in plan}, lock) as pool:
+    jobs = {planned.name: planned.run for planned in plan}
+    with _exclusive(out) as lock, Workers(workers, jobs, display.progressed, lock) as pool:
         hashes = ContentHashes()
         outcomes = []
         waiting = {planned.name: planned for planned in plan}
@@ -137,24 +138,18 @@ def run_steps(plan: Sequence[Planned], out: Path, display: Display, *, workers: 
         while waiting or running:
             ready = [name for name in waiting if not {*waiting, *running}.intersection(waiting[name].after)]
             if ready and pool.idle:
-                planned = waiting.pop(ready[0])
-                step = planned.make()
+                step = waiting.pop(ready[0]).make()
                 if step is None:
                     continue
                 begun = _begin(step, out, hashes)
-                if isinstance(begun, Outcome):
-                    outcome = begun
-                else:
+                if isinstance(begun, _Begun):
                     display.started(step.name)
-                    previous = begun.place if begun.place.exists() else None
-                    if workers > 1:
-                        running[step.name] = begun
-                        pool.start(step.name, begun.working, previous)
-                        continue
-                    made = run_job(planned.run, begun.working, previous, partial(display.progressed, step.name))
-                    outcome = begun.finish(made, hashes)
+                    running[step.name] = begun
+                    pool.start(step.name, begun.working, begun.place if begun.place.exists() else None)
+                    continue
+                outcome = begun
             else:
-                name, made = pool.next(display.progressed)
+                name, made = pool.next()
                 outcome = running.pop(name).finish(made, hashes)
             outcomes.append(outcome)
             display.finished(outcome)

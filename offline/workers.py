@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -52,56 +53,58 @@ class Made(NamedTuple):
 
 
 class Workers:
-    """Runs jobs in `number` spawned processes, which start with the first job and are used again.
+    """Runs jobs at the same time: `number` spawned processes, which start with the first job and are used again.
 
-    jobs: by name, picklable; lock: what stays open until the last worker has ended. Each computes on one thread. Use as
-    a context: leaving it ends the workers, whatever they do.
+    number: 1: no processes, a job runs here when it is started. jobs: by name, picklable where they go to processes;
+    tell: shows a job's bar; lock: what stays open until the last process has ended. Each computes on one thread. Use as
+    a context: leaving it ends the processes, whatever they do.
     """
 
-    def __init__(self, number: int, jobs: Mapping[str, Job], lock: Connection) -> None:
-        spawn = multiprocessing.get_context("spawn")
+    def __init__(
+        self, number: int, jobs: Mapping[str, Job], tell: Callable[[str, Bar], None], lock: Connection
+    ) -> None:
         self._number = number
-        self._bars: SimpleQueue[tuple[str, Bar]] = spawn.SimpleQueue()
-        # Closes when this process ends, however it does.
-        self._end_seen, self._end = spawn.Pipe(duplex=False)
-        self._executor = ProcessPoolExecutor(number, spawn, _begin, (jobs, self._bars, self._end_seen, lock))
+        self._jobs = jobs
+        self._tell = tell
+        self._lock = lock
         self._running: dict[Future[Made], str] = {}
-        self._started = False
+        self._processes: _Processes | None = None
 
     def __enter__(self) -> Self:
-        """Start nothing yet: a build that is up to date needs no workers."""
+        """Start nothing yet: a build that is up to date needs no processes."""
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """End the workers; a step can go on from wherever it is ended."""
-        self._end.close()
-        self._executor.shutdown()
-        self._end_seen.close()
+        """End the processes; a step can go on from wherever it is ended."""
+        if self._processes:
+            self._processes.end.close()
+            self._processes.executor.shutdown()
 
     @property
     def idle(self) -> bool:
-        """Whether a worker has no job."""
+        """Whether a job may be started."""
         return len(self._running) < self._number
 
     def start(self, name: str, directory: Path, previous: Path | None) -> None:
-        """Start a job in an idle worker."""
-        self._running[self._executor.submit(_work, name, directory, previous)] = name
-        if not self._started:
-            # The others begin to import what they need, which takes seconds.
-            self._started = True
-            for _ in range(self._number - 1):
-                self._executor.submit(os.getpid)
+        """Start a job; raises what it raises if it runs here."""
+        if self._number == 1:
+            future: Future[Made] = Future()
+            future.set_result(_run(self._jobs[name], directory, previous, partial(self._tell, name)))
+        else:
+            self._processes = self._processes or _spawn(self._number, self._jobs, self._lock)
+            future = self._processes.executor.submit(_work, name, directory, previous)
+        self._running[future] = name
 
-    def next(self, tell: Callable[[str, Bar], None]) -> tuple[str, Made]:
-        """Wait for a job that was started, and tell of the bars meanwhile.
+    def next(self) -> tuple[str, Made]:
+        """Wait for a job that was started, and show the bars meanwhile.
 
         Raises what the job raised, and WorkerError when that cannot be passed on or a process was killed.
         """
         done: set[Future[Made]] = set()
         while not done:
             done, _ = wait(self._running, _SECONDS_BETWEEN_BARS, FIRST_COMPLETED)
-            while not self._bars.empty():
-                tell(*self._bars.get())
+            while self._processes and not self._processes.bars.empty():
+                self._tell(*self._processes.bars.get())
         future = done.pop()
         try:
             return self._running[future], future.result()
@@ -110,6 +113,24 @@ class Workers:
             raise WorkerError(f"{names}: its process was killed, expected it to end; did memory run out?") from error
         finally:
             del self._running[future]
+
+
+class _Processes(NamedTuple):
+    executor: ProcessPoolExecutor
+    bars: SimpleQueue[tuple[str, Bar]]
+    end: Connection
+
+
+def _spawn(number: int, jobs: Mapping[str, Job], lock: Connection) -> _Processes:
+    """Start processes that end when `end` is closed, as it is when this process ends, however it does."""
+    spawn = multiprocessing.get_context("spawn")
+    bars: SimpleQueue[tuple[str, Bar]] = spawn.SimpleQueue()
+    ended, end = spawn.Pipe(duplex=False)
+    executor = ProcessPoolExecutor(number, spawn, _begin, (jobs, bars, ended, lock))
+    for _ in range(number):
+        # A process starts with a task: all begin to import what they need, which takes seconds.
+        executor.submit(os.getpid)
+    return _Processes(executor, bars, end)
 
 
 class _ToldProgress(Progress):
@@ -132,8 +153,7 @@ class _ToldProgress(Progress):
             self._tell(Bar(task.description, task.completed, task.total))
 
 
-def run_job(job: Job, directory: Path, previous: Path | None, tell: Callable[[Bar], None]) -> Made:
-    """Run a job in this process."""
+def _run(job: Job, directory: Path, previous: Path | None, tell: Callable[[Bar], None]) -> Made:
     start = time.monotonic()
     numbers = dict(job(directory, previous, _ToldProgress(tell)))
     return Made(numbers, time.monotonic() - start)
@@ -165,7 +185,7 @@ def _end_with(end: Connection, _lock: Connection) -> None:
 
 def _work(name: str, directory: Path, previous: Path | None) -> Made:
     try:
-        return run_job(_jobs[name], directory, previous, lambda bar: _bars.put((name, bar)))
+        return _run(_jobs[name], directory, previous, lambda bar: _bars.put((name, bar)))
     except Exception as error:
         try:
             pickle.loads(pickle.dumps(error))
