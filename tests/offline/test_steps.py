@@ -21,6 +21,7 @@ from rich.console import Console
 
 from serendipity.offline.progress import build_display, describe, summary
 from serendipity.offline.steps import STAMP, Outcome, Planned, Step, StepContext, StepError, renew_step, run_steps
+from serendipity.offline.workers import Bar
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -371,6 +372,22 @@ def test_without_a_terminal_there_is_a_plain_line_when_a_step_starts_and_ends(so
     assert lines[0] == "[1/1] upper …"
     assert re.match(r"\[1/1\] upper: \d+\.\d s", lines[1])
     assert lines[2] == "[1/1] upper: up to date  characters 9"
+
+
+def test_a_terminal_shows_every_step_that_runs_and_how_far_it_is() -> None:
+    def show(console: Console) -> None:
+        with build_display(console, 3) as display:
+            for step in ("towers", "groups", "graph"):
+                display.started(step)
+            display.progressed("towers", Bar("rows", 2, 8))
+            display.progressed("groups", Bar("CSIDs", 5, None))
+            display.finished(Outcome("graph", True, 1.0, {}))
+            console.print(display.progress.get_renderable())
+
+    shown = _printed(show, terminal=True).split("[1/3] graph: 1.0 s")[1]
+    assert re.search(r"build.*1/3", shown)
+    assert re.search(r"towers: rows.*2/8", shown)
+    assert "groups: CSIDs" in shown
 
 
 def test_the_summary_names_every_step_and_its_numbers() -> None:
