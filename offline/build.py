@@ -1,5 +1,7 @@
 """The order of the builders: logs → interests, towers, groups, lists, graph → calibration → snapshot → publication.
 
+`_Build.plan` says what is made after what; what does not depend on each other may be made at the same time.
+
 Scores are calibrated on time that the scoring model has not seen: the towers are trained twice anyway, first on labels
 that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
 (<out>/validation) and replayed over what follows; the second training's snapshot takes the calibration over.
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +51,10 @@ from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_can
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
-from serendipity.offline.steps import Numbers, Outcome, Step, StepContext, run_steps
+from serendipity.offline.steps import Numbers, Outcome, Planned, Step, StepContext, run_steps
 from serendipity.offline.towers.builder import FIT, build_towers
 from serendipity.offline.towers.export import ONNX
+from serendipity.offline.towers.threads import limited_threads
 from serendipity.v1 import records_pb2
 
 SNAPSHOTS = "snapshots"
@@ -100,20 +103,24 @@ def build(
     console: Console,
     erasures: Path | None = None,
     clock: Callable[[], float] = time.time,
+    workers: int = 1,
 ) -> BuildResult:
     """Bring everything below `out` up to date, skipping what is by content, and publish the snapshot.
 
     open_recall: the real pipeline, for the replay and the canary; recall_code: modules whose source it depends on: a
     pipeline that recalls differently is calibrated anew. publish: None to leave the snapshot unpublished. erasures: the
-    list of users to be forgotten, of whom nothing is built; None: there is none. clock: Unix seconds.
+    list of users to be forgotten, of whom nothing is built; None: there is none. clock: Unix seconds. workers: steps
+    that are made at the same time, each in a spawned process, for which open_recall and clock must be picklable; 1: all
+    in this one. Either makes the same, each step on one thread.
     Raises GateRefusedError when the snapshot may not be published, and what the builders raise; a build that was
     killed or failed is continued by the next.
     """
     if config.dataset not in ADAPTERS:
         prepare(config.dataset, out)  # what is no folder is refused before anything is made
     builder = _Build(config, out.absolute(), open_recall, recall_code, Erasures.read(erasures), clock)
-    with build_display(console, builder.num_steps + 1) as display:
-        outcomes = run_steps(builder.steps(), builder.out, display)
+    plan = builder.plan()
+    with build_display(console, len(plan) + 1) as display, limited_threads(1):
+        outcomes = run_steps(plan, builder.out, display, workers=workers)
         start = time.monotonic()
         display.started("publish")
         snapshot = builder.snapshot()
@@ -147,7 +154,7 @@ def _publish(snapshot: Path, canary: Canary, config: BuildConfig, publish: Publi
 
 
 class _Build:
-    """The steps of one build; later ones are made when the earlier ones have run."""
+    """The steps of one build. Goes to its workers pickled."""
 
     def __init__(
         self,
@@ -171,45 +178,40 @@ class _Build:
         self._groups = GroupSteps(config, out, cache)
         self._graphs = GraphSteps(config, out, cache)
 
-    @property
-    def num_steps(self) -> int:
-        """How many steps there are."""
-        optional = (self.config.dataset in ADAPTERS, self.config.hold_out > 0, self.config.interest_gpt.enabled)
-        return 9 + sum(optional) + 3 * self.config.group_source + 2 * self.config.graph_source
-
-    def steps(self) -> Iterator[Step]:
-        """Give the steps in order; each is asked for when the one before has run."""
-        config, out = self.config, self.out
-        if config.dataset in ADAPTERS:
-            yield self._host()
-        host = self._host_data()
-        until = config.logs.until
-        if config.hold_out:
-            yield self._logs("held_out/logs", host, until)
-            (until,) = split_times(out / "held_out" / "logs", (1 - config.hold_out,))
-        yield self._logs("logs", host, until)
-        # Where the labels of the first training end.
-        (cut,) = split_times(out / "logs", (1 - config.towers.rows.label_window,))
-        yield self._interests.interests("interests", "logs")
-        if config.interest_gpt.enabled:
-            yield self._interests.interest_gpt()
-        yield self._towers()
-        yield self._logs("validation/logs", host, cut)
-        yield self._interests.validation_interests()
-        if self.config.group_source:
-            yield self._groups.groups()
-            if self._groups.groups_directory():
-                yield self._groups.validation_coevolution()
-                if self._groups.coevolution_directory("validation/coevolution"):
-                    yield self._groups.coevolution()
-        if self.config.graph_source:
-            yield self._graphs.validation_graph()
-            if self._graphs.directory(VALIDATION_GRAPH):
-                yield self._graphs.graph()
-        yield self._validation_snapshot(host)
-        yield self._calibration(cut)
-        yield self._snapshot(host)
-        yield self._canary()
+    def plan(self) -> list[Planned]:
+        """Tell what is made after what; of those that could be made next, what most is waiting for stands first."""
+        config, interests, groups, graphs = self.config, self._interests, self._groups, self._graphs
+        plan = [
+            Planned("host", [], self._host),
+            Planned("held_out/logs", ["host"], self._held_out_logs),
+            Planned("logs", ["host", "held_out/logs"], self._logs),
+            Planned("interests", ["logs"], interests.interests),
+            Planned("towers", ["interests"], self._towers),
+            Planned("validation/logs", ["logs"], self._validation_logs),
+            Planned("groups", ["validation/logs"], groups.groups),
+            Planned("validation/interests", ["validation/logs", "interests"], interests.validation_interests),
+            Planned("validation/coevolution", ["groups", "validation/interests"], groups.validation_coevolution),
+            Planned("validation/graph", ["validation/logs"], graphs.validation_graph),
+            Planned(
+                "validation/snapshot",
+                ["towers", "validation/interests", "validation/coevolution", "validation/graph"],
+                self._validation_snapshot,
+            ),
+            Planned("calibration", ["validation/snapshot"], self._calibration),
+            Planned("coevolution", ["validation/coevolution"], groups.coevolution),
+            Planned("interest_gpt", ["interests"], interests.interest_gpt),
+            Planned("graph", ["validation/graph"], graphs.graph),
+            Planned("snapshot", ["calibration", "interest_gpt", "coevolution", "graph"], self._snapshot),
+            Planned("canary", ["snapshot"], self._canary),
+        ]
+        made = {
+            "host": config.dataset in ADAPTERS,
+            "held_out/logs": config.hold_out > 0,
+            "interest_gpt": config.interest_gpt.enabled,
+            **dict.fromkeys(("groups", "validation/coevolution", "coevolution"), config.group_source),
+            **dict.fromkeys(("validation/graph", "graph"), config.graph_source),
+        }
+        return [planned for planned in plan if made.get(planned.name, True)]
 
     def snapshot(self) -> Path:
         """Directory of the snapshot this build made."""
@@ -233,7 +235,25 @@ class _Build:
 
         return Step("host", [source], {"dataset": adapter.name}, ["serendipity.offline.datasets"], run)
 
-    def _logs(self, name: str, host: HostData, until: int | None) -> Step:
+    def _held_out_logs(self) -> Step:
+        return self._logs_until("held_out/logs", self.config.logs.until)
+
+    def _logs(self) -> Step:
+        until = self.config.logs.until
+        if self.config.hold_out:
+            (until,) = split_times(self.out / "held_out" / "logs", (1 - self.config.hold_out,))
+        return self._logs_until("logs", until)
+
+    def _validation_logs(self) -> Step:
+        return self._logs_until("validation/logs", self._cut())
+
+    def _cut(self) -> int:
+        """Tell where the labels of the first training end."""
+        (cut,) = split_times(self.out / "logs", (1 - self.config.towers.rows.label_window,))
+        return cut
+
+    def _logs_until(self, name: str, until: int | None) -> Step:
+        host = self._host_data()
         logs = self.config.logs
         level = logs.novelty_level if "novelty_level" in logs.model_fields_set else host.novelty_level
         config = LogsConfig.model_validate({**logs.model_dump(), "novelty_level": level, "until": until})
@@ -267,7 +287,8 @@ class _Build:
         inputs = [logs, interests, *([self._encoder_path] if config.title_text else [])]
         return Step("towers", inputs, config.model_dump(mode="json"), _TOWERS_CODE, run, resumable=True)
 
-    def _validation_snapshot(self, host: HostData) -> Step:
+    def _validation_snapshot(self) -> Step:
+        host = self._host_data()
         directories = BuildDirectories(
             logs=self.out / "validation" / "logs",
             interests=self.out / "validation" / "interests",
@@ -287,7 +308,7 @@ class _Build:
         configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
         return Step("validation/snapshot", _inputs(directories), configuration, _SNAPSHOT_CODE, run)
 
-    def _calibration(self, cut: int) -> Step:
+    def _calibration(self) -> Step:
         validation = self.config.validation
         snapshot = self.out / "validation" / "snapshot"
         towers = self.out / "towers" / FIT
@@ -302,7 +323,7 @@ class _Build:
                 towers / ONNX,
                 Histories.read(logs),
                 Catalogue.read(logs),
-                cut,
+                self._cut(),
                 LogsSummary.read(logs).events_until,
                 max_users=validation.max_users,
                 count=validation.count,
@@ -324,7 +345,8 @@ class _Build:
         code = (*_CALIBRATION_CODE, *self._recall_code)
         return Step("calibration", [self.out / "logs", snapshot, towers], configuration, code, run)
 
-    def _snapshot(self, host: HostData) -> Step:
+    def _snapshot(self) -> Step:
+        host = self._host_data()
         directories = BuildDirectories(
             logs=self.out / "logs",
             interests=self.out / "interests",

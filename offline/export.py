@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,8 +147,8 @@ def _dynamic_shapes(names: Sequence[str]) -> tuple[dict[int, torch.export.Dim], 
 def _replacing(path: Path) -> Iterator[Path]:
     """Give a file to write beside, and move it into place when nothing was raised."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # torch.export.save looks at the ending.
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    # torch.export.save looks at the ending, and writes the name into the file: the same in every process.
+    beside = path.with_name(f".{path.name}")
     try:
         yield beside
         beside.replace(path)

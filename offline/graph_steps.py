@@ -34,8 +34,10 @@ class GraphSteps:
         """Make the graph as of the cut, and choose how on the latest of its own clicks."""
         return self._step(VALIDATION_GRAPH, "validation/logs", None)
 
-    def graph(self) -> Step:
-        """Make the graph of all logs as it was chosen before."""
+    def graph(self) -> Step | None:
+        """Make the graph of all logs as it was chosen before; None where none could be."""
+        if not self.directory(VALIDATION_GRAPH):
+            return None
         return self._step(GRAPH, "logs", self._out / VALIDATION_GRAPH)
 
     def directory(self, name: str = GRAPH) -> Path | None:

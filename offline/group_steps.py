@@ -63,9 +63,11 @@ class GroupSteps:
         """Where the group model of this build lies; None if none is wanted, or none could be made."""
         return self._made("groups", GROUP_SPEC)
 
-    def validation_coevolution(self) -> Step:
+    def validation_coevolution(self) -> Step | None:
         """Tune both LLMs as of the cut, let them correct each other, and make the lists of that moment; logs in which
-        too few users have enough history make none."""
+        too few users have enough history make none. None without groups."""
+        if not self.groups_directory():
+            return None
         logs, groups = self._out / _FITTED_ON, self._out / "groups"
         config = self._config.coevolution
 
@@ -84,8 +86,11 @@ class GroupSteps:
             "validation/coevolution", inputs, config.model_dump(mode="json"), COEVOLUTION_CODE, run, resumable=True
         )
 
-    def coevolution(self) -> Step:
-        """Go on from there with what was clicked since, and make the lists of the end of the logs."""
+    def coevolution(self) -> Step | None:
+        """Go on from there with what was clicked since, and make the lists of the end of the logs; None without
+        LLMs."""
+        if not self.coevolution_directory("validation/coevolution"):
+            return None
         before, logs, groups = self._out / _FITTED_ON, self._out / "logs", self._out / "groups"
         start = self._out / "validation" / "coevolution"
 

@@ -46,9 +46,9 @@ class InterestSteps:
         self._open_encoder = open_encoder
         self._cache = cache
 
-    def interests(self, name: str, of_logs: str) -> Step:
-        """Reason about every user of some logs."""
-        return self._reasoning(name, of_logs, self._config.interests)
+    def interests(self) -> Step:
+        """Reason about every user of the logs."""
+        return self._reasoning("interests", "logs", self._config.interests)
 
     def validation_interests(self) -> Step:
         """Reason as of the cut; the threshold does not depend on time, and is that of the interests."""

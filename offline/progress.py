@@ -6,19 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from serendipity.offline.steps import Numbers, Outcome
+from serendipity.offline.workers import Bar
 
 
 class BuildDisplay:
-    """Shows a build on a console: bars where it is a terminal, a line per step elsewhere."""
+    """Shows a build on a console: where it is a terminal a bar for every step that runs, elsewhere lines."""
 
     def __init__(self, console: Console, num_steps: int) -> None:
         self._console = console
         self._num_steps = num_steps
         self._done = 0
+        self._running: dict[str, TaskID] = {}
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -33,17 +35,22 @@ class BuildDisplay:
 
     def started(self, step: str) -> None:
         """Show that a step begins."""
-        self.progress.update(self._whole, description=step)
+        self._running[step] = self.progress.add_task(step, total=None)
         if not self._console.is_terminal:
-            self._console.print(f"[{self._done + 1}/{self._num_steps}] {step} …", markup=False, highlight=False)
+            number = self._done + len(self._running)
+            self._console.print(f"[{number}/{self._num_steps}] {step} …", markup=False, highlight=False)
+
+    def progressed(self, step: str, bar: Bar) -> None:
+        """Show how far a step is."""
+        description = f"{step}: {bar.description}"
+        self.progress.update(self._running[step], description=description, completed=bar.completed, total=bar.total)
 
     def finished(self, outcome: Outcome) -> None:
         """Show that a step is done."""
         self._done += 1
         self.progress.advance(self._whole)
-        for task in self.progress.task_ids:
-            if task != self._whole:
-                self.progress.remove_task(task)
+        if outcome.step in self._running:
+            self.progress.remove_task(self._running.pop(outcome.step))
         state = f"{outcome.seconds:.1f} s" if outcome.ran else "up to date"
         line = f"[{self._done}/{self._num_steps}] {outcome.step}: {state}  {describe(outcome.numbers)}"
         self._console.print(line.rstrip(), markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Runs steps in order, each at most once for the same content.
+"""Runs steps, each when those before it are done and at most once for the same content.
 
 A step makes one directory out of others. Its key is the content of its inputs, its configuration and the source of the
 code it runs; the key is stamped into the directory, last, when the step is done. A step whose directory carries the
@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +28,7 @@ from rich.progress import Progress
 
 from serendipity.layout import hash_of, sha256, write_atomically
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.workers import Bar, Made, Workers
 
 STAMP = ".stamp.json"
 """Written into a step's directory when everything else is in it."""
@@ -46,7 +49,7 @@ class StepContext:
 
     directory: where to write; it holds what a killed run of the very same step left if the step is resumable, and is
     empty otherwise. previous: what the last finished run made, of whatever inputs; None if there is none.
-    progress: where bars may be shown.
+    progress: where a builder tells how far it is; none of its bars is shown by itself.
     """
 
     directory: Path
@@ -75,6 +78,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A step to come.
+
+    after: the steps that must be done before; names of none that is planned do not count. make: gives the step when
+    they are, made of what they found out, or None when that leaves nothing to make; picklable where workers run it.
+    """
+
+    name: str
+    after: Sequence[str]
+    make: Callable[[], Step | None]
+
+    def run(self, directory: Path, previous: Path | None, progress: Progress) -> Numbers:
+        """Run the step, wherever this is."""
+        step = self.make()
+        assert step is not None
+        return step.run(StepContext(directory, previous, progress))
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a step. seconds: of this run if it ran, of the run that made it otherwise."""
 
@@ -87,28 +109,51 @@ class Outcome:
 class Display(Protocol):
     """Shows how far a build is."""
 
-    @property
-    def progress(self) -> Progress:
-        """Where a step's own bars are shown."""
-
     def started(self, step: str) -> None:
         """A step begins."""
+
+    def progressed(self, step: str, bar: Bar) -> None:
+        """A step that began tells how far it is."""
 
     def finished(self, outcome: Outcome) -> None:
         """A step is done, or was up to date."""
 
 
-def run_steps(steps: Iterable[Step], out: Path, display: Display) -> list[Outcome]:
-    """Run every step that is not up to date, in order, and tell what became of each.
+def run_steps(plan: Sequence[Planned], out: Path, display: Display, *, workers: int = 1) -> list[Outcome]:
+    """Run every step that is not up to date, and tell what became of each, in the order they were done.
 
-    steps: each is asked for when the one before is done, so it may be made of what that one found out.
-    One build works in `out` at a time. A run that was killed at any point is continued by the next.
-    Raises StepError when an input is missing, when another build is at work, and whatever a step raises.
+    plan: each step behind those it comes after; of several that could run the first does. workers: steps that run at
+    the same time, each in a process of its own; 1: all run in this one. One build works in `out` at a time. A run that
+    was killed at any point is continued by the next.
+    Raises StepError when an input is missing, when another build is at work, and whatever a step raises; steps that
+    run beside it are killed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _exclusive(out):
+    jobs = {planned.name: planned.run for planned in plan}
+    with _exclusive(out) as lock, Workers(workers, jobs, display.progressed, lock) as pool:
         hashes = ContentHashes()
-        return [_bring_up_to_date(step, out, hashes, display) for step in steps]
+        outcomes = []
+        waiting = {planned.name: planned for planned in plan}
+        running: dict[str, _Begun] = {}
+        while waiting or running:
+            ready = [name for name in waiting if not {*waiting, *running}.intersection(waiting[name].after)]
+            if ready and pool.idle:
+                step = waiting.pop(ready[0]).make()
+                if step is None:
+                    continue
+                begun = _begin(step, out, hashes)
+                if isinstance(begun, _Begun):
+                    display.started(step.name)
+                    running[step.name] = begun
+                    pool.start(step.name, begun.working, begun.place if begun.place.exists() else None)
+                    continue
+                outcome = begun
+            else:
+                name, made = pool.next()
+                outcome = running.pop(name).finish(made, hashes)
+            outcomes.append(outcome)
+            display.finished(outcome)
+    return outcomes
 
 
 def renew_step(out: Path, name: str, make: Callable[[Path], Numbers]) -> Outcome:
@@ -131,11 +176,8 @@ def renew_step(out: Path, name: str, make: Callable[[Path], Numbers]) -> Outcome
         working.mkdir(exist_ok=True)
         (working / STAMP).unlink(missing_ok=True)
         start = time.monotonic()
-        numbers = dict(make(working))
-        seconds = time.monotonic() - start
-        _Stamp(stamp.key, hashes.of(working), seconds, numbers).write(working)
-        _move_into_place(working, place)
-        return Outcome(name, True, seconds, numbers)
+        made = Made(dict(make(working)), time.monotonic() - start)
+        return _Begun(name, stamp.key, place, working).finish(made, hashes)
 
 
 class ContentHashes:
@@ -206,7 +248,23 @@ class _Stamp:
         write_atomically(directory / STAMP, json.dumps(self.__dict__, indent=2, sort_keys=True).encode())
 
 
-def _bring_up_to_date(step: Step, out: Path, hashes: ContentHashes, display: Display) -> Outcome:
+@dataclass(frozen=True)
+class _Begun:
+    """A step that is being made in `working`."""
+
+    name: str
+    key: str
+    place: Path
+    working: Path
+
+    def finish(self, made: Made, hashes: ContentHashes) -> Outcome:
+        _Stamp(self.key, hashes.of(self.working), made.seconds, made.numbers).write(self.working)
+        _move_into_place(self.working, self.place)
+        return Outcome(self.name, True, made.seconds, made.numbers)
+
+
+def _begin(step: Step, out: Path, hashes: ContentHashes) -> _Begun | Outcome:
+    """Make the directory that the step is to run in, unless it is up to date."""
     place = out / step.name
     place.parent.mkdir(parents=True, exist_ok=True)
     key = step_key(step, hashes)
@@ -219,20 +277,11 @@ def _bring_up_to_date(step: Step, out: Path, hashes: ContentHashes, display: Dis
     if current(place):
         stamp = _Stamp.read(place)
         assert stamp is not None
-        outcome = Outcome(step.name, False, stamp.seconds, stamp.numbers)
-    else:
-        if not step.resumable:
-            shutil.rmtree(working, ignore_errors=True)
-        working.mkdir(exist_ok=True)
-        display.started(step.name)
-        start = time.monotonic()
-        numbers = dict(step.run(StepContext(working, place if place.exists() else None, display.progress)))
-        seconds = time.monotonic() - start
-        _Stamp(key, hashes.of(working), seconds, numbers).write(working)
-        _move_into_place(working, place)
-        outcome = Outcome(step.name, True, seconds, numbers)
-    display.finished(outcome)
-    return outcome
+        return Outcome(step.name, False, stamp.seconds, stamp.numbers)
+    if not step.resumable:
+        shutil.rmtree(working, ignore_errors=True)
+    working.mkdir(exist_ok=True)
+    return _Begun(step.name, key, place, working)
 
 
 def _is_current(step: Step, key: str, directory: Path, *, hashes: ContentHashes) -> bool:
@@ -284,10 +333,11 @@ def _visible_files(directory: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _exclusive(out: Path) -> Iterator[None]:
-    with (out / _LOCK).open("w") as file:
+def _exclusive(out: Path) -> Iterator[Connection]:
+    # A Connection is a file that multiprocessing hands on: the lock is held until the last of the workers has ended.
+    with Connection(os.open(out / _LOCK, os.O_RDWR | os.O_CREAT)) as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StepError(f"{out}: another build (or this one, still running) is at work there") from error
-        yield
+        yield lock

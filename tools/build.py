@@ -3,13 +3,15 @@
     serendip build --dataset complete-journey --out var/complete-journey
     serendip build --dataset path/to/folder --out var/mine --config build.toml
 
-Steps whose inputs, configuration and code are what they were are skipped; a killed build goes on where it stopped. The
-trained models are placed in <out>/models for Triton.
+Steps whose inputs, configuration and code are what they were are skipped; a killed build goes on where it stopped.
+Steps that do not depend on each other run at the same time where there are cores. The trained models are placed in
+<out>/models for Triton.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from serendipity.offline.build_config import BuildConfig, load_build_config
 from serendipity.offline.encoder import default_path
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.snapshot.gate import GateRefusedError
+from serendipity.offline.workers import MAX_WORKERS
 from serendipity.tools import pipeline
 from serendipity.tools.quality_gate import quality_gate
 from serendipity.tools.serving.deployment import place, place_pinned
@@ -104,4 +107,5 @@ def build_and_place(
         publish=place_and_publish if publish else None,
         console=console,
         erasures=erasures or (kept if kept.is_dir() else None),
+        workers=min(len(os.sched_getaffinity(0)), MAX_WORKERS),
     )

@@ -66,7 +66,7 @@ class TrainerConfig(Configuration):
 
     max_epochs: int = Field(3, ge=1)
     """Epochs at most; the learning rate decays to zero over them (cosine)."""
-    patience: int = Field(2, ge=1)
+    patience: int = Field(1, ge=1)
     """Epochs without a better validation score before it stops."""
     batch_users: int = Field(256, ge=1)
     """Users per batch; all of one batch are of the same cut."""

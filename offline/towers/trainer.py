@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -214,7 +213,8 @@ class _State:
 
     def write(self, path: Path, towers: DualTower, optimizer: torch.optim.Optimizer) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{os.getpid()}.{path.name}")
+        # torch.save writes the name into the file: the same in every process.
+        beside = path.with_name(f".{path.name}")
         content = {
             "identity": self.identity,
             "epochs": [asdict(epoch) for epoch in self.epochs],

@@ -16,7 +16,7 @@ from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.progress import build_display
-from serendipity.offline.steps import Outcome, run_steps
+from serendipity.offline.steps import Outcome, Planned, run_steps
 from tests.fixtures.small_host import write_small_host
 from tests.fixtures.tiny_language_model import make_tiny_language_model
 
@@ -38,7 +38,7 @@ def run(out: Path, encoder: TextEncoder, **interests: object) -> Outcome:
     config = BuildConfig.model_validate({"interests": interests})
     steps = InterestSteps(config, out, default_path(), lambda: encoder, out / ".cache")
     with build_display(Console(file=io.StringIO()), 1) as display:
-        (outcome,) = run_steps([steps.interests("interests", "logs")], out, display)
+        (outcome,) = run_steps([Planned("interests", [], steps.interests)], out, display)
     return outcome
 
 

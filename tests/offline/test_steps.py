@@ -20,14 +20,19 @@ import pytest
 from rich.console import Console
 
 from serendipity.offline.progress import build_display, describe, summary
-from serendipity.offline.steps import STAMP, Outcome, Step, StepContext, StepError, renew_step, run_steps
+from serendipity.offline.steps import STAMP, Outcome, Planned, Step, StepContext, StepError, renew_step, run_steps
+from serendipity.offline.workers import Bar
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def _build(steps: list[Step], out: Path) -> list[Outcome]:
     with build_display(Console(file=io.StringIO()), len(steps)) as display:
-        return run_steps(steps, out, display)
+        return run_steps(_in_order(steps), out, display)
+
+
+def _in_order(steps: list[Step]) -> list[Planned]:
+    return [Planned(step.name, [s.name for s in steps[:n]], lambda step=step: step) for n, step in enumerate(steps)]  # type: ignore[misc]
 
 
 def _upper(source: Path, **changes: Any) -> Step:
@@ -190,7 +195,7 @@ import io, sys, time
 from pathlib import Path
 from rich.console import Console
 from serendipity.offline.progress import build_display
-from serendipity.offline.steps import Step, run_steps
+from serendipity.offline.steps import Planned, Step, run_steps
 
 out, log = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -207,10 +212,13 @@ def slow(name, source):
 
 names = ["a", "b", "c", "d"]
 sources = [out.parent / "source", *(out / name for name in names)]
-steps = [slow(name, source) for name, source in zip(names, sources)]
+plan = [
+    Planned(name, names[:n], lambda name=name, source=source: slow(name, source))
+    for n, (name, source) in enumerate(zip(names, sources))
+]
 print("ready", flush=True)
-with build_display(Console(file=io.StringIO()), len(steps)) as display:
-    run_steps(steps, out, display)
+with build_display(Console(file=io.StringIO()), len(plan)) as display:
+    run_steps(plan, out, display)
 """
 
 
@@ -358,12 +366,28 @@ def test_without_a_terminal_there_is_a_plain_line_when_a_step_starts_and_ends(so
     def show(console: Console) -> None:
         for _ in range(2):
             with build_display(console, 1) as display:
-                run_steps([_upper(source)], tmp_path / "out", display)
+                run_steps(_in_order([_upper(source)]), tmp_path / "out", display)
 
     lines = _printed(show, terminal=False).splitlines()
     assert lines[0] == "[1/1] upper …"
     assert re.match(r"\[1/1\] upper: \d+\.\d s", lines[1])
     assert lines[2] == "[1/1] upper: up to date  characters 9"
+
+
+def test_a_terminal_shows_every_step_that_runs_and_how_far_it_is() -> None:
+    def show(console: Console) -> None:
+        with build_display(console, 3) as display:
+            for step in ("towers", "groups", "graph"):
+                display.started(step)
+            display.progressed("towers", Bar("rows", 2, 8))
+            display.progressed("groups", Bar("CSIDs", 5, None))
+            display.finished(Outcome("graph", True, 1.0, {}))
+            console.print(display.progress.get_renderable())
+
+    shown = _printed(show, terminal=True).split("[1/3] graph: 1.0 s")[1]
+    assert re.search(r"build.*1/3", shown)
+    assert re.search(r"towers: rows.*2/8", shown)
+    assert "groups: CSIDs" in shown
 
 
 def test_the_summary_names_every_step_and_its_numbers() -> None:
