@@ -172,6 +172,7 @@ def test_a_worker_that_is_killed_is_told_of_by_its_step(out: Path) -> None:
 
 
 _FOREVER = """
+import signal
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
@@ -179,6 +180,8 @@ from serendipity.offline.steps import run_steps
 from tests.offline.test_workers import Seen, planned, write_forever
 
 if __name__ == "__main__":
+    # A shell's background jobs, such as tests may be, are deaf to it, and so is what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     run_steps([planned("forever", write_forever)], Path(sys.argv[2]), Seen(), workers=2)
 """
 
