@@ -42,8 +42,9 @@ class GraphSteps:
 
     def directory(self, name: str = GRAPH) -> Path | None:
         """Where a graph of this build lies; None if none is wanted, or none could be made."""
-        directory = self._out / name
-        return directory if self._config.graph_source and (directory / SUMMARY).is_file() else None
+        # Without a choice no graph of all logs is made, and one that lies there is of an earlier build.
+        made = all((self._out / each / SUMMARY).is_file() for each in (VALIDATION_GRAPH, name))
+        return self._out / name if self._config.graph_source and made else None
 
     def _step(self, name: str, of_logs: str, before: Path | None) -> Step:
         logs, config = self._out / of_logs, self._config.graph

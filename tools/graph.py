@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
             _show(args.build, args.user)
         else:
             _export(args.build, args.user, args.out)
-    except (GraphError, BuilderError) as error:
+        # What is still buffered fails here, where it is told in one line.
+        sys.stdout.flush()
+    except (GraphError, BuilderError, OSError) as error:
         print(f"serendip graph: {error}", file=sys.stderr)
         return 1
     return 0
@@ -85,6 +87,9 @@ def _export(build: Path, user_id: str | None, out: Path | None) -> None:
     graph = read_graph(build / "interests", user_id) if user_id is not None else DescribedGraph.read(build)
     text = graph.to_json()
     if out:
+        # A rename would put a file in the place of a device or a directory.
+        if out.exists() and not out.is_file():
+            raise GraphError(f"{out}: found something that is no file, expected a file's name")
         write_atomically(out, text.encode("utf-8"))
     else:
         sys.stdout.write(text)

@@ -37,9 +37,9 @@ class GraphBuildConfig(Configuration):
     """Which interests users hold."""
     trained: bool = False
     """Train the vectors (CIKG) instead of taking the graph's leading singular vectors, which take seconds."""
-    powers: Annotated[tuple[float, ...], Field(min_length=1)] = (0.25, 0.5)
+    powers: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.25, 0.5)
     """p of the singular vectors (serendipity.offline.graph.spectral)."""
-    trends: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0)
+    trends: Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)] = (0.0, 0.5, 1.0)
     """Powers of an item's trend of 28 days that its vector is multiplied with."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the clicks, the latest, that the above and the epochs of a training are chosen on."""

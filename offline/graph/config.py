@@ -97,5 +97,5 @@ class GraphConfig(Configuration):
     """Translation."""
     trainer: TrainerConfig = TrainerConfig()
     """Optimisation."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
     """Of everything random."""

@@ -35,15 +35,15 @@ class HeldConfig(Configuration):
 
     language_model: LanguageModelConfig | None = None
     """Names the interests that lead to each category; none: items are described by what the catalogue says alone."""
-    num_clusters: Annotated[tuple[int, ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
+    num_clusters: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (32, 64, 128, 256, 512)
     """κ: clusters of what is said; with more than half as many as there are distinct texts none are made."""
-    most_held: Annotated[tuple[int, ...], Field(min_length=1)] = (3, MAX_HELD)
+    most_held: Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_HELD)], ...], Field(min_length=1)] = (3, MAX_HELD)
     """Interests that a user holds at most."""
     min_items: Annotated[int, Field(ge=1)] = 2
     """Distinct items of an interest that a user must have clicked to hold it."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of the clicks, the latest, that the numbers are chosen on."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of reduction and clustering."""
 
 

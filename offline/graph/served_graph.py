@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +65,18 @@ class ServedGraph:
     def read(cls, directory: Path) -> ServedGraph:
         """Read them. Raises ServedGraphError when one is missing or cannot be read."""
         try:
-            interests = json.loads((directory / INTERESTS).read_text(encoding="utf-8"))
-            with np.load(directory / VECTORS, allow_pickle=False) as stored:
-                return cls(**{name: stored[name] for name in stored.files}, interests=tuple(interests))
-        except (OSError, ValueError, TypeError) as error:
+            names = tuple(json.loads((directory / INTERESTS).read_text(encoding="utf-8")))
+            # Opened here: NumPy leaves its own handle open where it finds no archive.
+            with (directory / VECTORS).open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
             raise ServedGraphError(
                 f"{directory}: cannot be read ({error}); expected {VECTORS} and {INTERESTS} of the graph's builder"
             ) from error
+        expected = {field.name for field in fields(cls)} - {"interests"}
+        if arrays.keys() != expected:
+            raise ServedGraphError(
+                f"{directory / VECTORS}: found arrays {', '.join(sorted(arrays))}, expected "
+                f"{', '.join(sorted(expected))}; build it anew"
+            )
+        return cls(**arrays, interests=names)

@@ -233,7 +233,7 @@ class _Run:
             return
         try:
             content: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
             logger.warning("%s: cannot be read (%s); training from the start", path, error)
             return
         if content["identity"] != self.identity:

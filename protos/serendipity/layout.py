@@ -162,13 +162,20 @@ def hash_of(parts: Iterable[bytes]) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see the old one or the new one, and a crash leaves one of them."""
+    """Write a file so that readers see the old one or the new one, and a crash leaves one of them.
+
+    Raises OSError; nothing new is left then.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _key(identifier: str) -> bytes:

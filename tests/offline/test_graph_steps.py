@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,16 @@ def test_an_endpoint_that_is_away_ends_the_step(out: Path) -> None:
     away = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "max_retries": 0}
     with pytest.raises(LanguageModelError, match=r"m at 127\.0\.0\.1:9: no connection"):
         run(out, steps(out, away).validation_graph())
+
+
+def test_a_graph_of_earlier_logs_is_none_of_a_build_that_could_make_none(out: Path) -> None:
+    graph = {"held": {"num_clusters": [4]}}
+    first = GraphSteps(BuildConfig.model_validate({"graph": graph}), out, out / ".cache")
+    for step in (first.validation_graph(), first.graph()):
+        shutil.rmtree(out / step.name, ignore_errors=True)
+        run(out, step)
+    assert first.directory() == out / GRAPH
+    second = GraphSteps(BuildConfig.model_validate({"graph": graph | {"validation": 0.999999}}), out, out / ".cache")
+    shutil.rmtree(out / VALIDATION_GRAPH)
+    assert "no: " in str(run(out, second.validation_graph())["made"])
+    assert second.directory() is None

@@ -71,6 +71,13 @@ def test_keys_fit_lmdb_and_stay_apart() -> None:
     assert all(len(key) <= 511 for key in keys)
 
 
+def test_a_file_that_cannot_be_put_in_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        layout.write_atomically(tmp_path / "taken", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     layout.write_atomically(tmp_path / "f", b"old")
     layout.write_atomically(tmp_path / "f", b"new")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,3 +102,34 @@ def test_a_users_graph_and_the_whole_graph_are_exported(build: Path, capsys: pyt
     exported = json.loads(capsys.readouterr().out)
     assert sum(edge["kind"] == "holds" for edge in exported["edges"]) == 3
     assert {node["kind"] for node in exported["nodes"]} >= {"user", "item", "category", "interest"}
+
+
+@pytest.mark.parametrize("cut", [0, 100])
+def test_vectors_that_are_cut_off_are_said_in_a_line(build: Path, capsys: pytest.CaptureFixture[str], cut: int) -> None:
+    path = build / "graph" / "vectors.npz"
+    path.write_bytes(path.read_bytes()[:cut])
+    assert main("interests", "--build", str(build)) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "expected vectors.npz" in said
+
+
+def test_an_export_replaces_nothing_but_a_file(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for out, why in ((build / "graph", "expected a file's name"), (build / "none" / "out.json", "No such file")):
+        assert main("export", "--build", str(build), "--out", str(out)) == 1
+        assert why in capsys.readouterr().err
+    pipe = build / "pipe"
+    os.mkfifo(pipe)
+    assert main("export", "--build", str(build), "--out", str(pipe)) == 1
+    assert pipe.is_fifo()
+
+
+def test_a_graph_of_another_version_is_to_be_built_anew(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = build / "graph" / "vectors.npz"
+    with np.load(path) as stored:
+        older = {name: stored[name] for name in stored.files if name != "item_interests"}
+    np.savez(path, **older)
+    assert main("show", "u0000", "--build", str(build)) == 1
+    said = capsys.readouterr().err
+    assert "vectors.npz: found arrays held, " in said
+    assert "build it anew" in said

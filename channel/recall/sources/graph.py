@@ -20,11 +20,13 @@ class GraphSource:
     needs_tower = False
 
     def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:  # noqa: ARG002
-        """Name the rows nearest to the user in the graph."""
+        """Name the rows nearest to the user in the graph, but for those that nothing of the user speaks for."""
         assert user.folded is not None  # has_queries
         most = wanted + user.num_blocked
         graph = user.folded.graph
-        return graph.items.best(user.folded.vector, most, user.allowed, user.ranges, user.unavailable)
+        rows = graph.items.best(user.folded.vector, most, user.allowed, user.ranges, user.unavailable)
+        # Where few may be shown, the nearest hold items that the graph does not know, for which there is no reason.
+        return rows[user.folded.scores(rows) > 0]
 
     def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
         """Take the inner product in the graph, of the rows proposed."""

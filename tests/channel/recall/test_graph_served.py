@@ -131,6 +131,17 @@ def test_nobody_without_a_click_is_not_in_the_graph(channel: LocalChannel) -> No
     assert status(response).shortfall_cause == pb.SHORTFALL_CAUSE_NOT_IN_GRAPH
 
 
+def test_nothing_is_found_that_no_click_speaks_for(grouped_world: GroupedWorld, channel: LocalChannel) -> None:
+    categories = grouped_world.world.catalogue.categories
+    clicked, far = categories[0], categories[-1]
+    response = channel.recall(
+        only_graph("nobody", recent_events=session(grouped_world, 0), allow_categories=[clicked, far])
+    )
+    assert min(response.relevance, default=1.0) > 0
+    assert min((reason.weight for reason in response.reasons), default=1.0) > 0
+    assert len(response.item_ids) < COUNT
+
+
 def test_every_answer_keeps_a_place_for_what_is_explored(grouped_world: GroupedWorld, channel: LocalChannel) -> None:
     for user_id in grouped_world.world.user_ids:
         response = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from serendipity.offline.graph.choice import GraphBuildConfig, choose, item_trend
 from serendipity.offline.logs.catalogue import Catalogue
@@ -109,3 +110,21 @@ def test_training_chooses_its_epochs_on_the_later_clicks(tmp_path: Path) -> None
     )
     assert 1 <= found.choice.epochs <= 3
     assert len(found.recall) == len(CONFIG.trends)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"powers": (float("inf"),)},
+        {"powers": (-3.0,)},
+        {"trends": (float("nan"),)},
+        {"trends": (1000.0,)},
+        {"held": {"num_clusters": (0,)}},
+        {"held": {"most_held": (10,)}},
+        {"held": {"seed": -1}},
+        {"model": {"seed": -1}},
+    ],
+)
+def test_numbers_that_nothing_can_be_made_with_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        GraphBuildConfig.model_validate(wrong)

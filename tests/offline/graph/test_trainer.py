@@ -1,4 +1,5 @@
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -86,11 +87,16 @@ def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch:
     assert np.array_equal(resumed.vectors.item_vectors, whole.vectors.item_vectors)
 
 
-def test_a_checkpoint_that_cannot_be_read_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "spoil", [lambda _: b"PK\x03\x04 cut off", lambda _: b"hello", lambda whole: whole[: len(whole) // 2]]
+)
+def test_a_checkpoint_that_cannot_be_read_is_left_alone(
+    spoil: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     graph = two_tastes()
     trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path)
     (path,) = tmp_path.glob("*.pt")
-    path.write_bytes(b"PK\x03\x04 cut off")
+    path.write_bytes(spoil(path.read_bytes()))
     with caplog.at_level(logging.WARNING):
         assert trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path).best_epoch == 2
     assert "cannot be read" in caplog.text
