@@ -29,6 +29,7 @@ _GROUPS_CODE = (*INTERESTS_CODE, "serendipity.groups", "serendipity.keys", "sere
 COEVOLUTION_CODE = (*_GROUPS_CODE, "serendipity.offline.coevolution", "serendipity.offline.tuning")
 
 COEVOLUTION = "coevolution"
+_AS_OF_THE_CUT = "validation/coevolution"
 """Step and directory of the LLMs and lists that a snapshot is made of."""
 
 _FITTED_ON = "validation/logs"
@@ -82,17 +83,15 @@ class GroupSteps:
             return describe_coevolution(spec, context.directory)
 
         inputs = [logs, groups, self._out / "validation" / "interests"]
-        return Step(
-            "validation/coevolution", inputs, config.model_dump(mode="json"), COEVOLUTION_CODE, run, resumable=True
-        )
+        return Step(_AS_OF_THE_CUT, inputs, config.model_dump(mode="json"), COEVOLUTION_CODE, run, resumable=True)
 
     def coevolution(self) -> Step | None:
         """Go on from there with what was clicked since, and make the lists of the end of the logs; None without
         LLMs."""
-        if not self.coevolution_directory("validation/coevolution"):
+        if not self.coevolution_directory(_AS_OF_THE_CUT):
             return None
         before, logs, groups = self._out / _FITTED_ON, self._out / "logs", self._out / "groups"
-        start = self._out / "validation" / "coevolution"
+        start = self._out / _AS_OF_THE_CUT
 
         def run(context: StepContext) -> Numbers:
             spec = continue_coevolution(start, context.directory, before, groups, self._config.increment_cycles, logs)
@@ -105,7 +104,9 @@ class GroupSteps:
 
     def coevolution_directory(self, name: str = COEVOLUTION) -> Path | None:
         """Where LLMs and lists of this build lie; None if none are wanted, or none could be made."""
-        return self._made(name, COEVOLUTION_SPEC)
+        # Without groups, or LLMs as of the cut, none are made, and what lies there is of an earlier build.
+        made = [self.groups_directory(), *(self._made(each, COEVOLUTION_SPEC) for each in (_AS_OF_THE_CUT, name))]
+        return made[-1] if all(made) else None
 
     def _made(self, name: str, spec: str) -> Path | None:
         directory = self._out / name
