@@ -102,7 +102,9 @@ def ablations() -> tuple[Row, ...]:
         Row("w/o knowledge", like=CIKG, sees=lambda graph, _: graph.without_knowledge()),
         Row("w/o TransE", like=CIKG, change=_without_translation),
         Row("with UIR", like=CIKG, change=_with_reconstruction),
+        Row("UIR on a linear schedule", like=CIKG, change=_with_linear_reconstruction),
         Row("with contrast", like=CIKG, change=_with_contrast),
+        Row("contrast ten times as strong", like=CIKG, change=_with_strong_contrast),
         Row("with TransE", like=CIKG, change=_with_translation),
     )
     noisy = [
@@ -193,6 +195,18 @@ def _without_translation(config: GraphConfig) -> GraphConfig:
 def _with_reconstruction(config: GraphConfig) -> GraphConfig:
     weight = config.reconstruction.weight or _SMALL
     return config.model_copy(update={"reconstruction": config.reconstruction.model_copy(update={"weight": weight})})
+
+
+def _with_linear_reconstruction(config: GraphConfig) -> GraphConfig:
+    with_it = _with_reconstruction(config)
+    linear = with_it.reconstruction.model_copy(update={"schedule": "linear"})
+    return with_it.model_copy(update={"reconstruction": linear})
+
+
+def _with_strong_contrast(config: GraphConfig) -> GraphConfig:
+    with_it = _with_contrast(config)
+    strong = with_it.contrast.model_copy(update={"weight": 10 * with_it.contrast.weight})
+    return with_it.model_copy(update={"contrast": strong})
 
 
 def _with_contrast(config: GraphConfig) -> GraphConfig:

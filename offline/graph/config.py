@@ -13,7 +13,8 @@ class ContrastConfig(Configuration):
     """Cross-domain contrast of views (serendipity.offline.graph.losses)."""
 
     weight: float = Field(0.0, ge=0)
-    """w_cl (published: 0.01); 0 leaves the contrast out. On validation it leads the early epochs, and not at its best."""
+    """w_cl (published: 0.01); 0 leaves the contrast out. On validation it leads the early epochs, not the
+    best ones."""
     temperature: float = Field(0.2, gt=0)
     """τ."""
     noise: float = Field(0.1, ge=0)
