@@ -273,19 +273,10 @@ class _Build:
         config = self.config.towers
 
         def run(context: StepContext) -> Numbers:
-            built = build_towers(
-                logs,
-                interests,
-                context.directory,
-                config,
-                encoder=self._text_encoder() if config.title_text else None,
-                cache=self._cache(),
-                progress=context.progress,
-            )
+            built = build_towers(logs, interests, context.directory, config, progress=context.progress)
             return {"tower": built.fingerprint, "epochs": built.epochs, **built.validation}
 
-        inputs = [logs, interests, *([self._encoder_path] if config.title_text else [])]
-        return Step("towers", inputs, config.model_dump(mode="json"), _TOWERS_CODE, run, resumable=True)
+        return Step("towers", [logs, interests], config.model_dump(mode="json"), _TOWERS_CODE, run, resumable=True)
 
     def _validation_snapshot(self) -> Step:
         host = self._host_data()
@@ -428,9 +419,6 @@ class _Build:
         if self._encoder is None:
             self._encoder = TextEncoder.from_path(self._encoder_path)
         return self._encoder
-
-    def _cache(self) -> Path:
-        return self.out / ".cache" / "text_vectors.npz"
 
 
 def _describe(snapshot: Path) -> Numbers:

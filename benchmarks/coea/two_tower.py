@@ -64,7 +64,7 @@ class TwoTower:
         nodes = _no_interests(len(split.catalogue))
         until = int(training.times.max()) + 1
         prepared = prepare(training, split.catalogue, nodes, _nobodys, config, until)
-        content = item_content(split.catalogue, nodes, None, interest=False)
+        content = item_content(split.catalogue, nodes, interest=False)
         with tempfile.TemporaryDirectory() as checkpoints:
             trained = fit_towers(prepared, content, nodes, config, Path(checkpoints))
         return FittedTwoTower(split.catalogue, trained.towers, config, not items_repeat(split.training), aligned)

@@ -45,7 +45,7 @@ def tower_section(
         graph = graph_before(later.histories, later.catalogue, earliest, later.choice)
         items = spectral_vectors(graph, DIM, later.choice.power).item_vectors
         of_nodes = node_vectors(nodes, items)
-        content = item_content(later.catalogue, nodes, None, interest=config.item_interest)
+        content = item_content(later.catalogue, nodes, interest=config.item_interest)
         kinds = {
             _TEXT: nodes.vectors,
             "graph": of_nodes,

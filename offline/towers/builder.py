@@ -25,7 +25,6 @@ from rich.progress import Progress
 
 from serendipity.features import FeatureAssembler
 from serendipity.layout import write_atomically
-from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.evaluate.held_out import HeldOut
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.summary import InterestsSummary
@@ -111,22 +110,18 @@ def build_towers(
     out: Path,
     config: TowersConfig,
     until: int | None = None,
-    encoder: TextEncoder | None = None,
-    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> TowersReport:
     """Train on everything strictly before `until` (by default, all there is) and write the towers to `out`.
 
-    logs, interests: directories of their builders. encoder: of titles, needed for config.title_text; cache: of its
-    vectors. A killed run is continued from its last epoch. Raises ValueError when the encoder is missing.
+    logs, interests: directories of their builders. A killed run is continued from its last epoch.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     until = LogsSummary.read(logs_directory(logs)).events_until if until is None else until
     nodes, interests_at = read_interests(interests, histories, catalogue)
     with limited_threads(config.trainer.threads):
         prepared = prepare(histories, catalogue, nodes, interests_at, config, until, progress)
-        titles = encode_titles(catalogue, encoder, cache) if config.title_text else None
-        content = item_content(catalogue, nodes, titles, interest=config.item_interest)
+        content = item_content(catalogue, nodes, interest=config.item_interest)
         trained = fit_towers(prepared, content, nodes, config, out / CHECKPOINTS, progress)
         assembler = prepared.builder.assembler
         export_towers(trained.first, assembler, prepared.cut, nodes.vectors, nodes.encoder, out / FIT)
@@ -157,13 +152,6 @@ def read_interests(interests: Path, histories: Histories, catalogue: Catalogue) 
     encoder = InterestsSummary.read(interests).encoder
     nodes = InterestNodes.from_ranges(vectors, ranges, len(catalogue), encoder)
     return nodes, ReasonedInterests(histories, taxonomy)
-
-
-def encode_titles(catalogue: Catalogue, encoder: TextEncoder | None, cache: Path | None) -> NDArray[np.float32]:
-    """Embed the titles, [n, D]. Some 4 ms a distinct title on one core with MiniLM, hence the cache."""
-    if encoder is None:
-        raise ValueError("title_text: found no encoder, expected one; pass it or set title_text to false")
-    return encoder.encode(catalogue.titles, cache)
 
 
 def feature_assembler(

@@ -86,8 +86,6 @@ class TowersConfig(Configuration):
     """Width of the first fully connected layer."""
     content_dim: int = Field(32, ge=1)
     """Width of the embeddings of category path, brand and tags."""
-    title_text: bool = False
-    """Feed the item tower the text embedding of the title."""
     item_interest: bool = True
     """Feed the item tower the text embedding of the interest node the item is grounded in."""
     seed: int = 0

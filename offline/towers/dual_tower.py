@@ -110,21 +110,18 @@ class DualTower(nn.Module):
         return vectors
 
 
-def item_content(
-    catalogue: Catalogue, nodes: InterestNodes, titles: NDArray[np.float32] | None, *, interest: bool
-) -> ItemContent:
-    """Lay out the items' content; titles: [n, D'] text embeddings or none; interest: with the grounded node's text.
+def item_content(catalogue: Catalogue, nodes: InterestNodes, *, interest: bool) -> ItemContent:
+    """Lay out the items' content; interest: with the grounded node's text.
 
     The node is the most specific that holds the item; items without one have zeros.
     """
-    texts = [np.zeros((len(catalogue), 0), np.float32) if titles is None else titles * np.sqrt(titles.shape[1])]
-    if interest:
-        last = (nodes.item_nodes >= 0).sum(axis=1) - 1
-        node = np.where(last >= 0, nodes.item_nodes[np.arange(len(last)), last], -1)
-        vectors = nodes.vectors[np.maximum(node, 0)] * np.sqrt(nodes.vectors.shape[1])
-        vectors[node < 0] = 0.0
-        texts.append(vectors)
-    return ItemContent.from_catalogue(catalogue, np.concatenate(texts, axis=1).astype(np.float32))
+    if not interest:
+        return ItemContent.from_catalogue(catalogue, np.zeros((len(catalogue), 0), np.float32))
+    last = (nodes.item_nodes >= 0).sum(axis=1) - 1
+    node = np.where(last >= 0, nodes.item_nodes[np.arange(len(last)), last], -1)
+    vectors = nodes.vectors[np.maximum(node, 0)] * np.sqrt(nodes.vectors.shape[1])
+    vectors[node < 0] = 0.0
+    return ItemContent.from_catalogue(catalogue, vectors.astype(np.float32))
 
 
 def _profile_sizes(assembler: FeatureAssembler) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ class ItemContent:
     """What does not change about n items, as numbers; 0 = none everywhere.
 
     paths: [n, levels] int64, number of each path prefix; brands: [n] int64; tags: [n, T] int64; texts: [n, D'] float32,
-    text embeddings laid end to end (title, grounded interest), D' = 0 for none. sizes: largest number + 1 of each.
+    text embedding of the grounded interest, D' = 0 for none. sizes: largest number + 1 of each.
     """
 
     paths: NDArray[np.int64]

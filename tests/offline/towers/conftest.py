@@ -46,7 +46,7 @@ class World:
 
     def towers(self, config: TowersConfig | None = None) -> DualTower:
         config = config or self.config
-        content = item_content(self.catalogue, self.nodes, None, interest=config.item_interest)
+        content = item_content(self.catalogue, self.nodes, interest=config.item_interest)
         statistics = self.prepared.now.items.statistics.shape[1]
         return DualTower(self.catalogue, self.prepared.builder.assembler, content, statistics, config)
 

@@ -11,7 +11,7 @@ from serendipity.offline.interests.node_table import read_nodes, write_nodes
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import KnownNode, Taxonomy
 from serendipity.offline.logs.histories import split_times
-from serendipity.offline.towers.builder import REPORT, before, build_towers, encode_titles, prepare, read_interests
+from serendipity.offline.towers.builder import REPORT, before, build_towers, prepare, read_interests
 from serendipity.offline.towers.dual_tower import item_content
 from serendipity.offline.towers.export import ITEM_VECTORS, PROGRAM, read_spec
 from serendipity.v1 import records_pb2
@@ -99,21 +99,12 @@ def test_interests_of_another_catalogue_are_refused(world: World, interests: Pat
         build_towers(world.logs, tmp_path / "interests", tmp_path / "out", world.config)
 
 
-def test_titles_need_an_encoder(world: World, interests: Path, tmp_path: Path) -> None:
-    config = world.config.model_copy(update={"title_text": True})
-    with pytest.raises(ValueError, match="title_text: found no encoder"):
-        build_towers(world.logs, interests, tmp_path, config)
-
-
-def test_texts_of_titles_and_interests_stand_side_by_side(world: World) -> None:
-    titles = encode_titles(world.catalogue, DrawnEncoder(), None)  # type: ignore[arg-type]
-    both = item_content(world.catalogue, world.nodes, titles, interest=True)
-    assert both.texts.shape == (len(world.catalogue), 2 * INTEREST_DIM)
-    np.testing.assert_allclose(np.linalg.norm(both.texts[:, :INTEREST_DIM], axis=1), INTEREST_DIM**0.5, rtol=1e-5)
+def test_an_item_has_the_text_of_its_most_specific_interest(world: World) -> None:
+    content = item_content(world.catalogue, world.nodes, interest=True)
+    assert content.texts.shape == (len(world.catalogue), INTEREST_DIM)
     specific = world.nodes.item_nodes.max(axis=1)[7]
-    expected = world.nodes.vectors[specific] * INTEREST_DIM**0.5
-    np.testing.assert_allclose(both.texts[7, INTEREST_DIM:], expected, rtol=1e-6)
-    assert item_content(world.catalogue, world.nodes, None, interest=False).texts.shape[1] == 0
+    np.testing.assert_allclose(content.texts[7], world.nodes.vectors[specific] * INTEREST_DIM**0.5, rtol=1e-6)
+    assert item_content(world.catalogue, world.nodes, interest=False).texts.shape[1] == 0
 
 
 def test_searches_are_cut_too(world: World) -> None:
