@@ -145,6 +145,7 @@ def _cikg() -> tuple[GraphConfig, ...]:
         {"contrast": {"weight": _SMALL}},
         {"reconstruction": {"weight": _SMALL}},
         {"transe": {"enabled": True}},
+        {"contrast": {"weight": 10 * _SMALL}},
     )
     return tuple(
         _config(
