@@ -75,10 +75,12 @@ class Workers:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        """End the processes; a step can go on from wherever it is ended."""
+        """End the processes: at once where something was raised, since a step can go on from wherever it is ended."""
         if self._processes:
-            self._processes.end.close()
+            if any(raised):
+                self._processes.end.close()
             self._processes.executor.shutdown()
+            self._processes.end.close()
 
     @property
     def idle(self) -> bool:

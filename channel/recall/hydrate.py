@@ -19,7 +19,7 @@ from serendipity.channel.recall.folded_user import FoldedUser
 from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.interests import Freshness, InterestEvents, InterestReader, Interests
 from serendipity.channel.recall.novel_categories import GroupHistory, NovelCategories, read_novel_categories
-from serendipity.channel.recall.query import RecallQuery, warning
+from serendipity.channel.recall.query import SOURCES, RecallQuery, warning
 from serendipity.channel.recall.resolution import TAKEN_TYPES, ResolvedQuery, resolve
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import Lease
@@ -206,8 +206,10 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
 
 
 def _asks_graph(query: RecallQuery, explored: float) -> bool:
-    """Tell whether a request asks the graph: by a quota, or as one of those that explore it today."""
-    if channel_pb2.SOURCE_GRAPH in query.source_bounds:
+    """Tell whether a request asks the graph: by a quota, by wanting no other, or as one that explores it today."""
+    if channel_pb2.SOURCE_GRAPH in query.source_bounds or all(
+        query.excludes(source) for source in SOURCES if source != channel_pb2.SOURCE_GRAPH
+    ):
         return True
     # The same for all of a user's requests of a day, so that one that is tried again has the same answer.
     return shard_of(f"{query.now // _DAY} {query.user_id}", _EXPLORERS) < explored * _EXPLORERS

@@ -213,3 +213,16 @@ def test_without_quotas_a_share_of_the_known_users_explores_the_graph_others_eac
     assert explorers(half, NOW + 86_400) != today
     assert explorers(ChannelSettings(graph_explored=0.0), NOW) == set()
     assert explorers(ChannelSettings(graph_explored=1.0), NOW) == users
+
+
+def test_who_wants_no_other_source_is_answered_by_the_graph(grouped_world: GroupedWorld) -> None:
+    others = [pb.SourceQuota(source=source, max_count=0) for source in (pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE)]
+    tower = LocalTower(grouped_world.world.tower_path)
+    nobody_explores = ChannelSettings(graph_explored=0.0)
+    with LocalChannel(grouped_world.snapshot_dir, tower, settings=nobody_explores, clock=lambda: NOW) as channel:
+        user_id = grouped_world.world.user_ids[0]
+        some = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT, source_quotas=others))
+        others.append(pb.SourceQuota(source=pb.SOURCE_GROUP, max_count=0))
+        alone = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT, source_quotas=others))
+    assert not status(some).requested
+    assert set(alone.sources) == {pb.SOURCE_GRAPH}
