@@ -25,6 +25,8 @@ _SMALL = 1e-3
 """Weight of UIR or contrast where it is tried. Losses of cosines pull the harder the shorter the embeddings are, and
 these are short; with the published 0.03 of UIR, validation was behind at equal epochs."""
 
+_LAYERS = (3, 4, 2)
+
 _TRAINER = {"batch_clicks": 8192, "check_every": 5, "patience": 6, "max_epochs": 300}
 
 
@@ -62,8 +64,8 @@ def main_rows(trials: int | None) -> tuple[Row, ...]:
     rows = (
         Row("popularity"),
         Row("BPR-MF", _plain((0,), own=True), _bare),
-        Row(LIGHTGCN, _plain((3, 4, 2), own=True), _bare),
-        Row(FOLDED, _plain((3, 4, 2), own=False), _bare),
+        Row(LIGHTGCN, _plain(_LAYERS, own=True), _bare),
+        Row(FOLDED, _plain(_LAYERS, own=False), _bare),
         Row("CFKG", _cfkg()),
         Row(CIKG, _cikg()),
     )
@@ -160,7 +162,7 @@ def _cikg() -> tuple[GraphConfig, ...]:
             | part
         )
         for part, known, (own, l2) in _combinations(parts, (0.3, 0.1, 1.0), ((False, 1e-3), (True, 5e-3)))
-    )
+    )[: len(_plain(_LAYERS, own=True))]
 
 
 def _cfkg() -> tuple[CFKGConfig, ...]:
