@@ -1,12 +1,11 @@
 """The least work that an answer like the channel's can be made of, in one bare process.
 
 The same LMDB reads, one call of the tower, the user's product over the rows that may be shown, every interest's over a
-pool of a few hundred of them, calibration, cap, item ids. No gRPC edge, no feedback, no reasons, no log.
+pool of a few hundred of them, fused ranks, merge model, cap, item ids. No gRPC edge, no feedback, no reasons, no log.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -20,15 +19,15 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks.best import best
-from benchmarks.stored import Curves, Stored, StoredUser
+from benchmarks.plain_merge import PlainMerge, select
+from benchmarks.stored import Stored, StoredUser
 from serendipity.features import OUTPUT_NAME, TowerInputs
-from serendipity.v1 import channel_pb2
 
 POOL = 1_000
 """Best rows of the user's own vector that interests are scored on."""
 GROUNDED = 64
 """Best rows of what each interest is grounded in that are added to them."""
-CATEGORY_SHARE = 0.3
+OVER_FETCH = 2
 """As the channel's settings have it."""
 
 _SAMPLING = 16
@@ -44,7 +43,7 @@ class Floor:
     def __init__(self, stored: Stored, tower: Tower) -> None:
         self._stored = stored
         self._tower = tower
-        self._curves = Curves(stored.manifest.calibration)
+        self._merge = PlainMerge(stored)
         self._unavailable = np.flatnonzero(~stored.available)
         self._scores = np.empty(len(stored.item_vectors), np.float32)
 
@@ -54,10 +53,10 @@ class Floor:
         vectors = self._tower(user.inputs)[: 1 + len(user.interests)]
         scores = self._user_scores(user, vectors[0])
         pool = self._pool(scores, user)
-        probabilities = self._probabilities(scores[pool], pool, user, vectors[1:])
-        rows = pool[np.lexsort((-scores[pool], -probabilities))]
-        kept = _place_in_category(self._stored.item_categories[rows]) < max(1, math.ceil(CATEGORY_SHARE * count))
-        return [self._stored.item_ids[row] for row in rows[kept][:count].tolist()]
+        of_interests = self._stored.item_vectors[pool] @ vectors[1:].T
+        ranked = self._merge.rank(user, pool, np.column_stack([scores[pool], of_interests]), OVER_FETCH * count)
+        chosen = ranked.rows[select(self._stored.item_categories[ranked.rows], count)]
+        return [self._stored.item_ids[row] for row in chosen.tolist()]
 
     def _user_scores(self, user: StoredUser, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         """Multiply the rows that may be shown with the user's vector: [n], −∞ elsewhere."""
@@ -81,25 +80,6 @@ class Floor:
                 parts.append(start + best(scores[start:end], GROUNDED))
         pool: NDArray[np.int64] = np.unique(np.concatenate(parts))
         return pool[scores[pool] > -np.inf]
-
-    def _probabilities(
-        self, scores: NDArray[np.float32], pool: NDArray[np.int64], user: StoredUser, interests: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Give each row of the pool the probability of its best source, [p]. interests: [k, d]."""
-        probabilities = self._curves.probabilities(channel_pb2.SOURCE_COLLABORATIVE, scores)
-        if len(interests):
-            raw = (self._stored.item_vectors[pool] @ interests.T).max(axis=1)
-            of_interests = self._curves.probabilities(channel_pb2.SOURCE_INTEREST, raw)
-            np.maximum(probabilities, of_interests, out=probabilities)
-        if user.novel:
-            alignments = np.zeros(len(self._stored.offsets), np.float32)
-            alignments[[category.number for category in user.novel]] = [category.alignment for category in user.novel]
-            of_rows = alignments[self._stored.item_categories[pool]]
-            at = np.flatnonzero(of_rows)
-            raw = of_rows[at] * np.logaddexp(np.float32(0), scores[at])
-            of_group = self._curves.probabilities(channel_pb2.SOURCE_GROUP, raw)
-            probabilities[at] = np.maximum(probabilities[at], of_group)
-        return probabilities
 
 
 class RawTower:
@@ -153,12 +133,3 @@ def _timed(floor: Floor, users: Sequence[str], count: int) -> tuple[list[float],
         answers.append(floor.recall(user, count))
         milliseconds.append((time.perf_counter() - begin) * 1e3)
     return milliseconds, answers
-
-
-def _place_in_category(categories: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Tell, of each element, how many of its category come before it."""
-    order = np.argsort(categories, kind="stable")
-    ordered = categories[order]
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return places

@@ -16,8 +16,8 @@ import signal
 import threading
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import grpc
@@ -32,25 +32,20 @@ from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks import plain_tower
 from benchmarks.best import best
-from benchmarks.stored import Curves, NovelCategory, Stored, StoredUser
+from benchmarks.plain_merge import GROUP, INTEREST, PlainMerge, select
+from benchmarks.stored import Node, NovelCategory, Stored, StoredUser
 from serendipity.features import OUTPUT_NAME, TowerInputs
 from serendipity.v1 import channel_pb2, channel_pb2_grpc, records_pb2
 
 OVER_FETCH = 2
-CATEGORY_SHARE = 0.3
-CONVERSION_SHARE = 0.25
-SERENDIPITY_SHARE = 0.1
-"""As the channel's settings have them."""
+"""As the channel's settings have it."""
 
-INTEREST = channel_pb2.SOURCE_INTEREST
-COLLABORATIVE = channel_pb2.SOURCE_COLLABORATIVE
-GROUP = channel_pb2.SOURCE_GROUP
+_SPARE = 3
+_GROUNDED = 64
+"""As the channel's sources search."""
 
 Tower = Callable[[TowerInputs], Awaitable[NDArray[np.float32]]]
 """User tower: one user → [1, 1 + K, d] float32."""
-
-Finds = tuple[NDArray[np.int64], NDArray[np.float32]]
-"""Item rows, each once and best first, and their raw scores."""
 
 
 class PlainStack:
@@ -59,7 +54,7 @@ class PlainStack:
     def __init__(self, stored: Stored, tower: Tower) -> None:
         self._stored = stored
         self._tower = tower
-        self._curves = Curves(stored.manifest.calibration)
+        self._merge = PlainMerge(stored)
 
     async def recall(self, request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
         """Answer a request."""
@@ -70,89 +65,52 @@ class PlainStack:
     def _answer(self, user: StoredUser, vectors: NDArray[np.float32], count: int) -> channel_pb2.RecallResponse:
         """Search and rank. vectors: [1 + interests, d], the user alone first."""
         stored, most = self._stored, OVER_FETCH * count
-        eligible = user.allowed[stored.item_categories] & stored.available
-        shown = np.flatnonzero(eligible)
-        scores = np.ascontiguousarray((stored.item_vectors @ vectors.T)[shown].T)
-        nearest = best(scores[0], most)
-        found: dict[int, Finds] = {
-            INTEREST: _of_interests(scores[1:], shown, most),
-            COLLABORATIVE: _best_first(shown[nearest], scores[0, nearest]),
-            GROUP: _of_group(scores[0], user.novel, shown, most),
-        }
-        rows = np.concatenate([rows for rows, _ in found.values()])
-        raw = np.concatenate([raw for _, raw in found.values()])
-        sources = np.repeat(list(found), [len(rows) for rows, _ in found.values()])
-        probabilities = np.concatenate([self._curves.probabilities(source, raw) for source, (_, raw) in found.items()])
-        order = _first_of_each(rows, np.lexsort((rows, -raw, -probabilities)))
-        categories = stored.item_categories[rows]
-        order = order[_select(sources[order], categories[order].tolist(), count)]
-        names, indexes = np.unique(categories[order], return_inverse=True)
+        shown = np.flatnonzero(user.allowed[stored.item_categories] & stored.available)
+        scores = (stored.item_vectors @ vectors.T)[shown]
+        of_user = np.ascontiguousarray(scores[:, 0])
+        is_popular = user.allowed[stored.item_categories[stored.popular]] & stored.available[stored.popular]
+        pool = [best(of_user, _SPARE * most), np.searchsorted(shown, stored.popular[is_popular][:most])]
+        if INTEREST not in stored.unearned:
+            pool += _of_interests(scores[:, 1:], user.interests, shown, max(_GROUNDED, most // 3))
+        if GROUP not in stored.unearned:
+            pool += _of_group(of_user, user.novel, shown, most)
+        at = np.unique(np.concatenate(pool))
+        ranked = self._merge.rank(user, shown[at], scores[at], most)
+        chosen = select(stored.item_categories[ranked.rows], count)
+        rows = ranked.rows[chosen]
+        names, indexes = np.unique(stored.item_categories[rows], return_inverse=True)
         return channel_pb2.RecallResponse(
             recall_id=uuid.uuid4().hex,
-            item_ids=[stored.item_ids[row] for row in rows[order].tolist()],
-            scores=probabilities[order].tolist(),
-            sources=sources[order].tolist(),
-            relevance=raw[order].tolist(),
+            item_ids=[stored.item_ids[row] for row in rows.tolist()],
+            scores=ranked.scores[chosen].tolist(),
+            sources=ranked.sources[chosen].tolist(),
+            relevance=ranked.raw[chosen].tolist(),
             category_indexes=indexes.tolist(),
             categories=[stored.manifest.categories[number - 1] for number in names.tolist()],
         )
 
 
-def _of_interests(scores: NDArray[np.float32], shown: NDArray[np.int64], most: int) -> Finds:
-    """Find the rows with the best score for any interest: [interests, m] of the rows that may be shown, ascending."""
-    if not len(scores):
-        return shown[:0], np.empty(0, np.float32)
-    nearest = scores.max(axis=0)
-    at = best(nearest, most)
-    return _best_first(shown[at], nearest[at])
+def _of_interests(
+    scores: NDArray[np.float32], nodes: list[Node], shown: NDArray[np.int64], most: int
+) -> list[NDArray[np.int64]]:
+    """Find the positions of the best for each interest, [m, interests], of the rows that it is grounded in."""
+    found = []
+    for node, of_node in zip(nodes, scores.T, strict=True):
+        ranges = np.searchsorted(shown, [node.starts, node.ends]).T
+        at = np.concatenate([np.arange(*edges) for edges in ranges])
+        found.append(at[best(of_node[at], most)])
+    return found
 
 
-def _of_group(scores: NDArray[np.float32], novel: list[NovelCategory], shown: NDArray[np.int64], most: int) -> Finds:
-    """Find the best of the group's categories by alignment × softplus of the user's scores, [m]."""
-    found, raw = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+def _of_group(
+    scores: NDArray[np.float32], novel: list[NovelCategory], shown: NDArray[np.int64], most: int
+) -> list[NDArray[np.int64]]:
+    """Find the positions of each category's best by the user's scores, [m], none filling the answer."""
+    found = []
     for category in novel:
         start, end = np.searchsorted(shown, [category.start, category.end])
         found.append(start + best(scores[start:end], math.ceil(2 * most / (len(novel) + 1))))
-        raw.append(np.float32(category.alignment) * np.logaddexp(np.float32(0), scores[found[-1]]))
-    rows, all_raw = _best_first(shown[np.concatenate(found)], np.concatenate(raw))
-    return rows[:most], all_raw[:most]
-
-
-def _best_first(rows: NDArray[np.int64], raw: NDArray[np.float32]) -> Finds:
-    """Sort finds, best first, and keep each row's best."""
-    order = _first_of_each(rows, np.lexsort((rows, -raw)))
-    return rows[order], raw[order]
-
-
-def _first_of_each(rows: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of positions in an order keep the first of each row."""
-    kept: NDArray[np.int64] = order[np.sort(np.unique(rows[order], return_index=True)[1])]
-    return kept
-
-
-def _select(sources: NDArray[np.int64], categories: list[int], count: int) -> list[int]:
-    """Choose positions of candidates that come best first: the least of each kind, then the best; few of a category."""
-    cap = max(1, math.ceil(CATEGORY_SHARE * count))
-    chosen: set[int] = set()
-    of_category: Counter[int] = Counter()
-
-    def take(positions: Iterable[int], wanted: int, most: int) -> int:
-        for i in positions:
-            if wanted <= 0:
-                break
-            if i not in chosen and of_category[categories[i]] < most:
-                chosen.add(i)
-                of_category[categories[i]] += 1
-                wanted -= 1
-        return wanted
-
-    of_user = sources == COLLABORATIVE
-    for kind, share in ((of_user, CONVERSION_SHARE), (~of_user, SERENDIPITY_SHARE)):
-        positions = np.flatnonzero(kind).tolist()
-        take(positions, take(positions, int(share * count), cap), count)
-    everything = range(len(categories))
-    take(everything, take(everything, count - len(chosen), cap), count)
-    return sorted(chosen)
+    return found
 
 
 class AnswerLog:

@@ -15,11 +15,14 @@ from serendipity.groups.sequence import DEFAULT_GROUP, latest_distinct
 from serendipity.item_ids import ItemIds
 from serendipity.keys import back_off_keys, novel_category_key
 from serendipity.novelty import Clicks, clicked_categories
-from serendipity.v1 import channel_pb2, records_pb2
+from serendipity.v1 import records_pb2
 
 INTERESTS_USED = 10
 CATEGORIES_USED = 10
 """As the channel's settings have them."""
+
+_MOST_POPULAR = 5_000
+"""As the channel keeps them."""
 
 
 def known_users(snapshot: Path, seed: int) -> list[str]:
@@ -66,7 +69,11 @@ class StoredUser:
 
 
 class Stored:
-    """A snapshot, opened to be read; item_categories: [n] int32 category number of each row, 0 for none."""
+    """A snapshot, opened to be read.
+
+    item_categories: [n] int32 category number of each row, 0 for none; popular: rows of the most clicked items of late,
+    best first; merge_model: ONNX, None where there is none; unearned: sources that are not searched.
+    """
 
     def __init__(self, snapshot: Path) -> None:
         self.manifest = layout.read_manifest(snapshot)
@@ -76,6 +83,14 @@ class Stored:
         self.offsets = np.array(self.manifest.category_offsets, np.int64)
         self.item_categories = np.zeros(len(self.item_vectors), np.int32)
         self.item_categories[: self.offsets[-1]] = np.repeat(np.arange(1, len(self.offsets)), np.diff(self.offsets))
+        self.item_statistics: NDArray[np.float32] = np.load(snapshot / layout.ITEM_STATISTICS)
+        self.category_vectors: NDArray[np.float32] = np.load(snapshot / layout.CATEGORY_VECTORS)
+        lately = self.item_statistics[: self.offsets[-1], layout.ITEM_STATISTICS_COLUMNS.index("item_clicks_28d")]
+        popular = np.argsort(-lately, kind="stable")[:_MOST_POPULAR]
+        self.popular: NDArray[np.int64] = popular[lately[popular] > 0]
+        merge = self.manifest.merge
+        self.merge_model = (snapshot / layout.MERGE_MODEL).read_bytes() if merge.id else None
+        self.unearned = {worth.source for worth in merge.sources if not worth.earned}
         self._interest_vectors: NDArray[np.float32] = np.load(snapshot / layout.INTEREST_VECTORS)
         self._assembler = FeatureAssembler.from_spec(self.manifest.tower)
         names = (layout.USERS, layout.INTERESTS, layout.INTEREST_NODES, layout.NOVEL_CATEGORIES)
@@ -143,19 +158,3 @@ class Stored:
         with self._stores[store].begin() as transaction:
             value: bytes = transaction.get(key, b"")
         return value
-
-
-class Curves:
-    """The manifest's calibration: raw scores of a source → probabilities."""
-
-    def __init__(self, calibration: records_pb2.Calibration) -> None:
-        self._knots = {
-            int(curve.source): (np.array(curve.raw), np.array(curve.probability))
-            for curve in calibration.calibrators
-            if not curve.fallback
-        }
-
-    def probabilities(self, source: int, raw: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map raw scores, any shape. The group source without a curve takes that of U2I."""
-        raws, probabilities = self._knots.get(source) or self._knots[channel_pb2.SOURCE_COLLABORATIVE]
-        return np.interp(raw, raws, probabilities).astype(np.float32)

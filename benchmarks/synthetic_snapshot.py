@@ -4,8 +4,8 @@
 
 Categories lie in families, items near their category, and users click in some of them; interests lead to others.
 Nothing was trained, so the answers mean nothing, but everything that costs time is there: full histories, sixteen
-interests, lists of novel categories, curves, and a tower of the inputs and about the work of a trained one. Written by
-the product's own writer, which also decides about the index.
+interests, lists of novel categories, a merge model, and a tower of the inputs and about the work of a trained one.
+Written by the product's own writer, which also decides about the index.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ from serendipity.keys import novel_category_key
 from serendipity.novelty import CLICK_WINDOW, Clicks
 from serendipity.offline.export import export_onnx, export_program
 from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.merge.config import MergeConfig
+from serendipity.offline.merge.model import columns_read, fit_trees, to_onnx
 from serendipity.offline.snapshot.contents import SnapshotContents, taxonomy_number
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.offline.towers.export import ITEM_VECTORS, ONNX, PROGRAM, SPEC
 from serendipity.offline.towers.user_tower import tensors
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.tools.arguments import positive
 from serendipity.tools.deploy import publish_on_disk
-from serendipity.v1 import channel_pb2, records_pb2
+from serendipity.v1 import records_pb2
 
 NOW = 1_700_000_000
 """Moment the snapshot is of, Unix seconds."""
@@ -46,6 +49,8 @@ _LIST_LENGTH = 10
 _INTERESTS = 16
 _PARTS = 4
 """Second-level categories of a category."""
+_CATEGORY_DIM = 64
+_CANDIDATES = 20_000
 _FAMILY = 10
 """Categories of a family."""
 
@@ -100,6 +105,8 @@ def write_build(sizes: Sizes, out: Path, seed: int = 0) -> Path:
     popular = [node.node_id for node in nodes if len(node.path) == 1][:_INTERESTS]
     of_nobody = _interests("", popular, taxonomy_hash)
     group_spec, coevolution = _group_models(taxonomy_hash)
+    merge, merge_model = _merge(rng)
+    category_vectors = _directions(rng, sizes.categories, _CATEGORY_DIM)
     contents = SnapshotContents(
         catalogue=catalogue,
         item_vectors=item_vectors,
@@ -112,7 +119,10 @@ def write_build(sizes: Sizes, out: Path, seed: int = 0) -> Path:
         nodes=nodes,
         node_vectors=node_vectors,
         tower=spec,
-        calibration=_calibration(),
+        merge=merge,
+        merge_model=merge_model,
+        item_statistics=_item_statistics(rng, catalogue),
+        category_vectors=np.concatenate([np.zeros((1, _CATEGORY_DIM), np.float32), category_vectors]),
         events_until=NOW - 1,
         dataset="synthetic",
         taxonomy_hash=taxonomy_hash,
@@ -345,30 +355,34 @@ def _lists(
     }
 
 
-def _calibration() -> records_pb2.Calibration:
-    """Make curves of some steps each, as isotonic regression does, under which every source has some of an answer."""
-    log_odds = np.linspace(-4.0, 8.0, 30)
-    probability = 1 / (1 + np.exp(-np.round(log_odds)))
-    return records_pb2.Calibration(
-        id="synthetic",
+def _merge(rng: np.random.Generator) -> tuple[records_pb2.MergeSpec, bytes]:
+    """Learn a merge model of usual size: what is near, ranked high or clicked much is clicked more often."""
+    names = [FEATURE_NAMES[column] for column in columns_read(FEATURE_NAMES)]
+    features = rng.standard_normal((_CANDIDATES, len(names)), np.float32)
+    for column, name in enumerate(names):
+        if name.endswith("_reciprocal_rank"):
+            features[:, column] = 1 / rng.integers(1, 300, _CANDIDATES)
+    log_odds = features @ np.where([name == "category_days" for name in names], -0.3, 0.3) - 3.0
+    hits = rng.random(_CANDIDATES) < 1 / (1 + np.exp(-log_odds))
+    model = to_onnx(fit_trees(features, hits, names, MergeConfig()), features)
+    spec = records_pb2.MergeSpec(
+        id=layout.hash_of([model])[:16],
+        features=names,
         horizon_days=30.0,
-        calibrators=[
-            records_pb2.Calibrator(
-                source=source,
-                fallback=fallback,
-                raw=(log_odds / slope).tolist(),
-                probability=(height * probability).tolist(),
-                num_candidates=1_000,
-                num_positives=50,
-            )
-            for source, slope, height in (
-                (channel_pb2.SOURCE_INTEREST, 0.6, 0.060),
-                (channel_pb2.SOURCE_COLLABORATIVE, 4.0, 0.061),
-                (channel_pb2.SOURCE_GROUP, 6.0, 0.059),
-            )
-            for fallback in (False, True)
-        ],
+        num_candidates=_CANDIDATES,
+        num_positives=int(hits.sum()),
+        surprise=0.3,
     )
+    return spec, model
+
+
+def _item_statistics(rng: np.random.Generator, catalogue: Catalogue) -> NDArray[np.float32]:
+    """Draw clicks and trends of items; a category's share is that of its items, [n, 4]."""
+    drawn = rng.standard_normal((len(catalogue), len(layout.ITEM_STATISTICS_COLUMNS)), np.float32)
+    # As in shops, most items are clicked by nobody, and a few much.
+    drawn[:, 0] = np.maximum(drawn[:, 0], 0)
+    drawn[:, 3] = np.log(np.bincount(catalogue.item_categories)[catalogue.item_categories] / len(catalogue))
+    return drawn
 
 
 def _export(

@@ -56,6 +56,8 @@ def channel_options(state: Path) -> dict[str, str]:
         "default_deadline_ms": "5000",
         "nearline": "false",
         "snapshot_retention_days": "0",
+        # The plain stack tries nothing out.
+        "explored_share": "0",
     }
     # Users repeat here more often than they would.
     if "user_vector_cache" in ChannelSettings.model_fields:

@@ -96,19 +96,16 @@ class ChannelSettings(BaseSettings):
     category_share: float = Field(default=0.3, gt=0, le=1)
     """Largest share of an answer from one top-level category. It gives way before the answer goes short."""
 
-    conversion_share: float = Field(default=0.25, ge=0, le=1)
-    """Share of the answer kept for U2I where the request sets no quotas."""
+    surprise: float | None = Field(default=None, ge=0, le=1)
+    """What unexpectedness counts beside relevance where a request does not say; none: what the snapshot's builder found
+    to cost at most 3 % of novel recall."""
 
-    serendipity_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of the answer kept for I2I and the group source together where the request sets no quotas. What neither
-    share holds goes by score. On The Complete Journey's validation period 0.25 costs 9 % of novel recall@100, 0.1
-    costs 2 %, neither any of @20 (measured without the group source)."""
+    diversity: float = Field(default=0.0, ge=0, lt=1)
+    """Weight of maximal marginal relevance: how much an item loses by being like one before it. 0: nothing."""
 
-    graph_explored: float = Field(default=0.25, ge=0, le=1)
-    """Share of the users, others each day, whose requests ask the graph source though they set no quota for it:
-    outcomes can judge it, and most requests do not pay for its search. Asked always are requests with a quota for it,
-    and those of users of whom nothing is stored."""
+    explored_users: float = Field(default=0.25, gt=0, le=1)
+    """Share of the users, others each day, with whom a source that has not earned its places is searched."""
 
-    graph_share: float = Field(default=0.2, ge=0, le=1)
-    """Share of the answer that the graph source gets where the request sets no quotas, and no more unless the others
-    leave places empty."""
+    explored_share: float = Field(default=0.08, ge=0, le=1)
+    """Share of their answers that such a source has then at least, its best items: 2 % of all places on average.
+    0: it is never searched."""

@@ -1,17 +1,17 @@
-"""The order of the builders: logs → interests, towers, groups, lists, graph → calibration → snapshot → publication.
+"""The order of the builders: logs → interests, towers, groups, lists, graph → merge → snapshot → publication.
 
 `_Build.plan` says what is made after what; what does not depend on each other may be made at the same time.
 
-Scores are calibrated on time that the scoring model has not seen: the towers are trained twice anyway, first on labels
-that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
-(<out>/validation) and replayed over what follows; the second training's snapshot takes the calibration over.
+How candidates are merged is learned on time that the towers have not seen: they are trained twice anyway, first on
+labels that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
+(<out>/validation) and replayed over what follows; the second training's snapshot takes over what was learned.
 
     <out>/host/  logs/  interests/  towers/      docs/architecture.md
     <out>/interest_gpt/                          what refreshes interests near-line
     <out>/validation/{logs,interests,coevolution,graph,snapshot}/
     <out>/groups/  coevolution/                  groups of users; the two LLMs and their novel-category lists
     <out>/graph/                                 what users are folded into at request time
-    <out>/calibration/                           calibration.json, replay.json
+    <out>/merge/                                 merge.json, merge.onnx, report.json
     <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
     <out>/snapshots/<version>/
     <out>/canary/                                canary.json
@@ -27,13 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-from google.protobuf import json_format
 from rich.console import Console
 from rich.progress import Progress
 
 from serendipity import layout
 from serendipity.offline.build_config import BuildConfig
-from serendipity.offline.calibration_replay import OpenRecall, replay_for_calibration
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import TextEncoder, default_path
 from serendipity.offline.graph_steps import VALIDATION_GRAPH, GraphSteps
@@ -44,6 +42,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.histories import Histories, split_times
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.merge.builder import REPORT, OpenRecall, learn_merge, read_merge
 from serendipity.offline.progress import build_display, summary
 from serendipity.offline.snapshot.build_directory import BuildDirectories, read_contents
 from serendipity.offline.snapshot.canary import Canary, ask_canary
@@ -55,12 +54,10 @@ from serendipity.offline.steps import Numbers, Outcome, Planned, Step, StepConte
 from serendipity.offline.towers.builder import FIT, build_towers
 from serendipity.offline.towers.export import ONNX
 from serendipity.offline.towers.threads import limited_threads
-from serendipity.v1 import records_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 
 SNAPSHOTS = "snapshots"
 SNAPSHOT = "snapshot.json"
-CALIBRATION = "calibration.json"
-REPLAY = "replay.json"
 CANARY = "canary.json"
 
 _TOWERS_CODE = (
@@ -71,13 +68,12 @@ _SNAPSHOT_CODE = (
     *COEVOLUTION_CODE, "serendipity.offline.snapshot", "serendipity.offline.graph.served_graph", "serendipity.features",
     "serendipity.layout",
 )  # fmt: skip
-_CALIBRATION_CODE = (
-    *LOGS_CODE, "serendipity.offline.calibration", "serendipity.offline.calibration_replay",
-    "serendipity.offline.evaluate.held_out", "serendipity.offline.evaluate.replay", "serendipity.features",
+_MERGE_CODE = (
+    *LOGS_CODE, "serendipity.offline.merge", "serendipity.offline.evaluate", "serendipity.features",
 )  # fmt: skip
 
 _REPLAYED = 200_000
-"""Items below which the snapshot that scores are calibrated with is searched exactly."""
+"""Items below which the snapshot that is replayed is searched exactly."""
 
 Publish = Callable[[Path], None]
 """Makes a snapshot directory, which has passed the gate, the wanted one; raises if it cannot."""
@@ -108,7 +104,7 @@ def build(
     """Bring everything below `out` up to date, skipping what is by content, and publish the snapshot.
 
     open_recall: the real pipeline, for the replay and the canary; recall_code: modules whose source it depends on: a
-    pipeline that recalls differently is calibrated anew. publish: None to leave the snapshot unpublished. erasures: the
+    pipeline that recalls differently is replayed anew. publish: None to leave the snapshot unpublished. erasures: the
     list of users to be forgotten, of whom nothing is built; None: there is none. clock: Unix seconds. workers: steps
     that are made at the same time, each in a spawned process, for which open_recall and clock must be picklable; 1: all
     in this one. Either makes the same, each step on one thread.
@@ -197,11 +193,11 @@ class _Build:
                 ["towers", "validation/interests", "validation/coevolution", "validation/graph"],
                 self._validation_snapshot,
             ),
-            Planned("calibration", ["validation/snapshot"], self._calibration),
+            Planned("merge", ["validation/snapshot"], self._merge),
             Planned("coevolution", ["validation/coevolution"], groups.coevolution),
             Planned("interest_gpt", ["interests"], interests.interest_gpt),
             Planned("graph", ["validation/graph"], graphs.graph),
-            Planned("snapshot", ["calibration", "interest_gpt", "coevolution", "graph"], self._snapshot),
+            Planned("snapshot", ["merge", "interest_gpt", "coevolution", "graph"], self._snapshot),
             Planned("canary", ["snapshot"], self._canary),
         ]
         made = {
@@ -290,17 +286,17 @@ class _Build:
         )
 
         def run(context: StepContext) -> Numbers:
-            uncalibrated = records_pb2.Calibration()
+            unmerged = records_pb2.MergeSpec()
             # Asked a few thousand times and thrown away: up to there making indexes takes longer than doing without.
             index = self.config.index.model_copy(update={"exact_below": max(_REPLAYED, self.config.index.exact_below)})
-            snapshot = self._write(directories, context.directory, uncalibrated, host, context.progress, index)
+            snapshot = self._write(directories, context.directory, (unmerged, None), host, context.progress, index)
             return _describe(snapshot)
 
         configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
         return Step("validation/snapshot", _inputs(directories), configuration, _SNAPSHOT_CODE, run)
 
-    def _calibration(self) -> Step:
-        validation = self.config.validation
+    def _merge(self) -> Step:
+        config = self.config.merge
         snapshot = self.out / "validation" / "snapshot"
         towers = self.out / "towers" / FIT
 
@@ -308,7 +304,7 @@ class _Build:
             logs = self.out / "logs"
             (version,) = snapshot.glob(f"*/{layout.MANIFEST}")
             task = context.progress.add_task("replay", total=None)
-            replayed = replay_for_calibration(
+            merged = learn_merge(
                 self._open_recall,
                 version.parent,
                 towers / ONNX,
@@ -316,25 +312,25 @@ class _Build:
                 Catalogue.read(logs),
                 self._cut(),
                 LogsSummary.read(logs).events_until,
-                max_users=validation.max_users,
-                count=validation.count,
-                config=self.config.calibration,
+                config=config,
                 advance=lambda done: context.progress.advance(task, done),
             )
-            text = json_format.MessageToJson(replayed.calibration, preserving_proto_field_name=True, sort_keys=True)
-            layout.write_atomically(context.directory / CALIBRATION, text.encode())
-            layout.write_atomically(context.directory / REPLAY, replayed.to_json().encode())
+            merged.write(context.directory)
+            report = merged.report
+            recall = report.merged or report.fused
+            earned = [channel_pb2.Source.Name(each.source) for each in merged.spec.sources if each.earned]
             return {
-                "users": replayed.users,
-                "candidates": replayed.candidates,
-                "hit rate": replayed.reliability.base_rate,
-                "ECE": replayed.reliability.expected_calibration_error,
-                "novel recall@20": "–" if replayed.novel_recall is None else replayed.novel_recall,
+                "users": report.users,
+                "candidates": report.candidates,
+                "positives": report.positives,
+                "ECE": report.reliability.expected_calibration_error if report.reliability else "–",
+                "novel recall@20": "–" if recall is None else recall[0],
+                "surprise": merged.spec.surprise,
+                "earned": ", ".join(name.removeprefix("SOURCE_").lower() for name in earned) or "–",
             }
 
-        configuration = {"validation": validation.model_dump(), "calibration": self.config.calibration.model_dump()}
-        code = (*_CALIBRATION_CODE, *self._recall_code)
-        return Step("calibration", [self.out / "logs", snapshot, towers], configuration, code, run)
+        code = (*_MERGE_CODE, *self._recall_code)
+        return Step("merge", [self.out / "logs", snapshot, towers], config.model_dump(), code, run)
 
     def _snapshot(self) -> Step:
         host = self._host_data()
@@ -349,15 +345,14 @@ class _Build:
         )
 
         def run(context: StepContext) -> Numbers:
-            text = (self.out / "calibration" / CALIBRATION).read_text(encoding="utf-8")
-            calibration = json_format.Parse(text, records_pb2.Calibration())
+            merge = read_merge(self.out / "merge")
             index = self.config.index
-            snapshot = self._write(directories, self.out / SNAPSHOTS, calibration, host, context.progress, index)
+            snapshot = self._write(directories, self.out / SNAPSHOTS, merge, host, context.progress, index)
             layout.write_atomically(context.directory / SNAPSHOT, json.dumps({"version": snapshot.name}).encode())
             return _describe(snapshot)
 
         configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
-        inputs = [*_inputs(directories), self.out / "calibration"]
+        inputs = [*_inputs(directories), self.out / "merge"]
         return Step(
             "snapshot",
             inputs,
@@ -372,7 +367,8 @@ class _Build:
             snapshot = self.snapshot()
             logs = self.out / "logs"
             task = context.progress.add_task("canary", total=None)
-            replayed = json.loads((self.out / "calibration" / REPLAY).read_text(encoding="utf-8"))
+            report = json.loads((self.out / "merge" / REPORT).read_text(encoding="utf-8"))
+            measured = report["merged"] or report["fused"]
             with self._open_recall(snapshot, self.out / "towers" / ONNX) as recall:
                 canary = ask_canary(
                     recall,
@@ -380,7 +376,7 @@ class _Build:
                     Catalogue.read(logs),
                     LogsSummary.read(logs).events_until,
                     self.config.canary,
-                    novel_recall=replayed["novel_recall"],
+                    novel_recall=measured[0] if measured else None,
                     advance=lambda done: context.progress.advance(task, done),
                 )
             record_canary(snapshot, canary)
@@ -393,14 +389,14 @@ class _Build:
             }
 
         inputs = [self.out / "snapshot", self.out / "towers"]
-        code = (*_CALIBRATION_CODE, *self._recall_code, "serendipity.offline.snapshot.canary")
+        code = (*_MERGE_CODE, *self._recall_code, "serendipity.offline.snapshot.canary")
         return Step("canary", inputs, self.config.canary.model_dump(), code, run)
 
     def _write(
         self,
         directories: BuildDirectories,
         root: Path,
-        calibration: records_pb2.Calibration,
+        merge: tuple[records_pb2.MergeSpec, bytes | None],
         host: HostData,
         progress: Progress,
         index: IndexConfig,
@@ -408,7 +404,8 @@ class _Build:
         task = progress.add_task("stored vectors", total=None)
         contents = read_contents(
             directories,
-            calibration=calibration,
+            merge=merge[0],
+            merge_model=merge[1],
             dataset=host.name,
             build_configuration=self.config.model_dump_json(),
             advance=lambda done: progress.advance(task, done),

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from serendipity.offline.calibration import CalibrationConfig
 from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
 from serendipity.offline.coevolution.pco_config import PcoConfig
 from serendipity.offline.configuration import Configuration
@@ -20,6 +19,7 @@ from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.merge.config import MergeConfig
 from serendipity.offline.snapshot.canary import CanaryConfig
 from serendipity.offline.snapshot.gate import GateConfig
 from serendipity.offline.snapshot.index import IndexConfig
@@ -28,16 +28,6 @@ from serendipity.offline.towers.config import TowersConfig
 
 class BuildConfigError(BuilderError):
     """A build configuration cannot be read: names the file and every field that is wrong."""
-
-
-class ValidationConfig(Configuration):
-    """The replay that scores are calibrated on: of the clicks after the towers' first training's labels
-    (towers.rows.label_window of all)."""
-
-    max_users: Annotated[int, Field(ge=1)] = 4_000
-    """Users replayed at most, sampled among those with a click in the period."""
-    count: Annotated[int, Field(ge=1, le=1000)] = 100
-    """Candidates asked for per user."""
 
 
 class InterestGptConfig(DistillationConfig):
@@ -104,15 +94,13 @@ class BuildConfig(Configuration):
     coevolution: BuildCoevolutionConfig = BuildCoevolutionConfig()
     """The Novelty and the Relevance LLM, and how they correct each other."""
     increment_cycles: Annotated[int, Field(ge=1)] = 1
-    """Cycles of theirs on what was clicked after the moment that scores are calibrated from."""
+    """Cycles of theirs on what was clicked after the moment that the merge model is learned from."""
     towers: TowersConfig = TowersConfig()
     """The towers and their training."""
     index: IndexConfig = IndexConfig()
     """The index for open search."""
-    validation: ValidationConfig = ValidationConfig()
-    """The replay that scores are calibrated on."""
-    calibration: CalibrationConfig = CalibrationConfig()
-    """Calibration of the scores."""
+    merge: MergeConfig = MergeConfig()
+    """How candidates of all sources become one list, and the replay that it is learned on."""
     canary: CanaryConfig = CanaryConfig()
     """Users asked of a new snapshot before it is published."""
     gate: GateConfig = GateConfig()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
@@ -27,7 +28,7 @@ from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
 from serendipity.tools.demo_graph import latest_items, show_graph
 from serendipity.tools.demo_groups import show_groups
-from serendipity.tools.demo_host import DEPTH, host_items
+from serendipity.tools.demo_host import DEPTH, HostLists, host_lists
 from serendipity.tools.demo_nearline import new_user, show_nearline
 from serendipity.tools.deploy import publish_over
 from serendipity.tools.recall import print_result, result_console
@@ -39,7 +40,7 @@ from serendipity.tools.serving.triton_server import launch
 
 _BATCH = 32
 _SHORTER: Mapping[str, object] = {
-    "validation": {"max_users": 500},
+    "merge": {"max_users": 1_000},
     "canary": {"num_users": 250},
     "interest_gpt": {"dataset": {"num_examples": 1_700, "max_cuts": 3}},
     "coevolution": {"examples": {"max_novelty": 6_000, "max_relevance": 5_000}},
@@ -99,8 +100,8 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
         until = layout.read_manifest(out / "snapshots" / layout.CURRENT).events_until.seconds
         chosen = _users_shown(histories, args.users)
         # What a host has already it says: the channel is there for what its other channels do not find.
-        lists = dict(zip(chosen, host_items(histories, catalogue, until, chosen), strict=True))
-        for user, have in [*((histories.user_ids[u], lists[u]) for u in chosen), (_COLD_USER, [])]:
+        lists = dict(zip(chosen, host_lists(histories, catalogue, until, chosen), strict=True))
+        for user, have in [*((histories.user_ids[u], lists[u].have) for u in chosen), (_COLD_USER, [])]:
             _introduce(console, histories, catalogue, user)
             if have:
                 console.print(
@@ -110,6 +111,7 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
             found = await client.recall(user, count=args.count, explain=True, exclude_item_ids=have)
             print_result(console, user, found)
             console.print()
+        await _turn_dial(client, console, catalogue, histories.user_ids[chosen[0]], lists[chosen[0]], args.count)
         console.rule("4  Groups: novel categories that two language models agree on")
         await show_groups(client, console, histories.user_ids[chosen[0]], _COLD_USER, args.count)
         console.rule("5  Graph: users folded in at request time")
@@ -134,6 +136,20 @@ def _users_shown(histories: Histories, wanted: int) -> list[int]:
     ordered = known[np.argsort(-clicks[known], kind="stable")]
     positions = np.linspace(0.05, 0.95, max(1, wanted)) * (len(ordered) - 1)
     return [int(ordered[int(position)]) for position in positions]
+
+
+async def _turn_dial(
+    client: AsyncSerendipityClient, console: Console, catalogue: Catalogue, user: str, host: HostLists, count: int
+) -> None:
+    """Show one user's answer at two settings of `surprise`, and what plain popularity would show."""
+    for surprise, told in ((0.0, "by relevance alone"), (0.5, "halfway to unexpectedness")):
+        console.print(f"[bold]user {user}[/bold] at surprise {surprise:g}, {told}", highlight=False)
+        found = await client.recall(user, count=count, explain=True, exclude_item_ids=host.have, surprise=surprise)
+        print_result(console, user, found)
+        console.print()
+    titles = ", ".join(escape(catalogue.titles[row]) for row in host.novel[:count])
+    console.print(f"[bold]user {user}[/bold] by plain popularity, of what is novel: {titles}", highlight=False)
+    console.print()
 
 
 def _introduce(console: Console, histories: Histories, catalogue: Catalogue, user: str) -> None:

@@ -33,7 +33,7 @@ from serendipity.tools.arguments import natural, new_directory, positive, share
 from serendipity.tools.build import BUILD_ERRORS, build_and_place
 from serendipity.tools.pipeline import open_pipeline
 
-_TRAINED = ("towers", "snapshot", "snapshots", "calibration", "canary", "models", "state")
+_TRAINED = ("towers", "snapshot", "snapshots", "merge", "canary", "models", "state")
 """What a build of another seed makes for itself."""
 
 

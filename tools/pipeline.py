@@ -40,14 +40,12 @@ class AbsentTower:
 
 
 @contextmanager
-def open_pipeline(snapshot: Path, tower: Path | None, *, by_tower: bool = False) -> Iterator[Recall]:
+def open_pipeline(snapshot: Path, tower: Path | None) -> Iterator[Recall]:
     """Open the pipeline over a snapshot directory and an exported user tower; None: as if the tower were away.
 
-    Its clock stands at the moment the snapshot was built as of. by_tower: True: with the group and the graph source
-    switched off.
+    Its clock stands at the moment the snapshot was built as of.
     """
-    off = {"novel_categories_used": 0, "graph_source": False} if by_tower else {}
-    settings = ChannelSettings(clock="snapshot").model_copy(update=off)
+    settings = ChannelSettings(clock="snapshot")
     runner: UserTower = AbsentTower() if tower is None else LocalTower(tower)
     log = logging.getLogger("serendipity.channel.recall.recall")
     level = log.level

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 from typing import Any
 
@@ -23,6 +24,8 @@ from serendipity.channel.client.messages import Candidate, RecallResult, RecentE
 from serendipity.tools.arguments import identifier, item_ids
 from serendipity.v1 import channel_pb2
 
+_NUMBERS = frozenset(["#", "score", "unexpected", "clicks, 28 d"])
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip recall`."""
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=10, help="candidates wanted")
     parser.add_argument("--novelty", choices=("strict", "soft", "off"), default="strict", help="novelty policy")
     parser.add_argument("--allow-repeats", action="store_true", help="soft, off: also what was clicked just now")
+    parser.add_argument("--surprise", type=float, help="what unexpectedness counts beside relevance, 0 to 1")
     parser.add_argument("--clicked", **named, metavar="ITEM", help="clicked just now (repeatable)")
     parser.add_argument("--exclude", **named, metavar="ITEM", help="do not return (repeatable)")
     parser.add_argument(
@@ -68,9 +72,9 @@ def print_result(console: Console, user_id: str, result: RecallResult) -> None:
     message = result.message
     explained = bool(message.reasons)
     table = Table(title=f"user {escape(user_id)}: {len(result.candidates)} candidates", title_justify="left")
-    columns = ["#", "item", "category", "score", "found by", "unexpected"]
+    columns = ["#", "item", "category", "score", "found by", "unexpected", "clicks, 28 d"]
     for column in [*columns, "why"] if explained else columns:
-        table.add_column(column, justify="right" if column in ("#", "score", "unexpected") else "left")
+        table.add_column(column, justify="right" if column in _NUMBERS else "left")
     for rank, candidate in enumerate(result.candidates, 1):
         table.add_row(str(rank), *_cells(candidate, explained))
     console.print(table)
@@ -106,6 +110,7 @@ def _cells(candidate: Candidate, explained: bool) -> list[str]:
         f"{candidate.score:.4f}",
         candidate.source,
         f"{candidate.unexpectedness:.2f}",
+        f"{math.expm1(candidate.features.get('item_clicks_28d', 0)):,.0f}",
     ]
     return [*cells, escape(candidate.reasons[0].text) if candidate.reasons else ""] if explained else cells
 
@@ -138,4 +143,5 @@ async def ask(args: argparse.Namespace) -> RecallResult:
             novelty=args.novelty,
             allow_repeats=args.allow_repeats,
             explain=args.explain,
+            **({} if args.surprise is None else {"surprise": args.surprise}),
         )

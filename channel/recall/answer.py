@@ -10,9 +10,9 @@ import numpy as np
 from serendipity.channel.errors import StoreError
 from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.reasons import Reasons
-from serendipity.channel.recall.scorer import FEATURE_NAMES, Scored, rank_features
+from serendipity.channel.recall.scorer import Scored
 from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.novelty import unexpectedness
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2, records_pb2
 
 
@@ -61,12 +61,8 @@ def compose(
     user_tower: str,
 ) -> channel_pb2.RecallResponse:
     """Lay the chosen items, best first, out as a message; its times are filled in by whoever took them."""
-    recent = user.clicks.items[user.clicks.items > 0] - 1
-    vectors = snapshot.vectors.vectors
-    surprise = unexpectedness(vectors[chosen.rows], vectors[recent])
     item_ids = snapshot.item_ids.of_rows(chosen.rows)
     numbers, category_indexes = np.unique(chosen.categories, return_inverse=True)
-    features = rank_features(chosen, surprise, user.interests.weights, user.novel_categories)
     why = [reason for reason in degraded_reasons if reason]
     for status in source_statuses:
         status.returned = int((chosen.sources == status.source).sum())
@@ -76,7 +72,7 @@ def compose(
         scores=chosen.scores.tolist(),
         sources=chosen.sources.tolist(),
         relevance=chosen.raw.tolist(),
-        unexpectedness=surprise.tolist(),
+        unexpectedness=chosen.features[:, 0].tolist(),
         category_indexes=category_indexes.tolist(),
         categories=[snapshot.category_names[number - 1] for number in numbers.tolist()],
         reasons=reasons.reasons,
@@ -84,7 +80,7 @@ def compose(
         all_reason_indexes=reasons.all_indexes.tolist(),
         all_reason_offsets=reasons.all_offsets.tolist(),
         rank_features=channel_pb2.FeatureMatrix(
-            names=FEATURE_NAMES, num_rows=len(chosen), values=features.ravel().tolist()
+            names=FEATURE_NAMES, num_rows=len(chosen), values=chosen.features.ravel().tolist()
         ),
         warnings=user.warnings,
         source_statuses=source_statuses,

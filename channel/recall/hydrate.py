@@ -19,7 +19,7 @@ from serendipity.channel.recall.folded_user import FoldedUser
 from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.interests import Freshness, InterestEvents, InterestReader, Interests
 from serendipity.channel.recall.novel_categories import GroupHistory, NovelCategories, read_novel_categories
-from serendipity.channel.recall.query import SOURCES, RecallQuery, warning
+from serendipity.channel.recall.query import RecallQuery, warning
 from serendipity.channel.recall.resolution import TAKEN_TYPES, ResolvedQuery, resolve
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import Lease
@@ -31,12 +31,9 @@ from serendipity.channel.state.state import UserState
 from serendipity.features import LongHistory, TowerInputs, with_clicks
 from serendipity.interests.text import words
 from serendipity.novelty import CLICK_WINDOW, Clicks, clicked_categories, latest
-from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2, records_pb2
 
 _DAY = 86_400
-_EXPLORERS = 100
-"""Parts that users are divided into, of which some explore the graph."""
 _UNPROVED = "novelty is judged without it"
 """Said where clicks cannot be read: what is returned is novel only to the clicks that can."""
 
@@ -60,8 +57,8 @@ class Hydrated:
     the user does not want several items; allowed: [c + 1] bool, those that may be returned (STRICT leaves out the
     clicked ones); ranges: rows of these; unavailable: [n] bool; excluded, served, repeated, dismissed: item rows;
     interests, novel_categories: what is searched by;
-    folded: the user in the graph, None where there is none or the source is switched off; asks_graph: it is to be
-    searched by even though the user tower answers;
+    folded: the user in the graph, None where there is none or the source is switched off; is_known: the user has a
+    record in the snapshot;
     inputs: a batch of one for the user tower;
     stored_vector: [d] float32, stands in for the tower; warnings; failures: what was down or unreadable, in words;
     forgotten: the user is on the erasure list, and everything here is a stranger's.
@@ -82,7 +79,7 @@ class Hydrated:
     interests: Interests
     novel_categories: NovelCategories
     folded: FoldedUser | None
-    asks_graph: bool
+    is_known: bool
     inputs: TowerInputs
     stored_vector: NDArray[np.float32] | None
     warnings: tuple[channel_pb2.Warning, ...]
@@ -189,7 +186,7 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         interests=interests,
         novel_categories=novel_categories,
         folded=folded,
-        asks_graph=not record.is_known or _asks_graph(query, settings.graph_explored),
+        is_known=record.is_known,
         inputs=_tower_inputs(snapshot, query, resolved, user, clicks, interests),
         stored_vector=user.vector,
         warnings=(*query.warnings, *resolved.warnings, *_warnings(query, state, record)),
@@ -203,16 +200,6 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
         ),
         forgotten=forgotten,
     )
-
-
-def _asks_graph(query: RecallQuery, explored: float) -> bool:
-    """Tell whether a request asks the graph: by a quota, by wanting no other, or as one that explores it today."""
-    if channel_pb2.SOURCE_GRAPH in query.source_bounds or all(
-        query.excludes(source) for source in SOURCES if source != channel_pb2.SOURCE_GRAPH
-    ):
-        return True
-    # The same for all of a user's requests of a day, so that one that is tried again has the same answer.
-    return shard_of(f"{query.now // _DAY} {query.user_id}", _EXPLORERS) < explored * _EXPLORERS
 
 
 def _is_forgotten(query: RecallQuery, state: UserState) -> tuple[bool, tuple[str, ...]]:

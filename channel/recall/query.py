@@ -87,7 +87,8 @@ class RecallQuery:
 
     now: Unix seconds; recent_events: newest first; exclude_item_ids, allow_categories and
     deny_categories without duplicates; an empty allow list allows everything; experiment_tag, explain
-    and allow_repeats are carried through; warnings: what was normalised.
+    and allow_repeats are carried through; surprise: 0 to 1, None where the request sets none; warnings: what was
+    normalised.
     """
 
     user_id: str
@@ -103,6 +104,7 @@ class RecallQuery:
     experiment_tag: str = ""
     explain: bool = False
     allow_repeats: bool = False
+    surprise: float | None = None
     warnings: tuple[channel_pb2.Warning, ...] = ()
 
     def excludes(self, source: int) -> bool:
@@ -137,6 +139,7 @@ def parse_query(request: channel_pb2.RecallRequest, now: int) -> RecallQuery:
         experiment_tag=request.experiment_tag,
         explain=request.explain,
         allow_repeats=request.allow_repeats,
+        surprise=request.surprise if request.HasField("surprise") else None,
         warnings=tuple(warnings),
     )
 
@@ -152,6 +155,8 @@ def _violations(request: channel_pb2.RecallRequest) -> Iterable[FieldViolation]:
                 yield FieldViolation(name, f"has {length} {what}; expected at most {cap}")
     if request.novelty_policy not in channel_pb2.NoveltyPolicy.values():
         yield FieldViolation("novelty_policy", f"found {request.novelty_policy}, expected a NoveltyPolicy")
+    if not 0 <= request.surprise <= 1:
+        yield FieldViolation("surprise", f"found {request.surprise:g}, expected 0 to 1")
     if len(request.source_quotas) <= _MOST_ENTRIES["source_quotas"]:
         yield from _quota_violations(request.source_quotas, request.count)
 

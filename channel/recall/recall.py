@@ -18,13 +18,14 @@ from serendipity.channel.recall.answer import Answer, compose, title_of
 from serendipity.channel.recall.batcher import Asked, Batcher
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.interests import path_reader
+from serendipity.channel.recall.places import share_places
 from serendipity.channel.recall.pool import UserVectors
 from serendipity.channel.recall.query import RecallQuery
 from serendipity.channel.recall.reasons import reasons_of
 from serendipity.channel.recall.scorer import score
 from serendipity.channel.recall.search import search
 from serendipity.channel.recall.search_thread import SearchThread
-from serendipity.channel.recall.selector import category_cap, select, source_bounds, source_quotas
+from serendipity.channel.recall.selector import category_cap, diversify, select
 from serendipity.channel.recall.shortfalls import tell_shortfalls
 from serendipity.channel.recall.vector_cache import VectorCache
 from serendipity.channel.settings import ChannelSettings
@@ -214,14 +215,20 @@ class Channel:
         tower_failure = known.failure if vectors is None or vectors.fallback else ""
         begin = time.perf_counter()
         wanted = ceil(query.count * settings.over_fetch)
-        found = search(snapshot, user, vectors, wanted)
+        by_graph = not user.is_known or vectors is None or vectors.fallback
+        places = share_places(query, snapshot.merge, settings, by_graph=by_graph)
+        found = search(snapshot, user, vectors, wanted, places)
         searched = time.perf_counter()
         is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT
         known_weight = settings.soft_novelty_weight if is_soft else 1.0
-        bounds = source_bounds(query, found.finds, settings)
-        scored = score(found.pool, found.finds, wanted, known_weight, bounds)
-        quotas, cap = source_quotas(query, bounds, settings), category_cap(query.count, settings.category_share)
-        chosen = scored.take(select(scored, query.count, quotas, cap))
+        given = (query.surprise, settings.surprise, snapshot.merge.surprise)
+        surprise = next(each for each in given if each is not None)
+        scored = score(found.pool, found.finds, user, snapshot.merge, wanted, known_weight, surprise, places.bounds)
+        if settings.diversity:
+            near = snapshot.vectors.vectors[scored.rows]
+            scored = scored.take(diversify(scored.values, near, query.count, settings.diversity))
+        cap = category_cap(query.count, settings.category_share)
+        chosen = scored.take(select(scored, query.count, places.bounds, cap))
         paths = path_reader(user.interests, query.user_id, snapshot, self._state)
         numbers = snapshot.category_numbers
         reasons = reasons_of(
@@ -230,7 +237,7 @@ class Channel:
             user.novel_categories,
             paths,
             lambda name: bool(user.clicked[numbers.get(name, 0)]),
-            user.folded if channel_pb2.SOURCE_GRAPH in found.finds else None,
+            user.folded,
             lambda row: title_of(snapshot.item_ids.of_rows(np.array([row]))[0], snapshot),
         )
         response = compose(

@@ -1,4 +1,4 @@
-"""Scores that compare across sources, and the features the host's own ranker gets."""
+"""One list of the candidates of all sources: features, probabilities, and the source that each is counted to."""
 
 from __future__ import annotations
 
@@ -8,53 +8,50 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.channel.recall.novel_categories import NovelCategories
+from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.pool import Pool
-from serendipity.channel.recall.query import SOURCES, SourceBounds, source_name
+from serendipity.channel.recall.query import SOURCES, SourceBounds
 from serendipity.channel.recall.sources import NO_INTEREST, Finds
+from serendipity.channel.snapshot.merge import Merge
+from serendipity.novelty import unexpectedness
+from serendipity.rank_features import FEATURE_NAMES, worth
 from serendipity.v1 import channel_pb2
 
 NOT_FOUND = -1
 """Rank of an item in a source that did not find it."""
 
-FEATURE_NAMES = (
-    "relevance",
-    "unexpectedness",
-    "novel",
-    "interest_weight",
-    "alignment",
-    "alignment_recent",
-    *(f"{source_name(source)}_{part}" for source in SOURCES for part in ("score", "reciprocal_rank")),
-)
-"""Columns of the rank features. A source's score and reciprocal rank (1 for its best item) are 0 where it did not
-find the item. alignment: of the item's category on the group's list, 0 where it is not on it; alignment_recent: how
-many of the user's latest categories that list is for (m), −1 for the list of the default group, 0 again where the
-category is not on it. Both are 0 where the request wants nothing of the group source: no list is read then."""
+_OF_SOURCES = FEATURE_NAMES.index("category_share") + 1
+_NEVER_DAYS = 3_650.0
+_DAY = 86_400.0
 
-_OF_SOURCES = FEATURE_NAMES.index("alignment_recent") + 1
+_FUSION_RANK = 60.0
+"""Ranks are fused as Σ 1 / (60 + rank) (Cormack et al., SIGIR 2009)."""
+
+_RANKED_PER_WANTED, _LEAST_RANKED = 1.5, 200
+"""Items the merge model is asked of, per candidate asked of each source and at least; the best by fused ranks."""
 
 
 @dataclass(frozen=True)
 class Scored:
     """Distinct items, best first; element i of every column is item i, of m. S sources, in the order of SOURCES.
 
-    rows: [m] int64; scores: [m] float32, probabilities, weighed by novelty under SOFT; sources: [m] int8, number of
-    the source of that score; raw: [m] float32, that source's; interests: [m] int16, what leads the interest source
-    to the item, NO_INTEREST where it did not find it; categories: [m] int32 numbers; novel: [m] bool; grounded: [m, k]
-    bool, interests the item is grounded in; source_scores: [m, S] float32; source_ranks: [m, S] int32, 0-based,
-    NOT_FOUND.
+    rows: [m] int64; values: [m] float32, what they are ordered by; scores: [m] float32, probabilities, weighed by
+    novelty under SOFT; sources: [m] int8, number of the source that the item is counted to; raw: [m] float32, that
+    source's score; interests: [m] int16, what leads the interest source to the item, NO_INTEREST where it did not find
+    it; categories: [m] int32 numbers; grounded: [m, k] bool, interests the item is grounded in; source_ranks: [m, S]
+    int32, 0-based, NOT_FOUND; features: [m, F] float32, columns FEATURE_NAMES.
     """
 
     rows: NDArray[np.int64]
+    values: NDArray[np.float32]
     scores: NDArray[np.float32]
     sources: NDArray[np.int8]
     raw: NDArray[np.float32]
     interests: NDArray[np.int16]
     categories: NDArray[np.int32]
-    novel: NDArray[np.bool_]
     grounded: NDArray[np.bool_]
-    source_scores: NDArray[np.float32]
     source_ranks: NDArray[np.int32]
+    features: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -67,106 +64,133 @@ class Scored:
 def score(
     pool: Pool,
     finds: Mapping[int, Finds],
+    user: Hydrated,
+    merge: Merge,
     wanted: int,
     known_weight: float = 1.0,
+    surprise: float = 0.0,
     bounds: Mapping[int, SourceBounds] | None = None,
 ) -> Scored:
-    """Score each item by its best source, or by another that found it where the bounds of the best want it so.
+    """Score each item, and count it to the source that ranks it highest, or to another where the bounds want it so.
 
     finds: by source, of those that have any; wanted: best of each source that count; known_weight: factor on items that
-    are not novel; bounds: of the request, by source. Ties, which isotonic curves make many of, go to the better rank
-    within the source, then to the earlier row.
+    are not novel; surprise: 0 to 1, what unexpectedness counts in the order; bounds: places of sources. Without a merge
+    model a score is the mean of 60 / (60 + rank) over the sources. Ties go to the better fused ranks, then to the
+    earlier row.
     """
+    bounds = bounds or {}
+    columns = {SOURCES.index(source): bound for source, bound in bounds.items()}
     best = {source: _best(of_source, wanted) for source, of_source in finds.items()}
     at = np.unique(np.concatenate([np.empty(0, np.int64), *best.values()]))
-    m, num_sources = len(at), len(SOURCES)
-    source_scores = np.zeros((m, num_sources), np.float32)
-    source_ranks = np.full((m, num_sources), NOT_FOUND, np.int32)
-    raw = np.zeros((m, num_sources), np.float32)
-    interests = np.full(m, NO_INTEREST, np.int16)
-    for j, source in enumerate(SOURCES):
-        if source in finds:
-            found, of_source = best[source], finds[source]
-            items = np.searchsorted(at, found)
-            source_scores[items, j] = of_source.probabilities[found]
-            source_ranks[items, j] = np.arange(len(found))
-            raw[items, j] = of_source.raw[found]
-            if source == channel_pb2.SOURCE_INTEREST:
-                interests[items] = of_source.interests[found]
-    # A source that gives probability 0 still found the item.
-    ordering = np.where(source_ranks == NOT_FOUND, np.float32(-1), source_scores)
-    column = _best_column(ordering, source_ranks)
-    if bounds:
-        _share_out(column, ordering, source_ranks, {SOURCES.index(source): bound for source, bound in bounds.items()})
-    item = np.arange(m)
-    novel = pool.novel[at]
-    scores = source_scores[item, column] * np.where(novel, np.float32(1), np.float32(known_weight))
+    ranks = np.full((len(at), len(SOURCES)), NOT_FOUND, np.int32)
+    for source, found in best.items():
+        ranks[np.searchsorted(at, found), SOURCES.index(source)] = np.arange(len(found))
+    fused = np.where(ranks == NOT_FOUND, 0, _FUSION_RANK / (_FUSION_RANK + 1 + ranks)).mean(axis=1)
+    kept = _kept(fused, ranks, max(int(wanted * _RANKED_PER_WANTED), _LEAST_RANKED), columns)
+    at, ranks, fused = at[kept], ranks[kept], fused[kept]
+    raw, interests = np.zeros(ranks.shape, np.float32), np.full(len(at), NO_INTEREST, np.int16)
+    # The user tower's own score is known whether or not the request wants anything of that source.
+    raw[:, SOURCES.index(channel_pb2.SOURCE_COLLABORATIVE)] = pool.scores[at, 0]
+    for source, of_source in finds.items():
+        scorable = np.isfinite(of_source.raw[at])
+        raw[scorable, SOURCES.index(source)] = of_source.raw[at[scorable]]
+        if source == channel_pb2.SOURCE_INTEREST:
+            interests = np.where(of_source.found[at], of_source.interests[at], NO_INTEREST).astype(np.int16)
+    features = _features(pool, at, raw, ranks, interests, user, merge)
+    scores = fused.astype(np.float32)
+    if merge.id and len(at):
+        scores = merge.probabilities(features[:, [FEATURE_NAMES.index(name) for name in merge.columns]])
+    column = _best_column(ranks)
+    _share_out(column, ranks.copy(), columns)
+    novel, item = pool.novel[at], np.arange(len(at))
+    scores = (scores * np.where(novel, 1, known_weight)).astype(np.float32)
+    values = worth(scores, features[:, 0], surprise)
     return Scored(
         rows=pool.rows[at],
-        scores=scores.astype(np.float32),
+        values=values,
+        scores=scores,
         sources=np.array(SOURCES, np.int8)[column],
         raw=raw[item, column],
         interests=interests,
         categories=pool.categories[at],
-        novel=novel,
         grounded=pool.grounded[at],
-        source_scores=source_scores,
-        source_ranks=source_ranks,
-    ).take(np.lexsort((at, source_ranks[item, column], -scores)))
+        source_ranks=ranks,
+        features=features,
+    ).take(np.lexsort((at, -fused, -values)))
 
 
-def rank_features(
-    scored: Scored,
-    unexpectedness: NDArray[np.float32],
-    interest_weights: NDArray[np.float32],
-    novel_categories: NovelCategories,
+def _features(
+    pool: Pool,
+    at: NDArray[np.int64],
+    raw: NDArray[np.float32],
+    ranks: NDArray[np.int32],
+    interests: NDArray[np.int16],
+    user: Hydrated,
+    merge: Merge,
 ) -> NDArray[np.float32]:
-    """Lay out the features of m items, [m, len(FEATURE_NAMES)] float32, a row per item."""
-    features = np.zeros((len(scored), len(FEATURE_NAMES)), np.float32)
-    features[:, 0] = scored.raw
-    features[:, 1] = unexpectedness
-    features[:, 2] = scored.novel
-    led = scored.sources == channel_pb2.SOURCE_INTEREST
-    features[led, 3] = interest_weights[scored.interests[led]]
-    features[:, 4] = novel_categories.alignments_of(scored.categories)
-    features[features[:, 4] > 0, 5] = novel_categories.num_recent
-    features[:, _OF_SOURCES::2] = scored.source_scores
-    found = scored.source_ranks != NOT_FOUND
-    features[:, _OF_SOURCES + 1 :: 2][found] = 1.0 / (1.0 + scored.source_ranks[found])
+    """Lay out the features of the items at positions of the pool, [m, len(FEATURE_NAMES)] float32."""
+    inputs, categories = user.inputs, pool.categories[at]
+    known = inputs.long_categories[0] > 0
+    numbers, counts = inputs.long_categories[0][known], inputs.long_counts[0][known].astype(np.float32)
+    clicks = np.zeros(len(merge.category_vectors), np.float32)
+    days = np.full(len(clicks), _NEVER_DAYS, np.float32)
+    clicks[numbers] = counts
+    days[numbers] = np.minimum(inputs.long_ages[0][known] / _DAY, _NEVER_DAYS)
+    features = np.zeros((len(at), len(FEATURE_NAMES)), np.float32)
+    features[:, 0] = unexpectedness(merge.category_vectors, clicks)[categories]
+    features[:, 1] = pool.novel[at]
+    led = interests != NO_INTEREST
+    features[led, 2] = user.interests.weights[interests[led]]
+    features[:, 3] = user.novel_categories.alignments_of(categories)
+    features[features[:, 3] > 0, 4] = user.novel_categories.num_recent
+    features[:, 5] = np.log1p(clicks[categories])
+    features[:, 6] = np.log1p(days[categories])
+    features[:, 7:_OF_SOURCES] = merge.item_statistics[pool.rows[at]]
+    features[:, _OF_SOURCES::2] = raw
+    found = ranks != NOT_FOUND
+    features[:, _OF_SOURCES + 1 :: 2][found] = 1.0 / (1.0 + ranks[found])
     return features
 
 
 def _best(finds: Finds, wanted: int) -> NDArray[np.int64]:
-    """Positions of a source's best finds, best first: by probability, then raw score, then row."""
+    """Positions of a source's best finds, best first: by raw score, then by row."""
     at = np.flatnonzero(finds.found)
     if len(at) > wanted:
         # What ties with the last of them stays in until it is sorted.
-        probabilities = finds.probabilities[at]
-        at = at[probabilities >= np.partition(probabilities, len(at) - wanted)[len(at) - wanted]]
-    best: NDArray[np.int64] = at[np.lexsort((-finds.raw[at], -finds.probabilities[at]))][:wanted]
+        raw = finds.raw[at]
+        at = at[raw >= np.partition(raw, len(at) - wanted)[len(at) - wanted]]
+    best: NDArray[np.int64] = at[np.argsort(-finds.raw[at], kind="stable")][:wanted]
     return best
 
 
-def _best_column(scores: NDArray[np.float32], ranks: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Column of the highest score per row; ties to the better rank, then to the first source."""
-    best = scores == scores.max(axis=1, keepdims=True, initial=-1)
-    columns: NDArray[np.int64] = np.where(best & (ranks >= 0), ranks, np.iinfo(np.int32).max).argmin(axis=1)
+def _kept(
+    fused: NDArray[np.float64], ranks: NDArray[np.int32], most: int, bounds: Mapping[int, SourceBounds]
+) -> NDArray[np.int64]:
+    """Positions of the `most` best by fused ranks, and of what the minima of sources need; ascending."""
+    if len(fused) <= most:
+        return np.arange(len(fused))
+    kept = np.zeros(len(fused), np.bool_)
+    kept[np.argsort(-fused, kind="stable")[:most]] = True
+    for j, bound in bounds.items():
+        kept |= (ranks[:, j] != NOT_FOUND) & (ranks[:, j] < bound.min_count)
+    found: NDArray[np.int64] = np.flatnonzero(kept)
+    return found
+
+
+def _best_column(ranks: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Column of the source that ranks each item highest; ties to the first."""
+    columns: NDArray[np.int64] = np.where(ranks == NOT_FOUND, np.iinfo(np.int32).max, ranks).argmin(axis=1)
     return columns
 
 
-def _share_out(
-    column: NDArray[np.int64],
-    ordering: NDArray[np.float32],
-    ranks: NDArray[np.int32],
-    bounds: Mapping[int, SourceBounds],
-) -> None:
+def _share_out(column: NDArray[np.int64], ranks: NDArray[np.int32], bounds: Mapping[int, SourceBounds]) -> None:
     """Move items between the sources that found them, so that minima are met and maxima leave no place empty.
 
-    column: [m], of each item's best source, changed in place, as is `ordering`: [m, S] scores, −1 where not found;
-    bounds: by column. A minimum takes the source's own items first; sources with few finds take theirs before others.
-    What a source has beyond its maximum goes to the next best that found it.
+    column: [m], of each item's best source, changed in place, as is `ranks`: [m, S]; bounds: by column. A minimum takes
+    the source's best items; sources with few finds take theirs before others. What a source has beyond its maximum
+    goes to the next best that found it.
     """
-    found = ordering >= 0
+    found = ranks != NOT_FOUND
     held = np.zeros(len(column), np.bool_)
     for j in sorted(bounds, key=lambda j: int(found[:, j].sum())):
         free = np.flatnonzero(found[:, j] & ~held)
@@ -178,9 +202,10 @@ def _share_out(
         moved = False
         for j, bound in bounds.items():
             room = bound.max_count - int((held & (column == j)).sum())
-            free = np.flatnonzero((ordering[:, j] >= 0) & (column == j) & ~held)
+            free = np.flatnonzero((ranks[:, j] != NOT_FOUND) & (column == j) & ~held)
             if len(free) > room:
                 over = free[np.argsort(ranks[free, j])][room:]
-                ordering[over, j] = -1
-                column[over] = _best_column(ordering[over], ranks[over])
+                ranks[over, j] = NOT_FOUND
+                over = over[(ranks[over] != NOT_FOUND).any(axis=1)]
+                column[over] = _best_column(ranks[over])
                 moved = True

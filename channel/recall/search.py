@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from serendipity.channel.recall.filters import apply_filters
 from serendipity.channel.recall.hydrate import Hydrated
+from serendipity.channel.recall.places import Places
 from serendipity.channel.recall.pool import Pool, UserVectors, gather
 from serendipity.channel.recall.query import source_name
 from serendipity.channel.recall.sources import CandidateSource, Finds
@@ -27,9 +28,8 @@ from serendipity.v1 import channel_pb2
 _log = logging.getLogger(__name__)
 
 _COLLABORATIVE = CollaborativeSource()
-_GRAPH = GraphSource()
 
-CANDIDATE_SOURCES: tuple[CandidateSource, ...] = (InterestSource(), _COLLABORATIVE, GroupSource(), _GRAPH)
+CANDIDATE_SOURCES: tuple[CandidateSource, ...] = (InterestSource(), _COLLABORATIVE, GroupSource(), GraphSource())
 """All sources, in the order of query.SOURCES."""
 
 _Result = TypeVar("_Result")
@@ -49,30 +49,37 @@ class Found:
     failures: Sequence[str]
 
 
-def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, wanted: int) -> Found:
+def search(
+    snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, wanted: int, places: Places | None = None
+) -> Found:
     """Find what a user may be returned, and score it by each source.
 
     vectors: None where there is neither a user tower nor a stored vector, and sources that need one are unavailable;
-    wanted: candidates asked of each source.
+    wanted: candidates asked of each source; places: which are searched, by default all that the request does not
+    exclude. One that is not searched proposes nothing, and ranks what the others proposed.
     """
-    statuses = _Statuses(user, vectors, wanted)
+    places = places or Places.of_request(user.query)
+    statuses = _Statuses(user, vectors, wanted, places)
     vectors = vectors or UserVectors.absent(snapshot.vectors.dim, len(user.interests))
     proposed: dict[int, NDArray[np.int64]] = {}
     finds: dict[int, Finds] = {}
     if not statuses.searching:
         pool, counts = apply_filters(Pool.empty(), user)
         return Found(pool, finds, statuses.end(finds, wanted), counts, statuses.failures)
-    for source in statuses.searching:
+    asked = [source for source in statuses.searching if source.source in places.searched]
+    for source in asked:
         proposed |= statuses.propose(source, snapshot, user, vectors, wanted)
         # What lies near the user is searched by interests as well.
-        if source.source == channel_pb2.SOURCE_INTEREST and _COLLABORATIVE not in statuses.searching:
-            proposed |= statuses.propose(_COLLABORATIVE, snapshot, user, vectors, wanted)
+        if source.source == channel_pb2.SOURCE_INTEREST and _COLLABORATIVE not in asked:
+            near = statuses.propose(_COLLABORATIVE, snapshot, user, vectors, wanted)
+            for rows in near.values():
+                proposed[source.source] = np.union1d(proposed.get(source.source, rows), rows)
     gathered = gather(proposed, vectors, user, snapshot)
     if gathered.failure:
         statuses.failures.append(gathered.failure)
     pool, counts = apply_filters(gathered, user)
     for source in statuses.searching:
-        scored = statuses.run(source, partial(source.score, pool, user, snapshot.calibration, vectors.fallback))
+        scored = statuses.run(source, partial(source.score, pool, user, vectors.fallback))
         if scored is not None:
             finds[source.source] = scored
     return Found(pool, finds, statuses.end(finds, wanted), counts, statuses.failures)
@@ -81,8 +88,8 @@ def search(snapshot: Snapshot, user: Hydrated, vectors: UserVectors | None, want
 class _Statuses:
     """How the sources fare in one request. Whatever happens to one of them is told, not raised."""
 
-    def __init__(self, user: Hydrated, vectors: UserVectors | None, wanted: int) -> None:
-        """vectors: of the user tower, or stored ones; wanted: candidates asked of each source."""
+    def __init__(self, user: Hydrated, vectors: UserVectors | None, wanted: int, places: Places) -> None:
+        """vectors: of the user tower, or stored ones; wanted: candidates of each source; places: what each may have."""
         self.failures: list[str] = []
         self._seconds = dict.fromkeys((source.source for source in CANDIDATE_SOURCES), 0.0)
         self.statuses = {
@@ -92,8 +99,11 @@ class _Statuses:
         self.searching: list[CandidateSource] = []
         for source in CANDIDATE_SOURCES:
             status = self.statuses[source.source]
-            if not _is_asked(source, user, vectors):
-                status.state, status.requested = channel_pb2.SOURCE_STATE_EMPTY, 0
+            status.propensity = places.propensities[source.source]
+            if source.source not in places.searched:
+                status.requested = 0
+            if user.query.excludes(source.source):
+                status.state = channel_pb2.SOURCE_STATE_EMPTY
                 continue
             status.state = source.state_of(user)
             if source.needs_tower and vectors is None:
@@ -121,7 +131,7 @@ class _Statuses:
         self, source: CandidateSource, snapshot: Snapshot, user: Hydrated, vectors: UserVectors, wanted: int
     ) -> dict[int, NDArray[np.int64]]:
         """Ask a source for its proposals, by its number; nothing if it fails."""
-        rows = self.run(source, partial(source.propose, snapshot.vectors, user, vectors, wanted))
+        rows = self.run(source, partial(source.propose, snapshot, user, vectors, wanted))
         return {} if rows is None else {source.source: rows}
 
     def end(self, finds: dict[int, Finds], wanted: int) -> list[channel_pb2.SourceStatus]:
@@ -137,10 +147,3 @@ class _Statuses:
         self.statuses[source.source].state = state
         self.failures.append(f"{source_name(source.source)}: {why}")
         self.searching = [other for other in self.searching if other is not source]
-
-
-def _is_asked(source: CandidateSource, user: Hydrated, vectors: UserVectors | None) -> bool:
-    if user.query.excludes(source.source):
-        # Its finds would only hide those of others: an item goes to the source that scores it highest.
-        return False
-    return source is not _GRAPH or user.asks_graph or vectors is None or vectors.fallback

@@ -101,8 +101,6 @@ def _source_cause(
     most = settings.interests_used if is_interest else settings.novel_categories_used if is_group else 1
     if user.query.excludes(status.source) or not most or (is_graph and not settings.graph_source):
         return channel_pb2.SHORTFALL_CAUSE_SWITCHED_OFF
-    if is_graph and user.folded is not None and not status.requested:
-        return channel_pb2.SHORTFALL_CAUSE_NOT_EXPLORED
     if status.state == channel_pb2.SOURCE_STATE_UNAVAILABLE:
         return channel_pb2.SHORTFALL_CAUSE_UNREADABLE
     if is_interest and interests.freshness in _UNUSABLE:
@@ -122,6 +120,8 @@ def _source_cause(
     rows = interests.grounded if is_interest else lists if is_group else user.ranges
     if all(user.unavailable[start:end].all() for start, end in zip(rows.starts, rows.ends, strict=True)):
         return channel_pb2.SHORTFALL_CAUSE_NOTHING_AVAILABLE
+    if not status.requested:
+        return channel_pb2.SHORTFALL_CAUSE_NOT_EXPLORED
     if any(each.removed for each in found.filter_counts):
         return channel_pb2.SHORTFALL_CAUSE_FILTERED
     return channel_pb2.SHORTFALL_CAUSE_UNREADABLE

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.query import source_name
-from serendipity.channel.recall.scorer import FEATURE_NAMES
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2
 
 _LATENCY_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -88,7 +88,7 @@ class Telemetry:
         self._serving_log_drops = counter(
             "serving_log_dropped", "Answers the serving log lost: queue full, or disk refusing."
         )
-        self._snapshot = gauge("snapshot_info", "1 for what is served.", "version", "user_tower", "calibration")
+        self._snapshot = gauge("snapshot_info", "1 for what is served.", "version", "user_tower", "merge")
         self._events_until = gauge(
             "snapshot_events_until_seconds", "Events up to here are in the snapshot (Unix time)."
         )
@@ -165,7 +165,7 @@ class Telemetry:
     def snapshot_served(self, versions: channel_pb2.Versions) -> None:
         """Note which snapshot is served from now on."""
         self._snapshot.clear()
-        self._snapshot.labels(versions.snapshot, versions.user_tower, versions.calibration).set(1)
+        self._snapshot.labels(versions.snapshot, versions.user_tower, versions.merge).set(1)
         self._events_until.set(versions.events_until.seconds)
         self._swaps.labels("opened").inc()
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.arrays import map_array
 from serendipity.channel.errors import ChannelError, SnapshotUnavailable
-from serendipity.channel.snapshot.calibration import Calibration
 from serendipity.channel.snapshot.graph import Graph
 from serendipity.channel.snapshot.group_stores import GroupStore, NovelCategoryStore
+from serendipity.channel.snapshot.merge import Merge
 from serendipity.channel.snapshot.stores import InterestStore, ItemStore, NodeStore, PathStore, Store, UserStore
 from serendipity.channel.snapshot.vectors import ItemVectors
 from serendipity.channel.snapshot.verification import verify_once
@@ -34,7 +34,8 @@ class Snapshot:
     item_ids: of n items; unavailable: [n] bool, as of the snapshot; interest_vectors: [num_nodes, D] float32, mapped;
     click_types: numbers of EventType that count as clicks; taxonomy_hash: first 8 bytes of it, as records carry it;
     vocabulary_id: number of the interest vocabulary, 0 for none; interest_gpt: model that generates interests
-    near-line, empty for none; group_spec, groups: group model and groups of users, None where none was built;
+    near-line, empty for none; merge: how candidates become one list; group_spec, groups: group model and groups of
+    users, None where none was built;
     coevolution: LLMs that novel-category lists are of, None without; novel_categories: the lists, None without a group
     model; graph: what users are folded into, None where none was built.
     """
@@ -57,7 +58,7 @@ class Snapshot:
     items: ItemStore
     assembler: FeatureAssembler
     tower_model: str
-    calibration: Calibration
+    merge: Merge
     click_types: frozenset[int]
     taxonomy_hash: int
     vocabulary_id: int
@@ -150,7 +151,8 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
             f"{num_categories + 1} ascending ones from 0 to at most {num_items}"
         )
     lists = np.array(manifest.vector_index.category_list_offsets, np.int64)
-    if len(lists) not in (0, len(offsets)) or (np.diff(lists) < 0).any():
+    expected = len(offsets) if manifest.vector_index.kind == "ivf" else len(lists)
+    if len(lists) != expected or (np.diff(lists) < 0).any():
         raise SnapshotUnavailable(
             f"{directory / layout.MANIFEST}: vector_index.category_list_offsets: found {len(lists)} offsets, expected "
             f"{len(offsets)} ascending ones"
@@ -191,9 +193,12 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         _expect(directory / layout.GROUPS, (len(groups),), (group_spec.num_groups + 1,))
         novel_categories = NovelCategoryStore(directory / layout.NOVEL_CATEGORIES, num_categories)
         opened.append(novel_categories)
-    unavailable = ~_available(directory, manifest, items)
+    path = directory / layout.ITEM_AVAILABLE
+    available = map_array(path, np.bool_, 1)
+    _expect(path, available.shape, (num_items,))
+    unavailable = ~available
     unavailable.flags.writeable = False
-    calibration = Calibration.from_manifest(manifest.calibration)
+    merge = Merge.open(directory, manifest)
     return Snapshot(
         directory=directory,
         version=manifest.version,
@@ -201,7 +206,7 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         versions=channel_pb2.Versions(
             snapshot=manifest.version,
             user_tower=manifest.tower.model_name,
-            calibration=calibration.id,
+            merge=merge.id,
             events_until=manifest.events_until,
             group_model_id=manifest.groups.group_model_id,
             generation=manifest.coevolution.generation,
@@ -220,7 +225,7 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         items=items,
         assembler=assembler,
         tower_model=manifest.tower.model_name,
-        calibration=calibration,
+        merge=merge,
         # A manifest without click types is of a data set with one kind of event.
         click_types=frozenset(manifest.click_types) or frozenset([channel_pb2.EVENT_TYPE_CLICK]),
         taxonomy_hash=int(manifest.taxonomy_hash[:16] or "0", 16),
@@ -232,19 +237,6 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         novel_categories=novel_categories,
         graph=Graph.open(directory, manifest.graph, num_items, gpu) if manifest.HasField("graph") else None,
     )
-
-
-def _available(directory: Path, manifest: records_pb2.Manifest, items: ItemStore) -> NDArray[np.bool_]:
-    """Read which rows may be recalled, [n] bool; from the item records (1.5 s for 300,000) where there is no array."""
-    available: NDArray[np.bool_] = np.ones(manifest.counts.items, np.bool_)
-    if layout.ITEM_AVAILABLE not in manifest.checksums:
-        available[items.unavailable_rows()] = False
-        return available
-    path = directory / layout.ITEM_AVAILABLE
-    expected = available.shape
-    available = map_array(path, np.bool_, 1)
-    _expect(path, available.shape, expected)
-    return available
 
 
 def _expect(path: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

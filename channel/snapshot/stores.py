@@ -304,11 +304,6 @@ class ItemStore(Store):
         """Read an item by id. Raises RecordCorrupt, StoreUnavailable."""
         return self._read(layout.item_key(item_id), records_pb2.ItemRecord())
 
-    def unavailable_rows(self) -> list[int]:
-        """Rows that must not be recalled, as of the snapshot. Reads every record."""
-        record = records_pb2.ItemRecord()
-        return [record.row for key, value in self.values() if not self._parse(key, value, record).available]
-
 
 def feedback_columns(
     events: Sequence[channel_pb2.FeedbackEvent],

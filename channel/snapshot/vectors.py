@@ -84,11 +84,9 @@ class ItemVectors:
             raise SnapshotUnavailable(str(error)) from error
         if index.kind not in ("flat", "ivf"):
             raise SnapshotUnavailable(f"{directory}: vector_index.kind: found {index.kind!r}, expected 'flat' or 'ivf'")
-        # The lists of layout 1 are not kept apart by category: its catalogues are searched exactly.
-        of_categories = index.kind == "ivf" and len(index.category_list_offsets) > 0
         return cls(
             vectors,
-            ivf=InvertedFile.open(directory / index_file, index, vectors.shape) if of_categories else None,
+            ivf=InvertedFile.open(directory / index_file, index, vectors.shape) if index.kind == "ivf" else None,
             gpu=_gpu_index(vectors) if gpu else None,
         )
 

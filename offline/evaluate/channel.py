@@ -7,16 +7,15 @@ trend and of the popularity of 28 days, without regard to novelty.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from serendipity.novelty import is_novel
-from serendipity.offline.calibration import Outcomes, Reliability, reliability
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.evaluate.channel_report import Answers, ChannelReport, ColdUsers, Percentiles
 from serendipity.offline.evaluate.control_choice import (
@@ -30,13 +29,14 @@ from serendipity.offline.evaluate.control_choice import (
 from serendipity.offline.evaluate.held_out import HeldOut, Score, Targets
 from serendipity.offline.evaluate.measures import RECALLS, Judge
 from serendipity.offline.evaluate.methods import RankedLists, measure_methods
+from serendipity.offline.evaluate.reliability import Reliability, reliability
 from serendipity.offline.evaluate.replay import (
     SOURCES,
     Advance,
     Recall,
     Replay,
     ReplayRequests,
-    outcomes,
+    hits,
     replay,
     source_name,
 )
@@ -243,15 +243,16 @@ def _cold_users(answers: Replay, targets: Targets, depths: Sequence[int]) -> Col
 
 def _reliabilities(warm: Replay, cold: Replay, histories: Histories, held_out: HeldOut) -> dict[str, Reliability]:
     """Reliability of the scores of everyone asked, by leading source, and of cold users alone."""
-    parts = [outcomes(answers, histories, held_out.cut, held_out.until) for answers in (warm, cold)]
-    everything = Outcomes.concatenate(parts)
-    predicted = np.concatenate([answers.scores[answers.rows >= 0] for answers in (warm, cold)])
-    groups = {"all": np.ones(len(everything), np.bool_)}
-    groups |= {source_name(source): everything.sources == source for source in SOURCES}
-    groups["cold users"] = np.arange(len(everything)) >= len(parts[0])
-    return {
-        name: reliability(predicted[chosen], everything.hits[chosen]) for name, chosen in groups.items() if chosen.any()
-    }
+
+    def both(column: Callable[[Replay], NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([column(answers)[answers.rows >= 0] for answers in (warm, cold)])
+
+    hit = both(lambda answers: hits(answers, histories, held_out.cut, held_out.until))
+    predicted, sources = both(lambda answers: answers.scores), both(lambda answers: answers.sources)
+    groups = {"all": np.ones(len(hit), np.bool_)}
+    groups |= {source_name(source): sources == source for source in SOURCES}
+    groups["cold users"] = np.arange(len(hit)) >= int((warm.rows >= 0).sum())
+    return {name: reliability(predicted[chosen], hit[chosen]) for name, chosen in groups.items() if chosen.any()}
 
 
 def _sample(users: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serendipity.layout import write_atomically
-from serendipity.offline.calibration import Reliability
 from serendipity.offline.evaluate.control_choice import Chosen
 from serendipity.offline.evaluate.measures import EXCLUSIVE
 from serendipity.offline.evaluate.methods import MethodResult
@@ -23,6 +22,7 @@ from serendipity.offline.evaluate.methods_report import (
     seeds_table,
     table,
 )
+from serendipity.offline.evaluate.reliability import Reliability
 from serendipity.offline.evaluate.source_worth import SourceWorth
 
 JSON_REPORT = "channel.json"

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from serendipity import layout
-from serendipity.offline.calibration_replay import OpenRecall
 from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport
 from serendipity.offline.evaluate.replay import Advance
@@ -15,6 +14,7 @@ from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.merge.builder import OpenRecall
 
 
 def held_out_of(out: Path) -> tuple[Histories, Catalogue, int, int]:

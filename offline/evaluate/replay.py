@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.offline.calibration import Outcomes
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
@@ -42,7 +41,8 @@ class Replay:
     users: [n] int64 user numbers. rows: [n, K] int64 item rows, −1 for none; scores, relevance: [n, K] float32;
     sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item. fallback: [n]
     bool, answered with stored vectors; degraded: [n] bool; seconds: [n] float64 as the caller saw it; stage_seconds:
-    stage → [n]; source_states: source → SourceState name → answers.
+    stage → [n]; source_states: source → SourceState name → answers; features: [n, K, F] float32 by feature_names, F = 0
+    unless they were wanted.
     """
 
     count: int
@@ -59,6 +59,8 @@ class Replay:
     source_states: Mapping[str, Mapping[str, int]]
     degraded_reasons: Mapping[str, int]
     snapshots: tuple[str, ...]
+    features: NDArray[np.float32]
+    feature_names: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.users)
@@ -81,13 +83,15 @@ class ReplayRequests:
 
     count: candidates per user; exclude_own: leave out what the user clicked before the cut, since targets are new;
     sources: numbers of those that are asked; None: all; host: [n, h] item rows of each user that the host has already
-    and excludes, −1 for none.
+    and excludes, −1 for none; features: keep the rank features.
     """
 
     count: int = 100
     exclude_own: bool = True
     sources: frozenset[int] | None = None
     host: NDArray[np.int64] | None = None
+    surprise: float | None = None
+    features: bool = False
 
 
 def replay(
@@ -106,13 +110,14 @@ def replay(
     ReplayError for an answer with an item that is not in the catalogue, or with more candidates than asked for.
     """
     n, count = len(users), requests.count
-    columns = _Columns(n, count)
+    columns = _Columns(n, count, keep_features=requests.features)
     row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     for i, user in enumerate(users.tolist()):
         request = channel_pb2.RecallRequest(
             user_id=histories.user_ids[user],
             count=count,
             novelty_policy=channel_pb2.NOVELTY_POLICY_STRICT,
+            surprise=requests.surprise,
             exclude_item_ids=_excluded(requests, i, histories, catalogue, user, cut),
             source_quotas=_quotas(requests),
         )
@@ -124,14 +129,11 @@ def replay(
     return columns.replay(users)
 
 
-def outcomes(answers: Replay, histories: Histories, cut: int, until: int) -> Outcomes:
-    """Tell of every candidate whether the user clicked the item in [cut, until); what scores are calibrated on."""
-    clicked = click_keys(histories, cut, until)
+def hits(answers: Replay, histories: Histories, cut: int, until: int) -> NDArray[np.bool_]:
+    """Tell of every candidate whether the user clicked the item in [cut, until): [n, K], False where there is none."""
     keys = answers.users[:, None] * (1 << 32) + answers.rows
-    present = answers.rows >= 0
-    hit = np.isin(keys[present], clicked)
-    fallback = np.broadcast_to(answers.fallback[:, None], answers.rows.shape)
-    return Outcomes(answers.sources[present].astype(np.int32), fallback[present], answers.relevance[present], hit)
+    found: NDArray[np.bool_] = np.isin(keys, click_keys(histories, cut, until)) & (answers.rows >= 0)
+    return found
 
 
 def click_keys(histories: Histories, cut: int, until: int) -> NDArray[np.int64]:
@@ -146,8 +148,11 @@ def click_keys(histories: Histories, cut: int, until: int) -> NDArray[np.int64]:
 class _Columns:
     """The columns of a replay while they fill."""
 
-    def __init__(self, n: int, count: int) -> None:
+    def __init__(self, n: int, count: int, *, keep_features: bool) -> None:
         self.count = count
+        self.keep_features = keep_features
+        self.feature_names: tuple[str, ...] = ()
+        self.features = np.zeros((n, count, 0), np.float32)
         self.rows = np.full((n, count), -1, np.int64)
         self.scores = np.zeros((n, count), np.float32)
         self.relevance = np.zeros((n, count), np.float32)
@@ -177,6 +182,11 @@ class _Columns:
         self.relevance[i, :k] = response.relevance
         self.sources[i, :k] = response.sources
         self.found_by[i, :k] = _found_by(response)
+        if self.keep_features and k:
+            self.feature_names = tuple(response.rank_features.names)
+            if not self.features.shape[2]:
+                self.features = np.zeros((*self.rows.shape, len(self.feature_names)), np.float32)
+            self.features[i, :k] = np.reshape(response.rank_features.values, (k, -1))
         self.fallback[i] = not response.versions.user_tower.startswith("user_tower_")
         self.degraded[i] = response.degraded
         self.degraded_reasons.update(response.degraded_reasons)
@@ -205,6 +215,8 @@ class _Columns:
             source_states={name: dict(states) for name, states in sorted(self.source_states.items())},
             degraded_reasons=dict(self.degraded_reasons),
             snapshots=tuple(sorted(self.snapshots)),
+            features=self.features,
+            feature_names=self.feature_names,
         )
 
 

@@ -34,6 +34,7 @@ from serendipity.offline.snapshot.assembly import (
     signals_record,
     stored_vectors,
 )
+from serendipity.offline.snapshot.catalogue_arrays import category_vectors, item_statistics
 from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
 from serendipity.offline.towers.export import ITEM_VECTORS, PROGRAM, SPEC, load_user_tower, read_spec
 from serendipity.v1 import records_pb2
@@ -60,7 +61,8 @@ class BuildDirectories:
 def read_contents(
     directories: BuildDirectories,
     *,
-    calibration: records_pb2.Calibration,
+    merge: records_pb2.MergeSpec,
+    merge_model: bytes | None,
     dataset: str,
     build_configuration: str,
     advance: Callable[[int], None] = lambda _: None,
@@ -112,7 +114,10 @@ def read_contents(
         nodes=node_records(taxonomy),
         node_vectors=np.load(directories.interests / INTEREST_VECTORS, allow_pickle=False),
         tower=spec,
-        calibration=calibration,
+        merge=merge,
+        merge_model=merge_model,
+        item_statistics=item_statistics(histories, catalogue, logs.events_until),
+        category_vectors=category_vectors(histories, catalogue, logs.events_until),
         events_until=logs.events_until,
         dataset=dataset,
         taxonomy_hash=taxonomy.hash,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity import layout
 from serendipity.interests.model import MODEL_PREFIX
 from serendipity.interests.prompt import STYLES
 from serendipity.offline.errors import BuilderError
@@ -37,7 +38,8 @@ class SnapshotContents:
     default_user, default_interests, default_interest_paths: what users get who are not in the snapshot.
     interests, interest_paths: user id → records, of the same users, a path per interest.
     nodes: interest nodes by node id (node_id = position). node_vectors: [len(nodes), D] float32.
-    tower: the tower that made item_vectors; calibration: of that tower's scores.
+    tower: the tower that made item_vectors; merge: how candidates become one list; merge_model: its model as ONNX, None
+    where it has no id. item_statistics: [n, 4], category_vectors: [c + 1, k] float32, as in layout.
     events_until: Unix seconds. taxonomy_hash: 64 hex digits. vocabulary_id: of the interest nodes, 16 hex digits.
     grounding_threshold: least cosine at which a name grounds in a node by the text encoder.
     signals: user id → what near-line prompts are told beside the clicks; users without any are left out.
@@ -59,7 +61,10 @@ class SnapshotContents:
     nodes: Sequence[records_pb2.InterestNode]
     node_vectors: NDArray[np.float32]
     tower: records_pb2.TowerSpec
-    calibration: records_pb2.Calibration
+    merge: records_pb2.MergeSpec
+    merge_model: bytes | None
+    item_statistics: NDArray[np.float32]
+    category_vectors: NDArray[np.float32]
     events_until: int
     dataset: str
     taxonomy_hash: str
@@ -87,7 +92,7 @@ class SnapshotContents:
 
 
 def check_contents(contents: SnapshotContents) -> None:
-    """Check catalogue, vectors, nodes, tower and calibration; users' records are checked as they are written.
+    """Check catalogue, vectors, nodes, tower and merge; users' records are checked as they are written.
 
     Raises ContentsError naming the field.
     """
@@ -97,7 +102,7 @@ def check_contents(contents: SnapshotContents) -> None:
     for i, node in enumerate(contents.nodes):
         _check_node(f"nodes[{i}]", node, i, contents)
     _check_tower(contents.tower)
-    check_calibration(contents.calibration)
+    _check_merge(contents)
     if contents.interest_gpt is not None:
         _check_interest_gpt(contents.interest_gpt, contents.taxonomy_hash)
     require(
@@ -147,26 +152,14 @@ def check_vectors(name: str, vectors: NDArray[np.float32], *, rows: int, dim: in
         raise ContentsError(f"{name}[{int(np.argmin(finite))}]: found a value that is not finite, expected finite ones")
 
 
-def check_calibration(calibration: records_pb2.Calibration) -> None:
-    """Check that every calibrator is a monotone map into 0 … 1 and that no source has two of a kind.
-
-    No calibrators at all mean an uncalibrated snapshot, which has no id either. Raises ContentsError.
-    """
-    require(bool(calibration.id) == bool(calibration.calibrators), "calibration.id", repr(calibration.id),
-             "an id where there are calibrators")  # fmt: skip
-    seen: set[tuple[int, bool]] = set()
-    for i, calibrator in enumerate(calibration.calibrators):
-        name = f"calibration.calibrators[{i}]"
-        kind = (int(calibrator.source), calibrator.fallback)
-        require(kind not in seen, name, f"a second one for source {kind[0]}, fallback {kind[1]}", "one of a kind")
-        seen.add(kind)
-        raw = np.asarray(calibrator.raw, np.float64)
-        probability = np.asarray(calibrator.probability, np.float64)
-        require(len(raw) == len(probability) > 0, name, f"{len(raw)} raw, {len(probability)} probability", "as many")
-        require(bool(np.isfinite(raw).all() and (np.diff(raw) > 0).all()), f"{name}.raw", raw, "ascending, finite")
-        ascending = np.isfinite(probability).all() and (np.diff(probability) >= 0).all()
-        require(bool(ascending), f"{name}.probability", probability, "ascending, finite")
-        require(probability[0] >= 0 and probability[-1] <= 1, f"{name}.probability", probability, "within 0 … 1")
+def _check_merge(contents: SnapshotContents) -> None:
+    merge, model = contents.merge, contents.merge_model
+    require(bool(merge.id) == (model is not None), "merge.id", repr(merge.id), "an id where there is a model")
+    require(model is None or merge.id == layout.hash_of([model])[:16], "merge.id", merge.id, "the model's hash")
+    require(0 <= merge.surprise <= 1, "merge.surprise", merge.surprise, "0 to 1")
+    columns = len(layout.ITEM_STATISTICS_COLUMNS)
+    check_vectors("item_statistics", contents.item_statistics, rows=contents.num_items, dim=columns)
+    check_vectors("category_vectors", contents.category_vectors, rows=len(contents.catalogue.categories) + 1)
 
 
 def check_identifier(name: str, identifier: str) -> None:

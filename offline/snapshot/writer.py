@@ -89,6 +89,10 @@ def _write_files(
     np.save(directory / layout.INTEREST_VECTORS, np.ascontiguousarray(contents.node_vectors))
     np.save(directory / layout.ITEM_VECTORS, np.ascontiguousarray(contents.item_vectors))
     np.save(directory / layout.ITEM_AVAILABLE, np.asarray(contents.catalogue.available, np.bool_))
+    np.save(directory / layout.ITEM_STATISTICS, np.ascontiguousarray(contents.item_statistics))
+    np.save(directory / layout.CATEGORY_VECTORS, np.ascontiguousarray(contents.category_vectors))
+    if contents.merge_model is not None:
+        (directory / layout.MERGE_MODEL).write_bytes(contents.merge_model)
     ItemIds.of(contents.catalogue.item_ids).write(directory)
     built = build_index(
         contents.item_vectors,
@@ -154,7 +158,7 @@ def _manifest(
         ),
         vector_index=built.description,
         tower=contents.tower,
-        calibration=contents.calibration,
+        merge=contents.merge,
         checksums=layout.file_checksums(directory),
         taxonomy_hash=contents.taxonomy_hash,
         vocabulary_id=contents.vocabulary_id,

@@ -9,7 +9,6 @@ item_id_rows.npy        [n] int32: the rows, in the order of the hashes
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -57,12 +56,10 @@ class ItemIds:
 
     @classmethod
     def open(cls, directory: Path) -> ItemIds:
-        """Map those of a snapshot; of layout 1, which has a JSON list instead, lay them out in memory.
+        """Map those of a snapshot.
 
         Raises OSError or ValueError, naming the file, where one is missing or is not what it should be.
         """
-        if not (directory / layout.ITEM_ID_OFFSETS).exists():
-            return cls.of(_of_layout_1(directory / layout.ITEM_IDS_OF_LAYOUT_1))
         path = directory / layout.ITEM_ID_TEXT
         text = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
         offsets = map_array(directory / layout.ITEM_ID_OFFSETS, np.int64, 1)
@@ -116,13 +113,3 @@ class ItemIds:
 def _hashes(ids: Iterable[bytes]) -> NDArray[np.uint64]:
     digests = b"".join([hashlib.blake2b(item_id, digest_size=8).digest() for item_id in ids])
     return np.frombuffer(digests, "<u8").astype(np.uint64)
-
-
-def _of_layout_1(path: Path) -> list[str]:
-    try:
-        ids = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); expected a list of item ids") from error
-    if not isinstance(ids, list) or not all(isinstance(item_id, str) for item_id in ids):
-        raise ValueError(f"{path}: found something else, expected a list of item ids")
-    return ids

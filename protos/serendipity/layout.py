@@ -16,7 +16,7 @@ from google.protobuf import json_format
 
 from serendipity.v1 import records_pb2
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Layout this code writes. It reads this one and the one before, and refuses later ones."""
 
 MANIFEST = "manifest.json"
@@ -32,11 +32,8 @@ ITEM_ID_OFFSETS = "item_id_offsets.npy"
 ITEM_ID_HASHES = "item_id_hashes.npy"
 ITEM_ID_ROWS = "item_id_rows.npy"
 """Item ids by row, and rows by item id; see serendipity.item_ids."""
-ITEM_IDS_OF_LAYOUT_1 = "item_ids.json"
-"""JSON list of item ids by row, in snapshots of layout 1."""
 ITEM_AVAILABLE = "item_available.npy"
-"""[num_items] bool by row: may be recalled. The same as in the item records, which take seconds to read through;
-snapshots written before this file existed lack it."""
+"""[num_items] bool by row: may be recalled. The same as in the item records, which take seconds to read through."""
 ITEM_VECTORS = "item_vectors.npy"
 """[num_items, d] float32, rows sorted by top-level category, then category path, then item id."""
 ITEM_INDEX = "items.faiss"
@@ -49,11 +46,20 @@ GRAPH_INTEREST_PARTS = "graph_interest_parts.npy"
 """[num_interests, d] float32, likewise of the interests held."""
 GRAPH_ITEM_INDEX = "graph_items.faiss"
 """IVF index over the graph's item vectors, as ITEM_INDEX."""
+MERGE_MODEL = "merge.onnx"
+"""Features of candidates, [m, F] float32 → probabilities, [m, 1]; only where the manifest's merge has an id."""
+ITEM_STATISTICS = "item_statistics.npy"
+"""[num_items, len(ITEM_STATISTICS_COLUMNS)] float32, rows as of the item vectors; snapshots of layout 2 lack it."""
+ITEM_STATISTICS_COLUMNS = ("item_clicks_28d", "item_trend_7d", "item_trend_28d", "category_share")
+"""log(1 + clicks) in the last 28 days; log of the clicks of 7 and 28 days against those to be expected; log of
+the share that the item's top-level category has in all clicks."""
+CATEGORY_VECTORS = "category_vectors.npy"
+"""[num_categories + 1, k] float32 by category number: alike where the same users click; layout 2 lacks it."""
 NOVEL_CATEGORIES = "novel_categories.lmdb"
 GROUPS = "groups.lmdb"
 """Groups of users; only in snapshots whose manifest names a group model."""
 SIGNALS = "signals.lmdb"
-"""Searches, views and the like by user; read near-line only. Snapshots written before this file existed lack it."""
+"""Searches, views and the like by user; read near-line only."""
 
 CURRENT = "current"
 
@@ -113,7 +119,8 @@ def read_manifest(directory: Path) -> records_pb2.Manifest:
             + (f" or {LAYOUT_VERSION - 1}" if LAYOUT_VERSION > 1 else "")
         )
     try:
-        return json_format.Parse(text, records_pb2.Manifest())
+        # What an earlier layout held and this one has no more is not looked at.
+        return json_format.Parse(text, records_pb2.Manifest(), ignore_unknown_fields=found < LAYOUT_VERSION)
     except json_format.ParseError as error:
         raise SnapshotError(f"{path}: not a manifest ({error})") from error
 

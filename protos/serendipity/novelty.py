@@ -88,16 +88,15 @@ def is_novel(item_categories: NDArray[np.int32], clicked: NDArray[np.bool_]) -> 
     return ~clicked[item_categories]
 
 
-def unexpectedness(item_vectors: NDArray[np.float32], recent_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Measure how far items lie from what the user usually takes: (1 − cos(item, centre)) / 2.
+def unexpectedness(category_vectors: NDArray[np.float32], clicks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Measure how far categories lie from those that a user clicks in: 1 − cos(category, centre), at most 1.
 
-    item_vectors: [n, d]; recent_vectors: [m, d], vectors of the user's recent items. Returns [n] in 0 … 1;
-    all 1 without a history, since then nothing is expected.
+    category_vectors: [c + 1, k] of length 1 or 0, alike where the same users click; clicks: [c + 1] of the user by
+    category, of which the logarithm counts. Returns [c + 1]; all 1 without a history, since then nothing is expected.
     """
-    if not len(recent_vectors):
-        return np.ones(len(item_vectors), dtype=np.float32)
-    centre = recent_vectors.mean(axis=0)
-    norms = np.linalg.norm(item_vectors, axis=1) * np.linalg.norm(centre)
-    cosine = (item_vectors @ centre) / np.maximum(norms, 1e-12)
-    result: NDArray[np.float32] = np.clip((1.0 - cosine) / 2.0, 0.0, 1.0).astype(np.float32)
+    centre = np.log1p(clicks) @ category_vectors
+    length = np.linalg.norm(centre)
+    if not length:
+        return np.ones(len(clicks), np.float32)
+    result: NDArray[np.float32] = np.clip(1 - category_vectors @ (centre / length), 0, 1)
     return result

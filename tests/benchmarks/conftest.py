@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,9 @@ from tests.fixtures.small_world import NOW, SmallWorld
 
 COUNT = 20
 
+Answers = dict[str, channel_pb2.RecallResponse]
+"""By user."""
+
 
 @pytest.fixture(scope="session")
 def measured_world(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> SmallWorld:
@@ -24,14 +28,17 @@ def measured_world(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
-def channel_answers(measured_world: SmallWorld) -> dict[str, channel_pb2.RecallResponse]:
-    """What the channel answers every user, without the graph, which the plain stack has nothing like."""
-    tower, settings = LocalTower(measured_world.tower_path), ChannelSettings(graph_source=False)
-    with LocalChannel(measured_world.snapshot_dir, tower, settings=settings, clock=lambda: NOW) as channel:
-        return {
-            user: channel.recall(channel_pb2.RecallRequest(user_id=user, count=COUNT))
-            for user in measured_world.user_ids
-        }
+def channel_answers(measured_world: SmallWorld) -> Answers:
+    """What the channel answers every user."""
+    return answers_of(measured_world, measured_world.snapshot_dir)
+
+
+def answers_of(world: SmallWorld, snapshot: Path) -> Answers:
+    """Ask the channel for every user, without the graph, which the plain stack has nothing like, and with no source
+    that is only explored."""
+    tower, settings = LocalTower(world.tower_path), ChannelSettings(graph_source=False, explored_share=0)
+    with LocalChannel(snapshot, tower, settings=settings, clock=lambda: NOW) as channel:
+        return {user: channel.recall(channel_pb2.RecallRequest(user_id=user, count=COUNT)) for user in world.user_ids}
 
 
 @pytest.fixture

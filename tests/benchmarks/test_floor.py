@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.floor import Floor, _place_in_category
+from benchmarks.floor import Floor
 from benchmarks.stored import Stored
 from serendipity.offline.towers.export import load_user_tower
 from serendipity.v1 import channel_pb2
@@ -27,7 +27,3 @@ def test_its_answers_are_novel_available_and_mostly_the_channels(
         assert stored.user(user).allowed[stored.item_categories[rows]].all()
         shared.append(len(set(ours) & set(theirs.item_ids)) / COUNT)
     assert np.mean(shared) > 0.6
-
-
-def test_places_are_counted_by_category() -> None:
-    assert _place_in_category(np.array([3, 1, 3, 3, 1, 2], np.int32)).tolist() == [0, 0, 1, 2, 1, 0]

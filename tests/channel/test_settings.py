@@ -21,7 +21,16 @@ def test_an_argument_beats_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("tower_share", "1"), ("over_fetch", "0.5"), ("clock", "sundial"), ("default_deadline_ms", "0")],
+    [
+        ("tower_share", "1"),
+        ("over_fetch", "0.5"),
+        ("clock", "sundial"),
+        ("default_deadline_ms", "0"),
+        ("surprise", "1.5"),
+        ("explored_users", "0"),
+        ("explored_users", "1.1"),
+        ("explored_share", "-0.1"),
+    ],
 )
 def test_a_value_that_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"SERENDIPITY_{name.upper()}", value)

@@ -28,12 +28,13 @@ from serendipity.offline.graph.builder import GraphSummary
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.erasures import Erasures
+from serendipity.offline.merge.builder import read_merge
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
 from serendipity.offline.steps import STAMP
 from serendipity.offline.towers.export import ONNX
 from serendipity.tools import coevolution, pipeline
 from serendipity.tools.quality_gate import quality_gate
-from serendipity.v1 import channel_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
 
 REPOSITORY = Path(__file__).parents[2]
@@ -95,13 +96,15 @@ common_categories = 5
 num_clusters = [4, 8]
 [graph.model]
 dim = 8
-[validation]
-count = 20
+[merge]
+count = 60
+min_positives = 20
+leaf_candidates = 20
 [canary]
 num_users = 60
 count = 20
 [gate]
-# A dozen positives make a curve here: learned anew, it may lie elsewhere.
+# Few positives make a model here: learned anew, its probabilities may lie elsewhere.
 max_score_factor = 30.0
 """
 
@@ -189,14 +192,14 @@ def _kill_in(host: Host, step: str) -> None:
     assert not (host.out / step).exists()
 
 
-def test_a_build_publishes_a_whole_calibrated_measured_snapshot(host: Host, built: BuildResult) -> None:
+def test_a_build_publishes_a_whole_merged_measured_snapshot(host: Host, built: BuildResult) -> None:
     assert built.published
     assert wanted(host.out / "snapshots") == built.snapshot.name
     manifest = layout.verify_files(built.snapshot)
     assert manifest.version == built.snapshot.name
     assert manifest.counts.users == 90
-    assert manifest.calibration.id
-    assert {curve.fallback for curve in manifest.calibration.calibrators} == {False, True}
+    assert (manifest.merge, (built.snapshot / layout.MERGE_MODEL).read_bytes()) == read_merge(host.out / "merge")
+    assert manifest.merge.id
     assert manifest.dataset == "host"
     assert manifest.interest_gpt == read_spec(host.out / "interest_gpt")
     assert manifest.interest_gpt.taxonomy_hash == manifest.taxonomy_hash
@@ -244,8 +247,6 @@ def test_the_snapshot_answers_from_its_graph_a_session_of_nobody_known(host: Hos
     chosen = GraphSummary.read(host.out / "validation" / "graph").choice
     assert GraphSummary.read(host.out / "graph").choice == chosen
     assert len(manifest.graph.interests) == chosen.num_clusters
-    curves = {(curve.source, curve.fallback) for curve in manifest.calibration.calibrators}
-    assert {(channel_pb2.SOURCE_GRAPH, False), (channel_pb2.SOURCE_GRAPH, True)} <= curves
     clicks = [channel_pb2.Event(item_id=f"i{n:04}", type=channel_pb2.EVENT_TYPE_CLICK) for n in (0, 12, 24)]
     # Without a tower, as when Triton is dead.
     with pipeline.open_pipeline(built.snapshot, None) as recall:
@@ -289,13 +290,14 @@ def test_a_step_waits_for_all_that_it_is_made_of(host: Host, built: BuildResult)
         assert {made.removesuffix("/fit") for made in inputs} <= waited_for[step.name]
 
 
-def test_nothing_after_the_cut_reaches_what_scores_are_calibrated_with(host: Host, built: BuildResult) -> None:
+def test_nothing_after_the_cut_reaches_what_the_merge_is_learned_with(host: Host, built: BuildResult) -> None:
     (path,) = (host.out / "validation" / "snapshot").glob("*/manifest.json")
     validation = layout.read_manifest(path.parent)
     whole = layout.read_manifest(built.snapshot)
     held_out = LogsSummary.read(host.out / "held_out" / "logs").events_until
     assert validation.events_until.seconds < whole.events_until.seconds < held_out <= START + NUM_DAYS * 86_400
-    assert not validation.calibration.calibrators
+    assert validation.merge == records_pb2.MergeSpec()
+    assert not (path.parent / layout.MERGE_MODEL).exists()
     assert not validation.HasField("interest_gpt")
     assert validation.grounding_threshold == whole.grounding_threshold
     assert validation.tower.fingerprint != whole.tower.fingerprint
@@ -307,12 +309,27 @@ def test_a_build_that_is_up_to_date_does_nothing(host: Host, built: BuildResult)
     assert again.snapshot == built.snapshot
 
 
-def test_a_change_of_calibration_rebuilds_only_what_depends_on_it(host: Host, built: BuildResult) -> None:
-    again = host.build(hold_out=0.1, calibration={"prior_strength": 50.0})
-    assert _ran(again) == {"calibration", "snapshot", "canary", "publish"}
+def test_a_change_of_the_merge_rebuilds_only_what_depends_on_it(host: Host, built: BuildResult) -> None:
+    again = host.build(hold_out=0.1, merge={"trees": 10})
+    assert _ran(again) == {"merge", "snapshot", "canary", "publish"}
     assert again.snapshot != built.snapshot
     assert wanted(host.out / "snapshots") == again.snapshot.name
     host.build(hold_out=0.1)
+
+
+def test_too_few_positives_leave_a_snapshot_that_fuses_ranks(host: Host, built: BuildResult) -> None:
+    host.build(hold_out=0.1)
+    # Scores that are no probabilities, and lists that are worse, would not pass.
+    any_scores = {"max_score_factor": 1e9, "max_novel_recall_drop": 1.0}
+    again = host.build(hold_out=0.1, merge={"min_positives": 1_000_000}, gate=any_scores)
+    assert _ran(again) == {"merge", "snapshot", "canary", "publish"}
+    assert not layout.read_manifest(again.snapshot).merge.id
+    assert not (again.snapshot / layout.MERGE_MODEL).exists()
+    canary = read_canary(again.snapshot)
+    assert canary is not None
+    assert (canary.violations, canary.degraded) == (0, 0)
+    assert canary.novel_recall is not None
+    host.build(hold_out=0.1, gate=any_scores)
 
 
 def test_a_build_takes_up_what_the_closed_loop_came_to_since(host: Host, built: BuildResult) -> None:
@@ -331,7 +348,7 @@ def test_a_build_takes_up_what_the_closed_loop_came_to_since(host: Host, built: 
 
 def test_a_snapshot_outside_the_bounds_is_refused_and_the_old_one_stays(host: Host, built: BuildResult) -> None:
     before = wanted(host.out / "snapshots")
-    refusing = {"calibration": {"prior_strength": 25.0}, "gate": {"min_novel_recall": 1.0}}
+    refusing = {"merge": {"trees": 20}, "gate": {"min_novel_recall": 1.0}}
     with pytest.raises(GateRefusedError, match=r"novel recall: found 0\.\d+, expected at least 1\.0000"):
         host.build(hold_out=0.1, **refusing)
     assert wanted(host.out / "snapshots") == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -86,23 +85,7 @@ def test_what_is_mapped_is_not_written_to(tmp_path: Path) -> None:
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
 
 
-@given(ids=ids_of_a_catalogue)
-def test_ids_of_layout_1_are_read_from_their_list(ids: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        text = json.dumps(ids, ensure_ascii=False)
-        (directory / layout.ITEM_IDS_OF_LAYOUT_1).write_text(text, encoding="utf-8")
-        item_ids = ItemIds.open(directory)
-        assert list(item_ids) == ids
-        assert item_ids.rows_of([*ids, "not among them, being rather long"]).tolist() == [*range(len(ids)), UNKNOWN]
-
-
-def test_a_directory_without_ids_is_told(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=layout.ITEM_IDS_OF_LAYOUT_1):
-        ItemIds.open(tmp_path)
-
-
-@pytest.mark.parametrize("missing", [name for name in FILES if name != layout.ITEM_ID_OFFSETS])
+@pytest.mark.parametrize("missing", FILES)
 def test_a_missing_file_is_named(tmp_path: Path, missing: str) -> None:
     ItemIds.of(["a", "b"]).write(tmp_path)
     (tmp_path / missing).unlink()
@@ -142,13 +125,6 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
     ItemIds.of(["a", "b"]).write(tmp_path)
     (tmp_path / layout.ITEM_ID_HASHES).write_bytes(b"")
     with pytest.raises(ValueError, match=r"item_id_hashes\.npy: cannot be mapped .*expected 1 dimension of uint64"):
-        ItemIds.open(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["[1, 2]", "null", '{"a": 1}', "not JSON"])
-def test_a_list_of_layout_1_that_is_none_is_named(tmp_path: Path, content: str) -> None:
-    (tmp_path / layout.ITEM_IDS_OF_LAYOUT_1).write_text(content)
-    with pytest.raises(ValueError, match=r"item_ids\.json: .*expected a list of item ids"):
         ItemIds.open(tmp_path)
 
 

@@ -74,11 +74,29 @@ def test_more_events_never_make_a_recently_clicked_category_novel(history: Click
     assert not is_novel(merged.categories, clicked).any()
 
 
-def test_unexpectedness_runs_from_0_at_the_centre_to_1_opposite_to_it() -> None:
-    items = np.array([[2, 0], [0, 1], [-1, 0]], np.float32)
-    recent = np.array([[1, 0], [3, 0]], np.float32)
-    assert unexpectedness(items, recent).tolist() == pytest.approx([0.0, 0.5, 1.0])
+VECTORS = np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0.6, 0.8]], np.float32)
+"""Of categories by number; nobody clicked in what has none."""
 
 
-def test_everything_is_unexpected_without_a_history() -> None:
-    assert unexpectedness(np.ones((2, 3), np.float32), np.empty((0, 3), np.float32)).tolist() == [1.0, 1.0]
+def test_unexpectedness_runs_from_0_at_the_centre_to_1_across_from_it_and_beyond() -> None:
+    clicks = np.array([0, 5, 0, 0, 0], np.float32)
+    assert unexpectedness(VECTORS, clicks).tolist() == pytest.approx([1.0, 0.0, 1.0, 1.0, 0.4])
+
+
+def test_the_centre_is_of_the_logarithms_of_clicks_in_every_category() -> None:
+    # log(1 + 1) and log(1 + 3) are as 1 to 2: the centre is (1, 2) / √5.
+    found = unexpectedness(VECTORS, np.array([7, 1, 3, 0, 0], np.float32))
+    root = np.sqrt(5)
+    assert found.tolist() == pytest.approx([1, 1 - 1 / root, 1 - 2 / root, 1, 1 - 2.2 / root], abs=1e-6)
+    assert (found.dtype, found.shape) == (np.float32, (5,))
+
+
+@pytest.mark.parametrize("clicks", [[0, 0, 0, 0, 0], [9, 0, 0, 0, 0], [0, 2, 0, 2, 0]])
+def test_everything_is_unexpected_without_a_history_or_a_centre(clicks: list[int]) -> None:
+    assert unexpectedness(VECTORS, np.array(clicks, np.float32)).tolist() == [1.0] * 5
+
+
+@given(st.lists(st.integers(0, 1_000), min_size=5, max_size=5))
+def test_unexpectedness_stays_between_0_and_1(clicks: list[int]) -> None:
+    found = unexpectedness(VECTORS, np.array(clicks, np.float32))
+    assert ((found >= 0) & (found <= 1)).all()

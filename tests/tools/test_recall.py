@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 from pathlib import Path
 
 import pytest
@@ -32,13 +33,13 @@ def test_brackets_in_ids_titles_and_reasons_are_printed_as_they_are() -> None:
         reason_indexes=[0],
         all_reason_indexes=[0],
         all_reason_offsets=[0, 1],
-        rank_features=channel_pb2.FeatureMatrix(num_rows=1),
+        rank_features=channel_pb2.FeatureMatrix(names=["item_clicks_28d"], num_rows=1, values=[math.log1p(1_234)]),
         degraded=True,
         degraded_reasons=["user tower: [/y]"],
     )
     output = io.StringIO()
     print_result(Console(file=output, width=200), "[u]", to_result(response))
-    for text in ("[red]1", "[organic] tea [/b]", "[tea]", "“[/x]”", "user tower: [/y]", "user [u]:"):
+    for text in ("[red]1", "[organic] tea [/b]", "[tea]", "“[/x]”", "user tower: [/y]", "user [u]:", "1,234"):
         assert text in output.getvalue()
 
 
@@ -91,6 +92,22 @@ async def test_what_the_host_has_already_is_read_from_a_file_and_not_returned(
         after = [candidate.item_id for candidate in (await recall.ask(arguments)).candidates]
     assert set(after).isdisjoint(before[:5])
     assert set(before[5:]) <= set(after)
+
+
+async def test_more_surprise_brings_what_is_less_expected(small_world: SmallWorld, tmp_path: Path) -> None:
+    version = copy_snapshot(small_world, tmp_path / "snapshots", small_world.version).name
+    (tmp_path / "snapshots" / layout.CURRENT).symlink_to(version)
+    found = []
+    async with service(server_settings(tmp_path), channel_settings()) as (_, worker):
+        for surprise in ([], ["--surprise", "0"], ["--surprise", "1"]):
+            address = f"127.0.0.1:{worker.port}"
+            arguments = _arguments("--user", small_world.user_ids[1], "--target", address, "--timeout", "5", *surprise)
+            candidates = (await recall.ask(arguments)).candidates
+            found.append([(candidate.item_id, candidate.unexpectedness) for candidate in candidates])
+    unset, none, most = found
+    # The small world's snapshot leaves unexpectedness out of account.
+    assert unset == none
+    assert sum(unexpected for _, unexpected in most) > sum(unexpected for _, unexpected in none)
 
 
 def test_a_missing_file_of_what_the_host_has_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.pool import Pool, UserVectors
-from serendipity.channel.snapshot.calibration import Calibration
-from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.v1 import channel_pb2
 
 NO_INTEREST = -1
@@ -22,21 +21,19 @@ NO_INTEREST = -1
 class Finds:
     """How a source scores the m rows of a pool.
 
-    found: [m] bool; raw: [m] float32, comparable within the source only; probabilities: [m] float32, calibrated; both
-    are looked at only where found. interests: [m] int16, index of the interest that leads to each, or NO_INTEREST.
+    found: [m] bool, what it ranks: also of what other sources proposed; raw: [m] float32, of every row that it can
+    score, comparable within the source only; not finite or 0 elsewhere. interests: [m] int16, index of the interest
+    that leads to each, or NO_INTEREST.
     """
 
     found: NDArray[np.bool_]
     raw: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
     interests: NDArray[np.int16]
 
     @classmethod
-    def without_interests(
-        cls, found: NDArray[np.bool_], raw: NDArray[np.float32], probabilities: NDArray[np.float32]
-    ) -> Finds:
+    def without_interests(cls, found: NDArray[np.bool_], raw: NDArray[np.float32]) -> Finds:
         """Finds that no latent interest led to."""
-        return cls(found, raw, probabilities, np.full(len(raw), NO_INTEREST, np.int16))
+        return cls(found, raw, np.full(len(raw), NO_INTEREST, np.int16))
 
 
 class CandidateSource(Protocol):
@@ -48,12 +45,12 @@ class CandidateSource(Protocol):
     source: channel_pb2.Source
     needs_tower: bool
 
-    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
+    def propose(self, snapshot: Snapshot, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
         """Name the rows that its `wanted` best are among. Reads no store."""
         ...
 
-    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
-        """Score the rows of the pool that are of this source. fallback: stored vectors stood in for the tower."""
+    def score(self, pool: Pool, user: Hydrated, fallback: bool) -> Finds:
+        """Score the pool, whoever proposed what. fallback: stored vectors stood in for the tower."""
         ...
 
     def has_queries(self, user: Hydrated) -> bool:

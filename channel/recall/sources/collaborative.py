@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.pool import Pool, UserVectors
 from serendipity.channel.recall.sources import Finds
-from serendipity.channel.snapshot.calibration import Calibration
-from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.v1 import channel_pb2
 
 _SPARE = 3
@@ -28,16 +27,21 @@ class CollaborativeSource:
     source = channel_pb2.SOURCE_COLLABORATIVE
     needs_tower = True
 
-    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
-        """Name the rows nearest to the user, more than wanted for the sake of the interests."""
-        most = _SPARE * wanted + user.num_blocked
-        return items.best(vectors.rows[0], most, user.allowed, user.ranges, user.unavailable)
+    def propose(self, snapshot: Snapshot, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
+        """Name the rows nearest to the user, more than wanted for the sake of the interests, and the most clicked ones.
 
-    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:  # noqa: ARG002
+        What most people click is relevant to a user of whom little is known, and to a tower that learned from little.
+        """
+        most = _SPARE * wanted + user.num_blocked
+        nearest = snapshot.vectors.best(vectors.rows[0], most, user.allowed, user.ranges, user.unavailable)
+        merge = snapshot.merge
+        popular = merge.popular[user.allowed[merge.popular_categories] & ~user.unavailable[merge.popular]]
+        return np.union1d(nearest, popular[: wanted + user.num_blocked])
+
+    def score(self, pool: Pool, user: Hydrated, fallback: bool) -> Finds:  # noqa: ARG002
         """Take the inner product with the user's vector."""
-        raw = pool.scores[:, 0]
-        probabilities = calibration.probabilities(self.source, fallback, raw)
-        return Finds.without_interests(pool.proposed_by[self.source], raw, probabilities)
+        found = pool.proposed_by.get(self.source, np.zeros(len(pool), np.bool_))
+        return Finds.without_interests(found, pool.scores[:, 0])
 
     def has_queries(self, user: Hydrated) -> bool:  # noqa: ARG002
         """Return True: everybody has a vector."""

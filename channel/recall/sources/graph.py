@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.pool import Pool, UserVectors
 from serendipity.channel.recall.sources import Finds
-from serendipity.channel.snapshot.calibration import Calibration
-from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.v1 import channel_pb2
 
 
@@ -19,7 +18,7 @@ class GraphSource:
     source = channel_pb2.SOURCE_GRAPH
     needs_tower = False
 
-    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:  # noqa: ARG002
+    def propose(self, snapshot: Snapshot, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:  # noqa: ARG002
         """Name the rows nearest to the user in the graph, but for those that nothing of the user speaks for."""
         assert user.folded is not None  # has_queries
         most = wanted + user.num_blocked
@@ -28,14 +27,11 @@ class GraphSource:
         # Where few may be shown, the nearest hold items that the graph does not know, for which there is no reason.
         return rows[user.folded.scores(rows) > 0]
 
-    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
-        """Take the inner product in the graph, of the rows proposed."""
-        assert user.folded is not None
-        found = pool.proposed_by[self.source]
-        raw, probabilities = np.zeros(len(pool), np.float32), np.zeros(len(pool), np.float32)
-        raw[found] = user.folded.scores(pool.rows[found])
-        probabilities[found] = calibration.probabilities(self.source, fallback, raw[found])
-        return Finds.without_interests(found, raw, probabilities)
+    def score(self, pool: Pool, user: Hydrated, fallback: bool) -> Finds:  # noqa: ARG002
+        """Take the inner product in the graph; what nothing of the user speaks for is not found."""
+        assert user.folded is not None  # has_queries
+        raw = user.folded.scores(pool.rows)
+        return Finds.without_interests(raw > 0, raw)
 
     def has_queries(self, user: Hydrated) -> bool:
         """Tell whether the graph knows anything that the user clicked or holds."""

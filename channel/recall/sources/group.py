@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.pool import Pool, UserVectors
 from serendipity.channel.recall.sources import Finds
-from serendipity.channel.snapshot.calibration import Calibration
 from serendipity.channel.snapshot.row_ranges import OwnedRanges
-from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.v1 import channel_pb2
 
 _FAIR_SHARES = 2
@@ -32,21 +31,17 @@ class GroupSource:
     source = channel_pb2.SOURCE_GROUP
     needs_tower = True
 
-    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
+    def propose(self, snapshot: Snapshot, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
         """Name the rows of each category nearest to the user, none of the categories filling the answer."""
         novel = user.novel_categories
         share = math.ceil(_FAIR_SHARES * wanted / (len(novel) + 1)) + user.num_blocked
         slices = OwnedRanges(novel.starts, novel.ends, np.zeros(len(novel), np.int64), 1)
-        return items.best_of_each(vectors.rows[:1], share, slices, user.unavailable)
+        return snapshot.vectors.best_of_each(vectors.rows[:1], share, slices, user.unavailable)
 
-    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
-        """Weigh the relevance of the rows proposed by alignment."""
-        on_list = pool.proposed_by[self.source]
-        alignments = user.novel_categories.alignments_of(pool.categories[on_list])
-        raw, probabilities = np.zeros(len(pool), np.float32), np.zeros(len(pool), np.float32)
-        raw[on_list] = alignments * np.logaddexp(np.float32(0), pool.scores[on_list, 0])
-        probabilities[on_list] = calibration.probabilities(self.source, fallback, raw[on_list])
-        return Finds.without_interests(on_list, raw, probabilities)
+    def score(self, pool: Pool, user: Hydrated, fallback: bool) -> Finds:  # noqa: ARG002
+        """Weigh the relevance of the rows in categories of the list by alignment."""
+        alignments = user.novel_categories.alignments_of(pool.categories)
+        return Finds.without_interests(alignments > 0, alignments * np.logaddexp(np.float32(0), pool.scores[:, 0]))
 
     def has_queries(self, user: Hydrated) -> bool:
         """Tell whether there is a list with categories that the user may be shown."""

@@ -9,8 +9,7 @@ from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.interests import Freshness
 from serendipity.channel.recall.pool import Pool, UserVectors
 from serendipity.channel.recall.sources import Finds
-from serendipity.channel.snapshot.calibration import Calibration
-from serendipity.channel.snapshot.vectors import ItemVectors
+from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.v1 import channel_pb2
 
 _LEAST = 64
@@ -23,34 +22,24 @@ class InterestSource:
     source = channel_pb2.SOURCE_INTEREST
     needs_tower = True
 
-    def propose(self, items: ItemVectors, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
+    def propose(self, snapshot: Snapshot, user: Hydrated, vectors: UserVectors, wanted: int) -> NDArray[np.int64]:
         """Name, of the rows each interest is grounded in, those nearest to the user with that interest in mind."""
         most = max(_LEAST, wanted // 3) + user.num_blocked
-        return items.best_of_each(vectors.rows[1:], most, user.interests.grounded, user.unavailable)
+        return snapshot.vectors.best_of_each(vectors.rows[1:], most, user.interests.grounded, user.unavailable)
 
-    def score(self, pool: Pool, user: Hydrated, calibration: Calibration, fallback: bool) -> Finds:
-        """Take each row's best interest by probability.
+    def score(self, pool: Pool, user: Hydrated, fallback: bool) -> Finds:
+        """Take each row's best interest.
 
-        What feedback moved an interest's weight by moves its probabilities, up to 1: they were measured without that
-        knowledge. While the stored user vector stands in for all interests, only the grounded rows count: elsewhere
-        they would repeat U2I's finds.
+        Scores are about linear in the probability of a click: what feedback moved an interest's weight by moves those
+        above 0 as much. While the stored user vector stands in for all interests, only the grounded rows count:
+        elsewhere they would repeat U2I's finds.
         """
-        raw, factors = pool.scores[:, 1:], user.interests.factors
+        raw = pool.scores[:, 1:]
         if fallback:
             raw = np.where(pool.grounded, raw, np.float32(-np.inf))
-        found = pool.proposed_by[self.source] | pool.proposed_by.get(channel_pb2.SOURCE_COLLABORATIVE, np.False_)
-        at = np.arange(len(pool))
-        if (factors == 1).all():
-            # A curve keeps the order, so the nearest interest is the likeliest.
-            best = raw.argmax(axis=1)
-            probabilities = calibration.probabilities(self.source, fallback, raw[at, best])
-        else:
-            each = np.minimum(calibration.probabilities(self.source, fallback, raw) * factors, np.float32(1))
-            each[~np.isfinite(raw)] = -1
-            likeliest = each == each.max(axis=1, keepdims=True)
-            best = np.where(likeliest, raw, np.float32(-np.inf)).argmax(axis=1)
-            probabilities = each[at, best]
-        return Finds(found & np.isfinite(raw[at, best]), raw[at, best], probabilities, best.astype(np.int16))
+        raw = np.where(raw > 0, raw * user.interests.factors, raw)
+        at, best = np.arange(len(pool)), raw.argmax(axis=1)
+        return Finds(np.isfinite(raw[at, best]), raw[at, best], best.astype(np.int16))
 
     def has_queries(self, user: Hydrated) -> bool:
         """Tell whether the user has interests."""

@@ -211,7 +211,7 @@ class Event(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., query: _Optional[str] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("user_id", "recent_events", "profile", "count", "exclude_item_ids", "allow_categories", "deny_categories", "novelty_policy", "source_quotas", "experiment_tag", "explain", "allow_repeats")
+    __slots__ = ("user_id", "recent_events", "profile", "count", "exclude_item_ids", "allow_categories", "deny_categories", "novelty_policy", "source_quotas", "experiment_tag", "explain", "allow_repeats", "surprise")
     class ProfileEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -231,6 +231,7 @@ class RecallRequest(_message.Message):
     EXPERIMENT_TAG_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     ALLOW_REPEATS_FIELD_NUMBER: _ClassVar[int]
+    SURPRISE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     recent_events: _containers.RepeatedCompositeFieldContainer[Event]
     profile: _containers.ScalarMap[str, str]
@@ -243,7 +244,8 @@ class RecallRequest(_message.Message):
     experiment_tag: str
     explain: bool
     allow_repeats: bool
-    def __init__(self, user_id: _Optional[str] = ..., recent_events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., profile: _Optional[_Mapping[str, str]] = ..., count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., deny_categories: _Optional[_Iterable[str]] = ..., novelty_policy: _Optional[_Union[NoveltyPolicy, str]] = ..., source_quotas: _Optional[_Iterable[_Union[SourceQuota, _Mapping]]] = ..., experiment_tag: _Optional[str] = ..., explain: _Optional[bool] = ..., allow_repeats: _Optional[bool] = ...) -> None: ...
+    surprise: float
+    def __init__(self, user_id: _Optional[str] = ..., recent_events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., profile: _Optional[_Mapping[str, str]] = ..., count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., deny_categories: _Optional[_Iterable[str]] = ..., novelty_policy: _Optional[_Union[NoveltyPolicy, str]] = ..., source_quotas: _Optional[_Iterable[_Union[SourceQuota, _Mapping]]] = ..., experiment_tag: _Optional[str] = ..., explain: _Optional[bool] = ..., allow_repeats: _Optional[bool] = ..., surprise: _Optional[float] = ...) -> None: ...
 
 class SourceQuota(_message.Message):
     __slots__ = ("source", "min_count", "max_count")
@@ -356,7 +358,7 @@ class Warning(_message.Message):
     def __init__(self, code: _Optional[_Union[WarningCode, str]] = ..., field: _Optional[str] = ..., message: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class SourceStatus(_message.Message):
-    __slots__ = ("source", "state", "requested", "found", "returned", "elapsed", "novel_category_key", "shortfall_cause")
+    __slots__ = ("source", "state", "requested", "found", "returned", "elapsed", "novel_category_key", "shortfall_cause", "propensity")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REQUESTED_FIELD_NUMBER: _ClassVar[int]
@@ -365,6 +367,7 @@ class SourceStatus(_message.Message):
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
     NOVEL_CATEGORY_KEY_FIELD_NUMBER: _ClassVar[int]
     SHORTFALL_CAUSE_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
     source: Source
     state: SourceState
     requested: int
@@ -373,7 +376,8 @@ class SourceStatus(_message.Message):
     elapsed: _duration_pb2.Duration
     novel_category_key: NovelCategoryKey
     shortfall_cause: ShortfallCause
-    def __init__(self, source: _Optional[_Union[Source, str]] = ..., state: _Optional[_Union[SourceState, str]] = ..., requested: _Optional[int] = ..., found: _Optional[int] = ..., returned: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., novel_category_key: _Optional[_Union[NovelCategoryKey, str]] = ..., shortfall_cause: _Optional[_Union[ShortfallCause, str]] = ...) -> None: ...
+    propensity: float
+    def __init__(self, source: _Optional[_Union[Source, str]] = ..., state: _Optional[_Union[SourceState, str]] = ..., requested: _Optional[int] = ..., found: _Optional[int] = ..., returned: _Optional[int] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., novel_category_key: _Optional[_Union[NovelCategoryKey, str]] = ..., shortfall_cause: _Optional[_Union[ShortfallCause, str]] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class FilterCount(_message.Message):
     __slots__ = ("filter", "kept", "removed")
@@ -386,20 +390,20 @@ class FilterCount(_message.Message):
     def __init__(self, filter: _Optional[str] = ..., kept: _Optional[int] = ..., removed: _Optional[int] = ...) -> None: ...
 
 class Versions(_message.Message):
-    __slots__ = ("snapshot", "user_tower", "calibration", "events_until", "group_model_id", "generation")
+    __slots__ = ("snapshot", "user_tower", "merge", "events_until", "group_model_id", "generation")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     USER_TOWER_FIELD_NUMBER: _ClassVar[int]
-    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
     EVENTS_UNTIL_FIELD_NUMBER: _ClassVar[int]
     GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     snapshot: str
     user_tower: str
-    calibration: str
+    merge: str
     events_until: _timestamp_pb2.Timestamp
     group_model_id: str
     generation: int
-    def __init__(self, snapshot: _Optional[str] = ..., user_tower: _Optional[str] = ..., calibration: _Optional[str] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+    def __init__(self, snapshot: _Optional[str] = ..., user_tower: _Optional[str] = ..., merge: _Optional[str] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("total", "hydrate", "user_tower", "sources", "rank")

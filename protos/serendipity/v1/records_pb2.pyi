@@ -218,7 +218,7 @@ class NovelCategoriesRecord(_message.Message):
     def __init__(self, categories: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., generated_at: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generation: _Optional[int] = ..., taxonomy_hash: _Optional[int] = ..., llms_hash: _Optional[int] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "calibration", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold", "groups", "coevolution", "graph")
+    __slots__ = ("layout_version", "version", "created_at", "events_until", "dataset", "categories", "category_offsets", "novelty_level", "click_types", "counts", "vector_index", "tower", "checksums", "taxonomy_hash", "vocabulary_id", "quality", "build_configuration", "interest_gpt", "grounding_threshold", "groups", "coevolution", "graph", "merge")
     class ChecksumsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -245,7 +245,6 @@ class Manifest(_message.Message):
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     VECTOR_INDEX_FIELD_NUMBER: _ClassVar[int]
     TOWER_FIELD_NUMBER: _ClassVar[int]
-    CALIBRATION_FIELD_NUMBER: _ClassVar[int]
     CHECKSUMS_FIELD_NUMBER: _ClassVar[int]
     TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +255,7 @@ class Manifest(_message.Message):
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     COEVOLUTION_FIELD_NUMBER: _ClassVar[int]
     GRAPH_FIELD_NUMBER: _ClassVar[int]
+    MERGE_FIELD_NUMBER: _ClassVar[int]
     layout_version: int
     version: str
     created_at: _timestamp_pb2.Timestamp
@@ -268,7 +268,6 @@ class Manifest(_message.Message):
     counts: Counts
     vector_index: VectorIndex
     tower: TowerSpec
-    calibration: Calibration
     checksums: _containers.ScalarMap[str, str]
     taxonomy_hash: str
     vocabulary_id: str
@@ -279,7 +278,8 @@ class Manifest(_message.Message):
     groups: GroupSpec
     coevolution: CoevolutionSpec
     graph: GraphSpec
-    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., calibration: _Optional[_Union[Calibration, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ..., groups: _Optional[_Union[GroupSpec, _Mapping]] = ..., coevolution: _Optional[_Union[CoevolutionSpec, _Mapping]] = ..., graph: _Optional[_Union[GraphSpec, _Mapping]] = ...) -> None: ...
+    merge: MergeSpec
+    def __init__(self, layout_version: _Optional[int] = ..., version: _Optional[str] = ..., created_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., events_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., dataset: _Optional[str] = ..., categories: _Optional[_Iterable[str]] = ..., category_offsets: _Optional[_Iterable[int]] = ..., novelty_level: _Optional[int] = ..., click_types: _Optional[_Iterable[_Union[_channel_pb2.EventType, str]]] = ..., counts: _Optional[_Union[Counts, _Mapping]] = ..., vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., tower: _Optional[_Union[TowerSpec, _Mapping]] = ..., checksums: _Optional[_Mapping[str, str]] = ..., taxonomy_hash: _Optional[str] = ..., vocabulary_id: _Optional[str] = ..., quality: _Optional[_Mapping[str, float]] = ..., build_configuration: _Optional[str] = ..., interest_gpt: _Optional[_Union[InterestGptSpec, _Mapping]] = ..., grounding_threshold: _Optional[float] = ..., groups: _Optional[_Union[GroupSpec, _Mapping]] = ..., coevolution: _Optional[_Union[CoevolutionSpec, _Mapping]] = ..., graph: _Optional[_Union[GraphSpec, _Mapping]] = ..., merge: _Optional[_Union[MergeSpec, _Mapping]] = ...) -> None: ...
 
 class GraphSpec(_message.Message):
     __slots__ = ("vector_index", "interests")
@@ -447,31 +447,41 @@ class ProfileField(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
-class Calibration(_message.Message):
-    __slots__ = ("id", "horizon_days", "calibrators")
+class MergeSpec(_message.Message):
+    __slots__ = ("id", "features", "horizon_days", "num_candidates", "num_positives", "surprise", "sources")
     ID_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     HORIZON_DAYS_FIELD_NUMBER: _ClassVar[int]
-    CALIBRATORS_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    horizon_days: float
-    calibrators: _containers.RepeatedCompositeFieldContainer[Calibrator]
-    def __init__(self, id: _Optional[str] = ..., horizon_days: _Optional[float] = ..., calibrators: _Optional[_Iterable[_Union[Calibrator, _Mapping]]] = ...) -> None: ...
-
-class Calibrator(_message.Message):
-    __slots__ = ("source", "fallback", "raw", "probability", "num_candidates", "num_positives")
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    FALLBACK_FIELD_NUMBER: _ClassVar[int]
-    RAW_FIELD_NUMBER: _ClassVar[int]
-    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     NUM_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
     NUM_POSITIVES_FIELD_NUMBER: _ClassVar[int]
-    source: _channel_pb2.Source
-    fallback: bool
-    raw: _containers.RepeatedScalarFieldContainer[float]
-    probability: _containers.RepeatedScalarFieldContainer[float]
+    SURPRISE_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    features: _containers.RepeatedScalarFieldContainer[str]
+    horizon_days: float
     num_candidates: int
     num_positives: int
-    def __init__(self, source: _Optional[_Union[_channel_pb2.Source, str]] = ..., fallback: _Optional[bool] = ..., raw: _Optional[_Iterable[float]] = ..., probability: _Optional[_Iterable[float]] = ..., num_candidates: _Optional[int] = ..., num_positives: _Optional[int] = ...) -> None: ...
+    surprise: float
+    sources: _containers.RepeatedCompositeFieldContainer[SourceWorth]
+    def __init__(self, id: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., horizon_days: _Optional[float] = ..., num_candidates: _Optional[int] = ..., num_positives: _Optional[int] = ..., surprise: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[SourceWorth, _Mapping]]] = ...) -> None: ...
+
+class SourceWorth(_message.Message):
+    __slots__ = ("source", "earned", "places", "hits", "popularity_hits", "low", "high")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EARNED_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    POPULARITY_HITS_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    source: _channel_pb2.Source
+    earned: bool
+    places: float
+    hits: float
+    popularity_hits: float
+    low: float
+    high: float
+    def __init__(self, source: _Optional[_Union[_channel_pb2.Source, str]] = ..., earned: _Optional[bool] = ..., places: _Optional[float] = ..., hits: _Optional[float] = ..., popularity_hits: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class ServingRecord(_message.Message):
     __slots__ = ("time", "user_id", "experiment_tag", "novelty_policy", "response")

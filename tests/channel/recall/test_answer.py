@@ -16,12 +16,13 @@ from serendipity.channel.recall.filters import FILTERS
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
 from serendipity.channel.recall.query import SOURCES, RecallQuery, parse_query, warning
 from serendipity.channel.recall.reasons import Reasons
-from serendipity.channel.recall.scorer import FEATURE_NAMES, Scored, rank_features
+from serendipity.channel.recall.scorer import Scored
 from serendipity.channel.recall.sources import NO_INTEREST
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
 from serendipity.channel.state.state import UserState
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2 as pb
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL
 from tests.fixtures.small_world import NOW, SmallWorld
@@ -48,15 +49,15 @@ def chosen(snapshot: Snapshot) -> Scored:
     rows = np.array(ROWS, np.int64)
     return Scored(
         rows=rows,
+        values=np.array([0.75, 0.5, 0.25], np.float32),
         scores=np.array([0.75, 0.5, 0.25], np.float32),
         sources=np.array([pb.SOURCE_GROUP, pb.SOURCE_COLLABORATIVE, pb.SOURCE_COLLABORATIVE], np.int8),
         raw=np.array([3.0, 2.0, 1.0], np.float32),
         interests=np.full(3, NO_INTEREST, np.int16),
         categories=snapshot.categories_of(rows + 1),
-        novel=np.array([True, False, True]),
         grounded=np.zeros((3, 0), np.bool_),
-        source_scores=np.array([[0, 0, 0.75, 0], [0, 0.5, 0, 0], [0, 0.25, 0.125, 0]], np.float32),
         source_ranks=np.array([[-1, -1, 0, -1], [-1, 0, -1, -1], [-1, 1, 1, -1]], np.int32),
+        features=np.random.default_rng(0).random((3, len(FEATURE_NAMES)), np.float32),
     )
 
 
@@ -102,16 +103,8 @@ def test_every_column_tells_of_the_items_in_their_order(
     assert len(response.categories) == len(set(response.categories)) == 2
     matrix = np.array(response.rank_features.values, np.float32).reshape(3, len(FEATURE_NAMES))
     assert (list(response.rank_features.names), response.rank_features.num_rows) == (list(FEATURE_NAMES), 3)
-    surprise = np.array(response.unexpectedness, np.float32)
-    expected = rank_features(scored, surprise, user.interests.weights, user.novel_categories)
-    np.testing.assert_array_equal(matrix, expected)
-    # Half of one minus the cosine with the centre of the user's clicks, said again without the product's code.
-    vectors = small_world.contents.item_vectors.astype(np.float64)
-    recent = vectors[small_world.clicks(small_world.user_ids[4]).items - 1]
-    recent /= np.linalg.norm(recent, axis=1, keepdims=True)
-    centre = recent.mean(axis=0) / np.linalg.norm(recent.mean(axis=0))
-    of_items = vectors[ROWS] / np.linalg.norm(vectors[ROWS], axis=1, keepdims=True)
-    np.testing.assert_allclose(surprise, (1 - of_items @ centre) / 2, atol=0.02)
+    np.testing.assert_array_equal(matrix, scored.features)
+    assert list(response.unexpectedness) == scored.features[:, FEATURE_NAMES.index("unexpectedness")].tolist()
 
 
 def test_reasons_warnings_statuses_and_counts_are_told(grouped_snapshot: Snapshot, user: Hydrated) -> None:
@@ -145,7 +138,7 @@ def test_versions_are_those_of_the_snapshot_with_what_stood_for_the_tower(
     versions = composed(grouped_snapshot, user).versions
     assert (versions.snapshot, versions.user_tower) == (grouped_snapshot.version, "tower-1")
     assert versions.events_until.seconds == NOW - 1
-    assert versions.calibration == "small-world"
+    assert versions.merge == grouped_snapshot.merge.id != ""
     assert (versions.group_model_id, versions.generation) == (GROUP_MODEL, GENERATION)
     # The generation is that of the list the user is searched by.
     older = replace(user, novel_categories=replace(user.novel_categories, generation=GENERATION - 1))

@@ -21,6 +21,7 @@ from serendipity.features import TowerInputs
 from serendipity.offline.snapshot.contents import ContentsError
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
 from tests.fixtures.grouped_world import GroupedWorld
@@ -29,6 +30,7 @@ from tests.fixtures.small_world import FAMILIES, NOW, family_of
 
 GRAPH = pb.SOURCE_GRAPH
 COUNT = 20
+GRAPH_RECIPROCAL_RANK = FEATURE_NAMES.index("graph_reciprocal_rank")
 
 
 class DeadTriton:
@@ -43,9 +45,26 @@ class DeadTriton:
 
 
 @pytest.fixture(scope="module")
-def channel(grouped_world: GroupedWorld) -> Iterator[LocalChannel]:
+def without_model(grouped_world: GroupedWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The snapshot without a merge model, so that what one source ranks is returned in its order."""
+    contents = replace(grouped_world.world.contents, merge=records_pb2.MergeSpec(), merge_model=None)
+    return write_snapshot(contents, tmp_path_factory.mktemp("without-model"), created_at=NOW)
+
+
+@pytest.fixture(scope="module")
+def unearned(grouped_world: GroupedWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The snapshot with a graph that has not earned its places."""
+    merge = records_pb2.MergeSpec()
+    merge.CopyFrom(grouped_world.world.contents.merge)
+    merge.sources.add(source=GRAPH, earned=False)
+    contents = replace(grouped_world.world.contents, merge=merge)
+    return write_snapshot(contents, tmp_path_factory.mktemp("unearned"), created_at=NOW)
+
+
+@pytest.fixture(scope="module")
+def channel(without_model: Path) -> Iterator[LocalChannel]:
     """A channel over a graph with Triton dead throughout."""
-    with LocalChannel(grouped_world.snapshot_dir, DeadTriton(), clock=lambda: NOW) as opened:  # type: ignore[arg-type]
+    with LocalChannel(without_model, DeadTriton(), clock=lambda: NOW) as opened:  # type: ignore[arg-type]
         yield opened
 
 
@@ -142,10 +161,19 @@ def test_nothing_is_found_that_no_click_speaks_for(grouped_world: GroupedWorld, 
     assert len(response.item_ids) < COUNT
 
 
-def test_every_answer_keeps_a_place_for_what_is_explored(grouped_world: GroupedWorld, channel: LocalChannel) -> None:
-    for user_id in grouped_world.world.user_ids:
-        response = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT))
-        assert status(response).returned >= COUNT // 20
+def test_the_answer_of_whoever_explores_keeps_places_for_it(grouped_world: GroupedWorld, unearned: Path) -> None:
+    settings = ChannelSettings(explored_users=1.0, explored_share=0.25)
+    tower = LocalTower(grouped_world.world.tower_path)
+    with LocalChannel(unearned, tower, settings=settings, clock=lambda: NOW) as channel:
+        for user_id in grouped_world.world.user_ids:
+            response = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT))
+            assert status(response).propensity == 1.0
+            assert status(response).returned >= COUNT // 4
+            assert len(response.item_ids) == COUNT
+            # The first of them are what it ranks highest.
+            ranks = np.array(response.rank_features.values).reshape(COUNT, -1)[:, GRAPH_RECIPROCAL_RANK]
+            of_graph = ranks[np.array(response.sources) == GRAPH]
+            assert of_graph.max() > 0.1
 
 
 def test_a_graph_of_many_items_is_searched_by_an_index(grouped_world: GroupedWorld, tmp_path: Path) -> None:
@@ -194,35 +222,69 @@ def test_contents_that_do_not_fit_are_refused_by_field(grouped_world: GroupedWor
     assert not list(tmp_path.glob("2*"))
 
 
-def test_without_quotas_a_share_of_the_known_users_explores_the_graph_others_each_day(
-    grouped_world: GroupedWorld,
+def test_a_share_of_the_known_users_explores_a_graph_that_has_not_earned_its_places_others_each_day(
+    grouped_world: GroupedWorld, unearned: Path
 ) -> None:
-    def explorers(settings: ChannelSettings, now: int) -> set[str]:
+    def answers(users: float, now: int) -> dict[str, pb.RecallResponse]:
         tower = LocalTower(grouped_world.world.tower_path)
-        with LocalChannel(grouped_world.snapshot_dir, tower, settings=settings, clock=lambda: now) as channel:
-            answers = {
-                u: channel.recall(pb.RecallRequest(user_id=u, count=COUNT)) for u in grouped_world.world.user_ids
-            }
-        return {user_id for user_id, answer in answers.items() if status(answer).requested}
+        settings = ChannelSettings(explored_users=users)
+        with LocalChannel(unearned, tower, settings=settings, clock=lambda: now) as channel:
+            return {u: channel.recall(pb.RecallRequest(user_id=u, count=50)) for u in grouped_world.world.user_ids}
+
+    def explorers(told: dict[str, pb.RecallResponse]) -> set[str]:
+        return {user_id for user_id, answer in told.items() if status(answer).requested}
 
     users = set(grouped_world.world.user_ids)
-    half = ChannelSettings(graph_explored=0.5)
-    today, later = explorers(half, NOW), explorers(half, NOW + 60)
-    assert today == later
+    told = answers(0.5, NOW)
+    today = explorers(told)
+    assert explorers(answers(0.5, NOW + 60)) == today
     assert 0 < len(today) < len(users)
-    assert explorers(half, NOW + 86_400) != today
-    assert explorers(ChannelSettings(graph_explored=0.0), NOW) == set()
-    assert explorers(ChannelSettings(graph_explored=1.0), NOW) == users
+    assert explorers(answers(0.5, NOW + 86_400)) != today
+    assert explorers(answers(1.0, NOW)) == users
+    assert {status(answer).propensity for answer in told.values()} == {0.5}
+    for user_id, answer in told.items():
+        # Four of fifty; of what the others proposed it may be the one that ranks an item highest all the same.
+        if user_id in today:
+            assert status(answer).returned >= 4
+        assert status(answer).found > 0
+        assert len(answer.item_ids) == 50
 
 
-def test_who_wants_no_other_source_is_answered_by_the_graph(grouped_world: GroupedWorld) -> None:
-    others = [pb.SourceQuota(source=source, max_count=0) for source in (pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE)]
+def test_a_graph_that_has_earned_its_places_is_searched_for_everybody(grouped_world: GroupedWorld) -> None:
     tower = LocalTower(grouped_world.world.tower_path)
-    nobody_explores = ChannelSettings(graph_explored=0.0)
-    with LocalChannel(grouped_world.snapshot_dir, tower, settings=nobody_explores, clock=lambda: NOW) as channel:
-        user_id = grouped_world.world.user_ids[0]
-        some = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT, source_quotas=others))
-        others.append(pb.SourceQuota(source=pb.SOURCE_GROUP, max_count=0))
-        alone = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT, source_quotas=others))
-    assert not status(some).requested
-    assert set(alone.sources) == {pb.SOURCE_GRAPH}
+    with LocalChannel(grouped_world.snapshot_dir, tower, clock=lambda: NOW) as channel:
+        for user_id in grouped_world.world.user_ids[:20]:
+            told = status(channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT)))
+            assert (told.requested, told.propensity, told.found) == (2 * COUNT, 1.0, 2 * COUNT)
+
+
+def test_strangers_and_whoever_the_tower_is_away_for_are_searched_by_the_graph(
+    grouped_world: GroupedWorld, unearned: Path
+) -> None:
+    # Hardly anybody explores.
+    settings = ChannelSettings(explored_users=1e-9)
+    tower = LocalTower(grouped_world.world.tower_path)
+    events = session(grouped_world, 1)
+    with LocalChannel(unearned, tower, settings=settings, clock=lambda: NOW) as channel:
+        stranger = channel.recall(pb.RecallRequest(user_id="nobody", count=COUNT, recent_events=events))
+        known = channel.recall(pb.RecallRequest(user_id=grouped_world.world.user_ids[0], count=COUNT))
+    with LocalChannel(unearned, DeadTriton(), settings=settings, clock=lambda: NOW) as channel:  # type: ignore[arg-type]
+        away = channel.recall(pb.RecallRequest(user_id=grouped_world.world.user_ids[0], count=COUNT))
+    for answer in (stranger, away):
+        assert (status(answer).requested, status(answer).propensity) == (2 * COUNT, 1.0)
+    assert status(known).requested == 0
+    assert status(known).propensity == pytest.approx(1e-9)
+
+
+def test_who_wants_no_other_source_is_answered_by_the_graph_whatever_it_has_earned(
+    grouped_world: GroupedWorld, unearned: Path
+) -> None:
+    tower = LocalTower(grouped_world.world.tower_path)
+    settings = ChannelSettings(explored_share=0.0)
+    user_id = grouped_world.world.user_ids[0]
+    with LocalChannel(unearned, tower, settings=settings, clock=lambda: NOW) as channel:
+        free = channel.recall(pb.RecallRequest(user_id=user_id, count=COUNT))
+        alone = channel.recall(only_graph(user_id))
+    assert (status(free).requested, status(free).propensity) == (0, 0.0)
+    assert (status(alone).requested, status(alone).propensity) == (2 * COUNT, 1.0)
+    assert set(alone.sources) == {GRAPH}

@@ -15,9 +15,9 @@ from serendipity import layout
 from serendipity.channel.client.messages import Feedback
 from serendipity.channel.local import LocalChannel
 from serendipity.channel.recall.query import SOURCES
-from serendipity.channel.recall.scorer import FEATURE_NAMES
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.tower.local_tower import LocalTower
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2 as pb
 from tests.channel.served import channel_settings, scrape, server_settings, service
 from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld
@@ -30,8 +30,7 @@ COUNT = 30
 @pytest.fixture(scope="module")
 def channel(grouped_world: GroupedWorld) -> Iterator[LocalChannel]:
     tower = LocalTower(grouped_world.world.tower_path)
-    settings = ChannelSettings(graph_explored=1.0)
-    with LocalChannel(grouped_world.snapshot_dir, tower, settings=settings, clock=lambda: NOW) as opened:
+    with LocalChannel(grouped_world.snapshot_dir, tower, clock=lambda: NOW) as opened:
         yield opened
 
 
@@ -88,11 +87,13 @@ def test_a_group_candidate_is_of_the_category_its_reason_names(
         assert reason.core_demand.startswith(recent[0])
         assert reason.seed.startswith("chooses ")
         assert reason.text.startswith("People like you (chooses ")
-    assert (np.diff(response.relevance) <= 0).all()
+    assert (np.diff(response.scores) <= 0).all()
     assert (columns["alignment_recent"] >= 1).all()
-    # The cap per category passes some over.
-    assert columns["group_reciprocal_rank"][0] == 1
-    assert (np.diff(columns["group_reciprocal_rank"]) < 0).all()
+    assert list(response.relevance) == columns["group_score"].tolist()
+    # The model orders them, and the cap per category passes some over; ranks are the source's own.
+    ranks = columns["group_reciprocal_rank"]
+    assert (ranks > 0).all()
+    assert (np.diff(ranks[np.argsort(-columns["group_score"])]) < 0).all()
     assert columns["interest_weight"].tolist() == [0.0] * COUNT
 
 

@@ -38,6 +38,9 @@ def codes(query: RecallQuery) -> list[pb.WarningCode]:
         ({"source_quotas": [pb.SourceQuota(source=pb.SOURCE_INTEREST)] * 17}, "source_quotas"),
         ({"experiment_tag": "x" * 129}, "experiment_tag"),
         ({"novelty_policy": 17}, "novelty_policy"),
+        ({"surprise": -0.01}, "surprise"),
+        ({"surprise": 1.01}, "surprise"),
+        ({"surprise": float("nan")}, "surprise"),
         ({"source_quotas": [pb.SourceQuota(max_count=1)]}, "source_quotas[0].source"),
         ({"source_quotas": [pb.SourceQuota(source=99, max_count=1)]}, "source_quotas[0].source"),
         ({"source_quotas": [pb.SourceQuota(source=1, min_count=5, max_count=4)]}, "source_quotas[0].min_count"),
@@ -162,3 +165,9 @@ def test_sources_are_named_as_in_metrics_and_features() -> None:
     assert [source_name(source) for source in SOURCES] == ["interest", "collaborative", "group", "graph"]
     # Every source there is, so that none is unbounded by mistake.
     assert {pb.SOURCE_UNSPECIFIED, *SOURCES} == set(pb.Source.values())
+
+
+@pytest.mark.parametrize("surprise", [0.0, 0.5, 1.0])
+def test_surprise_is_what_the_request_says_and_nothing_where_it_says_nothing(surprise: float) -> None:
+    assert parse_query(request(surprise=surprise), NOW).surprise == surprise
+    assert parse_query(request(), NOW).surprise is None

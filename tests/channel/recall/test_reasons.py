@@ -24,6 +24,7 @@ from serendipity.channel.snapshot.stores import PathStore
 from serendipity.channel.snapshot.vectors import ItemVectors
 from serendipity.interests.text import MAX_CHARS, clean_text
 from serendipity.novelty import Clicks
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
 
@@ -79,15 +80,15 @@ def scored(*items: tuple[pb.Source, dict[pb.Source, int], set[int]], num_interes
         grounded[i, list(inside)] = True
     return Scored(
         rows=np.arange(n, dtype=np.int64),
+        values=np.zeros(n, np.float32),
         scores=np.zeros(n, np.float32),
         sources=np.array([source for source, _, _ in items], np.int8),
         raw=np.zeros(n, np.float32),
         interests=np.array([found.get(I2I, NO_INTEREST) for _, found, _ in items], np.int16),
         categories=np.arange(1, n + 1, dtype=np.int32),
-        novel=np.ones(n, np.bool_),
         grounded=grounded,
-        source_scores=np.zeros((n, len(SOURCES)), np.float32),
         source_ranks=ranks,
+        features=np.zeros((n, len(FEATURE_NAMES)), np.float32),
     )
 
 

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,6 @@ from serendipity.channel.recall.filters import FILTERS
 from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.query import SOURCES, RecallQuery, RecentEvent, SourceBounds, source_name
 from serendipity.channel.recall.recall import STORED_VECTORS, Channel
-from serendipity.channel.recall.scorer import FEATURE_NAMES
 from serendipity.channel.recall.search import CANDIDATE_SOURCES, Found, search
 from serendipity.channel.recall.sources.interest import InterestSource
 from serendipity.channel.settings import ChannelSettings
@@ -41,6 +41,7 @@ from serendipity.channel.state.state import AvailabilityOverlay, UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.channel.tower.tower import UserTower
 from serendipity.features import TowerInputs
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
 from tests.fixtures.small_world import DAY, NOW, SmallWorld
@@ -175,7 +176,7 @@ async def test_a_user_gets_what_was_planted(small_world: SmallWorld, channel: Ch
         assert not response.warnings
 
 
-async def test_an_answer_is_ordered_calibrated_and_complete(
+async def test_an_answer_is_ordered_and_complete_and_its_scores_are_the_models(
     small_world: SmallWorld, snapshot: Snapshot, channel: Channel
 ) -> None:
     response = await ask(channel, query(small_world.user_ids[2], 30))
@@ -185,7 +186,9 @@ async def test_an_answer_is_ordered_calibrated_and_complete(
     assert (list(response.rank_features.names), response.rank_features.num_rows) == (list(FEATURE_NAMES), 30)
     assert np.isfinite(response.rank_features.values).all()
     columns = features(response)
-    assert columns["relevance"] == list(response.relevance)
+    of_source = [columns[f"{source_name(source)}_score"][i] for i, source in enumerate(response.sources)]
+    assert of_source == list(response.relevance)
+    assert columns["unexpectedness"] == list(response.unexpectedness)
     assert columns["novel"] == [1.0] * 30
     assert response.all_reason_offsets[-1] == len(response.all_reason_indexes)
     assert {reason.source for reason in response.reasons} == {pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE}
@@ -198,10 +201,36 @@ async def test_an_answer_is_ordered_calibrated_and_complete(
     # The search is restricted already: these filters only prove it.
     assert [count.removed for count in response.filter_counts[:3]] == [0, 0, 0]
     assert response.timings.total.ToNanoseconds() >= response.timings.sources.ToNanoseconds() > 0
-    # A score is the probability of its source's raw score.
-    for score, source, raw in zip(response.scores, response.sources, response.relevance, strict=True):
-        calibrated = snapshot.calibration.probabilities(source, False, np.array([raw], np.float32))
-        assert score == pytest.approx(float(calibrated[0]))
+    # A score is what the snapshot's model makes of the features that the host is sent as well.
+    read = np.array([columns[name] for name in snapshot.merge.columns], np.float32).T
+    np.testing.assert_allclose(response.scores, snapshot.merge.probabilities(read), rtol=1e-5)
+    assert response.versions.merge == snapshot.merge.id
+
+
+async def test_what_a_request_wants_of_surprise_goes_before_the_settings_and_those_before_the_snapshot(
+    small_world: SmallWorld, snapshot: Snapshot, local_tower: LocalTower
+) -> None:
+    user_id = small_world.user_ids[2]
+
+    async def answer(asked: float | None, setting: float | None, learned: float) -> list[str]:
+        served = replace(snapshot, merge=replace(snapshot.merge, surprise=learned))
+        settings = ChannelSettings(surprise=setting, category_share=1.0)
+        channel = Channel(SnapshotHolder(served), local_tower, settings=settings, clock=lambda: NOW)
+        # What the user knows is expected.
+        asking = query(user_id, 30, surprise=asked, novelty_policy=pb.NOVELTY_POLICY_OFF)
+        response = await ask(channel, asking)
+        channel.close()
+        value = np.array(response.scores) * np.maximum(response.unexpectedness, 0.05) ** (
+            2 * next(each for each in (asked, setting, learned) if each is not None)
+        )
+        assert (np.diff(value) <= 1e-6).all()
+        return list(response.item_ids)
+
+    plain, surprising = await answer(None, None, 0.0), await answer(None, None, 1.0)
+    assert plain != surprising
+    assert await answer(1.0, 0.0, 0.0) == await answer(None, 1.0, 0.0) == surprising
+    # Nothing at all is a wish as well.
+    assert await answer(0.0, 1.0, 1.0) == await answer(None, 0.0, 1.0) == plain
 
 
 async def test_the_same_query_gets_the_same_answer(small_world: SmallWorld, channel: Channel) -> None:

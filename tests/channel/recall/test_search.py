@@ -16,6 +16,7 @@ from serendipity.channel.deadline import Deadline
 from serendipity.channel.local import LocalChannel
 from serendipity.channel.recall.filters import FILTERS
 from serendipity.channel.recall.hydrate import Hydrated, hydrate
+from serendipity.channel.recall.places import Places
 from serendipity.channel.recall.pool import UserVectors
 from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds, source_name
 from serendipity.channel.recall.recall import Channel
@@ -29,6 +30,7 @@ from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2 as pb
 from tests.fixtures.small_world import DIM, NOW, NUM_ITEMS, SmallWorld
 
@@ -48,7 +50,7 @@ def read(snapshot: Snapshot, user_id: str, excluded: tuple[pb.Source, ...] = (),
     bounds = {source: SourceBounds(0, 0) for source in excluded}
     query = RecallQuery(user_id=user_id, count=10, now=NOW, source_bounds=bounds, **fields)  # type: ignore[arg-type]
     with SnapshotHolder(snapshot).acquire() as lease:
-        return hydrate(lease, query, UserState(), ChannelSettings(graph_explored=1.0))
+        return hydrate(lease, query, UserState(), ChannelSettings())
 
 
 def some_vectors(user: Hydrated) -> UserVectors:
@@ -71,7 +73,7 @@ def counts(found: Found) -> dict[str, int]:
 ALL_OK = dict.fromkeys(SOURCES, pb.SOURCE_STATE_OK)
 
 
-def test_every_source_scores_what_it_proposes_and_interests_what_is_near_the_user(
+def test_every_source_proposes_its_best_and_ranks_what_any_of_them_proposed(
     grouped_snapshot: Snapshot, user_id: str
 ) -> None:
     user = read(grouped_snapshot, user_id)
@@ -80,16 +82,19 @@ def test_every_source_scores_what_it_proposes_and_interests_what_is_near_the_use
     assert list(found.finds) == list(SOURCES)
     assert found.failures == []
     proposed = {
-        source.source: set(source.propose(grouped_snapshot.vectors, user, some_vectors(user), WANTED).tolist())
+        source.source: set(source.propose(grouped_snapshot, user, some_vectors(user), WANTED).tolist())
         for source in CANDIDATE_SOURCES
     }
     assert found.pool.rows.tolist() == sorted(set().union(*proposed.values()))
     of_source = {source: set(found.pool.rows[finds.found].tolist()) for source, finds in found.finds.items()}
+    assert user.folded is not None
+    rows = found.pool.rows
     assert of_source == {
-        I2I: proposed[I2I] | proposed[U2I],
+        I2I: set(rows.tolist()),
+        # Whatever is near the user is among its proposals already.
         U2I: proposed[U2I],
-        GROUP: proposed[GROUP],
-        GRAPH: proposed[GRAPH],
+        GROUP: set(rows[np.isin(found.pool.categories, user.novel_categories.numbers)].tolist()),
+        GRAPH: set(rows[user.folded.scores(rows) > 0].tolist()),
     }
 
 
@@ -139,7 +144,7 @@ def test_a_source_that_proposes_anything_gets_nothing_past_the_filters(
     assert set(found.pool.rows.tolist()) == allowed - sold
     assert sum(counts(found).values()) == NUM_ITEMS - len(found.pool)
     assert counts(found)["novelty"] == NUM_ITEMS - len(user.ranges)
-    result = score(found.pool, found.finds, 1_000)
+    result = score(found.pool, found.finds, user, grouped_snapshot.merge, 1_000)
     assert set(result.rows.tolist()) == allowed - sold
 
 
@@ -171,7 +176,7 @@ def test_interests_alone_find_what_lies_near_the_user_as_well(grouped_snapshot: 
     user = read(grouped_snapshot, user_id, excluded=(U2I, GROUP, GRAPH))
     found = find(grouped_snapshot, user)
     assert list(found.finds) == [I2I]
-    near = BY_SOURCE[U2I].propose(grouped_snapshot.vectors, user, some_vectors(user), WANTED)
+    near = BY_SOURCE[U2I].propose(grouped_snapshot, user, some_vectors(user), WANTED)
     assert set(near.tolist()) <= set(found.pool.rows.tolist())
     assert (~found.pool.grounded.any(axis=1)).any()
     assert found.pool.grounded.any()
@@ -243,6 +248,23 @@ def test_a_source_that_breaks_is_told_and_not_asked_again(
             np.testing.assert_array_equal(finds.raw, whole.finds[source].raw)
 
 
+def test_interests_that_break_without_the_user_source_beside_them_are_told(
+    grouped_snapshot: Snapshot, user_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(BY_SOURCE[I2I], "propose", fail)
+    found = find(grouped_snapshot, read(grouped_snapshot, user_id, excluded=(U2I,)))
+    assert found.failures == ["interest: failed (MemoryError); the logs say why"]
+    assert states(found) == {
+        I2I: pb.SOURCE_STATE_UNAVAILABLE,
+        U2I: pb.SOURCE_STATE_EMPTY,
+        GROUP: pb.SOURCE_STATE_OK,
+        GRAPH: pb.SOURCE_STATE_OK,
+    }
+
+
 def test_if_all_break_the_answer_is_empty_and_says_so(
     grouped_snapshot: Snapshot, user_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,15 +291,16 @@ def test_vectors_that_are_not_numbers_cost_their_items_only(snapshot: Snapshot, 
     assert not set(found.pool.rows.tolist()) & set(some.tolist())
 
 
-async def test_no_category_fills_what_the_group_source_finds(
+async def test_no_category_fills_what_the_group_source_proposes(
     small_world: SmallWorld, grouped_snapshot: Snapshot, local_tower: LocalTower
 ) -> None:
     for user_id in small_world.user_ids:
-        user = read(grouped_snapshot, user_id)
+        # Beside others it ranks what they proposed as well, of whatever category on its list.
+        user = read(grouped_snapshot, user_id, excluded=(I2I, U2I, GRAPH))
         (rows,) = await local_tower.user_vectors(grouped_snapshot.tower_model, user.inputs, Deadline.after(60))
         vectors = UserVectors(rows[: 1 + len(user.interests)], fallback=False)
         found = search(grouped_snapshot, user, vectors, WANTED)
-        result = score(found.pool, found.finds, WANTED)
+        result = score(found.pool, found.finds, user, grouped_snapshot.merge, WANTED)
         of_group = result.categories[result.source_ranks[:, SOURCES.index(GROUP)] != NOT_FOUND]
         assert len(of_group) == WANTED
         # Twice its share of what is wanted.
@@ -307,7 +330,7 @@ def test_the_pool_holds_what_an_exact_search_by_every_vector_finds(
         pooled = [channel.recall(request) for request in requests]
         sizes: list[int] = []
 
-        def all_rows(vectors: ItemVectors, user: Hydrated, *_: object) -> NDArray[np.int64]:
+        def all_rows(_: Snapshot, user: Hydrated, *__: object) -> NDArray[np.int64]:
             sizes.append(len(user.ranges))
             return user.ranges.rows()[~user.unavailable[user.ranges.rows()]]
 
@@ -317,13 +340,15 @@ def test_the_pool_holds_what_an_exact_search_by_every_vector_finds(
     # What is proposed for the user alone is a part of what is looked at here.
     assert np.mean(sizes) > 2 * 5 * count
     same = [len(set(a.item_ids) & set(b.item_ids)) / count for a, b in zip(pooled, exact, strict=True)]
-    assert np.mean(same) >= 0.99
+    # The group source ranks what is in the pool, and has fair shares of categories only of what it proposes itself.
+    assert np.mean(same) >= (0.98 if with_groups else 0.99)
+    # What an item is worth to each source is the same, only its ranks are not.
+    worth = [column for column, name in enumerate(FEATURE_NAMES) if not name.endswith("_reciprocal_rank")]
     for a, b in zip(pooled, exact, strict=True):
         assert len(a.item_ids) == len(b.item_ids) == count
-        scores = dict(zip(b.item_ids, b.scores, strict=True))
-        for item_id, found in zip(a.item_ids, a.scores, strict=True):
-            if item_id in scores:
-                assert found == pytest.approx(scores[item_id], rel=1e-5)
+        of_a, of_b = (np.array(each.rank_features.values).reshape(count, -1)[:, worth] for each in (a, b))
+        both = [(i, list(b.item_ids).index(item_id)) for i, item_id in enumerate(a.item_ids) if item_id in b.item_ids]
+        np.testing.assert_allclose(of_a[[i for i, _ in both]], of_b[[j for _, j in both]], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", [pb.NOVELTY_POLICY_STRICT, pb.NOVELTY_POLICY_OFF])
@@ -347,7 +372,9 @@ async def test_an_index_finds_only_what_may_be_shown_and_nearly_what_exact_searc
         assert found.failures == []
         assert counts(found) == dict.fromkeys(FILTERS, 0)
         assert not user.unavailable[found.pool.rows].any()
-        best, expected = (score(each.pool, each.finds, 5).rows.tolist() for each in (found, exact))
+        best, expected = (
+            score(each.pool, each.finds, user, snapshot.merge, 5).rows.tolist() for each in (found, exact)
+        )
         assert min(len(best), len(expected)) >= 5
         same.append(len(set(best) & set(expected)) / len(expected))
     assert np.mean(same) >= 0.9
@@ -357,29 +384,65 @@ async def test_an_index_finds_only_what_may_be_shown_and_nearly_what_exact_searc
 async def test_an_answer_agrees_with_a_plain_reading(
     small_world: SmallWorld, snapshot: Snapshot, local_tower: LocalTower
 ) -> None:
-    """Say an answer again from tower and vectors: the best of each source, each item by its best source, best first."""
+    """Say an answer again from tower and vectors: the best of each source, each item by all its ranks, best first."""
     count, wanted = 12, 24
-    # An answer may be of one category, and no source has a minimum.
-    settings = ChannelSettings(category_share=1.0, conversion_share=0.0, serendipity_share=0.0)
-    channel = Channel(SnapshotHolder(snapshot), local_tower, settings=settings, clock=lambda: NOW)
+    # Ranks are fused, an answer may be of one category, and nobody is offered what most people click.
+    nothing = np.empty(0, np.int64)
+    plain = replace(snapshot, merge=replace(snapshot.merge, id="", popular=nothing, popular_categories=nothing))
+    channel = Channel(
+        SnapshotHolder(plain), local_tower, settings=ChannelSettings(category_share=1.0), clock=lambda: NOW
+    )
     for user_id in small_world.user_ids[:20]:
-        user = read(snapshot, user_id)
+        user = read(plain, user_id)
         (rows,) = await local_tower.user_vectors(snapshot.tower_model, user.inputs, Deadline.after(60))
         allowed = user.ranges.rows()[~snapshot.unavailable[user.ranges.rows()]]
         scores = small_world.contents.item_vectors[allowed] @ rows[: 1 + len(user.interests)].T
-        best: dict[str, tuple[float, pb.Source]] = {}
+        ranks: dict[int, dict[pb.Source, int]] = {}
         for source, raw in ((I2I, scores[:, 1:].max(axis=1)), (U2I, scores[:, 0])):
-            probabilities = snapshot.calibration.probabilities(source, False, raw)
-            for at in np.lexsort((-raw, -probabilities))[:wanted].tolist():
-                item_id, probability = small_world.item_ids[allowed[at]], float(probabilities[at])
-                if item_id not in best or probability > best[item_id][0]:
-                    best[item_id] = probability, source
+            for rank, at in enumerate(np.argsort(-raw, kind="stable")[:wanted].tolist()):
+                ranks.setdefault(int(allowed[at]), {})[source] = rank
+        fused = {row: sum(60 / (61 + rank) for rank in each.values()) / 4 for row, each in ranks.items()}
+        expected = sorted(fused, key=lambda row: (-fused[row], row))[:count]
         answer = await channel.recall(RecallQuery(user_id=user_id, count=count, now=NOW), Deadline.after(60))
         response = answer.response
-        expected = sorted(best, key=lambda item_id: -best[item_id][0])[:count]
-        assert len(response.item_ids) == count
-        np.testing.assert_allclose(response.scores, [best[item_id][0] for item_id in expected], rtol=1e-4)
-        for item_id, found, source in zip(response.item_ids, response.scores, response.sources, strict=True):
-            assert found == pytest.approx(best[item_id][0], rel=1e-4)
-            assert source == best[item_id][1]
+        assert list(response.item_ids) == [small_world.item_ids[row] for row in expected]
+        np.testing.assert_allclose(response.scores, [fused[row] for row in expected], rtol=1e-5)
+        assert list(response.sources) == [min(ranks[row], key=lambda s: (ranks[row][s], s)) for row in expected]
     channel.close()
+
+
+def test_a_source_that_is_not_searched_proposes_nothing_and_ranks_what_others_proposed(
+    grouped_snapshot: Snapshot, user_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = read(grouped_snapshot, user_id)
+    whole = Places.of_request(user.query)
+    places = replace(
+        whole, searched=frozenset([I2I, U2I]), propensities={**whole.propensities, GROUP: 0.25, GRAPH: 0.125}
+    )
+    for source in (GROUP, GRAPH):
+        monkeypatch.setattr(BY_SOURCE[source], "propose", lambda *_: pytest.fail("searched"))
+    found = search(grouped_snapshot, user, some_vectors(user), WANTED, places)
+    near = search(grouped_snapshot, replace(user, folded=None), some_vectors(user), WANTED, places)
+    assert found.pool.rows.tolist() == near.pool.rows.tolist()
+    assert list(found.finds) == list(SOURCES)
+    assert user.folded is not None
+    np.testing.assert_array_equal(found.finds[GRAPH].raw, user.folded.scores(found.pool.rows))
+    listed = np.isin(found.pool.categories, user.novel_categories.numbers)
+    np.testing.assert_array_equal(found.finds[GROUP].found, listed)
+    assert [status.requested for status in found.statuses] == [WANTED, WANTED, 0, 0]
+    assert [status.propensity for status in found.statuses] == [1.0, 1.0, 0.25, 0.125]
+    assert [status.found for status in found.statuses][3] == min(WANTED, int(found.finds[GRAPH].found.sum())) > 0
+    assert states(found) == ALL_OK
+    assert found.failures == []
+
+
+def test_interests_search_near_the_user_as_well_where_the_user_alone_is_not_searched(
+    grouped_snapshot: Snapshot, user_id: str
+) -> None:
+    user = read(grouped_snapshot, user_id)
+    places = replace(Places.of_request(user.query), searched=frozenset([I2I]))
+    found = search(grouped_snapshot, user, some_vectors(user), WANTED, places)
+    near = BY_SOURCE[U2I].propose(grouped_snapshot, user, some_vectors(user), WANTED)
+    assert set(near.tolist()) <= set(found.pool.rows.tolist())
+    # What was looked for on behalf of the interests is not the user source's own.
+    assert not found.finds[U2I].found.any()

@@ -34,8 +34,7 @@ from tests.fixtures.small_world import DAY, DIM, NOW, SmallWorld
 USER = "user-01"
 I2I, U2I, GROUP, GRAPH = SOURCES
 
-ALL_EXPLORE = ChannelSettings(graph_explored=1.0)
-"""Of four sources each has its say."""
+SETTINGS = ChannelSettings()
 
 
 class State(UserState):
@@ -98,7 +97,7 @@ def recall(grouped_world: GroupedWorld, small_world: SmallWorld, state: State) -
             count: int = 20,
             *,
             directory: Path = grouped_world.snapshot_dir,
-            settings: ChannelSettings = ALL_EXPLORE,
+            settings: ChannelSettings = SETTINGS,
             now: int = NOW,
             tower: bool = True,
             **fields: object,
@@ -260,7 +259,7 @@ def test_an_answer_without_any_vector_is_unreadable(
 def test_categories_that_are_dismissed_leave_nothing(snapshot: Snapshot) -> None:
     query = RecallQuery(user_id=USER, count=10, now=NOW)
     with SnapshotHolder(snapshot).acquire() as lease:
-        user = hydrate(lease, query, UserState(), ALL_EXPLORE)
+        user = hydrate(lease, query, UserState(), SETTINGS)
     nothing = replace(user.ranges, starts=user.ranges.starts[:0], ends=user.ranges.ends[:0])
     user = replace(user, allowed=np.zeros_like(user.allowed), ranges=nothing)
     vectors = UserVectors(np.ones((1 + len(user.interests), DIM), np.float32), fallback=False)

@@ -48,7 +48,7 @@ def test_a_snapshot_says_what_its_manifest_says(small_world: SmallWorld, snapsho
     assert snapshot.versions.snapshot == small_world.version
     assert snapshot.versions.events_until.seconds == contents.events_until
     assert (snapshot.version, snapshot.events_until) == (small_world.version, contents.events_until)
-    assert snapshot.versions.calibration == contents.calibration.id
+    assert snapshot.versions.merge == contents.merge.id
     assert snapshot.tower_model == contents.tower.model_name
     assert list(snapshot.category_names) == contents.catalogue.categories
     assert list(snapshot.item_ids) == small_world.item_ids
@@ -75,14 +75,6 @@ def test_availability_is_laid_over_both_ways(snapshot: Snapshot) -> None:
     unavailable = snapshot.unavailable_under(AvailabilityOverlay(1, changes))
     changed = np.flatnonzero(unavailable != snapshot.unavailable).tolist()
     assert changed == sorted([sold, restocked])
-
-
-def test_a_snapshot_of_before_the_availability_array_is_read_from_its_records(copy: Path, snapshot: Snapshot) -> None:
-    (copy / layout.ITEM_AVAILABLE).unlink()
-    edit_manifest(copy, lambda manifest: manifest["checksums"].pop(layout.ITEM_AVAILABLE))  # type: ignore[attr-defined]
-    older = open_snapshot(copy)
-    assert np.array_equal(older.unavailable, snapshot.unavailable)
-    older.close()
 
 
 @pytest.mark.parametrize("available", [np.ones(3, np.bool_), np.ones(400, np.int8)])
@@ -132,9 +124,8 @@ def test_a_flipped_byte_is_refused_by_its_checksum(copy: Path) -> None:
             lambda m: m["vector_index"].update(kind="ivf", category_list_offsets=list(range(13))),
             r"items\.faiss: cannot be read",
         ),
-        (lambda m: m["calibration"]["calibrators"][0]["raw"].reverse(), "knots are not ascending"),
-        (lambda m: m["calibration"]["calibrators"][0]["probability"].pop(), "found 4 and 3 knots"),
-        (lambda m: m["calibration"]["calibrators"][0].update(probability=[0, 0, 1, 2]), "expected 0 to 1"),
+        (lambda m: m["merge"]["features"].pop(), r"merge\.onnx: found \d+ features, expected \d+ by the manifest"),
+        (lambda m: m["merge"].update(a_later_field=1), "not a manifest"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(
@@ -145,6 +136,13 @@ def test_parts_that_do_not_fit_are_refused(
         open_snapshot(copy, verify=False)
     # Nothing stays open behind the refusal: the repaired snapshot opens.
     shutil.rmtree(copy)
+
+
+def test_an_index_that_is_not_kept_apart_by_category_is_refused(small_world: SmallWorld, tmp_path: Path) -> None:
+    directory = write_snapshot(small_world.contents, tmp_path, created_at=NOW, index=IndexConfig(exact_below=100))
+    edit_manifest(directory, lambda manifest: manifest["vector_index"].pop("category_list_offsets"))  # type: ignore[attr-defined]
+    with pytest.raises(SnapshotUnavailable, match="category_list_offsets"):
+        open_snapshot(directory, verify=False)
 
 
 def test_an_index_of_other_categories_is_refused(small_world: SmallWorld, tmp_path: Path) -> None:

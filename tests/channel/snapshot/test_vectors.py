@@ -412,16 +412,6 @@ def test_an_index_is_read_from_the_snapshot(
         assert len(set(find(store, query, 60, (3, 6))) & set(farthest)) >= 18
 
 
-def test_an_index_that_is_not_kept_apart_by_category_is_not_asked(
-    tmp_path: Path, vectors: NDArray[np.float32], queries: NDArray[np.float32]
-) -> None:
-    """As snapshots of layout 1 have them: they are searched exactly."""
-    np.save(tmp_path / layout.ITEM_VECTORS, vectors)
-    store = ItemVectors.open(tmp_path, records_pb2.VectorIndex(dim=D, kind="ivf", num_lists=16, num_probes=2))
-    for query in queries:
-        assert find(store, query, 20, (3, 6)) == by_sorting(vectors, query, 20, ranges_of(3, 6).rows())
-
-
 @pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS can use a GPU")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / layout.ITEM_VECTORS, np.zeros((3, 2), np.float32))

@@ -16,7 +16,7 @@ from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvalu
 from serendipity.offline.evaluate.channel_report import ChannelReport, to_markdown, write_report
 from serendipity.offline.evaluate.control_choice import CONTROLS, Grid
 from serendipity.offline.evaluate.held_out import HeldOut
-from serendipity.offline.evaluate.replay import Recall, ReplayError, ReplayRequests, outcomes, replay
+from serendipity.offline.evaluate.replay import Recall, ReplayError, ReplayRequests, hits, replay
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
 from tests.fixtures.grouped_world import make_grouped_world
@@ -204,15 +204,52 @@ def test_own_items_are_excluded_and_nothing_else(
         assert not request.recent_events
 
 
-def test_outcomes_are_clicks_of_the_period(small_world: SmallWorld, histories: Histories, held_out: HeldOut) -> None:
+def test_requests_carry_the_surprise_that_is_asked_for(
+    small_world: SmallWorld, histories: Histories, held_out: HeldOut
+) -> None:
+    asked: list[channel_pb2.RecallRequest] = []
+
+    def record(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
+        asked.append(request)
+        return _response([], [])
+
+    users = held_out.targets.users[:1]
+    replay(record, histories, small_world.catalogue, users, NOW, ReplayRequests())
+    replay(record, histories, small_world.catalogue, users, NOW, ReplayRequests(surprise=0.0))
+    assert not asked[0].HasField("surprise")
+    assert asked[1].HasField("surprise")
+    assert asked[1].surprise == 0
+
+
+def test_hits_are_clicks_of_the_period(small_world: SmallWorld, histories: Histories, held_out: HeldOut) -> None:
     oracle = Oracle(small_world, histories, held_out)
     requests = ReplayRequests(count=60)
     answers = replay(oracle, histories, small_world.catalogue, held_out.novel.users, NOW, requests)
-    replayed = outcomes(answers, histories, NOW, UNTIL)
-    assert len(replayed) == int(answers.returned.sum())
-    assert int(replayed.hits.sum()) >= len(held_out.novel.rows)
-    assert replayed.hits[replayed.raw > 0].all()
-    assert not outcomes(answers, histories, UNTIL, UNTIL + 1).hits.any()
+    found = hits(answers, histories, NOW, UNTIL)
+    assert found.shape == answers.rows.shape
+    assert int(found.sum()) >= len(held_out.novel.rows)
+    assert found[answers.relevance > 0].all()
+    assert not found[answers.rows < 0].any()
+    assert not hits(answers, histories, UNTIL, UNTIL + 1).any()
+
+
+def test_rank_features_are_kept_where_they_are_wanted(
+    small_world: SmallWorld, histories: Histories, held_out: HeldOut
+) -> None:
+    def brief(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
+        # The first user is answered nothing, the others three items.
+        k = 0 if request.user_id == histories.user_ids[users[0]] else 3
+        return _response(small_world.item_ids[:k], [0.5] * k)
+
+    users = held_out.targets.users[:3]
+    kept = replay(brief, histories, small_world.catalogue, users, NOW, ReplayRequests(count=5, features=True))
+    assert kept.feature_names == ("interest_reciprocal_rank", "collaborative_reciprocal_rank")
+    assert kept.features.shape == (3, 5, 2)
+    assert kept.features[1:, :, 0].tolist() == [[1, 1, 1, 0, 0]] * 2
+    assert kept.features[1:, :, 1].tolist() == [[0, 1, 0, 0, 0]] * 2
+    assert not kept.features[0].any()
+    without = replay(brief, histories, small_world.catalogue, users, NOW, ReplayRequests(count=5))
+    assert (without.features.shape, without.feature_names) == ((3, 5, 0), ())
 
 
 def test_cold_users_are_measured_apart(small_world: SmallWorld, histories: Histories, held_out: HeldOut) -> None:

@@ -87,6 +87,8 @@ def replay_of(rows: list[list[int]], sources: list[list[int]], found_by: list[li
         source_states={"interest": {"ok": 2}, "collaborative": {"ok": 1, "empty": 1}},
         degraded_reasons={},
         snapshots=(),
+        features=np.zeros((n, count, 0), np.float32),
+        feature_names=(),
     )
 
 

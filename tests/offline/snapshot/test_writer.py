@@ -64,7 +64,9 @@ def test_every_record_is_read_back_under_its_key(small_world: SmallWorld) -> Non
     assert np.array_equal(np.load(directory / layout.INTEREST_VECTORS), contents.node_vectors)
     assert np.array_equal(np.load(directory / layout.ITEM_AVAILABLE), contents.catalogue.available)
     assert list(ItemIds.open(directory)) == small_world.item_ids
-    assert not (directory / layout.ITEM_IDS_OF_LAYOUT_1).exists()
+    assert np.array_equal(np.load(directory / layout.ITEM_STATISTICS), contents.item_statistics)
+    assert np.array_equal(np.load(directory / layout.CATEGORY_VECTORS), contents.category_vectors)
+    assert (directory / layout.MERGE_MODEL).read_bytes() == contents.merge_model
 
 
 def test_the_manifest_describes_what_was_written(small_world: SmallWorld) -> None:
@@ -76,6 +78,7 @@ def test_the_manifest_describes_what_was_written(small_world: SmallWorld) -> Non
     assert list(manifest.categories) == small_world.contents.catalogue.categories
     assert list(manifest.category_offsets) == small_world.contents.catalogue.category_offsets.tolist()
     assert manifest.tower == small_world.tower
+    assert manifest.merge == small_world.contents.merge
     assert (manifest.vocabulary_id, manifest.grounding_threshold) == (small_world.contents.vocabulary_id, 0.6)
     assert not manifest.HasField("interest_gpt")
     assert list(manifest.click_types) == [channel_pb2.EVENT_TYPE_CLICK]
@@ -190,6 +193,14 @@ def test_sixteen_interests_of_two_million_nodes_stay_within_the_budget_near_line
     assert record.ByteSize() <= MAX_INTERESTS_BYTES
 
 
+def test_without_a_merge_model_there_is_no_file_of_it(small_world: SmallWorld, tmp_path: Path) -> None:
+    spec = records_pb2.MergeSpec(horizon_days=30, num_candidates=5)
+    without = dataclasses.replace(small_world.contents, merge=spec, merge_model=None)
+    directory = write_snapshot(without, tmp_path, created_at=NOW)
+    assert layout.verify_files(directory).merge == spec
+    assert not (directory / layout.MERGE_MODEL).exists()
+
+
 def test_the_manifest_carries_the_interest_gpt(small_world: SmallWorld, tmp_path: Path) -> None:
     spec = _interest_gpt(small_world)
     directory = write_snapshot(dataclasses.replace(small_world.contents, interest_gpt=spec), tmp_path, created_at=NOW)
@@ -214,6 +225,17 @@ def _interest_gpt(world: SmallWorld, **changes: object) -> records_pb2.InterestG
 
 def _gpt(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
     return lambda world: {"interest_gpt": _interest_gpt(world, **changes)}
+
+
+def _merge(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
+    def change(world: SmallWorld) -> dict[str, Any]:
+        spec = records_pb2.MergeSpec()
+        spec.CopyFrom(world.contents.merge)
+        for name, value in changes.items():
+            setattr(spec, name, value)
+        return {"merge": spec}
+
+    return change
 
 
 def _node(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
@@ -312,6 +334,24 @@ def _vectors(row: int, value: float) -> Callable[[SmallWorld], dict[str, Any]]:
         (_gpt(rank_weights=[0.5]), "interest_gpt.rank_weights: found 1, expected 2"),
         (_gpt(rank_weights=[0.5, 1.5]), "interest_gpt.rank_weights: found .* expected within 0 … 1"),
         (_gpt(taxonomy_hash="0" * 64), "interest_gpt.taxonomy_hash: found 0000"),
+        (_merge(id=""), "merge.id: found '', expected an id where there is a model"),
+        (_merge(id="0" * 16), "merge.id: found 0000000000000000, expected the model's hash"),
+        (lambda w: {"merge_model": None}, "merge.id: found '[0-9a-f]{16}', expected an id where there is a model"),
+        (lambda w: {"merge_model": b"another"}, "merge.id: found [0-9a-f]{16}, expected the model's hash"),
+        (_merge(surprise=1.5), "merge.surprise: found 1.5, expected 0 to 1"),
+        (_merge(surprise=-0.5), "merge.surprise: found -0.5, expected 0 to 1"),
+        (
+            lambda w: {"item_statistics": w.contents.item_statistics[:, :3]},
+            r"item_statistics.shape: found \[400, 3\], expected \[400, 4\]",
+        ),
+        (
+            lambda w: {"item_statistics": np.full_like(w.contents.item_statistics, np.nan)},
+            r"item_statistics\[0\]: found a value that is not finite",
+        ),
+        (
+            lambda w: {"category_vectors": w.contents.category_vectors[1:]},
+            r"category_vectors.shape: found \[12, \d+\], expected \[13, d\]",
+        ),
         (
             lambda w: {"signals": {"stranger": records_pb2.UserSignalsRecord(items=[1], item_times=[1])}},
             "signals: found user 'stranger', expected only users",

@@ -47,10 +47,8 @@ def with_list(user: Hydrated, numbers: list[int], alignments: list[float], snaps
 
 
 def everything_for(user: Hydrated, vectors: UserVectors, snapshot: Snapshot) -> Pool:
-    """Every item of the catalogue, those of the list's categories as the group's proposals."""
-    every = np.arange(NUM_ITEMS)
-    listed = np.isin(snapshot.categories_of(every + 1), user.novel_categories.numbers)
-    return gather({pb.SOURCE_COLLABORATIVE: every, pb.SOURCE_GROUP: every[listed]}, vectors, user, snapshot)
+    """Every item of the catalogue, none proposed by the group."""
+    return gather({pb.SOURCE_COLLABORATIVE: np.arange(NUM_ITEMS)}, vectors, user, snapshot)
 
 
 def scores_in(snapshot: Snapshot, number: int, vector: NDArray[np.float32]) -> dict[int, float]:
@@ -70,17 +68,17 @@ def test_the_nearest_of_each_category_are_proposed_up_to_its_share(
     for number in (2, 5, 9):
         scores = scores_in(grouped_snapshot, number, vectors.rows[0])
         expected |= set(sorted(scores, key=lambda row: -scores[row])[:share])
-    proposed = GroupSource().propose(grouped_snapshot.vectors, user, vectors, wanted)
+    proposed = GroupSource().propose(grouped_snapshot, user, vectors, wanted)
     assert sorted(proposed.tolist()) == sorted(expected)
 
 
-def test_what_is_of_a_listed_category_scores_by_alignment_times_relevance(
+def test_what_is_of_a_listed_category_scores_by_alignment_times_relevance_whoever_proposed_it(
     grouped_snapshot: Snapshot, user: Hydrated, vectors: UserVectors
 ) -> None:
     alignments = {2: 0.9, 5: 0.5, 9: 0.1}
     user = with_list(user, list(alignments), list(alignments.values()), grouped_snapshot)
     pool = everything_for(user, vectors, grouped_snapshot)
-    finds = GroupSource().score(pool, user, grouped_snapshot.calibration, fallback=False)
+    finds = GroupSource().score(pool, user, fallback=False)
     assert finds.found.tolist() == [number in alignments for number in pool.categories.tolist()]
     assert set(finds.interests.tolist()) == {NO_INTEREST}
     found = np.flatnonzero(finds.found)
@@ -90,8 +88,8 @@ def test_what_is_of_a_listed_category_scores_by_alignment_times_relevance(
         for i in found
     ]
     np.testing.assert_allclose(finds.raw[found], expected, rtol=1e-5)
-    calibrated = grouped_snapshot.calibration.probabilities(pb.SOURCE_GROUP, False, finds.raw[found])
-    np.testing.assert_allclose(finds.probabilities[found], calibrated, rtol=1e-6)
+    # Of other categories nothing is said.
+    assert set(finds.raw[~finds.found].tolist()) == {0.0}
 
 
 def test_scores_are_positive_ordered_and_apart_however_far_an_item_lies(
@@ -101,7 +99,7 @@ def test_scores_are_positive_ordered_and_apart_however_far_an_item_lies(
     for scale in (-10.0, 1.0, 10.0):
         scaled = replace(vectors, rows=vectors.rows * np.float32(scale))
         pool = everything_for(user, scaled, grouped_snapshot)
-        finds = GroupSource().score(pool, user, grouped_snapshot.calibration, fallback=False)
+        finds = GroupSource().score(pool, user, fallback=False)
         at = np.flatnonzero(finds.found)
         at = at[np.argsort(-pool.scores[at, 0])]
         assert (finds.raw[at] > 0).all()
@@ -114,7 +112,7 @@ def test_one_category_fills_what_is_proposed_only_where_it_is_alone(
 ) -> None:
     def proposed(numbers: list[int], wanted: int) -> NDArray[np.int32]:
         listed = with_list(user, numbers, [1.0] * len(numbers), grouped_snapshot)
-        rows = GroupSource().propose(grouped_snapshot.vectors, listed, vectors, wanted)
+        rows = GroupSource().propose(grouped_snapshot, listed, vectors, wanted)
         assert len(set(rows.tolist())) == len(rows)
         return grouped_snapshot.categories_of(rows + 1)
 
@@ -127,12 +125,14 @@ def test_one_category_fills_what_is_proposed_only_where_it_is_alone(
 def test_stored_vectors_find_what_the_same_vector_of_the_tower_would(
     grouped_snapshot: Snapshot, user: Hydrated, vectors: UserVectors
 ) -> None:
-    source, store = GroupSource(), grouped_snapshot.vectors
+    source = GroupSource()
     assert len(user.novel_categories)
-    tower, stored = (source.propose(store, user, replace(vectors, fallback=each), 30) for each in (False, True))
+    tower, stored = (
+        source.propose(grouped_snapshot, user, replace(vectors, fallback=each), 30) for each in (False, True)
+    )
     assert tower.tolist() == stored.tolist()
     pool = everything_for(user, vectors, grouped_snapshot)
-    finds, of_stored = (source.score(pool, user, grouped_snapshot.calibration, each) for each in (False, True))
+    finds, of_stored = (source.score(pool, user, each) for each in (False, True))
     np.testing.assert_array_equal(finds.raw, of_stored.raw)
     np.testing.assert_array_equal(finds.found, of_stored.found)
 

@@ -17,7 +17,6 @@ from serendipity.channel.recall.sources import interest as interest_module
 from serendipity.channel.recall.sources.collaborative import CollaborativeSource
 from serendipity.channel.recall.sources.interest import InterestSource
 from serendipity.channel.settings import ChannelSettings
-from serendipity.channel.snapshot.calibration import Calibration, Knots
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.state.state import UserState
@@ -28,9 +27,6 @@ I2I, U2I = pb.SOURCE_INTEREST, pb.SOURCE_COLLABORATIVE
 
 SEARCHED_BY_VECTORS = [source for source in CANDIDATE_SOURCES if source.source in (I2I, U2I)]
 """Sources whose raw score is an inner product with a vector of the tower."""
-
-CURVED = Calibration("test", {(I2I, False): Knots(np.array([-2.0, 2.0]), np.array([0.1, 0.9]))})
-"""A curve that ends, so that far items tie at its ends."""
 
 
 @pytest.fixture
@@ -86,7 +82,7 @@ def test_the_sources_are_listed_in_one_order() -> None:
 def test_every_source_proposes_only_what_may_be_shown(
     snapshot: Snapshot, user: Hydrated, source: CandidateSource, fallback: bool, wanted: int
 ) -> None:
-    proposed = source.propose(snapshot.vectors, user, some_vectors(user.interests, fallback), wanted)
+    proposed = source.propose(snapshot, user, some_vectors(user.interests, fallback), wanted)
     assert len(proposed) > 0
     assert set(proposed.tolist()) <= set(user.ranges.rows().tolist())
     assert not snapshot.unavailable[proposed].any()
@@ -98,25 +94,34 @@ def test_every_source_proposes_nothing_where_nothing_may_be_shown(
 ) -> None:
     user = read(snapshot, user_id, allow_categories=("no such category",))
     if source.has_queries(user):
-        assert len(source.propose(snapshot.vectors, user, some_vectors(user.interests), 10)) == 0
+        assert len(source.propose(snapshot, user, some_vectors(user.interests), 10)) == 0
 
 
 @pytest.mark.parametrize("source", SEARCHED_BY_VECTORS, ids=lambda source: source_name(source.source))
 @pytest.mark.parametrize("fallback", [False, True])
-def test_raw_scores_are_inner_products_and_probabilities_those_of_the_source(
+def test_raw_scores_are_inner_products_with_the_vector_of_the_source(
     snapshot: Snapshot, user: Hydrated, source: CandidateSource, fallback: bool
 ) -> None:
     vectors = some_vectors(user.interests, fallback)
     pool = everything_for(user, vectors, snapshot)
-    finds = source.score(pool, user, snapshot.calibration, fallback)
+    finds = source.score(pool, user, fallback)
     at = np.flatnonzero(finds.found)
     assert len(at) > 0
     queries = vectors.rows[1 + finds.interests[at]]
     expected = np.einsum("nd,nd->n", snapshot.vectors.vectors[pool.rows[at]], queries)
     np.testing.assert_allclose(finds.raw[at], expected, rtol=1e-5, atol=1e-6)
-    calibrated = snapshot.calibration.probabilities(source.source, fallback, finds.raw[at])
-    np.testing.assert_allclose(finds.probabilities[at], calibrated, rtol=1e-6)
-    assert len(finds.found) == len(finds.raw) == len(finds.probabilities) == len(finds.interests) == len(pool)
+    assert len(finds.found) == len(finds.raw) == len(finds.interests) == len(pool)
+
+
+def without_popular(snapshot: Snapshot) -> Snapshot:
+    return with_popular(snapshot, [])
+
+
+def with_popular(snapshot: Snapshot, rows: list[int]) -> Snapshot:
+    """A snapshot in which these were clicked most lately, in this order."""
+    popular = np.array(rows, np.int64)
+    numbers = snapshot.categories_of(popular + 1).astype(np.int64)
+    return replace(snapshot, merge=replace(snapshot.merge, popular=popular, popular_categories=numbers))
 
 
 @pytest.mark.parametrize("wanted", [1, 7, 40])
@@ -127,18 +132,44 @@ def test_collaborative_proposes_the_nearest_items_of_novel_categories_and_spares
     vectors = some_vectors(user.interests)
     # What may be found and not returned is found besides.
     user = replace(user, excluded=np.arange(blocked // 3), served=np.arange(blocked - blocked // 3))
-    proposed = CollaborativeSource().propose(snapshot.vectors, user, vectors, wanted)
+    proposed = CollaborativeSource().propose(without_popular(snapshot), user, vectors, wanted)
     best = nearest(snapshot, user.ranges.rows(), vectors.rows[0])
     assert sorted(proposed.tolist()) == sorted(best[: collaborative_module._SPARE * wanted + blocked])
     assert set(best[:wanted]) <= set(proposed.tolist())
 
 
-def test_collaborative_scores_every_row_of_the_pool_by_the_user_alone(snapshot: Snapshot, user: Hydrated) -> None:
+@pytest.mark.parametrize("blocked", [0, 4])
+def test_collaborative_proposes_the_most_clicked_items_that_may_be_shown_as_well(
+    snapshot: Snapshot, user: Hydrated, blocked: int
+) -> None:
     vectors = some_vectors(user.interests)
-    pool = everything_for(user, vectors, snapshot)
-    finds = CollaborativeSource().score(pool, user, snapshot.calibration, fallback=False)
-    assert finds.found.all()
-    assert set(finds.interests.tolist()) == {NO_INTEREST}
+    order = np.random.default_rng(2).permutation(snapshot.category_offsets[-1]).tolist()
+    user = replace(user, served=np.arange(blocked))
+    for wanted in (1, 5, 30):
+        near = CollaborativeSource().propose(without_popular(snapshot), user, vectors, wanted)
+        proposed = CollaborativeSource().propose(with_popular(snapshot, order), user, vectors, wanted)
+        assert len(set(proposed.tolist())) == len(proposed)
+        shown = set(user.ranges.rows().tolist())
+        popular = [row for row in order if row in shown and not snapshot.unavailable[row]][: wanted + blocked]
+        assert set(proposed.tolist()) == set(near.tolist()) | set(popular)
+    # What is sold out or in no category of theirs is not proposed however popular it is.
+    nobody = with_popular(snapshot, [int(row) for row in np.flatnonzero(snapshot.unavailable) if row < 390])
+    assert CollaborativeSource().propose(nobody, user, vectors, 5).tolist() == sorted(
+        CollaborativeSource().propose(without_popular(snapshot), user, vectors, 5).tolist()
+    )
+
+
+def test_collaborative_ranks_what_it_proposed_and_scores_all_by_the_user_alone(
+    snapshot: Snapshot, user: Hydrated
+) -> None:
+    vectors = some_vectors(user.interests)
+    every, mine = np.arange(NUM_ITEMS), np.arange(0, NUM_ITEMS, 3)
+    for proposed, found in (({I2I: every, U2I: mine}, mine.tolist()), ({I2I: every}, [])):
+        pool = gather(proposed, vectors, user, snapshot)
+        finds = CollaborativeSource().score(pool, user, fallback=False)
+        assert pool.rows[finds.found].tolist() == found
+        np.testing.assert_array_equal(finds.raw, pool.scores[:, 0])
+        assert set(finds.interests.tolist()) == {NO_INTEREST}
 
 
 @pytest.mark.parametrize("blocked", [0, 2])
@@ -149,7 +180,7 @@ def test_interest_proposes_the_nearest_of_the_rows_each_interest_is_grounded_in(
     vectors = some_vectors(user.interests)
     user = replace(user, served=np.arange(blocked))
     for wanted, share in ((1, 5), (15, 5), (24, 8), (1_000, 333)):
-        proposed = InterestSource().propose(snapshot.vectors, user, vectors, wanted).tolist()
+        proposed = InterestSource().propose(snapshot, user, vectors, wanted).tolist()
         expected: set[int] = set()
         for i in range(len(user.interests)):
             expected |= set(nearest(snapshot, rows_of(user.interests, i), vectors.rows[1 + i])[: share + blocked])
@@ -158,16 +189,18 @@ def test_interest_proposes_the_nearest_of_the_rows_each_interest_is_grounded_in(
 
 def test_interest_proposes_a_bounded_share_per_interest(snapshot: Snapshot, user: Hydrated) -> None:
     for wanted, most in ((2, 64), (192, 64), (300, 100)):
-        proposed = set(InterestSource().propose(snapshot.vectors, user, some_vectors(user.interests), wanted).tolist())
+        proposed = set(InterestSource().propose(snapshot, user, some_vectors(user.interests), wanted).tolist())
         for i in range(len(user.interests)):
             assert len(proposed & set(rows_of(user.interests, i).tolist())) <= most
 
 
-def test_each_row_goes_to_its_likeliest_interest(snapshot: Snapshot, user: Hydrated) -> None:
+def test_each_row_goes_to_its_nearest_interest_whoever_proposed_it(snapshot: Snapshot, user: Hydrated) -> None:
     vectors = some_vectors(user.interests)
     pool = everything_for(user, vectors, snapshot)
-    finds = InterestSource().score(pool, user, snapshot.calibration, fallback=False)
+    finds = InterestSource().score(pool, user, fallback=False)
+    nobodys = InterestSource().score(replace(pool, proposed_by={}), user, fallback=False)
     assert finds.found.all()
+    assert nobodys.found.all()
     by_interest = snapshot.vectors.vectors @ vectors.rows[1:].T
     assert finds.interests.tolist() == by_interest.argmax(axis=1).tolist()
     assert len(set(finds.interests.tolist())) == len(user.interests)
@@ -176,38 +209,28 @@ def test_each_row_goes_to_its_likeliest_interest(snapshot: Snapshot, user: Hydra
 def test_stored_vectors_find_only_grounded_rows(snapshot: Snapshot, user: Hydrated) -> None:
     vectors = some_vectors(user.interests, fallback=True)
     pool = everything_for(user, vectors, snapshot)
-    finds = InterestSource().score(pool, user, snapshot.calibration, fallback=True)
+    finds = InterestSource().score(pool, user, fallback=True)
     grounded = [rows_of(user.interests, i) for i in range(len(user.interests))]
     assert set(pool.rows[finds.found].tolist()) == set(np.concatenate(grounded).tolist())
     for i, rows in enumerate(grounded):
         assert set(pool.rows[finds.found & (finds.interests == i)].tolist()) <= set(rows.tolist())
 
 
-def test_feedback_moves_the_probability_of_what_an_interest_led_to(snapshot: Snapshot, user: Hydrated) -> None:
+def test_feedback_moves_the_scores_above_zero_of_what_an_interest_led_to(snapshot: Snapshot, user: Hydrated) -> None:
     vectors = some_vectors(user.interests)
     pool = everything_for(user, vectors, snapshot)
+    pool.scores[:20] = -np.abs(pool.scores[:20])
     factors = np.ones(len(user.interests), np.float32)
     factors[0], factors[1] = 0.25, 1.5
     moved = replace(user, interests=replace(user.interests, factors=factors))
-    before, after = (InterestSource().score(pool, each, CURVED, fallback=False) for each in (user, moved))
-    each = np.minimum(CURVED.probabilities(I2I, False, pool.scores[:, 1:]) * factors, 1)
-    np.testing.assert_allclose(after.probabilities, each.max(axis=1), rtol=1e-6)
-    np.testing.assert_allclose(each[np.arange(len(pool)), after.interests], after.probabilities, rtol=1e-6)
-    np.testing.assert_array_equal(after.raw, pool.scores[np.arange(len(pool)), 1 + after.interests])
-    # An item may now be there for another interest, and no probability goes beyond 1.
+    before, after = (InterestSource().score(pool, each, fallback=False) for each in (user, moved))
+    each = pool.scores[:, 1:] * np.where(pool.scores[:, 1:] > 0, factors, 1)
+    np.testing.assert_allclose(after.raw, each.max(axis=1), rtol=1e-6)
+    np.testing.assert_array_equal(after.interests, each.argmax(axis=1))
+    # An item may now be there for another interest, and one that is far from all stays as far.
     assert ((before.interests == 0) & (after.interests != 0)).any()
-    assert ((after.probabilities >= 0) & (after.probabilities <= 1)).all()
-    assert (after.probabilities == 1).any()
-
-
-def test_of_interests_that_make_an_item_equally_likely_the_nearest_leads(snapshot: Snapshot, user: Hydrated) -> None:
-    vectors = some_vectors(user.interests)
-    pool = everything_for(user, replace(vectors, rows=vectors.rows * np.float32(100)), snapshot)
-    factors = np.full(len(user.interests), 1.25, np.float32)
-    raised = replace(user, interests=replace(user.interests, factors=factors))
-    for each in (user, raised):
-        finds = InterestSource().score(pool, each, CURVED, fallback=False)
-        np.testing.assert_array_equal(finds.raw, pool.scores[:, 1:].max(axis=1))
+    assert ((before.interests != 1) & (after.interests == 1)).any()
+    np.testing.assert_array_equal(after.raw[:20], before.raw[:20])
 
 
 def test_feedback_and_stored_vectors_together_find_only_grounded_rows(snapshot: Snapshot, user: Hydrated) -> None:
@@ -215,7 +238,7 @@ def test_feedback_and_stored_vectors_together_find_only_grounded_rows(snapshot: 
     pool = everything_for(user, vectors, snapshot)
     factors = np.linspace(0.25, 2, len(user.interests), dtype=np.float32)
     moved = replace(user, interests=replace(user.interests, factors=factors))
-    finds = InterestSource().score(pool, moved, snapshot.calibration, fallback=True)
+    finds = InterestSource().score(pool, moved, fallback=True)
     assert finds.found.tolist() == pool.grounded.any(axis=1).tolist()
     assert pool.grounded[finds.found, finds.interests[finds.found]].all()
 

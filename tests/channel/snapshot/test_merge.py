@@ -1,0 +1,197 @@
+"""What a snapshot says of merging candidates: its model, item statistics, category vectors, and what sources earned."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+
+from serendipity import layout
+from serendipity.channel.errors import SnapshotUnavailable
+from serendipity.channel.snapshot.merge import Merge
+from serendipity.channel.snapshot.snapshot import Snapshot, open_snapshot
+from serendipity.offline.snapshot.contents import ContentsError
+from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.v1 import channel_pb2 as pb
+from serendipity.v1 import records_pb2
+from tests.fixtures.small_world import NOW, NUM_CATEGORIES, NUM_ITEMS, SmallWorld
+
+WIDTH = len(layout.ITEM_STATISTICS_COLUMNS)
+CLICKS_28D = layout.ITEM_STATISTICS_COLUMNS.index("item_clicks_28d")
+
+
+@pytest.fixture
+def copy(small_world: SmallWorld, tmp_path: Path) -> Path:
+    """A snapshot that a test may damage."""
+    directory = tmp_path / small_world.version
+    shutil.copytree(small_world.snapshot_dir, directory, ignore=shutil.ignore_patterns("lock.mdb"))
+    return directory
+
+
+def merge_of(directory: Path, **fields: object) -> Merge:
+    """Open what merges candidates alone, with other fields in the manifest's spec."""
+    manifest = layout.read_manifest(directory)
+    for name, value in fields.items():
+        manifest.merge.ClearField(name)  # type: ignore[arg-type]
+        manifest.merge.MergeFrom(records_pb2.MergeSpec(**{name: value}))  # type: ignore[arg-type]
+    return Merge.open(directory, manifest)
+
+
+def with_statistics(directory: Path, clicks: dict[int, float]) -> Merge:
+    """Let some rows have been clicked lately, and no others."""
+    statistics = np.zeros((NUM_ITEMS, WIDTH), np.float32)
+    statistics[list(clicks), CLICKS_28D] = list(clicks.values())
+    np.save(directory / layout.ITEM_STATISTICS, statistics)
+    return merge_of(directory)
+
+
+def test_it_says_what_the_builder_learned(small_world: SmallWorld, snapshot: Snapshot) -> None:
+    contents, merge = small_world.contents, snapshot.merge
+    assert merge.id == contents.merge.id == snapshot.versions.merge
+    assert merge.columns == tuple(contents.merge.features)
+    np.testing.assert_array_equal(merge.item_statistics, contents.item_statistics)
+    np.testing.assert_array_equal(merge.category_vectors, contents.category_vectors)
+    assert (merge.surprise, merge.unearned) == (0.0, frozenset())
+
+
+def test_probabilities_are_those_of_the_model_in_the_order_of_the_candidates(
+    small_world: SmallWorld, snapshot: Snapshot
+) -> None:
+    features = np.random.default_rng(1).uniform(-1, 2, (50, len(snapshot.merge.columns))).astype(np.float32)
+    model = onnxruntime.InferenceSession(small_world.contents.merge_model, providers=["CPUExecutionProvider"])
+    (expected,) = model.run(None, {"features": features})
+    found = snapshot.merge.probabilities(features)
+    assert found.shape == (50,)
+    np.testing.assert_array_equal(found, expected[:, 0])
+    assert ((found > 0) & (found < 1)).all()
+    assert len(set(found.tolist())) > 10
+
+
+def test_a_source_is_unearned_only_where_the_builder_says_so(copy: Path) -> None:
+    worths = [
+        records_pb2.SourceWorth(source=pb.SOURCE_GROUP, earned=False),
+        records_pb2.SourceWorth(source=pb.SOURCE_INTEREST, earned=True),
+        records_pb2.SourceWorth(source=pb.SOURCE_GRAPH),
+    ]
+    merge = merge_of(copy, sources=worths, surprise=0.35)
+    assert merge.unearned == {pb.SOURCE_GROUP, pb.SOURCE_GRAPH}
+    assert merge.surprise == 0.35
+    assert merge_of(copy, sources=[]).unearned == frozenset()
+
+
+def test_popular_are_the_most_clicked_items_of_a_category_first(small_world: SmallWorld, copy: Path) -> None:
+    # The last ten rows have no category, and are nobody's to return.
+    merge = with_statistics(copy, {7: 1.0, 399: 9.0, 60: 3.0, 200: 2.0, 389: 2.0, 3: 1.0})
+    assert merge.popular.tolist() == [60, 200, 389, 3, 7]
+    assert merge.popular_categories.tolist() == [
+        int(small_world.catalogue.item_categories[row]) for row in merge.popular.tolist()
+    ]
+    assert (merge.popular.dtype, merge.popular_categories.dtype) == (np.int64, np.int64)
+    nobody = with_statistics(copy, {})
+    assert (len(nobody.popular), len(nobody.popular_categories)) == (0, 0)
+
+
+def test_first_and_last_rows_of_categories_are_of_their_own(small_world: SmallWorld, copy: Path) -> None:
+    offsets = small_world.catalogue.category_offsets.tolist()
+    edges = {row: 1.0 for start, end in itertools.pairwise(offsets) for row in (start, end - 1)}
+    merge = with_statistics(copy, edges)
+    assert merge.popular_categories.tolist() == [number for number in range(1, NUM_CATEGORIES + 1) for _ in range(2)]
+
+
+def test_without_a_model_nothing_but_the_model_is_missing(small_world: SmallWorld, tmp_path: Path) -> None:
+    contents = replace(small_world.contents, merge=records_pb2.MergeSpec(surprise=0.5), merge_model=None)
+    directory = write_snapshot(contents, tmp_path, created_at=NOW)
+    assert not (directory / layout.MERGE_MODEL).exists()
+    opened = open_snapshot(directory)
+    assert (opened.merge.id, opened.versions.merge, opened.merge.columns) == ("", "", ())
+    assert opened.merge.surprise == 0.5
+    np.testing.assert_array_equal(opened.merge.item_statistics, contents.item_statistics)
+    np.testing.assert_array_equal(opened.merge.category_vectors, contents.category_vectors)
+    assert len(opened.merge.popular) > 0
+    opened.close()
+
+
+def test_a_layout_without_arrays_knows_nothing_of_items_and_categories(copy: Path) -> None:
+    manifest = layout.read_manifest(copy)
+    for name in (layout.ITEM_STATISTICS, layout.CATEGORY_VECTORS, layout.MERGE_MODEL):
+        (copy / name).unlink()
+        del manifest.checksums[name]
+    manifest.ClearField("merge")
+    merge = Merge.open(copy, manifest)
+    assert merge.item_statistics.shape == (NUM_ITEMS, WIDTH)
+    assert merge.category_vectors.shape[0] == NUM_CATEGORIES + 1
+    assert not merge.item_statistics.any()
+    assert not merge.category_vectors.any()
+    assert (merge.id, len(merge.popular), merge.unearned) == ("", 0, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        (layout.ITEM_STATISTICS, np.zeros((NUM_ITEMS - 1, WIDTH), np.float32)),
+        (layout.ITEM_STATISTICS, np.zeros((NUM_ITEMS, WIDTH + 1), np.float32)),
+        (layout.CATEGORY_VECTORS, np.zeros((NUM_CATEGORIES, 3), np.float32)),
+        (layout.CATEGORY_VECTORS, np.zeros((NUM_CATEGORIES + 1, 3), np.float64)),
+        (layout.CATEGORY_VECTORS, np.zeros(NUM_CATEGORIES + 1, np.float32)),
+    ],
+)
+def test_an_array_of_another_shape_or_kind_is_refused_by_name(
+    copy: Path, name: str, array: NDArray[np.generic]
+) -> None:
+    np.save(copy / name, array)
+    with pytest.raises(SnapshotUnavailable, match=rf"{name}: found .*expected"):
+        open_snapshot(copy, verify=False)
+
+
+@pytest.mark.parametrize("name", [layout.ITEM_STATISTICS, layout.CATEGORY_VECTORS, layout.MERGE_MODEL])
+def test_a_missing_file_is_refused_by_name(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(SnapshotUnavailable, match=name):
+        open_snapshot(copy, verify=False)
+    with pytest.raises(SnapshotUnavailable, match=f"{name}: missing"):
+        open_snapshot(copy)
+
+
+@pytest.mark.parametrize("kept", [0, 200])
+def test_a_model_that_is_cut_off_is_refused_by_name(copy: Path, kept: int) -> None:
+    path = copy / layout.MERGE_MODEL
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(SnapshotUnavailable, match=r"merge\.onnx: cannot be loaded"):
+        open_snapshot(copy, verify=False)
+
+
+def test_a_model_that_reads_another_number_of_features_is_refused(small_world: SmallWorld, copy: Path) -> None:
+    names = list(small_world.contents.merge.features)
+    with pytest.raises(SnapshotUnavailable, match=rf"found {len(names)} features, expected {len(names) - 1} by"):
+        merge_of(copy, features=names[:-1])
+
+
+def test_contents_that_do_not_fit_are_refused_by_field(small_world: SmallWorld, tmp_path: Path) -> None:
+    contents = small_world.contents
+
+    def spec(**fields: object) -> records_pb2.MergeSpec:
+        changed = records_pb2.MergeSpec()
+        changed.CopyFrom(contents.merge)
+        for name, value in fields.items():
+            setattr(changed, name, value)
+        return changed
+
+    for wrong, field in (
+        (replace(contents, merge_model=None), r"merge\.id: found .* expected an id where there is a model"),
+        (replace(contents, merge=spec(id="")), r"merge\.id"),
+        (replace(contents, merge=spec(id="0" * 16)), r"merge\.id: found .* expected the model's hash"),
+        (replace(contents, merge=spec(surprise=1.5)), r"merge\.surprise"),
+        (replace(contents, merge=spec(surprise=-0.5)), r"merge\.surprise"),
+        (replace(contents, item_statistics=contents.item_statistics[1:]), "item_statistics"),
+        (replace(contents, item_statistics=contents.item_statistics[:, 1:]), "item_statistics"),
+        (replace(contents, category_vectors=contents.category_vectors[1:]), "category_vectors"),
+        (replace(contents, category_vectors=np.full_like(contents.category_vectors, np.nan)), "category_vectors"),
+    ):
+        with pytest.raises(ContentsError, match=field):
+            write_snapshot(wrong, tmp_path, created_at=NOW)
