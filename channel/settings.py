@@ -67,7 +67,7 @@ class ChannelSettings(BaseSettings):
     interest_hard_age_days: float = Field(default=30.0, gt=0)
     """Age at which cached interests are no longer used at all, days. They turn stale before (`expires_at`)."""
 
-    interest_calibration: bool = True
+    interest_feedback: bool = True
     """Let acknowledged clicks and exposures move the weights of interests, and the scores of what they lead to."""
 
     interest_exposures: int = Field(default=200, ge=0)

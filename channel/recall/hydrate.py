@@ -252,7 +252,7 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
     horizon = int(settings.served_horizon_hours * 3600)
     # Beyond every event where nothing counts as served.
     since = query.now - horizon if horizon else np.iinfo(np.int64).max
-    at_least = settings.interest_exposures if settings.interest_calibration else 0
+    at_least = settings.interest_exposures if settings.interest_feedback else 0
     exposed, exposure_times = feedback_columns(record.exposures, snapshot.item_ids, since, at_least)
     saved = [event for event in record.signals if event.type == channel_pb2.EVENT_TYPE_FAVOURITE]
     others = [event for event in record.signals if event.type in TAKEN_TYPES]

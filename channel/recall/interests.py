@@ -242,7 +242,7 @@ class InterestReader:
         names: Sequence[Sequence[str]],
         events: InterestEvents,
     ) -> NDArray[np.float32]:
-        if not self._settings.interest_calibration or not (
+        if not self._settings.interest_feedback or not (
             len(events.clicks) or len(events.exposures) or events.searches
         ):
             return np.ones(len(weights), np.float32)

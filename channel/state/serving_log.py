@@ -1,4 +1,4 @@
-"""The serving log: what every answer contained, for feedback credit, calibration and off-policy evaluation.
+"""The serving log: what every answer contained, for feedback credit and off-policy evaluation.
 
 Each worker appends to files of its own, so that processes never share one:
 

@@ -302,7 +302,7 @@ def test_what_feedback_did_fades(small_world: SmallWorld, served: Snapshot, user
 
 def test_calibration_can_be_switched_off(small_world: SmallWorld, served: Snapshot, user_id: str) -> None:
     state = State(record=fed([], items_of(small_world, small_world.planted[user_id][0], 30)))
-    off = read(served, user_id, state, ChannelSettings(interest_calibration=False)).interests
+    off = read(served, user_id, state, ChannelSettings(interest_feedback=False)).interests
     assert (off.factors == 1).all()
 
 

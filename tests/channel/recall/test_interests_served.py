@@ -223,7 +223,7 @@ async def reason_weights(client: AsyncSerendipityClient, user_id: str) -> dict[s
 async def test_feedback_moves_nothing_where_calibration_is_off(
     directory: Path, small_world: SmallWorld, user_id: str
 ) -> None:
-    pipeline = channel_settings(interest_calibration=False)
+    pipeline = channel_settings(interest_feedback=False)
     async with service(server_settings(directory), pipeline) as (client, _):
         before = await shares(client, user_id)
         old = [Feedback(user_id, item, "exposure", time=NOW - 2 * DAY) for item in small_world.item_ids]

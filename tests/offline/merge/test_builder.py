@@ -70,7 +70,7 @@ def test_scores_are_worth_what_they_say_and_lists_find_what_was_wanted(merged: M
     assert report.reliability.mean_predicted == pytest.approx(report.reliability.base_rate, rel=0.1)
     assert report.reliability.expected_calibration_error < 0.02
     assert report.reliability.brier < report.reliability.brier_of_base_rate
-    # By chance it would be 20 of 2,000.
+    # By chance it would be 20 of 400, a twentieth.
     assert min(report.merged[0], report.fused[0]) > 0.2
     assert report.fused[1] >= report.fused[0]
     assert report.merged[1] >= report.merged[0]
