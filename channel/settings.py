@@ -98,7 +98,7 @@ class ChannelSettings(BaseSettings):
 
     surprise: float | None = Field(default=None, ge=0, le=1)
     """What unexpectedness counts beside relevance where a request does not say; none: what the snapshot's builder found
-    to cost at most 3 % of novel recall."""
+    to please most."""
 
     diversity: float = Field(default=0.0, ge=0, lt=1)
     """Weight of maximal marginal relevance: how much an item loses by being like one before it. 0: nothing."""

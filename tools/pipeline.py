@@ -45,7 +45,8 @@ def open_pipeline(snapshot: Path, tower: Path | None) -> Iterator[Recall]:
 
     Its clock stands at the moment the snapshot was built as of.
     """
-    settings = ChannelSettings(clock="snapshot")
+    # Of no environment: what is built and measured must not depend on it.
+    settings = ChannelSettings.model_construct(clock="snapshot")
     runner: UserTower = AbsentTower() if tower is None else LocalTower(tower)
     log = logging.getLogger("serendipity.channel.recall.recall")
     level = log.level

@@ -242,9 +242,7 @@ class InterestReader:
         names: Sequence[Sequence[str]],
         events: InterestEvents,
     ) -> NDArray[np.float32]:
-        if not self._settings.interest_feedback or not (
-            len(events.clicks) or len(events.exposures) or events.searches
-        ):
+        if not self._settings.interest_feedback or not (len(events.clicks) or len(events.exposures) or events.searches):
             return np.ones(len(weights), np.float32)
         clicks, exposures = (faded_counts(some, groundings) for some in (events.clicks, events.exposures))
         return weight_factors(weights, clicks + faded_searches(events.searches, names), exposures)

@@ -17,7 +17,7 @@ from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2
 
 _DAY = 86_400
-_PARTS = 10_000
+_PARTS = 1_000_000
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def _violations(request: channel_pb2.RecallRequest) -> Iterable[FieldViolation]:
     if request.novelty_policy not in channel_pb2.NoveltyPolicy.values():
         yield FieldViolation("novelty_policy", f"found {request.novelty_policy}, expected a NoveltyPolicy")
     if not 0 <= request.surprise <= 1:
-        yield FieldViolation("surprise", f"found {request.surprise:g}, expected 0 to 1")
+        yield FieldViolation("surprise", f"found {request.surprise!r}, expected 0 to 1")
     if len(request.source_quotas) <= _MOST_ENTRIES["source_quotas"]:
         yield from _quota_violations(request.source_quotas, request.count)
 

@@ -14,7 +14,7 @@ from serendipity import layout
 from serendipity.arrays import map_array
 from serendipity.channel.errors import SnapshotUnavailable
 from serendipity.rank_features import FEATURE_NAMES
-from serendipity.v1 import records_pb2
+from serendipity.v1 import channel_pb2, records_pb2
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,20 @@ class Merge:
 
     @classmethod
     def open(cls, directory: Path, manifest: records_pb2.Manifest) -> Merge:
-        """Open a snapshot's. Raises SnapshotUnavailable naming the file that is missing or of another shape."""
-        spec, num_items, num_categories = manifest.merge, manifest.counts.items, len(manifest.categories)
-        width = len(layout.ITEM_STATISTICS_COLUMNS)
-        if layout.ITEM_STATISTICS in manifest.checksums:
-            statistics = map_array(directory / layout.ITEM_STATISTICS, np.float32, 2)
-            vectors = map_array(directory / layout.CATEGORY_VECTORS, np.float32, 2)
+        """Open a snapshot's; one of layout 2 has none, and no columns either.
+
+        Raises SnapshotUnavailable naming what is missing or is not what it should be.
+        """
+        spec = manifest.merge
+        _check_spec(directory / layout.MANIFEST, spec)
+        shapes = {
+            layout.ITEM_STATISTICS: (manifest.counts.items, len(layout.ITEM_STATISTICS_COLUMNS)),
+            layout.CATEGORY_VECTORS: (len(manifest.categories) + 1, None),
+        }
+        if manifest.layout_version < _FIRST_LAYOUT:
+            statistics, vectors = (np.zeros((rows, width or 1), np.float32) for rows, width in shapes.values())
         else:
-            statistics, vectors = (
-                np.zeros((num_items, width), np.float32),
-                np.zeros((num_categories + 1, 1), np.float32),
-            )
-        if unknown := set(spec.features) - set(FEATURE_NAMES):
-            raise SnapshotUnavailable(
-                f"{directory / layout.MANIFEST}: merge.features: found {', '.join(sorted(unknown))}, expected some of "
-                f"{', '.join(FEATURE_NAMES)}"
-            )
-        for name, found, expected in (
-            (layout.ITEM_STATISTICS, statistics.shape, (num_items, width)),
-            (layout.CATEGORY_VECTORS, vectors.shape[:1], (num_categories + 1,)),
-        ):
-            if found != expected:
-                raise SnapshotUnavailable(f"{directory / name}: found shape {found}, expected {expected}")
+            statistics, vectors = (_array(directory / name, *shape) for name, shape in shapes.items())
         offsets = np.array(manifest.category_offsets, np.int64)
         popular = _popular(statistics[: offsets[-1]])
         return cls(
@@ -78,11 +70,14 @@ class Merge:
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map features of m candidates, [m, F] in the order of `columns`, to P(interaction within the horizon), [m]."""
         (found,) = self._session.run(None, {"features": features})
-        probabilities: NDArray[np.float32] = found[:, 0]
+        # A model that gives nonsense for some candidates must not hand it on: they are the least likely.
+        probabilities: NDArray[np.float32] = np.clip(np.nan_to_num(found[:, 0], nan=0.0), 0, 1)
         return probabilities
 
 
 _MOST_POPULAR = 5_000
+_FIRST_LAYOUT = 3
+_TRIED = 3
 
 
 def _popular(statistics: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -92,16 +87,45 @@ def _popular(statistics: NDArray[np.float32]) -> NDArray[np.int64]:
     return order[lately[order] > 0]
 
 
+def _array(path: Path, rows: int, width: int | None) -> NDArray[np.float32]:
+    found = map_array(path, np.float32, 2)
+    if found.shape != (rows, width or found.shape[1]):
+        raise SnapshotUnavailable(f"{path}: found shape {found.shape}, expected {(rows, width or 'any')}")
+    if not np.isfinite(found).all():
+        raise SnapshotUnavailable(f"{path}: found values that are not finite, expected finite ones")
+    return found
+
+
+def _check_spec(path: Path, spec: records_pb2.MergeSpec) -> None:
+    """Raise SnapshotUnavailable naming the field that is not what it should be."""
+    features, sources = list(spec.features), {int(worth.source) for worth in spec.sources}
+    known = set(channel_pb2.Source.values()) - {channel_pb2.SOURCE_UNSPECIFIED, channel_pb2.SOURCE_COLLABORATIVE}
+    for name, holds, found, expected in (
+        ("features", set(features) <= set(FEATURE_NAMES), features, f"some of {', '.join(FEATURE_NAMES)}"),
+        ("features", len(set(features)) == len(features), features, "each once"),
+        ("surprise", 0 <= spec.surprise <= 1, spec.surprise, "0 to 1"),
+        ("sources", sources <= known, sorted(sources), f"some of {sorted(known)}"),
+    ):
+        if not holds:
+            raise SnapshotUnavailable(f"{path}: merge.{name}: found {found}, expected {expected}")
+
+
 def _session(path: Path, width: int) -> Any:
-    """Open a model. Raises SnapshotUnavailable when it is none, or reads another number of features."""
+    """Open a model and try it. Raises SnapshotUnavailable when it is none, or is made for something else."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        found = session.get_inputs()[0].shape[1]
+        (found,) = session.run(None, {"features": np.zeros((_TRIED, width), np.float32)})
     except Exception as error:
-        # ONNX Runtime raises kinds of its own for what is missing, cut off or no ONNX.
-        raise SnapshotUnavailable(f"{path}: cannot be loaded ({error}); expected a merge model as ONNX") from error
-    if found != width:
-        raise SnapshotUnavailable(f"{path}: found {found} features, expected {width} by the manifest")
+        # ONNX Runtime raises kinds of its own for what is missing, cut off, no ONNX, or fed with something else.
+        why = " ".join(str(error).split())
+        raise SnapshotUnavailable(
+            f"{path}: cannot be used ({why}); expected a merge model as ONNX, {width} features to probabilities"
+        ) from error
+    if found.shape != (_TRIED, 1) or not ((found >= 0) & (found <= 1)).all():
+        raise SnapshotUnavailable(
+            f"{path}: found {found.ravel()[:3].tolist()} … of shape {found.shape} for {_TRIED} candidates, expected "
+            f"probabilities of shape {(_TRIED, 1)}"
+        )
     return session

@@ -24,6 +24,7 @@ from serendipity.layout import MERGE_MODEL, hash_of, write_atomically
 from serendipity.offline.evaluate.click_statistics import ClickStatistics
 from serendipity.offline.evaluate.controls import popularity
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
+from serendipity.offline.evaluate.measures import Judge as EvaluationJudge
 from serendipity.offline.evaluate.reliability import Reliability, reliability
 from serendipity.offline.evaluate.replay import SOURCES, Advance, Recall, Replay, ReplayRequests, hits, replay
 from serendipity.offline.evaluate.significance import bootstrap_difference
@@ -59,10 +60,12 @@ class OpenRecall(Protocol):
 
 @dataclass(frozen=True)
 class SurprisePoint:
-    """A setting of `surprise`: novel recall@20 and @100, and mean unexpectedness of the first 20."""
+    """A setting of `surprise`: novel recall@20 and @100, hits weighted by felt serendipity at both
+    (serendipity.offline.evaluate.unexpectedness), and mean unexpectedness of the first 20."""
 
     surprise: float
     recall: tuple[float, float]
+    serendipity: tuple[float, float]
     unexpectedness: float
 
 
@@ -135,10 +138,12 @@ def learn_merge(
     spec = records_pb2.MergeSpec(horizon_days=(until - cut) / 86_400, num_candidates=len(hit), num_positives=positives)
     judge = _Judge(strict, HeldOut.between(histories, catalogue, cut, until), histories)
     fused = judge.recall(strict.scores)
-    if min(positives, len(hit) - positives) < config.min_positives:
+    half = np.random.default_rng(_SEED).permutation(len(histories))[owners] % 2
+    # Each half has to teach something, too.
+    taught = all(0 < hit[half == one].sum() < (half == one).sum() for one in (0, 1))
+    if min(positives, len(hit) - positives) < config.min_positives or not taught:
         report = MergeReport(len(users), len(hit), positives, None, fused, None, ())
         return Merged(spec, None, report)
-    half = np.random.default_rng(_SEED).permutation(owners.max() + 1)[owners] % 2
     predicted = np.zeros(len(hit), np.float32)
     for one in (0, 1):
         trees = fit_trees(features[half != one], hit[half != one], names, config)
@@ -150,7 +155,7 @@ def learn_merge(
     scores[present] = predicted
     unexpectedness = strict.features[:, :, strict.feature_names.index(_UNEXPECTEDNESS)]
     curve = judge.curve(scores, unexpectedness)
-    spec.surprise = _dearest(curve, config.surprise_costs)
+    spec.surprise = _most_felt(curve, config.surprise_costs)
     spec.sources.extend(judge.worths(scores))
     report = MergeReport(
         users=len(users),
@@ -174,11 +179,15 @@ def active_users(histories: Histories, cut: int, until: int, most: int, seed: in
     return sample
 
 
-def _dearest(curve: tuple[SurprisePoint, ...], costs: float) -> float:
-    """Find the largest surprise that leaves the geometric mean of both recalls above 1 − costs of what it is at 0."""
-    means = [float(np.sqrt(np.prod(point.recall))) for point in curve]
-    affordable = [point.surprise for point, each in zip(curve, means, strict=True) if each >= (1 - costs) * means[0]]
-    return max(affordable, default=0.0)
+def _most_felt(curve: tuple[SurprisePoint, ...], costs: float) -> float:
+    """Find the surprise of most felt serendipity among those that leave recall above 1 − costs of what it is at 0.
+
+    Geometric means of @20 and @100; of equals the largest. 0 where nothing is found.
+    """
+    if not curve or not np.prod(curve[0].recall):
+        return 0.0
+    affordable = [point for point in curve if np.prod(point.recall) >= (1 - costs) ** 2 * np.prod(curve[0].recall)]
+    return max(affordable, key=lambda point: (np.prod(point.serendipity), point.surprise)).surprise
 
 
 class _Judge:
@@ -189,6 +198,8 @@ class _Judge:
         self._targets: Targets = held_out.novel.of_users(strict.users)
         self._of_targets = np.searchsorted(strict.users, self._targets.users)
         statistics = ClickStatistics.of(histories, held_out)
+        no_host = np.full((len(strict), 1), -1)
+        self._judge = EvaluationJudge.of(held_out, statistics, strict.users, no_host)
         self._popular: Callable[[], NDArray[np.int64]] = lambda: held_out.top_k(
             popularity(held_out, statistics.recent_users), self._targets.users, 2 * max(_DEPTHS), novel=True
         )
@@ -208,8 +219,12 @@ class _Judge:
             value = worth(scores, unexpectedness, surprise)
             found = self.recall(value)
             if found is not None:
-                first = np.take_along_axis(unexpectedness, self._order(value)[:, : _DEPTHS[0]], axis=1)
-                points.append(SurprisePoint(surprise, found, float(first.mean())))
+                order = self._order(value)
+                rows = np.take_along_axis(self._strict.rows, order, axis=1)[self._of_targets]
+                felt = self._judge.recalls(rows, _DEPTHS)
+                at, further = (float(felt["serendipity", k].mean()) for k in _DEPTHS)
+                first = np.take_along_axis(unexpectedness, order[:, : _DEPTHS[0]], axis=1)
+                points.append(SurprisePoint(surprise, found, (at, further), float(first.mean())))
         return tuple(points)
 
     def worths(self, scores: NDArray[np.float32]) -> list[records_pb2.SourceWorth]:

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from serendipity import layout
 from serendipity.channel.errors import SnapshotUnavailable
@@ -123,6 +124,7 @@ def test_a_layout_without_arrays_knows_nothing_of_items_and_categories(copy: Pat
         (copy / name).unlink()
         del manifest.checksums[name]
     manifest.ClearField("merge")
+    manifest.layout_version = 2
     merge = Merge.open(copy, manifest)
     assert merge.item_statistics.shape == (NUM_ITEMS, WIDTH)
     assert merge.category_vectors.shape[0] == NUM_CATEGORIES + 1
@@ -162,14 +164,73 @@ def test_a_missing_file_is_refused_by_name(copy: Path, name: str) -> None:
 def test_a_model_that_is_cut_off_is_refused_by_name(copy: Path, kept: int) -> None:
     path = copy / layout.MERGE_MODEL
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(SnapshotUnavailable, match=r"merge\.onnx: cannot be loaded"):
+    with pytest.raises(SnapshotUnavailable, match=r"merge\.onnx: cannot be used"):
         open_snapshot(copy, verify=False)
 
 
 def test_a_model_that_reads_another_number_of_features_is_refused(small_world: SmallWorld, copy: Path) -> None:
     names = list(small_world.contents.merge.features)
-    with pytest.raises(SnapshotUnavailable, match=rf"found {len(names)} features, expected {len(names) - 1} by"):
+    with pytest.raises(SnapshotUnavailable, match=rf"merge\.onnx: cannot be used .* {len(names) - 1} features to"):
         merge_of(copy, features=names[:-1])
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.75, -0.5])
+def test_a_model_that_gives_no_probabilities_is_refused(copy: Path, value: float) -> None:
+    write_constant(copy / layout.MERGE_MODEL, value, len(layout.read_manifest(copy).merge.features), columns=1)
+    with pytest.raises(SnapshotUnavailable, match=rf"merge\.onnx: found \[{value}.*expected probabilities"):
+        open_snapshot(copy, verify=False)
+
+
+def test_a_model_that_gives_as_many_columns_as_it_reads_is_refused(copy: Path) -> None:
+    width = len(layout.read_manifest(copy).merge.features)
+    write_constant(copy / layout.MERGE_MODEL, 0.5, width, columns=width)
+    with pytest.raises(SnapshotUnavailable, match=rf"of shape \(3, {width}\) for 3 candidates, expected probabilities"):
+        open_snapshot(copy, verify=False)
+
+
+@pytest.mark.parametrize("name", [layout.ITEM_STATISTICS, layout.CATEGORY_VECTORS])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_array_that_is_not_finite_is_refused_by_name(copy: Path, name: str, value: float) -> None:
+    array = np.load(copy / name)
+    array[1, 0] = value
+    np.save(copy / name, array)
+    with pytest.raises(SnapshotUnavailable, match=f"{name}: found values that are not finite"):
+        open_snapshot(copy, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"surprise": 1.5}, "merge.surprise: found 1.5, expected 0 to 1"),
+        ({"surprise": float("nan")}, "merge.surprise: found nan"),
+        ({"features": ["novel", "novel"]}, "merge.features: found .* expected each once"),
+        ({"features": ["magic"]}, "merge.features: found .*magic.* expected some of"),
+        ({"sources": [records_pb2.SourceWorth()]}, r"merge.sources: found \[0\]"),
+        ({"sources": [records_pb2.SourceWorth(source=pb.SOURCE_COLLABORATIVE)]}, "merge.sources: found"),
+    ],
+)
+def test_a_manifest_that_says_what_cannot_be_is_refused(copy: Path, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(SnapshotUnavailable, match=message):
+        merge_of(copy, **fields)
+
+
+def write_constant(path: Path, value: float, width: int, columns: int) -> None:
+    """Write a model that answers every candidate with as many times the same value."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["features", "zeros"], ["nothing"]),
+            helper.make_node("Add", ["nothing", "value"], ["probabilities"]),
+        ],
+        "constant",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, width])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [None, columns])],
+        [
+            helper.make_tensor("zeros", TensorProto.FLOAT, [width, columns], [0.0] * width * columns),
+            helper.make_tensor("value", TensorProto.FLOAT, [1], [value]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
 
 
 def test_contents_that_do_not_fit_are_refused_by_field(small_world: SmallWorld, tmp_path: Path) -> None:

@@ -77,13 +77,19 @@ def test_scores_are_worth_what_they_say_and_lists_find_what_was_wanted(merged: M
 
 
 @pytest.mark.parametrize("costs", [0.0, 0.03, 0.5, 0.99])
-def test_the_dial_stands_as_far_as_its_cost_allows(small_world: SmallWorld, unmerged: Path, costs: float) -> None:
+def test_the_dial_stands_where_most_is_felt_of_what_its_cost_allows(
+    small_world: SmallWorld, unmerged: Path, costs: float
+) -> None:
     merged = learn(small_world, unmerged, CONFIG.model_copy(update={"surprise_costs": costs}))
     curve = merged.report.curve
     worth = {point.surprise: float(np.sqrt(np.prod(point.recall))) for point in curve}
     assert list(worth) == [step / 20 for step in range(21)]
-    affordable = [surprise for surprise, found in worth.items() if found >= (1 - costs) * worth[0.0]]
-    assert merged.spec.surprise == max(affordable)
+    affordable = [point for point in curve if worth[point.surprise] >= (1 - costs) * worth[0.0] * (1 - 1e-12)]
+    most = max(float(np.prod(point.serendipity)) for point in affordable)
+    assert any(
+        point.surprise == merged.spec.surprise and np.prod(point.serendipity) == pytest.approx(most)
+        for point in affordable
+    )
     assert curve[0].recall == merged.report.merged
     felt = [point.unexpectedness for point in curve]
     assert felt == sorted(felt)
