@@ -87,14 +87,15 @@ def user(
 
 @dataclass
 class Model:
-    """A merge model whose probability is one of the features it reads. asked: what it was fed."""
+    """A merge model whose probability is one of the features it reads / `of`. asked: what it was fed."""
 
     column: int
+    of: float = 1.0
     asked: list[NDArray[np.float32]] = field(default_factory=list)
 
     def run(self, _: object, feeds: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         self.asked.append(feeds["features"])
-        return [feeds["features"][:, [self.column]]]
+        return [feeds["features"][:, [self.column]] / np.float32(self.of)]
 
 
 def merge(model: Model | None = None, columns: Sequence[str] = (), num_items: int = 400) -> Merge:
@@ -113,9 +114,9 @@ def merge(model: Model | None = None, columns: Sequence[str] = (), num_items: in
     )
 
 
-def by(name: str) -> Merge:
-    """A merge whose probabilities are a feature."""
-    return merge(Model(0), [name])
+def by(name: str, of: float = 1.0) -> Merge:
+    """A merge whose probabilities are a feature / `of`."""
+    return merge(Model(0, of), [name])
 
 
 UNLEARNED = merge()
@@ -154,11 +155,11 @@ def test_without_a_model_scores_are_fused_ranks() -> None:
 
 
 def test_with_a_model_its_probabilities_are_the_scores() -> None:
-    model = Model(1)
+    model = Model(1, of=8)
     columns = ["collaborative_score", "item_trend_28d", "novel"]
     result = scored(pool([3, 5, 7]), {I2I: {3: 0.4, 7: 1.0}, U2I: {5: 4.0}}, learned=merge(model, columns))
     assert result.rows.tolist() == [7, 5, 3]
-    assert result.scores.tolist() == [7.5, 5.5, 3.5]
+    assert result.scores.tolist() == [7.5 / 8, 5.5 / 8, 3.5 / 8]
     (asked,) = model.asked
     at = [FEATURE_NAMES.index(name) for name in columns]
     assert sorted(asked.tolist()) == sorted(result.features[:, at].tolist())
@@ -196,9 +197,9 @@ def test_surprise_orders_by_unexpectedness_and_leaves_the_scores_as_they_are() -
     asked_by = user({1: (5, DAY)})
     # 3 × 0.05 ^ 2s, 2 × 0.4 ^ 2s, 1.
     for surprise, rows in ((0.0, [1, 2, 3]), (0.15, [2, 1, 3]), (0.25, [2, 3, 1]), (1.0, [3, 2, 1])):
-        result = scored(of, found, learned=by("collaborative_score"), user=asked_by, surprise=surprise)
+        result = scored(of, found, learned=by("collaborative_score", of=4), user=asked_by, surprise=surprise)
         assert result.rows.tolist() == rows
-        assert dict(zip(result.rows.tolist(), result.scores.tolist(), strict=True)) == {1: 3.0, 2: 2.0, 3: 1.0}
+        assert dict(zip(result.rows.tolist(), result.scores.tolist(), strict=True)) == {1: 0.75, 2: 0.5, 3: 0.25}
         value = result.scores * np.maximum(result.features[:, 0], 0.05) ** (2 * surprise)
         np.testing.assert_allclose(result.values, value, rtol=1e-6)
         assert (np.diff(result.values) <= 0).all()
@@ -208,12 +209,12 @@ def test_below_a_twentieth_unexpectedness_does_not_count() -> None:
     # 0.05 of unexpectedness is as much as none: 1.01 stays before 1 at any surprise, and behind 400 times as much.
     found = {U2I: {1: 1.01, 2: 1.0}}
     asked_by = user({1: (5, DAY)})
-    near = scored(pool([1, 2], [1, 1]), found, learned=by("collaborative_score"), user=asked_by, surprise=1.0)
+    near = scored(pool([1, 2], [1, 1]), found, learned=by("collaborative_score", of=512), user=asked_by, surprise=1.0)
     assert near.rows.tolist() == [1, 2]
     for raw, rows in ((399.0, [2, 1]), (401.0, [1, 2])):
         result = scored(
             pool([1, 2], [1, 2]), {U2I: {1: raw, 2: 1.0}},
-            learned=by("collaborative_score"), user=asked_by, surprise=1.0,
+            learned=by("collaborative_score", of=512), user=asked_by, surprise=1.0,
         )  # fmt: skip
         assert result.rows.tolist() == rows
 
@@ -361,7 +362,7 @@ def test_features_tell_the_alignment_of_an_items_category_whichever_source_found
 
 
 def test_the_model_is_asked_of_the_best_by_fused_ranks_alone() -> None:
-    model = Model(0)
+    model = Model(0, of=512)
     # 200 of each source, none found twice: 400, of which 300 are looked at.
     found = {I2I: {row: float(-row) for row in range(200)}, U2I: {row: float(-row) for row in range(200, 400)}}
     result = scored(pool(range(400)), found, wanted=200, learned=merge(model, ["item_clicks_28d"]))
