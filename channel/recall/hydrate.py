@@ -323,8 +323,8 @@ def _tower_inputs(
     clicks: Clicks,
     interests: Interests,
 ) -> TowerInputs:
-    # The snapshot's long history counts everything up to events_until; only what came later is laid over it.
-    later = clicks.times > snapshot.events_until
+    # A long history of the snapshot counts everything up to events_until: only what came later is laid over it.
+    later = (clicks.times > snapshot.events_until) | (not len(user.long_history.categories))
     return snapshot.assembler.assemble(
         clicks,
         with_clicks(user.long_history, Clicks(clicks.items[later], clicks.categories[later], clicks.times[later])),
