@@ -7,13 +7,15 @@ Reads a build that held its latest clicks out (`serendip evaluate channel` makes
 
 from __future__ import annotations
 
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import failed, made_by, options_of, publish, read_options
+from benchmarks.command import failed, options_of, publish, read_options
 from serendipity import layout
 from serendipity.channel.local import LocalChannel
 from serendipity.channel.settings import ChannelSettings
@@ -23,7 +25,7 @@ from serendipity.offline.evaluate.click_statistics import ClickStatistics
 from serendipity.offline.evaluate.held_out import HeldOut
 from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
 from serendipity.offline.evaluate.measures import Judge
-from serendipity.offline.evaluate.methods_report import number, table
+from serendipity.offline.evaluate.methods_report import number, run_heading, table
 from serendipity.offline.evaluate.replay import ReplayRequests, replay
 
 SETTINGS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -43,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
     args = read_options(parser, argv)
     try:
-        page = f"# Surprise\n\n{made_by(args)}\n\n{_measured(args.build)}\n"
+        started = time.time()
+        measured = _measured(args.build)
+        command = shlex.join(["python", "-m", "benchmarks.surprise", *(argv or sys.argv[1:])])
+        page = f"# Surprise\n\n{run_heading(command, started, time.time())}\n\n{measured}\n"
     except BuilderError as error:
         return failed(parser, error)
     return publish(page, args.out)
