@@ -99,7 +99,7 @@ def score(
     features = _features(pool, at, raw, ranks, interests, user, merge)
     scores = fused.astype(np.float32)
     if merge.id and len(at):
-        scores = merge.probabilities(features[:, [FEATURE_NAMES.index(name) for name in merge.columns]])
+        scores = merge.probabilities(features[:, merge.positions])
     column = _best_column(ranks)
     _share_out(column, ranks.copy(), columns)
     novel, item = pool.novel[at], np.arange(len(at))

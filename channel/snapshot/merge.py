@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Merge:
     popular: NDArray[np.int64]
     popular_categories: NDArray[np.int64]
     _session: Any = field(default=None, repr=False)
+
+    @cached_property
+    def positions(self) -> list[int]:
+        """Columns of the rank features that the model reads, in its order."""
+        return [FEATURE_NAMES.index(name) for name in self.columns]
 
     @classmethod
     def open(cls, directory: Path, manifest: records_pb2.Manifest) -> Merge:

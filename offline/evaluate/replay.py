@@ -39,8 +39,8 @@ class Replay:
     """Answers to n users, at most K = `count` candidates each, best first.
 
     users: [n] int64 user numbers. rows: [n, K] int64 item rows, −1 for none; scores, relevance: [n, K] float32;
-    sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item. fallback: [n]
-    bool, answered with stored vectors; degraded: [n] bool; seconds: [n] float64 as the caller saw it; stage_seconds:
+    sources: [n, K] int8 numbers; found_by: [n, K, len(SOURCES)] bool, every source that found the item.
+    degraded: [n] bool; seconds: [n] float64 as the caller saw it; stage_seconds:
     stage → [n]; source_states: source → SourceState name → answers; features: [n, K, F] float32 by feature_names, F = 0
     unless they were wanted.
     """
@@ -52,7 +52,6 @@ class Replay:
     relevance: NDArray[np.float32]
     sources: NDArray[np.int8]
     found_by: NDArray[np.bool_]
-    fallback: NDArray[np.bool_]
     degraded: NDArray[np.bool_]
     seconds: NDArray[np.float64]
     stage_seconds: Mapping[str, NDArray[np.float64]]
@@ -158,7 +157,6 @@ class _Columns:
         self.relevance = np.zeros((n, count), np.float32)
         self.sources = np.zeros((n, count), np.int8)
         self.found_by = np.zeros((n, count, len(SOURCES)), np.bool_)
-        self.fallback = np.zeros(n, np.bool_)
         self.degraded = np.zeros(n, np.bool_)
         self.seconds = np.zeros(n)
         self.stage_seconds = {stage: np.zeros(n) for stage in STAGES}
@@ -187,7 +185,6 @@ class _Columns:
             if not self.features.shape[2]:
                 self.features = np.zeros((*self.rows.shape, len(self.feature_names)), np.float32)
             self.features[i, :k] = np.reshape(response.rank_features.values, (k, -1))
-        self.fallback[i] = not response.versions.user_tower.startswith("user_tower_")
         self.degraded[i] = response.degraded
         self.degraded_reasons.update(response.degraded_reasons)
         self.snapshots.add(response.versions.snapshot)
@@ -208,7 +205,6 @@ class _Columns:
             relevance=self.relevance,
             sources=self.sources,
             found_by=self.found_by,
-            fallback=self.fallback,
             degraded=self.degraded,
             seconds=self.seconds,
             stage_seconds=self.stage_seconds,

@@ -47,13 +47,13 @@ _SURPRISES = tuple(step / 20 for step in range(21))
 
 
 class OpenRecall(Protocol):
-    """Opens the pipeline over a snapshot directory and an exported user tower; None: as if the tower were away.
+    """Opens the pipeline over a snapshot directory and an exported user tower.
 
     The pipeline's clock must be the snapshot's (now = events_until), or ages and interests would be those of another
     time.
     """
 
-    def __call__(self, snapshot: Path, tower: Path | None) -> AbstractContextManager[Recall]:
+    def __call__(self, snapshot: Path, tower: Path) -> AbstractContextManager[Recall]:
         """Open it."""
         ...
 
@@ -125,7 +125,6 @@ def learn_merge(
     Items that a user clicked before are left out, as a host would.
     """
     users = active_users(histories, cut, until, config.max_users, _SEED)
-
     requests = ReplayRequests(config.count, surprise=0.0, features=True)
     with open_recall(snapshot, tower) as recall:
         strict = replay(recall, histories, catalogue, users, cut, requests, advance=advance)

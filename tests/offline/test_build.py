@@ -31,6 +31,7 @@ from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.merge.builder import read_merge
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
 from serendipity.offline.steps import STAMP
+from serendipity.offline.towers.builder import FIT
 from serendipity.offline.towers.export import ONNX
 from serendipity.tools import coevolution, pipeline
 from serendipity.tools.quality_gate import quality_gate
@@ -248,9 +249,10 @@ def test_the_snapshot_answers_from_its_graph_a_session_of_nobody_known(host: Hos
     assert GraphSummary.read(host.out / "graph").choice == chosen
     assert len(manifest.graph.interests) == chosen.num_clusters
     clicks = [channel_pb2.Event(item_id=f"i{n:04}", type=channel_pb2.EVENT_TYPE_CLICK) for n in (0, 12, 24)]
-    # Without a tower, as when Triton is dead.
-    with pipeline.open_pipeline(built.snapshot, None) as recall:
+    # A tower of another training does not answer, as when Triton is dead.
+    with pipeline.open_pipeline(built.snapshot, host.out / "towers" / FIT / ONNX) as recall:
         response = recall(channel_pb2.RecallRequest(user_id="nobody", count=20, explain=True, recent_events=clicks))
+    assert response.degraded
     (status,) = (row for row in response.source_statuses if row.source == channel_pb2.SOURCE_GRAPH)
     assert (status.state, status.returned > 0) == (channel_pb2.SOURCE_STATE_OK, True)
     texts = {reason.text for reason in response.reasons if reason.source == channel_pb2.SOURCE_GRAPH}

@@ -80,7 +80,6 @@ def replay_of(rows: list[list[int]], sources: list[list[int]], found_by: list[li
         relevance=nothing,
         sources=np.array(sources, np.int8),
         found_by=found,
-        fallback=np.zeros(n, np.bool_),
         degraded=np.zeros(n, np.bool_),
         seconds=np.zeros(n),
         stage_seconds={},

@@ -144,7 +144,7 @@ class Pretender:
         self.asked: list[channel_pb2.RecallRequest] = []
 
     @contextmanager
-    def open(self, snapshot: Path, tower: Path | None) -> Iterator[Recall]:
+    def open(self, snapshot: Path, tower: Path) -> Iterator[Recall]:
         yield self
 
     def __call__(self, request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
