@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from benchmarks.stored import Stored, StoredUser
+from benchmarks.stored import Node, Stored, StoredUser
 from serendipity import layout
 from serendipity.novelty import unexpectedness
 from serendipity.v1 import channel_pb2
@@ -18,11 +18,12 @@ from serendipity.v1 import channel_pb2
 INTEREST = channel_pb2.SOURCE_INTEREST
 COLLABORATIVE = channel_pb2.SOURCE_COLLABORATIVE
 GROUP = channel_pb2.SOURCE_GROUP
+GRAPH = channel_pb2.SOURCE_GRAPH
 
 CATEGORY_SHARE = 0.3
 """As the channel's settings have it."""
 
-_SOURCES = (INTEREST, COLLABORATIVE, GROUP, channel_pb2.SOURCE_GRAPH)
+_SOURCES = (INTEREST, COLLABORATIVE, GROUP, GRAPH)
 _FUSION_RANK = 60.0
 _RANKED_PER_WANTED, _LEAST_RANKED = 1.5, 200
 _GAMMA, _LEAST_UNEXPECTED = 2.0, 0.05
@@ -55,14 +56,21 @@ class PlainMerge:
         alignments = np.zeros(len(self._stored.offsets), np.float32)
         alignments[[category.number for category in user.novel]] = [category.alignment for category in user.novel]
         aligned = alignments[self._stored.item_categories[rows]]
-        raw = np.full((len(rows), len(_SOURCES)), -np.inf, np.float32)
-        raw[:, 0] = scores[:, 1:].max(axis=1, initial=-np.inf)
+        raw = np.zeros((len(rows), len(_SOURCES)), np.float32)
+        found = np.zeros(raw.shape, np.bool_)
+        found[:, 1] = True
         raw[:, 1] = scores[:, 0]
-        raw[:, 2] = np.where(aligned > 0, aligned * np.logaddexp(np.float32(0), scores[:, 0]), -np.inf)
+        if len(user.interests):
+            raw[:, 0], found[:, 0] = scores[:, 1:].max(axis=1), True
+        raw[:, 2], found[:, 2] = aligned * np.logaddexp(np.float32(0), scores[:, 0]), aligned > 0
+        if user.of_graph is not None:
+            raw[:, 3] = self._stored.graph_vectors[rows] @ user.of_graph
+            found[:, 3] = raw[:, 3] > 0
         ranks = np.full(raw.shape, np.inf)
         for j in range(len(_SOURCES)):
-            first = np.argsort(-raw[:, j], kind="stable")[:wanted]
-            ranks[first[raw[first, j] > -np.inf], j] = np.arange(np.count_nonzero(raw[first, j] > -np.inf))
+            at = np.flatnonzero(found[:, j])
+            first = at[np.argsort(-raw[at, j], kind="stable")[:wanted]]
+            ranks[first, j] = np.arange(len(first))
         fused = (_FUSION_RANK / (_FUSION_RANK + 1 + ranks)).mean(axis=1)
         order = np.argsort(-fused, kind="stable")[: max(int(wanted * _RANKED_PER_WANTED), _LEAST_RANKED)]
         order = order[fused[order] > 0]
@@ -75,7 +83,7 @@ class PlainMerge:
         value = probabilities * np.maximum(columns["unexpectedness"], _LEAST_UNEXPECTED) ** (
             _GAMMA * self._spec.surprise
         )
-        best, source = np.argsort(-value, kind="stable"), ranks.argmin(axis=1)
+        best, source = np.argsort(-value, kind="stable"), _source_of(rows, ranks, user.interests)
         return Ranked(rows[best], probabilities[best], np.array(_SOURCES)[source[best]], raw[best, source[best]])
 
     def _columns(
@@ -105,9 +113,19 @@ class PlainMerge:
         }
         for j, source in enumerate(_SOURCES):
             name = channel_pb2.Source.Name(source).removeprefix("SOURCE_").lower()
-            columns[f"{name}_score"] = np.where(np.isfinite(raw[:, j]), raw[:, j], np.float32(0))
+            columns[f"{name}_score"] = raw[:, j]
             columns[f"{name}_reciprocal_rank"] = (1 / (1 + ranks[:, j])).astype(np.float32)
         return columns
+
+
+def _source_of(rows: NDArray[np.int64], ranks: NDArray[np.float64], interests: list[Node]) -> NDArray[np.int64]:
+    """Column of the source that ranks each row highest, [m], interests last where none is grounded in it."""
+    grounded = np.zeros(len(rows), np.bool_)
+    for node in interests:
+        for start, end in zip(node.starts, node.ends, strict=True):
+            grounded |= (start <= rows) & (rows < end)
+    best = np.where(grounded, ranks.argmin(axis=1), 1 + ranks[:, 1:].argmin(axis=1))
+    return np.where(np.isinf(ranks[:, 1:]).all(axis=1), 0, best)
 
 
 def select(categories: NDArray[np.int32], count: int) -> NDArray[np.int64]:

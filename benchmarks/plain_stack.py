@@ -32,7 +32,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from benchmarks import plain_tower
 from benchmarks.best import best
-from benchmarks.plain_merge import GROUP, INTEREST, PlainMerge, select
+from benchmarks.plain_merge import GRAPH, GROUP, INTEREST, PlainMerge, select
 from benchmarks.stored import Node, NovelCategory, Stored, StoredUser
 from serendipity.features import OUTPUT_NAME, TowerInputs
 from serendipity.v1 import channel_pb2, channel_pb2_grpc, records_pb2
@@ -74,6 +74,10 @@ class PlainStack:
             pool += _of_interests(scores[:, 1:], user.interests, shown, max(_GROUNDED, most // 3))
         if GROUP not in stored.unearned:
             pool += _of_group(of_user, user.novel, shown, most)
+        if GRAPH not in stored.unearned and user.of_graph is not None:
+            of_graph = (stored.graph_vectors @ user.of_graph)[shown]
+            near = best(of_graph, most)
+            pool.append(near[of_graph[near] > 0])
         at = np.unique(np.concatenate(pool))
         ranked = self._merge.rank(user, shown[at], scores[at], most)
         chosen = select(stored.item_categories[ranked.rows], count)

@@ -59,20 +59,23 @@ class StoredUser:
     """What an answer needs of a user.
 
     inputs: of the user tower, one user; allowed: [c + 1] bool by category number, novel ones; interests: nodes of the
-    interests with novel categories, best first, as many as are used; novel: best aligned first.
+    interests with novel categories, best first, as many as are used; novel: best aligned first; of_graph: [g] float32,
+    vector in the graph, None where the graph knows nothing of the user.
     """
 
     inputs: TowerInputs
     allowed: NDArray[np.bool_]
     interests: list[Node]
     novel: list[NovelCategory]
+    of_graph: NDArray[np.float32] | None
 
 
 class Stored:
     """A snapshot, opened to be read.
 
     item_categories: [n] int32 category number of each row, 0 for none; popular: rows of the most clicked items of late,
-    best first; merge_model: ONNX, None where there is none; unearned: sources that are not searched.
+    best first; merge_model: ONNX, None where there is none; unearned: sources that are not searched; graph_vectors:
+    [n, g] float32, of the items in the graph, g = 0 without one.
     """
 
     def __init__(self, snapshot: Path) -> None:
@@ -91,6 +94,7 @@ class Stored:
         merge = self.manifest.merge
         self.merge_model = (snapshot / layout.MERGE_MODEL).read_bytes() if merge.id else None
         self.unearned = {worth.source for worth in merge.sources if not worth.earned}
+        self.graph_vectors, self._item_parts, self._interest_parts = self._graph(snapshot)
         self._interest_vectors: NDArray[np.float32] = np.load(snapshot / layout.INTEREST_VECTORS)
         self._assembler = FeatureAssembler.from_spec(self.manifest.tower)
         names = (layout.USERS, layout.INTERESTS, layout.INTEREST_NODES, layout.NOVEL_CATEGORIES)
@@ -123,7 +127,8 @@ class Stored:
             self.manifest.events_until.seconds + 1,
         )
         novel = self._novel_categories(user.group_id, clicks, allowed)
-        return StoredUser(inputs, allowed, [nodes[node_id] for node_id in used], novel)
+        of_graph = self._of_graph(clicks, np.array(user.held_interests, np.int64))
+        return StoredUser(inputs, allowed, [nodes[node_id] for node_id in used], novel, of_graph)
 
     def close(self) -> None:
         """Close the stores."""
@@ -144,6 +149,21 @@ class Stored:
             if found := [category for category in listed if allowed[category.number] and category.end > category.start]:
                 return found[:CATEGORIES_USED]
         return []
+
+    def _graph(self, snapshot: Path) -> list[NDArray[np.float32]]:
+        """Vectors of the items in the graph, and what items and interests add to those who chose or hold them."""
+        names = (layout.GRAPH_ITEM_VECTORS, layout.GRAPH_ITEM_PARTS, layout.GRAPH_INTEREST_PARTS)
+        if not self.manifest.HasField("graph"):
+            return [np.zeros((len(self.item_vectors), 0), np.float32)] * len(names)
+        return [np.load(snapshot / name) for name in names]
+
+    def _of_graph(self, clicks: Clicks, held: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Fold a user in: the sum of what neighbours add, over the root of their number."""
+        rows = np.unique(clicks.items[clicks.items > 0]) - 1
+        parts = np.concatenate([self._item_parts[rows], self._interest_parts[held]])
+        parts = parts[parts.any(axis=1)]
+        vector: NDArray[np.float32] = parts.sum(axis=0) / np.float32(np.sqrt(max(1, len(parts))))
+        return vector if len(parts) else None
 
     def _node(self, node_id: int) -> Node:
         if node_id not in self._nodes:

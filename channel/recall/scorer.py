@@ -27,6 +27,9 @@ _DAY = 86_400.0
 _FUSION_RANK = 60.0
 """Ranks are fused as Σ 1 / (60 + rank) (Cormack et al., SIGIR 2009)."""
 
+_LAST = 1_000_000_000
+"""Added to a rank, puts it behind all others."""
+
 _RANKED_PER_WANTED, _LEAST_RANKED = 1.5, 200
 """Items the merge model is asked of, per candidate asked of each source and at least; the best by fused ranks."""
 
@@ -73,6 +76,8 @@ def score(
 ) -> Scored:
     """Score each item, and count it to the source that ranks it highest, or to another where the bounds want it so.
 
+    The interest source comes last for what no interest is grounded in: that lies near the user, and others say why.
+
     finds: by source, of those that have any; wanted: best of each source that count; known_weight: factor on items that
     are not novel; surprise: 0 to 1, what unexpectedness counts in the order; bounds: places of sources. Without a merge
     model a score is the mean of 60 / (60 + rank) over the sources. Ties go to the better fused ranks, then to the
@@ -86,8 +91,9 @@ def score(
     for source, found in best.items():
         ranks[np.searchsorted(at, found), SOURCES.index(source)] = np.arange(len(found))
     fused = np.where(ranks == NOT_FOUND, 0, _FUSION_RANK / (_FUSION_RANK + 1 + ranks)).mean(axis=1)
-    kept = _kept(fused, ranks, max(int(wanted * _RANKED_PER_WANTED), _LEAST_RANKED), columns)
-    at, ranks, fused = at[kept], ranks[kept], fused[kept]
+    counted = _counted_ranks(ranks, pool.grounded[at])
+    kept = _kept(fused, counted, max(int(wanted * _RANKED_PER_WANTED), _LEAST_RANKED), columns)
+    at, ranks, counted, fused = at[kept], ranks[kept], counted[kept], fused[kept]
     raw, interests = np.zeros(ranks.shape, np.float32), np.full(len(at), NO_INTEREST, np.int16)
     # The user tower's own score is known whether or not the request wants anything of that source.
     raw[:, SOURCES.index(channel_pb2.SOURCE_COLLABORATIVE)] = pool.scores[at, 0]
@@ -100,8 +106,8 @@ def score(
     scores = fused.astype(np.float32)
     if merge.id and len(at):
         scores = merge.probabilities(features[:, merge.positions])
-    column = _best_column(ranks)
-    _share_out(column, ranks.copy(), columns)
+    column = _best_column(counted)
+    _share_out(column, counted, columns)
     novel, item = pool.novel[at], np.arange(len(at))
     scores = (scores * np.where(novel, 1, known_weight)).astype(np.float32)
     values = worth(scores, features[:, 0], surprise)
@@ -172,9 +178,17 @@ def _kept(
     kept = np.zeros(len(fused), np.bool_)
     kept[np.argsort(-fused, kind="stable")[:most]] = True
     for j, bound in bounds.items():
-        kept |= (ranks[:, j] != NOT_FOUND) & (ranks[:, j] < bound.min_count)
+        found_by = np.flatnonzero(ranks[:, j] != NOT_FOUND)
+        kept[found_by[np.argsort(ranks[found_by, j])[: bound.min_count]]] = True
     found: NDArray[np.int64] = np.flatnonzero(kept)
     return found
+
+
+def _counted_ranks(ranks: NDArray[np.int32], grounded: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Ranks by which items are counted to sources, [m, S]. grounded: [m, k]."""
+    counted, interest = ranks.copy(), SOURCES.index(channel_pb2.SOURCE_INTEREST)
+    counted[(ranks[:, interest] != NOT_FOUND) & ~grounded.any(axis=1), interest] += _LAST
+    return counted
 
 
 def _best_column(ranks: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -34,9 +34,8 @@ def channel_answers(measured_world: SmallWorld) -> Answers:
 
 
 def answers_of(world: SmallWorld, snapshot: Path) -> Answers:
-    """Ask the channel for every user, without the graph, which the plain stack has nothing like, and with no source
-    that is only explored."""
-    tower, settings = LocalTower(world.tower_path), ChannelSettings(graph_source=False, explored_share=0)
+    """Ask the channel for every user, with no source that is only explored."""
+    tower, settings = LocalTower(world.tower_path), ChannelSettings(explored_share=0)
     with LocalChannel(snapshot, tower, settings=settings, clock=lambda: NOW) as channel:
         return {user: channel.recall(channel_pb2.RecallRequest(user_id=user, count=COUNT)) for user in world.user_ids}
 

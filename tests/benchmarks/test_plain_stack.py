@@ -12,7 +12,7 @@ import pytest
 from google.protobuf import proto
 from numpy.typing import NDArray
 
-from benchmarks.plain_merge import GROUP, INTEREST
+from benchmarks.plain_merge import GRAPH, GROUP, INTEREST
 from benchmarks.plain_stack import AnswerLog, PlainStack
 from benchmarks.stored import Stored
 from serendipity import layout
@@ -29,7 +29,7 @@ def test_its_candidates_scores_and_categories_are_the_channels(
     _assert_alike(measured_world, stored, channel_answers)
 
 
-@pytest.mark.parametrize("unearned", [(INTEREST,), (GROUP,), (INTEREST, GROUP)])
+@pytest.mark.parametrize("unearned", [(INTEREST,), (GROUP,), (GRAPH,), (INTEREST, GROUP, GRAPH)])
 def test_neither_searches_sources_that_have_not_earned_it_and_both_rank_by_them(
     measured_world: SmallWorld, channel_answers: Answers, unearned: tuple[channel_pb2.Source, ...], tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ class InterestSource:
         return snapshot.vectors.best_of_each(vectors.rows[1:], most, user.interests.grounded, user.unavailable)
 
     def score(self, pool: Pool, user: Hydrated, fallback: bool) -> Finds:
-        """Take each row's best interest.
+        """Take each row's best interest; an interest that the row is grounded in leads to it, where there is one.
 
         Scores are about linear in the probability of a click: what feedback moved an interest's weight by moves those
         above 0 as much. While the stored user vector stands in for all interests, only the grounded rows count:
@@ -38,8 +38,9 @@ class InterestSource:
         if fallback:
             raw = np.where(pool.grounded, raw, np.float32(-np.inf))
         raw = np.where(raw > 0, raw * user.interests.factors, raw)
-        at, best = np.arange(len(pool)), raw.argmax(axis=1)
-        return Finds(np.isfinite(raw[at, best]), raw[at, best], best.astype(np.int16))
+        best, grounded = raw.max(axis=1), np.where(pool.grounded, raw, -np.inf)
+        lead = np.where(np.isfinite(grounded).any(axis=1), grounded.argmax(axis=1), raw.argmax(axis=1))
+        return Finds(np.isfinite(best), best, lead.astype(np.int16))
 
     def has_queries(self, user: Hydrated) -> bool:
         """Tell whether the user has interests."""

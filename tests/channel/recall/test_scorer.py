@@ -53,7 +53,7 @@ def pool(
     return Pool(
         rows=np.array(rows, np.int64),
         scores=np.zeros((m, 1), np.float32) if near is None else np.array(near, np.float32)[:, None],
-        grounded=np.zeros((m, 0), np.bool_) if grounded is None else np.array(grounded, np.bool_),
+        grounded=np.ones((m, 10), np.bool_) if grounded is None else np.array(grounded, np.bool_),
         categories=np.ones(m, np.int32) if categories is None else np.array(categories, np.int32),
         novel=np.ones(m, np.bool_) if novel is None else np.array(novel, np.bool_),
     )
@@ -189,6 +189,21 @@ def test_an_item_is_counted_to_the_source_that_ranks_it_highest_then_to_the_firs
     assert counted == {1: (I2I, 9.0, 0), 2: (U2I, 3.0, 1), 3: (GROUP, 0.5, 2)}
     # Ranks alone count, not scores, which do not compare.
     assert scored(pool([1]), {GROUP: {1: -5.0}, GRAPH: {1: 99.0}}).sources.tolist() == [GROUP]
+
+
+def test_what_no_interest_is_grounded_in_is_counted_to_another_source_that_found_it() -> None:
+    # 1 and 3 are grounded in neither interest; nothing else found 3.
+    of = pool([1, 2, 3, 4], grounded=[[False, False], [True, False], [False, False], [False, True]])
+    found = {I2I: {1: (9.0, 0), 2: (8.0, 0), 3: (7.0, 1), 4: (6.0, 1)}, U2I: {4: 9.0, 1: 8.0, 2: 7.0}}
+    result = scored(of, found)
+    held = dict(zip(result.rows.tolist(), result.sources.tolist(), strict=True))
+    assert held == {1: U2I, 2: I2I, 3: I2I, 4: U2I}
+    # Ranks stay what they are, and a minimum takes first what is grounded.
+    assert dict(zip(result.rows.tolist(), result.source_ranks[:, 0].tolist(), strict=True)) == {1: 0, 2: 1, 3: 2, 4: 3}
+    near = {2: 3.0, 1: 2.0, 3: 1.0, 4: 0.0}
+    for least, held in ((0, {1: U2I, 2: U2I, 3: U2I, 4: I2I}), (2, {1: U2I, 2: I2I, 3: U2I, 4: I2I})):
+        bounded = scored(of, {I2I: found[I2I], U2I: near}, bounds={I2I: SourceBounds(least, 4)})
+        assert dict(zip(bounded.rows.tolist(), bounded.sources.tolist(), strict=True)) == held
 
 
 def test_surprise_orders_by_unexpectedness_and_leaves_the_scores_as_they_are() -> None:
@@ -482,6 +497,7 @@ found_by_row = st.dictionaries(
     found=st.dictionaries(st.sampled_from(SOURCES), found_by_row),
     novel=st.lists(st.booleans(), min_size=31, max_size=31),
     categories=st.lists(st.integers(1, NUM_CATEGORIES), min_size=31, max_size=31),
+    grounded=st.lists(st.lists(st.booleans(), min_size=6, max_size=6), min_size=31, max_size=31),
     wanted=st.integers(1, 30),
     known_weight=st.sampled_from([0.5, 1.0]),
     surprise=st.sampled_from([0.0, 0.5, 1.0]),
@@ -490,6 +506,7 @@ def test_scoring_agrees_with_a_plain_reading(
     found: dict[pb.Source, dict[int, tuple[float, int]]],
     novel: list[bool],
     categories: list[int],
+    grounded: list[list[bool]],
     wanted: int,
     known_weight: float,
     surprise: float,
@@ -500,7 +517,7 @@ def test_scoring_agrees_with_a_plain_reading(
         for source, each in found.items()
     }
     result = scored(
-        pool(range(31), categories, novel), every, wanted,
+        pool(range(31), categories, novel, grounded), every, wanted,
         user=user({1: (4, DAY)}), known_weight=known_weight, surprise=surprise,
     )  # fmt: skip
     ranks: dict[int, dict[pb.Source, int]] = {}
@@ -516,7 +533,7 @@ def test_scoring_agrees_with_a_plain_reading(
         assert result.scores[i] == pytest.approx(weighed)
         unexpected = max(0.05, 1 - float(VECTORS[categories[row], 0]))
         values.append(weighed * min(1.0, unexpected) ** (2 * surprise))
-        source = min(ranks[row], key=lambda s: (ranks[row][s], SOURCES.index(s)))
+        source = min(ranks[row], key=lambda s: (s == I2I and not any(grounded[row]), ranks[row][s], SOURCES.index(s)))
         raw, _ = found[source][row]
         assert (result.sources[i], result.raw[i]) == (source, raw)
         assert result.source_ranks[i].tolist() == [ranks[row].get(source, NOT_FOUND) for source in SOURCES]

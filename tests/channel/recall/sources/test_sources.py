@@ -99,7 +99,7 @@ def test_every_source_proposes_nothing_where_nothing_may_be_shown(
 
 @pytest.mark.parametrize("source", SEARCHED_BY_VECTORS, ids=lambda source: source_name(source.source))
 @pytest.mark.parametrize("fallback", [False, True])
-def test_raw_scores_are_inner_products_with_the_vector_of_the_source(
+def test_raw_scores_are_the_best_inner_products_with_the_vectors_of_the_source(
     snapshot: Snapshot, user: Hydrated, source: CandidateSource, fallback: bool
 ) -> None:
     vectors = some_vectors(user.interests, fallback)
@@ -107,8 +107,8 @@ def test_raw_scores_are_inner_products_with_the_vector_of_the_source(
     finds = source.score(pool, user, fallback)
     at = np.flatnonzero(finds.found)
     assert len(at) > 0
-    queries = vectors.rows[1 + finds.interests[at]]
-    expected = np.einsum("nd,nd->n", snapshot.vectors.vectors[pool.rows[at]], queries)
+    queries = vectors.rows[1:] if source.source == pb.SOURCE_INTEREST else vectors.rows[:1]
+    expected = (snapshot.vectors.vectors[pool.rows[at]] @ queries.T).max(axis=1)
     np.testing.assert_allclose(finds.raw[at], expected, rtol=1e-5, atol=1e-6)
     assert len(finds.found) == len(finds.raw) == len(finds.interests) == len(pool)
 
@@ -194,7 +194,14 @@ def test_interest_proposes_a_bounded_share_per_interest(snapshot: Snapshot, user
             assert len(proposed & set(rows_of(user.interests, i).tolist())) <= most
 
 
-def test_each_row_goes_to_its_nearest_interest_whoever_proposed_it(snapshot: Snapshot, user: Hydrated) -> None:
+def leads(raw: NDArray[np.float32], grounded: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The nearest interest that each row is grounded in, or else the nearest. raw, grounded: [m, k]."""
+    return np.where(grounded.any(axis=1), np.where(grounded, raw, -np.inf).argmax(axis=1), raw.argmax(axis=1))
+
+
+def test_each_row_goes_to_the_nearest_interest_it_is_grounded_in_whoever_proposed_it(
+    snapshot: Snapshot, user: Hydrated
+) -> None:
     vectors = some_vectors(user.interests)
     pool = everything_for(user, vectors, snapshot)
     finds = InterestSource().score(pool, user, fallback=False)
@@ -202,7 +209,9 @@ def test_each_row_goes_to_its_nearest_interest_whoever_proposed_it(snapshot: Sna
     assert finds.found.all()
     assert nobodys.found.all()
     by_interest = snapshot.vectors.vectors @ vectors.rows[1:].T
-    assert finds.interests.tolist() == by_interest.argmax(axis=1).tolist()
+    assert finds.interests.tolist() == leads(by_interest, pool.grounded).tolist()
+    # One that is grounded in none goes to the nearest.
+    assert set(finds.interests[~pool.grounded.any(axis=1)].tolist()) == set(range(len(user.interests)))
     assert len(set(finds.interests.tolist())) == len(user.interests)
 
 
@@ -226,7 +235,7 @@ def test_feedback_moves_the_scores_above_zero_of_what_an_interest_led_to(snapsho
     before, after = (InterestSource().score(pool, each, fallback=False) for each in (user, moved))
     each = pool.scores[:, 1:] * np.where(pool.scores[:, 1:] > 0, factors, 1)
     np.testing.assert_allclose(after.raw, each.max(axis=1), rtol=1e-6)
-    np.testing.assert_array_equal(after.interests, each.argmax(axis=1))
+    np.testing.assert_array_equal(after.interests, leads(each, pool.grounded))
     # An item may now be there for another interest, and one that is far from all stays as far.
     assert ((before.interests == 0) & (after.interests != 0)).any()
     assert ((before.interests != 1) & (after.interests == 1)).any()
