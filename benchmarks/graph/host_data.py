@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.offline.graph.author_files import AuthorData
+from benchmarks.graph.author_files import AuthorData
 from serendipity.offline.graph.held_interests import HeldConfig, infer_held_interests
 from serendipity.offline.graph.host_graph import Knowledge, host_graph
 from serendipity.offline.graph.sampling import hold_out

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.coea.code_digest import code_of
+from benchmarks.graph.author_files import AuthorData
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
 from benchmarks.graph.host_data import HostData
 from benchmarks.graph.rows import Row, Settings, SpectralConfig
 from serendipity.layout import write_atomically
-from serendipity.offline.graph.author_files import AuthorData
 from serendipity.offline.graph.interest_graph import InterestGraph
 from serendipity.offline.graph.ranking import CUTOFFS, Ranking, rank
 from serendipity.offline.graph.spectral import spectral_vectors

@@ -5,9 +5,9 @@ import pytest
 
 from benchmarks.graph import __main__ as command
 from benchmarks.graph import rows, runs
+from benchmarks.graph.author_files import AuthorData
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
 from benchmarks.graph.rows import CIKG, LIGHTGCN, PROFILE, Row
-from serendipity.offline.graph.author_files import AuthorData
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.sampling import hold_out
 from serendipity.offline.graph.trainer import validation_of

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.offline.graph.author_files import read_author_files
+from benchmarks.graph.author_files import read_author_files
 from serendipity.offline.graph.interest_graph import GraphError
 
 FILES = {
