@@ -3,6 +3,8 @@ PYTHON  ?= python3
 DATASET ?= complete-journey
 BIN     := .venv/bin
 READY   := .venv/.ready
+PROTOC   = $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) \
+	  protos/serendipity/v1/*.proto
 
 .PHONY: setup demo test check format protos bench clean
 
@@ -32,7 +34,9 @@ check: $(READY)
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null); if [ -n "$$tag" ]; \
 	  then echo "buf breaking --against tag $$tag"; $(BIN)/buf breaking --against ".git#tag=$$tag"; \
 	  else echo "buf breaking: no tag yet, nothing to compare with"; fi
-	$(BIN)/python -m serendipity.tools.protos --check
+	@fresh=$$(mktemp -d) && trap "rm -rf $$fresh" EXIT && $(call PROTOC,$$fresh) && \
+	  diff -rq -x '*.proto' -x __init__.py -x __pycache__ $$fresh/serendipity/v1 protos/serendipity/v1 || \
+	  { echo "generated code is stale; run make protos"; exit 1; }
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -40,7 +44,7 @@ format: $(READY)
 	$(BIN)/buf format --write
 
 protos: $(READY)
-	$(BIN)/python -m serendipity.tools.protos
+	$(call PROTOC,protos)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.channel --dataset $(DATASET) --out docs/results/bench.md

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from serendipity.tools import protos
-
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"channel": "serendipity.offline", "offline": "serendipity.channel"}
 
@@ -95,10 +93,6 @@ def test_the_client_needs_only_the_base_install() -> None:
         "import serendipity.channel.client\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_the_generated_code_is_fresh() -> None:
-    assert protos.stale() == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "protos").rglob("*.proto")), ids=lambda p: p.name)

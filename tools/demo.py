@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,13 @@ from rich.markup import escape
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.errors import ClientError
-from serendipity.channel.client.messages import Feedback, RecallResult, recall_request
+from serendipity.channel.client.messages import Feedback, RecallResult, RecentEvent, recall_request
 from serendipity.novelty import clicked_categories, is_novel
 from serendipity.offline.build_config import load_build_config
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.tools.build import build_and_place, default_out
-from serendipity.tools.demo_graph import latest_items, show_graph
-from serendipity.tools.demo_groups import show_groups
 from serendipity.tools.demo_host import DEPTH, HostLists, host_lists
 from serendipity.tools.demo_nearline import new_user, show_nearline
 from serendipity.tools.deploy import publish_over
@@ -47,6 +45,7 @@ _SHORTER: Mapping[str, object] = {
 }
 """What a build does more thoroughly: the demo is to end within ten minutes."""
 _COLD_USER = "someone-nobody-has-seen"
+_SESSION_CLICKS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,11 +112,17 @@ async def _call(args: argparse.Namespace, console: Console, address: str, out: P
             console.print()
         await _turn_dial(client, console, catalogue, histories.user_ids[chosen[0]], lists[chosen[0]], args.count)
         console.rule("4  Groups: novel categories that two language models agree on")
-        await show_groups(client, console, histories.user_ids[chosen[0]], _COLD_USER, args.count)
+        warm = histories.user_ids[chosen[0]]
+        await show_alone(client, console, "group", warm, "is asked for by the lists of the user's group", args.count)
+        await show_alone(client, console, "group", _COLD_USER, "belongs to the default group", args.count)
         console.rule("5  Graph: users folded in at request time")
-        clicked = latest_items(histories, chosen[-1])
-        users = (histories.user_ids[chosen[0]], _COLD_USER)
-        await show_graph(client, console, catalogue, users, clicked, args.count)
+        told = "is folded in from the latest clicks and the interests these show"
+        await show_alone(client, console, "graph", warm, told, args.count)
+        items = histories.clicks_before(chosen[-1], np.iinfo(np.int64).max).items.tolist()
+        clicked = [item - 1 for item in dict.fromkeys(items) if item][:_SESSION_CLICKS]
+        told = f"has no record and has just clicked {', '.join(escape(catalogue.titles[row]) for row in clicked)}"
+        session = [RecentEvent(catalogue.item_ids[row]) for row in reversed(clicked)]
+        await show_alone(client, console, "graph", _COLD_USER, told, args.count, session)
         console.rule("6  Feedback counts at once")
         await _feed_back(client, console, histories.user_ids[chosen[0]])
         console.rule("7  Near-line: queued, refreshed by InterestGPT on Triton, served")
@@ -149,6 +154,27 @@ async def _turn_dial(
         console.print()
     titles = ", ".join(escape(catalogue.titles[row]) for row in host.novel[:count])
     console.print(f"[bold]user {user}[/bold] by plain popularity, of what is novel: {titles}", highlight=False)
+    console.print()
+
+
+async def show_alone(
+    client: AsyncSerendipityClient,
+    console: Console,
+    source: str,
+    user: str,
+    told: str,
+    count: int,
+    session: Sequence[RecentEvent] = (),
+) -> None:
+    """Recall from one source alone, since what another finds as well counts as that one's, and print the answer.
+
+    told: what is said of the user; session: what the user has just done, oldest first.
+    """
+    quotas = {"interest": (0, 0), "collaborative": (0, 0), "group": (0, 0), "graph": (0, 0), source: (0, count)}
+    console.print(f"[bold]user {escape(user)}[/bold] {told}", highlight=False)
+    print_result(
+        console, user, await client.recall(user, count=count, explain=True, quotas=quotas, recent_events=session)
+    )
     console.print()
 
 

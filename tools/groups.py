@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import duckdb
+from google.protobuf import json_format
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from serendipity.groups.model import GroupModelError, read_group_spec
 from serendipity.offline.groups.directory import ASSIGNMENTS, read_groups, read_report
-from serendipity.offline.groups.next_item import VALIDATED_AT
-from serendipity.offline.groups.report import GroupReport
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.tools.arguments import add_build
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("show", "print a group's profile, what sets it apart and some of its users"),
-        ("report", "print codebook use, collisions, reconstruction and sizes"),
+        ("report", "print how users are grouped, codebook use, collisions, reconstruction and sizes, as JSON"),
     ):
         command = commands.add_parser(name, help=text)
         if name == "show":
@@ -47,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         spec = read_group_spec(groups)
         if args.command == "report":
-            _print_report(console, spec, read_report(groups))
+            console.print_json(json_format.MessageToJson(spec, preserving_proto_field_name=True))
+            console.print_json(data=asdict(read_report(groups)))
         elif not 0 <= args.group <= spec.num_groups:
             print(f"serendip groups: group {args.group}: expected 0 to {spec.num_groups}", file=sys.stderr)
             return 1
@@ -84,28 +84,3 @@ def _print_group(
         console.print(f"  {escape(user_id)}  {'-'.join(map(str, csid)) or 'no CSID'}", highlight=False)
     if group.users > len(users):
         console.print(f"  … and {group.users - len(users):,} more", highlight=False)
-
-
-def _print_report(console: Console, spec: records_pb2.GroupSpec, report: GroupReport) -> None:
-    lines = [
-        ("group model", spec.group_model_id),
-        ("clicks kept", f"from {spec.click_threshold} by {spec.counted} on, the latest {spec.sequence_length}"),
-        ("users", f"{report.users:,}, {report.warm_users:,} with a group of their own"),
-        (
-            f"next item, hit rate at {VALIDATED_AT}",
-            f"{report.next_item.hit_rate:.3f} against {report.next_item.popularity_hit_rate:.3f} by popularity "
-            f"({report.next_item.validation_users:,} users)",
-        ),
-        ("reconstruction error", f"{report.reconstruction_error:.3f} of the interests' variance"),
-        ("distinct CSIDs", f"{report.csids:,}; {report.collisions:.1%} of the users share theirs"),
-        *(
-            (f"codebook {layer}", f"{use.used} of {spec.codebook_size} codes, perplexity {use.perplexity:.1f}")
-            for layer, use in enumerate(report.layers, 1)
-        ),
-        ("dead codes revived", f"{report.rq_vae.revived:,}"),
-        ("groups", f"{spec.num_groups}, of {min(report.group_sizes):,} to {max(report.group_sizes):,} users"),
-    ]
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in lines:
-        table.add_row(name, escape(value))
-    console.print(table)

@@ -101,11 +101,9 @@ def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[
         out.print(f"[bold]{kind}[/bold]: {counted.records:,} {_NOUNS[kind]}", highlight=False)
         out.print(
             f"  queue: {counted.ready:,} ready, {counted.delayed:,} to be tried later, {counted.parked:,} parked; "
-            f"oldest {_age(now - counted.oldest) if counted.oldest else '-'}",
+            f"the next has waited {_age(now - counted.next_since) if counted.next_since else '-'}",
             highlight=False,
         )
-        causes = ", ".join(f"{name} {count:,}" for name, count in sorted(counted.by_cause.items()))
-        out.print(f"  by cause: {causes or '-'}", highlight=False)
         if kind is Kind.LISTS:
             out.print(f"  asked for too seldom so far: {counted.aside:,}", highlight=False)
         totals = ", ".join(f"{name} {count:,}" for name, count in counted.totals.items())

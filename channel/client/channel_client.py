@@ -15,16 +15,12 @@ import grpc
 from serendipity.channel.client.errors import ClientError, error_of
 from serendipity.channel.client.messages import (
     Feedback,
-    FeedbackResult,
     RecallResult,
-    RejectedFeedback,
-    UpdateResult,
     Wishes,
     recall_request,
     to_feedback_event,
     to_result,
     to_results,
-    to_warnings,
 )
 from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
@@ -130,7 +126,7 @@ class AsyncSerendipityClient:
 
     async def record_feedback(
         self, events: Sequence[Feedback], *, timeout: float | None = None, request_id: str = ""
-    ) -> FeedbackResult:
+    ) -> channel_pb2.RecordFeedbackResponse:
         """Record what users did, at most 1,000 events a shard. When it returns, the accepted events are on disk.
 
         Events without an id are given one, so that retries inside this call do not count twice; a host that calls
@@ -147,30 +143,32 @@ class AsyncSerendipityClient:
             )
             for shard, indexes in shards.items()
         )
-        rejected = [
-            RejectedFeedback(indexes[refused.index], refused.event_id, refused.reason)
-            for indexes, answer in zip(shards.values(), answers, strict=True)
-            for refused in answer.rejected
-        ]
-        return FeedbackResult(
-            accepted=sum(answer.accepted for answer in answers),
-            duplicates=sum(answer.duplicates for answer in answers),
-            rejected=tuple(sorted(rejected, key=lambda r: r.index)),
-            warnings=tuple(warning for answer in answers for warning in to_warnings(answer.warnings)),
+        recorded = channel_pb2.RecordFeedbackResponse(
+            accepted=sum(answer.accepted for answer in answers), duplicates=sum(answer.duplicates for answer in answers)
         )
+        for indexes, answer in zip(shards.values(), answers, strict=True):
+            recorded.warnings.extend(answer.warnings)
+            for refused in answer.rejected:
+                refused.index = indexes[refused.index]
+                recorded.rejected.append(refused)
+        recorded.rejected.sort(key=lambda refused: refused.index)
+        return recorded
 
     async def update_items(
         self, available: Mapping[str, bool], *, timeout: float | None = None, request_id: str = ""
-    ) -> UpdateResult:
-        """Change items' availability on all targets, at most 100,000 items; effective there within 5 s."""
+    ) -> channel_pb2.UpdateItemsResponse:
+        """Change items' availability on all targets, at most 100,000 items; effective there within 5 s.
+
+        Of several targets the answer is that of the one that knows the fewest of the items.
+        """
         request = channel_pb2.UpdateItemsRequest(
             items=[channel_pb2.ItemAvailability(item_id=item_id, available=up) for item_id, up in available.items()]
         )
         answers = await self._together(
             self._call(self._stub(shard).UpdateItems, request, timeout, request_id) for shard in range(len(self._stubs))
         )
-        most = max(answers, key=lambda answer: answer.unknown_count)
-        return UpdateResult(min(answer.updated for answer in answers), tuple(most.unknown_item_ids), most.unknown_count)
+        answer: channel_pb2.UpdateItemsResponse = max(answers, key=lambda answer: answer.unknown_count)
+        return answer
 
     async def list_categories(
         self, *, timeout: float | None = None, request_id: str = ""
@@ -249,11 +247,11 @@ class SerendipityClient:
         """See AsyncSerendipityClient.recall_batch."""
         return self._run(self._client.recall_batch(requests, **arguments))
 
-    def record_feedback(self, events: Sequence[Feedback], **arguments: Any) -> FeedbackResult:
+    def record_feedback(self, events: Sequence[Feedback], **arguments: Any) -> channel_pb2.RecordFeedbackResponse:
         """See AsyncSerendipityClient.record_feedback."""
         return self._run(self._client.record_feedback(events, **arguments))
 
-    def update_items(self, available: Mapping[str, bool], **arguments: Any) -> UpdateResult:
+    def update_items(self, available: Mapping[str, bool], **arguments: Any) -> channel_pb2.UpdateItemsResponse:
         """See AsyncSerendipityClient.update_items."""
         return self._run(self._client.update_items(available, **arguments))
 

@@ -6,7 +6,7 @@ import datetime
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, cast
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -95,37 +95,6 @@ class RecallResult:
     shortfalls: tuple[tuple[str, str], ...]
     snapshot: str
     message: channel_pb2.RecallResponse
-
-
-@dataclass(frozen=True)
-class RejectedFeedback:
-    """A refused event: its position in the call, its id, and why."""
-
-    index: int
-    event_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class FeedbackResult:
-    """What became of feedback.
-
-    accepted: now on disk; duplicates: their ids were known already; warnings: what was corrected, as in RecallResult.
-    """
-
-    accepted: int
-    duplicates: int
-    rejected: tuple[RejectedFeedback, ...]
-    warnings: tuple[tuple[str, str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class UpdateResult:
-    """What became of changed availability. unknown_item_ids: up to 100 that the snapshot lacks; stored as well."""
-
-    updated: int
-    unknown_item_ids: tuple[str, ...]
-    unknown_count: int
 
 
 class Wishes(TypedDict, total=False):
@@ -223,18 +192,17 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
         candidates=candidates,
         degraded=response.degraded,
         degraded_reasons=tuple(response.degraded_reasons),
-        warnings=to_warnings(response.warnings),
+        # The generated types take them for Python's own class of that name.
+        warnings=tuple(
+            (_word(channel_pb2.WarningCode, "WARNING_CODE_", w.code), w.field, w.message)
+            for w in cast(Any, response.warnings)
+        ),
         shortfalls=tuple(
             (_word(channel_pb2.ShortfallCause, "SHORTFALL_CAUSE_", s.cause), s.message) for s in response.shortfalls
         ),
         snapshot=response.versions.snapshot,
         message=response,
     )
-
-
-def to_warnings(warnings: Any) -> tuple[tuple[str, str, str], ...]:
-    """Turn warnings, which the generated types take for Python's own class of that name, into rows."""
-    return tuple((_word(channel_pb2.WarningCode, "WARNING_CODE_", w.code), w.field, w.message) for w in warnings)
 
 
 def to_results(response: channel_pb2.RecallBatchResponse) -> list[RecallResult | ClientError]:

@@ -87,7 +87,7 @@ class _QueueCollector(Collector):
             return
         depth = GaugeMetricFamily("serendipity_nearline_queue", "Entries by state.", labels=["kind", "state"])
         age = GaugeMetricFamily(
-            "serendipity_nearline_oldest_seconds", "Age of the oldest entry not parked.", labels=["kind"]
+            "serendipity_nearline_oldest_seconds", "Time for which the next entry has waited.", labels=["kind"]
         )
         records = GaugeMetricFamily(
             "serendipity_nearline_records", "Users with near-line interests or groups, and lists.", labels=["kind"]
@@ -98,7 +98,7 @@ class _QueueCollector(Collector):
         for kind, count in counted.items():
             for state in ("ready", "delayed", "parked", "aside"):
                 depth.add_metric([kind, state], getattr(count, state))
-            age.add_metric([kind], self._clock() - count.oldest if count.oldest else 0.0)
+            age.add_metric([kind], self._clock() - count.next_since if count.next_since else 0.0)
             records.add_metric([kind], count.records)
             for event, total in count.totals.items():
                 totals.add_metric([kind, event], total)

@@ -19,8 +19,10 @@ from serendipity.offline.interests.reasoner import Interest
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, ContentsError, taxonomy_number
-from serendipity.offline.snapshot.record_checks import MAX_SIGNALS
 from serendipity.v1 import records_pb2
+
+MAX_SIGNALS = 50
+"""Searches a user's signals hold at most, and as many items."""
 
 UserTower = Callable[[TowerInputs], NDArray[np.float32]]
 """Exported user tower: B users → [B, 1 + k, d] float32."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,8 @@ from pydantic import Field
 from serendipity import layout
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.snapshot.canary import DECILES, Canary
+
+_LEAST_SCORE = 1e-9
 
 
 class GateConfig(Configuration):
@@ -40,15 +41,22 @@ class GateConfig(Configuration):
 
 @dataclass(frozen=True)
 class Finding:
-    """One bound: what was found, what was expected, and whether it holds."""
+    """One bound: what was found, not a number where nothing was measured, and between what it was expected."""
 
     name: str
-    found: str
-    expected: str
-    holds: bool
+    found: float
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def holds(self) -> bool:
+        """True if it is within the bounds."""
+        return self.least <= self.found <= self.most
 
     def __str__(self) -> str:
-        return f"{self.name}: found {self.found}, expected {self.expected}"
+        bounds = (("at least", self.least), ("at most", self.most))
+        expected = " and ".join(f"{word} {bound:.4g}" for word, bound in bounds if math.isfinite(bound))
+        return f"{self.name}: found {self.found:.4g}, expected {expected}"
 
 
 class GateRefusedError(Exception):
@@ -62,7 +70,31 @@ class GateRefusedError(Exception):
 def judge(new: Canary, current: Canary | None, config: GateConfig | None = None) -> tuple[Finding, ...]:
     """Hold a new snapshot's canary against the bounds; without a current one only against the absolute ones."""
     config = config or GateConfig()
-    return tuple(_absolute(new, config)) + (() if current is None else tuple(_relative(new, current, config)))
+    recall = math.nan if new.novel_recall is None else new.novel_recall
+    findings = [
+        Finding("canary users", new.users, least=1),
+        Finding("novelty violations", new.violations, most=0),
+        Finding("fill", new.fill, least=config.min_fill),
+        Finding("coverage", new.coverage, least=config.min_coverage),
+        Finding("share of empty answers", new.empty / max(1, new.users), most=config.max_empty),
+        Finding("share of degraded answers", new.degraded / max(1, new.users), most=config.max_degraded),
+    ]
+    if new.novel_recall is not None:
+        findings.append(Finding("novel recall", recall, least=config.min_novel_recall))
+    if current is None:
+        return tuple(findings)
+    for name, found, before, drop in (
+        ("fill", new.fill, current.fill, config.max_fill_drop),
+        ("coverage", new.coverage, current.coverage, config.max_coverage_drop),
+        ("novel recall", recall, current.novel_recall, config.max_novel_recall_drop),
+    ):
+        if before is not None:
+            findings.append(Finding(f"{name} against current", found, least=before * (1 - drop)))
+    for percentile, *scores in zip(DECILES, new.score_deciles, current.score_deciles, strict=False):
+        found, before = (max(score, _LEAST_SCORE) for score in scores)
+        factor = config.max_score_factor
+        findings.append(Finding(f"score p{percentile} against current", found, before / factor, before * factor))
+    return tuple(findings)
 
 
 def pass_gate(new: Canary, current: Canary | None, config: GateConfig | None = None) -> tuple[Finding, ...]:
@@ -98,66 +130,3 @@ def record_canary(directory: Path, canary: Canary) -> None:
 def read_canary(directory: Path) -> Canary | None:
     """Read what was measured of a snapshot; None if nothing was."""
     return Canary.from_quality(layout.read_manifest(directory).quality)
-
-
-def _absolute(new: Canary, config: GateConfig) -> Iterator[Finding]:
-    yield Finding("canary users", f"{new.users}", "at least 1", new.users >= 1)
-    yield Finding("novelty violations", f"{new.violations}", "0", new.violations == 0)
-    yield _at_least("fill", new.fill, config.min_fill)
-    yield _at_least("coverage", new.coverage, config.min_coverage)
-    yield _at_most("share of empty answers", _share(new.empty, new.users), config.max_empty)
-    yield _at_most("share of degraded answers", _share(new.degraded, new.users), config.max_degraded)
-    if new.novel_recall is not None:
-        yield _at_least("novel recall", new.novel_recall, config.min_novel_recall)
-
-
-def _relative(new: Canary, current: Canary, config: GateConfig) -> Iterator[Finding]:
-    yield _not_below("fill", new.fill, current.fill, config.max_fill_drop)
-    yield _not_below("coverage", new.coverage, current.coverage, config.max_coverage_drop)
-    if current.novel_recall is not None:
-        if new.novel_recall is None:
-            yield Finding(
-                "novel recall", "not measured", f"a measurement, the current has {current.novel_recall:.4f}", False
-            )
-        else:
-            yield _not_below("novel recall", new.novel_recall, current.novel_recall, config.max_novel_recall_drop)
-    if len(new.score_deciles) == len(current.score_deciles):
-        yield from _scores(new, current, config.max_score_factor)
-
-
-def _scores(new: Canary, current: Canary, most: float) -> Iterator[Finding]:
-    """Name the decile that moved the most."""
-    moved = [
-        (abs(math.log(max(found, 1e-9) / max(before, 1e-9))), percentile, found, before)
-        for percentile, found, before in zip(DECILES, new.score_deciles, current.score_deciles, strict=False)
-    ]
-    if moved:
-        distance, percentile, found, before = max(moved)
-        yield Finding(
-            f"score p{percentile}",
-            f"{found:.6g} (factor {math.exp(distance):.2f})",
-            f"within a factor of {most:g} of the current {before:.6g}",
-            math.exp(distance) <= most,
-        )
-
-
-def _at_least(name: str, found: float, least: float) -> Finding:
-    return Finding(name, f"{found:.4f}", f"at least {least:.4f}", found >= least)
-
-
-def _at_most(name: str, found: float, most: float) -> Finding:
-    return Finding(name, f"{found:.4f}", f"at most {most:.4f}", found <= most)
-
-
-def _not_below(name: str, found: float, before: float, drop: float) -> Finding:
-    least = before * (1.0 - drop)
-    return Finding(
-        f"{name} against current",
-        f"{found:.4f}",
-        f"at least {least:.4f} ({1 - drop:.0%} of {before:.4f})",
-        found >= least,
-    )
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else 1.0

@@ -12,22 +12,15 @@ from pathlib import Path
 
 import faiss
 import numpy as np
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.item_ids import ItemIds
 from serendipity.offline.graph.served_graph import ServedGraph
-from serendipity.offline.snapshot.contents import SnapshotContents, check_contents, check_identifier
-from serendipity.offline.snapshot.graph_checks import check_graph
-from serendipity.offline.snapshot.group_checks import check_groups, check_novel_categories
+from serendipity.offline.snapshot.contents import SnapshotContents, check_contents
 from serendipity.offline.snapshot.index import NUM_QUERIES, SEED, BuiltIndex, IndexConfig, Queries, build_index
-from serendipity.offline.snapshot.record_checks import (
-    check_interest_paths,
-    check_interests,
-    check_signals,
-    check_user,
-)
 from serendipity.offline.snapshot.stores import sync_file, write_store
 from serendipity.v1 import records_pb2
 
@@ -46,8 +39,6 @@ def write_snapshot(
     Raises ContentsError, before anything appears in `root`, when the contents do not fit together.
     """
     check_contents(contents)
-    check_groups(contents)
-    check_graph(contents)
     root.mkdir(parents=True, exist_ok=True)
     with _exclusive(root):
         beside = root / _BUILDING
@@ -72,14 +63,15 @@ def write_snapshot(
 def _write_files(
     contents: SnapshotContents, directory: Path, created_at: int, config: IndexConfig | None
 ) -> records_pb2.Manifest:
+    lists = contents.novel_categories
     stores: dict[str, Iterator[tuple[bytes, bytes]]] = {
-        layout.USERS: _users(contents),
-        layout.INTERESTS: _interests(contents),
-        layout.INTEREST_PATHS: _interest_paths(contents),
+        layout.USERS: _of_users(contents.users, contents.default_user),
+        layout.INTERESTS: _of_users(contents.interests, contents.default_interests),
+        layout.INTEREST_PATHS: _of_users(contents.interest_paths, contents.default_interest_paths),
         layout.INTEREST_NODES: ((layout.node_key(node.node_id), node.SerializeToString()) for node in contents.nodes),
-        layout.SIGNALS: _signals(contents),
+        layout.SIGNALS: _of_users(contents.signals),
         layout.ITEMS: _items(contents),
-        layout.NOVEL_CATEGORIES: _novel_categories(contents),
+        layout.NOVEL_CATEGORIES: ((key, lists[key].SerializeToString()) for key in sorted(lists)),
     }
     if contents.group_spec is not None:
         groups = contents.groups
@@ -181,45 +173,12 @@ def _content_hash(manifest: records_pb2.Manifest) -> str:
     return layout.hash_of([content.SerializeToString(deterministic=True)])
 
 
-def _users(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
-    check_user("default_user", contents.default_user, contents)
-    yield layout.DEFAULT_USER, contents.default_user.SerializeToString()
-    for key, user_id in _keys("users", contents.users):
-        record = contents.users[user_id]
-        check_user(f"users[{user_id!r}]", record, contents)
-        yield key, record.SerializeToString()
-
-
-def _interests(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
-    check_interests("default_interests", contents.default_interests, contents)
-    yield layout.DEFAULT_USER, contents.default_interests.SerializeToString()
-    for key, user_id in _keys("interests", contents.interests):
-        record = contents.interests[user_id]
-        check_interests(f"interests[{user_id!r}]", record, contents)
-        yield key, record.SerializeToString()
-
-
-def _interest_paths(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
-    default = contents.default_interest_paths
-    check_interest_paths("default_interest_paths", default, contents.default_interests)
-    yield layout.DEFAULT_USER, default.SerializeToString()
-    for key, user_id in _keys("interest_paths", contents.interest_paths):
-        record = contents.interest_paths[user_id]
-        check_interest_paths(f"interest_paths[{user_id!r}]", record, contents.interests[user_id])
-        yield key, record.SerializeToString()
-
-
-def _signals(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
-    for key, user_id in _keys("signals", contents.signals):
-        record = contents.signals[user_id]
-        check_signals(f"signals[{user_id!r}]", record, contents)
-        yield key, record.SerializeToString()
-
-
-def _novel_categories(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
-    for key, record in sorted(contents.novel_categories.items()):
-        check_novel_categories(f"novel_categories[{key.hex()}]", record, contents)
-        yield key, record.SerializeToString()
+def _of_users(records: Mapping[str, Message], default: Message | None = None) -> Iterator[tuple[bytes, bytes]]:
+    """Lay users' records out by key, each read once. default: of cold users."""
+    if default is not None:
+        yield layout.DEFAULT_USER, default.SerializeToString()
+    for key, user_id in sorted((layout.user_key(user_id), user_id) for user_id in records):
+        yield key, records[user_id].SerializeToString()
 
 
 def _items(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
@@ -234,12 +193,6 @@ def _items(contents: SnapshotContents) -> Iterator[tuple[bytes, bytes]]:
             available=bool(catalogue.available[row]),
         )
         yield key, record.SerializeToString()
-
-
-def _keys(name: str, of_users: Mapping[str, object]) -> Iterator[tuple[bytes, str]]:
-    for user_id in of_users:
-        check_identifier(name, user_id)
-    yield from sorted((layout.user_key(user_id), user_id) for user_id in of_users)
 
 
 def _sample_queries(

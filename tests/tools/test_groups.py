@@ -64,7 +64,7 @@ def test_the_default_group_is_shown_too(build: Path, capsys: pytest.CaptureFixtu
 def test_the_report_tells_what_the_groups_are_worth(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("report", "--build", str(build)) == 0
     shown = capsys.readouterr().out
-    for name in ("reconstruction error", "distinct CSIDs", "codebook 2", "hit rate at 20"):
+    for name in ('"counted"', '"reconstruction_error"', '"csids"', '"perplexity"', '"hit_rate"'):
         assert name in shown
 
 

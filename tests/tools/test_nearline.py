@@ -66,7 +66,7 @@ def test_status_says_what_is_queued_and_why_users_are_parked(build: Path, capsys
     said = capsys.readouterr().out
     assert "process: none is running" in said
     assert "queue: 1 ready, 0 to be tried later, 1 parked" in said
-    assert "by cause: missing 1" in said
+    assert "the next has waited" in said
     assert "poisoned [red]" in said
     assert "answer: no JSON" in said
 

@@ -29,7 +29,8 @@ Check = Callable[[NDArray[Any]], None]
 """Raises ValueError for an output that is no answer, saying what was found and what was expected."""
 
 _INTEREST_GPT = "model_repo/interest_gpt/1"
-_LLM_CODE = (f"{_INTEREST_GPT}/prompts.py", f"{_INTEREST_GPT}/python_backend.py", f"{_INTEREST_GPT}/weights.py")
+_BACKEND_CODE = (f"{_INTEREST_GPT}/prompts.py", f"{_INTEREST_GPT}/python_backend.py")
+_LLM_CODE = (*_BACKEND_CODE, f"{_INTEREST_GPT}/weights.py")
 _INSTRUCTIONS = "instructions.txt"
 
 
@@ -115,6 +116,7 @@ def text_encoder(dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
         "text_encoder",
         "text_encoder",
         lambda training: _files(training, "encoder", "**/*"),
+        _BACKEND_CODE,
         question={"texts": _cell("a text")},
         answer={"embeddings": partial(_expect_finite, (1, dim))},
         sizes={"embeddings": (dim,)},

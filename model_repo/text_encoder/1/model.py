@@ -2,7 +2,8 @@
 
 Stands alone, like every file of this repository, and gives the numbers of serendipity.offline.encoder: mean of the
 last hidden states over the text's tokens, or the first token's state where 1_Pooling/config.json says so (sentence
-encoders), or the projected text embedding (CLIP), then divided by its length.
+encoders), or the projected text embedding (CLIP), then divided by its length. Beside it lie, put there when an encoder
+is placed, the modules it imports and the encoder in encoder/.
 """
 
 from __future__ import annotations
@@ -12,35 +13,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
+from python_backend import LanguageModel, Version, column  # type: ignore[import-not-found]  # placed beside this file
 from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModelWithProjection
 
+ENCODER = "encoder"
 CLIP_TYPES = ("clip", "clip_text_model")
 
 
-class TritonPythonModel:
-    """One instance of the encoder; Triton calls initialize once and execute with the requests of one batch."""
+class TritonPythonModel(LanguageModel):  # type: ignore[misc]
+    """One instance of the encoder."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Load tokenizer and model. Raises TritonModelException naming what was found and what was expected."""
-        if int(np.__version__.split(".")[0]) >= 2:
-            # With numpy 2 the Python backend hands BYTES tensors over empty, without an error.
-            raise pb_utils.TritonModelException(
-                f"numpy: found {np.__version__}, expected below 2 in the environment of Triton's Python backend"
-            )
-        torch.set_num_threads(1)
-        config = json.loads(args["model_config"])
-        self._input, self._output = config["input"][0]["name"], config["output"][0]["name"]
-        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-        path = Path(args["model_repository"]) / args["model_version"] / parameters["path"]
+    def load(self, version: Version) -> None:
+        """Load tokenizer and model. Raises ValueError naming what was found and what was expected."""
+        path = version.directory / ENCODER
         if not (path / "config.json").is_file():
-            raise pb_utils.TritonModelException(
-                f"{path / 'config.json'}: missing; expected the directory of a transformers text encoder"
-            )
-        on_gpu = args["model_instance_kind"] == "GPU"
-        self._device = torch.device(f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu")
+            raise ValueError(f"{path / 'config.json'}: missing; expected the directory of a transformers text encoder")
+        self._device = version.device
         self._is_clip = AutoConfig.from_pretrained(path, local_files_only=True).model_type in CLIP_TYPES
         self._first_token = not self._is_clip and _pools_first_token(path)
         self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -49,22 +39,15 @@ class TritonPythonModel:
         self._model = model.eval().to(self._device)
         self._max_tokens = int(min(self._tokenizer.model_max_length, model.config.max_position_embeddings))
 
-    def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Encode the texts of all requests together; answers keep the requests' order."""
-        try:
-            texts = [self._texts(request) for request in requests]
-            embeddings = self._encode([text for part in texts for text in part])
-        except Exception as error:
-            if len(requests) == 1:
-                return [pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(str(error)))]
-            # A text that cannot be decoded must not fail the requests it happened to be batched with.
-            return [response for request in requests for response in self.execute([request])]
-        parts = torch.split(embeddings, [len(part) for part in texts])
-        return [pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack(self._output, part)]) for part in parts]
+    def read(self, request: Any) -> list[str]:
+        """Read a request's texts. Raises ValueError for one that is no UTF-8."""
+        return [cell.decode() for cell in column(request, "texts")]
 
-    def _texts(self, request: Any) -> list[str]:
-        cells = pb_utils.get_input_tensor_by_name(request, self._input).as_numpy().reshape(-1)
-        return [cell.decode() for cell in cells]
+    def answer(self, batches: Sequence[list[str]]) -> list[Any]:
+        """Encode the texts of all requests together."""
+        embeddings = self._encode([text for texts in batches for text in texts])
+        parts = torch.split(embeddings, [len(texts) for texts in batches])
+        return [pb_utils.InferenceResponse([pb_utils.Tensor.from_dlpack("embeddings", part)]) for part in parts]
 
     @torch.inference_mode()
     def _encode(self, texts: list[str]) -> torch.Tensor:
@@ -103,6 +86,4 @@ def _pools_first_token(path: Path) -> bool:
         return True
     if modes <= {"pooling_mode_mean_tokens"}:
         return False
-    raise pb_utils.TritonModelException(
-        f"{pooling}: found {', '.join(sorted(modes))}, expected mean or first-token pooling"
-    )
+    raise ValueError(f"{pooling}: found {', '.join(sorted(modes))}, expected mean or first-token pooling")

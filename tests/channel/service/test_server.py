@@ -194,7 +194,7 @@ async def test_a_click_whose_time_cannot_be_counts_now_at_both_doors_and_is_said
         for name in sorted({c.category for c in before.candidates})[:2]
     )
     told = await client.record_feedback([Feedback(user, recorded.item_id, time=NOW * 1_000)])
-    assert [(code, field) for code, field, _ in told.warnings] == [("time_corrected", "events")]
+    assert [(w.code, w.field) for w in told.warnings] == [(channel_pb2.WARNING_CODE_TIME_CORRECTED, "events")]
     after = await client.recall(user, count=30, recent_events=[RecentEvent(in_request.item_id, time=0)])
     assert [(code, field) for code, field, _ in after.warnings] == [("time_corrected", "recent_events")]
     assert not {in_request.category, recorded.category} & {candidate.category for candidate in after.candidates}
@@ -246,7 +246,7 @@ async def test_an_item_out_of_stock_is_gone_at_once_and_comes_back(running: Serv
     user = small_world.user_ids[3]
     best = (await client.recall(user, count=5)).candidates[0].item_id
     result = await client.update_items({best: False, "of the next catalogue": True})
-    assert (result.updated, result.unknown_item_ids, result.unknown_count) == (2, ("of the next catalogue",), 1)
+    assert (result.updated, list(result.unknown_item_ids), result.unknown_count) == (2, ["of the next catalogue"], 1)
     assert best not in {c.item_id for c in (await client.recall(user, count=5)).candidates}
     await client.update_items({best: True})
     assert (await client.recall(user, count=5)).candidates[0].item_id == best

@@ -26,7 +26,6 @@ from serendipity.offline.snapshot.assembly import (
     signals_record,
     stored_vectors,
 )
-from serendipity.offline.snapshot.record_checks import check_interest_paths, check_interests, check_signals, check_user
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.v1 import records_pb2
 from tests.fixtures.small_histories import make_small_histories
@@ -55,7 +54,6 @@ def test_records_hold_what_was_known_at_the_moment_and_nothing_later(small_world
     assert len(records) == len(small_world.user_ids)
     for user_id in small_world.user_ids:
         record = records[user_id]
-        check_user(user_id, record, small_world.contents)
         stored = small_world.contents.users[user_id]
         assert sorted(zip(record.click_times, record.click_items, strict=True)) == sorted(
             zip(stored.click_times, stored.click_items, strict=True)
@@ -100,7 +98,6 @@ def test_what_is_fed_from_a_record_is_what_is_fed_from_the_history(small_world: 
 
 def test_a_cold_user_has_a_record_without_history(small_world: SmallWorld, tower: UserTower) -> None:
     record = cold_record(tower, FeatureAssembler.from_spec(small_world.tower), NOW)
-    check_user("cold", record, small_world.contents)
     assert (len(record.click_items), len(record.long_categories), list(record.profile)) == (0, 0, [0, 0])
 
 
@@ -119,8 +116,7 @@ def test_interests_become_a_hot_record_and_their_paths_another(small_world: Smal
     interests = [Interest(3, 0.12345, path), Interest(0, 1.0, path)]
     record = interests_record("user-01", interests, small_world.contents.taxonomy_hash, NOW)
     paths = interest_paths_record(interests, "taxonomy")
-    check_interests("user-01", record, small_world.contents)
-    check_interest_paths("user-01", paths, record)
+    assert len(paths.paths) == len(record.node_ids)
     assert (list(record.node_ids), list(record.weights)) == ([3, 0], [123, 1000])
     assert (paths.paths[0].seed, paths.paths[0].relation) == ("running shoes", records_pb2.RELATION_HYPONYM)
     assert (paths.paths[0].score, paths.reasoner) == (0.25, "taxonomy")
@@ -167,7 +163,6 @@ def test_signals_are_clean_bounded_and_of_the_last_thirty_days(small_world: Smal
         signal_offsets=np.where(np.arange(len(histories) + 1) > user, 4, 0),
     )
     record = signals_record(histories, user, NOW)
-    check_signals("user-01", record, dataclasses.replace(small_world.contents, events_until=NOW))
     assert [search.query for search in record.searches] == [f"q{n}" for n in reversed(range(10, 60))]
     assert (list(record.items), list(record.item_times)) == ([3, 4], [NOW - 2 * DAY, NOW - 3 * DAY])
     some = dataclasses.replace(histories, search_offsets=np.where(offsets > 0, 5, 0))

@@ -38,15 +38,15 @@ def test_a_first_snapshot_is_held_against_absolute_bounds_only() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fill": 0.3}, r"fill: found 0\.3000, expected at least 0\.5000"),
-        ({"fill": 0.8}, r"fill against current: found 0\.8000, expected at least 0\.8550 \(90% of 0\.9500\)"),
-        ({"coverage": 0.2}, r"coverage against current: found 0\.2000, expected at least 0\.2800"),
-        ({"violations": 1}, "novelty violations: found 1, expected 0"),
-        ({"empty": 6}, r"share of empty answers: found 0\.0120, expected at most 0\.0100"),
-        ({"degraded": 1}, r"share of degraded answers: found 0\.0020, expected at most 0\.0000"),
-        ({"novel_recall": 0.05}, r"novel recall against current: found 0\.0500, expected at least 0\.0510"),
-        ({"novel_recall": None}, "novel recall: found not measured"),
-        ({"score_deciles": (0.004, *GOOD.score_deciles[1:])}, r"score p10: found 0\.004 \(factor 4\.00\)"),
+        ({"fill": 0.3}, r"fill: found 0\.3, expected at least 0\.5"),
+        ({"fill": 0.8}, r"fill against current: found 0\.8, expected at least 0\.855"),
+        ({"coverage": 0.2}, r"coverage against current: found 0\.2, expected at least 0\.28"),
+        ({"violations": 1}, "novelty violations: found 1, expected at most 0"),
+        ({"empty": 6}, r"share of empty answers: found 0\.012, expected at most 0\.01"),
+        ({"degraded": 1}, r"share of degraded answers: found 0\.002, expected at most 0"),
+        ({"novel_recall": 0.05}, r"novel recall against current: found 0\.05, expected at least 0\.051"),
+        ({"novel_recall": None}, "novel recall against current: found nan"),
+        ({"score_deciles": (0.004, *GOOD.score_deciles[1:])}, r"score p10 against current: .* at most 0\.003"),
         ({"users": 0}, "canary users: found 0, expected at least 1"),
     ],
 )  # fmt: skip
@@ -57,7 +57,7 @@ def test_a_broken_bound_is_named_with_what_was_found_and_expected(change: dict[s
 
 def test_every_broken_bound_is_listed_and_no_other() -> None:
     worse = dataclasses.replace(GOOD, fill=0.2, violations=3)
-    with pytest.raises(GateRefusedError, match="3 of 11 bounds broken") as refused:
+    with pytest.raises(GateRefusedError, match="3 of 19 bounds broken") as refused:
         pass_gate(worse, GOOD)
     assert [f.name for f in refused.value.findings if not f.holds] == [
         "novelty violations",
@@ -123,5 +123,5 @@ def test_candidates_of_known_categories_are_violations(small_world: SmallWorld) 
 
     canary = ask_canary(usual, histories, small_world.catalogue, NOW)
     assert (canary.users, canary.violations) == (61, 60)
-    with pytest.raises(GateRefusedError, match="novelty violations: found 60, expected 0"):
+    with pytest.raises(GateRefusedError, match="novelty violations: found 60, expected at most 0"):
         pass_gate(canary, None, GateConfig(min_fill=0, min_coverage=0))

@@ -22,13 +22,15 @@ from hypothesis import strategies as st
 
 from serendipity import layout
 from serendipity.item_ids import ItemIds
-from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
+from serendipity.offline.snapshot.contents import ContentsError
 from serendipity.offline.snapshot.index import IndexConfig
-from serendipity.offline.snapshot.record_checks import MAX_INTERESTS_BYTES
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.small_world import NOW, NUM_ITEMS, NUM_USERS, SmallWorld
+
+MAX_INTERESTS_BYTES = 120
+"""Bytes a hot interests record may take when it holds at most 16 interests."""
 
 
 def _store(directory: Path, name: str) -> dict[bytes, bytes]:
@@ -238,49 +240,6 @@ def _merge(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
     return change
 
 
-def _node(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
-    def change(world: SmallWorld) -> dict[str, Any]:
-        node = records_pb2.InterestNode()
-        node.CopyFrom(world.contents.nodes[0])
-        for name in changes:
-            node.ClearField(name)  # type: ignore[arg-type]
-        node.MergeFrom(records_pb2.InterestNode(**changes))
-        return {"nodes": [node, *world.contents.nodes[1:]]}
-
-    return change
-
-
-def _signals(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
-    return lambda world: {"signals": {"user-01": records_pb2.UserSignalsRecord(**changes)}}
-
-
-def _user(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
-    def change(world: SmallWorld) -> dict[str, Any]:
-        record = records_pb2.UserRecord()
-        record.CopyFrom(world.contents.users["user-01"])
-        for name, value in changes.items():
-            if isinstance(value, bytes):
-                setattr(record, name, value)
-            else:
-                record.ClearField(name)
-                getattr(record, name).extend(value)
-        return {"users": {**world.contents.users, "user-01": record}}
-
-    return change
-
-
-def _interests_of(**changes: object) -> Callable[[SmallWorld], dict[str, Any]]:
-    def change(world: SmallWorld) -> dict[str, Any]:
-        record = records_pb2.InterestsRecord(
-            node_ids=[1], weights=[500], generated_at=NOW, expires_at=NOW,
-            taxonomy_hash=world.contents.default_interests.taxonomy_hash,
-        )  # fmt: skip
-        record.MergeFrom(records_pb2.InterestsRecord(**changes))
-        return {"interests": {**world.contents.interests, "user-01": record}}
-
-    return change
-
-
 def _vectors(row: int, value: float) -> Callable[[SmallWorld], dict[str, Any]]:
     def change(world: SmallWorld) -> dict[str, Any]:
         vectors = world.contents.item_vectors.copy()
@@ -297,49 +256,12 @@ def _vectors(row: int, value: float) -> Callable[[SmallWorld], dict[str, Any]]:
         (_vectors(399, np.inf), r"item_vectors\[399\]: found a value that is not finite"),
         (lambda w: {"item_vectors": w.contents.item_vectors[:-1]}, r"item_vectors.shape: found \[399, 16\], expected"),
         (lambda w: {"node_vectors": w.contents.node_vectors[:, :-1]}, r"node_vectors.shape: found \[48, 23\]"),
-        (lambda w: {"item_vectors": w.contents.item_vectors.astype(np.float64)}, r"item_vectors.dtype: found float64"),
-        (lambda w: {"taxonomy_hash": "abc"}, "taxonomy_hash: found 'abc', expected 64 hex digits"),
-        (lambda w: {"nodes": [*w.contents.nodes[:-1], w.contents.nodes[0]]}, r"nodes\[47\].node_id: found 0"),
-        (lambda w: {"users": {**w.contents.users, "": w.contents.default_user}}, "users: found '', expected a"),
-        (
-            lambda w: {"interests": {**w.contents.interests, "stranger": w.contents.default_interests}},
-            "interests: found user 'stranger', expected only users that are in `users`",
-        ),
-        (_user(click_items=[401], click_categories=[1], click_times=[1]), r"users\['user-01'\].click_items: found 401"),
-        (_user(click_items=[1, 2], click_categories=[1], click_times=[2, 1]), r"click_\*: found 2, 1, 2, expected"),
-        (_user(click_items=[1, 2], click_categories=[1, 1], click_times=[1, 2]), "click_times: found not descending"),
-        (_user(click_categories=[13] * 1, click_items=[1], click_times=[1]), "click_categories: found 13, expected"),
-        (_user(click_items=[1] * 201), "click_items: found 201 clicks, expected at most 200"),
-        (_user(profile=[4, 0]), r"profile\[0\]: found 4, expected at most 3"),
-        (_user(user_vector=b"\0" * 30), r"user_vector: found 30 bytes, expected 32"),
-        (_user(user_vector=b"\x00\x7c" * 16), "user_vector: found not finite"),
-        (_user(long_categories=[13], long_counts=[1], long_last_times=[1]), r"long_categories: found \[13\], expected"),
-        (_interests_of(node_ids=[48], weights=[1]), r"interests\['user-01'\].node_ids: found 48, expected below 48"),
-        (_interests_of(weights=[1]), r"interests\['user-01'\].weights: found 2 weights, expected 1"),
-        (_interests_of(node_ids=[2], weights=[1001]), "weights: found 1001, expected 0 … 1000"),
-        (_interests_of(node_ids=[1], weights=[1]), "node_ids: found a node twice"),
-        (_interests_of(taxonomy_hash=1), "taxonomy_hash: found 0000000000000001"),
-        (_interests_of(vocabulary_id=1), "vocabulary_id: found 1, expected 0: the snapshot's own"),
-        (lambda w: {"vocabulary_id": "abc"}, "vocabulary_id: found 'abc', expected 16 hex digits"),
-        (lambda w: {"grounding_threshold": 0.0}, "grounding_threshold: found 0.0, expected a cosine"),
-        (_node(categories=[2, 1]), r"nodes\[0\].categories: found \[2, 1\], expected category numbers"),
-        (_node(categories=[13]), r"nodes\[0\].categories: found \[13\]"),
-        (_node(categories=[]), r"nodes\[0\].categories: found \[\], expected some where there are items"),
-        (_node(origin=0), r"nodes\[0\].origin: found NODE_ORIGIN_UNSPECIFIED"),
-        (_node(path=["elsewhere"]), r"nodes\[0\].path: found \['elsewhere'\], expected ending in"),
-        (_gpt(fingerprint="0"), "interest_gpt.fingerprint: found '0', expected 16 hex digits"),
-        (_gpt(model_name="gpt"), "interest_gpt.model_name: found gpt|interest_gpt.model_name: found 'gpt'"),
-        (_gpt(prompt_style="prose"), "interest_gpt.prompt_style: found 'prose', expected one of compact, chat"),
-        (_gpt(max_batch=0), "interest_gpt.max_batch: found 0, expected above 0"),
-        (_gpt(rank_weights=[0.5]), "interest_gpt.rank_weights: found 1, expected 2"),
-        (_gpt(rank_weights=[0.5, 1.5]), "interest_gpt.rank_weights: found .* expected within 0 … 1"),
-        (_gpt(taxonomy_hash="0" * 64), "interest_gpt.taxonomy_hash: found 0000"),
-        (_merge(id=""), "merge.id: found '', expected an id where there is a model"),
-        (_merge(id="0" * 16), "merge.id: found 0000000000000000, expected the model's hash"),
-        (lambda w: {"merge_model": None}, "merge.id: found '[0-9a-f]{16}', expected an id where there is a model"),
-        (lambda w: {"merge_model": b"another"}, "merge.id: found [0-9a-f]{16}, expected the model's hash"),
-        (_merge(surprise=1.5), "merge.surprise: found 1.5, expected 0 to 1"),
-        (_merge(surprise=-0.5), "merge.surprise: found -0.5, expected 0 to 1"),
+        (lambda w: {"item_vectors": w.contents.item_vectors.astype(np.float64)}, "item_vectors.dtype: found .float64"),
+        (_gpt(taxonomy_hash="0" * 64), "interest_gpt.taxonomy_hash: found '0000"),
+        (_merge(id=""), "merge.id: found '', expected '[0-9a-f]{16}'"),
+        (_merge(id="0" * 16), "merge.id: found '0000000000000000', expected '[0-9a-f]{16}'"),
+        (lambda w: {"merge_model": None}, "merge.id: found '[0-9a-f]{16}', expected ''"),
+        (lambda w: {"merge_model": b"another"}, "merge.id: found '[0-9a-f]{16}', expected '[0-9a-f]{16}'"),
         (
             lambda w: {"item_statistics": w.contents.item_statistics[:, :3]},
             r"item_statistics.shape: found \[400, 3\], expected \[400, 4\]",
@@ -352,19 +274,6 @@ def _vectors(row: int, value: float) -> Callable[[SmallWorld], dict[str, Any]]:
             lambda w: {"category_vectors": w.contents.category_vectors[1:]},
             r"category_vectors.shape: found \[12, \d+\], expected \[13, d\]",
         ),
-        (
-            lambda w: {"signals": {"stranger": records_pb2.UserSignalsRecord(items=[1], item_times=[1])}},
-            "signals: found user 'stranger', expected only users",
-        ),
-        (_signals(items=[401], item_times=[1]), r"signals\['user-01'\].items: found \[401\], expected row"),
-        (_signals(items=[1]), "item_times: found 0, expected 1, one per item"),
-        (_signals(items=[1, 2], item_times=[1, 2]), "item_times: found not descending in time"),
-        (_signals(items=[1], item_times=[NOW]), "item_times: found 1700000000, expected times before 1699999999"),
-        (_signals(items=[1] * 51, item_times=[1] * 51), "found 51 entries, expected at most 50"),
-        (
-            _signals(searches=[records_pb2.Search(query="<b>", time=1)]),
-            r"searches\[0\].query: found '<b>', expected a text that is clean",
-        ),
     ],
 )  # fmt: skip
 def test_contents_that_do_not_fit_together_are_refused_by_name(
@@ -374,18 +283,6 @@ def test_contents_that_do_not_fit_together_are_refused_by_name(
     with pytest.raises(ContentsError, match=message):
         write_snapshot(contents, tmp_path / "root", created_at=NOW)
     assert _visible(tmp_path / "root") == []
-
-
-def test_an_uncovered_row_of_the_catalogue_is_refused(small_world: SmallWorld, tmp_path: Path) -> None:
-    catalogue = small_world.contents.catalogue
-    numbers = np.array(catalogue.item_categories)
-    numbers[5] = 2
-    contents: SnapshotContents = dataclasses.replace(
-        small_world.contents,
-        catalogue=dataclasses.replace(catalogue, item_categories=numbers),  # type: ignore[type-var]
-    )
-    with pytest.raises(ContentsError, match=r"catalogue.item_categories\[5\]: found 2, expected 1"):
-        write_snapshot(contents, tmp_path, created_at=NOW)
 
 
 _KILLED = """
