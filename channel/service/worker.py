@@ -79,7 +79,13 @@ async def running_worker(
             write_status(settings.workers_path, status)
 
         publications = Publications(settings.snapshots)
-        watcher = SnapshotWatcher(publications, parts.holder, on_change=on_change, poll=settings.snapshot_poll_seconds)
+        watcher = SnapshotWatcher(
+            publications,
+            parts.holder,
+            on_change=on_change,
+            poll=settings.snapshot_poll_seconds,
+            gpu=channel_settings.gpu,
+        )
         await on_change(watcher.served, None)
         # Before the port is open: a worker that was restarted must not draw calls it cannot answer.
         await watcher.converge()

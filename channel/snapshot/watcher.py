@@ -43,6 +43,7 @@ class SnapshotWatcher:
         on_change: Callable[[Served, Snapshot | None], Awaitable[None]],
         poll: float,
         retry: float = 30.0,
+        gpu: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,6 +52,7 @@ class SnapshotWatcher:
         self._on_change = on_change
         self._poll = poll
         self._retry = retry
+        self._gpu = gpu
         self._clock = clock
         self._monotonic = monotonic
         self._refused = ""
@@ -69,7 +71,8 @@ class SnapshotWatcher:
         if wanted == self._refused and self._monotonic() - self._refused_at < self._retry:
             return
         try:
-            snapshot = await asyncio.to_thread(self._holder.swap, self._publications.directory(wanted))
+            directory = self._publications.directory(wanted)
+            snapshot = await asyncio.to_thread(self._holder.swap, directory, gpu=self._gpu)
         except ChannelError as error:
             self._refused, self._refused_at = wanted, self._monotonic()
             _log.error("snapshot refused", wanted=wanted, served=self._holder.version, error=str(error))
