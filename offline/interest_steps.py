@@ -18,8 +18,9 @@ from serendipity.offline.interests.config import InterestsConfig, LlmReasonerCon
 from serendipity.offline.interests.node_table import NODES
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.vocabulary import Vocabulary
+from serendipity.offline.language_models.answering_model import AnsweringModel
 from serendipity.offline.language_models.homes import open_language_model
-from serendipity.offline.language_models.language_model import AnsweringModel, Usage
+from serendipity.offline.language_models.language_model import Usage
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.steps import Numbers, Step, StepContext
 

@@ -16,12 +16,12 @@ from serendipity.interests.prompt import PromptStyle
 from serendipity.layout import write_atomically
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.whole_tokens import make_tokenizer
+from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.tuning.base_model import (
     BaseModel,
     BaseModelError,
     Head,
     load_model,
-    no_progress_bars,
     open_base,
 )
 from serendipity.offline.tuning.tokens import prompt_tokens

@@ -29,7 +29,8 @@ from serendipity.offline.distillation.sft import tune
 from serendipity.offline.distillation.teacher import Teacher
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.interests.vocabulary import Vocabulary
-from serendipity.offline.tuning.base_model import BaseModel, no_progress_bars
+from serendipity.offline.progress import no_progress_bars
+from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.v1 import records_pb2
 
 DATASET_DIRECTORY = "dataset"

@@ -10,9 +10,9 @@ from benchmarks.smollm2 import default_cache_dir, smollm2_path
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.language_models.answering_model import AnsweringModel
 from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
-from serendipity.offline.language_models.language_model import AnsweringModel
 from tests.fixtures.small_shop import make_context, make_grounder
 from tests.offline.interests.conftest import SHOP, make_catalogue
 
