@@ -35,14 +35,15 @@ from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
-from serendipity.offline.coevolution.increment import Increment, join_increment, numbers_by_name
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, write_lists
 from serendipity.offline.coevolution.loop import Loop, with_base_name
 from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.coevolution.numbering import numbered_as, numbers_by_name
 from serendipity.offline.coevolution.records import InteractionRecords
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.group_model import GroupModel
+from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
@@ -124,9 +125,9 @@ def continue_coevolution(
     """Run more cycles from the LLMs of a build, with what came in since, and write another directory.
 
     built: as build_coevolution wrote it; it stays as it is. out: the new directory. logs, groups: those that `built` is
-    of. later: logs whose clicks and exposures are learned from too; what `logs` hold already counts once. A run that
-    was killed is continued if all of it is the same; `forget_work` removes what it kept. Raises CoevolutionError when
-    the group model is another one, LogsError, GroupModelError.
+    of. later: logs of all events so far, which are learned from; by default `logs`. A run that was killed is continued
+    if all of it is the same; `forget_work` removes what it kept. Raises CoevolutionError when the group model is
+    another one or `later` begins behind `logs`, LogsError, GroupModelError.
     """
     spec = read_coevolution_spec(built)
     config = _read_configuration(built / CONFIGURATION)
@@ -136,14 +137,15 @@ def continue_coevolution(
             f"{built / COEVOLUTION_SPEC}: group_model_id: found {spec.group_model_id!r}, expected "
             f"{model.spec.group_model_id!r} of {groups}; build the LLMs anew"
         )
-    before, catalogue = Histories.read(logs), Catalogue.read(logs)
-    histories, shown = before, [(before, Exposures.read(logs, len(before), catalogue))]
-    if later is not None:
-        since, theirs = Histories.read(later), Catalogue.read(later)
-        histories = join_increment(before, Increment.of_logs(since, theirs, catalogue))
-        exposed = Exposures.read(later, len(since), theirs)
-        shown.append((since, replace(exposed, categories=numbers_by_name(theirs, catalogue)[exposed.categories])))
-    exposures = Exposures.join(shown, histories)
+    catalogue, until = Catalogue.read(logs), LogsSummary.read(logs_directory(logs)).events_until
+    since, theirs = Histories.read(later or logs), Catalogue.read(later or logs)
+    if int(since.times.min(initial=until)) >= until:
+        raise CoevolutionError(
+            f"{later}: found no click from before {until}, where the logs of the LLMs end; expected all events so far"
+        )
+    histories = numbered_as(since, theirs, catalogue, until)
+    exposures = Exposures.read(later or logs, len(since), theirs)
+    exposures = replace(exposures, categories=numbers_by_name(theirs, catalogue)[exposures.categories])
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
@@ -167,8 +169,9 @@ def continue_coevolution(
     result = normalise_scores(found, renderer, held_out, config, spec.generation + cycles)
     stage(result.generation, "lists")
     # The snapshot's user table is that of the build's logs: until the next build users are asked for by that group.
-    served = np.full(len(histories), DEFAULT_GROUP, np.int32)
-    served[[histories.user_numbers[user_id] for user_id in before.user_ids]] = model.assign(before).group_id
+    before = Histories.read(logs)
+    groups_before = dict(zip(before.user_ids, model.assign(before).group_id.tolist(), strict=True))
+    served = np.array([groups_before.get(user_id, DEFAULT_GROUP) for user_id in histories.user_ids], np.int32)
     return _write(out, result, histories, model, config, spec.taxonomy_hash, base=spec.base, served=served)
 
 
