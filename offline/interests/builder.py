@@ -28,6 +28,7 @@ from serendipity.offline.interests.contexts import cold_context, contexts_at
 from serendipity.offline.interests.graph import UserGraph, graph_of_interests
 from serendipity.offline.interests.graph_table import write_graphs
 from serendipity.offline.interests.grounding_threshold import tune_threshold
+from serendipity.offline.interests.hops import prompting_of
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.node_table import read_nodes, vocabulary_id_of, write_nodes
 from serendipity.offline.interests.parquet import write_rows
@@ -134,10 +135,9 @@ def llm_reasoner(config: LlmReasonerConfig, models: Sequence[LanguageModel], enc
             vocabulary.grounder(encoder),
             vocabulary.categories,
             catalogue.titles,
-            config.mode,
+            prompting_of(config.mode, config.style),
             debate=config.debate,
             facts=config.facts,
-            style=config.style,
         )
 
     return make

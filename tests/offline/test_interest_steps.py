@@ -44,7 +44,7 @@ def run(out: Path, encoder: TextEncoder, **interests: object) -> Outcome:
 
 def test_a_language_model_is_asked_once_whatever_is_built_again(out: Path, encoder: TextEncoder) -> None:
     reasoner = {
-        "mode": "single-hop",
+        "mode": "json",
         "debate": {"max_new_tokens": 8},
         "models": [{"kind": "local", "path": str(out.parent / "model"), "device": "cpu"}],
     }
@@ -52,7 +52,7 @@ def test_a_language_model_is_asked_once_whatever_is_built_again(out: Path, encod
     assert (first.ran, first.numbers["prompts"], first.numbers["of them known"]) == (True, 8, 0)
     assert first.numbers["completion tokens"] > 0
     summary = InterestsSummary.read(out / "interests")
-    assert summary.reasoner.endswith("single-hop 1 × 1")
+    assert summary.reasoner.endswith("json 1 × 1")
     # Other clusters make the step run again, of the answers that are known.
     again = run(out, encoder, reasoner=reasoner, clusters={"min_users": 2})
     assert (again.ran, again.numbers["prompts"], again.numbers["of them known"]) == (True, 8, 8)
