@@ -9,10 +9,10 @@ from rich.progress import Progress
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.directory import ASSIGNMENTS
 from serendipity.offline.groups.group_model import Assignment, GroupModel
-from serendipity.offline.interests.parquet import write_rows
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.parquet import write_rows
 from serendipity.v1 import records_pb2
 
 
