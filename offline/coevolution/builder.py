@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,11 +35,9 @@ from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, write_lists
-from serendipity.offline.coevolution.loop import Loop, with_base_name
-from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.coevolution.loop import Loop
 from serendipity.offline.coevolution.numbering import numbered_as, numbers_by_name
 from serendipity.offline.coevolution.records import InteractionRecords
-from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.group_model import GroupModel
 from serendipity.offline.logs.builder import LogsSummary
@@ -83,8 +80,7 @@ def build_coevolution(
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     exposures = Exposures.read(logs, len(histories), catalogue)
     model = GroupModel.read(groups)
-    tables = sorted(logs_directory(logs).glob("*.parquet"))
-    work = _work(out, [config.model_dump_json(), model.spec.group_model_id, *map(sha256, tables)])
+    work = _work(out, logs, model.spec.group_model_id, config.model_dump_json())
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
@@ -95,7 +91,7 @@ def build_coevolution(
         )
     started = work / "start"
     if started.is_dir():
-        llms = _read_llms(started, config, config.base)
+        llms = Llms.read(started, config, config.base)
     else:
         stage(0, "tuning")
         llms = tune_llms(
@@ -103,7 +99,7 @@ def build_coevolution(
         ).llms
         beside = work / ".start"
         shutil.rmtree(beside, ignore_errors=True)
-        _save_llms(llms, beside)
+        llms.save(beside)
         beside.rename(started)
     loop = Loop(InteractionRecords.of(histories, click_groups, config.examples), renderer, config, exposures)
     found = loop.run(llms, config.pco.cycles, work / "cycles", stage=stage)
@@ -149,21 +145,9 @@ def continue_coevolution(
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
-    start = _read_llms(built, config, spec.base)
+    start = Llms.read(built, config, spec.base)
     records = InteractionRecords.of(histories, click_groups, config.examples)
-    work = _work(
-        out,
-        [
-            config.model_dump_json(), model.spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint,
-            hash_of(
-                [
-                    "\n".join(histories.user_ids).encode(), histories.offsets.tobytes(), histories.times.tobytes(),
-                    histories.items.tobytes(), histories.categories.tobytes(),
-                    exposures.offsets.tobytes(), exposures.times.tobytes(), exposures.categories.tobytes(),
-                ]
-            ),
-        ],
-    )  # fmt: skip
+    work = _work(out, later or logs, spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint)
     loop = Loop(records, renderer, config, exposures, spec.generation)
     found = loop.run(start, cycles, work / "cycles", stage=stage)
     result = normalise_scores(found, renderer, held_out, config, spec.generation + cycles)
@@ -193,7 +177,7 @@ def _write(
     served: NDArray[np.int32] | None = None,
 ) -> records_pb2.CoevolutionSpec:
     (out / COEVOLUTION_SPEC).unlink(missing_ok=True)
-    _save_llms(result.llms, out)
+    result.llms.save(out)
     model_id = model.spec.group_model_id
     group_ids = model.assign(histories).group_id
     told = choose_lists(histories, group_ids, model.spec.num_groups, config.pco.common_categories, served)
@@ -224,20 +208,10 @@ def _write(
     return spec
 
 
-def _save_llms(llms: Llms, directory: Path) -> None:
-    llms.novelty.save(directory / NOVELTY)
-    llms.relevance.save(directory / RELEVANCE)
-
-
-def _read_llms(directory: Path, config: CoevolutionConfig, base: str) -> Llms:
-    novelty = NoveltyLlm.read(directory / NOVELTY, config.style, config.threads)
-    relevance = RelevanceLlm.read(directory / RELEVANCE, config.style, config.threads)
-    return Llms(with_base_name(novelty, base), with_base_name(relevance, base))
-
-
-def _work(out: Path, identity: Sequence[str]) -> Path:
-    """Make the directory of what a killed run leaves, and remove those of other runs."""
-    work = out / f"{_WORK}{hash_of(part.encode() for part in identity)[:16]}"
+def _work(out: Path, logs: Path, *identity: str) -> Path:
+    """Make the directory of what a killed run on these logs leaves, and remove those of other runs."""
+    tables = map(sha256, sorted(logs_directory(logs).glob("*.parquet")))
+    work = out / f"{_WORK}{hash_of(part.encode() for part in (*identity, *tables))[:16]}"
     for other in out.glob(f"{_WORK}*"):
         if other != work:
             shutil.rmtree(other)
