@@ -32,7 +32,7 @@ def build_groups(
     named = config.profile.language_model
     profile_llm = None if named is None else open_language_model(named, cache)
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
-    model = GroupModel.fit(histories, catalogue, None, config, profile_llm=profile_llm, progress=progress)
+    model = GroupModel.fit(histories, catalogue, config, profile_llm=profile_llm, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     write_assignments(out / ASSIGNMENTS, histories.user_ids, model.assign(histories))
     model.write(out)
