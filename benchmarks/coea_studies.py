@@ -25,6 +25,7 @@ from rich.markdown import Markdown
 
 from benchmarks.coea.dataset import find_logs, read_split
 from benchmarks.coea.report import About
+from benchmarks.coea.settings import llms_of
 from benchmarks.coea.studies import affinity, rounds, sweeps
 from benchmarks.coea.studies.pages import write_affinity, write_rounds, write_sweeps
 from benchmarks.coea.studies.panel import VALIDATION_USERS, reduced
@@ -32,7 +33,6 @@ from benchmarks.coea.studies.variant import Variant
 from benchmarks.coea.trial import Trial, run_trials
 from benchmarks.command import failed, options_of
 from benchmarks.smollm2 import base_of
-from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.tuning.base_model import TINY
 from serendipity.tools.arguments import positive
@@ -65,7 +65,7 @@ def _study(args: argparse.Namespace) -> int:
     out = args.out or Path("var") / "evaluation" / "coea" / name
     started = time.time()
     split = reduced(read_split(args.logs or find_logs(args.dataset, out), name), args.validation_users)
-    base = Variant(llms=CoevolutionConfig(base=base_of(args.base)))
+    base = Variant(llms=llms_of(base_of(args.base)))
     found_sweeps = sweeps.sweeps(sweeps.small(base))
     trials: dict[str, Sequence[Trial]] = {
         "rounds": rounds.trials(base, args.rounds),

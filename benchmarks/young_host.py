@@ -20,13 +20,13 @@ from rich.console import Console
 
 from benchmarks.command import failed, made_by, options_of, publish, read_options
 from serendipity.offline.build_config import BuildConfig
-from serendipity.offline.datasets.adapter import write_parquet
 from serendipity.offline.datasets.registry import prepare
 from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport
 from serendipity.offline.evaluate.methods import MethodResult
 from serendipity.offline.evaluate.methods_report import methods_table
 from serendipity.offline.logs.host_files import load_events, load_items, load_users
+from serendipity.offline.parquet import write_query
 from serendipity.tools.arguments import natural, new_directory, positive, share
 from serendipity.tools.build import BUILD_ERRORS
 from serendipity.tools.evaluate import build_unpublished, held_out_config, replay_builds
@@ -51,9 +51,9 @@ def sample_users(host: Path, out: Path, share: float, seed: int, now: int) -> in
         connection.execute("CREATE TEMP TABLE chosen AS SELECT unnest(?::VARCHAR[]) AS user_id", [chosen])
         theirs = "reason IS NULL AND user_id IN (SELECT user_id FROM chosen)"
         events = f"SELECT * {_ORIGIN} RENAME (time AS timestamp) FROM host_events WHERE {theirs}"
-        write_parquet(connection, events, out / "events.parquet")
-        write_parquet(connection, f"SELECT * {_ORIGIN} FROM host_users WHERE {theirs}", out / "users.parquet")
-        write_parquet(connection, f"SELECT * {_ORIGIN} FROM host_items WHERE reason IS NULL", out / "items.parquet")
+        write_query(connection, events, out / "events.parquet")
+        write_query(connection, f"SELECT * {_ORIGIN} FROM host_users WHERE {theirs}", out / "users.parquet")
+        write_query(connection, f"SELECT * {_ORIGIN} FROM host_items WHERE reason IS NULL", out / "items.parquet")
     return len(chosen)
 
 

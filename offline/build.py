@@ -1,6 +1,6 @@
 """The order of the builders: logs → interests, towers, groups, lists, graph → merge → snapshot → publication.
 
-`_Build.plan` says what is made after what; what does not depend on each other may be made at the same time.
+`_Build.plan` lists what is made of what; what does not depend on each other may be made at the same time.
 
 How candidates are merged is learned on time that the towers have not seen: they are trained twice anyway, first on
 labels that end at a cut, then on everything. What the first training can do is made a snapshot as of the cut
@@ -33,9 +33,9 @@ from rich.progress import Progress
 from serendipity import layout
 from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
-from serendipity.offline.encoder import TextEncoder, default_path
-from serendipity.offline.graph_steps import VALIDATION_GRAPH, GraphSteps
-from serendipity.offline.group_steps import COEVOLUTION_CODE, GroupSteps
+from serendipity.offline.encoder import default_path
+from serendipity.offline.graph_steps import GRAPH, VALIDATION_GRAPH, GraphSteps
+from serendipity.offline.group_steps import COEVOLUTION, COEVOLUTION_CODE, GroupSteps
 from serendipity.offline.interest_steps import INTERESTS_CODE, LOGS_CODE, InterestSteps
 from serendipity.offline.logs.builder import LogsSummary, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
@@ -50,10 +50,11 @@ from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_can
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
-from serendipity.offline.steps import Numbers, Outcome, Planned, Step, StepContext, run_steps
+from serendipity.offline.steps import Numbers, Outcome, Step, run_steps
 from serendipity.offline.towers.builder import FIT, build_towers
 from serendipity.offline.towers.export import ONNX
 from serendipity.offline.towers.threads import limited_threads
+from serendipity.offline.workers import StepContext
 from serendipity.v1 import channel_pb2, records_pb2
 
 SNAPSHOTS = "snapshots"
@@ -70,6 +71,12 @@ _SNAPSHOT_CODE = (
 )  # fmt: skip
 _MERGE_CODE = (
     *LOGS_CODE, "serendipity.offline.merge", "serendipity.offline.evaluate", "serendipity.features",
+)  # fmt: skip
+
+_ORDER = (
+    "host", "held_out/logs", "logs", "interests", "towers", "validation/logs", "groups", "validation/interests",
+    "validation/coevolution", "validation/graph", "validation/snapshot", "merge", COEVOLUTION, "interest_gpt", GRAPH,
+    "snapshot", "canary",
 )  # fmt: skip
 
 _REPLAYED = 200_000
@@ -111,8 +118,6 @@ def build(
     Raises GateRefusedError when the snapshot may not be published, and what the builders raise; a build that was
     killed or failed is continued by the next.
     """
-    if config.dataset not in ADAPTERS:
-        prepare(config.dataset, out)  # what is no folder is refused before anything is made
     builder = _Build(config, out.absolute(), open_recall, recall_code, Erasures.read(erasures), clock)
     plan = builder.plan()
     with build_display(console, len(plan) + 1) as display, limited_threads(1):
@@ -167,115 +172,107 @@ class _Build:
         self._recall_code = tuple(recall_code)
         self._erasures = erasures
         self._clock = clock
-        self._encoder_path = config.text_encoder or default_path()
-        self._encoder: TextEncoder | None = None
+        self._host = _host_data(config.dataset, out)
         cache = out / ".cache"
-        self._interests = InterestSteps(config, out, self._encoder_path, self._text_encoder, cache)
+        self._interests = InterestSteps(config, out, config.text_encoder or default_path(), cache)
         self._groups = GroupSteps(config, out, cache)
         self._graphs = GraphSteps(config, out, cache)
 
-    def plan(self) -> list[Planned]:
-        """Tell what is made after what; of those that could be made next, what most is waiting for stands first."""
-        config, interests, groups, graphs = self.config, self._interests, self._groups, self._graphs
-        plan = [
-            Planned("host", [], self._host),
-            Planned("held_out/logs", ["host"], self._held_out_logs),
-            Planned("logs", ["host", "held_out/logs"], self._logs),
-            Planned("interests", ["logs"], interests.interests),
-            Planned("towers", ["interests"], self._towers),
-            Planned("validation/logs", ["logs"], self._validation_logs),
-            Planned("groups", ["validation/logs"], groups.groups),
-            Planned("validation/interests", ["validation/logs", "interests"], interests.validation_interests),
-            Planned("validation/coevolution", ["groups", "validation/interests"], groups.validation_coevolution),
-            Planned("validation/graph", ["validation/logs"], graphs.validation_graph),
-            Planned(
-                "validation/snapshot",
-                ["towers", "validation/interests", "validation/coevolution", "validation/graph"],
-                self._validation_snapshot,
-            ),
-            Planned("merge", ["validation/snapshot"], self._merge),
-            Planned("coevolution", ["validation/coevolution"], groups.coevolution),
-            Planned("interest_gpt", ["interests"], interests.interest_gpt),
-            Planned("graph", ["validation/graph"], graphs.graph),
-            Planned("snapshot", ["merge", "interest_gpt", "coevolution", "graph"], self._snapshot),
-            Planned("canary", ["snapshot"], self._canary),
-        ]
-        made = {
-            "host": config.dataset in ADAPTERS,
-            "held_out/logs": config.hold_out > 0,
-            "interest_gpt": config.interest_gpt.enabled,
-            **dict.fromkeys(("groups", "validation/coevolution", "coevolution"), config.group_source),
-            **dict.fromkeys(("validation/graph", "graph"), config.graph_source),
-        }
-        return [planned for planned in plan if made.get(planned.name, True)]
+    def plan(self) -> list[Step]:
+        """List the steps; of those that could be made next, what most is waiting for stands first."""
+        own = (*self._logs_steps(), self._towers_step(), *self._merge_steps(), *self._snapshot_steps())
+        made = (*own, *self._interests.steps(), *self._groups.steps(), *self._graphs.steps())
+        return sorted(made, key=lambda step: _ORDER.index(step.name))
 
     def snapshot(self) -> Path:
         """Directory of the snapshot this build made."""
         found = json.loads((self.out / "snapshot" / SNAPSHOT).read_text(encoding="utf-8"))
         return self.out / SNAPSHOTS / str(found["version"])
 
-    def _host_data(self) -> HostData:
-        adapter = ADAPTERS.get(self.config.dataset)
-        if adapter is None:
-            return prepare(self.config.dataset, self.out)
-        return HostData(adapter.name, self.out / "host", adapter.novelty_level)
+    def _logs_steps(self) -> list[Step]:
+        config, host = self.config, self._host.directory
+        # The hash of the list: a step's stamp must not name whom it forgot.
+        reading = self._logs_config(config.logs.until).model_dump(mode="json")
+        configuration = {**reading, "erasures": self._erasures.hash}
+        held_out, logs = self.out / "held_out" / "logs", self.out / "logs"
+        steps = []
+        if config.dataset in ADAPTERS:
+            source = ADAPTERS[config.dataset].locate()
+            code = ["serendipity.offline.datasets", "serendipity.offline.parquet"]
+            steps.append(Step("host", [source], {"dataset": config.dataset}, code, self._write_host))
+        if config.hold_out:
+            steps.append(Step("held_out/logs", [host], configuration, LOGS_CODE, self._read_all))
+        inputs = [host, held_out] if config.hold_out else [host]
+        up_to, cut = config.hold_out, config.towers.rows.label_window
+        return [
+            *steps,
+            Step("logs", inputs, {**configuration, "hold_out": up_to}, LOGS_CODE, self._read_what_is_not_held_out),
+            Step("validation/logs", [host, logs], {**configuration, "cut": cut}, LOGS_CODE, self._read_up_to_the_cut),
+        ]
 
-    def _host(self) -> Step:
+    def _write_host(self, context: StepContext) -> Numbers:
         adapter = ADAPTERS[self.config.dataset]
-        source = adapter.locate()
+        with duckdb.connect() as connection:
+            adapter.write(adapter.locate(), context.directory, connection)
+        return {"dataset": adapter.name}
 
-        def run(context: StepContext) -> Numbers:
-            with duckdb.connect() as connection:
-                adapter.write(source, context.directory, connection)
-            return {"dataset": adapter.name}
+    def _read_all(self, context: StepContext) -> Numbers:
+        return self._read_logs(self.config.logs.until, context)
 
-        return Step("host", [source], {"dataset": adapter.name}, ["serendipity.offline.datasets"], run)
-
-    def _held_out_logs(self) -> Step:
-        return self._logs_until("held_out/logs", self.config.logs.until)
-
-    def _logs(self) -> Step:
+    def _read_what_is_not_held_out(self, context: StepContext) -> Numbers:
         until = self.config.logs.until
         if self.config.hold_out:
             (until,) = split_times(self.out / "held_out" / "logs", (1 - self.config.hold_out,))
-        return self._logs_until("logs", until)
+        return self._read_logs(until, context)
 
-    def _validation_logs(self) -> Step:
-        return self._logs_until("validation/logs", self._cut())
+    def _read_up_to_the_cut(self, context: StepContext) -> Numbers:
+        return self._read_logs(self._cut(), context)
+
+    def _read_logs(self, until: int | None, context: StepContext) -> Numbers:
+        now, config = int(self._clock()), self._logs_config(until)
+        built = build_logs(self._host.directory, context.directory, config, now, self._erasures)
+        counts = {name: built.counts[name] for name in ("users", "catalogue", "clicks", "signals")}
+        return {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
+
+    def _logs_config(self, until: int | None) -> LogsConfig:
+        logs = self.config.logs
+        level = logs.novelty_level if "novelty_level" in logs.model_fields_set else self._host.novelty_level
+        return LogsConfig.model_validate({**logs.model_dump(), "novelty_level": level, "until": until})
 
     def _cut(self) -> int:
         """Tell where the labels of the first training end."""
         (cut,) = split_times(self.out / "logs", (1 - self.config.towers.rows.label_window,))
         return cut
 
-    def _logs_until(self, name: str, until: int | None) -> Step:
-        host = self._host_data()
-        logs = self.config.logs
-        level = logs.novelty_level if "novelty_level" in logs.model_fields_set else host.novelty_level
-        config = LogsConfig.model_validate({**logs.model_dump(), "novelty_level": level, "until": until})
+    def _towers_step(self) -> Step:
+        inputs, config = [self.out / "logs", self.out / "interests"], self.config.towers.model_dump(mode="json")
+        return Step("towers", inputs, config, _TOWERS_CODE, self._train_towers, resumable=True)
 
-        def run(context: StepContext) -> Numbers:
-            now = int(self._clock())
-            built = build_logs(host.directory, context.directory, config, now, self._erasures)
-            counts = {name: built.counts[name] for name in ("users", "catalogue", "clicks", "signals")}
-            return {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
-
-        # The hash of the list: a step's stamp must not name whom it forgot.
-        configuration = {**config.model_dump(mode="json"), "erasures": self._erasures.hash}
-        return Step(name, [host.directory], configuration, LOGS_CODE, run)
-
-    def _towers(self) -> Step:
+    def _train_towers(self, context: StepContext) -> Numbers:
         logs, interests = self.out / "logs", self.out / "interests"
-        config = self.config.towers
+        built = build_towers(logs, interests, context.directory, self.config.towers, progress=context.progress)
+        return {"tower": built.fingerprint, "epochs": built.epochs, **built.validation}
 
-        def run(context: StepContext) -> Numbers:
-            built = build_towers(logs, interests, context.directory, config, progress=context.progress)
-            return {"tower": built.fingerprint, "epochs": built.epochs, **built.validation}
+    def _merge_steps(self) -> list[Step]:
+        validation, towers = self.out / "validation", self.out / "towers" / FIT
+        of_groups, of_graph = self._sources("validation/coevolution", VALIDATION_GRAPH)
+        of_snapshot = [validation / "logs", validation / "interests", towers, *of_groups, *of_graph]
+        inputs = [self.out / "logs", validation / "snapshot", towers]
+        code = (*_MERGE_CODE, *self._recall_code)
+        return [
+            Step("validation/snapshot", of_snapshot, self._indexing(), _SNAPSHOT_CODE, self._write_unmerged),
+            Step("merge", inputs, self.config.merge.model_dump(), code, self._learn_merge),
+        ]
 
-        return Step("towers", [logs, interests], config.model_dump(mode="json"), _TOWERS_CODE, run, resumable=True)
+    def _sources(self, coevolution: str, graph: str) -> tuple[list[Path], list[Path]]:
+        """List the directories of groups and lists, and of the graph, as far as they are wanted."""
+        groups = [self.out / "groups", self.out / coevolution] if self.config.group_source else []
+        return groups, [self.out / graph] if self.config.graph_source else []
 
-    def _validation_snapshot(self) -> Step:
-        host = self._host_data()
+    def _indexing(self) -> dict[str, object]:
+        return {"index": self.config.index.model_dump(mode="json"), "dataset": self._host.name}
+
+    def _write_unmerged(self, context: StepContext) -> Numbers:
         directories = BuildDirectories(
             logs=self.out / "validation" / "logs",
             interests=self.out / "validation" / "interests",
@@ -284,56 +281,56 @@ class _Build:
             coevolution=self._groups.coevolution_directory("validation/coevolution"),
             graph=self._graphs.directory(VALIDATION_GRAPH),
         )
+        # Asked a few thousand times and thrown away: up to there making indexes takes longer than doing without.
+        index = self.config.index.model_copy(update={"exact_below": max(_REPLAYED, self.config.index.exact_below)})
+        unmerged = (records_pb2.MergeSpec(), None)
+        return _describe(self._write(directories, context.directory, unmerged, context.progress, index))
 
-        def run(context: StepContext) -> Numbers:
-            unmerged = records_pb2.MergeSpec()
-            # Asked a few thousand times and thrown away: up to there making indexes takes longer than doing without.
-            index = self.config.index.model_copy(update={"exact_below": max(_REPLAYED, self.config.index.exact_below)})
-            snapshot = self._write(directories, context.directory, (unmerged, None), host, context.progress, index)
-            return _describe(snapshot)
+    def _learn_merge(self, context: StepContext) -> Numbers:
+        logs = self.out / "logs"
+        (version,) = (self.out / "validation" / "snapshot").glob(f"*/{layout.MANIFEST}")
+        task = context.progress.add_task("replay", total=None)
+        merged = learn_merge(
+            self._open_recall,
+            version.parent,
+            self.out / "towers" / FIT / ONNX,
+            Histories.read(logs),
+            Catalogue.read(logs),
+            self._cut(),
+            LogsSummary.read(logs).events_until,
+            config=self.config.merge,
+            advance=lambda done: context.progress.advance(task, done),
+        )
+        merged.write(context.directory)
+        report = merged.report
+        recall = report.merged or report.fused
+        earned = [channel_pb2.Source.Name(each.source) for each in merged.spec.sources if each.earned]
+        return {
+            "users": report.users,
+            "candidates": report.candidates,
+            "positives": report.positives,
+            "ECE": report.reliability.expected_calibration_error if report.reliability else "–",
+            "novel recall@20": "–" if recall is None else recall[0],
+            "surprise": merged.spec.surprise,
+            "earned": ", ".join(name.removeprefix("SOURCE_").lower() for name in earned) or "–",
+        }
 
-        configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
-        return Step("validation/snapshot", _inputs(directories), configuration, _SNAPSHOT_CODE, run)
+    def _snapshot_steps(self) -> list[Step]:
+        of_groups, of_graph = self._sources(COEVOLUTION, GRAPH)
+        interest_gpt = [self.out / "interest_gpt"] if self.config.interest_gpt.enabled else []
+        inputs = [self.out / name for name in ("logs", "interests", "towers", "merge")]
+        inputs += [*interest_gpt, *of_groups, *of_graph]
+        asked = [self.out / "snapshot", self.out / "towers"]
+        code = (*_MERGE_CODE, *self._recall_code, "serendipity.offline.snapshot.canary")
+        return [
+            Step("snapshot", inputs, self._indexing(), _SNAPSHOT_CODE, self._write_snapshot, products=self._manifests),
+            Step("canary", asked, self.config.canary.model_dump(), code, self._ask_canary),
+        ]
 
-    def _merge(self) -> Step:
-        config = self.config.merge
-        snapshot = self.out / "validation" / "snapshot"
-        towers = self.out / "towers" / FIT
+    def _manifests(self, numbers: Numbers) -> list[Path]:
+        return [self.out / SNAPSHOTS / str(numbers["version"]) / layout.MANIFEST]
 
-        def run(context: StepContext) -> Numbers:
-            logs = self.out / "logs"
-            (version,) = snapshot.glob(f"*/{layout.MANIFEST}")
-            task = context.progress.add_task("replay", total=None)
-            merged = learn_merge(
-                self._open_recall,
-                version.parent,
-                towers / ONNX,
-                Histories.read(logs),
-                Catalogue.read(logs),
-                self._cut(),
-                LogsSummary.read(logs).events_until,
-                config=config,
-                advance=lambda done: context.progress.advance(task, done),
-            )
-            merged.write(context.directory)
-            report = merged.report
-            recall = report.merged or report.fused
-            earned = [channel_pb2.Source.Name(each.source) for each in merged.spec.sources if each.earned]
-            return {
-                "users": report.users,
-                "candidates": report.candidates,
-                "positives": report.positives,
-                "ECE": report.reliability.expected_calibration_error if report.reliability else "–",
-                "novel recall@20": "–" if recall is None else recall[0],
-                "surprise": merged.spec.surprise,
-                "earned": ", ".join(name.removeprefix("SOURCE_").lower() for name in earned) or "–",
-            }
-
-        code = (*_MERGE_CODE, *self._recall_code)
-        return Step("merge", [self.out / "logs", snapshot, towers], config.model_dump(), code, run)
-
-    def _snapshot(self) -> Step:
-        host = self._host_data()
+    def _write_snapshot(self, context: StepContext) -> Numbers:
         directories = BuildDirectories(
             logs=self.out / "logs",
             interests=self.out / "interests",
@@ -343,61 +340,40 @@ class _Build:
             coevolution=self._groups.coevolution_directory(),
             graph=self._graphs.directory(),
         )
+        merge = read_merge(self.out / "merge")
+        snapshot = self._write(directories, self.out / SNAPSHOTS, merge, context.progress, self.config.index)
+        layout.write_atomically(context.directory / SNAPSHOT, json.dumps({"version": snapshot.name}).encode())
+        return _describe(snapshot)
 
-        def run(context: StepContext) -> Numbers:
-            merge = read_merge(self.out / "merge")
-            index = self.config.index
-            snapshot = self._write(directories, self.out / SNAPSHOTS, merge, host, context.progress, index)
-            layout.write_atomically(context.directory / SNAPSHOT, json.dumps({"version": snapshot.name}).encode())
-            return _describe(snapshot)
-
-        configuration = {"index": self.config.index.model_dump(mode="json"), "dataset": host.name}
-        inputs = [*_inputs(directories), self.out / "merge"]
-        return Step(
-            "snapshot",
-            inputs,
-            configuration,
-            _SNAPSHOT_CODE,
-            run,
-            products=lambda numbers: [self.out / SNAPSHOTS / str(numbers["version"]) / layout.MANIFEST],
-        )
-
-    def _canary(self) -> Step:
-        def run(context: StepContext) -> Numbers:
-            snapshot = self.snapshot()
-            logs = self.out / "logs"
-            task = context.progress.add_task("canary", total=None)
-            report = json.loads((self.out / "merge" / REPORT).read_text(encoding="utf-8"))
-            measured = report["merged"] or report["fused"]
-            with self._open_recall(snapshot, self.out / "towers" / ONNX) as recall:
-                canary = ask_canary(
-                    recall,
-                    Histories.read(logs),
-                    Catalogue.read(logs),
-                    LogsSummary.read(logs).events_until,
-                    self.config.canary,
-                    novel_recall=measured[0] if measured else None,
-                    advance=lambda done: context.progress.advance(task, done),
-                )
-            record_canary(snapshot, canary)
-            layout.write_atomically(context.directory / CANARY, json.dumps(canary.to_quality(), indent=2).encode())
-            return {
-                "users": canary.users,
-                "fill": canary.fill,
-                "coverage": canary.coverage,
-                "novelty violations": canary.violations,
-            }
-
-        inputs = [self.out / "snapshot", self.out / "towers"]
-        code = (*_MERGE_CODE, *self._recall_code, "serendipity.offline.snapshot.canary")
-        return Step("canary", inputs, self.config.canary.model_dump(), code, run)
+    def _ask_canary(self, context: StepContext) -> Numbers:
+        snapshot, logs = self.snapshot(), self.out / "logs"
+        task = context.progress.add_task("canary", total=None)
+        report = json.loads((self.out / "merge" / REPORT).read_text(encoding="utf-8"))
+        measured = report["merged"] or report["fused"]
+        with self._open_recall(snapshot, self.out / "towers" / ONNX) as recall:
+            canary = ask_canary(
+                recall,
+                Histories.read(logs),
+                Catalogue.read(logs),
+                LogsSummary.read(logs).events_until,
+                self.config.canary,
+                novel_recall=measured[0] if measured else None,
+                advance=lambda done: context.progress.advance(task, done),
+            )
+        record_canary(snapshot, canary)
+        layout.write_atomically(context.directory / CANARY, json.dumps(canary.to_quality(), indent=2).encode())
+        return {
+            "users": canary.users,
+            "fill": canary.fill,
+            "coverage": canary.coverage,
+            "novelty violations": canary.violations,
+        }
 
     def _write(
         self,
         directories: BuildDirectories,
         root: Path,
         merge: tuple[records_pb2.MergeSpec, bytes | None],
-        host: HostData,
         progress: Progress,
         index: IndexConfig,
     ) -> Path:
@@ -406,16 +382,16 @@ class _Build:
             directories,
             merge=merge[0],
             merge_model=merge[1],
-            dataset=host.name,
+            dataset=self._host.name,
             build_configuration=self.config.model_dump_json(),
             advance=lambda done: progress.advance(task, done),
         )
         return write_snapshot(contents, root, created_at=int(self._clock()), index=index)
 
-    def _text_encoder(self) -> TextEncoder:
-        if self._encoder is None:
-            self._encoder = TextEncoder.from_path(self._encoder_path)
-        return self._encoder
+
+def _host_data(dataset: str, out: Path) -> HostData:
+    adapter = ADAPTERS.get(dataset)
+    return HostData(adapter.name, out / "host", adapter.novelty_level) if adapter else prepare(dataset, out)
 
 
 def _describe(snapshot: Path) -> Numbers:
@@ -437,11 +413,3 @@ def _describe(snapshot: Path) -> Numbers:
         "index": manifest.vector_index.kind,
         "recall@100 of the index": manifest.vector_index.recall_at_100,
     }
-
-
-def _inputs(directories: BuildDirectories) -> list[Path]:
-    found = (
-        directories.logs, directories.interests, directories.towers, directories.interest_gpt, directories.groups,
-        directories.coevolution, directories.graph,
-    )  # fmt: skip
-    return [directory for directory in found if directory]

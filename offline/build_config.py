@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
-from serendipity.offline.coevolution.pco_config import PcoConfig
+from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.errors import BuilderError
@@ -35,31 +34,6 @@ class InterestGptConfig(DistillationConfig):
 
     enabled: bool = True
     """Whether one is made: without it a snapshot's interests serve until they are too old."""
-
-
-class BuildExamplesConfig(ExamplesConfig):
-    """Which moments of the histories the two LLMs of a build learn from: fewer than an evaluation's do."""
-
-    max_novelty: int = Field(10_000, ge=1)
-    """First occurrences learned from at most; drawn evenly over users."""
-    max_relevance: int = Field(8_000, ge=1)
-    """Clicks that the Relevance LLM learns from at most; drawn evenly over users."""
-
-
-class BuildPcoConfig(PcoConfig):
-    """How the two LLMs of a build correct each other; `serendip coevolve` goes on from there."""
-
-    cycles: int = Field(6, ge=0)
-    """Cycles of a build; 0: the two LLMs as they were tuned."""
-
-
-class BuildCoevolutionConfig(CoevolutionConfig):
-    """The two LLMs of a build."""
-
-    examples: BuildExamplesConfig = BuildExamplesConfig()
-    """What is learned from."""
-    pco: BuildPcoConfig = BuildPcoConfig()
-    """How they then correct each other."""
 
 
 class BuildConfig(Configuration):
@@ -91,7 +65,7 @@ class BuildConfig(Configuration):
     """Whether a graph of users, items, knowledge and held interests is made: without it there is no graph source."""
     graph: GraphBuildConfig = GraphBuildConfig()
     """The graph and its vectors."""
-    coevolution: BuildCoevolutionConfig = BuildCoevolutionConfig()
+    coevolution: CoevolutionConfig = CoevolutionConfig()
     """The Novelty and the Relevance LLM, and how they correct each other."""
     increment_cycles: Annotated[int, Field(ge=1)] = 1
     """Cycles of theirs on what was clicked after the moment that the merge model is learned from."""

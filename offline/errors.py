@@ -11,7 +11,7 @@ class BuilderError(Exception):
     LogsError            a host's files, or the logs made of them
     EncoderError         a text encoder's directory
     LanguageModelError   a language model that cannot be reached or read
-    NodeTableError, VocabularyError, SummaryError    what the interests' builder left
+    NodeTableError, VocabularyError, SummaryError, InterestTableError    what the interests' builder left
     GroupsError          groups that cannot be made of what there is
     ExportError          a model that does not survive its export
     LibraryMissing       a package that only the evaluation needs

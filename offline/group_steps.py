@@ -22,7 +22,8 @@ from serendipity.offline.groups.builder import build_groups
 from serendipity.offline.groups.group_model import GroupsError
 from serendipity.offline.interest_steps import INTERESTS_CODE
 from serendipity.offline.interests.summary import InterestsSummary
-from serendipity.offline.steps import Numbers, Step, StepContext
+from serendipity.offline.steps import Numbers, Step
+from serendipity.offline.workers import StepContext
 from serendipity.v1 import records_pb2
 
 _GROUPS_CODE = (*INTERESTS_CODE, "serendipity.groups", "serendipity.keys", "serendipity.offline.groups")
@@ -34,6 +35,8 @@ _AS_OF_THE_CUT = "validation/coevolution"
 
 _FITTED_ON = "validation/logs"
 
+_NOTHING: Numbers = {"made": "no: nothing to make it of"}
+
 
 class GroupSteps:
     """Makes the steps of one build. out: the build directory; cache: directory of what may be lost: what language
@@ -44,76 +47,67 @@ class GroupSteps:
         self._out = out
         self._cache = cache
 
-    def groups(self) -> Step:
-        """Group the users as of the cut; logs in which no user has enough history make no group model."""
-        logs = self._out / _FITTED_ON
-        config = self._config.groups
-
-        def run(context: StepContext) -> Numbers:
-            try:
-                spec = build_groups(
-                    logs, context.directory, config, cache=self._cache / "completions", progress=context.progress
-                )
-            except GroupsError as error:
-                return {"made": f"no: {error}"}
-            return {"encoder": spec.model_name, "groups": spec.num_groups}
-
-        return Step("groups", [logs], config.model_dump(mode="json"), _GROUPS_CODE, run)
+    def steps(self) -> list[Step]:
+        """Group the users as of the cut; tune both LLMs as of the cut and let them correct each other; go on from there
+        with what was clicked since. The last two make the lists of their moment. None are wanted without the source.
+        """
+        if not self._config.group_source:
+            return []
+        cut, start = self._out / "validation", self._out / _AS_OF_THE_CUT
+        logs, groups = self._out / _FITTED_ON, self._out / "groups"
+        fitted = [logs, groups, cut / "interests"]
+        configs = self._config.groups.model_dump(mode="json"), self._config.coevolution.model_dump(mode="json")
+        cycles = {"cycles": self._config.increment_cycles}
+        inputs = [logs, self._out / "logs", groups, start]
+        return [
+            Step("groups", [logs], configs[0], _GROUPS_CODE, self._group),
+            Step(_AS_OF_THE_CUT, fitted, configs[1], COEVOLUTION_CODE, self._tune, resumable=True),
+            Step(COEVOLUTION, inputs, cycles, COEVOLUTION_CODE, self._go_on, resumable=True),
+        ]
 
     def groups_directory(self) -> Path | None:
         """Where the group model of this build lies; None if none is wanted, or none could be made."""
         return self._made("groups", GROUP_SPEC)
 
-    def validation_coevolution(self) -> Step | None:
-        """Tune both LLMs as of the cut, let them correct each other, and make the lists of that moment; logs in which
-        too few users have enough history make none. None without groups."""
-        if not self.groups_directory():
-            return None
-        logs, groups = self._out / _FITTED_ON, self._out / "groups"
-        config = self._config.coevolution
-
-        def run(context: StepContext) -> Numbers:
-            try:
-                spec = build_coevolution(
-                    logs, groups, context.directory, config, self._taxonomy_hash("validation/interests")
-                )
-            except ShortLogsError as error:
-                return {"made": f"no: {error}"}
-            forget_work(context.directory)
-            return describe_coevolution(spec, context.directory)
-
-        inputs = [logs, groups, self._out / "validation" / "interests"]
-        return Step(_AS_OF_THE_CUT, inputs, config.model_dump(mode="json"), COEVOLUTION_CODE, run, resumable=True)
-
-    def coevolution(self) -> Step | None:
-        """Go on from there with what was clicked since, and make the lists of the end of the logs; None without
-        LLMs."""
-        if not self.coevolution_directory(_AS_OF_THE_CUT):
-            return None
-        before, logs, groups = self._out / _FITTED_ON, self._out / "logs", self._out / "groups"
-        start = self._out / _AS_OF_THE_CUT
-
-        def run(context: StepContext) -> Numbers:
-            spec = continue_coevolution(start, context.directory, before, groups, self._config.increment_cycles, logs)
-            forget_work(context.directory)
-            return describe_coevolution(spec, context.directory)
-
-        configuration = {"cycles": self._config.increment_cycles}
-        inputs = [before, logs, groups, start]
-        return Step(COEVOLUTION, inputs, configuration, COEVOLUTION_CODE, run, resumable=True)
-
     def coevolution_directory(self, name: str = COEVOLUTION) -> Path | None:
         """Where LLMs and lists of this build lie; None if none are wanted, or none could be made."""
-        # Without groups, or LLMs as of the cut, none are made, and what lies there is of an earlier build.
-        made = [self.groups_directory(), *(self._made(each, COEVOLUTION_SPEC) for each in (_AS_OF_THE_CUT, name))]
-        return made[-1] if all(made) else None
+        return self._made(name, COEVOLUTION_SPEC)
 
     def _made(self, name: str, spec: str) -> Path | None:
         directory = self._out / name
         return directory if self._config.group_source and (directory / spec).is_file() else None
 
-    def _taxonomy_hash(self, interests: str) -> str:
-        return InterestsSummary.read(self._out / interests).taxonomy_hash
+    def _group(self, context: StepContext) -> Numbers:
+        """Logs in which no user has enough history make no group model."""
+        logs, config, cache = self._out / _FITTED_ON, self._config.groups, self._cache / "completions"
+        try:
+            spec = build_groups(logs, context.directory, config, cache=cache, progress=context.progress)
+        except GroupsError as error:
+            return {"made": f"no: {error}"}
+        return {"encoder": spec.model_name, "groups": spec.num_groups}
+
+    def _tune(self, context: StepContext) -> Numbers:
+        """Logs in which too few users have enough history make no LLMs."""
+        groups = self.groups_directory()
+        if groups is None:
+            return _NOTHING
+        taxonomy_hash = InterestsSummary.read(self._out / "validation" / "interests").taxonomy_hash
+        logs, config = self._out / _FITTED_ON, self._config.coevolution
+        try:
+            spec = build_coevolution(logs, groups, context.directory, config, taxonomy_hash)
+        except ShortLogsError as error:
+            return {"made": f"no: {error}"}
+        forget_work(context.directory)
+        return describe_coevolution(spec, context.directory)
+
+    def _go_on(self, context: StepContext) -> Numbers:
+        start, groups = self.coevolution_directory(_AS_OF_THE_CUT), self.groups_directory()
+        if start is None or groups is None:
+            return _NOTHING
+        logs, later = self._out / _FITTED_ON, self._out / "logs"
+        spec = continue_coevolution(start, context.directory, logs, groups, self._config.increment_cycles, later)
+        forget_work(context.directory)
+        return describe_coevolution(spec, context.directory)
 
 
 def describe_coevolution(spec: records_pb2.CoevolutionSpec, directory: Path) -> Numbers:

@@ -85,3 +85,17 @@ def _number(value: float | int | str) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else value
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep `transformers` from drawing bars of its own."""
+    from transformers.utils import logging
+
+    shows_progress = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shows_progress:
+            logging.enable_progress_bar()

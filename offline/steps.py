@@ -24,11 +24,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.progress import Progress
-
 from serendipity.layout import hash_of, sha256, write_atomically
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.workers import Bar, Made, Workers
+from serendipity.offline.workers import Bar, Made, StepContext, Workers
 
 STAMP = ".stamp.json"
 """Written into a step's directory when everything else is in it."""
@@ -44,28 +42,14 @@ class StepError(BuilderError):
 
 
 @dataclass(frozen=True)
-class StepContext:
-    """What a running step is given.
-
-    directory: where to write; it holds what a killed run of the very same step left if the step is resumable, and is
-    empty otherwise. previous: what the last finished run made, of whatever inputs; None if there is none.
-    progress: where a builder tells how far it is; none of its bars is shown by itself.
-    """
-
-    directory: Path
-    previous: Path | None
-    progress: Progress
-
-
-@dataclass(frozen=True)
 class Step:
     """One builder.
 
     name: of the step and of its directory, which may lie deeper (validation/towers). inputs: files and directories
-    whose content it depends on; directories count without hidden files. configuration: what else it depends on, JSON.
-    code: modules and packages whose source it depends on. run: makes the directory, returns key numbers.
-    products: files and directories elsewhere that it also makes, told from the key numbers; if one is missing the step
-    runs again. resumable: `run` continues what lies in its directory.
+    whose content it depends on, those of other steps too; directories count without hidden files. configuration: what
+    else it depends on, JSON. code: modules and packages whose source it depends on. run: makes the directory, returns
+    key numbers; picklable where workers run it. products: files and directories elsewhere that it also makes, told from
+    the key numbers; if one is missing the step runs again. resumable: `run` continues what lies in its directory.
     """
 
     name: str
@@ -75,25 +59,6 @@ class Step:
     run: Callable[[StepContext], Numbers]
     products: Callable[[Numbers], Sequence[Path]] = field(default=lambda _: ())
     resumable: bool = False
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A step to come.
-
-    after: the steps that must be done before; names of none that is planned do not count. make: gives the step when
-    they are, made of what they found out, or None when that leaves nothing to make; picklable where workers run it.
-    """
-
-    name: str
-    after: Sequence[str]
-    make: Callable[[], Step | None]
-
-    def run(self, directory: Path, previous: Path | None, progress: Progress) -> Numbers:
-        """Run the step, wherever this is."""
-        step = self.make()
-        assert step is not None
-        return step.run(StepContext(directory, previous, progress))
 
 
 @dataclass(frozen=True)
@@ -119,28 +84,31 @@ class Display(Protocol):
         """A step is done, or was up to date."""
 
 
-def run_steps(plan: Sequence[Planned], out: Path, display: Display, *, workers: int = 1) -> list[Outcome]:
+def run_steps(plan: Sequence[Step], out: Path, display: Display, *, workers: int = 1) -> list[Outcome]:
     """Run every step that is not up to date, and tell what became of each, in the order they were done.
 
-    plan: each step behind those it comes after; of several that could run the first does. workers: steps that run at
-    the same time, each in a process of its own; 1: all run in this one. One build works in `out` at a time. A run that
-    was killed at any point is continued by the next.
+    plan: a step waits for those whose directories are among its inputs; of several that could run the first does.
+    workers: steps that run at the same time, each in a process of its own; 1: all run in this one. One build works in
+    `out` at a time. A run that was killed at any point is continued by the next.
     Raises StepError when an input is missing, when another build is at work, and whatever a step raises; steps that
     run beside it are killed.
     """
     out.mkdir(parents=True, exist_ok=True)
-    jobs = {planned.name: planned.run for planned in plan}
+    jobs = {step.name: step.run for step in plan}
     with _exclusive(out) as lock, Workers(workers, jobs, display.progressed, lock) as pool:
         hashes = ContentHashes()
         outcomes = []
-        waiting = {planned.name: planned for planned in plan}
+        waiting = {step.name: step for step in plan}
         running: dict[str, _Begun] = {}
         while waiting or running:
-            ready = [name for name in waiting if not {*waiting, *running}.intersection(waiting[name].after)]
+            to_come = [out / name for name in (*waiting, *running)]
+            ready = [
+                step
+                for step in waiting.values()
+                if not any(path.is_relative_to(place) for path in step.inputs for place in to_come)
+            ]
             if ready and pool.idle:
-                step = waiting.pop(ready[0]).make()
-                if step is None:
-                    continue
+                step = waiting.pop(ready[0].name)
                 begun = _begin(step, out, hashes)
                 if isinstance(begun, _Begun):
                     display.started(step.name)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.queues import SimpleQueue
@@ -29,8 +30,23 @@ MAX_WORKERS = 3
 
 _SECONDS_BETWEEN_BARS = 0.1
 
-Job = Callable[[Path, Path | None, Progress], Mapping[str, Any]]
-"""A step's work: where to make it, what its last run made, where to tell of its progress; returns its key numbers."""
+
+@dataclass(frozen=True)
+class StepContext:
+    """What a running step is given.
+
+    directory: where to write; it holds what a killed run of the very same step left if the step is resumable, and is
+    empty otherwise. previous: what the last finished run made, of whatever inputs; None if there is none.
+    progress: where a builder tells how far it is; none of its bars is shown by itself.
+    """
+
+    directory: Path
+    previous: Path | None
+    progress: Progress
+
+
+Job = Callable[[StepContext], Mapping[str, Any]]
+"""A step's work; returns its key numbers."""
 
 
 class WorkerError(BuilderError):
@@ -157,7 +173,7 @@ class _ToldProgress(Progress):
 
 def _run(job: Job, directory: Path, previous: Path | None, tell: Callable[[Bar], None]) -> Made:
     start = time.monotonic()
-    numbers = dict(job(directory, previous, _ToldProgress(tell)))
+    numbers = dict(job(StepContext(directory, previous, _ToldProgress(tell))))
     return Made(numbers, time.monotonic() - start)
 
 

@@ -2,8 +2,8 @@
 
     serendip coevolve --build var/mine --dataset path/to/folder
 
---build is a directory that `serendip build` made, --dataset the host's folder as it is now: with all events so far, or
-all since the build, in every run, for the input of earlier runs is not kept. <build>/coevolution is replaced by the
+--build is a directory that `serendip build` made, --dataset the host's folder as it is now: with all events so far, in
+every run, for the input of earlier runs is not kept. <build>/coevolution is replaced by the
 LLMs and lists after the cycles; the next build keeps these, and makes and publishes a snapshot of them. A killed run is
 continued by the same command.
 

@@ -24,6 +24,7 @@ from benchmarks.coea.code_digest import code_of_package
 from benchmarks.coea.coevolve import coevolve
 from benchmarks.coea.comparison import Cutoffs
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
+from benchmarks.coea.settings import llms_of
 from benchmarks.coea.shared_trainings import SharedTrainings
 from serendipity.groups.lists import aligned_list, alignment
 from serendipity.offline import coevolution, groups, tuning
@@ -195,7 +196,7 @@ def by_place(columns: Sequence[int], num_categories: int) -> NDArray[np.float32]
 def methods(base: str = TINY) -> tuple[Method, ...]:
     """CoEA and its four ablations, sharing trainings. base: of both LLMs."""
     shared = SharedTrainings()
-    llms = CoevolutionConfig(base=base)
+    llms = llms_of(base)
     dpo = llms.pco.dpo.model_copy(update={"kl_weight": 0.0})
     without_kl = llms.model_copy(update={"pco": llms.pco.model_copy(update={"dpo": dpo})})
     return (

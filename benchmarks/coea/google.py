@@ -34,6 +34,7 @@ from benchmarks.coea.category_llms import (
 from benchmarks.coea.code_digest import code_of
 from benchmarks.coea.demands import Demands
 from benchmarks.coea.protocol import CategorySplit, Episodes, Family, Method, Setting
+from benchmarks.coea.settings import llms_of
 from serendipity.groups.decoding import CategoryDecoder
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.examples import Renderer
@@ -236,5 +237,5 @@ class FittedGoogleV2:
 
 def methods(base: str = TINY) -> tuple[Method, ...]:
     """Both rows. base: of their LLMs."""
-    llms = CoevolutionConfig(base=base)
+    llms = llms_of(base)
     return (GoogleV1(llms), GoogleV2(llms))

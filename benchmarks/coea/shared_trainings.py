@@ -42,7 +42,7 @@ class SharedTrainings:
         config = config.model_copy(update={"seed": seed})
         key = (config.model_dump_json(),)
         if key not in self._groups:
-            model = GroupModel.fit(split.training, split.catalogue, None, config)
+            model = GroupModel.fit(split.training, split.catalogue, config)
             self._groups[key] = TrainedGroups(model, model.click_groups(split.training))
         return self._groups[key]
 

@@ -36,6 +36,7 @@ from benchmarks.interests.judging import (
     run_reasoner,
 )
 from benchmarks.interests.page import Conditions, markdown, write_interests_report
+from benchmarks.interests.single_hop import SingleHop
 from benchmarks.smollm2 import SMOLLM2, base_of
 from serendipity import layout
 from serendipity.interests.model import InterestGptError, read_spec
@@ -43,7 +44,7 @@ from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
 from serendipity.offline.evaluate.held_out_build import snapshot_of
 from serendipity.offline.evaluate.methods_report import run_heading
 from serendipity.offline.interests.debate import DebateConfig
-from serendipity.offline.interests.hops import Mode
+from serendipity.offline.interests.hops import Prompting, TwoHop
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.language_models.config import LanguageModelConfig, LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
@@ -54,13 +55,13 @@ from serendipity.tools.arguments import natural, new_directory
 _ANSWER_TOKENS = 96
 """Ten short lines."""
 
-DEBATES: tuple[tuple[str, Mode, int, int], ...] = (
-    ("single-hop", "single-hop", 1, 1),
-    ("two-hop", "two-hop", 1, 1),
-    ("two-hop, debate 2 × 3", "two-hop", 2, 3),
-    ("two-hop, debate 3 × 2", "two-hop", 3, 2),
+DEBATES: tuple[tuple[str, type[Prompting], int, int], ...] = (
+    ("single-hop", SingleHop, 1, 1),
+    ("two-hop", TwoHop, 1, 1),
+    ("two-hop, debate 2 × 3", TwoHop, 2, 3),
+    ("two-hop, debate 3 × 2", TwoHop, 3, 2),
 )
-"""Row, mode, agents and rounds."""
+"""Row, how it is asked, agents and rounds."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,9 +141,9 @@ def _asked(args: argparse.Namespace, bench: Bench) -> Iterator[tuple[str, int, C
         yield name, args.interest_gpt_users, partial(bench.json_reasoner, model, spec)
     if args.language_model:
         talker = _language_model(args.language_model, args.cache)
-        for name, mode, agents, rounds in DEBATES:
+        for name, prompting, agents, rounds in DEBATES:
             debate = DebateConfig(agents=agents, rounds=rounds, max_new_tokens=_ANSWER_TOKENS)
-            yield name, args.users, partial(bench.line_reasoner, talker, mode, debate)
+            yield name, args.users, partial(bench.line_reasoner, talker, prompting(), debate)
 
 
 def _language_model(name: str, cache: Path) -> LanguageModel:

@@ -16,7 +16,7 @@ from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.evaluate.held_out_build import held_out_of
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport, tune_threshold
-from serendipity.offline.interests.hops import Mode
+from serendipity.offline.interests.hops import Json, Prompting
 from serendipity.offline.interests.llm_reasoner import Hints, LlmReasoner
 from serendipity.offline.interests.reasoner import UserContext
 from serendipity.offline.interests.taxonomy import Taxonomy
@@ -47,16 +47,16 @@ class Bench:
     threshold: ThresholdReport
     titles: Sequence[str]
 
-    def line_reasoner(self, model: LanguageModel, mode: Mode, debate: DebateConfig, seed: int) -> LlmReasoner:
+    def line_reasoner(self, model: LanguageModel, prompting: Prompting, debate: DebateConfig, seed: int) -> LlmReasoner:
         """Ask a model in lines, in one hop or in two. seed: of the sampling."""
-        return self._reasoner(model, mode, debate.model_copy(update={"seed": seed}), EVERYTHING, "chat")
+        return self._reasoner(model, prompting, debate.model_copy(update={"seed": seed}), EVERYTHING)
 
     def json_reasoner(self, model: LanguageModel, spec: records_pb2.InterestGptSpec, seed: int) -> LlmReasoner:
         """Ask an InterestGPT as it was trained to be asked, unconstrained and greedily."""
         rule: FactsRule = spec.facts if spec.HasField("facts") else EVERYTHING
         debate = DebateConfig(seed=seed, max_new_tokens=spec.max_new_tokens)
         hints = partial(self._hints, spec.facts.hints) if spec.facts.hints else None
-        return self._reasoner(model, "json", debate, rule, cast(PromptStyle, spec.prompt_style), hints)
+        return self._reasoner(model, Json(cast(PromptStyle, spec.prompt_style)), debate, rule, hints)
 
     def _hints(self, most: int, users: Sequence[UserContext]) -> list[list[str]]:
         """Name the categories that the taxonomy reasoner proposes: near-line those are the snapshot's interests."""
@@ -69,15 +69,14 @@ class Bench:
     def _reasoner(
         self,
         model: LanguageModel,
-        mode: Mode,
+        prompting: Prompting,
         debate: DebateConfig,
         rule: FactsRule,
-        style: PromptStyle,
         hints: Hints | None = None,
     ) -> LlmReasoner:
         categories = self.evaluation.taxonomy.categories
         return LlmReasoner(
-            model, self.grounder, categories, self.titles, mode, debate=debate, facts=rule, style=style, hints=hints
+            model, self.grounder, categories, self.titles, prompting, debate=debate, facts=rule, hints=hints
         )
 
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,14 +34,13 @@ from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.cycle import Llms, Stage
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
-from serendipity.offline.coevolution.increment import Increment, join_increment, numbers_by_name
 from serendipity.offline.coevolution.lists import choose_lists, make_lists, write_lists
-from serendipity.offline.coevolution.loop import Loop, with_base_name
-from serendipity.offline.coevolution.novelty import NoveltyLlm
+from serendipity.offline.coevolution.loop import Loop
+from serendipity.offline.coevolution.numbering import numbered_as, numbers_by_name
 from serendipity.offline.coevolution.records import InteractionRecords
-from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.groups.group_model import GroupModel
+from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
@@ -82,8 +80,7 @@ def build_coevolution(
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     exposures = Exposures.read(logs, len(histories), catalogue)
     model = GroupModel.read(groups)
-    tables = sorted(logs_directory(logs).glob("*.parquet"))
-    work = _work(out, [config.model_dump_json(), model.spec.group_model_id, *map(sha256, tables)])
+    work = _work(out, logs, model.spec.group_model_id, config.model_dump_json())
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
@@ -94,7 +91,7 @@ def build_coevolution(
         )
     started = work / "start"
     if started.is_dir():
-        llms = _read_llms(started, config, config.base)
+        llms = Llms.read(started, config, config.base)
     else:
         stage(0, "tuning")
         llms = tune_llms(
@@ -102,7 +99,7 @@ def build_coevolution(
         ).llms
         beside = work / ".start"
         shutil.rmtree(beside, ignore_errors=True)
-        _save_llms(llms, beside)
+        llms.save(beside)
         beside.rename(started)
     loop = Loop(InteractionRecords.of(histories, click_groups, config.examples), renderer, config, exposures)
     found = loop.run(llms, config.pco.cycles, work / "cycles", stage=stage)
@@ -124,9 +121,9 @@ def continue_coevolution(
     """Run more cycles from the LLMs of a build, with what came in since, and write another directory.
 
     built: as build_coevolution wrote it; it stays as it is. out: the new directory. logs, groups: those that `built` is
-    of. later: logs whose clicks and exposures are learned from too; what `logs` hold already counts once. A run that
-    was killed is continued if all of it is the same; `forget_work` removes what it kept. Raises CoevolutionError when
-    the group model is another one, LogsError, GroupModelError.
+    of. later: logs of all events so far, which are learned from; by default `logs`. A run that was killed is continued
+    if all of it is the same; `forget_work` removes what it kept. Raises CoevolutionError when the group model is
+    another one or `later` begins behind `logs`, LogsError, GroupModelError.
     """
     spec = read_coevolution_spec(built)
     config = _read_configuration(built / CONFIGURATION)
@@ -136,39 +133,29 @@ def continue_coevolution(
             f"{built / COEVOLUTION_SPEC}: group_model_id: found {spec.group_model_id!r}, expected "
             f"{model.spec.group_model_id!r} of {groups}; build the LLMs anew"
         )
-    before, catalogue = Histories.read(logs), Catalogue.read(logs)
-    histories, shown = before, [(before, Exposures.read(logs, len(before), catalogue))]
-    if later is not None:
-        since, theirs = Histories.read(later), Catalogue.read(later)
-        histories = join_increment(before, Increment.of_logs(since, theirs, catalogue))
-        exposed = Exposures.read(later, len(since), theirs)
-        shown.append((since, replace(exposed, categories=numbers_by_name(theirs, catalogue)[exposed.categories])))
-    exposures = Exposures.join(shown, histories)
+    catalogue, until = Catalogue.read(logs), LogsSummary.read(logs_directory(logs)).events_until
+    since, theirs = Histories.read(later or logs), Catalogue.read(later or logs)
+    if int(since.times.min(initial=until)) >= until:
+        raise CoevolutionError(
+            f"{later}: found no click from before {until}, where the logs of the LLMs end; expected all events so far"
+        )
+    histories = numbered_as(since, theirs, catalogue, until)
+    exposures = Exposures.read(later or logs, len(since), theirs)
+    exposures = replace(exposures, categories=numbers_by_name(theirs, catalogue)[exposures.categories])
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
-    start = _read_llms(built, config, spec.base)
+    start = Llms.read(built, config, spec.base)
     records = InteractionRecords.of(histories, click_groups, config.examples)
-    work = _work(
-        out,
-        [
-            config.model_dump_json(), model.spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint,
-            hash_of(
-                [
-                    "\n".join(histories.user_ids).encode(), histories.offsets.tobytes(), histories.times.tobytes(),
-                    histories.items.tobytes(), histories.categories.tobytes(),
-                    exposures.offsets.tobytes(), exposures.times.tobytes(), exposures.categories.tobytes(),
-                ]
-            ),
-        ],
-    )  # fmt: skip
+    work = _work(out, later or logs, spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint)
     loop = Loop(records, renderer, config, exposures, spec.generation)
     found = loop.run(start, cycles, work / "cycles", stage=stage)
     result = normalise_scores(found, renderer, held_out, config, spec.generation + cycles)
     stage(result.generation, "lists")
     # The snapshot's user table is that of the build's logs: until the next build users are asked for by that group.
-    served = np.full(len(histories), DEFAULT_GROUP, np.int32)
-    served[[histories.user_numbers[user_id] for user_id in before.user_ids]] = model.assign(before).group_id
+    before = Histories.read(logs)
+    groups_before = dict(zip(before.user_ids, model.assign(before).group_id.tolist(), strict=True))
+    served = np.array([groups_before.get(user_id, DEFAULT_GROUP) for user_id in histories.user_ids], np.int32)
     return _write(out, result, histories, model, config, spec.taxonomy_hash, base=spec.base, served=served)
 
 
@@ -190,7 +177,7 @@ def _write(
     served: NDArray[np.int32] | None = None,
 ) -> records_pb2.CoevolutionSpec:
     (out / COEVOLUTION_SPEC).unlink(missing_ok=True)
-    _save_llms(result.llms, out)
+    result.llms.save(out)
     model_id = model.spec.group_model_id
     group_ids = model.assign(histories).group_id
     told = choose_lists(histories, group_ids, model.spec.num_groups, config.pco.common_categories, served)
@@ -221,20 +208,10 @@ def _write(
     return spec
 
 
-def _save_llms(llms: Llms, directory: Path) -> None:
-    llms.novelty.save(directory / NOVELTY)
-    llms.relevance.save(directory / RELEVANCE)
-
-
-def _read_llms(directory: Path, config: CoevolutionConfig, base: str) -> Llms:
-    novelty = NoveltyLlm.read(directory / NOVELTY, config.style, config.threads)
-    relevance = RelevanceLlm.read(directory / RELEVANCE, config.style, config.threads)
-    return Llms(with_base_name(novelty, base), with_base_name(relevance, base))
-
-
-def _work(out: Path, identity: Sequence[str]) -> Path:
-    """Make the directory of what a killed run leaves, and remove those of other runs."""
-    work = out / f"{_WORK}{hash_of(part.encode() for part in identity)[:16]}"
+def _work(out: Path, logs: Path, *identity: str) -> Path:
+    """Make the directory of what a killed run on these logs leaves, and remove those of other runs."""
+    tables = map(sha256, sorted(logs_directory(logs).glob("*.parquet")))
+    work = out / f"{_WORK}{hash_of(part.encode() for part in (*identity, *tables))[:16]}"
     for other in out.glob(f"{_WORK}*"):
         if other != work:
             shutil.rmtree(other)

@@ -16,12 +16,12 @@ from serendipity.interests.prompt import PromptStyle
 from serendipity.layout import write_atomically
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.whole_tokens import make_tokenizer
+from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.tuning.base_model import (
     BaseModel,
     BaseModelError,
     Head,
     load_model,
-    no_progress_bars,
     open_base,
 )
 from serendipity.offline.tuning.tokens import prompt_tokens
@@ -59,8 +59,8 @@ class CategoryLlm:
         return cls(base, list(categories), config.threads)
 
     @classmethod
-    def read(cls, directory: Path, style: PromptStyle = "compact", threads: int = 1) -> Self:
-        """Read what `save` wrote. Raises BaseModelError."""
+    def read(cls, directory: Path, style: PromptStyle = "compact", threads: int = 1, base: str = "") -> Self:
+        """Read what `save` wrote. base: name of what it was tuned from. Raises BaseModelError."""
         file = directory / CATEGORIES
         try:
             categories = json.loads(file.read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ class CategoryLlm:
             raise BaseModelError(f"{file}: cannot be read ({error}); expected a JSON list of categories") from error
         if not (isinstance(categories, list) and all(isinstance(name, str) for name in categories)):
             raise BaseModelError(f"{file}: found no list of texts, expected a JSON list of categories")
-        return cls(load_model(directory, directory.name, style, cls.head, whole=True), categories, threads)
+        return cls(load_model(directory, base or directory.name, style, cls.head, whole=True), categories, threads)
 
     def save(self, directory: Path) -> None:
         """Write weights, tokenizer and categories."""

@@ -26,9 +26,9 @@ class ExamplesConfig(Configuration):
 
     min_clicks: int = Field(5, ge=0)
     """Clicks before a moment below which it makes no example: at first every category is new."""
-    max_novelty: int = Field(16_000, ge=1)
+    max_novelty: int = Field(10_000, ge=1)
     """First occurrences learned from at most; drawn evenly over users."""
-    max_relevance: int = Field(16_000, ge=1)
+    max_relevance: int = Field(8_000, ge=1)
     """Clicks that the Relevance LLM learns from at most; drawn evenly over users."""
     unclicked: int = Field(16, ge=1)
     """Unclicked categories set against each of them at most: pairs of one moment, read in one pass."""

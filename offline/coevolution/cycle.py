@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from serendipity.groups.model import NOVELTY, RELEVANCE
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.dpo import optimise
 from serendipity.offline.coevolution.examples import (
@@ -33,10 +34,21 @@ Stage = Callable[[int, str], None]
 
 @dataclass(frozen=True)
 class Llms:
-    """The two LLMs."""
+    """The two LLMs, in directories below one."""
 
     novelty: NoveltyLlm
     relevance: RelevanceLlm
+
+    @classmethod
+    def read(cls, directory: Path, config: CoevolutionConfig, base: str) -> Llms:
+        """Read what `save` wrote. base: name of what they were tuned from, which tells how they are tuned on."""
+        novelty = NoveltyLlm.read(directory / NOVELTY, config.style, config.threads, base)
+        return cls(novelty, RelevanceLlm.read(directory / RELEVANCE, config.style, config.threads, base))
+
+    def save(self, directory: Path) -> None:
+        """Write both."""
+        self.novelty.save(directory / NOVELTY)
+        self.relevance.save(directory / RELEVANCE)
 
 
 def run_cycle(

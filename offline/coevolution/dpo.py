@@ -26,8 +26,9 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from serendipity.offline.coevolution.pco_config import DpoConfig
+from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.towers.threads import limited_threads
-from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
+from serendipity.offline.tuning.base_model import TINY, BaseModel
 from serendipity.offline.tuning.training import adapters, global_randomness
 
 _BETA = 0.1

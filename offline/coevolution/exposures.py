@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
-from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.tables import read_columns
 
 
@@ -39,22 +37,6 @@ class Exposures:
             numbers[columns["item"].astype(np.int64)],
             columns["time"].astype(np.int64),
         )
-
-    @classmethod
-    def join(cls, parts: Sequence[tuple[Histories, Exposures]], histories: Histories) -> Exposures:
-        """Merge exposures of several logs. parts: the histories of each, and its exposures, all by the categories of
-        one catalogue; histories: whose users they are numbered by; what others were shown is left out."""
-        users, categories, times = [], [], []
-        for theirs, exposures in parts:
-            numbers = np.array([histories.user_numbers.get(user_id, -1) for user_id in theirs.user_ids], np.int64)
-            owners = np.repeat(numbers, np.diff(exposures.offsets))
-            users.append(owners[owners >= 0])
-            categories.append(exposures.categories[owners >= 0])
-            times.append(exposures.times[owners >= 0])
-        owner, moments = np.concatenate(users), np.concatenate(times)
-        order = np.lexsort((moments, owner))
-        offsets = np.searchsorted(owner[order], np.arange(len(histories) + 1)).astype(np.int64)
-        return cls(offsets, np.concatenate(categories)[order].astype(np.int32), moments[order])
 
     def shown(self, user: int, time: int, seconds: int) -> set[int]:
         """List the categories shown to a user within so many seconds before or after a moment."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +17,8 @@ from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.coevolution.coevolution import Coevolution
 from serendipity.offline.coevolution.preferences import Told
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.interests.parquet import write_rows
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.parquet import reading, write_rows
 
 LISTS = "lists.parquet"
 
@@ -126,13 +125,8 @@ def write_lists(directory: Path, lists: Sequence[StoredList]) -> None:
 def read_lists(directory: Path) -> list[StoredList]:
     """Read what `write_lists` wrote. Raises ListsError."""
     path = directory / LISTS
-    try:
-        with duckdb.connect() as connection:
-            rows = connection.execute(
-                "SELECT key, group_id, told, categories, alignments, generation FROM read_parquet(?)", [str(path)]
-            ).fetchall()
-    except duckdb.Error as error:
-        raise ListsError(f"{path}: cannot be read ({error}); expected the lists of a build") from error
+    with reading(path, ListsError, "the lists of a build") as query:
+        rows = query("SELECT key, group_id, told, categories, alignments, generation FROM read_parquet(?)").fetchall()
     return [
         StoredList(
             bytes.fromhex(key), group, tuple(told), tuple(map(AlignedCategory, categories, alignments)), generation

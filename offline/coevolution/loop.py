@@ -10,22 +10,16 @@ import gc
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from serendipity.groups.model import NOVELTY, RELEVANCE
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.cycle import Llms, Stage, run_cycle
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
-from serendipity.offline.coevolution.novelty import NoveltyLlm
 from serendipity.offline.coevolution.records import InteractionRecords
-from serendipity.offline.coevolution.relevance import RelevanceLlm
 
 _PREFIX = "cycle_"
-
-_Llm = TypeVar("_Llm", NoveltyLlm, RelevanceLlm)
 
 
 @dataclass(frozen=True)
@@ -77,11 +71,7 @@ class Loop:
             # Of earlier cycles the LLMs are gone.
             shutil.rmtree(latest)
             return start, self.first
-        style, threads = self.config.style, self.config.threads
-        novelty = NoveltyLlm.read(latest / NOVELTY, style, threads)
-        relevance = RelevanceLlm.read(latest / RELEVANCE, style, threads)
-        name = start.novelty.base.name
-        return Llms(with_base_name(novelty, name), with_base_name(relevance, name)), cycle
+        return Llms.read(latest, self.config, start.novelty.base.name), cycle
 
 
 @contextmanager
@@ -99,15 +89,9 @@ def _keep(directory: Path, llms: Llms, cycle: int, placing: Callable[[], None]) 
     place = directory / f"{_PREFIX}{cycle:04}"
     beside = directory / f".{place.name}"
     shutil.rmtree(beside, ignore_errors=True)
-    llms.novelty.save(beside / NOVELTY)
-    llms.relevance.save(beside / RELEVANCE)
+    llms.save(beside)
     placing()
     beside.rename(place)
     for older in directory.glob(f"{_PREFIX}*"):
         if older != place:
             shutil.rmtree(older)
-
-
-def with_base_name(llm: _Llm, name: str) -> _Llm:
-    """Give LLMs that were read the name of their base: it tells how they are tuned."""
-    return replace(llm, base=replace(llm.base, name=name))

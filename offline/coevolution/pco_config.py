@@ -43,8 +43,8 @@ class DpoConfig(Configuration):
 class PcoConfig(Configuration):
     """Periodic collaborative optimisation (arXiv 2508.00450, section 4.3)."""
 
-    cycles: int = Field(10, ge=0)
-    """Cycles of a build; 0: the two LLMs as they were tuned."""
+    cycles: int = Field(6, ge=0)
+    """Cycles of a build; 0: the two LLMs as they were tuned. `serendip coevolve` goes on from there."""
     sample_share: float = Field(0.01, gt=0, le=1)
     """Share of the interaction records, the increment included, that a cycle draws uniformly (eq. 15)."""
     max_records: int = Field(256, ge=1)

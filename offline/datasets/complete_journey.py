@@ -20,7 +20,8 @@ from pathlib import Path
 
 import duckdb
 
-from serendipity.offline.datasets.adapter import Adapter, sql_text, write_parquet
+from serendipity.offline.datasets.adapter import Adapter
+from serendipity.offline.parquet import sql_text, write_query
 
 NON_PRODUCTS = """
     department IN ('COUPON', 'FUEL')
@@ -36,7 +37,7 @@ def write(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> No
         f"read_parquet({sql_text(source / name)})"
         for name in ("transactions.parquet", "products.parquet", "demographics.parquet")
     )
-    write_parquet(
+    write_query(
         connection,
         f"""
         SELECT household_id::VARCHAR AS user_id, product_id::VARCHAR AS item_id, 'order' AS event,
@@ -48,7 +49,7 @@ def write(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> No
     )
     # Titles are for people and the text encoder:
     # 'CHEESE CRACKERS', '14 OZ', National → 'Cheese Crackers, 14 oz (national brand)'.
-    write_parquet(
+    write_query(
         connection,
         f"""
         SELECT product_id::VARCHAR AS item_id,
@@ -69,7 +70,7 @@ def write(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> No
         """,
         host / "items.parquet",
     )
-    write_parquet(
+    write_query(
         connection,
         f"""
         SELECT household_id::VARCHAR AS user_id, age, income, home_ownership, marital_status, household_size,

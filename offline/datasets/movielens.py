@@ -11,8 +11,9 @@ from pathlib import Path
 
 import duckdb
 
-from serendipity.offline.datasets.adapter import Adapter, sql_text, write_parquet
+from serendipity.offline.datasets.adapter import Adapter
 from serendipity.offline.logs.schema import MAX_PATH_LEVELS
+from serendipity.offline.parquet import sql_text, write_query
 
 _AGES_1M = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56+"}
 _OCCUPATIONS_1M = (
@@ -30,7 +31,7 @@ def write_100k(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) 
     # The same brackets as MovieLens-1M's, so that an age means the same in both.
     bounds = sorted(_AGES_1M, reverse=True)[:-1]
     age = " ".join(f"WHEN \"age:token\"::INTEGER >= {low} THEN '{_AGES_1M[low]}'" for low in bounds)
-    write_parquet(
+    write_query(
         connection,
         f"""
         SELECT "user_id:token" AS user_id, CASE {age} ELSE '{_AGES_1M[1]}' END AS age,
@@ -47,7 +48,7 @@ def write_1m(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) ->
     _write_items(source / "ml-1m.item", "genre:token", "release_year:float", host, connection)
     age = " ".join(f"WHEN {low} THEN '{name}'" for low, name in _AGES_1M.items())
     occupation = "[" + ", ".join(sql_text(name) for name in _OCCUPATIONS_1M) + "]"
-    write_parquet(
+    write_query(
         connection,
         f"""
         SELECT "user_id:token" AS user_id, CASE "age:float"::DOUBLE::INTEGER {age} END AS age,
@@ -59,7 +60,7 @@ def write_1m(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) ->
 
 
 def _write_events(path: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> None:
-    write_parquet(
+    write_query(
         connection,
         f"""
         SELECT "user_id:token" AS user_id, "item_id:token" AS item_id, 'click' AS event,
@@ -71,7 +72,7 @@ def _write_events(path: Path, host: Path, connection: duckdb.DuckDBPyConnection)
 
 
 def _write_items(path: Path, genres: str, year: str, host: Path, connection: duckdb.DuckDBPyConnection) -> None:
-    write_parquet(
+    write_query(
         connection,
         f"""
         SELECT "item_id:token" AS item_id, "movie_title:token_seq" || coalesce(' (' || year || ')', '') AS title,

@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import json_format
 from rich.progress import Progress
@@ -18,7 +19,6 @@ from rich.progress import Progress
 from serendipity.interests.answer import CATEGORY_FIRST
 from serendipity.interests.model import CATEGORIES, MODEL_PREFIX, SPEC, fingerprint
 from serendipity.layout import write_atomically
-from serendipity.offline.distillation.base_model import open_base, style_of
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
 from serendipity.offline.distillation.examples import Example, hints_alone
@@ -26,10 +26,13 @@ from serendipity.offline.distillation.material import Material
 from serendipity.offline.distillation.moments import TRAIN
 from serendipity.offline.distillation.rank_weights import measure_ranks
 from serendipity.offline.distillation.sft import tune
-from serendipity.offline.distillation.teacher import Teacher
+from serendipity.offline.distillation.whole_tokens import make_tokenizer, names_of
 from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.interests.reasoner import Reasoner
 from serendipity.offline.interests.vocabulary import Vocabulary
-from serendipity.offline.tuning.base_model import BaseModel, no_progress_bars
+from serendipity.offline.progress import no_progress_bars
+from serendipity.offline.tuning import base_model
+from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.v1 import records_pb2
 
 DATASET_DIRECTORY = "dataset"
@@ -37,6 +40,8 @@ CHECKPOINTS = "checkpoints"
 
 _MAX_BATCH = 64
 """Users in one call of the Triton model at most."""
+
+_BPE_EXAMPLES = 2_000
 
 _MOST_PROMPT_TOKENS = {"compact": 1_024, "chat": 2_048}
 
@@ -52,7 +57,7 @@ def build_training_data(
 ) -> DatasetSummary:
     """Make the data set alone, in <out>/dataset, where `build_interest_gpt` goes on from it. Arguments: see there."""
     material = Material.read(logs, interests, encoder, None)
-    return build_dataset(material, out / DATASET_DIRECTORY, config.dataset, style_of(config), progress=progress)
+    return build_dataset(material, out / DATASET_DIRECTORY, config.dataset, config.style, progress=progress)
 
 
 def build_interest_gpt(
@@ -62,18 +67,18 @@ def build_interest_gpt(
     config: DistillationConfig,
     *,
     encoder: TextEncoder,
-    teacher: Teacher | None = None,
+    teacher: Reasoner | None = None,
     progress: Progress | None = None,
 ) -> records_pb2.InterestGptSpec:
     """Distil InterestGPT from the logs and the interests built of them, and write its directory.
 
-    teacher: None for the taxonomy reasoner, fitted as of every moment. encoder: the one of the interests' vectors.
-    A run that was killed is continued. Raises ValueError when the logs are too short, and what data set, base and
-    training raise.
+    teacher: one that learns nothing from these logs; None: the taxonomy reasoner, fitted as of every moment. encoder:
+    the one of the interests' vectors. A run that was killed is continued. Raises ValueError when the logs are too
+    short, and what data set, base and training raise.
     """
     out.mkdir(parents=True, exist_ok=True)
     material = Material.read(logs, interests, encoder, teacher)
-    build_dataset(material, out / DATASET_DIRECTORY, config.dataset, style_of(config), progress=progress)
+    build_dataset(material, out / DATASET_DIRECTORY, config.dataset, config.style, progress=progress)
     examples = read_examples(out / DATASET_DIRECTORY)
     training_examples = [example for example in examples if example.split == TRAIN]
     base = open_base(config, training_examples, material.categories)
@@ -88,6 +93,19 @@ def build_interest_gpt(
     write_atomically(out / SPEC, text.encode())
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return spec
+
+
+def open_base(config: DistillationConfig, examples: Sequence[Example], categories: Sequence[str]) -> BaseModel:
+    """Load the base, or make the tiny model, whose tokens are named after categories and what examples speak of.
+
+    Raises BaseModelError.
+    """
+
+    def tokenizer() -> Any:
+        texts = [example.prompt for example in examples[:_BPE_EXAMPLES]]
+        return make_tokenizer(names_of(examples, categories), texts, config.tiny)
+
+    return base_model.open_base(config.base, config.style, config.tiny, config.sft.seed, tokenizer)
 
 
 def _export(

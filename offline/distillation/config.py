@@ -9,6 +9,7 @@ from pydantic import Field
 from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.interests.user_facts import FactsConfig
+from serendipity.offline.tuning.base_model import style_for
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
 
 Selection = Literal["teacher", "corrected"]
@@ -70,3 +71,8 @@ class DistillationConfig(Configuration):
     """The training."""
     rank_weight_users: int = Field(128, ge=1)
     """Validation users that the weight of each rank is measured on."""
+
+    @property
+    def style(self) -> PromptStyle:
+        """How prompts are written."""
+        return style_for(self.base, self.dataset.prompt_style)

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.progress import Progress
 
@@ -29,9 +27,12 @@ from serendipity.offline.distillation.material import Material
 from serendipity.offline.distillation.moments import SPLITS, cuts_of, entered_between
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.contexts import contexts_at
+from serendipity.offline.parquet import reading, write_rows
 
 DATASET = "dataset.parquet"
 SUMMARY = "dataset.json"
+
+_TYPES = {name: "BIGINT" if name == "as_of" else "VARCHAR" for name in Example.__annotations__}
 
 _BATCH = 512
 """Contexts the teacher is asked for at once."""
@@ -109,14 +110,13 @@ def build_dataset(
         identity=identity,
         until=material.until,
         style=style,
-        teacher=material.teacher.name,
+        teacher=material.teacher_name,
         examples={split: sum(row.split == split for row in examples.values()) for split in SPLITS},
         rejected=dict(sorted(rejected.items())),
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / SUMMARY).unlink(missing_ok=True)
-    columns = pa.schema([(name, pa.int64() if name == "as_of" else pa.string()) for name in Example.__annotations__])
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in examples.values()], columns), out / DATASET)
+    write_rows(out / DATASET, _TYPES, map(asdict, examples.values()))
     write_atomically(out / SUMMARY, json.dumps(asdict(summary), indent=2, sort_keys=True).encode())
     return summary
 
@@ -124,11 +124,9 @@ def build_dataset(
 def read_examples(directory: Path, split: str | None = None) -> list[Example]:
     """Read the examples of a data set; split: only those of it. Raises DatasetError."""
     path = directory / DATASET
-    try:
-        rows = pq.read_table(path, columns=list(Example.__annotations__)).to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path}: cannot be read ({error}); expected a table of the data set builder") from error
-    return [Example(**row) for row in rows if split in (None, row["split"])]
+    with reading(path, DatasetError, "a table of the data set builder") as query:
+        rows = query(f"SELECT {', '.join(_TYPES)} FROM read_parquet(?)").fetchall()
+    return [example for example in (Example(*row) for row in rows) if split in (None, example.split)]
 
 
 def _draw(material: Material, cuts: Sequence[int], config: DatasetConfig) -> list[list[int]]:
@@ -153,7 +151,7 @@ def _correction(material: Material, cut: int, config: DatasetConfig) -> NDArray[
     users = np.random.default_rng([config.seed, cut, 2]).permutation(material.known_at(cut))[:_CORRECTION_USERS]
     entered = entered_between(material.histories, cut, config.horizon_days, size, users)
     expected, found = np.zeros(size + 1), np.zeros(size + 1)
-    reasoner = material.teacher.at(cut)
+    reasoner = material.teacher_at(cut)
     for start in range(0, len(users), _BATCH):
         contexts = contexts_at(material.histories, cut, users[start : start + _BATCH].tolist())
         for row, interests in enumerate(reasoner.reason(contexts, config.depth), start):
@@ -173,7 +171,7 @@ def _examples_at(
     config: DatasetConfig,
     style: PromptStyle,
 ) -> Iterator[Example | str]:
-    reasoner = material.teacher.at(cut)
+    reasoner = material.teacher_at(cut)
     rng = np.random.default_rng([config.seed, cut, 1])
     depth = max(config.hints, config.num_interests if config.selection == "teacher" else config.depth)
     for start in range(0, len(users), _BATCH):
@@ -192,7 +190,7 @@ def _identity(material: Material, config: DatasetConfig, style: PromptStyle) -> 
     """Hash everything the data set depends on."""
     histories = material.histories
     texts = [
-        config.model_dump(), style, material.teacher.name, material.until, material.grounder.threshold,
+        config.model_dump(), style, material.teacher_name, material.until, material.grounder.threshold,
         list(material.categories), list(material.titles), histories.user_ids, histories.profiles, histories.searches,
     ]  # fmt: skip
     arrays = [value for value in vars(histories).values() if isinstance(value, np.ndarray)]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serendipity.interests.grounding import Grounder
-from serendipity.offline.distillation.teacher import TaxonomyTeacher, Teacher
 from serendipity.offline.encoder import RememberingEncoder, TextEncoder
-from serendipity.offline.interests.reasoner import Interest
+from serendipity.offline.interests.reasoner import Interest, Reasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
@@ -19,18 +19,20 @@ from serendipity.offline.logs.histories import Histories
 
 @dataclass(frozen=True)
 class Material:
-    """until: end of the logs, Unix seconds; titles: of the catalogue's items, by row."""
+    """until: end of the logs, Unix seconds; titles: of the catalogue's items, by row; teacher: one that learns nothing
+    from these logs, such as a language model; None: the taxonomy reasoner."""
 
     histories: Histories
     until: int
     vocabulary: Vocabulary
     titles: Sequence[str]
-    teacher: Teacher
+    taxonomy: Taxonomy
+    teacher: Reasoner | None
     grounder: Grounder
 
     @classmethod
-    def read(cls, logs: Path, interests: Path, encoder: TextEncoder, teacher: Teacher | None) -> Material:
-        """Read logs and interests. teacher: None for the taxonomy reasoner, fitted as of every moment."""
+    def read(cls, logs: Path, interests: Path, encoder: TextEncoder, teacher: Reasoner | None) -> Material:
+        """Read logs and interests."""
         histories, catalogue = Histories.read(logs), Catalogue.read(logs)
         vocabulary = Vocabulary.read(interests)
         return cls(
@@ -38,9 +40,19 @@ class Material:
             until=LogsSummary.read(logs_directory(logs)).events_until,
             vocabulary=vocabulary,
             titles=catalogue.titles,
-            teacher=teacher or TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories),
+            taxonomy=Taxonomy.from_catalogue(catalogue),
+            teacher=teacher,
             grounder=vocabulary.grounder(RememberingEncoder(encoder)),
         )
+
+    @property
+    def teacher_name(self) -> str:
+        """Name that is kept beside every answer."""
+        return self.teacher.name if self.teacher else TaxonomyReasoner.name
+
+    def teacher_at(self, moment: int) -> Reasoner:
+        """Give who teaches as of a moment (Unix seconds), and knows nothing of what came after."""
+        return self.teacher or TaxonomyReasoner(self.taxonomy).fit(self.histories, moment)
 
     @property
     def categories(self) -> Sequence[str]:

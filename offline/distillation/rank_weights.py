@@ -44,7 +44,7 @@ def measure_ranks(tuned: BaseModel, material: Material, config: DistillationConf
     contexts = contexts_at(histories, cut, users)
     facts = [facts_of(context, material.categories, material.titles, config.dataset.facts) for context in contexts]
     if config.dataset.hints:
-        hints = material.teacher.at(cut).reason(contexts, config.dataset.hints)
+        hints = material.teacher_at(cut).reason(contexts, config.dataset.hints)
         facts = [
             replace(told, hints=tuple(map(material.name_of, found))) for told, found in zip(facts, hints, strict=True)
         ]

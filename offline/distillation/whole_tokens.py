@@ -6,19 +6,42 @@ and an answer eight per interest.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedTokenizerFast
 
 from serendipity.interests.answer import CATEGORY_FIRST, FIELDS, Proposal, write_answer
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.interests.text import clean_text
+from serendipity.offline.distillation.examples import POPULATION_SEED, Example
 from serendipity.offline.tuning import tiny_lm
 from serendipity.offline.tuning.config import TinyLmConfig
 
 _NAME = "NAME"
+_PROFILE_TOKENS = 256
 _MOST_COUNTS = 8
 _MOST_AGES = 8
+
+
+def names_of(examples: Sequence[Example], categories: Sequence[str]) -> list[str]:
+    """List what becomes one token each: categories, what answers name, and the commonest profile attributes."""
+    named: Counter[str] = Counter()
+    profiles: Counter[str] = Counter()
+    for example in examples:
+        for row in json.loads(example.answer)["interests"]:
+            named.update((row["seed"], row["demand"], row["interest"]))
+        line = example.prompt.partition("\n")[0].partition(": ")[2]
+        profiles.update(attribute for attribute in line.split("; ") if attribute)
+    # Seeds may be what a user typed: only what is said of many users is worth a token.
+    common = [name for name, times in sorted(named.items()) if times >= max(3, len(examples) // 1_000)]
+    return [
+        *categories,
+        POPULATION_SEED,
+        *common,
+        *(attribute for attribute, _ in profiles.most_common(_PROFILE_TOKENS)),
+    ]
 
 
 def make_tokenizer(names: Iterable[str], texts: Iterable[str], config: TinyLmConfig) -> PreTrainedTokenizerFast:

@@ -9,10 +9,10 @@ from rich.progress import Progress
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.groups.directory import ASSIGNMENTS
 from serendipity.offline.groups.group_model import Assignment, GroupModel
-from serendipity.offline.interests.parquet import write_rows
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.parquet import write_rows
 from serendipity.v1 import records_pb2
 
 
@@ -32,7 +32,7 @@ def build_groups(
     named = config.profile.language_model
     profile_llm = None if named is None else open_language_model(named, cache)
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
-    model = GroupModel.fit(histories, catalogue, None, config, profile_llm=profile_llm, progress=progress)
+    model = GroupModel.fit(histories, catalogue, config, profile_llm=profile_llm, progress=progress)
     out.mkdir(parents=True, exist_ok=True)
     write_assignments(out / ASSIGNMENTS, histories.user_ids, model.assign(histories))
     model.write(out)

@@ -33,7 +33,7 @@ from serendipity.offline.groups.report import GroupReport
 from serendipity.offline.groups.representatives import member, nearest_users
 from serendipity.offline.language_models.language_model import LanguageModel
 from serendipity.offline.logs.catalogue import Catalogue
-from serendipity.offline.logs.histories import Histories, before, profile_fields
+from serendipity.offline.logs.histories import Histories, profile_fields
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.v1 import records_pb2
 
@@ -83,19 +83,16 @@ class GroupModel:
         cls,
         histories: Histories,
         catalogue: Catalogue,
-        until: int | None,
         config: GroupsConfig,
         *,
         profile_llm: LanguageModel | None = None,
         progress: Progress | None = None,
     ) -> GroupModel:
-        """Learn from every click strictly before `until` (by default, all there are).
+        """Learn from every click.
 
         The seed decides everything random; torch's own random state is left as it was. Raises GroupsError when no user
         has enough kept clicks, LanguageModelError when the Profile LLM does not answer.
         """
-        if until is not None:
-            histories = before(histories, until)
         rule = sequence_rule(histories, config.sequence, config.interest.sequence_length)
         fields = FeatureAssembler(0, 0, 0, 0, profile_fields(histories))
         kept = KeptHistories.of(histories, rule, fields)

@@ -1,8 +1,7 @@
 """Logs → latent interests of every user, their paths and graphs, and the vocabulary they are grounded in.
 
 nodes.parquet         the interest vocabulary, see `node_table`
-interests.parquet     user_id (NULL: users of whom nothing is known), node_ids, weights; best first
-paths.parquet         user_id, seed_kinds, seeds, core_demands, latent_interests, relations, scores; parallel to it
+interests.parquet     the interests of every user and the paths to them, see `interest_table`
 graphs.parquet        the knowledge graph of every user, see `graph_table`
 interest_vectors.npy  [nodes, D] float32, L2-normalised, row = node_id
 threshold.json        how the grounding threshold was tuned (ThresholdReport); absent where it was given
@@ -28,9 +27,10 @@ from serendipity.offline.interests.contexts import cold_context, contexts_at
 from serendipity.offline.interests.graph import UserGraph, graph_of_interests
 from serendipity.offline.interests.graph_table import write_graphs
 from serendipity.offline.interests.grounding_threshold import tune_threshold
+from serendipity.offline.interests.hops import prompting_of
+from serendipity.offline.interests.interest_table import write_interests
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.node_table import read_nodes, vocabulary_id_of, write_nodes
-from serendipity.offline.interests.parquet import write_rows
 from serendipity.offline.interests.reasoner import MAX_INTERESTS, Interest, Reasoner, UserContext
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
@@ -101,8 +101,7 @@ def build_interests(
     write_nodes(interests, taxonomy, vocabulary_id)
     (default,) = of_nobody.reason([cold_context(until)], k)
     user_ids: list[str | None] = [*histories.user_ids, None]
-    _write_interests(interests / "interests.parquet", user_ids, [*found, default])
-    _write_paths(interests / "paths.parquet", user_ids, [*found, default])
+    write_interests(interests, zip(user_ids, [*found, default], strict=True))
     write_graphs(interests, graphs)
     content = io.BytesIO()
     np.save(content, vectors)
@@ -134,10 +133,9 @@ def llm_reasoner(config: LlmReasonerConfig, models: Sequence[LanguageModel], enc
             vocabulary.grounder(encoder),
             vocabulary.categories,
             catalogue.titles,
-            config.mode,
+            prompting_of(config.mode, config.style),
             debate=config.debate,
             facts=config.facts,
-            style=config.style,
         )
 
     return make
@@ -186,34 +184,3 @@ def _place(node_id: int, name: str, taxonomy: Taxonomy, growth: Growth) -> int:
     (category,) = taxonomy.nodes[node_id].categories
     found = growth.node_of(category, name)
     return node_id if found is None else found
-
-
-def _write_interests(path: Path, user_ids: Sequence[str | None], found: Sequence[Sequence[Interest]]) -> None:
-    types = {"user_id": "VARCHAR", "node_ids": "UINTEGER[]", "weights": "FLOAT[]"}
-    rows = (
-        {"user_id": user_id, "node_ids": [i.node_id for i in user], "weights": [i.weight for i in user]}
-        for user_id, user in zip(user_ids, found, strict=True)
-        if user or user_id is None
-    )
-    write_rows(path, types, rows)
-
-
-def _write_paths(path: Path, user_ids: Sequence[str | None], found: Sequence[Sequence[Interest]]) -> None:
-    types = {
-        "user_id": "VARCHAR", "seed_kinds": "UTINYINT[]", "seeds": "VARCHAR[]", "core_demands": "VARCHAR[]",
-        "latent_interests": "VARCHAR[]", "relations": "UTINYINT[]", "scores": "FLOAT[]",
-    }  # fmt: skip
-    rows = (
-        {
-            "user_id": user_id,
-            "seed_kinds": [int(i.path.seed_kind) for i in user],
-            "seeds": [i.path.seed for i in user],
-            "core_demands": [i.path.core_demand for i in user],
-            "latent_interests": [i.path.latent_interest for i in user],
-            "relations": [int(i.path.relation) for i in user],
-            "scores": [i.path.score for i in user],
-        }
-        for user_id, user in zip(user_ids, found, strict=True)
-        if user or user_id is None
-    )
-    write_rows(path, types, rows)

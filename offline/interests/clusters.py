@@ -54,15 +54,11 @@ class Growth:
     """A vocabulary that has grown.
 
     known: its nodes by id, the old ones first, with their aliases of now. places: (category number, comparable name) →
-    node, of names that have another node now than the one they grounded in. num_nodes, num_aliases: added;
-    num_unplaced: names that stay with the node they grounded in, for want of users.
+    node, of names that have another node now than the one they grounded in.
     """
 
     known: list[KnownNode]
     places: Mapping[tuple[int, str], int]
-    num_nodes: int
-    num_aliases: int
-    num_unplaced: int
 
     def node_of(self, category: int, name: str) -> int | None:
         """Find the node that a name of a top-level category (number) has now; None: the one it grounded in."""
@@ -114,16 +110,9 @@ class _Grown:
             if len(node.categories) == 1:
                 self._of_category.setdefault(node.categories[0], []).append(node)
         self._places: dict[tuple[int, str], int] = {}
-        self._num_aliases = self._num_unplaced = 0
 
     def result(self) -> Growth:
-        return Growth(
-            known=self._known,
-            places=self._places,
-            num_nodes=len(self._known) - len(self._nodes),
-            num_aliases=self._num_aliases,
-            num_unplaced=self._num_unplaced,
-        )
+        return Growth(self._known, self._places)
 
     def place(self, category: int, names: Mapping[str, _Name]) -> None:
         """Place the names (by comparable text) of one top-level category."""
@@ -131,7 +120,6 @@ class _Grown:
         called = {comparable(name) for node in beside for name in (node.name, *node.aliases)}
         # Most users first, so that what is cut off is what is rare; ties by text.
         open_names = sorted(names.keys() - called, key=lambda key: (-len(names[key].users), key))
-        self._num_unplaced += len(open_names[self._config.max_names :])
         open_names = open_names[: self._config.max_names]
         if not open_names:
             return
@@ -156,7 +144,6 @@ class _Grown:
         node = self._known[node_id]
         if len(names[key].users) >= MIN_USERS_OF_NAME and len(node.aliases) < MAX_ALIASES:
             self._known[node_id] = replace(node, aliases=(*node.aliases, names[key].text))
-            self._num_aliases += 1
 
     def _become_node(self, category: int, keys: Sequence[str], names: Mapping[str, _Name]) -> None:
         """Make a node of names that mean the same, the most frequent first."""
@@ -170,7 +157,6 @@ class _Grown:
         path = (*self._known[parent].path, names[shown[0]].text) if shown else ()
         # A path that exists is of a node that has lost all its items.
         if len(users) < self._config.min_users or not path or path in self._paths:
-            self._num_unplaced += len(keys)
             return
         node_id = len(self._known)
         self._known.append(KnownNode(path, records_pb2.NODE_ORIGIN_REASONER))

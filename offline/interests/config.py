@@ -21,7 +21,7 @@ class LlmReasonerConfig(Configuration):
     models: Annotated[tuple[LanguageModelConfig, ...], Field(min_length=1)]
     """The models; agents of a debate are given them in turn."""
     mode: Mode = "two-hop"
-    """How they are asked: single-hop, two-hop, or json for models that can do both hops in one answer."""
+    """How they are asked: two-hop, or json for models that can do both hops in one answer."""
     style: PromptStyle = "chat"
     """How a user is described in mode json."""
     debate: DebateConfig = NO_DEBATE

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-import duckdb
-
 from serendipity.offline.interests.graph import GraphError, UserGraph
-from serendipity.offline.interests.parquet import write_rows
+from serendipity.offline.parquet import reading, write_rows
 
 GRAPHS = "graphs.parquet"
 
@@ -33,14 +31,8 @@ def read_graph(interests: Path, user_id: str) -> UserGraph:
     path = interests / GRAPHS
     if not path.is_file():
         raise GraphError(f"{path}: missing; expected the output of the interests builder")
-    columns = ", ".join(_TYPES)
-    try:
-        with duckdb.connect() as connection:
-            row = connection.execute(
-                f"SELECT {columns} FROM read_parquet(?) WHERE user_id = ?", [str(path), user_id]
-            ).fetchone()
-    except duckdb.Error as error:
-        raise GraphError(f"{path}: cannot be read ({error}); expected the output of the interests builder") from error
+    with reading(path, GraphError, "the output of the interests builder") as query:
+        row = query(f"SELECT {', '.join(_TYPES)} FROM read_parquet(?) WHERE user_id = ?", user_id).fetchone()
     if row is None:
         raise GraphError(f"{path}: found no graph of user {user_id!r}; expected one of a user with interests")
     return UserGraph.from_fields(dict(zip(_TYPES, row, strict=True)))

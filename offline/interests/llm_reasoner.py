@@ -1,4 +1,4 @@
-"""The reasoner with a language model: any model, asked in one hop, in two, or for JSON, alone or in a debate."""
+"""The reasoner with a language model: any model, asked in two hops or for JSON, alone or in a debate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from serendipity.interests.facts import FactsRule
 from serendipity.interests.grounding import KEPT, Grounder, seed_of
-from serendipity.interests.prompt import PromptStyle, UserFacts, bounded
+from serendipity.interests.prompt import UserFacts, bounded
 from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.interests.debate import (
     NO_DEBATE,
@@ -23,15 +23,13 @@ from serendipity.offline.interests.debate import (
     debate,
 )
 from serendipity.offline.interests.graph import GraphNode, Hop, UserGraph, graph_of
-from serendipity.offline.interests.hops import Mode, prompting_of
+from serendipity.offline.interests.hops import Prompting
 from serendipity.offline.interests.reasoner import MAX_INTERESTS, Interest, InterestPath, UserContext
 from serendipity.offline.interests.user_facts import EVERYTHING, facts_of
 from serendipity.offline.language_models.language_model import LanguageModel
 from serendipity.v1 import records_pb2
 
 _log = logging.getLogger(__name__)
-
-_NUM_ASKED = 10
 
 Hints = Callable[[Sequence[UserContext]], Sequence[Sequence[str]]]
 """Users → the categories that another reasoner proposes for each, best first."""
@@ -70,23 +68,21 @@ class LlmReasoner:
         grounder: Grounder,
         categories: Sequence[str],
         titles: Sequence[str],
-        mode: Mode = "two-hop",
+        prompting: Prompting,
         *,
         debate: DebateConfig = NO_DEBATE,
         facts: FactsRule = EVERYTHING,
-        style: PromptStyle = "chat",
         hints: Hints | None = None,
         batch_users: int = 256,
     ) -> None:
         """models: one, or several that the agents are given in turn; categories: names by number − 1; titles: of the
-        catalogue's items, by row; style: of the facts, in mode json; hints: what another reasoner proposes;
-        batch_users: asked about at a time.
+        catalogue's items, by row; hints: what another reasoner proposes; batch_users: asked about at a time.
         """
         self._models = list(models) if isinstance(models, Sequence) else [models]
         self._grounder = grounder
         self._categories = categories
         self._titles = titles
-        self._prompting = prompting_of(mode, _NUM_ASKED, style)
+        self._prompting = prompting
         self._debate = debate
         self._facts = facts
         self._hints = hints

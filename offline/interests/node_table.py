@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
-
 from serendipity.layout import hash_of
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.interests.parquet import write_rows
 from serendipity.offline.interests.taxonomy import NO_NODE, KnownNode, Taxonomy, TaxonomyNode
-from serendipity.v1 import records_pb2
+from serendipity.offline.parquet import reading, write_rows
 
 NODES = "nodes.parquet"
 
@@ -69,33 +66,20 @@ def write_nodes(directory: Path, taxonomy: Taxonomy, vocabulary_id: str) -> None
 def read_nodes(directory: Path) -> NodeTable | None:
     """Read nodes.parquet below an interests directory; None when there is no such file.
 
-    A table written before there were vocabularies holds the catalogue's nodes; its vocabulary is the one that its
-    snapshots named: that of its taxonomy. Raises NodeTableError when it cannot be read or its ids are not 0, 1, 2 ….
+    Raises NodeTableError when it cannot be read or its ids are not 0, 1, 2 ….
     """
     path = directory / NODES
     if not path.is_file():
         return None
-    with duckdb.connect() as connection:
-        try:
-            columns = {
-                row[0] for row in connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)]).fetchall()
-            }
-            rest = "origin, aliases" if "origin" in columns else f"{records_pb2.NODE_ORIGIN_CATALOGUE}, []"
-            rows = connection.execute(
-                f"SELECT node_id, path, parent, starts, ends, categories, {rest} FROM read_parquet(?) ORDER BY 1",
-                [str(path)],
-            ).fetchall()
-            found = connection.execute(
-                "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?", [str(path), _VOCABULARY_ID]
-            ).fetchone()
-        except duckdb.Error as error:
-            raise NodeTableError(
-                f"{path}: cannot be read ({error}); expected nodes of the interests builder"
-            ) from error
+    columns = "node_id, path, parent, starts, ends, categories, origin, aliases"
+    with reading(path, NodeTableError, "nodes of the interests builder") as query:
+        rows = query(f"SELECT {columns} FROM read_parquet(?) ORDER BY 1").fetchall()
+        (found,) = query(
+            "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?", _VOCABULARY_ID
+        ).fetchall() or [("",)]
     if [row[0] for row in rows] != list(range(len(rows))):
         raise NodeTableError(f"{path}: node ids are not 0 … {len(rows) - 1}, each once")
-    nodes = _nodes(rows)
-    return NodeTable(str(found[0]) if found else vocabulary_id_of(nodes), nodes)
+    return NodeTable(found[0], _nodes(rows))
 
 
 def vocabulary_id_of(nodes: Sequence[TaxonomyNode]) -> str:

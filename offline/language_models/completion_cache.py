@@ -6,22 +6,14 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import lmdb
 
-from serendipity.offline.language_models.language_model import (
-    GREEDY,
-    AnsweringModel,
-    Completion,
-    LanguageModelError,
-    Prompt,
-    Sampling,
-    Usage,
-)
+from serendipity.offline.language_models.language_model import Completion, LanguageModelError, Prompt, Sampling
 
 _FORMAT = 1
 _MAP_BYTES = 1 << 36
@@ -89,46 +81,6 @@ class CompletionCache:
         """Count the completions of all models."""
         with self._environment.begin() as transaction:
             return int(transaction.stat(self._completions)["entries"])
-
-
-class CachedModel(AnsweringModel):
-    """A language model with a cache before it: equal prompts are asked once, ever.
-
-    Every batch is stored as soon as the model hands it over: a run that was killed, run again, asks for what is
-    missing. `usage` is the model's, and prompts that it was not asked again as cache hits.
-    """
-
-    def __init__(self, model: AnsweringModel, cache: CompletionCache | Path) -> None:
-        super().__init__(model.name)
-        self._model = model
-        self._cache = CompletionCache.at(cache) if isinstance(cache, Path) else cache
-        self._hits = 0
-
-    @property
-    def usage(self) -> Usage:
-        """What was asked of this object so far."""
-        return Usage(prompts=self._hits, cache_hits=self._hits) + self._model.usage
-
-    def answers(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> Iterator[Mapping[int, Completion]]:
-        """Answer what is known first, then what the model answers; see AnsweringModel.answers."""
-        places: dict[bytes, list[int]] = {}
-        for place, key in enumerate(completion_keys(self.name, prompts, sampling)):
-            places.setdefault(key, []).append(place)
-        known = self._cache.get(list(places))
-        missing = [key for key in places if key not in known]
-        if known:
-            yield self._given(known, places, asked=0)
-        for answers in self._model.answers([prompts[places[key][0]] for key in missing], sampling):
-            found = {missing[i]: answer for i, answer in answers.items()}
-            self._cache.put(found)
-            yield self._given(found, places, asked=len(found))
-
-    def _given(
-        self, found: Mapping[bytes, Completion], places: Mapping[bytes, Sequence[int]], *, asked: int
-    ) -> dict[int, Completion]:
-        answers = {place: answer for key, answer in found.items() for place in places[key]}
-        self._hits += len(answers) - asked
-        return answers
 
 
 def completion_keys(model: str, prompts: Sequence[Prompt], sampling: Sampling) -> list[bytes]:

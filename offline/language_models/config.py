@@ -28,7 +28,7 @@ class LocalConfig(Configuration):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto: bfloat16 on GPUs, float32 on the CPU."""
     batch_size: Annotated[int, Field(ge=1)] = 32
-    """Prompts answered at a time."""
+    """Prompts answered at a time. SmolLM2-135M on two cores writes 135 tokens/s at 32, and 15 at 8."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads on the CPU. More help where their cores are idle; where others use them too, two took ten times as long
     as one."""

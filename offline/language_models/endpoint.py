@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 import openai
 from openai.types.chat import ChatCompletion
 
+from serendipity.offline.language_models.answering_model import AnsweringModel
+from serendipity.offline.language_models.completion_cache import CompletionCache
 from serendipity.offline.language_models.config import EndpointConfig
 from serendipity.offline.language_models.language_model import (
     MAX_CHARS_PER_TOKEN,
     Completion,
     LanguageModelError,
-    MeteredModel,
     Prompt,
     Sampling,
     split_reasoning,
@@ -26,7 +27,7 @@ from serendipity.offline.language_models.language_model import (
 _MAX_ERROR_CHARS = 300
 
 
-class EndpointModel(MeteredModel):
+class EndpointModel(AnsweringModel):
     """Asks an endpoint, several prompts at a time.
 
     A request that meets a limit, a failing server, a lost connection or its timeout is tried again by the client, later
@@ -35,9 +36,15 @@ class EndpointModel(MeteredModel):
     kept apart from their answer.
     """
 
-    def __init__(self, config: EndpointConfig, *, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        config: EndpointConfig,
+        cache: CompletionCache | None = None,
+        *,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
         """Raises LanguageModelError when the variable that should hold the API key does not."""
-        super().__init__(config.name or config.model)
+        super().__init__(config.name or config.model, cache)
         self._config = config
         self._where = f"{config.model} at {urlsplit(config.base_url).netloc}"
         self._key = environment.get(config.api_key_env, "") if config.api_key_env else ""

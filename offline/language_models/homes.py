@@ -7,12 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from serendipity.offline.language_models.completion_cache import CachedModel, CompletionCache
-from serendipity.offline.language_models.config import (
-    EndpointConfig,
-    LanguageModelConfig,
-)
-from serendipity.offline.language_models.language_model import AnsweringModel
+from serendipity.offline.language_models.answering_model import AnsweringModel
+from serendipity.offline.language_models.completion_cache import CompletionCache
+from serendipity.offline.language_models.config import EndpointConfig, LanguageModelConfig
 
 KEEP_DAYS = 30
 """Days an answer is kept: it may quote what a user typed who is to be forgotten, and users have changed by then."""
@@ -32,21 +29,15 @@ def open_language_model(
     Raises LanguageModelError when it cannot be opened; an endpoint that is away is found out at the first
     prompt.
     """
-    if cache is None:
-        return _home(config, environment)
-    completions = CompletionCache.at(cache)
-    completions.expire(clock() - KEEP_DAYS * 86_400)
-    return CachedModel(_home(config, environment), completions)
-
-
-def _home(config: LanguageModelConfig, environment: Mapping[str, str]) -> AnsweringModel:
+    completions = None
+    if cache is not None:
+        completions = CompletionCache.at(cache)
+        completions.expire(clock() - KEEP_DAYS * 86_400)
     # Each home is imported where it is opened: none needs what the others are made with.
     if isinstance(config, EndpointConfig):
         from serendipity.offline.language_models.endpoint import EndpointModel
 
-        return EndpointModel(config, environment=environment)
+        return EndpointModel(config, completions, environment=environment)
     from serendipity.offline.language_models.local import LocalModel
 
-    return LocalModel.from_path(
-        config.path, device=config.device, dtype=config.dtype, batch_size=config.batch_size, threads=config.threads
-    )
+    return LocalModel.open(config, completions)

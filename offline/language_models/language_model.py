@@ -1,14 +1,8 @@
-"""What a language model is to everyone who asks one: prompts in, completions out, in order.
-
-Who asks needs `LanguageModel`; what answers (a home: local, endpoint, the cache before any of them) is an
-`AnsweringModel`, which hands answers over as they come, so that none is lost when a run is killed.
-"""
+"""What a language model is to everyone who asks one: prompts in, completions out, in order."""
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -102,76 +96,6 @@ class LanguageModel(Protocol):
 
     def complete(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Completion]:
         """Answer the prompts, in their order. Raises LanguageModelError."""
-
-
-class AnsweringModel(ABC):
-    """A language model that hands answers over as they come, and says what was asked of it.
-
-    name: as in LanguageModel.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @property
-    @abstractmethod
-    def usage(self) -> Usage:
-        """What was asked of this object so far."""
-
-    @abstractmethod
-    def answers(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> Iterator[Mapping[int, Completion]]:
-        """Answer the prompts in any order, some at a time: place in prompts → completion.
-
-        Raises LanguageModelError: at once for what cannot be asked, otherwise when what could be answered was.
-        """
-
-    def complete(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> list[Completion]:
-        """Answer the prompts, in their order. Raises LanguageModelError; only a cache keeps answers given before it."""
-        found: dict[int, Completion] = {}
-        for answers in self.answers(prompts, sampling):
-            found.update(answers)
-        return [found[place] for place in range(len(prompts))]
-
-
-class MeteredModel(AnsweringModel):
-    """An AnsweringModel that checks what it is asked and counts what it answers. clock: seconds."""
-
-    def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(name)
-        self._clock = clock
-        self._usage = Usage()
-
-    @property
-    def usage(self) -> Usage:
-        """What was asked of this object so far."""
-        return self._usage
-
-    def answers(self, prompts: Sequence[Prompt], sampling: Sampling = GREEDY) -> Iterator[Mapping[int, Completion]]:
-        """Answer the prompts in any order, some at a time; see AnsweringModel.answers."""
-        for place, prompt in enumerate(prompts):
-            length = len(prompt.user) + len(prompt.system)
-            if length > MAX_PROMPT_CHARS:
-                raise LanguageModelError(
-                    f"{self.name}: prompt {place}: found {length:,} characters, expected at most {MAX_PROMPT_CHARS:,}"
-                )
-        if not prompts:
-            return
-        since = self._clock()
-        for answers in self._answers(prompts, sampling):
-            self._usage += self._counted(answers, self._clock() - since)
-            yield answers
-            # What the caller did with them is not the model's time.
-            since = self._clock()
-
-    @abstractmethod
-    def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
-        """Answer as `answers` says; there is at least one prompt, and all are within bounds."""
-
-    @staticmethod
-    def _counted(answers: Mapping[int, Completion], seconds: float) -> Usage:
-        prompt_tokens = sum(answer.prompt_tokens for answer in answers.values())
-        completion_tokens = sum(answer.completion_tokens for answer in answers.values())
-        return Usage(len(answers), 0, prompt_tokens, completion_tokens, seconds)
 
 
 def split_reasoning(written: str) -> tuple[str, str]:

@@ -7,32 +7,29 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 
+from serendipity.offline.language_models.answering_model import AnsweringModel
+from serendipity.offline.language_models.completion_cache import CompletionCache
+from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.language_models.language_model import (
     Completion,
     LanguageModelError,
-    MeteredModel,
     Prompt,
     Sampling,
     split_reasoning,
 )
 from serendipity.offline.language_models.seeded_sampling import SeededSampling, seed_of
+from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.towers.threads import limited_threads
-
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-BATCH_SIZE = 32
-"""SmolLM2-135M on two cores writes 135 tokens/s at 32 prompts a batch, and 15 at 8."""
 
 _IDENTIFYING = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 """Files besides the weights that an answer depends on."""
 
 
-class LocalModel(MeteredModel):
+class LocalModel(AnsweringModel):
     """Answers with a causal language model and its tokenizer, batch by batch, shortest prompts first.
 
     Prompts go through the tokenizer's chat template where it has one; otherwise system and user message follow each
@@ -41,38 +38,28 @@ class LocalModel(MeteredModel):
     """
 
     def __init__(
-        self, name: str, load: Callable[[], tuple[Any, Any]], *, batch_size: int = BATCH_SIZE, threads: int = 1
+        self,
+        name: str,
+        load: Callable[[], tuple[Any, Any]],
+        cache: CompletionCache | None = None,
+        *,
+        batch_size: int = 32,
+        threads: int = 1,
     ) -> None:
-        """load: returns model and tokenizer, called once, at the first prompt.
-
-        batch_size: prompts at a time. threads: of PyTorch, on the CPU.
-        """
-        super().__init__(name)
+        """load: returns model and tokenizer, called once, at the first prompt. The rest as in LocalConfig."""
+        super().__init__(name, cache)
         self._load = load
         self._batch_size = batch_size
         self._threads = threads
 
     @classmethod
-    def from_path(
-        cls,
-        directory: Path,
-        *,
-        device: Device = "auto",
-        dtype: Dtype = "auto",
-        batch_size: int = BATCH_SIZE,
-        threads: int = 1,
-    ) -> Self:
+    def open(cls, config: LocalConfig, cache: CompletionCache | None = None) -> Self:
         """Take a directory as `save_pretrained` writes it; the weights are loaded at the first prompt.
 
-        device: auto takes all GPUs if there are any. dtype: auto is bfloat16 on GPUs and float32 on the CPU, where
-        bfloat16 is slower. Nothing is downloaded. Raises LanguageModelError when there is no model in the directory.
+        Nothing is downloaded. Raises LanguageModelError when there is no model in the directory.
         """
-        return cls(
-            f"{_model_type(directory)}-{_fingerprint(directory)}",
-            lambda: _loaded(directory, device, dtype),
-            batch_size=batch_size,
-            threads=threads,
-        )
+        name = f"{_model_type(config.path)}-{_fingerprint(config.path)}"
+        return cls(name, lambda: _loaded(config), cache, batch_size=config.batch_size, threads=config.threads)
 
     def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
         texts = [self._text(prompt) for prompt in prompts]
@@ -180,26 +167,23 @@ class LocalModel(MeteredModel):
         return self._eos[0] if pad is None else int(pad)
 
 
-def _loaded(directory: Path, device: Device, dtype: Dtype) -> tuple[Any, Any]:
+def _loaded(config: LocalConfig) -> tuple[Any, Any]:
     # Imported here: it takes seconds, and a run whose answers are all cached needs none of it.
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    on_gpu = torch.cuda.is_available() if device == "auto" else device == "cuda"
-    kind = {"auto": torch.bfloat16 if on_gpu else torch.float32}.get(dtype) or getattr(torch, dtype)
-    shows_progress = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    directory = config.path
+    on_gpu = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
+    # On a CPU bfloat16 is slower.
+    dtype = ("bfloat16" if on_gpu else "float32") if config.dtype == "auto" else config.dtype
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, local_files_only=True, dtype=kind, device_map="auto" if on_gpu else None
-        )
+        with no_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(
+                directory, local_files_only=True, dtype=getattr(torch, dtype), device_map="auto" if on_gpu else None
+            )
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise LanguageModelError(f"{directory}: not a language model that transformers can load ({error})") from error
-    finally:
-        if shows_progress:
-            logging.enable_progress_bar()
     return model.eval(), tokenizer
 
 

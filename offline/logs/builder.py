@@ -24,6 +24,7 @@ from serendipity.offline.logs.erasures import Erasures, leave_out
 from serendipity.offline.logs.errors import LogsError, RejectionError
 from serendipity.offline.logs.host_files import load_events, load_items, load_users
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.parquet import write_query
 
 SUMMARY = "logs.json"
 
@@ -74,7 +75,7 @@ def build_logs(
             load_events(connection, host, int(time.time()) if now is None else now, config.until)
             erased = leave_out(connection, erasures or Erasures())
             read, rejected = _count(connection)
-            _write(connection, logs / "rejected.parquet", _REJECTED)
+            write_query(connection, _REJECTED, logs / "rejected.parquet")
             _check(read, rejected, config.max_rejected, logs / "rejected.parquet")
             return _build(connection, logs, config, read, rejected, erased)
     except duckdb.InvalidInputException as error:
@@ -106,7 +107,7 @@ def _build(
     }
     counts = {f"host_{name}": number for name, number in read.items()}
     for name, query in tables.items():
-        counts[name] = _write(connection, logs / f"{name}.parquet", query)
+        counts[name] = write_query(connection, query, logs / f"{name}.parquet")
     latest = connection.execute("SELECT max(time) FROM host_events WHERE reason IS NULL").fetchone()
     until = config.until
     if until is None:
@@ -137,14 +138,6 @@ def _check(read: dict[str, int], rejected: dict[str, int], max_rejected: float, 
                 f"may be: {listed}. The rows lie in {aside}",
                 counts,
             )
-
-
-def _write(connection: duckdb.DuckDBPyConnection, path: Path, query: str) -> int:
-    beside = path.with_name(f".{path.name}.partial")
-    target = str(beside).replace("'", "''")
-    written = connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)").fetchone()
-    beside.replace(path)
-    return int(written[0]) if written else 0
 
 
 _REJECTED = """

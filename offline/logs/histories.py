@@ -70,6 +70,7 @@ class Histories:
         users = read_rows(logs / "users.parquet", "user_id, attributes")
         clicks = read_columns(logs / "clicks.parquet", '"user", item, category, time')
         search_users = read_columns(logs / "searches.parquet", '"user", time')
+        signals = read_columns(logs / "signals.parquet", '"user", item, time')
         owner, times = clicks["user"].astype(np.int64), clicks["time"].astype(np.int64)
         step = np.diff(owner)
         if np.any(step < 0) or np.any((step == 0) & (np.diff(times) < 0)):
@@ -87,7 +88,9 @@ class Histories:
             search_offsets=np.searchsorted(search_users["user"], bounds).astype(np.int64),
             searches=[row[0] for row in read_rows(logs / "searches.parquet", "query")],
             search_times=search_users["time"].astype(np.int64),
-            **_read_signals(logs / "signals.parquet", bounds),
+            signal_offsets=np.searchsorted(signals["user"], bounds).astype(np.int64),
+            signal_items=signals["item"].astype(np.int64),
+            signal_times=signals["time"].astype(np.int64),
         )
 
     def count_before(self, user: int, time: int) -> int:
@@ -141,18 +144,6 @@ class Histories:
         for i in range(int(last) - 1, int(first) - 1, -1):
             latest.setdefault(int(self.signal_items[start + i]), int(times[i]))
         return list(latest.items())
-
-
-def _read_signals(file: Path, bounds: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    if not file.is_file():
-        # Logs written before signals were kept.
-        return {}
-    signals = read_columns(file, '"user", item, time')
-    return {
-        "signal_offsets": np.searchsorted(signals["user"], bounds).astype(np.int64),
-        "signal_items": signals["item"].astype(np.int64),
-        "signal_times": signals["time"].astype(np.int64),
-    }
 
 
 def before(histories: Histories, until: int) -> Histories:

@@ -19,6 +19,7 @@ from serendipity.offline.logs.schema import (
     USER_COLUMNS,
     Column,
 )
+from serendipity.offline.parquet import sql_text
 
 
 def load_items(connection: duckdb.DuckDBPyConnection, host: Path) -> None:
@@ -109,7 +110,7 @@ def load_users(connection: duckdb.DuckDBPyConnection, host: Path) -> None:
     if types.get("attributes", "").startswith("MAP"):
         entries = "map_entries(attributes::MAP(VARCHAR, VARCHAR))"
     else:
-        values = ", ".join(f"{{'key': {_literal(name)}, 'value': {_identifier(name)}::VARCHAR}}" for name in columns)
+        values = ", ".join(f"{{'key': {sql_text(name)}, 'value': {_identifier(name)}::VARCHAR}}" for name in columns)
         entries = f"[{values}]::STRUCT(key VARCHAR, value VARCHAR)[]"
     connection.execute(
         f"""
@@ -140,7 +141,7 @@ def _open(
     files = _files(host, table)
     if not files:
         raise LogsError(f"{host / table}.parquet: missing; expected it, or a folder {table}/ of Parquet files")
-    listed = ", ".join(_literal(str(file)) for file in files)
+    listed = ", ".join(sql_text(str(file)) for file in files)
     source = f"read_parquet([{listed}], filename = 'host_file', file_row_number = true)"
     shown = str(files[0] if len(files) == 1 else files[0].parent)
     try:
@@ -181,10 +182,6 @@ def _bad_id(name: str) -> str:
 def _is_no_id(text: str) -> str:
     """Tell in SQL what `id_fault` tells of a text: DuckDB's are valid UTF-8."""
     return f"length({text}) NOT BETWEEN 1 AND {MAX_ID_LENGTH} OR regexp_matches({text}, '{CONTROL_CHARACTERS}')"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _identifier(name: str) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
 
 from serendipity.features import FeatureAssembler, tower_fingerprint
@@ -15,8 +14,8 @@ from serendipity.interests.model import read_spec as read_interest_gpt_spec
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.groups.group_model import GroupModel
+from serendipity.offline.interests.interest_table import read_interests
 from serendipity.offline.interests.node_table import known_nodes
-from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import LogsSummary
@@ -148,27 +147,3 @@ def read_tower_spec(towers: Path) -> records_pb2.TowerSpec:
             f"{towers / SPEC}: fingerprint: found {spec.fingerprint!r}, expected {fingerprint!r} of {PROGRAM}"
         )
     return spec
-
-
-def read_interests(directory: Path) -> dict[str | None, list[Interest]]:
-    """Read every user's interests with their paths, best first; under None those of users nothing is known of.
-
-    Raises ContentsError when the two tables do not fit together.
-    """
-    tables = [str(directory / name) for name in ("interests.parquet", "paths.parquet")]
-    with duckdb.connect() as connection:
-        rows = connection.execute(
-            "SELECT i.user_id, p.seed_kinds IS NOT NULL, node_ids, weights, seed_kinds, seeds, core_demands, "
-            "latent_interests, relations, scores FROM read_parquet(?) AS i "
-            "LEFT JOIN read_parquet(?) AS p ON i.user_id IS NOT DISTINCT FROM p.user_id",
-            tables,
-        ).fetchall()
-    found: dict[str | None, list[Interest]] = {}
-    for user_id, has_paths, *columns in rows:
-        if not has_paths or len({len(column) for column in columns}) != 1:
-            raise ContentsError(f"{tables[1]}: user {user_id!r}: paths do not fit the interests, expected one for each")
-        found[user_id] = [
-            Interest(node_id, weight, InterestPath(kind, seed, demand, latent, relation, score))
-            for node_id, weight, kind, seed, demand, latent, relation, score in zip(*columns, strict=True)
-        ]
-    return found

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,10 @@ from transformers import (
     AutoTokenizer,
     GenerationConfig,
 )
-from transformers.utils import logging
 
 from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.tuning.config import TinyLmConfig
 from serendipity.offline.tuning.tiny_lm import make_model, make_reward_model
 
@@ -115,15 +114,3 @@ def load_model(
         # A text's number is read at its last token that does not pad.
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return BaseModel(name, model.eval(), tokenizer, style)
-
-
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Keep `transformers` from drawing bars of its own."""
-    shows_progress = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shows_progress:
-            logging.enable_progress_bar()

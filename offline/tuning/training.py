@@ -20,8 +20,9 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from serendipity.layout import hash_of
+from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.towers.threads import limited_threads
-from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
+from serendipity.offline.tuning.base_model import TINY, BaseModel
 from serendipity.offline.tuning.config import LoraConfig, TuningConfig
 
 logger = logging.getLogger(__name__)

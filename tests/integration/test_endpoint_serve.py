@@ -9,20 +9,19 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from benchmarks.smollm2 import default_cache_dir, smollm2_path
-from serendipity.offline.language_models.completion_cache import CachedModel
+from serendipity.offline.language_models.completion_cache import CompletionCache
 from serendipity.offline.language_models.config import EndpointConfig, LocalConfig
 from serendipity.offline.language_models.endpoint import EndpointModel
 from serendipity.offline.language_models.homes import open_language_model
-from serendipity.offline.language_models.language_model import LanguageModelError, Prompt, Sampling
+from serendipity.offline.language_models.language_model import Completion, LanguageModelError, Prompt, Sampling
 
 pytestmark = pytest.mark.integration
 
@@ -83,11 +82,11 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield running
 
 
-def endpoint_model(url: str, model: Path, **fields: object) -> EndpointModel:
+def endpoint_model(url: str, model: Path, cache: CompletionCache | None = None, **fields: object) -> EndpointModel:
     config = EndpointConfig.model_validate(
         {"base_url": url, "model": str(model), "name": "smollm2", "max_concurrency": 2, **fields}
     )
-    return EndpointModel(config)
+    return EndpointModel(config, cache)
 
 
 def test_an_endpoint_answers_and_counts_as_the_model_does_that_runs_here(server: Serving, smollm2: Path) -> None:
@@ -109,23 +108,26 @@ def test_a_model_that_is_not_served_is_a_clear_error(server: Serving) -> None:
 def test_a_server_killed_in_the_middle_costs_only_what_it_had_not_answered(
     server: Serving, smollm2: Path, tmp_path: Path
 ) -> None:
-    cache = tmp_path / "cache"
-    before: list[int] = []
     with serving(smollm2, tmp_path / "serve.log") as doomed:
+
+        class KillingCache(CompletionCache):
+            def put(self, completions: Mapping[bytes, Completion]) -> None:
+                super().put(completions)
+                doomed.process.kill()
+                doomed.process.wait()
+
         # Prompts go on being asked until the kill: one after the other, and more of them than the kill lets through.
-        model = CachedModel(endpoint_model(doomed.url, smollm2, max_retries=2, max_concurrency=1), cache)
-        answers = model.answers(PROMPTS, SHORT)
-        before += next(answers)
-        doomed.process.kill()
-        doomed.process.wait()
+        cache = KillingCache(tmp_path / "cache")
+        model = endpoint_model(doomed.url, smollm2, cache, max_retries=2, max_concurrency=1)
         with pytest.raises(LanguageModelError, match="no connection: "):
-            before += chain.from_iterable(answers)
-    assert 1 <= len(before) < len(PROMPTS)
+            model.complete(PROMPTS, SHORT)
+    before = len(cache)
+    assert 1 <= before < len(PROMPTS)
 
-    resumed = CachedModel(endpoint_model(server.url, smollm2), cache)
+    resumed = endpoint_model(server.url, smollm2, cache)
     assert len(resumed.complete(PROMPTS, SHORT)) == len(PROMPTS)
-    assert (resumed.usage.prompts, resumed.usage.cache_hits) == (len(PROMPTS), len(before))
+    assert (resumed.usage.prompts, resumed.usage.cache_hits) == (len(PROMPTS), before)
 
-    again = CachedModel(endpoint_model(server.url, smollm2), cache)
+    again = endpoint_model(server.url, smollm2, cache)
     assert again.complete(PROMPTS, SHORT) == resumed.complete(PROMPTS, SHORT)
     assert (again.usage.cache_hits, again.usage.prompt_tokens) == (len(PROMPTS), 0)

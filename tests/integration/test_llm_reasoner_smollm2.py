@@ -8,11 +8,12 @@ import pytest
 
 from benchmarks.smollm2 import default_cache_dir, smollm2_path
 from serendipity.offline.interests.debate import DebateConfig
+from serendipity.offline.interests.hops import TwoHop
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.language_models.answering_model import AnsweringModel
 from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
-from serendipity.offline.language_models.language_model import AnsweringModel
 from tests.fixtures.small_shop import make_context, make_grounder
 from tests.offline.interests.conftest import SHOP, make_catalogue
 
@@ -23,7 +24,7 @@ TAXONOMY = Taxonomy.from_catalogue(make_catalogue(SHOP))
 
 def make_reasoner(model: AnsweringModel) -> LlmReasoner:
     debate = DebateConfig(agents=2, rounds=2, max_new_tokens=16)
-    return LlmReasoner(model, make_grounder(TAXONOMY), TAXONOMY.categories, (), "two-hop", debate=debate)
+    return LlmReasoner(model, make_grounder(TAXONOMY), TAXONOMY.categories, (), TwoHop(), debate=debate)
 
 
 def test_a_packaged_model_reasons_and_nothing_it_makes_up_leaves(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from serendipity.interests.constraint import JsonConstraint
 from serendipity.interests.prompt import CategoryFact, UserFacts, render
 from serendipity.offline import encoder
 from serendipity.offline.encoder import TextEncoder
+from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.language_models.language_model import Prompt, Sampling
 from serendipity.offline.language_models.local import LocalModel
 from serendipity.tools.serving import deployment
@@ -109,7 +110,7 @@ async def test_constraint_is_the_default_and_can_be_left_off(served: Served, cli
 
 async def test_answers_are_those_of_the_weights_asked_here(served: Served, client: InterestGpt) -> None:
     prompts, most = example_prompts(), served.spec.max_new_tokens
-    local = LocalModel.from_path(served.directory, device="cpu")
+    local = LocalModel.open(LocalConfig(path=served.directory, device="cpu"))
     free = local.complete([Prompt(text) for text in prompts], Sampling(max_new_tokens=most))
     found = await client.answers(served.spec, prompts, TIMEOUT, constrained=False)
     assert [(one.text, one.prompt_tokens) for one in found] == [(one.text, one.prompt_tokens) for one in free]

@@ -17,7 +17,8 @@ from serendipity.offline.language_models.completion_cache import CompletionCache
 from serendipity.offline.language_models.language_model import LanguageModelError
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.schema import LogsConfig
-from serendipity.offline.steps import Numbers, Step, StepContext
+from serendipity.offline.steps import Numbers, Step
+from serendipity.offline.workers import StepContext
 from tests.fixtures.small_host import FAMILIES, NUM_DAYS, START, write_small_host
 from tests.fixtures.tiny_language_model import make_tiny_language_model
 
@@ -46,34 +47,35 @@ def steps(out: Path, language_model: dict[str, object]) -> GraphSteps:
 
 def test_a_model_is_asked_once_for_both_graphs(out: Path, tmp_path: Path) -> None:
     weights = make_tiny_language_model(tmp_path / "model")
-    made = steps(out, {"kind": "local", "path": str(weights), "device": "cpu"})
-    first = run(out, made.validation_graph())
+    as_of_the_cut, of_all = steps(out, {"kind": "local", "path": str(weights), "device": "cpu"}).steps()
+    first = run(out, as_of_the_cut)
     assert first["categories asked about"] == NUM_CATEGORIES
     asked = len(CompletionCache.at(out / ".cache" / "completions"))
-    second = run(out, made.graph())
+    second = run(out, of_all)
     assert second["categories asked about"] == NUM_CATEGORIES
     assert len(CompletionCache.at(out / ".cache" / "completions")) == asked == NUM_CATEGORIES
     answers = [(out / name / CATEGORIES).read_bytes() for name in (VALIDATION_GRAPH, GRAPH)]
     assert answers[0] == answers[1]
     assert len(json.loads(answers[0])) == NUM_CATEGORIES
     assert ServedGraph.read(out / GRAPH).item_interests.shape[0] == 60
-    assert weights in made.graph().inputs
+    assert weights in of_all.inputs
 
 
 def test_an_endpoint_that_is_away_ends_the_step(out: Path) -> None:
     away = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "max_retries": 0}
     with pytest.raises(LanguageModelError, match=r"m at 127\.0\.0\.1:9: no connection"):
-        run(out, steps(out, away).validation_graph())
+        run(out, steps(out, away).steps()[0])
 
 
 def test_a_graph_of_earlier_logs_is_none_of_a_build_that_could_make_none(out: Path) -> None:
     graph = {"held": {"num_clusters": [4]}}
     first = GraphSteps(BuildConfig.model_validate({"graph": graph}), out, out / ".cache")
-    for step in (first.validation_graph(), first.graph()):
+    for step in first.steps():
         shutil.rmtree(out / step.name, ignore_errors=True)
         run(out, step)
     assert first.directory() == out / GRAPH
     second = GraphSteps(BuildConfig.model_validate({"graph": graph | {"validation": 0.999999}}), out, out / ".cache")
-    shutil.rmtree(out / VALIDATION_GRAPH)
-    assert "no: " in str(run(out, second.validation_graph())["made"])
+    for step in second.steps():
+        shutil.rmtree(out / step.name)
+        assert "no: " in str(run(out, step)["made"])
     assert second.directory() is None

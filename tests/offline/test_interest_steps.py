@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.progress import build_display
-from serendipity.offline.steps import Outcome, Planned, run_steps
+from serendipity.offline.steps import Outcome, run_steps
 from tests.fixtures.small_host import write_small_host
 from tests.fixtures.tiny_language_model import make_tiny_language_model
 
@@ -34,17 +35,19 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def run(out: Path, encoder: TextEncoder, **interests: object) -> Outcome:
+def run(out: Path, encoder: TextEncoder, name: str = "interests", **interests: object) -> Outcome:
     config = BuildConfig.model_validate({"interests": interests})
-    steps = InterestSteps(config, out, default_path(), lambda: encoder, out / ".cache")
+    steps = InterestSteps(config, out, default_path(), out / ".cache")
+    steps.encoder = encoder
+    wanted = [step for step in steps.steps() if step.name == name]
     with build_display(Console(file=io.StringIO()), 1) as display:
-        (outcome,) = run_steps([Planned("interests", [], steps.interests)], out, display)
+        (outcome,) = run_steps(wanted, out, display)
     return outcome
 
 
 def test_a_language_model_is_asked_once_whatever_is_built_again(out: Path, encoder: TextEncoder) -> None:
     reasoner = {
-        "mode": "single-hop",
+        "mode": "json",
         "debate": {"max_new_tokens": 8},
         "models": [{"kind": "local", "path": str(out.parent / "model"), "device": "cpu"}],
     }
@@ -52,7 +55,7 @@ def test_a_language_model_is_asked_once_whatever_is_built_again(out: Path, encod
     assert (first.ran, first.numbers["prompts"], first.numbers["of them known"]) == (True, 8, 0)
     assert first.numbers["completion tokens"] > 0
     summary = InterestsSummary.read(out / "interests")
-    assert summary.reasoner.endswith("single-hop 1 × 1")
+    assert summary.reasoner.endswith("json 1 × 1")
     # Other clusters make the step run again, of the answers that are known.
     again = run(out, encoder, reasoner=reasoner, clusters={"min_users": 2})
     assert (again.ran, again.numbers["prompts"], again.numbers["of them known"]) == (True, 8, 8)
@@ -74,6 +77,7 @@ def test_the_vocabulary_outlives_a_change_of_reasoner(out: Path, encoder: TextEn
 
 def test_validation_interests_ground_by_the_threshold_of_the_interests(out: Path, encoder: TextEncoder) -> None:
     run(out, encoder, grounding_threshold=0.7)
-    steps = InterestSteps(BuildConfig(), out, default_path(), lambda: encoder, out / ".cache")
-    assert steps.validation_interests().configuration["grounding_threshold"] == 0.7
-    assert steps.interest_gpt_directory() is None
+    shutil.copytree(out / "logs", out / "validation" / "logs")
+    run(out, encoder, "validation/interests")
+    assert InterestsSummary.read(out / "validation" / "interests").grounding_threshold == 0.7
+    assert InterestSteps(BuildConfig(), out, default_path(), out / ".cache").interest_gpt_directory() is None

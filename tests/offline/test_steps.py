@@ -20,19 +20,15 @@ import pytest
 from rich.console import Console
 
 from serendipity.offline.progress import build_display, describe, summary
-from serendipity.offline.steps import STAMP, Outcome, Planned, Step, StepContext, StepError, renew_step, run_steps
-from serendipity.offline.workers import Bar
+from serendipity.offline.steps import STAMP, Outcome, Step, StepError, renew_step, run_steps
+from serendipity.offline.workers import Bar, StepContext
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def _build(steps: list[Step], out: Path) -> list[Outcome]:
     with build_display(Console(file=io.StringIO()), len(steps)) as display:
-        return run_steps(_in_order(steps), out, display)
-
-
-def _in_order(steps: list[Step]) -> list[Planned]:
-    return [Planned(step.name, [s.name for s in steps[:n]], lambda step=step: step) for n, step in enumerate(steps)]  # type: ignore[misc]
+        return run_steps(steps, out, display)
 
 
 def _upper(source: Path, **changes: Any) -> Step:
@@ -195,7 +191,7 @@ import io, sys, time
 from pathlib import Path
 from rich.console import Console
 from serendipity.offline.progress import build_display
-from serendipity.offline.steps import Planned, Step, run_steps
+from serendipity.offline.steps import Step, run_steps
 
 out, log = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -212,10 +208,7 @@ def slow(name, source):
 
 names = ["a", "b", "c", "d"]
 sources = [out.parent / "source", *(out / name for name in names)]
-plan = [
-    Planned(name, names[:n], lambda name=name, source=source: slow(name, source))
-    for n, (name, source) in enumerate(zip(names, sources))
-]
+plan = [slow(name, source) for name, source in zip(names, sources)]
 print("ready", flush=True)
 with build_display(Console(file=io.StringIO()), len(plan)) as display:
     run_steps(plan, out, display)
@@ -366,7 +359,7 @@ def test_without_a_terminal_there_is_a_plain_line_when_a_step_starts_and_ends(so
     def show(console: Console) -> None:
         for _ in range(2):
             with build_display(console, 1) as display:
-                run_steps(_in_order([_upper(source)]), tmp_path / "out", display)
+                run_steps([_upper(source)], tmp_path / "out", display)
 
     lines = _printed(show, terminal=False).splitlines()
     assert lines[0] == "[1/1] upper …"

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from serendipity.offline.steps import Numbers, Outcome, Planned, Step, StepContext, StepError, run_steps
-from serendipity.offline.workers import Bar, WorkerError, Workers
+from serendipity.offline.steps import Numbers, Outcome, Step, StepError, run_steps
+from serendipity.offline.workers import Bar, StepContext, WorkerError, Workers
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -72,21 +72,9 @@ def began(context: StepContext) -> None:
     (context.directory.parent / "began" / context.directory.name.split(".")[1]).touch()
 
 
-def make(name: str, run: Callable[[StepContext], Numbers]) -> Step:
-    """Make a step that is made of nothing."""
-    return Step(name, [], {}, ["serendipity.keys"], run)
-
-
-def planned(name: str, run: Callable[[StepContext], Numbers], *after: str) -> Planned:
-    """Plan a step that a worker can be given."""
-    return Planned(name, after, partial(make, name, run))
-
-
-MEETING = [
-    planned("left", partial(meet, "right")),
-    planned("right", partial(meet, "left")),
-    planned("both", join, "left", "right"),
-]
+def make(name: str, run: Callable[[StepContext], Numbers], *after: Path) -> Step:
+    """Make a step of what others make, or of nothing."""
+    return Step(name, after, {}, ["serendipity.keys"], run)
 
 
 @dataclass
@@ -133,7 +121,12 @@ def has_ended(process: int) -> bool:
 
 def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    found = {outcome.step: outcome for outcome in run_steps(MEETING, out, Seen(), workers=2)}
+    meeting = [
+        make("left", partial(meet, "right")),
+        make("right", partial(meet, "left")),
+        make("both", join, out / "left", out / "right"),
+    ]
+    found = {outcome.step: outcome for outcome in run_steps(meeting, out, Seen(), workers=2)}
     assert list(found)[-1] == "both"
     assert (out / "both" / "text.txt").read_text() == "met right\nmet left"
     processes = {found[name].numbers["process"] for name in ("left", "right")}
@@ -142,7 +135,7 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(out: Path, m
     assert [found[name].numbers["threads"] for name in ("left", "right")] == [1, 1]
     # Once more there is nothing to do, and so no process to start.
     monkeypatch.setattr(Workers, "start", lambda *_: pytest.fail("a worker was started"))
-    assert not any(outcome.ran for outcome in run_steps(MEETING, out, Seen(), workers=2))
+    assert not any(outcome.ran for outcome in run_steps(meeting, out, Seen(), workers=2))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +148,7 @@ def test_steps_that_do_not_wait_for_each_other_run_at_the_same_time(out: Path, m
 def test_a_step_that_fails_ends_the_build_and_what_runs_beside_it(
     out: Path, kind: type[Exception], arguments: list[str], told: str
 ) -> None:
-    plan = [planned("forever", write_forever), planned("fails", partial(fail, kind, tuple(arguments)))]
+    plan = [make("forever", write_forever), make("fails", partial(fail, kind, tuple(arguments)))]
     seen = Seen()
     with pytest.raises((StepError, WorkerError)) as raised:
         run_steps(plan, out, seen, workers=2)
@@ -168,7 +161,7 @@ def test_a_step_that_fails_ends_the_build_and_what_runs_beside_it(
 
 def test_a_worker_that_is_killed_is_told_of_by_its_step(out: Path) -> None:
     with pytest.raises(WorkerError, match="dies: its process was killed, expected it to end"):
-        run_steps([planned("dies", kill_itself)], out, Seen(), workers=2)
+        run_steps([make("dies", kill_itself)], out, Seen(), workers=2)
 
 
 _FOREVER = """
@@ -177,12 +170,12 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from serendipity.offline.steps import run_steps
-from tests.offline.test_workers import Seen, planned, write_forever
+from tests.offline.test_workers import Seen, make, write_forever
 
 if __name__ == "__main__":
     # A shell's background jobs, such as tests may be, are deaf to it, and so is what they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run_steps([planned("forever", write_forever)], Path(sys.argv[2]), Seen(), workers=2)
+    run_steps([make("forever", write_forever)], Path(sys.argv[2]), Seen(), workers=2)
 """
 
 

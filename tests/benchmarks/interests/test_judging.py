@@ -27,6 +27,7 @@ from benchmarks.interests.page import Conditions, markdown, write_interests_repo
 from serendipity.offline.evaluate.significance import bootstrap_difference
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport
+from serendipity.offline.interests.hops import TwoHop
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.interests.taxonomy import Taxonomy
@@ -111,7 +112,12 @@ def test_a_language_models_row_is_compared_on_its_own_users(evaluation: Evaluati
     runs = []
     for seed, users in evaluation.samples([0, 1], 8).items():
         reasoner = LlmReasoner(
-            Shopkeeper(), make_grounder(taxonomy), taxonomy.categories, (), debate=DebateConfig(agents=2, rounds=2)
+            Shopkeeper(),
+            make_grounder(taxonomy),
+            taxonomy.categories,
+            (),
+            TwoHop(),
+            debate=DebateConfig(agents=2, rounds=2),
         )
         runs.append(judge_interests(evaluation, run_reasoner(evaluation, "two-hop", reasoner, users, seed, clock)))
     baselines = {POPULAR_UNSEEN: judge_interests(evaluation, popular_unseen(evaluation, evaluation.users))}

@@ -20,7 +20,8 @@ from serendipity.offline.coevolution.builder import (
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
 from serendipity.v1 import records_pb2
-from tests.fixtures.small_coevolution import GROUPS, LLMS, TAXONOMY_HASH
+from tests.fixtures.small_coevolution import CUT, GROUPS, LLMS, TAXONOMY_HASH
+from tests.tools.test_coevolution import rewrite
 
 
 class Killed(Exception):
@@ -123,6 +124,13 @@ def test_llms_of_another_group_model_are_not_gone_on_with(small_coevolution: Pat
             small_coevolution / "coevolution", tmp_path / "out", small_coevolution / "logs", tmp_path / "groups", 1
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_events_since_the_build_alone_are_refused(small_coevolution: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(small_coevolution, tmp_path / "build")
+    rewrite(root / "today" / "clicks.parquet", f"WHERE time >= {CUT}")
+    with pytest.raises(CoevolutionError, match=rf"today: found no click from before {CUT}, .* expected all events"):
+        _continue(root, tmp_path / "out")
 
 
 def test_a_configuration_that_cannot_be_read_is_named(small_coevolution: Path, tmp_path: Path) -> None:

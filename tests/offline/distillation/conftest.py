@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from serendipity.interests.grounding import Grounder
 from serendipity.offline.distillation.material import Material
-from serendipity.offline.distillation.teacher import TaxonomyTeacher
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.interests.builder import build_interests
 from serendipity.offline.interests.taxonomy import Taxonomy
@@ -46,13 +45,13 @@ class Shop:
     until: int
     vocabulary: Vocabulary
     titles: list[str]
-    teacher: TaxonomyTeacher
+    taxonomy: Taxonomy
     grounder: Grounder
     encoder: TextEncoder
 
     @property
     def material(self) -> Material:
-        return Material(self.histories, self.until, self.vocabulary, self.titles, self.teacher, self.grounder)
+        return Material(self.histories, self.until, self.vocabulary, self.titles, self.taxonomy, None, self.grounder)
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +69,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         until=LogsSummary.read(directory / "logs").events_until,
         vocabulary=vocabulary,
         titles=catalogue.titles,
-        teacher=TaxonomyTeacher(Taxonomy.from_catalogue(catalogue), histories),
+        taxonomy=Taxonomy.from_catalogue(catalogue),
         grounder=vocabulary.grounder(LettersEncoder()),
         encoder=LettersEncoder(),
     )

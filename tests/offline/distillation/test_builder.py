@@ -7,8 +7,7 @@ import torch
 
 from serendipity.interests.answer import AnswerError, read_answer
 from serendipity.interests.model import read_spec
-from serendipity.offline.distillation.base_model import open_base
-from serendipity.offline.distillation.builder import build_interest_gpt, build_training_data
+from serendipity.offline.distillation.builder import build_interest_gpt, build_training_data, open_base
 from serendipity.offline.distillation.config import DistillationConfig, SftConfig
 from serendipity.offline.distillation.dataset import read_examples
 from serendipity.offline.distillation.examples import Example

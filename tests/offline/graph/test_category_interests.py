@@ -19,7 +19,7 @@ from serendipity.offline.graph.category_interests import (
 )
 from serendipity.offline.graph.held_interests import HeldConfig, infer_held_interests
 from serendipity.offline.graph.served_graph import NONE_HELD, ServedGraphError
-from serendipity.offline.language_models.config import EndpointConfig
+from serendipity.offline.language_models.config import EndpointConfig, LocalConfig
 from serendipity.offline.language_models.homes import open_language_model
 from serendipity.offline.language_models.language_model import (
     GREEDY,
@@ -183,7 +183,7 @@ def test_answers_outlive_a_build(tmp_path: Path) -> None:
 
 def test_a_local_model_can_be_asked(tmp_path: Path) -> None:
     """One of random weights names nothing that means anything: it is held apart from an error."""
-    model = LocalModel.from_path(make_tiny_language_model(tmp_path / "model"), device="cpu")
+    model = LocalModel.open(LocalConfig(path=make_tiny_language_model(tmp_path / "model"), device="cpu"))
     inferred = infer_held_interests(histories(), shop(), HeldConfig(), CategoryInterests(model, {}))
     assert inferred.items.shape[0] == NUM_ITEMS
     assert all(inferred.names)

@@ -114,33 +114,21 @@ def test_training_depends_on_the_seed_alone() -> None:
     histories, catalogue = draw_histories(users=20), make_catalogue()
     config = CONFIG.model_copy(update={"interest": CONFIG.interest.model_copy(update={"epochs": 2})})
     torch.manual_seed(1)
-    first = GroupModel.fit(histories, catalogue, None, config)
+    first = GroupModel.fit(histories, catalogue, config)
     torch.manual_seed(2)
     state = torch.random.get_rng_state()
-    second = GroupModel.fit(histories, catalogue, None, config)
+    second = GroupModel.fit(histories, catalogue, config)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert first.report == second.report
     assert first.spec == second.spec
     assert np.array_equal(first.vectors(histories), second.vectors(histories))
-    other = GroupModel.fit(histories, catalogue, None, config.model_copy(update={"seed": 1}))
+    other = GroupModel.fit(histories, catalogue, config.model_copy(update={"seed": 1}))
     assert not np.array_equal(first.vectors(histories), other.vectors(histories))
-
-
-def test_fitting_until_a_moment_sees_no_later_click() -> None:
-    histories, catalogue = draw_histories(users=20), make_catalogue()
-    config = CONFIG.model_copy(update={"interest": CONFIG.interest.model_copy(update={"epochs": 1})})
-    cut = make_histories(
-        [histories.items[a:b][:8].tolist() for a, b in zip(histories.offsets[:-1], histories.offsets[1:], strict=True)]
-    )
-    assert (
-        GroupModel.fit(histories, catalogue, 8, config).profiles
-        == GroupModel.fit(cut, catalogue, None, config).profiles
-    )
 
 
 def test_histories_without_a_warm_user_are_refused() -> None:
     with pytest.raises(GroupsError, match=r"found no user with 3 kept clicks \(threshold 2 by category\) among 2"):
-        GroupModel.fit(make_histories([[], [1, 2]]), make_catalogue(), None, CONFIG)
+        GroupModel.fit(make_histories([[], [1, 2]]), make_catalogue(), CONFIG)
 
 
 class Scribe:
@@ -161,8 +149,8 @@ def test_a_profile_llms_sentence_follows_the_facts() -> None:
     scribe = Scribe('Bakers: <they> love "bread".\nSecond line')
     histories = draw_histories(users=20)
     config = CONFIG.model_copy(update={"interest": CONFIG.interest.model_copy(update={"epochs": 1})})
-    plain = GroupModel.fit(histories, make_catalogue(), None, config)
-    model = GroupModel.fit(histories, make_catalogue(), None, config, profile_llm=scribe)
+    plain = GroupModel.fit(histories, make_catalogue(), config)
+    model = GroupModel.fit(histories, make_catalogue(), config, profile_llm=scribe)
     assert model.profiles[0] == plain.profiles[0]
     assert model.profiles[1] == f"{plain.profiles[1]}. Bakers: they love bread ."
     assert len(scribe.asked) == model.spec.num_groups

@@ -12,6 +12,7 @@ from serendipity.offline.interests.builder import build_interests, llm_reasoner
 from serendipity.offline.interests.clusters import ClustersConfig
 from serendipity.offline.interests.config import InterestsConfig, LlmReasonerConfig
 from serendipity.offline.interests.graph_table import read_graph
+from serendipity.offline.interests.interest_table import read_interests
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
@@ -71,23 +72,19 @@ def test_users_nodes_vectors_and_paths_belong_together(out: Path) -> None:
     ]
     vectors = np.load(out / "interests" / "interest_vectors.npy")
     assert vectors.tolist() == LettersEncoder().encode(taxonomy.texts).tolist()
-    rows = duckdb.sql(
-        f"SELECT user_id, node_ids, weights, latent_interests, scores FROM '{out}/interests/interests.parquet' "
-        f"JOIN '{out}/interests/paths.parquet' USING (user_id)"
-    ).fetchall()
-    assert len(rows) == 40
-    for _, node_ids, weights, latent_interests, scores in rows:
-        assert [taxonomy.nodes[node_id].name for node_id in node_ids] == latent_interests
-        assert weights == scores == sorted(weights, reverse=True)
+    found = read_interests(out / "interests")
+    assert len(found) == 41
+    for interests in found.values():
+        assert all(taxonomy.nodes[some.node_id].name == some.path.latent_interest for some in interests)
+        weights = [some.weight for some in interests]
+        assert weights == [some.path.score for some in interests] == sorted(weights, reverse=True)
 
 
 def test_the_unknown_user_has_interests_of_the_population(out: Path) -> None:
     build_interests(out / "logs", out / "interests", LettersEncoder(), k=2)
-    cold = duckdb.sql(
-        f"SELECT seed_kinds, latent_interests FROM '{out}/interests/paths.parquet' WHERE user_id IS NULL"
-    ).fetchall()
+    cold = read_interests(out / "interests")[None]
     # The file order of bread, coffee and saws is not that of their popularity.
-    assert cold == [([4, 4], ["bread", "coffee"])]
+    assert [(some.path.seed_kind, some.path.latent_interest) for some in cold] == [(4, "bread"), (4, "coffee")]
 
 
 def test_node_ids_of_an_earlier_build_are_kept(out: Path) -> None:
@@ -105,7 +102,7 @@ def test_node_ids_of_an_earlier_build_are_kept(out: Path) -> None:
 def test_a_rebuild_writes_the_same(out: Path) -> None:
     first, second = (build_interests(out / "logs", out / name, LettersEncoder()) for name in ("interests", "again"))
     assert first == second
-    for file in ("nodes.parquet", "interests.parquet", "paths.parquet", "interest_vectors.npy"):
+    for file in ("nodes.parquet", "interests.parquet", "interest_vectors.npy"):
         assert (out / "interests" / file).read_bytes() == (out / "again" / file).read_bytes()
     assert not list((out / "interests").glob(".*"))
 
@@ -163,10 +160,10 @@ def test_what_a_language_model_names_becomes_a_node_that_users_share(shop_logs: 
     assert (summary.num_reasoner_nodes, summary.reasoner) == (1, "shopkeeper two-hop 1 × 1")
     assert summary.taxonomy_hash == Taxonomy.from_catalogue(Catalogue.read(shop_logs)).hash
     assert np.array_equal(vocabulary.vectors[-1], encode([node.text])[0])
-    rows = duckdb.sql(f"SELECT user_id, node_ids FROM '{out}/interests.parquet'").fetchall()
-    assert sum(node.node_id in node_ids for user_id, node_ids in rows if user_id) == 20
+    found = read_interests(out)
+    assert sum(node.node_id in [some.node_id for some in found[user_id]] for user_id in found if user_id) == 20
     # Users of whom nothing is known are answered for by the taxonomy.
-    assert next(node_ids for user_id, node_ids in rows if user_id is None)
+    assert found[None]
     grounded = {n.text: n.interest_node for n in read_graph(out, "u7").interests}
     assert grounded["rye bread loaves"] == node.node_id
     # What is called as a node is stays there.
@@ -200,8 +197,7 @@ def test_the_grounding_threshold_is_tuned_unless_it_is_given(shop_logs: Path, tm
 
 def test_every_user_with_interests_has_a_graph(shop_logs: Path, tmp_path: Path) -> None:
     build_interests(shop_logs, tmp_path / "interests", TrigramEncoder())
-    paths = duckdb.sql(
-        f"SELECT user_id, latent_interests FROM '{tmp_path}/interests/paths.parquet' WHERE user_id IS NOT NULL"
-    ).fetchall()
-    for user_id, latent_interests in paths:
-        assert [node.text for node in read_graph(tmp_path / "interests", user_id).interests] == latent_interests
+    for user_id, interests in read_interests(tmp_path / "interests").items():
+        if user_id is not None:
+            graph = read_graph(tmp_path / "interests", user_id)
+            assert [node.text for node in graph.interests] == [some.path.latent_interest for some in interests]

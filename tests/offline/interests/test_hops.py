@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.interests.single_hop import SingleHop
 from serendipity.interests.answer import Proposal
 from serendipity.interests.prompt import INSTRUCTIONS, CategoryFact, UserFacts
 from serendipity.interests.text import MAX_CHARS
@@ -99,7 +100,7 @@ def test_two_hops_ask_once_a_seed_and_once_a_user() -> None:
 
 
 def test_one_hop_names_categories_without_a_demand() -> None:
-    (reply,) = prompting_of("single-hop").ask(Shopkeeper(), [DRINKER], Sampling())
+    (reply,) = SingleHop().ask(Shopkeeper(), [DRINKER], Sampling())
     assert reply.proposals[0] == Proposal("coffee", "", "tea", "")
     assert (reply.calls, reply.error) == (1, "")
 

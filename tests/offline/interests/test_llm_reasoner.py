@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.graph import UserGraph
-from serendipity.offline.interests.hops import Mode
+from serendipity.offline.interests.hops import Json, Mode, prompting_of
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.reasoner import Reasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
@@ -28,8 +28,8 @@ GROUNDER = make_grounder(TAXONOMY)
 
 def make_reasoner(*models: Shopkeeper, mode: Mode = "two-hop", debate: DebateConfig | None = None) -> LlmReasoner:
     return LlmReasoner(
-        list(models) or [Shopkeeper()], GROUNDER, TAXONOMY.categories, (), mode, debate=debate or DebateConfig(),
-        batch_users=2,
+        list(models) or [Shopkeeper()], GROUNDER, TAXONOMY.categories, (), prompting_of(mode),
+        debate=debate or DebateConfig(), batch_users=2,
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_the_graph_holds_what_was_kept_and_why_the_rest_was_not() -> None:
 def test_hints_of_another_reasoner_are_told() -> None:
     model = Shopkeeper()
     reasoner = LlmReasoner(
-        model, GROUNDER, TAXONOMY.categories, (), "json", hints=lambda users: [["saws", user.user_id] for user in users]
+        model, GROUNDER, TAXONOMY.categories, (), Json(), hints=lambda users: [["saws", user.user_id] for user in users]
     )
     reasoner.reason([make_context(TAXONOMY, "coffee", user_id="ada")])
     assert json.loads(model.asked[0][0].user)["proposed_categories"] == ["saws", "ada"]

@@ -111,15 +111,6 @@ def test_stored_nodes_must_be_numbered_without_gaps(tmp_path: Path) -> None:
         read_nodes(tmp_path)
 
 
-def test_a_table_from_before_there_were_vocabularies_is_the_vocabulary_of_its_taxonomy(tmp_path: Path) -> None:
-    columns = "['a'] AS path, NULL::UINTEGER AS parent, [0] AS starts, [3] AS ends, [1] AS categories"
-    duckdb.sql(f"COPY (SELECT 0 AS node_id, {columns}) TO '{tmp_path}/nodes.parquet'")
-    table = read_nodes(tmp_path)
-    assert table is not None
-    assert (table.nodes[0].of_catalogue, table.nodes[0].aliases) == (True, ())
-    assert table.vocabulary_id == vocabulary_id_of(table.nodes)
-
-
 def test_names_aliases_and_likenesses_ground_in_the_stored_vocabulary(tmp_path: Path, shop: Catalogue) -> None:
     taxonomy = Taxonomy.from_catalogue(shop, [*Taxonomy.from_catalogue(shop).known, GRINDERS])
     write_interests(tmp_path, taxonomy)

@@ -12,22 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serendipity.offline.language_models.completion_cache import CachedModel, CompletionCache, completion_keys
-from serendipity.offline.language_models.language_model import (
-    Completion,
-    LanguageModelError,
-    MeteredModel,
-    Prompt,
-    Sampling,
-    Usage,
-)
+from serendipity.offline.language_models.answering_model import AnsweringModel
+from serendipity.offline.language_models.completion_cache import CompletionCache, completion_keys
+from serendipity.offline.language_models.language_model import Completion, LanguageModelError, Prompt, Sampling, Usage
 
 
-class Echo(MeteredModel):
+class Echo(AnsweringModel):
     """Repeats prompts, two at a time; dies at a prompt that says so."""
 
-    def __init__(self) -> None:
-        super().__init__("echo", clock=iter(range(10**6)).__next__)
+    def __init__(self, cache: CompletionCache | Path | None = None) -> None:
+        cache = CompletionCache.at(cache) if isinstance(cache, Path) else cache
+        super().__init__("echo", cache, clock=iter(range(10**6)).__next__)
         self.asked: list[Prompt] = []
 
     def _answers(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[Mapping[int, Completion]]:
@@ -49,12 +44,11 @@ def some(*texts: str) -> list[Prompt]:
 
 
 def test_equal_prompts_are_asked_once_ever(tmp_path: Path) -> None:
-    echo = Echo()
-    model = CachedModel(echo, tmp_path)
-    found = model.complete(some("a", "b", "a"))
+    echo = Echo(tmp_path)
+    found = echo.complete(some("a", "b", "a"))
     assert [answer.text for answer in found] == ["|a|0", "|b|0", "|a|0"]
-    assert model.usage == Usage(3, 1, prompt_tokens=6, completion_tokens=4, seconds=1)
-    again = CachedModel(Echo(), tmp_path)
+    assert echo.usage == Usage(3, 1, prompt_tokens=6, completion_tokens=4, seconds=1)
+    again = Echo(tmp_path)
     assert again.complete(some("b", "c", "a")) == [echoed(Prompt(t), Sampling()) for t in "bca"]
     assert (again.usage.prompts, again.usage.cache_hits, again.usage.prompt_tokens) == (3, 2, 3)
     assert sorted(prompt.user for prompt in echo.asked) == ["a", "b"]
@@ -71,7 +65,7 @@ def test_a_cached_model_answers_as_the_model_itself(
     for _ in range(data.draw(st.integers(1, 3))):
         prompts = data.draw(st.lists(st.builds(Prompt, texts.filter(lambda t: t != "die"), texts), max_size=9))
         sampling = Sampling(seed=data.draw(st.integers(0, 2)))
-        assert CachedModel(Echo(), directory).complete(prompts, sampling) == Echo().complete(prompts, sampling)
+        assert Echo(directory).complete(prompts, sampling) == Echo().complete(prompts, sampling)
 
 
 def test_everything_an_answer_depends_on_makes_another_key() -> None:
@@ -92,9 +86,9 @@ def test_everything_an_answer_depends_on_makes_another_key() -> None:
 
 def test_what_came_before_a_failure_is_stored_and_the_rest_asked_again(tmp_path: Path) -> None:
     with pytest.raises(LanguageModelError, match="died"):
-        CachedModel(Echo(), tmp_path).complete(some("a", "die", "b", "c"))
-    echo = Echo()
-    CachedModel(echo, tmp_path).complete(some("a", "b", "c"))
+        Echo(tmp_path).complete(some("a", "die", "b", "c"))
+    echo = Echo(tmp_path)
+    echo.complete(some("a", "b", "c"))
     assert echo.asked == some("a")
 
 
@@ -133,14 +127,14 @@ def test_a_process_killed_while_storing_leaves_a_cache_that_can_be_read_and_writ
 def test_old_answers_expire(tmp_path: Path) -> None:
     now = 1_000.0
     cache = CompletionCache(tmp_path, clock=lambda: now)
-    CachedModel(Echo(), cache).complete(some("a", "b"))
+    Echo(cache).complete(some("a", "b"))
     now = 2_000.0
-    CachedModel(Echo(), cache).complete(some("b", "c"))
+    Echo(cache).complete(some("b", "c"))
     assert cache.expire(1_000) == 0
     assert cache.expire(1_500) == 2
     assert len(cache) == 1
-    echo = Echo()
-    CachedModel(echo, cache).complete(some("a", "b", "c"))
+    echo = Echo(cache)
+    echo.complete(some("a", "b", "c"))
     assert sorted(prompt.user for prompt in echo.asked) == ["a", "b"]
 
 

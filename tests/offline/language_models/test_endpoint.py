@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from serendipity.offline.language_models.completion_cache import CachedModel
+from serendipity.offline.language_models.completion_cache import CompletionCache
 from serendipity.offline.language_models.config import EndpointConfig
 from serendipity.offline.language_models.endpoint import EndpointModel
 from serendipity.offline.language_models.language_model import Completion, LanguageModelError, Prompt, Sampling
@@ -20,9 +20,11 @@ SOON = {"retry-after": "0.01"}
 """What an ill server says for the next attempt to come at once."""
 
 
-def endpoint_model(url: str, environment: dict[str, str] | None = None, **fields: Any) -> EndpointModel:
+def endpoint_model(
+    url: str, environment: dict[str, str] | None = None, cache: CompletionCache | None = None, **fields: Any
+) -> EndpointModel:
     config = EndpointConfig(base_url=url, model="scripted", **fields)
-    return EndpointModel(config, environment=environment or {})
+    return EndpointModel(config, cache, environment=environment or {})
 
 
 def prompts(count: int) -> list[Prompt]:
@@ -171,7 +173,7 @@ def test_what_was_answered_before_a_failure_is_kept_and_only_the_rest_is_asked_a
         return answered(f"answer to {prompt}")
 
     with scripted_endpoint(script) as server:
-        model = CachedModel(endpoint_model(server.url, max_concurrency=1), tmp_path)
+        model = endpoint_model(server.url, cache=CompletionCache.at(tmp_path), max_concurrency=1)
         with pytest.raises(LanguageModelError, match="HTTP 400"):
             model.complete(prompts(6))
         assert server.prompts == [f"prompt {i}" for i in range(4)]
@@ -192,10 +194,10 @@ def test_a_caller_that_leaves_ends_the_requests_it_left() -> None:
         return answered("here")
 
     with scripted_endpoint(script) as server:
-        answers = endpoint_model(server.url, max_concurrency=2).answers(prompts(50))
+        answers = endpoint_model(server.url, max_concurrency=2)._answers(prompts(50), Sampling())
         next(answers)
         assert asked.wait(10)
-        answers.close()
+        answers.close()  # type: ignore[attr-defined]
         let_go.set()
     assert len(server.requests) < 50
 

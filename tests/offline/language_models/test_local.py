@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.language_models.language_model import (
     MAX_PROMPT_CHARS,
     Completion,
@@ -34,7 +35,7 @@ def chat_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(directory: Path) -> LocalModel:
-    return LocalModel.from_path(directory, batch_size=2)
+    return LocalModel.open(LocalConfig(path=directory, batch_size=2))
 
 
 def greedy_by_hand(directory: Path, text: str, count: int) -> str:
@@ -102,9 +103,9 @@ def test_tokens_are_counted_and_cut_answers_told(model: LocalModel, directory: P
 def test_the_chat_template_is_used_where_there_is_one(chat_directory: Path, directory: Path) -> None:
     prompt = Prompt("tea", system="be brief")
     sampling = Sampling(max_new_tokens=8)
-    templated = LocalModel.from_path(chat_directory).complete([prompt], sampling)[0]
+    templated = LocalModel.open(LocalConfig(path=chat_directory)).complete([prompt], sampling)[0]
     assert templated.text == greedy_by_hand(chat_directory, "<system>be brief<user>tea<answer>", 8)
-    plain = LocalModel.from_path(directory).complete([prompt], sampling)[0]
+    plain = LocalModel.open(LocalConfig(path=directory)).complete([prompt], sampling)[0]
     assert plain.text == greedy_by_hand(directory, "be brief\n\ntea", 8)
 
 
@@ -156,22 +157,22 @@ def test_no_prompts_no_answers(model: LocalModel) -> None:
 
 
 def test_other_weights_have_another_name(directory: Path, tmp_path: Path, chat_directory: Path) -> None:
-    again = LocalModel.from_path(make_tiny_language_model(tmp_path / "again"))
-    other = LocalModel.from_path(make_tiny_language_model(tmp_path / "other", seed=1))
-    first = LocalModel.from_path(directory)
+    again = LocalModel.open(LocalConfig(path=make_tiny_language_model(tmp_path / "again")))
+    other = LocalModel.open(LocalConfig(path=make_tiny_language_model(tmp_path / "other", seed=1)))
+    first = LocalModel.open(LocalConfig(path=directory))
     assert first.name == again.name
-    assert len({first.name, other.name, LocalModel.from_path(chat_directory).name}) == 3
+    assert len({first.name, other.name, LocalModel.open(LocalConfig(path=chat_directory)).name}) == 3
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path: Path, directory: Path) -> None:
     with pytest.raises(LanguageModelError, match=r"config\.json: cannot be read"):
-        LocalModel.from_path(tmp_path)
+        LocalModel.open(LocalConfig(path=tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(LanguageModelError, match=r"holds no \*\.safetensors"):
-        LocalModel.from_path(tmp_path)
+        LocalModel.open(LocalConfig(path=tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(LanguageModelError, match="not a language model that transformers can load"):
-        LocalModel.from_path(tmp_path).complete([Prompt("tea")])
+        LocalModel.open(LocalConfig(path=tmp_path)).complete([Prompt("tea")])
 
 
 def test_the_weights_are_loaded_only_for_a_prompt(directory: Path) -> None:

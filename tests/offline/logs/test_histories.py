@@ -158,9 +158,3 @@ def test_what_counts_as_a_click_is_no_signal(write_host: WriteHost, tmp_path: Pa
     histories = read(host, tmp_path / "logs", click_types=("view",))
     assert histories.signals_before(0, T + 1) == [(2, T)]
     assert histories.clicks_before(0, T + 1).items.tolist() == [1]
-
-
-def test_logs_without_a_table_of_signals_have_none(write_host: WriteHost, tmp_path: Path) -> None:
-    read(write_host(events=[("u", "i1", "view", T)]), tmp_path / "logs")
-    (tmp_path / "logs" / "signals.parquet").unlink()
-    assert Histories.read(tmp_path / "logs").signals_before(0, T + 1) == []
