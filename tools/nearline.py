@@ -104,8 +104,6 @@ def _print_status(server: ServerSettings, store: NearlineStore, kinds: Sequence[
             f"the next has waited {_age(now - counted.next_since) if counted.next_since else '-'}",
             highlight=False,
         )
-        if kind is Kind.LISTS:
-            out.print(f"  asked for too seldom so far: {counted.aside:,}", highlight=False)
         totals = ", ".join(f"{name} {count:,}" for name, count in counted.totals.items())
         out.print(f"  since the beginning: {totals or '-'}", highlight=False)
         if counted.parked:

@@ -11,14 +11,11 @@ outlives the process, and everything else here is one transaction. Tables, their
     ready    entries to be tried, in the order in which they are due
     delayed  entries whose last attempt failed, by the moment of the next
     parked   entries that failed too often, in the order they were parked
-    aside    subjects that are not queued, by the moment they are dropped: asked for too seldom so far, or quiet, since
-             nothing is to be had for them
     meta     name of a count → the count (8 bytes)
 
 Of what is wanted is counted, in users or lists, those wanted again before their commit once: accepted: now queued;
-merged: were queued already; counted: asked for too seldom so far to be queued; refused: the queue is full of more
-urgent ones, or the subject cannot be stored; displaced: queued ones that gave way to more urgent ones; quiet: nothing
-was to be had for them a short while ago; overflowed: too many waited in memory; lost: the disk failed.
+merged: were queued already; refused: the queue is full of more urgent ones, or the subject cannot be stored; displaced:
+queued ones that gave way to more urgent ones; overflowed: too many waited in memory; lost: the disk failed.
 
 An entry that cannot be decoded counts as absent: it is not taken, is overwritten when its subject is wanted again, and
 otherwise removed by housekeeping.
@@ -49,13 +46,7 @@ from serendipity.v1 import records_pb2
 MAX_ERROR_CHARS = 300
 """Characters kept of why an attempt failed."""
 
-QUIET_SECONDS = 3_600
-"""For which a user of whom nothing is known, or too little for a group, is not queued again."""
-
-COUNTING_SECONDS = 86_400
-"""After which requests for what is not queued yet are counted from zero, when nobody asked for it meanwhile."""
-
-READY, DELAYED, PARKED, ASIDE = "ready", "delayed", "parked", "aside"
+READY, DELAYED, PARKED = "ready", "delayed", "parked"
 
 _PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
 _MOST_AT_ONCE = 10_000
@@ -67,9 +58,8 @@ class DurableQueue:
     """The queue of one kind. Raises StateUnavailable (StateFull) when it cannot be read or written.
 
     put_record: stores what was generated for a key, in the transaction in which its entry ends; max_entries: entries
-    that may be queued, and as many parked and as many aside, at most; back_off: of failed attempts; requests_needed:
-    requests, of all processes together, after which a subject is queued; max_waiting: wants that may wait in memory;
-    commit_interval: seconds between commits of what is wanted; clock: Unix seconds.
+    that may be queued, and as many parked, at most; back_off: of failed attempts; max_waiting: wants that may wait in
+    memory; commit_interval: seconds between commits of what is wanted; clock: Unix seconds.
     """
 
     def __init__(
@@ -80,7 +70,6 @@ class DurableQueue:
         *,
         max_entries: int,
         back_off: BackOff,
-        requests_needed: int,
         max_waiting: int,
         commit_interval: float,
         clock: Callable[[], float],
@@ -88,13 +77,12 @@ class DurableQueue:
         self.kind = kind
         self._env = env
         prefix = _PREFIXES[kind]
-        orders = {order: f"{prefix}{order}" for order in (READY, DELAYED, PARKED, ASIDE)}
+        orders = {order: f"{prefix}{order}" for order in (READY, DELAYED, PARKED)}
         self.entries = OrderedRecords(env, f"{prefix}queue", records_pb2.NearlineEntry, orders, _place)
         self._meta = env.table(f"{prefix}meta")
         self._put_record = put_record
         self._max_entries = max_entries
         self._back_off = back_off
-        self._requests_needed = requests_needed
         self._clock = clock
         self._counting = threading.Lock()
         self._uncounted = Counter[str]()
@@ -104,11 +92,11 @@ class DurableQueue:
     def want(self, **fields: Any) -> None:
         """Ask for something; returns at once and never raises.
 
-        fields: of NearlineEntry: the subject, cause and priority. A subject queued already keeps the place of the most
-        urgent want. What became of it is counted.
+        fields: of NearlineEntry: the subject, cause, priority and requests. A subject queued already keeps the place of
+        the most urgent want. What became of it is counted.
         """
         try:
-            want = records_pb2.NearlineEntry(requests=1, **fields)
+            want = records_pb2.NearlineEntry(**fields)
             key = entry_key(want)
         except (ValueError, struct.error):
             self._count("refused")
@@ -173,14 +161,9 @@ class DurableQueue:
             keys = [key for order in (PARKED, DELAYED) for key in self.entries.keys(txn, order, 2 * self._max_entries)]
             return sum(self._make_ready(txn, key, afresh=True) for key in keys)
 
-    def _entry(self, txn: lmdb.Transaction, key: bytes) -> records_pb2.NearlineEntry | None:
-        """Read a queued entry."""
-        entry = self.entries.get_readable(txn, key)
-        return entry if entry is not None and entry.enqueued_at else None
-
     def _settle(self, txn: lmdb.Transaction, outcome: Outcome, now: float) -> str:
         key = entry_key(outcome.entry)
-        entry = self._entry(txn, key)
+        entry = self.entries.get_readable(txn, key)
         if entry is None:
             return "gone"
         if isinstance(outcome, Failed):
@@ -190,8 +173,6 @@ class DurableQueue:
                 self._put_record(txn, key, record)
         if entry.generation > outcome.entry.generation:
             self._make_ready(txn, key, afresh=True)
-        elif not isinstance(outcome, Completed) and outcome.quiet:
-            self._put_aside(txn, key, entry, 0, now + QUIET_SECONDS)
         else:
             self.entries.delete(txn, key)
         return "completed" if isinstance(outcome, Completed) else "unneeded"
@@ -204,7 +185,8 @@ class DurableQueue:
         entry.parked = entry.attempts >= self._back_off.max_attempts
         if entry.parked:
             entry.not_before = math.ceil(now)
-            self._make_room(txn, PARKED)
+            if self.entries.size(txn, PARKED) >= self._max_entries:
+                self.entries.delete_first(txn, PARKED)
         else:
             entry.not_before = math.ceil(now + self._back_off.delay(subject_name(entry), entry.attempts))
         self.entries.put(txn, key, entry)
@@ -240,7 +222,7 @@ class DurableQueue:
             self._uncounted[end] += 1
 
     def _enter(self, txn: lmdb.Transaction, key: bytes, want: records_pb2.NearlineEntry, now: float) -> list[str]:
-        entry = self._entry(txn, key)
+        entry = self.entries.get_readable(txn, key)
         if entry is not None:
             if want.priority > entry.priority:
                 entry.cause = want.cause
@@ -249,24 +231,13 @@ class DurableQueue:
             entry.generation += 1
             self.entries.put(txn, key, entry)
             return ["merged"]
-        aside = self.entries.get_readable(txn, key)
-        if aside is not None and aside.not_before > now:
-            if not aside.requests:
-                return ["quiet"]
-            want.requests += aside.requests
-        if want.requests < self._requests_needed:
-            self._put_aside(txn, key, want, want.requests, now + COUNTING_SECONDS)
-            return ["counted"]
         want.priority = max(want.priority, self._least_priority(want))
         want.enqueued_at, want.generation = int(now), 1
         ends = ["accepted"]
         if self.entries.size(txn, READY) + self.entries.size(txn, DELAYED) >= self._max_entries:
             last = self.entries.last_key(txn, READY)
-            behind = None if last is None else self._entry(txn, last)
+            behind = None if last is None else self.entries.get_readable(txn, last)
             if last is None or behind is None or due(behind) <= due(want):
-                if self._requests_needed > 1:
-                    # More requests make it more urgent, until it displaces another.
-                    self._put_aside(txn, key, want, want.requests, now + COUNTING_SECONDS)
                 return ["refused"]
             self.entries.delete(txn, last)
             ends.append("displaced")
@@ -276,26 +247,9 @@ class DurableQueue:
     def _least_priority(self, entry: records_pb2.NearlineEntry) -> float:
         return list_priority(entry.requests) if self.kind is Kind.LISTS else 0.0
 
-    def _put_aside(
-        self, txn: lmdb.Transaction, key: bytes, entry: records_pb2.NearlineEntry, requests: int, until: float
-    ) -> None:
-        """Keep a subject out of the queue: until a moment, or until there were enough requests, so many so far."""
-        aside = records_pb2.NearlineEntry(requests=requests, not_before=int(until))
-        if entry.HasField("novel_categories"):
-            aside.novel_categories.CopyFrom(entry.novel_categories)
-        else:
-            aside.user_id = entry.user_id
-        self.entries.delete(txn, key)
-        self._make_room(txn, ASIDE)
-        self.entries.put(txn, key, aside)
-
-    def _make_room(self, txn: lmdb.Transaction, order: str) -> None:
-        if self.entries.size(txn, order) >= self._max_entries:
-            self.entries.delete_first(txn, order)
-
     def _make_ready(self, txn: lmdb.Transaction, key: bytes, *, afresh: bool = False) -> bool:
         """Let an entry be tried at once; afresh: as if it never failed. False if there is none."""
-        entry = self._entry(txn, key)
+        entry = self.entries.get_readable(txn, key)
         if entry is None:
             return False
         entry.not_before, entry.parked = 0, False
@@ -307,10 +261,9 @@ class DurableQueue:
 
 def _place(entry: records_pb2.NearlineEntry) -> tuple[str, int]:
     """Tell the order an entry stands in, and its moment there, in milliseconds."""
-    if entry.enqueued_at and not entry.not_before:
+    if not entry.not_before:
         return READY, _milliseconds(due(entry))
-    order = PARKED if entry.parked else DELAYED if entry.enqueued_at else ASIDE
-    return order, _milliseconds(entry.not_before)
+    return PARKED if entry.parked else DELAYED, _milliseconds(entry.not_before)
 
 
 def _milliseconds(moment: float) -> int:

@@ -90,7 +90,7 @@ class GroupJob(Job[Sequenced]):
         clicks = latest(recent, user.clicks if user else Clicks.empty(), window=2 * CLICK_WINDOW)
         sequence = long_sequence(clicks, self._rule)
         if np.count_nonzero(sequence) < self._rule.min_clicks:
-            return Unneeded(entry, quiet=True)
+            return Unneeded(entry)
         return sequence, self._profile(user.profile.tolist() if user else [])
 
     async def generate(self, asked: Sequence[Asked[Sequenced]], now: int) -> Generated:

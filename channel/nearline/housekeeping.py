@@ -10,7 +10,7 @@ import lmdb
 import structlog
 from google.protobuf.message import DecodeError
 
-from serendipity.channel.nearline.durable_queue import ASIDE, DELAYED, PARKED, READY
+from serendipity.channel.nearline.durable_queue import DELAYED, PARKED, READY
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.state.records import Records
@@ -32,16 +32,14 @@ _log = structlog.stdlib.get_logger(__name__)
 class Census:
     """What the store holds of one kind.
 
-    ready, delayed, parked: entries to be tried now, later, and once an operator retries them; aside: subjects asked for
-    too seldom so far, and users left in peace for a while; next_since: when the entry that is tried next was queued,
-    Unix seconds, 0 for none; records: users with interests, users with groups, or lists; totals: name → what has
-    happened since the store was made.
+    ready, delayed, parked: entries to be tried now, later, and once an operator retries them; next_since: when the
+    entry that is tried next was queued, Unix seconds, 0 for none; records: users with interests, users with groups, or
+    lists; totals: name → what has happened since the store was made.
     """
 
     ready: int
     delayed: int
     parked: int
-    aside: int
     next_since: int
     records: int
     totals: Mapping[str, int]
@@ -52,7 +50,7 @@ class Cleared:
     """What was removed.
 
     interests, groups: of users; lists: of group models no longer kept, or empty for long enough; entries: parked for
-    long, no longer quiet, or asked for too seldom; erased: users.
+    long; erased: users.
     """
 
     interests: int = 0
@@ -66,7 +64,7 @@ def census(store: NearlineStore, kind: Kind = Kind.INTERESTS) -> Census:
     """Count what the store holds of a kind, without reading it through. Raises StateUnavailable."""
     queue = store.queue(kind)
     with store.env.reading() as txn:
-        sizes = {order: queue.entries.size(txn, order) for order in (READY, DELAYED, PARKED, ASIDE)}
+        sizes = {order: queue.entries.size(txn, order) for order in (READY, DELAYED, PARKED)}
         next_since = max((entry.enqueued_at for entry in queue.entries.first(txn, READY, 1)), default=0)
         records = store.records[kind][0].count(txn)
     return Census(**sizes, next_since=next_since, records=records, totals=queue.totals())
@@ -97,7 +95,7 @@ def clear(
         return is_past(record) or (not record.categories and record.generated_at < moment - EMPTY_LIST_SECONDS)
 
     def is_given_up(entry: records_pb2.NearlineEntry) -> bool:
-        return entry.not_before < now - hard_age if entry.parked else not entry.enqueued_at and entry.not_before <= now
+        return entry.parked and entry.not_before < now - hard_age
 
     entries = [_remove(store, [store.queue(kind).entries], is_given_up) for kind in Kind]
     return Cleared(

@@ -90,7 +90,7 @@ class InterestJob(Job[KnownUser]):
     def read(self, entry: records_pb2.NearlineEntry, now: int) -> KnownUser | Unneeded:
         """Read what is known of a user; one of whom nothing is known is left in peace."""
         user = self.users.read(entry.user_id, now)
-        return Unneeded(entry, quiet=True) if bounded(user.facts).is_empty else user
+        return Unneeded(entry) if bounded(user.facts).is_empty else user
 
     async def generate(self, asked: Sequence[Asked[KnownUser]], now: int) -> Generated:
         """Ask InterestGPT, and ground its answers.

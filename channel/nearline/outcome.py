@@ -34,10 +34,9 @@ class Failed:
 
 @dataclass(frozen=True)
 class Unneeded:
-    """Nothing is to be generated. quiet: too little is known, so that it is not queued again for an hour."""
+    """Nothing is to be generated: it was already, or too little is known."""
 
     entry: records_pb2.NearlineEntry
-    quiet: bool = False
 
 
 Outcome = Completed | Failed | Unneeded

@@ -21,6 +21,7 @@ Whatever changes together changes in one transaction, so a process that dies lea
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -42,7 +43,10 @@ _BY_AGE = "lists_by_age"
 _MAX_TABLES = 32
 
 _LIST_COMMIT_FACTOR = 10
-"""Requests for lists are committed so many times less often: nearly every request asks for one, and none is urgent."""
+"""Wanted lists are committed so many times less often: many requests ask for one, and none is urgent."""
+
+_MOST_COUNTED = 50_000
+"""Lists whose requests are counted: some 20 MB."""
 
 
 class NearlineStore:
@@ -50,10 +54,10 @@ class NearlineStore:
 
     path: directory of the environment, made if missing; map_bytes: its largest size (address space, not disk, until
     it is used; the same in all processes); max_entries: entries that may be queued, and parked, at most, of each kind;
-    max_lists: novel-category lists kept at most, the oldest go first; list_requests: requests after which a list is
-    queued; back_off: of failed attempts; max_waiting: wants of each kind that may wait in memory; commit_interval:
-    seconds between commits of what is wanted; clock: Unix seconds. Raises StateUnavailable (StateFull) when it cannot
-    be opened, read or written.
+    max_lists: novel-category lists kept at most, the oldest go first; list_requests: requests of this process after
+    which a list is queued; back_off: of failed attempts; max_waiting: wants of each kind that may wait in memory;
+    commit_interval: seconds between commits of what is wanted; clock: Unix seconds. Raises StateUnavailable (StateFull)
+    when it cannot be opened, read or written.
     """
 
     def __init__(
@@ -71,6 +75,9 @@ class NearlineStore:
     ) -> None:
         self.env = env = Environment(path, map_bytes, _MAX_TABLES)
         self._max_lists = max_lists
+        self._requests_needed = list_requests
+        self._counting = threading.Lock()
+        self._requests: dict[tuple[str, int, frozenset[str]], int] = {}
         self._interests = Records(env, "interests", records_pb2.InterestsRecord)
         self._paths = Records(env, "paths", records_pb2.InterestPathsRecord)
         self._groups = Records(env, "groups", records_pb2.UserGroupRecord)
@@ -94,7 +101,6 @@ class NearlineStore:
                 self.put,
                 max_entries=max_entries,
                 back_off=back_off or BackOff(),
-                requests_needed=list_requests if kind is Kind.LISTS else 1,
                 max_waiting=max_waiting,
                 commit_interval=commit_interval * (_LIST_COMMIT_FACTOR if kind is Kind.LISTS else 1),
                 clock=clock,
@@ -112,17 +118,29 @@ class NearlineStore:
         priority: 0 to 1, see `refresh_priority`.
         """
         urgency = min(1.0, max(0.0, priority)) if math.isfinite(priority) else 0.0
-        self._queues[Kind.INTERESTS].want(user_id=user_id, cause=cause, priority=urgency)
+        self._queues[Kind.INTERESTS].want(user_id=user_id, cause=cause, priority=urgency, requests=1)
 
     def want_group(self, user_id: str, num_clicks: int) -> None:
         """Ask for a user's group to be assigned; returns at once and never raises. num_clicks: kept clicks."""
         missing = records_pb2.REFRESH_CAUSE_MISSING
-        self._queues[Kind.GROUPS].want(user_id=user_id, cause=missing, priority=group_priority(num_clicks))
+        self._queues[Kind.GROUPS].want(user_id=user_id, cause=missing, priority=group_priority(num_clicks), requests=1)
 
     def want_list(self, want: WantedList) -> None:
-        """Count a request for a novel-category list; returns at once and never raises."""
+        """Count a request for a novel-category list, and queue it with the last that is needed.
+
+        Returns at once and never raises. Of too many lists the one asked for longest ago is counted from zero.
+        """
+        key = (want.group_model_id, want.group_id, frozenset(want.categories))
+        with self._counting:
+            requests = self._requests.pop(key, 0) + 1
+            if requests < self._requests_needed:
+                self._requests[key] = requests
+                if len(self._requests) > _MOST_COUNTED:
+                    del self._requests[next(iter(self._requests))]
+                return
         self._queues[Kind.LISTS].want(
             cause=records_pb2.REFRESH_CAUSE_MISSING,
+            requests=requests,
             novel_categories={
                 "group_model_id": want.group_model_id,
                 "group_id": want.group_id,

@@ -114,7 +114,7 @@ class ServerSettings(BaseSettings):
     """Entries queued at most, of each kind; then the least urgent are refused."""
 
     nearline_list_requests: int = Field(default=3, ge=1)
-    """Requests, of all workers together, for a missing novel-category list until it is queued."""
+    """Requests, of one worker, for a missing novel-category list until it is queued."""
 
     nearline_commit_seconds: float = Field(default=0.1, ge=0)
     """Time between commits of what is wanted, and of ten times that for lists: each costs an fsync."""

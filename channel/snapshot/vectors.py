@@ -95,9 +95,6 @@ class ItemVectors:
         """Dimension d."""
         return int(self.vectors.shape[1])
 
-    def __len__(self) -> int:
-        return len(self.vectors)
-
     def best(
         self,
         query: NDArray[np.float32],

@@ -23,7 +23,7 @@ from serendipity import features
 from serendipity.offline.export import export_onnx
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import USER_TOWER, Serving, user_tower
-from serendipity.tools.serving.repository import MODEL_REPOSITORY
+from serendipity.tools.serving.repository import MODEL_REPOSITORY, template
 from serendipity.v1 import records_pb2
 from tests.fixtures import example_tower
 from tests.fixtures.example_tower import Sizes, Training, random_inputs, with_unknown_item, write_training
@@ -126,10 +126,10 @@ def test_the_tower_answers_as_it_does_locally(
     np.testing.assert_allclose(infer(client, served, inputs), training.user_vectors(inputs), atol=1e-5)
 
 
-def test_the_repository_runs_unchanged_once_weights_lie_in_it(
-    triton_server: RunningTriton, client: Any, training: Training
-) -> None:
+def test_a_tower_runs_with_open_dimensions_too(triton_server: RunningTriton, client: Any, training: Training) -> None:
     shutil.copytree(MODEL_REPOSITORY / "user_tower", triton_server.models_dir / "user_tower")
+    configuration = triton_server.models_dir / "user_tower" / "config.pbtxt"
+    configuration.write_text(text_format.MessageToString(template("user_tower")))
     shutil.copy(training.directory / "user_tower.onnx", triton_server.models_dir / "user_tower" / "1")
     client.load_model("user_tower")
     inputs = random_inputs(training.sizes, 2)

@@ -6,7 +6,6 @@ import ast
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME
@@ -14,12 +13,9 @@ from serendipity.groups import model as group_model
 from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
 from serendipity.interests.prompt import STYLES
 from serendipity.tools.serving.repository import MODEL_REPOSITORY
+from serendipity.tools.serving.repository import template as read
 
 MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbtxt"))
-
-
-def read(name: str) -> model_config_pb2.ModelConfig:
-    return text_format.Parse((MODEL_REPOSITORY / name / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
 
 
 def test_every_model_has_a_configuration() -> None:

@@ -89,7 +89,6 @@ def test_lists_and_groups_are_shown_and_retried_beside_interests(
     assert "groups: 0 users with a group" in said
     assert "lists: 0 lists" in said
     assert said.count("queue: 1 ready, 0 to be tried later") == 2
-    assert "asked for too seldom so far: 1" in said
     assert "group 3: found none" in said
     assert call(nearline, "retry", "--all", "--kind", "lists", "--build", str(build)) == 0
     assert "to be tried at once: lists 1" in capsys.readouterr().out

@@ -42,14 +42,25 @@ def install(model: ServedModel, training: Path, models_dir: Path) -> None:
         new.rename(target)
 
 
+def template(source: str) -> model_config_pb2.ModelConfig:
+    """Read the configuration of a model of model_repo: its own, over what all have in common."""
+    shared, own = (
+        text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+        for path in (MODEL_REPOSITORY / "defaults.pbtxt", MODEL_REPOSITORY / source / "config.pbtxt")
+    )
+    if own.instance_group:
+        shared.ClearField("instance_group")
+    shared.MergeFrom(own)
+    return shared
+
+
 def _configuration(model: ServedModel) -> model_config_pb2.ModelConfig:
     """Fill in a model's config.pbtxt.
 
     Sizes are written out, although -1 would serve, because then Triton refuses a request that does not fit before
     it is queued, and because a warm-up request has to have some.
     """
-    template = (MODEL_REPOSITORY / model.source / "config.pbtxt").read_text(encoding="utf-8")
-    config = text_format.Parse(template, model_config_pb2.ModelConfig())
+    config = template(model.source)
     config.name = model.name
     for key, value in {**model.reported, **model.parameters}.items():
         if value is not None:

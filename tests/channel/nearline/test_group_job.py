@@ -118,8 +118,6 @@ async def test_a_cold_user_gets_a_group_once_feedback_holds_enough_clicks(parts:
     parts.clicks("cold", list(range(40, 40 + MIN_CLICKS - 1)))
     assert (await parts.assign("cold")).ends == Counter(unneeded=1)
     assert parts.store.group("cold") is None
-    await parts.assign("cold")
-    assert parts.store.queue(Kind.GROUPS).totals()["quiet"] == 1
     parts.clicks("warm", list(range(40, 40 + MIN_CLICKS)))
     assert (await parts.assign("warm")).ends == Counter(completed=1)
     group = parts.store.group("warm")
@@ -183,8 +181,6 @@ async def test_a_group_the_model_does_not_have_is_assigned_anew_or_left_in_peace
     group = parts.store.group("user")
     assert group is not None
     assert 1 <= group.group_id <= parts.model.spec.num_groups
-    await parts.assign("seldom")
-    assert parts.store.queue(Kind.GROUPS).totals()["quiet"] == 1
 
 
 async def test_the_history_that_spoils_a_batch_is_found(parts: Parts) -> None:

@@ -201,8 +201,6 @@ async def test_another_encoder_than_the_snapshots_is_noticed(parts: Parts) -> No
 async def test_a_user_of_whom_nothing_is_known_costs_no_call(parts: Parts) -> None:
     refreshed = await parts.refresh("nobody")
     assert (refreshed.ends, parts.triton.prompts) == (Counter(unneeded=1), [])
-    await parts.refresh("nobody")
-    assert parts.store.queue(Kind.INTERESTS).totals()["quiet"] == 1
 
 
 async def test_fresh_interests_are_not_generated_again(parts: Parts) -> None:

@@ -10,7 +10,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from serendipity.channel.nearline.durable_queue import COUNTING_SECONDS
 from serendipity.channel.nearline.housekeeping import EMPTY_LIST_SECONDS, clear
 from serendipity.channel.nearline.outcome import Completed, Failed
 from serendipity.channel.nearline.priority import BackOff
@@ -42,7 +41,7 @@ class ListMachine(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.now = NOW
-        self.asked: dict[WantedList, tuple[int, int]] = {}
+        self.asked: dict[WantedList, int] = {}
         self.entries: dict[WantedList, Expected] = {}
         self.lists: dict[WantedList, tuple[int, bool]] = {}
         self.seen: set[WantedList] = set()
@@ -66,6 +65,8 @@ class ListMachine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.store.close()
+        # What a process has counted goes with it.
+        self.asked.clear()
         self.open()
 
     @rule(want=WANTS, times=st.integers(1, NEEDED + 1))
@@ -74,15 +75,13 @@ class ListMachine(RuleBasedStateMachine):
         for _ in range(times):
             self.store.want_list(want)
             assert self.store.flush(10)
-            if want in self.entries:
-                self.entries[want].requests += 1
-                continue
-            before, at = self.asked.pop(want, (0, self.now))
-            requests = (before if at + COUNTING_SECONDS > self.now else 0) + 1
+            requests = self.asked.pop(want, 0) + 1
             if requests < NEEDED:
-                self.asked[want] = (requests, self.now)
+                self.asked[want] = requests
+            elif want in self.entries:
+                self.entries[want].requests += NEEDED
             else:
-                self.entries[want] = Expected(requests)
+                self.entries[want] = Expected(NEEDED)
 
     @rule(fails=st.booleans(), empty=st.booleans(), seconds=st.sampled_from([1, 1, 1, 40_000]))
     def work(self, fails: bool, empty: bool, seconds: int) -> None:
@@ -130,7 +129,6 @@ class ListMachine(RuleBasedStateMachine):
         ]
         cleared = clear(self.store, now=self.now, moment=self.now, hard_age=30 * 86_400, group_models=models)
         assert cleared.lists == len(over)
-        self.asked = {want: asked for want, asked in self.asked.items() if asked[1] + COUNTING_SECONDS > self.now}
         for want in over:
             del self.lists[want]
 
@@ -142,13 +140,11 @@ class ListMachine(RuleBasedStateMachine):
         table = self.store.queue(Kind.LISTS).entries
         with self.store.env.reading() as txn:
             found = [table.get(txn, key) for key in table.keys_after(txn, b"", ALL)]
-        entries = {wanted_list(entry): entry for entry in found if entry is not None and entry.enqueued_at}
-        counted = {wanted_list(entry): entry.requests for entry in found if entry is not None and not entry.enqueued_at}
+        entries = {wanted_list(entry): entry for entry in found if entry is not None}
         assert entries.keys() == self.entries.keys()
         for want, entry in entries.items():
             expected = self.entries[want]
             assert (entry.requests, entry.attempts) == (expected.requests, expected.attempts)
-        assert counted == {want: requests for want, (requests, _) in self.asked.items()}
         for want in self.seen:
             record = self.store.novel_categories(want.key)
             assert (record is None) == (want not in self.lists)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from serendipity.channel.errors import StateUnavailable
-from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS, QUIET_SECONDS
+from serendipity.channel.nearline.durable_queue import MAX_ERROR_CHARS
 from serendipity.channel.nearline.housekeeping import census, clear
 from serendipity.channel.nearline.outcome import Completed, Failed, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
@@ -230,15 +230,13 @@ def test_an_operator_lets_parked_users_be_tried_again(store: NearlineStore, cloc
     assert sorted(users(store.queue(Kind.INTERESTS).take(10, clock.now))) == ["one", "two"]
 
 
-def test_a_user_of_whom_nothing_is_known_is_left_alone_for_a_while(store: NearlineStore, clock: Clock) -> None:
+def test_a_user_of_whom_nothing_is_known_is_queued_again_when_asked_for(store: NearlineStore) -> None:
     want(store, "user")
-    store.queue(Kind.INTERESTS).settle([Unneeded(store.queue(Kind.INTERESTS).take(1, NOW)[0], quiet=True)], NOW)
-    want(store, "user")
+    store.queue(Kind.INTERESTS).settle([Unneeded(store.queue(Kind.INTERESTS).take(1, NOW)[0])], NOW)
     assert store.queue(Kind.INTERESTS).take(1, NOW) == []
-    assert store.queue(Kind.INTERESTS).totals() == Counter(accepted=1, unneeded=1, quiet=1)
-    clock.now += QUIET_SECONDS
     want(store, "user")
-    assert users(store.queue(Kind.INTERESTS).take(1, clock.now)) == ["user"]
+    assert users(store.queue(Kind.INTERESTS).take(1, NOW)) == ["user"]
+    assert store.queue(Kind.INTERESTS).totals() == Counter(accepted=2, unneeded=1)
 
 
 def test_several_outcomes_end_in_one_transaction(store: NearlineStore, clock: Clock) -> None:

@@ -10,7 +10,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from serendipity.channel.nearline.durable_queue import QUIET_SECONDS
 from serendipity.channel.nearline.housekeeping import clear
 from serendipity.channel.nearline.outcome import Completed, Failed, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
@@ -52,7 +51,6 @@ class NearlineMachine(RuleBasedStateMachine):
         self.now = float(NOW)
         self.entries: dict[str, Expected] = {}
         self.records: dict[str, int] = {}
-        self.quiet: dict[str, int] = {}
         self.taken: list[records_pb2.NearlineEntry] = []
 
     @initialize()
@@ -88,8 +86,6 @@ class NearlineMachine(RuleBasedStateMachine):
             entry.priority = max(entry.priority, priority)
             entry.generation += 1
             return
-        if self.quiet.get(user, 0) > self.now:
-            return
         new = Expected(priority, int(self.now))
         waiting = {u: e for u, e in self.entries.items() if not e.state.startswith("parked")}
         if len(waiting) >= MAX_ENTRIES:
@@ -102,7 +98,6 @@ class NearlineMachine(RuleBasedStateMachine):
             assert self.entries[gone].due == latest
             del self.entries[gone]
         self.entries[user] = new
-        self.quiet.pop(user, None)
 
     @rule(most=st.integers(1, 8))
     def take(self, most: int) -> None:
@@ -138,9 +133,9 @@ class NearlineMachine(RuleBasedStateMachine):
                     (gone,) = self.entries.keys() - assert_consistent(self.store).keys()
                     assert self.entries.pop(gone).state.startswith("parked")
         else:
-            self.store.queue(Kind.INTERESTS).settle([Unneeded(entry, quiet=True)], self.now)
-            if expected is not None and self.leave(user, expected, entry):
-                self.quiet[user] = int(self.now + QUIET_SECONDS)
+            self.store.queue(Kind.INTERESTS).settle([Unneeded(entry)], self.now)
+            if expected is not None:
+                self.leave(user, expected, entry)
 
     @rule(user=st.one_of(st.none(), USERS))
     def retry(self, user: str | None) -> None:
@@ -152,26 +147,23 @@ class NearlineMachine(RuleBasedStateMachine):
     @rule(user=USERS)
     def forget(self, user: str) -> None:
         self.store.forget_all([user])
-        for kept in (self.entries, self.records, self.quiet):
+        for kept in (self.entries, self.records):
             kept.pop(user, None)
 
     @rule(age=st.sampled_from([10, 1_000]))
     def keep_house(self, age: int) -> None:
         cleared = clear(self.store, now=self.now, moment=self.now, hard_age=age)
         old = [user for user, generated_at in self.records.items() if generated_at < self.now - age]
-        over = [user for user, until in self.quiet.items() if until <= self.now]
         given_up = [
             user
             for user, entry in self.entries.items()
             if entry.state.startswith("parked") and float(entry.state.split()[1]) < self.now - age
         ]
-        assert (cleared.interests, cleared.entries) == (len(old), len(over) + len(given_up))
+        assert (cleared.interests, cleared.entries) == (len(old), len(given_up))
         for user in given_up:
             del self.entries[user]
         for user in old:
             del self.records[user]
-        for user in over:
-            del self.quiet[user]
 
     @invariant()
     def holds_what_is_expected(self) -> None:
@@ -198,13 +190,12 @@ class NearlineMachine(RuleBasedStateMachine):
             records_pb2.InterestPathsRecord(paths=[records_pb2.InterestPath(seed=str(generated_at))]),
         )
 
-    def leave(self, user: str, expected: Expected, entry: records_pb2.NearlineEntry) -> bool:
-        """Remove an entry unless it was wanted again since it was taken; tell whether it is gone."""
+    def leave(self, user: str, expected: Expected, entry: records_pb2.NearlineEntry) -> None:
+        """Remove an entry unless it was wanted again since it was taken."""
         if expected.generation > entry.generation:
             expected.state, expected.attempts = "ready", 0
-            return False
-        del self.entries[user]
-        return True
+        else:
+            del self.entries[user]
 
 
 NearlineMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, derandomize=True)
