@@ -66,7 +66,7 @@ def write_nodes(directory: Path, taxonomy: Taxonomy, vocabulary_id: str) -> None
 def read_nodes(directory: Path) -> NodeTable | None:
     """Read nodes.parquet below an interests directory; None when there is no such file.
 
-    Raises NodeTableError when it cannot be read or its ids are not 0, 1, 2 ….
+    Raises NodeTableError when it cannot be read, belongs to no vocabulary, or its ids are not 0, 1, 2 ….
     """
     path = directory / NODES
     if not path.is_file():
@@ -74,11 +74,13 @@ def read_nodes(directory: Path) -> NodeTable | None:
     columns = "node_id, path, parent, starts, ends, categories, origin, aliases"
     with reading(path, NodeTableError, "nodes of the interests builder") as query:
         rows = query(f"SELECT {columns} FROM read_parquet(?) ORDER BY 1").fetchall()
-        (found,) = query(
+        found = query(
             "SELECT decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?", _VOCABULARY_ID
-        ).fetchall() or [("",)]
+        ).fetchone()
     if [row[0] for row in rows] != list(range(len(rows))):
         raise NodeTableError(f"{path}: node ids are not 0 … {len(rows) - 1}, each once")
+    if found is None:
+        raise NodeTableError(f"{path}: {_VOCABULARY_ID}: found none in the metadata, expected 16 hex digits")
     return NodeTable(found[0], _nodes(rows))
 
 

@@ -102,9 +102,13 @@ def test_the_table_gives_back_what_was_written(tmp_path: Path, shop: Catalogue) 
 
 def test_stored_nodes_must_be_numbered_without_gaps(tmp_path: Path) -> None:
     file = tmp_path / "nodes.parquet"
-    columns = "['a'] AS path, NULL::UINTEGER AS parent, [] AS starts, [] AS ends, [] AS categories"
+    columns = "['a'] AS path, NULL::UINTEGER AS parent, 1 AS origin, "
+    columns += ", ".join(f"[] AS {name}" for name in ("starts", "ends", "categories", "aliases"))
     duckdb.sql(f"COPY (SELECT 1 AS node_id, {columns}) TO '{file}'")
     with pytest.raises(NodeTableError, match=r"nodes.parquet: node ids are not 0 … 0"):
+        read_nodes(tmp_path)
+    duckdb.sql(f"COPY (SELECT 0 AS node_id, {columns}) TO '{file}'")
+    with pytest.raises(NodeTableError, match=r"nodes\.parquet: vocabulary_id: found none"):
         read_nodes(tmp_path)
     file.write_bytes(b"nothing")
     with pytest.raises(NodeTableError, match="cannot be read"):
