@@ -15,6 +15,7 @@ from serendipity.groups.sequence import DEFAULT_GROUP, latest_distinct
 from serendipity.item_ids import ItemIds
 from serendipity.keys import back_off_keys, novel_category_key
 from serendipity.novelty import Clicks, clicked_categories
+from serendipity.rank_features import popularity
 from serendipity.v1 import records_pb2
 
 INTERESTS_USED = 10
@@ -73,8 +74,8 @@ class StoredUser:
 class Stored:
     """A snapshot, opened to be read.
 
-    item_categories: [n] int32 category number of each row, 0 for none; popular: rows of the most clicked items of late,
-    best first; merge_model: ONNX, None where there is none; unearned: sources that are not searched; graph_vectors:
+    item_categories: [n] int32 category number of each row, 0 for none; popular: rows of the most popular items, best
+    first; merge_model: ONNX, None where there is none; unearned: sources that are not searched; graph_vectors:
     [n, g] float32, of the items in the graph, g = 0 without one.
     """
 
@@ -88,9 +89,9 @@ class Stored:
         self.item_categories[: self.offsets[-1]] = np.repeat(np.arange(1, len(self.offsets)), np.diff(self.offsets))
         self.item_statistics: NDArray[np.float32] = np.load(snapshot / layout.ITEM_STATISTICS)
         self.category_vectors: NDArray[np.float32] = np.load(snapshot / layout.CATEGORY_VECTORS)
-        lately = self.item_statistics[: self.offsets[-1], layout.ITEM_STATISTICS_COLUMNS.index("item_clicks_28d")]
-        popular = np.argsort(-lately, kind="stable")[:_MOST_POPULAR]
-        self.popular: NDArray[np.int64] = popular[lately[popular] > 0]
+        clicks = popularity(self.item_statistics[: self.offsets[-1]])
+        popular = np.argsort(-clicks, kind="stable")[:_MOST_POPULAR]
+        self.popular: NDArray[np.int64] = popular[clicks[popular] > 0]
         merge = self.manifest.merge
         self.merge_model = (snapshot / layout.MERGE_MODEL).read_bytes() if merge.id else None
         self.unearned = {worth.source for worth in merge.sources if not worth.earned}

@@ -14,11 +14,13 @@ from serendipity.channel.recall.query import SOURCES, SourceBounds
 from serendipity.channel.recall.sources import NO_INTEREST, Finds
 from serendipity.channel.snapshot.merge import Merge
 from serendipity.novelty import unexpectedness
-from serendipity.rank_features import FEATURE_NAMES, worth
+from serendipity.rank_features import FEATURE_NAMES, popularity, worth
 from serendipity.v1 import channel_pb2
 
 NOT_FOUND = -1
 """Rank of an item in a source that did not find it."""
+
+_U2I = channel_pb2.SOURCE_COLLABORATIVE
 
 _OF_SOURCES = FEATURE_NAMES.index("category_share") + 1
 _NEVER_DAYS = 3_650.0
@@ -80,23 +82,31 @@ def score(
 
     finds: by source, of those that have any; wanted: best of each source that count; known_weight: factor on items that
     are not novel; surprise: 0 to 1, what unexpectedness counts in the order; bounds: places of sources. Without a merge
-    model a score is the mean of 60 / (60 + rank) over the sources. Ties go to the better fused ranks, then to the
-    earlier row.
+    model a score is the mean of 60 / (60 + rank) over the sources, and of the rank by popularity as far as that counts.
+    Ties go to the better fused ranks, then to the earlier row.
     """
     bounds = bounds or {}
     columns = {SOURCES.index(source): bound for source, bound in bounds.items()}
-    best = {source: _best(of_source, wanted) for source, of_source in finds.items()}
+    best = {source: _best(of_source.found, of_source.raw, wanted) for source, of_source in finds.items()}
+    popular = _most_popular(pool, finds, merge, wanted)
+    if len(popular):
+        # They are among what the collaborative source proposes, and it scores them.
+        near, more = best[_U2I], np.setdiff1d(popular, best[_U2I])
+        best[_U2I] = np.concatenate([near, more[np.argsort(-finds[_U2I].raw[more], kind="stable")]])
     at = np.unique(np.concatenate([np.empty(0, np.int64), *best.values()]))
     ranks = np.full((len(at), len(SOURCES)), NOT_FOUND, np.int32)
     for source, found in best.items():
         ranks[np.searchsorted(at, found), SOURCES.index(source)] = np.arange(len(found))
-    fused = np.where(ranks == NOT_FOUND, 0, _FUSION_RANK / (_FUSION_RANK + 1 + ranks)).mean(axis=1)
+    fused = np.where(ranks == NOT_FOUND, 0, _vote(ranks)).mean(axis=1)
+    if len(popular):
+        fused *= 1 - merge.popularity
+        fused[np.searchsorted(at, popular)] += merge.popularity * _vote(np.arange(len(popular)))
     counted = _counted_ranks(ranks, pool.grounded[at])
     kept = _kept(fused, counted, max(int(wanted * _RANKED_PER_WANTED), _LEAST_RANKED), columns)
     at, ranks, counted, fused = at[kept], ranks[kept], counted[kept], fused[kept]
     raw, interests = np.zeros(ranks.shape, np.float32), np.full(len(at), NO_INTEREST, np.int16)
     # The user tower's own score is known whether or not the request wants anything of that source.
-    raw[:, SOURCES.index(channel_pb2.SOURCE_COLLABORATIVE)] = pool.scores[at, 0]
+    raw[:, SOURCES.index(_U2I)] = pool.scores[at, 0]
     for source, of_source in finds.items():
         scorable = np.isfinite(of_source.raw[at])
         raw[scorable, SOURCES.index(source)] = of_source.raw[at[scorable]]
@@ -158,15 +168,28 @@ def _features(
     return features
 
 
-def _best(finds: Finds, wanted: int) -> NDArray[np.int64]:
-    """Positions of a source's best finds, best first: by raw score, then by row."""
-    at = np.flatnonzero(finds.found)
+def _best(found: NDArray[np.bool_], raw: NDArray[np.float32], wanted: int) -> NDArray[np.int64]:
+    """Positions of the best of what is found, best first: by raw score, then by row."""
+    at = np.flatnonzero(found)
     if len(at) > wanted:
         # What ties with the last of them stays in until it is sorted.
-        raw = finds.raw[at]
-        at = at[raw >= np.partition(raw, len(at) - wanted)[len(at) - wanted]]
-    best: NDArray[np.int64] = at[np.argsort(-finds.raw[at], kind="stable")][:wanted]
+        at = at[raw[at] >= np.partition(raw[at], len(at) - wanted)[len(at) - wanted]]
+    best: NDArray[np.int64] = at[np.argsort(-raw[at], kind="stable")][:wanted]
     return best
+
+
+def _most_popular(pool: Pool, finds: Mapping[int, Finds], merge: Merge, wanted: int) -> NDArray[np.int64]:
+    """Positions of the most popular of what the collaborative source found, where that counts."""
+    if merge.id or not merge.popularity or _U2I not in finds:
+        return np.empty(0, np.int64)
+    clicks = popularity(merge.item_statistics[pool.rows])
+    return _best(finds[_U2I].found & (clicks > 0), clicks, wanted)
+
+
+def _vote(ranks: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.float64]:
+    """What a place among the ranked counts, 0-based."""
+    votes: NDArray[np.float64] = _FUSION_RANK / (_FUSION_RANK + 1 + ranks)
+    return votes
 
 
 def _kept(

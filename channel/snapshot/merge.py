@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.arrays import map_array
 from serendipity.channel.errors import SnapshotUnavailable
-from serendipity.rank_features import FEATURE_NAMES
+from serendipity.rank_features import FEATURE_NAMES, popularity
 from serendipity.v1 import channel_pb2, records_pb2
 
 
@@ -23,14 +23,16 @@ class Merge:
     """A merge model, what it reads of n items and c categories, and what sources have earned.
 
     id: empty where there is no model; columns: names of the features it reads; surprise: of requests that set none;
-    unearned: sources that are searched only to explore what they are worth; item_statistics: [n, S] float32, columns
-    layout.ITEM_STATISTICS_COLUMNS; category_vectors: [c + 1, k] float32 of length 1 or 0; popular: [p] int64 rows of
-    items with a top-level category, most clicked lately first; popular_categories: [p] theirs.
+    popularity: 0 to 1, what the rank by it counts without a model; unearned: sources that are searched only to explore
+    what they are worth; item_statistics: [n, S] float32, columns layout.ITEM_STATISTICS_COLUMNS; category_vectors:
+    [c + 1, k] float32 of length 1 or 0; popular: [p] int64 rows of items with a top-level category, most popular first;
+    popular_categories: [p] theirs.
     """
 
     id: str
     columns: tuple[str, ...]
     surprise: float
+    popularity: float
     unearned: frozenset[int]
     item_statistics: NDArray[np.float32]
     category_vectors: NDArray[np.float32]
@@ -65,6 +67,7 @@ class Merge:
             id=spec.id,
             columns=tuple(spec.features),
             surprise=spec.surprise,
+            popularity=spec.popularity,
             unearned=frozenset(int(worth.source) for worth in spec.sources if not worth.earned),
             item_statistics=statistics,
             category_vectors=vectors,
@@ -87,10 +90,10 @@ _TRIED = 3
 
 
 def _popular(statistics: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Rows of the most clicked items of the last 28 days."""
-    lately = statistics[:, layout.ITEM_STATISTICS_COLUMNS.index("item_clicks_28d")]
-    order: NDArray[np.int64] = np.argsort(-lately, kind="stable")[:_MOST_POPULAR]
-    return order[lately[order] > 0]
+    """Rows of the most popular items."""
+    clicks = popularity(statistics)
+    order: NDArray[np.int64] = np.argsort(-clicks, kind="stable")[:_MOST_POPULAR]
+    return order[clicks[order] > 0]
 
 
 def _array(path: Path, rows: int, width: int | None) -> NDArray[np.float32]:
@@ -110,6 +113,7 @@ def _check_spec(path: Path, spec: records_pb2.MergeSpec) -> None:
         ("features", set(features) <= set(FEATURE_NAMES), features, f"some of {', '.join(FEATURE_NAMES)}"),
         ("features", len(set(features)) == len(features), features, "each once"),
         ("surprise", 0 <= spec.surprise <= 1, spec.surprise, "0 to 1"),
+        ("popularity", 0 <= spec.popularity <= 1, spec.popularity, "0 to 1"),
         ("sources", sources <= known, sorted(sources), f"some of {sorted(known)}"),
     ):
         if not holds:

@@ -168,7 +168,7 @@ class ItemVectors:
     def _by_gpu(self, query: NDArray[np.float32], ranges: RowRanges) -> NDArray[np.int64]:
         """Ask for more than is wanted, since GPU indexes take no selector, and keep what is in the ranges."""
         with self._gpu_lock:
-            _, (rows,) = self._gpu.search(np.ascontiguousarray(query[None]), min(_GPU_MOST, len(self)))
+            _, (rows,) = self._gpu.search(np.ascontiguousarray(query[None]), min(_GPU_MOST, len(self.vectors)))
         at = np.searchsorted(ranges.starts, rows, side="right") - 1
         inside: NDArray[np.int64] = rows[(at >= 0) & (rows < ranges.ends[at])]
         return inside

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity.layout import TREND_PRIOR
 from serendipity.offline.logs.histories import Histories
 
 _DAY = 86_400
 WINDOWS = (7, 28, 90)
 """Days of the windows that clicks are counted in."""
-
-_TREND_PRIOR = 3.0
-"""Clicks that an item is taken to have had as expected, so that one click more or less is no trend."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class ItemStatistics:
         """
         recent, ever = self.recent_clicks[WINDOWS.index(days)], self.clicks.astype(np.float64)
         share = recent.sum() / max(ever.sum(), 1.0)
-        trend: NDArray[np.float64] = np.log((recent + _TREND_PRIOR) / (ever * share + _TREND_PRIOR))
+        trend: NDArray[np.float64] = np.log((recent + TREND_PRIOR) / (ever * share + TREND_PRIOR))
         return trend
 
 

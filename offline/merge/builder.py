@@ -43,6 +43,9 @@ _SEED = 20_240_601
 _DEPTHS = (20, 100)
 _UNEXPECTEDNESS = "unexpectedness"
 
+_POPULARITY = 0.5
+"""What the rank by popularity counts where too little can be learned: the sources learned from as little."""
+
 _SURPRISES = tuple(step / 20 for step in range(21))
 
 
@@ -141,6 +144,7 @@ def learn_merge(
     # Each half has to teach something, too.
     taught = all(0 < hit[half == one].sum() < (half == one).sum() for one in (0, 1))
     if min(positives, len(hit) - positives) < config.min_positives or not taught:
+        spec.popularity = _POPULARITY
         report = MergeReport(len(users), len(hit), positives, None, fused, None, ())
         return Merged(spec, None, report)
     predicted = np.zeros(len(hit), np.float32)

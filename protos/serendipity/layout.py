@@ -53,6 +53,8 @@ ITEM_STATISTICS = "item_statistics.npy"
 ITEM_STATISTICS_COLUMNS = ("item_clicks_28d", "item_trend_7d", "item_trend_28d", "category_share")
 """log(1 + clicks) in the last 28 days; log of the clicks of 7 and 28 days against those to be expected; log of
 the share that the item's top-level category has in all clicks."""
+TREND_PRIOR = 3.0
+"""Clicks that an item is taken to have had as expected, so that one click more or less is no trend."""
 CATEGORY_VECTORS = "category_vectors.npy"
 """[num_categories + 1, k] float32 by category number: alike where the same users click; layout 2 lacks it."""
 NOVEL_CATEGORIES = "novel_categories.lmdb"

@@ -37,11 +37,24 @@ log(1 + n) of the user's clicks in the item's category, ever, and of the days si
 score is its raw one, of every item that it can score, found or not, and 0 of others; its reciprocal rank is 1 for its
 best item, 0 where it did not find it."""
 
+_CLICKS, _TREND = (layout.ITEM_STATISTICS_COLUMNS.index(name) for name in ("item_clicks_28d", "item_trend_28d"))
+
 _GAMMA = 2.0
 """Power of unexpectedness at surprise 1."""
 
 _LEAST_UNEXPECTED = 0.05
 """Unexpectedness below which less does not count."""
+
+
+def popularity(statistics: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clicks of 28 days, and as many again as an item's clicks ever lead to expect: where few click, those tell more.
+
+    statistics: [n, S], columns layout.ITEM_STATISTICS_COLUMNS; returns [n], 0 for what nobody clicked.
+    """
+    clicks = np.expm1(statistics[:, _CLICKS])
+    expected = (clicks + layout.TREND_PRIOR) / np.exp(statistics[:, _TREND]) - layout.TREND_PRIOR
+    values: NDArray[np.float32] = (clicks + np.maximum(expected, 0)).astype(np.float32)
+    return values
 
 
 def worth(scores: NDArray[np.float32], unexpectedness: NDArray[np.float32], surprise: float) -> NDArray[np.float32]:

@@ -448,7 +448,7 @@ class ProfileField(_message.Message):
     def __init__(self, name: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MergeSpec(_message.Message):
-    __slots__ = ("id", "features", "horizon_days", "num_candidates", "num_positives", "surprise", "sources")
+    __slots__ = ("id", "features", "horizon_days", "num_candidates", "num_positives", "surprise", "sources", "popularity")
     ID_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     HORIZON_DAYS_FIELD_NUMBER: _ClassVar[int]
@@ -456,6 +456,7 @@ class MergeSpec(_message.Message):
     NUM_POSITIVES_FIELD_NUMBER: _ClassVar[int]
     SURPRISE_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    POPULARITY_FIELD_NUMBER: _ClassVar[int]
     id: str
     features: _containers.RepeatedScalarFieldContainer[str]
     horizon_days: float
@@ -463,7 +464,8 @@ class MergeSpec(_message.Message):
     num_positives: int
     surprise: float
     sources: _containers.RepeatedCompositeFieldContainer[SourceWorth]
-    def __init__(self, id: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., horizon_days: _Optional[float] = ..., num_candidates: _Optional[int] = ..., num_positives: _Optional[int] = ..., surprise: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[SourceWorth, _Mapping]]] = ...) -> None: ...
+    popularity: float
+    def __init__(self, id: _Optional[str] = ..., features: _Optional[_Iterable[str]] = ..., horizon_days: _Optional[float] = ..., num_candidates: _Optional[int] = ..., num_positives: _Optional[int] = ..., surprise: _Optional[float] = ..., sources: _Optional[_Iterable[_Union[SourceWorth, _Mapping]]] = ..., popularity: _Optional[float] = ...) -> None: ...
 
 class SourceWorth(_message.Message):
     __slots__ = ("source", "earned", "places", "hits", "popularity_hits", "low", "high")

@@ -98,13 +98,16 @@ class Model:
         return [feeds["features"][:, [self.column]] / np.float32(self.of)]
 
 
-def merge(model: Model | None = None, columns: Sequence[str] = (), num_items: int = 400) -> Merge:
+def merge(
+    model: Model | None = None, columns: Sequence[str] = (), num_items: int = 400, popularity: float = 0.0
+) -> Merge:
     statistics = np.arange(num_items, dtype=np.float32)[:, None] + np.array([0, 0.25, 0.5, 0.75], np.float32)
     nothing = np.empty(0, np.int64)
     return Merge(
         id="0123456789abcdef" if model else "",
         columns=tuple(columns),
         surprise=0.0,
+        popularity=popularity,
         unearned=frozenset(),
         item_statistics=statistics,
         category_vectors=VECTORS,
@@ -152,6 +155,33 @@ def test_without_a_model_scores_are_fused_ranks() -> None:
     assert result.source_ranks.tolist() == [[1, 0, -1, -1], [-1, 1, -1, 0], [0, 2, -1, -1]]
     # Found by all first is as much as there can be.
     assert scored(pool([1]), {source: {1: 1.0} for source in SOURCES}).scores.tolist() == pytest.approx([60 / 61])
+
+
+def test_without_a_model_popularity_counts_as_far_as_the_snapshot_says() -> None:
+    # Statistics grow with the row, so that 9 is the most popular, then 8.
+    of, near = pool(range(10)), {row: float(-row) for row in range(10)}
+    ranks = [60 / (61 + rank) for rank in range(10)]
+    for counts in (0.25, 1.0):
+        result = scored(of, {U2I: near}, learned=merge(popularity=counts))
+        expected = {row: (1 - counts) * ranks[row] / 4 + counts * ranks[9 - row] for row in range(1, 10)}
+        # What nobody clicked is not popular.
+        expected[0] = (1 - counts) * ranks[0] / 4
+        assert dict(zip(result.rows.tolist(), result.scores.tolist(), strict=True)) == pytest.approx(expected)
+        assert result.source_ranks[:, 1].tolist() == result.rows.tolist()
+
+
+def test_what_is_popular_is_ranked_however_far_it_is() -> None:
+    of, near = pool(range(10)), {row: float(-row) for row in range(10)}
+    result = scored(of, {I2I: {0: 1.0}, U2I: near}, wanted=2, learned=merge(popularity=0.5))
+    # Those near the user, and those most popular, which U2I ranks behind them; both are counted to it.
+    ranked = dict(zip(result.rows.tolist(), result.source_ranks[:, 1].tolist(), strict=True))
+    assert ranked == {0: 0, 1: 1, 8: 2, 9: 3}
+    assert set(result.sources[result.rows > 1].tolist()) == {U2I}
+    # Nothing is popular for a request that wants nothing of U2I, which proposes it.
+    assert scored(of, {I2I: {0: 1.0}}, wanted=2, learned=merge(popularity=0.5)).rows.tolist() == [0]
+    # A model knows what popularity counts.
+    learned = merge(Model(0), ["novel"])
+    assert len(scored(of, {U2I: near}, wanted=2, learned=learned)) == 2
 
 
 def test_with_a_model_its_probabilities_are_the_scores() -> None:

@@ -107,7 +107,7 @@ def test_too_few_positives_teach_no_model(small_world: SmallWorld, unmerged: Pat
     few = learn(small_world, unmerged, CONFIG.model_copy(update={"min_positives": least + 1}))
     assert few.model is None
     assert few.spec == records_pb2.MergeSpec(
-        horizon_days=30, num_candidates=merged.spec.num_candidates, num_positives=least
+        horizon_days=30, num_candidates=merged.spec.num_candidates, num_positives=least, popularity=0.5
     )
     assert few.report == replace(merged.report, reliability=None, merged=None, curve=())
 
