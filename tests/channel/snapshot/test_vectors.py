@@ -390,7 +390,7 @@ def test_a_file_of_the_wrong_kind_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(SnapshotUnavailable, match=r"found 20 .* 2, .* expected at most 3 "):
         ItemVectors.open(tmp_path, IVF)
     np.save(tmp_path / layout.ITEM_VECTORS, some)
-    assert len(ItemVectors.open(tmp_path, IVF)) == 20
+    assert len(ItemVectors.open(tmp_path, IVF).vectors) == 20
     two = records_pb2.VectorIndex(dim=2, kind="ivf", num_lists=2, num_probes=1, category_list_offsets=[0, 2])
     with pytest.raises(SnapshotUnavailable, match=r"items\.faiss: found 1 lists, expected 2 by the manifest"):
         ItemVectors.open(tmp_path, two)
