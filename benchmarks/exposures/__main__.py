@@ -1,0 +1,206 @@
+"""Judge the channel by what real users were shown and clicked: KuaiRand's exposures of short videos.
+
+    python -m benchmarks.exposures --data DIR --out docs/results/exposures-kuairand.md
+
+DIR holds the three files that benchmarks.exposures.kuairand describes. They become a host's files below --work, of
+which everything is built as of the end of the first week of exposures: that week's clicks are what the towers learn and
+the merge is chosen on. The second week is judged. Exposed items are ranked by the channel's score and by controls,
+whose parameters are chosen on the last three days of the first week.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.command import facts_of, failed, options_of, publish, read_options
+from benchmarks.exposures.channel_scores import channel_scores
+from benchmarks.exposures.controls import CONTROLS, Chosen, Known, choose
+from benchmarks.exposures.kuairand import EXPOSED_FROM, write_kuairand
+from benchmarks.exposures.log import ExposureLog
+from benchmarks.exposures.metrics import Resamples
+from benchmarks.exposures.page import (
+    CHANNEL,
+    Judgement,
+    chosen_section,
+    log_section,
+    metrics_section,
+    novel_section,
+    relevance_section,
+)
+from benchmarks.exposures.relevance import Arm, compare, is_validation
+from serendipity.offline.build_config import BuildCoevolutionConfig, BuildConfig, load_build_config
+from serendipity.offline.coevolution.exposures import Exposures
+from serendipity.offline.evaluate.held_out_build import snapshot_of
+from serendipity.offline.logs.builder import build_logs
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.offline.logs.schema import LogsConfig
+from serendipity.tools.arguments import natural, new_directory
+from serendipity.tools.build import BUILD_ERRORS
+from serendipity.tools.evaluate import build_unpublished
+
+_DAY = 86_400
+CHOSEN_FROM = EXPOSED_FROM + 4 * _DAY
+"""From here to the cut controls are chosen, fitted on what came before."""
+CUT = EXPOSED_FROM + 7 * _DAY
+UNTIL = EXPOSED_FROM + 14 * _DAY
+"""Unix seconds: the first week ends at the cut, the second is judged."""
+
+_MAIN_TAB = 1
+"""Three quarters of the exposures are of this tab; click rates of tabs differ by a factor of ten."""
+
+_ASKED = 30_000
+"""Exposures of the second week that the Relevance LLM is asked about at most: of whole users, drawn."""
+
+_DATA = (
+    "Data: a slice of [KuaiRand-Pure](https://kuairand.com) (Gao et al., CIKM 2022), CC BY-SA 4.0. Exposures were "
+    "chosen by the platform's own recommender, none at random: rankings are compared on what it showed, which says "
+    "nothing of what it did not show. Times of watches before 25 April are made up, all but each user's last."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert, build, rank and publish the page; returns 1 when data are missing or a builder refuses."""
+    parser = options_of("exposures", __doc__)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="exposures, histories and items")
+    parser.add_argument("--work", type=new_directory, metavar="DIR", help="files, builds (default: var/exposures)")
+    parser.add_argument("--seed", type=natural, default=0, help="of the resamples and of the users drawn")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
+    args = read_options(parser, argv)
+    try:
+        return publish(_evaluate(args), args.out)
+    except BUILD_ERRORS as error:
+        return failed(parser, error)
+
+
+def build_config(host: Path, histories: Histories) -> BuildConfig:
+    """Configure a build as of the cut, on clicks of `histories`: the towers' labels are the clicks of the first week.
+
+    No InterestGPT: there are no texts to teach it. Rows at two moments alone: those further back lie in made-up time.
+    """
+    known = histories.times < CUT
+    label_window = float((histories.times[known] >= EXPOSED_FROM).sum() / known.sum())
+    return load_build_config(
+        None,
+        {
+            "dataset": str(host),
+            "logs": {"until": CUT},
+            "interest_gpt": {"enabled": False},
+            "towers": {"rows": {"label_window": round(label_window, 3), "num_cuts": 2}},
+        },
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> str:
+    console = Console(stderr=True)
+    work = args.work or Path("var/exposures")
+    host, build = work / "host", work / "build"
+    write_kuairand(args.data, host)
+    build_logs(host, work / "logs", LogsConfig())
+    histories, catalogue = Histories.read(work / "logs"), Catalogue.read(work / "logs")
+    build_unpublished(build_config(host, histories), build, console)
+    log = ExposureLog.read(host, histories, catalogue)
+    weeks = {"25 April to 1 May": log.between(EXPOSED_FROM, CUT), "2 to 8 May": log.between(CUT, UNTIL)}
+    resamples = Resamples(len(histories), args.seed)
+    console.print("controls are chosen and fitted", style="dim")
+    chosen, scores = _control_scores(histories, catalogue, log)
+    judged = weeks["2 to 8 May"]
+    console.print("the channel scores what was exposed", style="dim")
+    ours = {
+        strict: _channel(build, histories, catalogue, judged.take(judged.novel) if strict else judged, strict)
+        for strict in (False, True)
+    }
+    novel = np.full(len(judged), -np.inf)
+    novel[judged.novel] = ours[True]
+    judgement = Judgement(judged, {**scores, CHANNEL: ours[False]}, {**scores, CHANNEL: novel})
+    console.print("the Relevance LLM is tuned", style="dim")
+    arms = _relevance(args, build, histories, catalogue, log, resamples)
+    novel_table, won = novel_section(judgement, resamples)
+    same_tab = judged.tabs == _MAIN_TAB
+    in_tab = Judgement(
+        judged.take(same_tab),
+        {},
+        {name: values[same_tab] for name, values in judgement.novel_only.items()},
+    )
+    return "\n\n".join(
+        [
+            "# Exposures of KuaiRand",
+            "\n".join(f"* {name}: {value}" for name, value in facts_of(args).items()),
+            _DATA,
+            "Figures with their 95 % intervals, over users. Metrics: `benchmarks/exposures/metrics.py`.",
+            f"## What was exposed\n\n{log_section(weeks, resamples)}",
+            "## Novel exposures, ranked\n\n"
+            f"The target, a click rate of the channel's first tenth of each user's novel exposures above every "
+            f"control's, is **{'met' if won else 'not met'}**. Of each user's m exposures the first tenth is "
+            f"⌈m / 10⌉. The channel scored {np.isfinite(ours[True]).sum():,} of {len(ours[True]):,}; what it did not "
+            f"comes last.\n\n{novel_table}",
+            f"In tab {_MAIN_TAB} alone:\n\n{novel_section(in_tab, resamples)[0]}",
+            "## The online metrics, of what is ranked first\n\n"
+            f"Of each user's exposures, novel or not. The channel scored {np.isfinite(ours[False]).sum():,} of "
+            f"{len(judged):,}.\n\n"
+            + "\n\n".join(metrics_section(judgement, share, resamples) for share in ("third", "tenth")),
+            f"## Controls\n\nChosen on 29 April to 1 May.\n\n{chosen_section(chosen)}",
+            "## Negatives of the Relevance LLM\n\n"
+            "Exposures of categories outside the user's latest three. AUC: of all exposures; pairs in order: within "
+            "users. Predicted: the mean alignment; ECE: how far alignments are from what was clicked.\n\n"
+            f"{relevance_section(arms)}",
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def _control_scores(
+    histories: Histories, catalogue: Catalogue, log: ExposureLog
+) -> tuple[list[Chosen], dict[str, NDArray[np.float64]]]:
+    """Choose every control before the cut, fit it on all before it, and score the second week."""
+    known = Known.before(histories, catalogue, log, CHOSEN_FROM, CUT)
+    validation = log.between(CHOSEN_FROM, CUT)
+    chosen = [choose(control, known, validation.take(validation.novel)) for control in CONTROLS]
+    known, judged = Known.before(histories, catalogue, log, CUT, UNTIL), log.between(CUT, UNTIL)
+    # Equal scores stand in one random order.
+    scores = {"random order": np.zeros(len(judged))}
+    return chosen, scores | {one.control.name: one.control.fit(known, one.parameters)(judged) for one in chosen}
+
+
+def _channel(
+    build: Path, histories: Histories, catalogue: Catalogue, log: ExposureLog, strict: bool
+) -> NDArray[np.float64]:
+    """Score exposures by the build's snapshot, unless that was done before: kept beside the build."""
+    snapshot = snapshot_of(build)
+    kept = build.parent / f"scores-{snapshot.name}-{'strict' if strict else 'any'}.npy"
+    if not kept.is_file():
+        tower = build / "towers" / "user_tower.onnx"
+        np.save(kept, channel_scores(snapshot, tower, histories, catalogue, log, strict=strict))
+    scores: NDArray[np.float64] = np.load(kept)
+    return scores
+
+
+def _relevance(
+    args: argparse.Namespace,
+    build: Path,
+    histories: Histories,
+    catalogue: Catalogue,
+    log: ExposureLog,
+    resamples: Resamples,
+) -> list[Arm]:
+    until = Histories.read(build / "logs")
+    known = (until, Catalogue.read(build / "logs"), Exposures.read(build / "logs", len(until), catalogue))
+    first, second = log.between(0, CUT), log.between(CUT, UNTIL)
+    unseen = is_validation(first, histories, BuildCoevolutionConfig())
+    order = np.random.default_rng(args.seed).permutation(len(histories))
+    drawn = order[np.cumsum(np.bincount(second.users, minlength=len(histories))[order]) <= _ASKED]
+    samples = {
+        "validation: the first week's, of users that nothing is trained on": first.take(unseen),
+        "test: the second week's, of users drawn at random": second.take(np.isin(second.users, drawn)),
+    }
+    return compare(build, known, histories, samples, first.take(~unseen), resamples)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
