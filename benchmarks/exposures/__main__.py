@@ -21,13 +21,14 @@ from rich.console import Console
 
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
 from benchmarks.exposures.channel_scores import channel_scores
-from benchmarks.exposures.controls import CONTROLS, Chosen, Known, choose
+from benchmarks.exposures.controls import CONTROLS, Chosen, Known, Rank, choose
 from benchmarks.exposures.kuairand import EXPOSED_FROM, write_kuairand
 from benchmarks.exposures.log import ExposureLog
 from benchmarks.exposures.metrics import Resamples
 from benchmarks.exposures.page import (
     CHANNEL,
-    Judgement,
+    SHARES,
+    Ranked,
     chosen_section,
     log_section,
     metrics_section,
@@ -35,6 +36,7 @@ from benchmarks.exposures.page import (
     relevance_section,
 )
 from benchmarks.exposures.relevance import Arm, compare, is_validation
+from serendipity.layout import hash_of
 from serendipity.offline.build_config import BuildCoevolutionConfig, BuildConfig, load_build_config
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.evaluate.held_out_build import snapshot_of
@@ -55,6 +57,9 @@ UNTIL = EXPOSED_FROM + 14 * _DAY
 
 _MAIN_TAB = 1
 """Three quarters of the exposures are of this tab; click rates of tabs differ by a factor of ten."""
+
+_RANKED = 6_000
+"""Users at most whose exposures, novel or not, are ranked."""
 
 _ASKED = 30_000
 """Exposures of the second week that the Relevance LLM is asked about at most: of whole users, drawn."""
@@ -109,63 +114,84 @@ def _evaluate(args: argparse.Namespace) -> str:
     log = ExposureLog.read(host, histories, catalogue)
     weeks = {"25 April to 1 May": log.between(EXPOSED_FROM, CUT), "2 to 8 May": log.between(CUT, UNTIL)}
     resamples = Resamples(len(histories), args.seed)
-    console.print("controls are chosen and fitted", style="dim")
-    chosen, scores = _control_scores(histories, catalogue, log)
+    console.print("controls are chosen and fitted, the channel is asked", style="dim")
+    chosen, rankings = _controls(histories, catalogue, log)
+
+    def rank(shown: ExposureLog, *, strict: bool) -> Ranked:
+        scores = {name: score(shown) for name, score in rankings.items()}
+        return Ranked(shown, scores | {CHANNEL: _channel(build, histories, catalogue, shown, strict)})
+
     judged = weeks["2 to 8 May"]
-    console.print("the channel scores what was exposed", style="dim")
-    ours = {
-        strict: _channel(build, histories, catalogue, judged.take(judged.novel) if strict else judged, strict)
-        for strict in (False, True)
-    }
-    novel = np.full(len(judged), -np.inf)
-    novel[judged.novel] = ours[True]
-    judgement = Judgement(judged, {**scores, CHANNEL: ours[False]}, {**scores, CHANNEL: novel})
+    novel = rank(with_several(judged.take(judged.novel)), strict=True)
+    several = with_several(judged)
+    drawn = np.random.default_rng(args.seed).permutation(np.unique(several.users))[:_RANKED]
+    ranked = rank(several.take(np.isin(several.users, drawn)), strict=False)
     console.print("the Relevance LLM is tuned", style="dim")
     arms = _relevance(args, build, histories, catalogue, log, resamples)
-    novel_table, won = novel_section(judgement, resamples)
-    same_tab = judged.tabs == _MAIN_TAB
-    in_tab = Judgement(
-        judged.take(same_tab),
-        {},
-        {name: values[same_tab] for name, values in judgement.novel_only.items()},
+    parts = [
+        "# Exposures of KuaiRand",
+        "\n".join(f"* {name}: {value}" for name, value in facts_of(args).items()),
+        _DATA,
+        "Figures with their 95 % intervals, over users. Metrics: `benchmarks/exposures/metrics.py`.",
+        f"## What was exposed\n\n{log_section(weeks, resamples)}",
+        f"## Novel exposures, ranked\n\n{_novel(novel, resamples)}",
+        f"## The online metrics, of what is ranked first\n\n{_metrics(ranked, resamples)}",
+        f"## Controls\n\nChosen on 29 April to 1 May, by novel exposures.\n\n{chosen_section(chosen)}",
+        "## Negatives of the Relevance LLM\n\n"
+        "Exposures of categories outside the user's latest three. AUC: of all exposures; pairs in order: within users. "
+        "Predicted: the mean alignment; ECE: how far alignments are from what was clicked.\n\n"
+        f"{relevance_section(arms)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _novel(novel: Ranked, resamples: Resamples) -> str:
+    of_all, won = novel_section(novel, resamples)
+    in_tab = novel.take(novel.log.tabs == _MAIN_TAB)
+    in_tab = in_tab.take(several_of(in_tab.log))
+    return (
+        "The second week's, of users with more than one. The target, a click rate of the channel's first tenth above "
+        f"every other's, is **{'met' if won else 'not met'}**. The first tenth is ⌈m / 10⌉ of a user's m exposures; of "
+        f"all: of those of all users together. The channel scored {_scored(novel)}; what it did not comes last.\n\n"
+        f"{of_all}\n\nIn tab {_MAIN_TAB} alone: {novel_section(in_tab, resamples)[0]}"
     )
+
+
+def _metrics(ranked: Ranked, resamples: Resamples) -> str:
+    tables = [metrics_section(ranked, share, resamples) for share in SHARES]
     return "\n\n".join(
         [
-            "# Exposures of KuaiRand",
-            "\n".join(f"* {name}: {value}" for name, value in facts_of(args).items()),
-            _DATA,
-            "Figures with their 95 % intervals, over users. Metrics: `benchmarks/exposures/metrics.py`.",
-            f"## What was exposed\n\n{log_section(weeks, resamples)}",
-            "## Novel exposures, ranked\n\n"
-            f"The target, a click rate of the channel's first tenth of each user's novel exposures above every "
-            f"control's, is **{'met' if won else 'not met'}**. Of each user's m exposures the first tenth is "
-            f"⌈m / 10⌉. The channel scored {np.isfinite(ours[True]).sum():,} of {len(ours[True]):,}; what it did not "
-            f"comes last.\n\n{novel_table}",
-            f"In tab {_MAIN_TAB} alone:\n\n{novel_section(in_tab, resamples)[0]}",
-            "## The online metrics, of what is ranked first\n\n"
-            f"Of each user's exposures, novel or not. The channel scored {np.isfinite(ours[False]).sum():,} of "
-            f"{len(judged):,}.\n\n"
-            + "\n\n".join(metrics_section(judgement, share, resamples) for share in ("third", "tenth")),
-            f"## Controls\n\nChosen on 29 April to 1 May.\n\n{chosen_section(chosen)}",
-            "## Negatives of the Relevance LLM\n\n"
-            "Exposures of categories outside the user's latest three. AUC: of all exposures; pairs in order: within "
-            "users. Predicted: the mean alignment; ECE: how far alignments are from what was clicked.\n\n"
-            f"{relevance_section(arms)}",
+            f"Exposures of the second week, novel or not, of {len(np.unique(ranked.log.users)):,} users drawn of those "
+            f"with more than one. The channel scored {_scored(ranked)}.",
+            *tables,
         ]
-    ) + "\n"  # fmt: skip
+    )
 
 
-def _control_scores(
-    histories: Histories, catalogue: Catalogue, log: ExposureLog
-) -> tuple[list[Chosen], dict[str, NDArray[np.float64]]]:
-    """Choose every control before the cut, fit it on all before it, and score the second week."""
+def several_of(log: ExposureLog) -> NDArray[np.bool_]:
+    """Mark the exposures of users who have more than one, [n] bool: the others' cannot be ranked."""
+    marked: NDArray[np.bool_] = np.bincount(log.users)[log.users] > 1
+    return marked
+
+
+def with_several(log: ExposureLog) -> ExposureLog:
+    """Keep the exposures of users who have more than one."""
+    return log.take(several_of(log))
+
+
+def _scored(ranked: Ranked) -> str:
+    return f"{np.isfinite(ranked.scores[CHANNEL]).sum():,} of {len(ranked.log):,}"
+
+
+def _controls(histories: Histories, catalogue: Catalogue, log: ExposureLog) -> tuple[list[Chosen], dict[str, Rank]]:
+    """Choose every control before the cut, and fit it on all that came before it."""
     known = Known.before(histories, catalogue, log, CHOSEN_FROM, CUT)
     validation = log.between(CHOSEN_FROM, CUT)
     chosen = [choose(control, known, validation.take(validation.novel)) for control in CONTROLS]
-    known, judged = Known.before(histories, catalogue, log, CUT, UNTIL), log.between(CUT, UNTIL)
+    known = Known.before(histories, catalogue, log, CUT, UNTIL)
     # Equal scores stand in one random order.
-    scores = {"random order": np.zeros(len(judged))}
-    return chosen, scores | {one.control.name: one.control.fit(known, one.parameters)(judged) for one in chosen}
+    rankings: dict[str, Rank] = {"random order": lambda shown: np.zeros(len(shown))}
+    return chosen, rankings | {one.control.name: one.control.fit(known, one.parameters) for one in chosen}
 
 
 def _channel(
@@ -173,10 +199,11 @@ def _channel(
 ) -> NDArray[np.float64]:
     """Score exposures by the build's snapshot, unless that was done before: kept beside the build."""
     snapshot = snapshot_of(build)
-    kept = build.parent / f"scores-{snapshot.name}-{'strict' if strict else 'any'}.npy"
+    asked = hash_of([snapshot.name.encode(), bytes([strict]), log.users.tobytes(), log.rows.tobytes()])[:16]
+    kept = build.parent / f"scores-{asked}.npy"
     if not kept.is_file():
         tower = build / "towers" / "user_tower.onnx"
-        np.save(kept, channel_scores(snapshot, tower, histories, catalogue, log, strict=strict))
+        np.save(kept, channel_scores(snapshot, tower, histories.user_ids, catalogue.item_ids, log, strict=strict))
     scores: NDArray[np.float64] = np.load(kept)
     return scores
 

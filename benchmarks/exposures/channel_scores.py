@@ -8,6 +8,7 @@ scores of the exposed ones are picked: ranks within sources, features and merge 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -27,8 +28,6 @@ from serendipity.channel.snapshot.snapshot import open_snapshot
 from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.offline.evaluate.replay import Advance
-from serendipity.offline.logs.catalogue import Catalogue
-from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
 
 _SECONDS = 60.0
@@ -37,8 +36,8 @@ _SECONDS = 60.0
 def channel_scores(
     snapshot: Path,
     tower: Path,
-    histories: Histories,
-    catalogue: Catalogue,
+    user_ids: Sequence[str],
+    item_ids: Sequence[str],
     log: ExposureLog,
     *,
     strict: bool,
@@ -47,19 +46,19 @@ def channel_scores(
     """Score every exposure: P(interaction within the horizon), [n] float64; −∞ for what an answer could not hold.
 
     snapshot: of a build as of a moment before the log; tower: its user_tower.onnx; strict: of novel categories alone,
-    as requests are by default, else of all; histories, catalogue: those that the log is numbered by; advance: told of
-    every user. Raises SnapshotUnavailable, TowerUnavailable.
+    as requests are by default, else of all; user_ids, item_ids: what the log's numbers and rows stand for; advance:
+    told of every user. Raises SnapshotUnavailable, TowerUnavailable.
     """
     scores = np.full(len(log), -np.inf)
     policy = channel_pb2.NOVELTY_POLICY_STRICT if strict else channel_pb2.NOVELTY_POLICY_OFF
     # Settings of no environment: what is measured must not depend on it.
     asker = _Asker(ChannelSettings.model_construct(clock="snapshot"), LocalTower(tower))
     with closing(SnapshotHolder(open_snapshot(snapshot))) as holder, closing(asker), holder.acquire() as lease:
-        rows = lease.snapshot.item_ids.rows_of(catalogue.item_ids)
+        rows = lease.snapshot.item_ids.rows_of(item_ids)
         bounds = np.flatnonzero(np.diff(log.users, prepend=-1, append=-1))
         for start, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
             request = channel_pb2.RecallRequest(
-                user_id=histories.user_ids[log.users[start]], count=1, novelty_policy=policy, allow_repeats=True
+                user_id=user_ids[log.users[start]], count=1, novelty_policy=policy, allow_repeats=True
             )
             scores[start:end] = asker.scores(lease, request)[rows[log.rows[start:end]]]
             advance(1)

@@ -19,17 +19,19 @@ from serendipity.offline.evaluate.significance import Estimate
 CHANNEL = "channel"
 SHARES = {"third": 1 / 3, "tenth": 1 / 10}
 
-Scores = Mapping[str, NDArray[np.float64]]
-"""Ranking → scores of the judged exposures, [n]; the channel's come last."""
+_FIRST_TENTH, _PAIRS = "first tenth", "pairs in order"
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What is judged: exposures, and scores by the channel as requests for any item and for novel ones give them."""
+class Ranked:
+    """Exposures of users who have several, and their scores by each ranking, [n]; the channel's come last."""
 
     log: ExposureLog
-    any_item: Scores
-    novel_only: Scores
+    scores: Mapping[str, NDArray[np.float64]]
+
+    def take(self, where: NDArray[np.bool_]) -> Ranked:
+        """Keep the exposures that a mask, [n], marks."""
+        return Ranked(self.log.take(where), {name: values[where] for name, values in self.scores.items()})
 
 
 def log_section(weeks: Mapping[str, ExposureLog], resamples: Resamples) -> str:
@@ -42,12 +44,11 @@ def log_section(weeks: Mapping[str, ExposureLog], resamples: Resamples) -> str:
     return table(("exposed", "exposures", "users", "novel", *METRICS, NOVEL_CLICK_RATE), rows)
 
 
-def metrics_section(judged: Judgement, share: str, resamples: Resamples) -> str:
+def metrics_section(ranked: Ranked, share: str, resamples: Resamples) -> str:
     """Give the eight metrics of each user's best, by every ranking."""
-    log = judged.log
-    several = np.bincount(log.users)[log.users] > 1
-    kept = {f"all of the {len(np.unique(log.users[several])):,} users": several}
-    kept |= {name: first_of_each(log, scores, SHARES[share]) for name, scores in judged.any_item.items()}
+    log = ranked.log
+    kept = {"all, as exposed": np.ones(len(log), np.bool_)}
+    kept |= {name: first_of_each(log, scores, SHARES[share]) for name, scores in ranked.scores.items()}
     rows = []
     for name, where in kept.items():
         sums = online_sums(log.take(where), resamples.num_users)
@@ -56,28 +57,22 @@ def metrics_section(judged: Judgement, share: str, resamples: Resamples) -> str:
     return table((f"first {share} by", "exposures", *METRICS, NOVEL_CLICK_RATE), rows)
 
 
-def novel_section(judged: Judgement, resamples: Resamples) -> tuple[str, bool]:
+def novel_section(ranked: Ranked, resamples: Resamples) -> tuple[str, bool]:
     """Compare rankings of each user's novel exposures; the second value: whether the channel's first tenth is clicked
-    more than every control's."""
-    log = judged.log.take(judged.log.novel)
-    scores = {name: values[judged.log.novel] for name, values in judged.novel_only.items()}
-    found = {name: novel_ratios(log, values, resamples) for name, values in scores.items()}
+    more than every other's."""
+    log = ranked.log
+    found = {name: novel_ratios(log, values, resamples) for name, values in ranked.scores.items()}
     ours = found[CHANNEL]
-    heads = ("ranking", *ours, "channel − it, first tenth", "pairs")
     rows = []
     for name, ratios in found.items():
         gaps = ["–", "–"]
         if name != CHANNEL:
-            gaps = [_difference(ours[measure].minus(ratios[measure])) for measure in ("first tenth", "pairs in order")]
+            gaps = [_difference(ours[measure].minus(ratios[measure])) for measure in (_FIRST_TENTH, _PAIRS)]
         rows.append((_bold(name), *map(_shown, ratios.values()), *gaps))
-    tenths = {name: ratios["first tenth"].value for name, ratios in found.items()}
-    several = np.bincount(log.users)[log.users] > 1
-    said = (
-        f"{len(log):,} novel exposures of {len(np.unique(log.users)):,} users, {log.clicked.mean():.3f} of them "
-        f"clicked. {len(np.unique(log.users[several])):,} users have more than one and are ranked: "
-        f"{several.sum():,} exposures, {log.clicked[several].mean():.3f} clicked."
-    )
-    return f"{said}\n\n{table(heads, rows)}", tenths[CHANNEL] > max(v for k, v in tenths.items() if k != CHANNEL)
+    heads = ("ranking", *ours, f"channel − it: {_FIRST_TENTH}", _PAIRS)
+    tenths = {name: ratios[_FIRST_TENTH].value for name, ratios in found.items()}
+    said = f"{len(log):,} exposures of {len(np.unique(log.users)):,} users, {log.clicked.mean():.3f} of them clicked."
+    return f"{said}\n\n{table(heads, rows)}", tenths.pop(CHANNEL) > max(tenths.values())
 
 
 def novel_ratios(log: ExposureLog, scores: NDArray[np.float64], resamples: Resamples) -> dict[str, Ratio]:
@@ -87,7 +82,7 @@ def novel_ratios(log: ExposureLog, scores: NDArray[np.float64], resamples: Resam
     rates = {
         name: resamples.ratio(online_sums(log.take(where), resamples.num_users)["ACR"]) for name, where in first.items()
     }
-    return rates | {"pairs in order": resamples.ratio(ordered_pairs(log, scores, resamples.num_users))}
+    return rates | {_PAIRS: resamples.ratio(ordered_pairs(log, scores, resamples.num_users))}
 
 
 def chosen_section(chosen: Sequence[Chosen]) -> str:

@@ -15,7 +15,7 @@ from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.schema import LogsConfig
-from tests.fixtures.exposures_slice import FROM, write_tiny_slice
+from tests.fixtures.exposures_slice import FROM, log_of, write_tiny_slice
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +75,7 @@ def test_intervals_of_a_difference_are_of_the_same_users() -> None:
     assert one.estimate.high - one.estimate.low > 0.01
 
 
-def log_of(users: list[int], clicked: list[bool]) -> ExposureLog:
-    n = len(users)
-    zeros = np.zeros(n, np.int64)
-    return ExposureLog(
-        users=np.array(users, np.int64),
-        rows=zeros,
-        times=zeros,
-        clicked=np.array(clicked, np.bool_),
-        liked=np.zeros(n, np.bool_),
-        seconds=np.zeros(n),
-        tabs=zeros,
-        categories=zeros.astype(np.int32),
-        deep=zeros.astype(np.int32),
-        novel=np.ones(n, np.bool_),
-    )
-
-
-TWO_USERS = log_of([1] * 10 + [3] * 4 + [5], [True, False] * 5 + [True, True, False, False] + [True])
+TWO_USERS = log_of([1] * 10 + [3] * 4 + [5], clicked=[True, False] * 5 + [True, True, False, False] + [True])
 
 
 def test_the_first_tenth_of_ten_is_one_and_of_four_is_one_and_of_one_is_none() -> None:
