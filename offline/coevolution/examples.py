@@ -126,19 +126,25 @@ def relevance_examples(
     """Draw clicks outside the latest categories, evenly over the users of the split, with categories beside each.
 
     Those were exposed and not clicked, where exposures tell of some; else they are drawn uniformly, without
-    repetition, from the categories outside the latest ones that the user does not click next.
+    repetition, from the categories outside the latest ones that the user does not click next. Clicks with the former
+    come first: drawn ones only make up for what they lack.
     """
     rng = np.random.default_rng([config.seed, 2, split == "train"])
     clicks = np.flatnonzero(histories.categories != NO_CATEGORY)
-    examples: list[RelevanceExample] = []
+    beside = np.zeros(len(clicks), np.bool_)
+    if exposures:
+        beside = exposures.beside(histories.users[clicks], histories.times[clicks], _EXPOSURE_SECONDS)
+    exposed: list[RelevanceExample] = []
+    drawn: list[RelevanceExample] = []
     most = _most(config.max_relevance, config, split)
-    for click in _drawn(histories, clicks, len(clicks), config, split, rng):
-        if len(examples) == most:
-            break
-        example = relevance_example(histories, click_groups, num_categories, config, click, rng, exposures)
-        if example is not None:
-            examples.append(example)
-    return examples
+    for some, nothing_shown in ((clicks[beside], False), (clicks[~beside], True)):
+        for click in _drawn(histories, some, len(some), config, split, rng):
+            if len(exposed) + nothing_shown * len(drawn) >= most:
+                break
+            example = relevance_example(histories, click_groups, num_categories, config, click, rng, exposures)
+            if example is not None:
+                (exposed if example.exposed else drawn).append(example)
+    return [*exposed, *drawn][:most]
 
 
 def relevance_example(

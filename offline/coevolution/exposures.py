@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.tables import read_columns
 
+_SECONDS = np.int64(1 << 34)
+"""More than any Unix time: a user's moments are apart from the next one's."""
+
 
 @dataclass(frozen=True)
 class Exposures:
@@ -37,6 +40,15 @@ class Exposures:
             numbers[columns["item"].astype(np.int64)],
             columns["time"].astype(np.int64),
         )
+
+    def beside(self, users: NDArray[np.int32], times: NDArray[np.int64], seconds: int) -> NDArray[np.bool_]:
+        """Tell of n moments of users whether anything was shown to the user within so many seconds of it: [n] bool."""
+        owners = np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+        shown, asked = owners * _SECONDS + self.times, users * _SECONDS + times
+        beside: NDArray[np.bool_] = np.searchsorted(shown, asked - seconds) < np.searchsorted(
+            shown, asked + seconds, side="right"
+        )
+        return beside
 
     def shown(self, user: int, time: int, seconds: int) -> set[int]:
         """List the categories shown to a user within so many seconds before or after a moment."""

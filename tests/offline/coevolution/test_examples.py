@@ -80,6 +80,32 @@ def test_an_exposed_and_unclicked_category_is_preferred() -> None:
     assert not any(pair.exposed for pair in relevance_examples(ONE, positions(ONE), CATEGORIES, PLAIN, exposures=far))
 
 
+def test_clicks_beside_which_something_else_was_shown_come_first() -> None:
+    day = 86_400
+    users = {f"u{i}": [(t * 10 * day, 1 + t % 5) for t in range(1, 20)] for i in range(6)}
+    histories = histories_of(users)
+    groups = positions(histories)
+    # A category that nobody clicks, shown an hour after the tenth click of user 2, and its own one beside every click.
+    shown = [(user, int(time), int(category)) for user, time, category in
+             zip(histories.users, histories.times, histories.categories, strict=True)]  # fmt: skip
+    shown = sorted([*shown, (2, 100 * day + 3_600, CATEGORIES)])
+    owners, times, categories = (np.array(column) for column in zip(*shown, strict=True))
+    exposures = Exposures(np.searchsorted(owners, np.arange(7)), categories.astype(np.int32), times)
+    few = PLAIN.model_copy(update={"max_relevance": 3, "validation_share": 0.01})
+    pairs = relevance_examples(histories, groups, CATEGORIES, few, exposures=exposures)
+    assert [(pair.user, pair.time, pair.unclicked) for pair in pairs if pair.exposed] == [(2, 100 * day, (CATEGORIES,))]
+    assert len(pairs) == 3
+
+
+def test_moments_beside_an_exposure_are_told_as_single_ones_are() -> None:
+    exposures = Exposures(np.array([0, 2, 2, 3]), np.array([1, 2, 3], np.int32), np.array([50, 90, 10], np.int64))
+    users = np.repeat(np.arange(3, dtype=np.int32), 100)
+    times = np.tile(np.arange(100, dtype=np.int64), 3)
+    one_by_one = [bool(exposures.shown(u, t, 7)) for u, t in zip(users.tolist(), times.tolist(), strict=True)]
+    assert exposures.beside(users, times, 7).tolist() == one_by_one
+    assert sum(one_by_one) > 30
+
+
 def test_limits_are_filled_evenly_over_users() -> None:
     users = {f"u{i}": [(t, 1 + t % CATEGORIES) for t in range(1, 30 if i else 300)] for i in range(8)}
     histories = histories_of(users)

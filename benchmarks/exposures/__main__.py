@@ -1,0 +1,233 @@
+"""Judge the channel by what real users were shown and clicked: KuaiRand's exposures of short videos.
+
+    python -m benchmarks.exposures --data DIR --out docs/results/exposures-kuairand.md
+
+DIR holds the three files that benchmarks.exposures.kuairand describes. They become a host's files below --work, of
+which everything is built as of the end of the first week of exposures: that week's clicks are what the towers learn and
+the merge is chosen on. The second week is judged. Exposed items are ranked by the channel's score and by controls,
+whose parameters are chosen on the last three days of the first week.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks.command import facts_of, failed, options_of, publish, read_options
+from benchmarks.exposures.channel_scores import channel_scores
+from benchmarks.exposures.controls import CONTROLS, Chosen, Known, Rank, choose
+from benchmarks.exposures.kuairand import EXPOSED_FROM, write_kuairand
+from benchmarks.exposures.log import ExposureLog
+from benchmarks.exposures.metrics import Resamples
+from benchmarks.exposures.page import (
+    CHANNEL,
+    SHARES,
+    Ranked,
+    chosen_section,
+    log_section,
+    metrics_section,
+    novel_section,
+    relevance_section,
+)
+from benchmarks.exposures.relevance import Arm, compare, is_validation
+from serendipity.layout import hash_of
+from serendipity.offline.build_config import BuildCoevolutionConfig, BuildConfig, load_build_config
+from serendipity.offline.coevolution.exposures import Exposures
+from serendipity.offline.evaluate.held_out_build import snapshot_of
+from serendipity.offline.logs.builder import build_logs
+from serendipity.offline.logs.catalogue import Catalogue
+from serendipity.offline.logs.histories import Histories
+from serendipity.offline.logs.schema import LogsConfig
+from serendipity.tools.arguments import natural, new_directory
+from serendipity.tools.build import BUILD_ERRORS
+from serendipity.tools.evaluate import build_unpublished
+
+_DAY = 86_400
+CHOSEN_FROM = EXPOSED_FROM + 4 * _DAY
+"""From here to the cut controls are chosen, fitted on what came before."""
+CUT = EXPOSED_FROM + 7 * _DAY
+UNTIL = EXPOSED_FROM + 14 * _DAY
+"""Unix seconds: the first week ends at the cut, the second is judged."""
+
+_MAIN_TAB = 1
+"""Three quarters of the exposures are of this tab; click rates of tabs differ by a factor of ten."""
+
+_RANKED = 6_000
+"""Users at most whose exposures, novel or not, are ranked."""
+
+_ASKED = 30_000
+"""Exposures of the second week that the Relevance LLM is asked about at most: of whole users, drawn."""
+
+_DATA = (
+    "Data: a slice of [KuaiRand-Pure](https://kuairand.com) (Gao et al., CIKM 2022), CC BY-SA 4.0. Exposures were "
+    "chosen by the platform's own recommender, none at random: rankings are compared on what it showed, which says "
+    "nothing of what it did not show. Times of watches before 25 April are made up, all but each user's last."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert, build, rank and publish the page; returns 1 when data are missing or a builder refuses."""
+    parser = options_of("exposures", __doc__)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="exposures, histories and items")
+    parser.add_argument("--work", type=new_directory, metavar="DIR", help="files, builds (default: var/exposures)")
+    parser.add_argument("--seed", type=natural, default=0, help="of the resamples and of the users drawn")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
+    args = read_options(parser, argv)
+    try:
+        return publish(_evaluate(args), args.out)
+    except BUILD_ERRORS as error:
+        return failed(parser, error)
+
+
+def build_config(host: Path, histories: Histories) -> BuildConfig:
+    """Configure a build as of the cut, on clicks of `histories`: the towers' labels are the clicks of the first week.
+
+    No InterestGPT: there are no texts to teach it. Rows at two moments alone: those further back lie in made-up time.
+    """
+    known = histories.times < CUT
+    label_window = float((histories.times[known] >= EXPOSED_FROM).sum() / known.sum())
+    return load_build_config(
+        None,
+        {
+            "dataset": str(host),
+            "logs": {"until": CUT},
+            "interest_gpt": {"enabled": False},
+            "towers": {"rows": {"label_window": round(label_window, 3), "num_cuts": 2}},
+        },
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> str:
+    console = Console(stderr=True)
+    work = args.work or Path("var/exposures")
+    host, build = work / "host", work / "build"
+    write_kuairand(args.data, host)
+    build_logs(host, work / "logs", LogsConfig())
+    histories, catalogue = Histories.read(work / "logs"), Catalogue.read(work / "logs")
+    build_unpublished(build_config(host, histories), build, console)
+    log = ExposureLog.read(host, histories, catalogue)
+    weeks = {"25 April to 1 May": log.between(EXPOSED_FROM, CUT), "2 to 8 May": log.between(CUT, UNTIL)}
+    resamples = Resamples(len(histories), args.seed)
+    console.print("controls are chosen and fitted, the channel is asked", style="dim")
+    chosen, rankings = _controls(histories, catalogue, log)
+
+    def rank(shown: ExposureLog, *, strict: bool) -> Ranked:
+        scores = {name: score(shown) for name, score in rankings.items()}
+        return Ranked(shown, scores | {CHANNEL: _channel(build, histories, catalogue, shown, strict)})
+
+    judged = weeks["2 to 8 May"]
+    novel = rank(with_several(judged.take(judged.novel)), strict=True)
+    several = with_several(judged)
+    drawn = np.random.default_rng(args.seed).permutation(np.unique(several.users))[:_RANKED]
+    ranked = rank(several.take(np.isin(several.users, drawn)), strict=False)
+    console.print("the Relevance LLM is tuned", style="dim")
+    arms = _relevance(args, build, histories, catalogue, log, resamples)
+    parts = [
+        "# Exposures of KuaiRand",
+        "\n".join(f"* {name}: {value}" for name, value in facts_of(args).items()),
+        _DATA,
+        "Figures with their 95 % intervals, over users. Metrics: `benchmarks/exposures/metrics.py`.",
+        f"## What was exposed\n\n{log_section(weeks, resamples)}",
+        f"## Novel exposures, ranked\n\n{_novel(novel, resamples)}",
+        f"## The online metrics, of what is ranked first\n\n{_metrics(ranked, resamples)}",
+        f"## Controls\n\nChosen on 29 April to 1 May, by novel exposures.\n\n{chosen_section(chosen)}",
+        "## Negatives of the Relevance LLM\n\n"
+        "Exposures of categories outside the user's latest three. AUC: of all exposures; pairs in order: within users. "
+        "Predicted: the mean alignment; ECE: how far alignments are from what was clicked.\n\n"
+        f"{relevance_section(arms)}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _novel(novel: Ranked, resamples: Resamples) -> str:
+    of_all, won = novel_section(novel, resamples)
+    in_tab = novel.take(novel.log.tabs == _MAIN_TAB)
+    in_tab = in_tab.take(several_of(in_tab.log))
+    return (
+        "The second week's, of users with more than one. The target, a click rate of the channel's first tenth above "
+        f"every other's, is **{'met' if won else 'not met'}**. The first tenth is ⌈m / 10⌉ of a user's m exposures; of "
+        f"all: of those of all users together. The channel scored {_scored(novel)}; what it did not comes last.\n\n"
+        f"{of_all}\n\nIn tab {_MAIN_TAB} alone: {novel_section(in_tab, resamples)[0]}"
+    )
+
+
+def _metrics(ranked: Ranked, resamples: Resamples) -> str:
+    tables = [metrics_section(ranked, share, resamples) for share in SHARES]
+    return "\n\n".join(
+        [
+            f"Exposures of the second week, novel or not, of {len(np.unique(ranked.log.users)):,} users drawn of those "
+            f"with more than one. The channel scored {_scored(ranked)}.",
+            *tables,
+        ]
+    )
+
+
+def several_of(log: ExposureLog) -> NDArray[np.bool_]:
+    """Mark the exposures of users who have more than one, [n] bool: the others' cannot be ranked."""
+    marked: NDArray[np.bool_] = np.bincount(log.users)[log.users] > 1
+    return marked
+
+
+def with_several(log: ExposureLog) -> ExposureLog:
+    """Keep the exposures of users who have more than one."""
+    return log.take(several_of(log))
+
+
+def _scored(ranked: Ranked) -> str:
+    return f"{np.isfinite(ranked.scores[CHANNEL]).sum():,} of {len(ranked.log):,}"
+
+
+def _controls(histories: Histories, catalogue: Catalogue, log: ExposureLog) -> tuple[list[Chosen], dict[str, Rank]]:
+    """Choose every control before the cut, and fit it on all that came before it."""
+    known = Known.before(histories, catalogue, log, CHOSEN_FROM, CUT)
+    validation = log.between(CHOSEN_FROM, CUT)
+    chosen = [choose(control, known, validation.take(validation.novel)) for control in CONTROLS]
+    known = Known.before(histories, catalogue, log, CUT, UNTIL)
+    # Equal scores stand in one random order.
+    rankings: dict[str, Rank] = {"random order": lambda shown: np.zeros(len(shown))}
+    return chosen, rankings | {one.control.name: one.control.fit(known, one.parameters) for one in chosen}
+
+
+def _channel(
+    build: Path, histories: Histories, catalogue: Catalogue, log: ExposureLog, strict: bool
+) -> NDArray[np.float64]:
+    """Score exposures by the build's snapshot, unless that was done before: kept beside the build."""
+    snapshot = snapshot_of(build)
+    asked = hash_of([snapshot.name.encode(), bytes([strict]), log.users.tobytes(), log.rows.tobytes()])[:16]
+    kept = build.parent / f"scores-{asked}.npy"
+    if not kept.is_file():
+        tower = build / "towers" / "user_tower.onnx"
+        np.save(kept, channel_scores(snapshot, tower, histories.user_ids, catalogue.item_ids, log, strict=strict))
+    scores: NDArray[np.float64] = np.load(kept)
+    return scores
+
+
+def _relevance(
+    args: argparse.Namespace,
+    build: Path,
+    histories: Histories,
+    catalogue: Catalogue,
+    log: ExposureLog,
+    resamples: Resamples,
+) -> list[Arm]:
+    until = Histories.read(build / "logs")
+    known = (until, Catalogue.read(build / "logs"), Exposures.read(build / "logs", len(until), catalogue))
+    first, second = log.between(0, CUT), log.between(CUT, UNTIL)
+    unseen = is_validation(first, histories, BuildCoevolutionConfig())
+    order = np.random.default_rng(args.seed).permutation(len(histories))
+    drawn = order[np.cumsum(np.bincount(second.users, minlength=len(histories))[order]) <= _ASKED]
+    samples = {
+        "validation: the first week's, of users that nothing is trained on": first.take(unseen),
+        "test: the second week's, of users drawn at random": second.take(np.isin(second.users, drawn)),
+    }
+    return compare(build, known, histories, samples, first.take(~unseen), resamples)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
