@@ -37,7 +37,8 @@ from benchmarks.exposures.page import (
 )
 from benchmarks.exposures.relevance import Arm, compare, is_validation
 from serendipity.layout import hash_of
-from serendipity.offline.build_config import BuildCoevolutionConfig, BuildConfig, load_build_config
+from serendipity.offline.build_config import BuildConfig, load_build_config
+from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.evaluate.held_out_build import snapshot_of
 from serendipity.offline.logs.builder import build_logs
@@ -219,7 +220,7 @@ def _relevance(
     until = Histories.read(build / "logs")
     known = (until, Catalogue.read(build / "logs"), Exposures.read(build / "logs", len(until), catalogue))
     first, second = log.between(0, CUT), log.between(CUT, UNTIL)
-    unseen = is_validation(first, histories, BuildCoevolutionConfig())
+    unseen = is_validation(first, histories, CoevolutionConfig())
     order = np.random.default_rng(args.seed).permutation(len(histories))
     drawn = order[np.cumsum(np.bincount(second.users, minlength=len(histories))[order]) <= _ASKED]
     samples = {

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import duckdb
 
-from serendipity.offline.datasets.adapter import DatasetError, sql_text, write_parquet
+from serendipity.offline.datasets.adapter import DatasetError
+from serendipity.offline.parquet import sql_text, write_query
 
 EXPOSED_FROM = int(datetime(2022, 4, 24, 16, tzinfo=UTC).timestamp())
 """Midnight of 25 April in Beijing, Unix seconds: from there on exposures are logged, but for 141 of the hour before."""
@@ -48,7 +49,7 @@ def write_kuairand(source: Path, host: Path) -> None:
     with duckdb.connect() as connection:
         for name, expected in _COLUMNS.items():
             _open(connection, source / f"{name}.parquet", name, expected)
-        write_parquet(
+        write_query(
             connection,
             """
             SELECT video_id::VARCHAR AS item_id, 'video ' || video_id AS title, string_split(tag, ',') AS path,
@@ -57,7 +58,7 @@ def write_kuairand(source: Path, host: Path) -> None:
             """,
             host / "items.parquet",
         )
-        write_parquet(connection, _EVENTS, host / "events.parquet")
+        write_query(connection, _EVENTS, host / "events.parquet")
 
 
 def _open(connection: duckdb.DuckDBPyConnection, file: Path, name: str, expected: frozenset[str]) -> None:

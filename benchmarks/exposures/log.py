@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.novelty import clicked_categories, is_novel
-from serendipity.offline.datasets.adapter import sql_text
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
+from serendipity.offline.parquet import sql_text
 
 
 @dataclass(frozen=True)

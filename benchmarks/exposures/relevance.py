@@ -20,7 +20,6 @@ from benchmarks.exposures.metrics import Resamples
 from benchmarks.exposures.ranking import ordered_pairs
 from serendipity.groups.lists import alignment
 from serendipity.groups.sequence import latest_distinct
-from serendipity.offline.build_config import BuildCoevolutionConfig
 from serendipity.offline.coevolution.coevolution import validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.examples import (
@@ -94,7 +93,7 @@ def compare(
     numbered.
     """
     histories, catalogue, exposures = logs
-    config = BuildCoevolutionConfig()
+    config = CoevolutionConfig()
     model = GroupModel.read(build / "groups")
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     groups = model.click_groups(histories)
