@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from serendipity.interests import constraint
 from serendipity.interests.answer import answer_schema, read_answer, write_answer
@@ -75,15 +82,6 @@ def test_whole_answers_of_interests_can_be_read(model: Any, tokenizer: PreTraine
     assert 1 <= len(rows) <= 2
     assert {row["category"] for row in rows} <= set(CATEGORIES)
     assert len(read_answer(text)) == len(rows)
-
-
-def test_another_schema_needs_no_second_reading_of_the_tokenizer(
-    model: Any, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    first = compiled(tokenizer, SHORT)
-    second = first.with_schema({"enum": ["no"]})
-    assert write(model, tokenizer, second, [True], tokens=80, seed=0) == ['"no"']
-    assert write(model, tokenizer, first, [True], tokens=80, seed=0)[0].startswith('{"category"')
 
 
 def test_rows_that_are_not_constrained_are_left_as_they_are(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -168,13 +166,6 @@ def test_a_distinct_field_takes_each_value_once_while_others_are_left(
         assert found[4] in names
 
 
-def test_a_distinct_field_tells_where_an_answer_stands_in_it() -> None:
-    distinct = Distinct("category", ["TEA", "COFFEE"])
-    assert distinct.left('{"interests": [{"seed": "category: ') is None
-    assert distinct.left('[{"category": "TEA"}') is None
-    assert distinct.left('[{"category": "TEA"}, {"category": "CO') == ("CO", ["COFFEE"])
-
-
 def test_excluded_values_are_taken_by_no_row_they_are_excluded_from(
     model: Any, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -196,3 +187,106 @@ def test_excluded_values_are_taken_by_no_row_they_are_excluded_from(
     assert found[:2] == ["TEAPOTS", "TEA"]
     # Nothing is left to choose from: the schema alone decides.
     assert found[2] in names
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A tokenizer of every byte and of pieces of answers, values, and those that two rows must not take."""
+
+    values: list[str]
+    excluded: list[set[str]]
+    tokens: list[bytes]
+    fields: list[str]
+    seed: int
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        letters = bytes_to_unicode()
+        vocabulary = {"<eos>": 0} | {
+            "".join(letters[byte] for byte in token): number for number, token in enumerate(self.tokens, 1)
+        }
+        tokenizer = Tokenizer(models.BPE(vocabulary, []))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        properties = {"note": {"type": "string", "maxLength": 2}, "category": {"enum": self.values}}
+        row = {
+            "type": "object",
+            "properties": {name: properties[name] for name in self.fields},
+            "required": self.fields,
+            "additionalProperties": False,
+        }
+        return {"type": "array", "items": row, "minItems": 1, "maxItems": len(self.values) + 1}
+
+
+def spelled(value: str) -> bytes:
+    """A value as the schema's grammar writes it, with the quote that ends it."""
+    return json.dumps(value, ensure_ascii=False)[1:].replace("\x7f", "\\u007f").encode()
+
+
+@st.composite
+def drawn(draw: st.DrawFn) -> Drawn:
+    # Few characters, so that values begin alike and end in one another: escapes, multi-byte ones, JSON's own.
+    values = draw(st.lists(st.text('aA é🍋🍊"\\\t\x01\x7f,:}', max_size=4), min_size=1, max_size=6, unique=True))
+    excluded = draw(st.lists(st.sets(st.sampled_from(values)), min_size=2, max_size=2))
+    fields = draw(st.sampled_from([["note", "category"], ["category", "note"]]))
+    rng = Random(draw(st.integers(0, 2**32)))
+    rows = []
+    for _ in range(40):
+        written = {"note": b'"note": ""', "category": b'"category": "' + spelled(rng.choice(values))}
+        rows.append(b"{%s, %s}" % tuple(written[name] for name in fields))
+    answer = b", ".join(rows)
+    # Some pieces open the field, or end one value and begin another.
+    pieces = {answer[at : at + rng.randint(2, 60)] for at in (rng.randrange(len(answer)) for _ in range(80))}
+    tokens = [bytes([byte]) for byte in range(256)] + sorted(piece for piece in pieces if len(piece) > 1)
+    return Drawn(values, excluded, tokens, fields, rng.randrange(2**32))
+
+
+def keeps_values_distinct(text: bytes, values: Collection[str]) -> bool:
+    """Tell, from its beginning on, whether an answer takes one value after another, each once, as long as any is
+    left: the slow and obvious way."""
+    left = {spelled(value) for value in values}
+    opening = b'"category": "'
+    at = text.find(opening)
+    while at >= 0 and left:
+        rest = text[at + len(opening) :]
+        whole = {value for value in left if rest.startswith(value)}
+        if not whole:
+            return any(value.startswith(rest) for value in left)
+        left -= whole
+        at = text.find(opening, at + len(opening))
+    return True
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=drawn())
+def test_distinct_values_allow_exactly_the_tokens_that_a_plain_reading_of_the_whole_answer_allows(drawn: Drawn) -> None:
+    tokenizer, rng = drawn.tokenizer, Random(drawn.seed)
+    options = {"vocab_size": len(drawn.tokens) + 9, "eos_token_ids": [0]}
+    schema_alone = JsonConstraint(tokenizer, drawn.schema, **options)
+    constraint = JsonConstraint(tokenizer, drawn.schema, distinct=Distinct("category", drawn.values), **options)
+    for _ in range(2):
+        # What is known from one batch is used in the next.
+        left = [set(drawn.values) - names for names in drawn.excluded]
+        by_schema, decoding = schema_alone.decoding([True, True]), constraint.decoding([True, True], drawn.excluded)
+        ids = torch.zeros((2, 0), dtype=torch.int64)
+        for _ in range(120):
+            scores = torch.zeros(2, len(drawn.tokens) + 9)
+            candidates, allowed = by_schema(ids, scores).isfinite(), decoding(ids, scores).isfinite()
+            chosen = []
+            for row, written in enumerate(ids.tolist()):
+                text = b"".join(drawn.tokens[token - 1] for token in written if token)
+                expected = [
+                    token
+                    for token in candidates[row].nonzero().flatten().tolist()
+                    if not token or keeps_values_distinct(text + drawn.tokens[token - 1], left[row])
+                ]
+                assert allowed[row].nonzero().flatten().tolist() == expected, text
+                # Every other time a long one.
+                chosen.append(max(rng.sample(expected, min(len(expected), rng.choice([1, 30])))))
+            if not any(chosen):
+                break
+            ids = torch.cat([ids, torch.tensor(chosen)[:, None]], 1)
