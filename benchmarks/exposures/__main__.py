@@ -59,10 +59,10 @@ UNTIL = EXPOSED_FROM + 14 * _DAY
 _MAIN_TAB = 1
 """Three quarters of the exposures are of this tab; click rates of tabs differ by a factor of ten."""
 
-_RANKED = 6_000
+_RANKED = 4_000
 """Users at most whose exposures, novel or not, are ranked."""
 
-_ASKED = 30_000
+_ASKED = 20_000
 """Exposures of the second week that the Relevance LLM is asked about at most: of whole users, drawn."""
 
 _DATA = (

@@ -144,12 +144,12 @@ CONTROLS = (
     Control("item-kNN", _grid(neighbours=(20, 100, 500)), _neighbours),
     Control(
         "ALS × trend",
-        _grid(factors=(16, 64), alpha=(1.0, 4.0), exponent=_EXPONENTS),
+        _grid(factors=(8, 16, 32), alpha=(1.0, 4.0), exponent=_EXPONENTS),
         lambda known, chosen: _trending(known, known.als(chosen["factors"], chosen["alpha"]), chosen),
     ),
     Control(
         "EASE × trend",
-        _grid(ridge=(100.0, 1_000.0), exponent=_EXPONENTS),
+        _grid(ridge=(300.0, 3_000.0), exponent=_EXPONENTS),
         lambda known, chosen: _trending(known, known.ease(chosen["ridge"]), chosen),
     ),
     Control("click rate of the item", _grid(prior=(5.0, 20.0, 80.0)), _click_rate),
