@@ -317,8 +317,8 @@ def test_a_change_of_the_merge_rebuilds_only_what_depends_on_it(host: Host, buil
 
 def test_too_few_positives_leave_a_snapshot_that_fuses_ranks(host: Host, built: BuildResult) -> None:
     host.build(hold_out=0.1)
-    # Scores that are no probabilities, and lists that are worse, would not pass.
-    any_scores = {"max_score_factor": 1e9, "max_novel_recall_drop": 1.0}
+    # Scores that are no probabilities, and lists that are worse or more alike, would not pass.
+    any_scores = {"max_score_factor": 1e9, "max_novel_recall_drop": 1.0, "max_coverage_drop": 1.0}
     again = host.build(hold_out=0.1, merge={"min_positives": 1_000_000}, gate=any_scores)
     assert _ran(again) == {"merge", "snapshot", "canary", "publish"}
     assert not layout.read_manifest(again.snapshot).merge.id
