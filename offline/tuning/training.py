@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from serendipity.layout import hash_of
+from serendipity.offline.finite import require_finite, require_finite_weights
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.tuning.base_model import TINY, BaseModel, no_progress_bars
 from serendipity.offline.tuning.config import LoraConfig, TuningConfig
@@ -72,8 +73,8 @@ def train(
 ) -> tuple[BaseModel, Training]:
     """Run a trainer of `trl`, from the last checkpoint in its output directory if there is one.
 
-    dataset: with a column `length`, the tokens of each example. Where all weights are tuned, those of `base` are
-    changed in place.
+    trainer_class: stops at divergence (`Watched`). dataset: with a column `length`, the tokens of each example. Where
+    all weights are tuned, those of `base` are changed in place. Raises DivergedError.
     """
     method = config.method or ("full" if base.name == TINY else "lora")
     with limited_threads(config.threads), no_progress_bars(), global_randomness():
@@ -99,6 +100,7 @@ def train(
             tuned = tuned.merge_and_unload()
         # trl puts a forward of its own on some models, and would put the next one around it.
         vars(tuned).pop("forward", None)
+        require_finite_weights(f"{trainer_class.purpose}, step {trainer.state.global_step}", tuned)
     last = steps.losses[-max(1, len(steps.losses) // 10) :]
     training = Training(
         examples=len(dataset),
@@ -108,6 +110,22 @@ def train(
         trainable=trainable,
     )
     return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style), training
+
+
+class Watched:
+    """Put before a trainer of `trl`, ends its training at the first loss that is not finite, with DivergedError.
+
+    purpose: what it is for, as errors call it.
+    """
+
+    purpose: ClassVar[str]
+    state: Any
+
+    def training_step(self, *args: Any, **options: Any) -> Any:
+        """Compute loss and gradients of a batch."""
+        loss = super().training_step(*args, **options)  # type: ignore[misc]
+        require_finite(f"{self.purpose}, step {self.state.global_step + 1}", loss=float(loss))
+        return loss
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
@@ -156,6 +174,8 @@ def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:
         "bf16": has_gpu,
         "use_cpu": not has_gpu,
         "logging_steps": config.logging_steps,
+        # Else trl takes the mean of the losses before for one that is not finite; `Watched` ends there.
+        "logging_nan_inf_filter": False,
         "save_steps": config.checkpoint_steps,
         "save_total_limit": 1,
         "report_to": "none",
