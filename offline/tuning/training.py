@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +17,8 @@ import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
 from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from serendipity.layout import hash_of
 from serendipity.offline.finite import require_finite, require_finite_weights
@@ -28,6 +29,9 @@ from serendipity.offline.tuning.config import LoraConfig, TuningConfig
 logger = logging.getLogger(__name__)
 
 _Example = TypeVar("_Example")
+
+TRAINER_STATE = "trainer_state.json"
+"""What a trainer writes last of a checkpoint."""
 
 Task = Literal["CAUSAL_LM", "SEQ_CLS"]
 """What `peft` calls a model that writes and one that gives a text a number."""
@@ -92,8 +96,7 @@ def train(
             callbacks=[steps],
         )
         trainer.remove_callback(PrinterCallback)
-        directory = arguments.output_dir
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(directory) if Path(directory).is_dir() else None)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
         tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
         trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
         if isinstance(tuned, PeftModel):
@@ -183,6 +186,33 @@ def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:
         "seed": config.seed,
         "data_seed": config.seed,
     }
+
+
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """Find the latest checkpoint of a trainer below a directory that a kill did not cut short; None: there is none."""
+    for path in sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        if (problem := _cut_short(path)) is None:
+            return str(path)
+        logger.warning("%s: incomplete (%s), passed over", path, problem)
+    return None
+
+
+def _cut_short(checkpoint: Path) -> str | None:
+    """Tell what a checkpoint lacks, if anything: each of its formats shows whether a file is there to its end."""
+    if not (checkpoint / TRAINER_STATE).is_file():
+        return f"{TRAINER_STATE}: missing"
+    for path in sorted(checkpoint.iterdir()):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "numpy"):
+                    pass
+            elif path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
+                return f"{path.name}: cut short"
+        except (ValueError, OSError, SafetensorError) as error:
+            return f"{path.name}: {error}"
+    return None
 
 
 def adapters(config: LoraConfig, task: Task) -> PeftLoraConfig:

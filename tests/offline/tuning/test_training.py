@@ -1,4 +1,4 @@
-"""What every training with trl reports, and where it stops."""
+"""What every training with trl reports, where it stops, and what it resumes from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 from serendipity.offline.finite import DivergedError
 from serendipity.offline.tuning import sft
@@ -55,3 +56,38 @@ def test_a_training_that_diverges_stops_and_gives_nothing(
     config = TuningConfig(batch_size=2, learning_rate=1e39, warmup_share=0)
     with pytest.raises(DivergedError, match=message):
         sft.tune(base(directory), examples(number), tmp_path, config)
+
+
+@pytest.mark.parametrize("damaged", [None, "trainer_state.json", "model.safetensors", "optimizer.pt"])
+def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(
+    directory: Path,
+    damaged: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = TuningConfig(batch_size=2, epochs=2, checkpoint_steps=3, learning_rate=1e-2)
+    whole, _ = sft.tune(base(directory), examples(8), tmp_path / "whole", config)
+    write = TrainerState.save_to_json
+
+    def killed(state: TrainerState, path: str) -> None:
+        if state.global_step == 6:
+            raise KeyboardInterrupt
+        write(state, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainerState, "save_to_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sft.tune(base(directory), examples(8), tmp_path / "killed", config)
+    (unfinished,) = (tmp_path / "killed").glob("*/checkpoint-6")
+    if damaged:
+        (good,) = (tmp_path / "killed").glob("*/checkpoint-3")
+        (unfinished / "trainer_state.json").write_bytes((good / "trainer_state.json").read_bytes())
+        content = (unfinished / damaged).read_bytes()
+        (unfinished / damaged).write_bytes(content[: len(content) // 2])
+
+    resumed, training = sft.tune(base(directory), examples(8), tmp_path / "killed", config)
+    assert f"checkpoint-6: incomplete ({damaged or 'trainer_state.json: missing'}" in caplog.text
+    assert training.steps == 8
+    for name, weight in whole.model.state_dict().items():
+        torch.testing.assert_close(resumed.model.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
