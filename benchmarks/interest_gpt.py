@@ -6,7 +6,7 @@
 Prompts are those of the test users of the data set beside the model, if it lies there, else those of the build's users
 at the end of its logs. Every row asks in batches of one size, one batch at a
 time, for at least --seconds, after one batch that is not counted; rows take turns, so that a machine whose speed drifts
-slows all of them alike.
+slows all of them alike. "÷ free" is the ratio to unconstrained answers in batches of the same size.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from serendipity.tools.serving.triton_program import TritonError
 from serendipity.v1 import records_pb2
 
 _DAY = 86_400
-_ROUNDS = 3
+_ROUNDS = 20
 _CALL_TIMEOUT = 600.0
 
 
@@ -183,7 +183,7 @@ def prompts_of(build: Path, model_dir: Path, spec: records_pb2.InterestGptSpec, 
 
 
 def _report(args: argparse.Namespace, spec: records_pb2.InterestGptSpec, rows: Sequence[Throughput]) -> str:
-    slowest = rows[0]
+    slowest, free = rows[0], {row.batch: row for row in rows if not row.constrained}
     answers = [answer for row in rows for answer in row.answers]
     prompt_tokens = np.mean([answer.prompt_tokens for answer in answers])
     lines = [
@@ -193,16 +193,18 @@ def _report(args: argparse.Namespace, spec: records_pb2.InterestGptSpec, rows: S
         f"Model {spec.model_name}, base {spec.base}, {spec.prompt_style} prompts of {prompt_tokens:.0f} tokens in the "
         f"mean, at most {spec.num_interests} interests in {spec.max_new_tokens} tokens. One batch at a time.",
         "",
-        "| users a call | constrained | users/s | ÷ one a call | prompt tokens/s | new tokens/s | new tokens a user "
-        "| answers read whole |",
-        "|---|---|---|---|---|---|---|---|",
+        "| users a call | constrained | users/s | ÷ one a call | ÷ free | prompt tokens/s | new tokens/s | ÷ free "
+        "| new tokens a user | answers read whole |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row.batch} | {'yes' if row.constrained else 'no'} | {row.users_per_second:.2f} "
-            f"| {row.users_per_second / slowest.users_per_second:.2f} | {row.prompt_tokens_per_second:,.0f} "
-            f"| {row.new_tokens_per_second:,.0f} | {row.new_tokens_per_second / row.users_per_second:.0f} "
-            f"| {row.share_parsed:.1%} of {len(row.answers)} |"
+            f"| {row.users_per_second / slowest.users_per_second:.2f} "
+            f"| {row.users_per_second / free[row.batch].users_per_second:.2f} | {row.prompt_tokens_per_second:,.0f} "
+            f"| {row.new_tokens_per_second:,.0f} "
+            f"| {row.new_tokens_per_second / free[row.batch].new_tokens_per_second:.2f} "
+            f"| {row.new_tokens_per_second / row.users_per_second:.0f} | {row.share_parsed:.1%} of {len(row.answers)} |"
         )
     best = max((row for row in rows if row.constrained), key=lambda row: row.users_per_second)
     needed = args.population / (args.days * _DAY)

@@ -13,6 +13,7 @@ class BuilderError(Exception):
     LanguageModelError   a language model that cannot be reached or read
     NodeTableError, VocabularyError, SummaryError, InterestTableError    what the interests' builder left
     GroupsError          groups that cannot be made of what there is
+    DivergedError        a training whose losses or weights are no numbers any more
     ExportError          a model that does not survive its export
     LibraryMissing       a package that only the evaluation needs
     ContentsError        parts of a snapshot that do not fit together

@@ -16,6 +16,7 @@ from torch import nn
 
 from serendipity import features
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.finite import require_finite_weights
 
 _OPSET = 18
 
@@ -35,8 +36,10 @@ def export_program(
     example_inputs: one batch in the order of input_names (by default the user tower's), which is the order of
     forward's arguments; every other dimension is fixed to its size, but the number of interests. forward gives a tensor
     or several. The module is exported in evaluation mode on the CPU. Raises ExportError when the number of inputs is
-    wrong, or when the program that was written answers differently from the module at another batch size.
+    wrong, or when the program that was written answers differently from the module at another batch size;
+    DivergedError for weights that are not finite.
     """
+    require_finite_weights(str(path), module)
     inputs = _batch_of_two(example_inputs, input_names)
     with _evaluating(module), torch.no_grad():
         try:
@@ -68,8 +71,10 @@ def export_onnx(module: nn.Module, example_inputs: Sequence[torch.Tensor], path:
     """Write `module` as ONNX (opset 18) with the tensor names of serendipity.features and an open batch dimension.
 
     example_inputs: as for export_program. fingerprint: of the exported program from the same training, kept in the
-    file's metadata, so that placing it on Triton can tell that both belong together.
+    file's metadata, so that placing it on Triton can tell that both belong together. Raises DivergedError for weights
+    that are not finite.
     """
+    require_finite_weights(str(path), module)
     inputs = _batch_of_two(example_inputs, features.INPUT_NAMES)
     with _evaluating(module), torch.no_grad(), _quiet_exporter():
         program = torch.onnx.export(

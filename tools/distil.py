@@ -22,12 +22,8 @@ from rich.progress import Progress
 from serendipity.interests.model import InterestGptError
 from serendipity.offline.distillation.builder import build_interest_gpt, build_training_data
 from serendipity.offline.distillation.config import DistillationConfig
-from serendipity.offline.distillation.dataset import DatasetError
-from serendipity.offline.encoder import EncoderError, TextEncoder, default_path
-from serendipity.offline.interests.vocabulary import VocabularyError
-from serendipity.offline.language_models.language_model import LanguageModelError
-from serendipity.offline.logs.errors import LogsError
-from serendipity.offline.tuning.base_model import BaseModelError
+from serendipity.offline.encoder import TextEncoder, default_path
+from serendipity.offline.errors import BuilderError
 from serendipity.tools.arguments import add_build
 
 
@@ -64,10 +60,7 @@ def run(args: argparse.Namespace) -> int:
             place = ".".join(map(str, wrong["loc"]))
             print(f"serendip distil: {place}: found {wrong.get('input')!r}: {wrong['msg']}", file=sys.stderr)
         return 1
-    except (
-        BaseModelError, DatasetError, EncoderError, InterestGptError, LanguageModelError, LogsError, OSError,
-        ValueError, VocabularyError,
-    ) as error:  # fmt: skip
+    except (BuilderError, InterestGptError, OSError, ValueError) as error:
         print(f"serendip distil: {error}", file=sys.stderr)
         return 1
     return 0

@@ -26,10 +26,11 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import DPOConfig, DPOTrainer
 
 from serendipity.offline.coevolution.pco_config import DpoConfig
+from serendipity.offline.finite import require_finite_weights
 from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.tuning.base_model import TINY, BaseModel
-from serendipity.offline.tuning.training import adapters, global_randomness
+from serendipity.offline.tuning.training import Watched, adapters, global_randomness
 
 _BETA = 0.1
 """β: how strongly a difference of log-ratios counts."""
@@ -54,7 +55,7 @@ def optimise(
     All weights of the tiny model are tuned, of a copy, and `base` stays as it was; of any other base adapters are, and
     are merged into its weights in place, so that of a large model no second copy is held. threads: on the CPU.
     Raises ValueError for a model whose logits are not what its output layer gives (soft capping, scaling): trl and the
-    divergence would be of different distributions.
+    divergence would be of different distributions; DivergedError when losses or weights are not finite.
     """
     if not pairs:
         return base
@@ -95,15 +96,18 @@ def optimise(
         # trl put a forward of its own on the models, and would put the next one around it.
         for model in (tuned, base.model):
             vars(model).pop("forward", None)
+        require_finite_weights(f"{trainer.purpose}, step {trainer.state.global_step}", tuned)
     return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style)
 
 
-class KlDpoTrainer(DPOTrainer):  # type: ignore[misc]
+class KlDpoTrainer(Watched, DPOTrainer):  # type: ignore[misc]
     """trl's trainer of DPO with a loss of its own: −log σ and λ·KL from one pass of π and one of π_ref.
 
     trl's loss knows of the chosen tokens alone, and away from a GPU it goes through the output layer at every place
     of the prompts too. Here the layer is asked where completions are, and its distributions serve both terms.
     """
+
+    purpose = "preference optimisation"
 
     def __init__(self, *args: Any, kl_weight: float, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -214,6 +218,7 @@ def _arguments(directory: Path, config: DpoConfig, seed: int) -> DPOConfig:
         bf16=has_gpu,
         use_cpu=not has_gpu,
         logging_strategy="epoch",
+        logging_nan_inf_filter=False,
         # A cycle is short: what a killed run had of it is done again.
         save_strategy="no",
         report_to="none",

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
+from serendipity.offline.finite import require_finite, require_finite_weights
 from serendipity.offline.graph.config import GraphConfig
-from serendipity.offline.graph.interest_graph import GraphError, InterestGraph
+from serendipity.offline.graph.interest_graph import InterestGraph
 from serendipity.offline.graph.model import GraphModel
 from serendipity.offline.graph.objective import Losses, Objective
 from serendipity.offline.graph.ranking import rank
@@ -63,7 +64,7 @@ def train(
     """Learn vectors: the number of epochs on a share of every user's clicks that is held out, then on all clicks.
 
     checkpoints: where either training is kept and resumed from. Runs on a GPU where there is one. Raises GraphError for
-    a graph without clicks, and for losses or weights that are not finite.
+    a graph without clicks, DivergedError for losses or weights that are not finite.
     """
     chosen = choose_epochs(graph, config, checkpoints=checkpoints, progress=progress)
     return fit(graph, config, epochs=chosen.best_epoch, checkpoints=checkpoints, progress=progress).vectors
@@ -153,31 +154,29 @@ class _Run:
         rng = np.random.default_rng([self._config.seed, 2, self.epoch])
         noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
         self._model.train()
-        for batch in self._sampler.epoch(self._config.trainer.batch_clicks, rng):
+        for step, batch in enumerate(self._sampler.epoch(self._config.trainer.batch_clicks, rng), 1):
             losses = self._objective.losses(torch.from_numpy(batch).to(self._device), self.epoch, rng, noise)
-            self._step(self._optimizer, losses)
+            self._step(self._optimizer, losses, f"step {step}")
             self._steps += 1
-        for losses in self._objective.translations(4 * self._config.trainer.batch_clicks, rng):
-            self._step(self._translator, losses)
+        for step, losses in enumerate(self._objective.translations(4 * self._config.trainer.batch_clicks, rng), 1):
+            self._step(self._translator, losses, f"translation {step}")
         self.epoch += 1
         self.looked = self.epoch % self._config.trainer.check_every == 0 or self.epoch == self._last
         if self.looked:
             self._look()
 
-    def _step(self, optimizer: torch.optim.Optimizer, losses: Losses) -> None:
+    def _step(self, optimizer: torch.optim.Optimizer, losses: Losses, step: str) -> None:
+        found = {name: float(value.detach()) for name, value in losses.items()}
+        require_finite(f"graph, epoch {self.epoch + 1}, {step}", **found)
         loss = torch.stack(list(losses.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            found = ", ".join(f"{name} {float(value.detach())}" for name, value in losses.items())
-            raise GraphError(f"graph, epoch {self.epoch + 1}: found losses {found}; lower trainer.learning_rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        for name, value in losses.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value.detach())
+        for name, value in found.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
 
     def _look(self) -> None:
-        if not all(bool(torch.isfinite(weights).all()) for weights in self._model.parameters()):
-            raise GraphError(f"graph, epoch {self.epoch}: found weights not finite; lower trainer.learning_rate")
+        require_finite_weights(f"graph, epoch {self.epoch}", self._model)
         score = self._validate(self._vectors()) if self._validate else None
         losses = {name: value / self._steps for name, value in self._sums.items()}
         self._looks.append(Look(self.epoch, losses, score))

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from serendipity.offline.finite import require_finite, require_finite_weights
 from serendipity.offline.groups.config import InterestConfig
 from serendipity.offline.groups.interest_encoder import PADDING, RARE, InterestEncoder, Vocabulary, interests_after
 from serendipity.offline.groups.kept_histories import KeptHistories, of_like_length
@@ -87,7 +88,7 @@ class NextItemTrainer:
         self._generator = torch.Generator().manual_seed(seed)
 
     def train(self, progress: Progress | None = None) -> NextItemReport:
-        """Train for `num_epochs` and validate."""
+        """Train for `num_epochs` and validate. Raises DivergedError."""
         config = self._config
         taken = np.minimum(self._learned, config.sequence_length)
         batches = of_like_length(taken, config.batch_clicks)
@@ -99,16 +100,18 @@ class NextItemTrainer:
         task = progress.add_task("long-term interests", total=epochs) if progress else None
         losses = []
         self._encoder.train()
-        for _ in range(epochs):
+        for epoch in range(1, epochs + 1):
             total = positions = 0.0
-            for number in self._random.permutation(len(batches)):
+            for step, number in enumerate(self._random.permutation(len(batches)), 1):
                 loss, count = self._step(batches[number], optimizer, parameters)
+                require_finite(f"long-term interests, epoch {epoch}, step {step}", loss=loss)
                 schedule.step()
                 total, positions = total + loss * count, positions + count
             losses.append(total / max(1, positions))
             if progress and task is not None:
                 progress.advance(task)
         self._encoder.eval()
+        require_finite_weights("long-term interests", self._encoder)
         hit, popular = self._validate()
         return NextItemReport(tuple(losses), hit, popular, len(self._validation))
 

@@ -9,6 +9,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from serendipity.offline.finite import require_finite, require_finite_weights
 from serendipity.offline.groups.config import QuantizerConfig
 from serendipity.offline.groups.residual_quantizer import ResidualQuantizer
 
@@ -86,7 +87,7 @@ def train_rq_vae(
     """Train on interests, [n, d]: ‖x − decoder(Σ_l e^l)‖² + w · ‖z − sg(Σ_l e^l)‖².
 
     Gradients pass the quantiser straight through. The codebooks begin at k-means centres of what the encoder gives
-    before any step; for that it is trained for an epoch without the quantiser.
+    before any step; for that it is trained for an epoch without the quantiser. Raises DivergedError.
     """
     generator = torch.Generator().manual_seed(seed)
     model.mean.copy_(interests.mean(0))
@@ -102,7 +103,8 @@ def train_rq_vae(
             with torch.no_grad():
                 model.quantizer.start(model.latent(interests), seed)
         total = 0.0
-        for places in torch.split(torch.randperm(len(interests), generator=generator), _BATCH):
+        batches = torch.split(torch.randperm(len(interests), generator=generator), _BATCH)
+        for step, places in enumerate(batches, 1):
             scaled = model.scaled(interests[places])
             latent = model.encoder(scaled)
             passed, commitment = latent, torch.zeros(())
@@ -113,6 +115,7 @@ def train_rq_vae(
                 commitment = F.mse_loss(latent, quantized)
             reconstruction = F.mse_loss(model.decoder(passed), scaled)
             loss = reconstruction + _COMMITMENT_WEIGHT * commitment
+            require_finite(f"CSIDs, epoch {epoch}, step {step}", loss=loss.item())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, _CLIP)
@@ -123,6 +126,7 @@ def train_rq_vae(
             losses.append(total / len(interests))
             if progress and task is not None:
                 progress.advance(task)
+    require_finite_weights("CSIDs", model)
     return RqVaeReport(tuple(losses), revived)
 
 

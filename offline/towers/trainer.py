@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
+from serendipity.offline.finite import require_finite, require_finite_weights
 from serendipity.offline.towers.batches import Batch, BatchSampler, plan_epoch
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower
@@ -70,7 +71,7 @@ def train(
     validate: score of the towers as they are, higher is better; training stops after `patience` epochs without a
     better one. Without it, `epochs` epochs are run, on the learning rates of the first of max_epochs, and the last is
     the best. A checkpoint is written after every epoch; one that is found below `checkpoints` from the same
-    configuration and rows is resumed from, with the result of a run that was never interrupted.
+    configuration and rows is resumed from, with the result of a run that was never interrupted. Raises DivergedError.
     """
     trainer = config.trainer
     samplers = [
@@ -109,15 +110,18 @@ def train(
                     group["lr"] = trainer.learning_rate * learning_rate_share(done)
                 batch = samplers[cut].draw(index, rng)
                 click, contrast = _losses(towers, batch, items[cut], config)
+                found = float(click.detach()), float(contrast.detach())
+                require_finite(f"towers, epoch {number}, step {step + 1}", click=found[0], contrast=found[1])
+                clicks, contrasts = clicks + found[0], contrasts + found[1]
                 loss = click + config.loss.contrastive_weight * contrast
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(towers.parameters(), 5.0)
                 optimizer.step()
-                clicks, contrasts = clicks + float(click.detach()), contrasts + float(contrast.detach())
                 if progress and task is not None:
                     progress.advance(task)
         towers.eval()
+        require_finite_weights(f"towers, epoch {number}", towers)
         score = validate(towers) if validate else None
         epoch = Epoch(number, clicks / steps, contrasts / steps, score)
         state.add(epoch, towers)

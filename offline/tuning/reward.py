@@ -24,7 +24,7 @@ from serendipity.groups.decoding import packed
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.tokens import PreferredTokens
-from serendipity.offline.tuning.training import Training, identity, short_enough, train, trainer_arguments
+from serendipity.offline.tuning.training import Training, Watched, identity, short_enough, train, trainer_arguments
 
 
 def tune_reward(
@@ -63,7 +63,9 @@ def preference_loss(scores: Tensor, owners: Tensor, chosen: Tensor) -> Tensor:
     return (losses / sizes[owners[rejected]]).sum() / len(sizes)
 
 
-class _Trainer(RewardTrainer):  # type: ignore[misc]
+class _Trainer(Watched, RewardTrainer):  # type: ignore[misc]
+    purpose = "reward modelling"
+
     def compute_loss(
         self,
         model: Any,

@@ -17,7 +17,7 @@ from trl import SFTTrainer
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.tokens import IGNORED, TokenExample
-from serendipity.offline.tuning.training import Training, identity, short_enough, train, trainer_arguments
+from serendipity.offline.tuning.training import Training, Watched, identity, short_enough, train, trainer_arguments
 
 
 def tune(
@@ -32,7 +32,8 @@ def tune(
 
     Of the first max_examples those of more than max_tokens are left out. A run that was killed resumes from its last
     checkpoint below `checkpoints`, if the examples and the configuration are the same. Where all weights are tuned,
-    those of `base` are changed in place. Raises ValueError when no example is short enough to learn from.
+    those of `base` are changed in place. Raises ValueError when no example is short enough to learn from,
+    DivergedError when losses or weights are not finite.
     """
     chosen = short_enough(examples, lambda example: len(example.input_ids), config)
     directory = checkpoints / identity(base, [[example.input_ids, example.labels] for example in chosen], config)
@@ -53,12 +54,14 @@ def tune(
     return train(base, _Trainer, arguments, dataset, collator, config, "CAUSAL_LM", progress=progress)
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
+class _Trainer(Watched, SFTTrainer):  # type: ignore[misc]
     """Asks for the logits of those columns alone in which something is learned.
 
     On a CPU trl projects every position onto the vocabulary and ignores most of it afterwards, which takes a small
     model longer than all of its layers: of prompts of 30 tokens and answers of two, a step took 2.4 times as long.
     """
+
+    purpose = "fine-tuning"
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None

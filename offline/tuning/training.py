@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import random
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from rich.progress import Progress
+from safetensors import SafetensorError, safe_open
 from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from serendipity.layout import hash_of
+from serendipity.offline.finite import require_finite, require_finite_weights
 from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.tuning.base_model import TINY, BaseModel
@@ -28,6 +30,9 @@ from serendipity.offline.tuning.config import LoraConfig, TuningConfig
 logger = logging.getLogger(__name__)
 
 _Example = TypeVar("_Example")
+
+TRAINER_STATE = "trainer_state.json"
+"""What a trainer writes last of a checkpoint."""
 
 Task = Literal["CAUSAL_LM", "SEQ_CLS"]
 """What `peft` calls a model that writes and one that gives a text a number."""
@@ -73,8 +78,8 @@ def train(
 ) -> tuple[BaseModel, Training]:
     """Run a trainer of `trl`, from the last checkpoint in its output directory if there is one.
 
-    dataset: with a column `length`, the tokens of each example. Where all weights are tuned, those of `base` are
-    changed in place.
+    trainer_class: stops at divergence (`Watched`). dataset: with a column `length`, the tokens of each example. Where
+    all weights are tuned, those of `base` are changed in place. Raises DivergedError.
     """
     method = config.method or ("full" if base.name == TINY else "lora")
     with limited_threads(config.threads), no_progress_bars(), global_randomness():
@@ -92,14 +97,14 @@ def train(
             callbacks=[steps],
         )
         trainer.remove_callback(PrinterCallback)
-        directory = arguments.output_dir
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(directory) if Path(directory).is_dir() else None)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
         tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
         trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
         if isinstance(tuned, PeftModel):
             tuned = tuned.merge_and_unload()
         # trl puts a forward of its own on some models, and would put the next one around it.
         vars(tuned).pop("forward", None)
+        require_finite_weights(f"{trainer_class.purpose}, step {trainer.state.global_step}", tuned)
     last = steps.losses[-max(1, len(steps.losses) // 10) :]
     training = Training(
         examples=len(dataset),
@@ -109,6 +114,22 @@ def train(
         trainable=trainable,
     )
     return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style), training
+
+
+class Watched:
+    """Put before a trainer of `trl`, ends its training at the first loss that is not finite, with DivergedError.
+
+    purpose: what it is for, as errors call it.
+    """
+
+    purpose: ClassVar[str]
+    state: Any
+
+    def training_step(self, *args: Any, **options: Any) -> Any:
+        """Compute loss and gradients of a batch."""
+        loss = super().training_step(*args, **options)  # type: ignore[misc]
+        require_finite(f"{self.purpose}, step {self.state.global_step + 1}", loss=float(loss))
+        return loss
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
@@ -157,6 +178,8 @@ def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:
         "bf16": has_gpu,
         "use_cpu": not has_gpu,
         "logging_steps": config.logging_steps,
+        # Else trl takes the mean of the losses before for one that is not finite; `Watched` ends there.
+        "logging_nan_inf_filter": False,
         "save_steps": config.checkpoint_steps,
         "save_total_limit": 1,
         "report_to": "none",
@@ -164,6 +187,33 @@ def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:
         "seed": config.seed,
         "data_seed": config.seed,
     }
+
+
+def last_whole_checkpoint(directory: Path) -> str | None:
+    """Find the latest checkpoint of a trainer below a directory that a kill did not cut short; None: there is none."""
+    for path in sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        if (problem := _cut_short(path)) is None:
+            return str(path)
+        logger.warning("%s: incomplete (%s), passed over", path, problem)
+    return None
+
+
+def _cut_short(checkpoint: Path) -> str | None:
+    """Tell what a checkpoint lacks, if anything: each of its formats shows whether a file is there to its end."""
+    if not (checkpoint / TRAINER_STATE).is_file():
+        return f"{TRAINER_STATE}: missing"
+    for path in sorted(checkpoint.iterdir()):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_bytes())
+            elif path.suffix == ".safetensors":
+                with safe_open(path, "numpy"):
+                    pass
+            elif path.suffix in (".pt", ".pth", ".bin") and not zipfile.is_zipfile(path):
+                return f"{path.name}: cut short"
+        except (ValueError, OSError, SafetensorError) as error:
+            return f"{path.name}: {error}"
+    return None
 
 
 def adapters(config: LoraConfig, task: Task) -> PeftLoraConfig:

@@ -53,6 +53,7 @@ def test_one_command_measures_and_reports(build: Path, tmp_path: Path, capsys: p
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "users/s" not in line]
     assert [(row[0], row[1]) for row in rows] == [("| 1", "yes"), ("| 1", "no"), ("| 4", "yes"), ("| 4", "no")]
     assert all(float(row[2]) > 0 for row in rows)
+    assert [(row[4], row[7]) for row in rows if row[1] == "no"] == [("1.00", "1.00")] * 2
     assert "10,000,000 ÷ (7 × 86,400 s) = 16.53 users/s" in text
 
 

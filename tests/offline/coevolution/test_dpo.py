@@ -19,6 +19,7 @@ from trl import DPOTrainer
 from serendipity.offline.coevolution.dpo import KlDpoTrainer, TokenPair, divergence, optimise
 from serendipity.offline.coevolution.dpo import _arguments as arguments_of
 from serendipity.offline.coevolution.pco_config import DpoConfig
+from serendipity.offline.finite import DivergedError
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.config import LoraConfig
 
@@ -228,3 +229,10 @@ def test_models_that_change_their_logits_after_the_output_layer_are_refused() ->
     base.model.config.final_logit_softcapping = 30.0
     with pytest.raises(ValueError, match="final_logit_softcapping: found 30"):
         optimise(base, _PAIRS, DpoConfig(), seed=1)
+
+
+@pytest.mark.parametrize(("batch_size", "found"), [(1, "2: found loss nan"), (3, r"1, model\.\S+: found weight ")])
+def test_preferences_that_diverge_stop_the_cycle(batch_size: int, found: str) -> None:
+    config = DpoConfig(learning_rate=1e39, epochs=1, batch_size=batch_size)
+    with pytest.raises(DivergedError, match=rf"^preference optimisation, step {found}.*, expected finite numbers"):
+        optimise(_base(), _PAIRS, config, seed=3)

@@ -7,7 +7,9 @@ import torch
 from serendipity.groups.prompt import MAX_PROFILE_CHARS
 from serendipity.groups.sequence import DEFAULT_GROUP, long_sequence
 from serendipity.novelty import Clicks
+from serendipity.offline.finite import DivergedError
 from serendipity.offline.groups.group_model import GroupModel, GroupsError
+from serendipity.offline.groups.rq_vae import RqVae, train_rq_vae
 from serendipity.offline.language_models.language_model import GREEDY, Completion, Prompt, Sampling
 from serendipity.offline.logs.histories import Histories
 from tests.offline.groups.shoppers import CONFIG, draw_histories, make_catalogue, make_histories
@@ -157,3 +159,17 @@ def test_a_profile_llms_sentence_follows_the_facts() -> None:
     assert f"Group: {plain.profiles[1]}" in scribe.asked[0].user
     assert "Member 1: " in scribe.asked[0].user
     assert "Latest: " in scribe.asked[0].user
+
+
+def test_groups_whose_training_diverges_are_not_made() -> None:
+    diverging = CONFIG.interest.model_copy(update={"learning_rate": 1e39})
+    config = CONFIG.model_copy(update={"interest": diverging})
+    with pytest.raises(DivergedError, match=r"^long-term interests, epoch 1, step 2: found loss nan, expected finite"):
+        GroupModel.fit(draw_histories(), make_catalogue(), None, config)
+
+
+def test_csids_of_interests_that_are_not_finite_are_not_learned() -> None:
+    interests = torch.ones(8, CONFIG.interest.dim)
+    interests[3, 2] = torch.inf
+    with pytest.raises(DivergedError, match=r"^CSIDs, epoch 0, step 1: found loss nan, expected finite numbers"):
+        train_rq_vae(RqVae(CONFIG.interest.dim, CONFIG.quantizer), interests, CONFIG.quantizer, seed=0)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from serendipity.offline.finite import DivergedError
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower
 from serendipity.offline.towers.trainer import CHECKPOINT, Training, learning_rate_share, train
@@ -131,3 +132,10 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
     assert np.all(np.diff(shares[: top + 1]) >= 0)
     assert np.all(np.diff(shares[top:]) <= 0)
     assert shares[-1] < 1e-6
+
+
+def test_towers_that_diverge_stop_with_their_losses_and_leave_no_checkpoint(world: World, tmp_path: Path) -> None:
+    config = small_config(learning_rate=1e39)
+    with pytest.raises(DivergedError, match=r"^towers, epoch 1, step \d+: found click nan, contrast \S+, expected"):
+        run(world, tmp_path, config, epochs=1)
+    assert not (tmp_path / CHECKPOINT).exists()

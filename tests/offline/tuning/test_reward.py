@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from serendipity.offline.coevolution.whole_tokens import make_tokenizer
+from serendipity.offline.finite import DivergedError
 from serendipity.offline.tuning.base_model import BaseModel, open_base
 from serendipity.offline.tuning.config import LoraConfig, TinyLmConfig, TuningConfig
 from serendipity.offline.tuning.reward import preference_loss, tune_reward
@@ -68,3 +69,9 @@ def test_longer_examples_are_left_out_and_counted(tmp_path: Path) -> None:
     assert training.examples == 3
     with pytest.raises(ValueError, match="max_tokens: found 64 and 1 longer examples"):
         tune_reward(reward_base(), [long], tmp_path, config)
+
+
+def test_a_training_that_diverges_stops(tmp_path: Path) -> None:
+    config = TuningConfig(batch_size=1, learning_rate=1e39, warmup_share=0, max_tokens=64)
+    with pytest.raises(DivergedError, match=r"^reward modelling, step 2: found loss nan, expected finite numbers"):
+        tune_reward(reward_base(), EXAMPLES, tmp_path, config)
