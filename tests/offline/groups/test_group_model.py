@@ -165,7 +165,7 @@ def test_groups_whose_training_diverges_are_not_made() -> None:
     diverging = CONFIG.interest.model_copy(update={"learning_rate": 1e39})
     config = CONFIG.model_copy(update={"interest": diverging})
     with pytest.raises(DivergedError, match=r"^long-term interests, epoch 1, step 2: found loss nan, expected finite"):
-        GroupModel.fit(draw_histories(), make_catalogue(), None, config)
+        GroupModel.fit(draw_histories(), make_catalogue(), config)
 
 
 def test_csids_of_interests_that_are_not_finite_are_not_learned() -> None:
