@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
-from implicit.nearest_neighbours import CosineRecommender
+from implicit.nearest_neighbours import ItemItemRecommender
 from numpy.typing import NDArray
+from scipy import sparse
 
 from benchmarks.exposures.log import ExposureLog
 from benchmarks.exposures.ranking import ordered_pairs
@@ -115,9 +116,10 @@ def _by_user(held_out: HeldOut, score: Score) -> Rank:
 
 
 def _neighbours(known: Known, parameters: Parameters) -> Rank:
-    model = CosineRecommender(K=int(parameters["neighbours"]))
     clicks = known.held_out.seen[:, known.held_out.candidates].tocsr()
-    model.fit(clicks, show_progress=False)
+    lengths = sparse.diags_array(1 / np.sqrt(known.users[known.held_out.candidates]), dtype=np.float64)
+    model = ItemItemRecommender(K=int(parameters["neighbours"]))
+    model.fit((clicks @ lengths).tocsr(), show_progress=False)  # products of columns of length 1: cosines
     similarity = model.similarity.astype(np.float32).tocsr()
     return _by_user(known.held_out, lambda some: (clicks[some] @ similarity).toarray())
 
@@ -136,6 +138,9 @@ def _click_rate(known: Known, parameters: Parameters) -> Rank:
     return _by_item(((clicks + prior * mean) / (exposures + prior)).astype(np.float32))
 
 
+CLICK_RATE = "click rate of the item"
+"""Name of the control that reads exposures, as neither the others nor the channel do."""
+
 _EXPONENTS = (0.0, 0.5, 1.0)
 
 CONTROLS = (
@@ -152,9 +157,9 @@ CONTROLS = (
         _grid(ridge=(300.0, 3_000.0), exponent=_EXPONENTS),
         lambda known, chosen: _trending(known, known.ease(chosen["ridge"]), chosen),
     ),
-    Control("click rate of the item", _grid(prior=(5.0, 20.0, 80.0)), _click_rate),
+    Control(CLICK_RATE, _grid(prior=(5.0, 20.0, 80.0)), _click_rate),
 )
-"""In the order of the page. The last one reads exposures, which the others and the channel do not."""
+"""In the order of the page."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 
 from benchmarks.exposures.log import ExposureLog
 from serendipity.offline.evaluate.significance import Estimate
@@ -26,6 +27,7 @@ METRICS = ("ENR", "CNR", "ACC-1", "ACC-3", "ACR", "UVCTR", "AVDU", "ER")
 NOVEL_CLICK_RATE = "novel clicks / novel exposures"
 
 _TAILS = (0.025, 0.975)
+_AUC_SAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Sums:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure and what it is in resamples, [samples]; NaN where nothing can be divided by."""
+    """A figure and what it is in resamples of users, [samples]; NaN where nothing can be divided by."""
 
     value: float
     draws: NDArray[np.float64]
@@ -72,6 +74,14 @@ class Resamples:
         value = float(sums.numerator.sum()) / whole if whole else float("nan")
         draws = np.divide(top, below, out=np.full(len(top), np.nan, np.float32), where=below > 0)
         return Ratio(value, draws.astype(np.float64))
+
+    def auc(self, log: ExposureLog, scores: NDArray[np.float64]) -> Ratio:
+        """Area under the ROC curve of all exposures, whoever's, by whether they were clicked; of 200 resamples."""
+        draws = [
+            roc_auc_score(log.clicked, scores, sample_weight=weights[log.users])
+            for weights in self._weights[:_AUC_SAMPLES]
+        ]
+        return Ratio(float(roc_auc_score(log.clicked, scores)), np.array(draws, np.float64))
 
 
 def online_sums(log: ExposureLog, num_users: int) -> Mapping[str, Sums]:

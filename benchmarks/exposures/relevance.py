@@ -13,10 +13,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from benchmarks.exposures.log import ExposureLog
-from benchmarks.exposures.metrics import Resamples
+from benchmarks.exposures.metrics import Ratio, Resamples
 from benchmarks.exposures.ranking import ordered_pairs
 from serendipity.groups.lists import alignment
 from serendipity.groups.sequence import latest_distinct
@@ -33,7 +32,6 @@ from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.relevance import RelevanceLlm
 from serendipity.offline.coevolution.training import fit_platt, score_pairs, tune_relevance
 from serendipity.offline.evaluate.reliability import Reliability, reliability
-from serendipity.offline.evaluate.significance import Estimate
 from serendipity.offline.groups.group_model import GroupModel
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
@@ -62,9 +60,9 @@ class Judged:
     """How well scores tell clicked exposures from others. auc: of all; pairs: within users; novel: within users, of
     novel exposures; reliability: of alignments as a build normalises them; None without any."""
 
-    auc: float
-    pairs: Estimate
-    novel: Estimate
+    auc: Ratio
+    pairs: Ratio
+    novel: Ratio
     reliability: Reliability | None
 
 
@@ -189,9 +187,9 @@ def judge(
     num_users = resamples.num_users
     where = log.novel
     return Judged(
-        auc=float(roc_auc_score(log.clicked, scores)),
-        pairs=resamples.ratio(ordered_pairs(log, scores, num_users)).estimate,
-        novel=resamples.ratio(ordered_pairs(log.take(where), scores[where], num_users)).estimate,
+        auc=resamples.auc(log, scores),
+        pairs=resamples.ratio(ordered_pairs(log, scores, num_users)),
+        novel=resamples.ratio(ordered_pairs(log.take(where), scores[where], num_users)),
         reliability=None if aligned is None else reliability(aligned, log.clicked),
     )
 
