@@ -25,7 +25,9 @@ from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport
 from serendipity.offline.evaluate.methods import MethodResult
 from serendipity.offline.evaluate.methods_report import methods_table
-from serendipity.offline.logs.host_files import load_events, load_items, load_users
+from serendipity.offline.logs.host_rows import load_events, load_items, load_users
+from serendipity.offline.logs.host_table import Host
+from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.parquet import write_query
 from serendipity.tools.arguments import natural, new_directory, positive, share
 from serendipity.tools.build import BUILD_ERRORS
@@ -42,9 +44,10 @@ def sample_users(host: Path, out: Path, share: float, seed: int, now: int) -> in
     """
     out.mkdir(parents=True, exist_ok=True)
     with duckdb.connect() as connection:
-        load_items(connection, host)
-        load_events(connection, host, now, None)
-        load_users(connection, host)
+        tables = Host(connection, str(host), LogsConfig())
+        load_items(connection, tables)
+        load_events(connection, tables, now, None)
+        load_users(connection, tables)
         found = connection.execute("SELECT DISTINCT user_id FROM host_events WHERE reason IS NULL").fetchall()
         users = sorted(row[0] for row in found)
         chosen = np.random.default_rng(seed).permutation(users)[: max(1, round(share * len(users)))].tolist()
@@ -94,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logs = builds.logs.model_copy(update={"novelty_level": host.novelty_level})
             builds = builds.model_copy(update={"logs": logs})
         for of_users in args.shares:
-            if reports := _judge_draws(args, builds, host.directory, work, of_users, config, console):
+            if reports := _judge_draws(args, builds, Path(host.root), work, of_users, config, console):
                 judged = sum(report.users for report in reports)
                 methods = methods_table(pool([report.methods for report in reports]), config.depths)
                 sections.append(

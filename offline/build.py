@@ -41,7 +41,9 @@ from serendipity.offline.logs.builder import LogsSummary, build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.histories import Histories, split_times
-from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.logs.host_table import host_files, object_key
+from serendipity.offline.logs.schema import TABLES, LogsConfig
+from serendipity.offline.logs.sufficiency import require_sufficient
 from serendipity.offline.merge.builder import REPORT, OpenRecall, learn_merge, read_merge
 from serendipity.offline.progress import build_display, summary
 from serendipity.offline.snapshot.build_directory import BuildDirectories, read_contents
@@ -190,10 +192,11 @@ class _Build:
         return self.out / SNAPSHOTS / str(found["version"])
 
     def _logs_steps(self) -> list[Step]:
-        config, host = self.config, self._host.directory
+        config = self.config
+        host, objects = self._host_inputs()
         # The hash of the list: a step's stamp must not name whom it forgot.
         reading = self._logs_config(config.logs.until).model_dump(mode="json")
-        configuration = {**reading, "erasures": self._erasures.hash}
+        configuration = {**reading, "erasures": self._erasures.hash, "objects": objects}
         held_out, logs = self.out / "held_out" / "logs", self.out / "logs"
         steps = []
         if config.dataset in ADAPTERS:
@@ -201,14 +204,22 @@ class _Build:
             code = ["serendipity.offline.datasets", "serendipity.offline.parquet"]
             steps.append(Step("host", [source], {"dataset": config.dataset}, code, self._write_host))
         if config.hold_out:
-            steps.append(Step("held_out/logs", [host], configuration, LOGS_CODE, self._read_all))
-        inputs = [host, held_out] if config.hold_out else [host]
+            steps.append(Step("held_out/logs", host, configuration, LOGS_CODE, self._read_all))
+        inputs = [*host, held_out] if config.hold_out else host
         up_to, cut = config.hold_out, config.towers.rows.label_window
         return [
             *steps,
             Step("logs", inputs, {**configuration, "hold_out": up_to}, LOGS_CODE, self._read_what_is_not_held_out),
-            Step("validation/logs", [host, logs], {**configuration, "cut": cut}, LOGS_CODE, self._read_up_to_the_cut),
+            Step("validation/logs", [*host, logs], {**configuration, "cut": cut}, LOGS_CODE, self._read_up_to_the_cut),
         ]
+
+    def _host_inputs(self) -> tuple[list[Path], dict[str, str]]:
+        """Files that the logs are made of, and of those in object storage what tells that one has changed."""
+        if self.config.dataset in ADAPTERS:
+            return [Path(self._host.root)], {}
+        files = [file for table in TABLES for file in host_files(self._host.root, table, self.config.logs)]
+        remote = [file for file in files if "://" in file]
+        return [Path(file) for file in files if file not in remote], {file: object_key(file) for file in remote}
 
     def _write_host(self, context: StepContext) -> Numbers:
         adapter = ADAPTERS[self.config.dataset]
@@ -223,14 +234,16 @@ class _Build:
         until = self.config.logs.until
         if self.config.hold_out:
             (until,) = split_times(self.out / "held_out" / "logs", (1 - self.config.hold_out,))
-        return self._read_logs(until, context)
+        read = self._read_logs(until, context)
+        require_sufficient(context.directory, self.config.wanted_of_logs)
+        return read
 
     def _read_up_to_the_cut(self, context: StepContext) -> Numbers:
         return self._read_logs(self._cut(), context)
 
     def _read_logs(self, until: int | None, context: StepContext) -> Numbers:
         now, config = int(self._clock()), self._logs_config(until)
-        built = build_logs(self._host.directory, context.directory, config, now, self._erasures)
+        built = build_logs(self._host.root, context.directory, config, now, self._erasures)
         counts = {name: built.counts[name] for name in ("users", "catalogue", "clicks", "signals")}
         return {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
 
@@ -391,7 +404,7 @@ class _Build:
 
 def _host_data(dataset: str, out: Path) -> HostData:
     adapter = ADAPTERS.get(dataset)
-    return HostData(adapter.name, out / "host", adapter.novelty_level) if adapter else prepare(dataset, out)
+    return HostData(adapter.name, str(out / "host"), adapter.novelty_level) if adapter else prepare(dataset, out)
 
 
 def _describe(snapshot: Path) -> Numbers:

@@ -18,6 +18,7 @@ from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.interests.config import InterestsConfig
 from serendipity.offline.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.logs.sufficiency import Wanted
 from serendipity.offline.merge.config import MergeConfig
 from serendipity.offline.snapshot.canary import CanaryConfig
 from serendipity.offline.snapshot.gate import GateConfig
@@ -79,6 +80,11 @@ class BuildConfig(Configuration):
     """Users asked of a new snapshot before it is published."""
     gate: GateConfig = GateConfig()
     """Bounds of the quality gate."""
+
+    @property
+    def wanted_of_logs(self) -> Wanted:
+        """What the logs must hold for the build to come to something that the gate lets pass."""
+        return Wanted(self.canary.count, self.gate.min_fill, self.gate.max_empty, self.towers.rows.min_item_users)
 
 
 def load_build_config(path: Path | None, given: Mapping[str, Any] | None = None) -> BuildConfig:

@@ -24,7 +24,9 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.steps import Numbers, Step
 from serendipity.offline.workers import StepContext
 
-LOGS_CODE = ("serendipity.offline.logs", "serendipity.offline.parquet", "serendipity.novelty")
+LOGS_CODE = (
+    "serendipity.offline.logs", "serendipity.offline.parquet", "serendipity.novelty", "serendipity.interests.text",
+)  # fmt: skip
 INTERESTS_CODE = (
     *LOGS_CODE, "serendipity.interests", "serendipity.offline.interests", "serendipity.offline.encoder",
 )  # fmt: skip

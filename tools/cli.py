@@ -26,6 +26,7 @@ class Command:
 
 
 COMMANDS = {
+    "logs": Command("logs", "offline", "look at a host's logs: what is in them, what is wrong, what they are good for"),
     "build": Command("build", "offline,serve", "run all builders in order: logs → towers → snapshot → publish"),
     "serve": Command("serve", "serve", "run the channel: gRPC workers and the admin port"),
     "recall": Command("recall", "cli", "ask a running channel for candidates and print them"),

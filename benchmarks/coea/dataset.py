@@ -26,5 +26,5 @@ def find_logs(dataset: str, out: Path) -> Path:
     logs = out / "logs"
     if not (logs / SUMMARY).is_file():
         host = prepare(dataset, out)
-        build_logs(host.directory, logs, LogsConfig(novelty_level=host.novelty_level))
+        build_logs(host.root, logs, LogsConfig(novelty_level=host.novelty_level))
     return logs

@@ -121,11 +121,10 @@ def _categories(query: RecallQuery, snapshot: Snapshot, warnings: list[channel_p
         ("allow_categories", query.allow_categories, True),
         ("deny_categories", query.deny_categories, False),
     ):
-        unknown = [category for category in names if category not in snapshot.category_numbers]
-        if unknown:
+        numbers = {category: snapshot.category_number(category) for category in names}
+        if unknown := [category for category, number in numbers.items() if number == NO_CATEGORY]:
             warnings.append(warning_of(channel_pb2.WARNING_CODE_UNKNOWN_CATEGORY, name, unknown))
-        known = [snapshot.category_numbers[category] for category in names if category in snapshot.category_numbers]
-        allowed[known] = value
+        allowed[[number for number in numbers.values() if number != NO_CATEGORY]] = value
     allowed[NO_CATEGORY] = False
     return allowed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from serendipity.channel.snapshot.vectors import ItemVectors
 from serendipity.channel.snapshot.verification import verify_once
 from serendipity.channel.state.state import AvailabilityOverlay
 from serendipity.features import FeatureAssembler
+from serendipity.interests.text import comparable
 from serendipity.item_ids import UNKNOWN, ItemIds
+from serendipity.novelty import NO_CATEGORY
 from serendipity.v1 import channel_pb2, records_pb2
 
 
@@ -73,6 +76,17 @@ class Snapshot:
     def num_categories(self) -> int:
         """How many top-level categories there are."""
         return len(self.category_names)
+
+    @cached_property
+    def _numbers_by_key(self) -> dict[str, int]:
+        return {comparable(name): number for name, number in self.category_numbers.items()}
+
+    def category_number(self, name: str) -> int:
+        """Number of a category by a name of it: the logs builder takes names for one that `comparable` makes equal.
+
+        NO_CATEGORY for other names.
+        """
+        return self.category_numbers.get(name) or self._numbers_by_key.get(comparable(name), NO_CATEGORY)
 
     def categories_of(self, items: NDArray[np.int64]) -> NDArray[np.int32]:
         """Category numbers of items given as row + 1; 0 for items without one and for 0."""

@@ -18,17 +18,17 @@ ADAPTERS: dict[str, Adapter] = {adapter.name: adapter for adapter in (COMPLETE_J
 class HostData:
     """Host files ready to be read.
 
-    name: of the data set or folder; directory: where events, items and users lie; novelty_level: the data set's own
-    level of the category path that is top-level for novelty (0 for a host's folder).
+    name: of the data set or folder; root: folder or URL where events, items and users lie; novelty_level: the data
+    set's own level of the category path that is top-level for novelty (0 for a host's folder).
     """
 
     name: str
-    directory: Path
+    root: str
     novelty_level: int
 
 
 def prepare(dataset: str, out: Path) -> HostData:
-    """Make a data set's host files: written below <out>/host for a name of ADAPTERS, taken as they are for a folder.
+    """Make a data set's host files: written below <out>/host for a name of ADAPTERS, otherwise taken as they are.
 
     A name wins over a folder of the same name; write ./name for the folder. Raises DatasetError when `dataset` is
     neither, or the package that carries it is not installed.
@@ -40,11 +40,13 @@ def prepare(dataset: str, out: Path) -> HostData:
         host.mkdir(parents=True, exist_ok=True)
         with duckdb.connect() as connection:
             adapter.write(source, host, connection)
-        return HostData(adapter.name, host, adapter.novelty_level)
+        return HostData(adapter.name, str(host), adapter.novelty_level)
+    if "://" in dataset:
+        return HostData(dataset.rstrip("/").rpartition("/")[2], dataset, 0)
     folder = Path(dataset)
     if not folder.is_dir():
         raise DatasetError(
             f"data set {dataset!r}: found neither a data set nor a folder of that name; "
-            f"expected one of {', '.join(ADAPTERS)} or a folder with events.parquet and items.parquet"
+            f"expected one of {', '.join(ADAPTERS)}, a folder with events and items, or its URL"
         )
-    return HostData(folder.resolve().name, folder, 0)
+    return HostData(folder.resolve().name, str(folder.resolve()), 0)

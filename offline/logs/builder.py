@@ -20,9 +20,11 @@ from pathlib import Path
 import duckdb
 
 from serendipity.layout import write_atomically
+from serendipity.offline.logs.category_names import merge_names
 from serendipity.offline.logs.erasures import Erasures, leave_out
 from serendipity.offline.logs.errors import LogsError, RejectionError
-from serendipity.offline.logs.host_files import load_events, load_items, load_users
+from serendipity.offline.logs.host_rows import REPEATED, load_events, load_items, load_users
+from serendipity.offline.logs.host_table import Host, one_line
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.parquet import write_query
 
@@ -36,7 +38,7 @@ class LogsSummary:
     counts: rows by table, and host_<file> for rows read; rejected: "<file>/<reason>" → rows; events_until: Unix
     seconds, every event in the logs lies before it; click_types: events that count as clicks; novelty_level: level
     of the category path that is top-level; signal_types: events kept as signals; erased: "users", "events" → what was
-    left out because its users are to be forgotten.
+    left out because its users are to be forgotten; warnings: what is taken as it is and may not be meant so.
     """
 
     counts: dict[str, int]
@@ -46,41 +48,43 @@ class LogsSummary:
     novelty_level: int
     signal_types: tuple[str, ...] = ()
     erased: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, logs: Path) -> LogsSummary:
         """Read logs.json below a logs directory."""
         found = json.loads((logs / SUMMARY).read_text(encoding="utf-8"))
-        for name in ("click_types", "signal_types"):
+        for name in ("click_types", "signal_types", "warnings"):
             found[name] = tuple(found.get(name, ()))
         return cls(**found)
 
 
 def build_logs(
-    host: Path, logs: Path, config: LogsConfig, now: int | None = None, erasures: Erasures | None = None
+    host: Path | str, logs: Path, config: LogsConfig, now: int | None = None, erasures: Erasures | None = None
 ) -> LogsSummary:
-    """Read a host's files and write the logs directory.
+    """Read a host's tables and write the logs directory.
 
-    now: Unix seconds by which timestamps in the future are told; the clock by default. erasures: users of whom nothing
-    is written, not even among the rejected rows. Raises LogsError when a file
-    or column is missing or of another type, RejectionError when more than config.max_rejected of a file's rows are
+    host: their folder or its URL; now: Unix seconds by which timestamps in the future are told; the clock by default.
+    erasures: users of whom nothing is written, not even among the rejected rows. Raises LogsError when a table or
+    column is missing or of another type, RejectionError when more than config.max_rejected of a table's rows are
     rejected; rejected.parquet is written all the same, and nothing else is.
     """
     logs.mkdir(parents=True, exist_ok=True)
     spill = logs / ".spill"
     try:
         with duckdb.connect(config={"temp_directory": str(spill)}) as connection:
-            load_items(connection, host)
-            load_users(connection, host)
-            load_events(connection, host, int(time.time()) if now is None else now, config.until)
+            tables = Host(connection, str(host), config)
+            load_items(connection, tables)
+            load_users(connection, tables)
+            load_events(connection, tables, int(time.time()) if now is None else now, config.until)
             erased = leave_out(connection, erasures or Erasures())
             read, rejected = _count(connection)
             write_query(connection, _REJECTED, logs / "rejected.parquet")
             _check(read, rejected, config.max_rejected, logs / "rejected.parquet")
             return _build(connection, logs, config, read, rejected, erased)
-    except duckdb.InvalidInputException as error:
+    except duckdb.Error as error:
         # DuckDB names the file and the text: Parquet's VARCHAR that is no UTF-8, say.
-        raise LogsError(f"{host}: cannot be read ({error})") from error
+        raise LogsError(f"{host}: cannot be read ({one_line(error)})") from error
     finally:
         shutil.rmtree(spill, ignore_errors=True)
 
@@ -93,6 +97,7 @@ def _build(
     rejected: dict[str, int],
     erased: dict[str, int],
 ) -> LogsSummary:
+    warnings = [*merge_names(connection, config.novelty_level), *_ids_alike(connection)]
     connection.execute(_CATALOGUE, {"level": config.novelty_level + 1})
     connection.execute(_USERS)
     connection.execute(_CLICKS, {"click_types": list(config.click_types)})
@@ -112,7 +117,9 @@ def _build(
     until = config.until
     if until is None:
         until = int(latest[0]) + 1 if latest and latest[0] is not None else 0
-    summary = LogsSummary(counts, rejected, until, config.click_types, config.novelty_level, config.signals, erased)
+    summary = LogsSummary(
+        counts, rejected, until, config.click_types, config.novelty_level, config.signals, erased, tuple(warnings)
+    )
     write_atomically(logs / SUMMARY, json.dumps(summary.__dict__, indent=2, sort_keys=True).encode())
     return summary
 
@@ -129,28 +136,73 @@ def _count(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, int], dict[
 
 def _check(read: dict[str, int], rejected: dict[str, int], max_rejected: float, aside: Path) -> None:
     for name, total in read.items():
-        counts = {reason: number for reason, number in rejected.items() if reason.startswith(f"{name}/")}
+        counts = {
+            reason: number
+            for reason, number in rejected.items()
+            if reason.startswith(f"{name}/") and reason.partition("/")[2] not in REPEATED
+        }
         number = sum(counts.values())
         if number > max_rejected * total:
             listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda c: -c[1]))
             raise RejectionError(
                 f"{name}: {number:,} of {total:,} rows rejected ({number / total:.2%}), at most {max_rejected:.2%} "
-                f"may be: {listed}. The rows lie in {aside}",
+                f"(logs.max_rejected) may be: {listed}{_hints(counts, rejected)}. The rows lie in {aside}",
                 counts,
             )
 
 
-_REJECTED = """
-SELECT source, source_row, reason, to_json(struct_pack(item_id, title, path, brand, tags)) AS content
-FROM host_items WHERE reason IS NOT NULL
-UNION ALL
-SELECT source, source_row, reason, to_json(struct_pack(user_id, attributes))
-FROM host_users WHERE reason IS NOT NULL
-UNION ALL
-SELECT source, source_row, reason, to_json(struct_pack(user_id, item_id, event, time, query, value))
-FROM host_events WHERE reason IS NOT NULL
-ORDER BY source, source_row
-"""
+def _hints(counts: dict[str, int], rejected: dict[str, int]) -> str:
+    """Say what is behind reasons that do not tell by themselves."""
+    hints = ""
+    if "events/timestamp_not_in_seconds" in counts:
+        hints += "; times in milliseconds want logs.columns.events.timestamp = 'timestamp / 1000'"
+    if "events/rejected_item" in counts:
+        items = ", ".join(f"{name} {number:,}" for name, number in rejected.items() if name.startswith("items/"))
+        hints += f"; their items were rejected: {items}"
+    return hints
+
+
+def _ids_alike(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Warn of ids that are kept apart and look as if they were meant to be one: 12 and 00012, é in its two forms."""
+    warnings = []
+    for name, tables in (("item_id", ("items",)), ("user_id", ("users", "events"))):
+        ids = " UNION ".join(f"SELECT {name} AS id FROM host_{table} WHERE reason IS NULL" for table in tables)
+        found = connection.execute(
+            f"""
+            SELECT count(*), any_value(ids ORDER BY ids)
+            FROM (
+                SELECT list(id ORDER BY id) AS ids FROM ({ids})
+                GROUP BY ltrim(trim(nfc_normalize(id)), '0') HAVING count(*) > 1
+            )
+            """
+        ).fetchone()
+        if found and found[0]:
+            shown = " and ".join(map(repr, found[1][:2]))
+            warnings.append(
+                f"{name}: {found[0]:,} ids come in several forms (leading zeros, spaces, Unicode), such as {shown}: "
+                "each form is an id of its own"
+            )
+    return warnings
+
+
+def _rejected(table: str, columns: str) -> str:
+    # Rows of formats other than Parquet are numbered through all files of a table.
+    return f"""
+    SELECT source, source_row - first AS source_row, reason, to_json(struct_pack({columns})) AS content
+    FROM {table} JOIN (SELECT source, min(source_row) AS first FROM {table} GROUP BY 1) USING (source)
+    WHERE reason IS NOT NULL"""
+
+
+_REJECTED = (
+    " UNION ALL ".join(
+        (
+            _rejected("host_items", "item_id, title, path, brand, tags"),
+            _rejected("host_users", "user_id, attributes"),
+            _rejected("host_events", "user_id, item_id, event, time, query, value"),
+        )
+    )
+    + " ORDER BY source, source_row"
+)
 
 _CATALOGUE = """
 CREATE TEMP TABLE catalogue AS
@@ -158,7 +210,11 @@ SELECT row_number() OVER (ORDER BY category NULLS LAST, path, item_id) - 1 AS ro
        price, available, category,
        CASE WHEN category IS NULL THEN 0 ELSE dense_rank() OVER (ORDER BY category NULLS LAST) END::INTEGER
            AS category_number
-FROM (SELECT *, path[$level] AS category FROM host_items WHERE reason IS NULL)
+FROM (
+    SELECT * REPLACE (CASE WHEN category IS NULL THEN path
+        ELSE list_concat(path[:$level - 1], [category], path[$level + 1:]) END AS path)
+    FROM (SELECT *, path[$level] AS name FROM host_items WHERE reason IS NULL) LEFT JOIN category_names USING (name)
+)
 """
 
 _USERS = """

@@ -1,4 +1,4 @@
-"""The host schema: what a host's Parquet files must hold, and how the logs are read.
+"""The host schema: what a host's tables must hold, and how the logs are read.
 
 docs/host-schema.md says the same in words for the engineer who exports the logs.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
+from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator
 
 from serendipity.offline.configuration import Configuration
+from serendipity.offline.logs.kinds import FLAG, ID, NUMBER, TEXT, TEXTS, TIME, Kind
 from serendipity.v1 import channel_pb2
 
 EventName = Literal["click", "search", "exposure", "order", "view", "favourite", "not_interested"]
+TableName = Literal["events", "items", "users"]
 
 EVENT_TYPES: dict[str, channel_pb2.EventType] = {
     "click": channel_pb2.EVENT_TYPE_CLICK,
@@ -27,57 +30,40 @@ EVENT_TYPES: dict[str, channel_pb2.EventType] = {
 }
 """Event names of the host schema and the wire's numbers for them."""
 
-MAX_PATH_LEVELS = 4
+MAX_PATH_LEVELS = 8
 CLOCK_TOLERANCE = 86_400
 """Seconds an event may lie ahead of the builder's clock (hosts in other time zones, exports without a zone)."""
-
-_TEXT = ("VARCHAR", "ENUM")
-_INTEGER = (
-    "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT",
-)  # fmt: skip
-_FLOATING = ("FLOAT", "DOUBLE", "DECIMAL")
-_TIME = ("TIMESTAMP", "DATE")
-_TEXTS = ("VARCHAR[]",)
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a host file.
-
-    accepted: DuckDB type names; a column's type matches by prefix, so DECIMAL stands for DECIMAL(18,3) and
-    TIMESTAMP for TIMESTAMP WITH TIME ZONE. expected: the same in words, for errors. missing: the SQL that stands in
-    for an optional column that is not there.
-    """
+    """One column of a host table. missing: the SQL that stands in for an optional column that is not there."""
 
     name: str
-    accepted: tuple[str, ...]
-    expected: str
+    kind: Kind
     missing: str | None = None
 
-    def accepts(self, found: str) -> bool:
-        """Tell whether a DuckDB type name is one this column may have."""
-        is_list = found.endswith("]")
-        return any(found.startswith(name) and is_list == name.endswith("]") for name in self.accepted)
 
-
-EVENT_COLUMNS = (
-    Column("user_id", (*_TEXT, *_INTEGER), "VARCHAR or an integer"),
-    Column("item_id", (*_TEXT, *_INTEGER), "VARCHAR or an integer"),
-    Column("event", _TEXT, "VARCHAR"),
-    Column("timestamp", (*_INTEGER, *_FLOATING, *_TIME), "Unix seconds as a number, or TIMESTAMP (UTC)"),
-    Column("query", _TEXT, "VARCHAR", "NULL::VARCHAR"),
-    Column("value", (*_INTEGER, *_FLOATING), "a number", "NULL::DOUBLE"),
-)
-ITEM_COLUMNS = (
-    Column("item_id", (*_TEXT, *_INTEGER), "VARCHAR or an integer"),
-    Column("title", _TEXT, "VARCHAR"),
-    Column("path", _TEXTS, "VARCHAR[] of 1 to 4 levels"),
-    Column("brand", (*_TEXT, *_INTEGER), "VARCHAR", "NULL::VARCHAR"),
-    Column("tags", _TEXTS, "VARCHAR[]", "NULL::VARCHAR[]"),
-    Column("price", (*_INTEGER, *_FLOATING), "a number", "NULL::DOUBLE"),
-    Column("available", ("BOOLEAN",), "BOOLEAN", "true"),
-)
-USER_COLUMNS = (Column("user_id", (*_TEXT, *_INTEGER), "VARCHAR or an integer"),)
+TABLES: dict[TableName, tuple[Column, ...]] = {
+    "events": (
+        Column("user_id", ID),
+        Column("item_id", ID),
+        Column("event", TEXT),
+        Column("timestamp", TIME),
+        Column("query", TEXT, "NULL::VARCHAR"),
+        Column("value", NUMBER, "NULL::DOUBLE"),
+    ),
+    "items": (
+        Column("item_id", ID),
+        Column("title", TEXT),
+        Column("path", TEXTS),
+        Column("brand", TEXT, "NULL::VARCHAR"),
+        Column("tags", TEXTS, "NULL::VARCHAR[]"),
+        Column("price", NUMBER, "NULL::DOUBLE"),
+        Column("available", FLAG, "true"),
+    ),
+    "users": (Column("user_id", ID),),
+}
 
 
 class LogsConfig(Configuration):
@@ -93,10 +79,37 @@ class LogsConfig(Configuration):
     """Events on items kept beside the clicks, for prompts of language models; those that count as clicks are not."""
 
     max_rejected: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of a file's rows that may be rejected before the run stops."""
+    """Share of a table's rows that may be rejected before the run stops. Repeated rows are left out and not counted."""
 
     until: int | None = None
     """Unix seconds (or an ISO 8601 time; without a zone: UTC): only events before it are read. None: all."""
+
+    files: dict[TableName, str] = Field(default_factory=dict)
+    """Where a table lies if not under its own name: a path from the host's folder, with * and **, or a URL."""
+
+    columns: dict[TableName, dict[str, str]] = Field(default_factory=dict)
+    """A column of the host schema → the SQL expression (DuckDB) over the table's columns that gives it, such as
+    "visitorid", "ts / 1000" or "[department, aisle]"."""
+
+    time_zone: str = "UTC"
+    """Zone of times that carry none, by its IANA name."""
+
+    @field_validator("columns")
+    @classmethod
+    def _names_columns(cls, value: dict[TableName, dict[str, str]]) -> dict[TableName, dict[str, str]]:
+        for table, given in value.items():
+            known = [column.name for column in TABLES[table]]
+            for name in given:
+                if table != "users" and name not in known:
+                    raise ValueError(f"columns.{table}: found {name}, expected some of {', '.join(known)}")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError(f"time_zone: found {value}, expected the IANA name of a zone, such as Europe/Berlin")
+        return value
 
     @field_validator("click_types")
     @classmethod

@@ -31,6 +31,7 @@ from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories, before, profile_fields, split_times
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower, item_content
@@ -143,7 +144,7 @@ def read_interests(interests: Path, histories: Histories, catalogue: Catalogue) 
     taxonomy = Taxonomy.from_catalogue(catalogue, known_nodes(interests))
     vectors: NDArray[np.float32] = np.load(interests / "interest_vectors.npy")
     if len(vectors) != len(taxonomy):
-        raise ValueError(
+        raise LogsError(
             f"{interests / 'interest_vectors.npy'}: found {len(vectors)} rows, expected {len(taxonomy)}, one per node "
             "of the catalogue's taxonomy: rebuild the interests from these logs"
         )
@@ -198,9 +199,16 @@ def prepare(
         factors[found.time] = found
         advance()
     rows = {}
-    for start, end in sorted(set(fit + refit)):
-        rows[start, end] = builder.rows(factors[start], end)
+    for span in sorted(set(fit + refit)):
+        if found_rows := builder.rows(factors[span[0]], span[1]):
+            rows[span] = found_rows
         advance()
+    of_fit, of_refit = (tuple(rows[span] for span in spans if span in rows) for spans in (fit, refit))
+    if not of_fit or not of_refit:
+        raise LogsError(
+            "towers: found no item that a user with earlier clicks clicked for the first time in the latest "
+            f"{2 * window:.0%} of the clicks, expected some: longer logs, or a larger towers.rows.label_window"
+        )
     held_out = HeldOut.between(histories, catalogue, validation_cut, until)
     at_cut = builder.moment(factors[validation_cut])
     rng = np.random.default_rng(config.seed)
@@ -209,8 +217,8 @@ def prepare(
     return Prepared(
         catalogue=catalogue,
         builder=builder,
-        fit=tuple(rows[span] for span in fit),
-        refit=tuple(rows[span] for span in refit),
+        fit=of_fit,
+        refit=of_refit,
         validation=validation,
         cut=builder.moment(factors[validation_cut], examples),
         now=builder.moment(factors[until], examples),

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.towers.config import FactorBlock, FactorsConfig
 
@@ -47,7 +48,7 @@ def item_factors(
 ) -> Iterator[ItemFactors]:
     """Factorise as of each moment; each turned (orthogonal Procrustes) to lie as the one before.
 
-    Raises ValueError when there is no click before a moment.
+    Raises LogsError when there is no click before a moment.
     """
     users, rows = histories.users.astype(np.int64), histories.items - 1
     rng = np.random.default_rng(seed)
@@ -56,7 +57,7 @@ def item_factors(
     for time in times:
         before = (histories.times < time) & (rows >= 0)
         if not before.any():
-            raise ValueError(f"item_factors: found no clicks before {time}, expected at least one")
+            raise LogsError(f"towers: found no clicks before {time}, expected at least one")
         pairs = np.unique(users[before] * num_items + rows[before])
         clicks = sparse.csr_matrix(
             (np.ones(len(pairs)), (pairs // num_items, pairs % num_items)), shape=(len(histories), num_items)

@@ -135,8 +135,8 @@ class RowsBuilder:
             items=ItemState(item_features(statistics, self.catalogue.prices), factors, statistics.users),
         )
 
-    def rows(self, factors: ItemFactors, until: int) -> TrainingRows:
-        """Make the rows of the factors' moment t₀, of users with a new item in [t₀, until)."""
+    def rows(self, factors: ItemFactors, until: int) -> TrainingRows | None:
+        """Make the rows of the factors' moment t₀, of users with a new item in [t₀, until); None without any."""
         time = factors.time
         num_items = len(self.catalogue)
         histories = self.histories
@@ -146,6 +146,8 @@ class RowsBuilder:
         pairs = np.setdiff1d(users[within] * num_items + items[within], users[before] * num_items + items[before])
         known = np.unique(users[before])
         pairs = pairs[np.isin(pairs // num_items, known)]
+        if not len(pairs):
+            return None
         owners, counts = np.unique(pairs // num_items, return_counts=True)
         moment = self.moment(factors, owners)
         rows = pairs % num_items

@@ -18,6 +18,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from serendipity.offline.finite import require_finite, require_finite_weights
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.towers.batches import Batch, BatchSampler, plan_epoch
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower
@@ -88,7 +89,10 @@ def train(
     ]
     steps = sum(-(-len(sampler.trainable_rows) // trainer.batch_users) for sampler in samplers)
     if not steps:
-        raise ValueError("train: found no rows with a positive, expected at least one; see rows.min_item_users")
+        raise LogsError(
+            f"towers: found no later click on an item that {config.rows.min_item_users} users had clicked before, "
+            "expected some: longer logs, or a smaller towers.rows.min_item_users"
+        )
     last = trainer.max_epochs if epochs is None else epochs
     optimizer = torch.optim.AdamW(towers.parameters(), lr=trainer.learning_rate)
     towers.start_from(sum(sampler.num_positives for sampler in samplers) / sum(s.num_pairs for s in samplers))

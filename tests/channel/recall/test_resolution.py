@@ -69,6 +69,13 @@ def test_deny_beats_allow(snapshot: Snapshot) -> None:
     assert resolve(query, snapshot).categories.nonzero()[0].tolist() == [snapshot.category_numbers["food-0"]]
 
 
+def test_categories_are_known_by_every_spelling_of_their_name(snapshot: Snapshot) -> None:
+    query = parse_query(request(allow_categories=[" FOOD 0", "food/1", "food"]), NOW)
+    resolved = resolve(query, snapshot)
+    assert resolved.categories.nonzero()[0].tolist() == [snapshot.category_numbers[f"food-{n}"] for n in (0, 1)]
+    assert [warning.message for warning in resolved.warnings] == ["food"]
+
+
 def test_only_events_that_count_as_clicks_are_clicks(snapshot: Snapshot) -> None:
     assert snapshot.click_types == {pb.EVENT_TYPE_CLICK}
     events = [

@@ -7,7 +7,7 @@ from serendipity.offline.datasets.adapter import Adapter, DatasetError
 from serendipity.offline.datasets.registry import ADAPTERS, prepare
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
-from serendipity.offline.logs.schema import EVENT_COLUMNS, ITEM_COLUMNS, USER_COLUMNS, LogsConfig
+from serendipity.offline.logs.schema import TABLES, LogsConfig
 
 
 def nothing(source: Path, host: Path, connection: duckdb.DuckDBPyConnection) -> None:
@@ -29,7 +29,7 @@ def test_a_package_without_the_data_is_named() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="complete-journey, ml-100k, ml-1m or a folder"):
+    with pytest.raises(DatasetError, match=r"complete-journey, ml-100k, ml-1m, a folder .* or its URL"):
         prepare("films", tmp_path)
 
 
@@ -37,7 +37,7 @@ def test_a_hosts_own_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     host = tmp_path / "shop"
     host.mkdir()
     found = prepare(str(host), tmp_path / "out")
-    assert (found.name, found.directory, found.novelty_level) == ("shop", host, 0)
+    assert (found.name, found.root, found.novelty_level) == ("shop", str(host.resolve()), 0)
     assert not (tmp_path / "out").exists()
 
 
@@ -45,18 +45,18 @@ def test_a_hosts_own_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(ADAPTERS))
 def test_adapters_write_the_host_schema(name: str, tmp_path: Path) -> None:
     host = prepare(name, tmp_path)
-    assert host.directory == tmp_path / "host"
-    for file, columns in (("events", EVENT_COLUMNS), ("items", ITEM_COLUMNS), ("users", USER_COLUMNS)):
-        described = duckdb.sql(f"DESCRIBE SELECT * FROM '{host.directory}/{file}.parquet'").fetchall()
+    assert host.root == str(tmp_path / "host")
+    for file, columns in TABLES.items():
+        described = duckdb.sql(f"DESCRIBE SELECT * FROM '{host.root}/{file}.parquet'").fetchall()
         types = {row[0]: row[1] for row in described}
         for column in columns:
-            assert column.missing is not None if column.name not in types else column.accepts(types[column.name])
+            assert column.missing is not None if column.name not in types else column.kind.accepts(types[column.name])
 
 
 @pytest.mark.data
 def test_complete_journey_has_its_published_size_without_coupons_and_petrol(tmp_path: Path) -> None:
     host = prepare("complete-journey", tmp_path)
-    summary = build_logs(host.directory, tmp_path / "logs", LogsConfig(novelty_level=host.novelty_level))
+    summary = build_logs(host.root, tmp_path / "logs", LogsConfig(novelty_level=host.novelty_level))
     catalogue = Catalogue.read(tmp_path)
     assert (summary.counts["host_events"], summary.counts["users"], len(catalogue)) == (1_451_616, 2_469, 92_154)
     assert len(catalogue.categories) == 299
@@ -70,9 +70,9 @@ def test_complete_journey_has_its_published_size_without_coupons_and_petrol(tmp_
 @pytest.mark.data
 def test_movielens_100k_has_its_published_size_and_users(tmp_path: Path) -> None:
     host = prepare("ml-100k", tmp_path)
-    summary = build_logs(host.directory, tmp_path / "logs", LogsConfig())
+    summary = build_logs(host.root, tmp_path / "logs", LogsConfig())
     assert (summary.counts["clicks"], summary.counts["users"], summary.counts["catalogue"]) == (100_000, 943, 1_682)
-    first = duckdb.sql(f"SELECT * FROM '{host.directory}/users.parquet' WHERE user_id = '1'").fetchall()
+    first = duckdb.sql(f"SELECT * FROM '{host.root}/users.parquet' WHERE user_id = '1'").fetchall()
     assert first == [("1", "18-24", "M", "technician")]
-    film = duckdb.sql(f"SELECT title, path, tags FROM '{host.directory}/items.parquet' WHERE item_id = '1'").fetchall()
+    film = duckdb.sql(f"SELECT title, path, tags FROM '{host.root}/items.parquet' WHERE item_id = '1'").fetchall()
     assert film == [("Toy Story (1995)", ["Animation", "Children's", "Comedy"], ["1995"])]

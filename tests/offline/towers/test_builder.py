@@ -10,6 +10,7 @@ from serendipity.offline.interests.builder import build_interests
 from serendipity.offline.interests.node_table import read_nodes, write_nodes
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import KnownNode, Taxonomy
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import split_times
 from serendipity.offline.towers.builder import REPORT, before, build_towers, prepare, read_interests
 from serendipity.offline.towers.dual_tower import item_content
@@ -95,7 +96,7 @@ def test_the_first_training_sees_no_click_of_the_validation_period(world: World)
 def test_interests_of_another_catalogue_are_refused(world: World, interests: Path, tmp_path: Path) -> None:
     shutil.copytree(interests, tmp_path / "interests")
     np.save(tmp_path / "interests" / "interest_vectors.npy", np.zeros((3, INTEREST_DIM), np.float32))
-    with pytest.raises(ValueError, match=r"interest_vectors\.npy: found 3 rows, expected"):
+    with pytest.raises(LogsError, match=r"interest_vectors\.npy: found 3 rows, expected"):
         build_towers(world.logs, tmp_path / "interests", tmp_path / "out", world.config)
 
 

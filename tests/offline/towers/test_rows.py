@@ -7,6 +7,7 @@ from serendipity.features import INPUT_NAMES, TowerInputs
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.towers.factors import item_factors
 from serendipity.offline.towers.interests import NO_NODE, ReasonedInterests
@@ -120,5 +121,5 @@ def test_novel_positives_are_outside_the_clicked_categories(world: World) -> Non
 
 
 def test_factors_need_a_click_before_the_moment(world: World) -> None:
-    with pytest.raises(ValueError, match="no clicks before 5"):
+    with pytest.raises(LogsError, match="no clicks before 5"):
         next(item_factors(world.histories, len(world.catalogue), [5], world.config.factors, seed=0))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from serendipity.offline.finite import DivergedError
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.towers.config import TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower
 from serendipity.offline.towers.trainer import CHECKPOINT, Training, learning_rate_share, train
@@ -121,7 +122,7 @@ def test_training_stops_when_it_gets_no_better_and_keeps_the_best(world: World, 
 
 def test_rows_without_positives_are_refused(world: World, tmp_path: Path) -> None:
     rows = world.config.rows.model_copy(update={"min_item_users": 10_000})
-    with pytest.raises(ValueError, match="no rows with a positive"):
+    with pytest.raises(LogsError, match="no later click on an item that"):
         run(world, tmp_path, world.config.model_copy(update={"rows": rows}), epochs=1)
 
 
