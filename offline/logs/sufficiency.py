@@ -66,8 +66,8 @@ def insufficiencies(logs: Path, wanted: Wanted) -> list[str]:
     return [
         f"novelty at level {level} (logs.novelty_level): found {room.categories:,} top-level categories with items "
         f"that may be recalled, and outside those a user clicked lately {room.fill:.1%} of the {wanted.asked} "
-        f"candidates asked for, none for {room.empty:.1%} of the users; expected at least 2, {wanted.fill:.0%} and at most "
-        f"{wanted.empty:.0%} (canary.count, gate.min_fill, gate.max_empty); {advice}"
+        f"candidates asked for, none for {room.empty:.1%} of the users; expected at least 2, {wanted.fill:.0%} and at "
+        f"most {wanted.empty:.0%} (canary.count, gate.min_fill, gate.max_empty); {advice}"
     ]
 
 
