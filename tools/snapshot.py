@@ -26,6 +26,7 @@ from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
+from serendipity.channel.state.host_clock import LARGEST_LEAP
 from serendipity.tools.arguments import add_build, existing_directory
 from serendipity.tools.recall import result_console
 
@@ -87,7 +88,10 @@ def _prune(publications: Publications, keep: int | None, older_than: float | Non
     if (keep is None and older_than is None) or (keep or 0) < 0 or (older_than or 0) < 0:
         print("serendip snapshot prune: expected --keep N, --older-than DAYS or both, not below 0", file=sys.stderr)
         return 2
-    before = math.inf if older_than is None else time.time() - older_than * 86_400
+    written = [publications.directory(listed.version).stat().st_mtime for listed in publications.listed()]
+    # A clock that is ahead of all that is there must not make all of it old.
+    now = min(time.time(), max(written, default=0) + LARGEST_LEAP)
+    before = math.inf if older_than is None else now - older_than * 86_400
     deleted = publications.prune(before, keep=keep or 0)
     print("\n".join(f"deleted {version}" for version in deleted) or "nothing to delete")
     return 0

@@ -65,8 +65,7 @@ class FeedbackTables:
         record = self.users.get(txn, key)
         if record is not None:
             for page in self.pages(txn, key):
-                # Messages of one kind, one behind the other, are one with the repeated fields of both.
-                record.MergeFromString(bytes(txn.get(page, db=self.shown.table)))
+                self._append(txn, page, record)
             del record.exposures[EXPOSURE_WINDOW:]
         return record
 
@@ -75,10 +74,10 @@ class FeedbackTables:
         user, found = _digest(key), []
         with txn.cursor(self.shown.table) as cursor:
             if cursor.set_range(user):
-                for page in cursor.iternext(keys=True, values=False):
+                for page in map(bytes, cursor.iternext(keys=True, values=False)):
                     if not page.startswith(user):
                         break
-                    found.append(bytes(page))
+                    found.append(page)
         return found
 
     def put_user(self, txn: lmdb.Transaction, key: bytes, record: records_pb2.UserFeedbackRecord) -> None:
@@ -105,8 +104,12 @@ class FeedbackTables:
     def rejoin(self, txn: lmdb.Transaction, key: bytes, record: records_pb2.UserFeedbackRecord) -> None:
         """Move a user's earlier exposures from their pages into the record, which is to be written then."""
         for page in self.pages(txn, key):
-            record.MergeFromString(bytes(txn.get(page, db=self.shown.table)))
+            self._append(txn, page, record)
             self.shown.delete(txn, page)
+
+    def _append(self, txn: lmdb.Transaction, page: bytes, record: records_pb2.UserFeedbackRecord) -> None:
+        # Messages of one kind, one behind the other, are one with the repeated fields of both.
+        record.MergeFromString(bytes(txn.get(page, db=self.shown.table) or b""))
 
     def last_recorded(self) -> float | None:
         """When the latest event of the log was recorded, Unix seconds; None of an empty one."""
@@ -142,14 +145,14 @@ class FeedbackTables:
                 return removed
 
     def expire_users(self, before: float, now: float, rounds: float) -> int:
-        """Visit 1 / `rounds` of the users, in steps, and remove those without an event since a time.
+        """Visit 1 / `rounds` of the users, at least 1,000, in steps, and remove those without an event since a time.
 
         So many calls visit everybody, however many there are. What lies after `now`, from a clock that was ahead, is
         brought down to it. Returns how many were removed.
         """
         with self.env.reading() as txn:
-            left = math.ceil(self.users.count(txn) / rounds)
-            start = bytes(txn.get(_VISITED, b"", db=self.meta))
+            left = max(_STEP, math.ceil(self.users.count(txn) / rounds))
+            start = bytes(txn.get(_VISITED, db=self.meta) or b"")
         removed = 0
         while left > 0:
             most = min(left, _STEP)

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serendipity.channel.errors import StateFull, StateUnavailable
+from serendipity.channel.state import feedback_tables
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore, host_events
 from serendipity.channel.state.feedback_event import FORGOTTEN, Ownership, refusal
@@ -533,7 +534,10 @@ def test_a_heavy_user_costs_a_page_an_event_and_keeps_the_latest_in_order(store:
         assert store._tables.shown.count(txn) == 0
 
 
-def test_the_calls_of_a_round_visit_every_user_even_across_restarts(tmp_path: Path, clock: Clock) -> None:
+def test_the_calls_of_a_round_visit_every_user_even_across_restarts(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_tables, "_STEP", 4)
     with FeedbackStore(tmp_path, clock=clock) as store:
         store.record([event(f"ahead-{i}", user=f"user-{i:03}") for i in range(50)])
     brought_down = []
