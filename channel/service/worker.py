@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import uvloop
@@ -58,7 +59,8 @@ async def running_worker(
 ) -> AsyncIterator[Worker]:
     """Serve on an address until the context ends; then drain within `drain_seconds` and close.
 
-    Raises StateUnavailable or OSError when it cannot start. Without a snapshot it starts and answers UNAVAILABLE.
+    Raises StateUnavailable or OSError when it cannot start. Until there is a snapshot that can be served it waits,
+    without listening.
     """
     async with contextlib.AsyncExitStack() as stack:
         telemetry = Telemetry()
@@ -89,6 +91,11 @@ async def running_worker(
         await on_change(watcher.served, None)
         # Before the port is open: a worker that was restarted must not draw calls it cannot answer.
         await watcher.converge()
+        if not watcher.served.version:
+            _log.error("no snapshot can be served: not listening until there is one", snapshots=str(settings.snapshots))
+        while not watcher.served.version:
+            await asyncio.sleep(settings.snapshot_poll_seconds)
+            await watcher.converge()
         server, port = create_server(parts, health, address)
         await server.start()
         tasks = [asyncio.create_task(watcher.run())]
@@ -121,12 +128,27 @@ async def _serve_until_stopped(
     settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int
 ) -> None:
     with told_to_stop() as stop:
-        async with running_worker(settings, channel_settings, address, number) as worker:
-            ports = {"port": worker.port, "metrics_port": worker.metrics_port}
-            _log.info("worker serves", address=address, **ports, pid=os.getpid())
-            await stop.wait()
-            _log.info("worker drains")
+        async with contextlib.AsyncExitStack() as stack:
+            starting = stack.enter_async_context(running_worker(settings, channel_settings, address, number))
+            worker = await _unless_stopped(stop, starting)
+            if worker is not None:
+                ports = {"port": worker.port, "metrics_port": worker.metrics_port}
+                _log.info("worker serves", address=address, **ports, pid=os.getpid())
+                await stop.wait()
+                _log.info("worker drains")
     _log.info("worker ends")
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, Worker]) -> Worker | None:
+    """Do some work and return its result; None when it was told to stop before, which cancels it."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        stopping.cancel()
+        return working.result()
+    working.cancel()
+    await asyncio.wait((working,))
+    return None
 
 
 def _open_parts(

@@ -95,7 +95,7 @@ def test_an_interest_gpt_of_another_training_is_refused_and_nothing_is_published
 
 
 def test_an_admin_service_that_is_away_is_named(deployment: Deployment) -> None:
-    with pytest.raises(DeployError, match=r"the admin service at 127\.0\.0\.1:1 refused it"):
+    with pytest.raises(DeployError, match=r"the admin service at 127\.0\.0\.1:1 did not publish it: UNAVAILABLE"):
         deploy.publish_over("127.0.0.1:1")(deployment.version)
 
 
