@@ -28,21 +28,21 @@ class AdminClient:
 
     def publish(self, version: str) -> admin_pb2.Operation:
         """Begin to make a snapshot the wanted one; calling again while that runs begins nothing else."""
-        return self._call(self._stub.PublishSnapshot, admin_pb2.PublishSnapshotRequest(version=version)).operation
+        return self._call(self._stub.PublishSnapshot, admin_pb2.PublishSnapshotRequest(version=version))
 
     def rollback(self) -> admin_pb2.Operation:
         """Begin to make the snapshot wanted before the wanted one again."""
-        return self._call(self._stub.RollbackSnapshot, admin_pb2.RollbackSnapshotRequest()).operation
+        return self._call(self._stub.RollbackSnapshot, admin_pb2.RollbackSnapshotRequest())
 
     def operation(self, operation_id: str = "", *, wait: float = 0.0) -> admin_pb2.Operation:
         """Ask for an operation, the latest by default. wait: seconds to wait for its end."""
         request = admin_pb2.GetOperationRequest(id=operation_id)
         request.wait.FromMilliseconds(int(wait * 1e3))
-        return self._call(self._stub.GetOperation, request).operation
+        return self._call(self._stub.GetOperation, request)
 
     def cancel(self, operation_id: str) -> admin_pb2.Operation:
         """End an operation unless it takes effect before."""
-        return self._call(self._stub.CancelOperation, admin_pb2.CancelOperationRequest(id=operation_id)).operation
+        return self._call(self._stub.CancelOperation, admin_pb2.CancelOperationRequest(id=operation_id))
 
     def follow(
         self, operation_id: str, on_progress: Callable[[admin_pb2.Operation], None] = lambda _: None
@@ -75,8 +75,9 @@ class AdminClient:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _call(self, method: Any, request: Any) -> Any:
+    def _call(self, method: Any, request: Any) -> admin_pb2.Operation:
         try:
-            return method(request, timeout=self._timeout)
+            operation: admin_pb2.Operation = method(request, timeout=self._timeout).operation
+            return operation
         except grpc.RpcError as error:
             raise error_of(error) from error
