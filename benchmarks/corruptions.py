@@ -184,8 +184,8 @@ def report(outcome: Outcome, caller: Caller, served: str, args: argparse.Namespa
 
 {made_by(args)}.
 
-Each copy has one damaged file, chosen at random as what was done to it. It is published, and then the link is moved to it
-past the publication.
+Each copy has one damaged file, chosen at random as what was done to it. It is published, and then the link is moved to
+it past the publication.
 
 | damage | copies | refused by the publication | refused by all workers |
 |---|---:|---:|---:|

@@ -17,7 +17,14 @@ from serendipity.channel.client import AdminClient, ClientError
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
-from serendipity.tools.serving.deployment import DeployError, deploy, load, retained_models, unload_unused
+from serendipity.tools.serving.deployment import (
+    DeployError,
+    deploy,
+    fault_of_server,
+    load,
+    retained_models,
+    unload_unused,
+)
 from serendipity.tools.serving.kinds import TEXT_ENCODER, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
@@ -116,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
             llm_threads=args.llm_threads,
         )
         version = args.version or newest(snapshots)
+        if fault := fault_of_server(args.triton, args.timeout):
+            print(f"serendip deploy: warning: {fault}", file=sys.stderr)
         if args.text_encoder:
             encoder = TEXT_ENCODER.trained(args.text_encoder, serving)
             install(encoder, args.text_encoder, models)

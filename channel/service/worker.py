@@ -38,8 +38,10 @@ from serendipity.channel.state.state import AvailabilityOverlay, UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.channel.tower.tower import UserTower
 from serendipity.channel.tower.triton import TritonTower
+from serendipity.triton import Triton, TritonError, fault_of
 
 _SWITCH_SECONDS = 0.002
+_TRITON_SECONDS = 10.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -101,6 +103,8 @@ async def running_worker(
         tasks = [asyncio.create_task(watcher.run())]
         if number == 0:
             tasks.append(asyncio.create_task(run_housekeeping(parts, publications, clock)))
+            if settings.user_tower_path is None:
+                tasks.append(asyncio.create_task(_warn_of_old_triton(channel_settings.triton_url)))
         try:
             yield Worker(number, port, metrics.port)
         finally:
@@ -149,6 +153,17 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, Worker]
     working.cancel()
     await asyncio.wait((working,))
     return None
+
+
+async def _warn_of_old_triton(url: str) -> None:
+    triton = Triton(url)
+    try:
+        if fault := fault_of(await triton.wait(triton.version(), _TRITON_SECONDS)):
+            _log.warning("old Triton", url=url, fault=fault)
+    except TritonError as error:
+        _log.warning("Triton's version is not known", url=url, error=str(error))
+    finally:
+        await triton.close()
 
 
 def _open_parts(

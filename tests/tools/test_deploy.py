@@ -26,7 +26,9 @@ def test_one_command_places_loads_checks_and_publishes(
 ) -> None:
     arguments = ["deploy", "--build", str(deployment.build), "--triton", deployment.url, "--no-gate"]
     assert cli.main([*arguments, "--unload-unused"]) == 0
-    assert f"published {deployment.version}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"published {deployment.version}" in told.out
+    assert "serendip deploy: warning: tritonserver 2.51.0 is for demos and tests, over HTTP" in told.err
     assert Publications(deployment.snapshots).wanted() == deployment.version
     assert ready(deployment.url, small_world.tower.model_name)
 
