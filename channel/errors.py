@@ -7,6 +7,7 @@ ChannelError
 │   ├── RecordCorrupt         one record cannot be read; the store as a whole can
 │   └── StoreUnavailable      the store cannot be read
 ├── PublicationRefused        a snapshot is not made the wanted one; the present one stays
+│   └── PublicationCancelled  an operator has ended it before it took effect
 ├── StateUnavailable          feedback or availability of this host cannot be read or written
 │   ├── StateOverloaded       too many calls wait for the disk; the caller may try again
 │   ├── StateCorrupt          one record cannot be decoded; the others can
@@ -69,6 +70,10 @@ class StoreUnavailable(StoreError):
 
 class PublicationRefused(ChannelError):
     """A snapshot cannot be published or rolled back to: names the version, what was found and what was expected."""
+
+
+class PublicationCancelled(PublicationRefused):
+    """A publication was ended before it took effect."""
 
 
 class StateUnavailable(ChannelError):

@@ -12,31 +12,56 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import grpc
-
 from serendipity import layout
+from serendipity.channel.client import AdminClient, ClientError
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
-from serendipity.tools.serving.deployment import DeployError, deploy, load, retained_models, unload_unused
+from serendipity.tools.serving.deployment import (
+    DeployError,
+    deploy,
+    fault_of_server,
+    load,
+    retained_models,
+    unload_unused,
+)
 from serendipity.tools.serving.kinds import TEXT_ENCODER, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
-from serendipity.v1 import admin_pb2, admin_pb2_grpc
+from serendipity.v1 import admin_pb2
 
 
 def publish_over(address: str) -> Callable[[str], None]:
-    """Give a function that publishes a version through the admin service at `address` (host:port)."""
+    """Give a function that publishes a version through the admin service at `address` (host:port), and waits for it."""
 
     def publish(version: str) -> None:
-        with grpc.insecure_channel(address) as channel:
-            stub = admin_pb2_grpc.SerendipityAdminStub(channel)  # type: ignore[no-untyped-call]
-            try:
-                stub.PublishSnapshot(admin_pb2.PublishSnapshotRequest(version=version), timeout=60.0)
-            except grpc.RpcError as error:
-                raise DeployError(f"{version}: the admin service at {address} refused it: {error.details()}") from error
+        try:
+            with AdminClient(address) as admin:
+                ended = follow(admin, admin.publish(version))
+        except ClientError as error:
+            raise DeployError(f"{version}: the admin service at {address} did not publish it: {error}") from error
+        if ended.state != admin_pb2.OPERATION_STATE_DONE:
+            raise DeployError(f"{version}: the admin service at {address} refused it: {ended.error}")
 
     return publish
+
+
+def follow(admin: AdminClient, operation: admin_pb2.Operation) -> admin_pb2.Operation:
+    """Wait for the end of an operation, and say on standard error how far it is. Raises ClientError."""
+    shown = ""
+    try:
+
+        def show(now: admin_pb2.Operation) -> None:
+            nonlocal shown
+            line = f"operation {now.id}: {now.step} {now.version}, {now.progress:.0%}"
+            if now.state == admin_pb2.OPERATION_STATE_RUNNING and line != shown:
+                print(line, file=sys.stderr, flush=True)
+                shown = line
+
+        return admin.follow(operation.id, show)
+    except KeyboardInterrupt:
+        print(f"operation {operation.id} goes on; `serendip snapshot operation` tells how it ends", file=sys.stderr)
+        raise
 
 
 def publish_on_disk(snapshots: Path, gate: bool = True) -> Callable[[str], None]:
@@ -98,6 +123,8 @@ def run(args: argparse.Namespace) -> int:
             llm_threads=args.llm_threads,
         )
         version = args.version or newest(snapshots)
+        if fault := fault_of_server(args.triton, args.timeout):
+            print(f"serendip deploy: warning: {fault}", file=sys.stderr)
         if args.text_encoder:
             encoder = TEXT_ENCODER.trained(args.text_encoder, serving)
             install(encoder, args.text_encoder, models)

@@ -23,6 +23,7 @@ import tritonclient.grpc as triton_grpc
 from serendipity.features import TOWER_MODEL_PREFIX
 from serendipity.tools.serving.triton_program import TritonDown, TritonError
 from serendipity.tools.serving.triton_server import LOOPBACK, TritonServer, launch, temporary_log
+from serendipity.triton import fault_of
 
 _FIRST_WAIT = 1.0
 _LONGEST_WAIT = 30.0
@@ -109,6 +110,8 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
 def _load(server: TritonServer, names: Sequence[str]) -> None:
     """Load models one by one; one that fails leaves the others serving."""
     with triton_grpc.InferenceServerClient(server.grpc_url) as client:
+        if fault := fault_of(client.get_server_metadata().version):
+            print(f"serendip triton: warning: {fault}", file=sys.stderr, flush=True)
         for name in names:
             try:
                 client.load_model(name)

@@ -6,9 +6,10 @@
             print(candidate.item_id, candidate.score, candidate.reasons)
         await client.record_feedback([Feedback("user-42", result.candidates[0].item_id, "click", result.recall_id)])
 
-`SerendipityClient` is the same for code without an event loop.
+`SerendipityClient` is the same for code without an event loop; `AdminClient` publishes snapshots.
 """
 
+from serendipity.channel.client.admin import AdminClient
 from serendipity.channel.client.channel_client import AsyncSerendipityClient, SerendipityClient
 from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from serendipity.channel.client.messages import (
@@ -22,6 +23,7 @@ from serendipity.channel.client.messages import (
 )
 
 __all__ = [
+    "AdminClient",
     "AsyncSerendipityClient",
     "Candidate",
     "ClientError",

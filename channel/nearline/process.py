@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -35,6 +34,7 @@ from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.watcher import Served, SnapshotWatcher
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
+from serendipity.channel.state.host_clock import HostClock
 
 _HOUSEKEEPING_SECONDS = 3_600.0
 _LOCK_POLL_SECONDS = 1.0
@@ -51,6 +51,7 @@ class Nearline:
     """
 
     store: NearlineStore
+    clock: HostClock
     erasures: ErasureList
     holder: SnapshotHolder
     watcher: SnapshotWatcher
@@ -103,7 +104,10 @@ async def opened_nearline(settings: ServerSettings, channel_settings: ChannelSet
             poll=settings.snapshot_poll_seconds,
         )
         await watcher.converge()
-        yield Nearline(store, erasures, holder, watcher, publications, loops, telemetry)
+        clock = HostClock(settings.clock_path)
+        with logged_failures("clock"):
+            clock.begin(feedback.last_recorded())
+        yield Nearline(store, clock, erasures, holder, watcher, publications, loops, telemetry)
 
 
 @contextlib.asynccontextmanager
@@ -231,24 +235,30 @@ def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
 async def _run_housekeeping(nearline: Nearline, channel_settings: ChannelSettings) -> None:
     while True:
         with logged_failures("all"):
-            cleared = await asyncio.to_thread(clean_up, nearline, channel_settings, time.time())
+            cleared = await asyncio.to_thread(clean_up, nearline, channel_settings)
             _log.info("housekeeping done", **asdict(cleared))
         await asyncio.sleep(_HOUSEKEEPING_SECONDS)
 
 
-def clean_up(nearline: Nearline, channel_settings: ChannelSettings, now: float) -> Cleared:
+def clean_up(nearline: Nearline, channel_settings: ChannelSettings, now: float | None = None) -> Cleared:
     """Remove erased users; then records past their age or of group models no snapshot has, and entries parked for long.
 
-    now: Unix seconds. A failure of either is logged, and the other is done all the same.
+    now: Unix seconds; by default what the host's clock and its disk agree on, and nothing expires while they do not.
+    A failure of either part is logged, and the other is done all the same.
     """
     erased, cleared = 0, Cleared()
     with logged_failures("erasures"):
         erased = forget(nearline.store, nearline.erasures.keys())
     with logged_failures("expiry"):
+        manifests = [listed.manifest for listed in nearline.publications.listed()]
+        if now is None:
+            built = [manifest.created_at.ToMilliseconds() / 1e3 for manifest in manifests if manifest is not None]
+            now = nearline.clock.agreed(built)
+        if now is None:
+            return replace(cleared, erased=erased)
         moment = 0.0
         with contextlib.suppress(SnapshotUnavailable), nearline.holder.acquire() as lease:
             moment = generation_moment(channel_settings, lease.snapshot, now)
-        manifests = [listed.manifest for listed in nearline.publications.listed()]
         # A snapshot that cannot be read now may be read later; nothing is known of its groups.
         known = [manifest.groups.group_model_id for manifest in manifests if manifest is not None]
         cleared = clear(

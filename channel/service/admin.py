@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import grpc
-import structlog
 
 from serendipity.channel.service.edge import Edge
+from serendipity.channel.service.operations import Operations
 from serendipity.channel.service.server import Health, bind, server_options
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import read_statuses
-from serendipity.channel.snapshot.publication import Publication, Publications
+from serendipity.channel.snapshot.publication import Publications
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
 
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["SerendipityAdmin"].full_name
-_log = structlog.stdlib.get_logger(__name__)
+_LONGEST_WAIT = 60.0
 
 
 class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
@@ -25,22 +26,40 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
     def __init__(self, publications: Publications, settings: ServerSettings) -> None:
         self._publications = publications
         self._settings = settings
+        self._operations = Operations()
 
     async def PublishSnapshot(  # noqa: N802
         self, request: admin_pb2.PublishSnapshotRequest, _: grpc.aio.ServicerContext
     ) -> admin_pb2.PublishSnapshotResponse:
-        """Verify a snapshot and make it the wanted one."""
-        publication = await asyncio.to_thread(self._publications.publish, request.version)
-        _tell(publication)
-        return admin_pb2.PublishSnapshotResponse(version=publication.version, previous_version=publication.previous)
+        """Begin to verify a snapshot and make it the wanted one."""
+        wanted, publish = self._publications.wanted(), partial(self._publications.publish, request.version)
+        operation = self._operations.begin(request.version, wanted, publish)
+        return admin_pb2.PublishSnapshotResponse(
+            version=operation.version, previous_version=operation.previous_version, operation=operation
+        )
 
     async def RollbackSnapshot(  # noqa: N802
         self, _request: admin_pb2.RollbackSnapshotRequest, _: grpc.aio.ServicerContext
     ) -> admin_pb2.RollbackSnapshotResponse:
-        """Make the snapshot wanted before the wanted one again."""
-        publication = await asyncio.to_thread(self._publications.rollback)
-        _tell(publication)
-        return admin_pb2.RollbackSnapshotResponse(version=publication.version, previous_version=publication.previous)
+        """Begin to make the snapshot wanted before the wanted one again."""
+        before = next(iter(self._publications.earlier()), "")
+        operation = self._operations.begin(before, self._publications.wanted(), self._publications.rollback)
+        return admin_pb2.RollbackSnapshotResponse(
+            version=operation.version, previous_version=operation.previous_version, operation=operation
+        )
+
+    async def GetOperation(  # noqa: N802
+        self, request: admin_pb2.GetOperationRequest, _: grpc.aio.ServicerContext
+    ) -> admin_pb2.GetOperationResponse:
+        """Tell how an operation fares, once it has ended or after a while."""
+        seconds = min(max(0.0, request.wait.ToMilliseconds() / 1e3), _LONGEST_WAIT)
+        return admin_pb2.GetOperationResponse(operation=await self._operations.wait(request.id, seconds))
+
+    async def CancelOperation(  # noqa: N802
+        self, request: admin_pb2.CancelOperationRequest, _: grpc.aio.ServicerContext
+    ) -> admin_pb2.CancelOperationResponse:
+        """End an operation unless it takes effect before."""
+        return admin_pb2.CancelOperationResponse(operation=self._operations.cancel(request.id))
 
     async def GetSnapshot(  # noqa: N802
         self, _request: admin_pb2.GetSnapshotRequest, _: grpc.aio.ServicerContext
@@ -65,7 +84,3 @@ def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tu
     Edge(Telemetry()).add_service(server, SERVICE, servicer)
     health = Health(SERVICE)
     return server, health, bind(server, health, SERVICE, settings.admin_address)
-
-
-def _tell(publication: Publication) -> None:
-    _log.info("snapshot wanted", version=publication.version, before=publication.previous)

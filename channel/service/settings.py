@@ -87,7 +87,7 @@ class ServerSettings(BaseSettings):
     """How long a snapshot is kept after it was last written or wanted; 0: for ever. The wanted one always is."""
 
     serving_log_total_bytes: int = Field(default=8 << 30, ge=1 << 10)
-    """Size of all serving-log files of one worker; the oldest go first."""
+    """Size of all serving-log files of the host; the oldest go first."""
 
     serving_log_retention_days: float = Field(default=30.0, gt=0)
     """Age at which a serving-log file goes."""
@@ -157,6 +157,11 @@ class ServerSettings(BaseSettings):
     def serving_log_path(self) -> Path:
         """Directory of the serving log."""
         return self.state / "serving_log"
+
+    @property
+    def clock_path(self) -> Path:
+        """File of the host's clock."""
+        return self.state / "clock.json"
 
     @property
     def workers_path(self) -> Path:

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 import uvloop
@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.recall.recall import Channel
+from serendipity.channel.service.housekeeping import run_housekeeping
 from serendipity.channel.service.processes import logged_failures, told_to_stop
 from serendipity.channel.service.server import Health, Parts, create_server
 from serendipity.channel.service.settings import ServerSettings
@@ -30,16 +31,17 @@ from serendipity.channel.state.availability import AvailabilityReader, Availabil
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.feedback_event import Ownership
+from serendipity.channel.state.host_clock import HostClock
 from serendipity.channel.state.reopening import Reopening
-from serendipity.channel.state.serving_log import Rotation, ServingLog
+from serendipity.channel.state.serving_log import ServingLog
 from serendipity.channel.state.state import AvailabilityOverlay, UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.channel.tower.tower import UserTower
 from serendipity.channel.tower.triton import TritonTower
+from serendipity.triton import Triton, TritonError, fault_of
 
-_HOUSEKEEPING_SECONDS = 3_600.0
-_DAY = 86_400.0
 _SWITCH_SECONDS = 0.002
+_TRITON_SECONDS = 10.0
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -59,11 +61,13 @@ async def running_worker(
 ) -> AsyncIterator[Worker]:
     """Serve on an address until the context ends; then drain within `drain_seconds` and close.
 
-    Raises StateUnavailable or OSError when it cannot start. Without a snapshot it starts and answers UNAVAILABLE.
+    Raises StateUnavailable or OSError when it cannot start. Until there is a snapshot that can be served it waits,
+    without listening.
     """
     async with contextlib.AsyncExitStack() as stack:
         telemetry = Telemetry()
-        parts = _open_parts(settings, channel_settings, number, telemetry, stack)
+        clock = HostClock(settings.clock_path)
+        parts = _open_parts(settings, channel_settings, number, telemetry, clock, stack)
         metrics = telemetry.serve(settings.metrics_host, settings.metrics_port and settings.metrics_port + number)
         stack.callback(metrics.close)
         health = Health()
@@ -89,11 +93,18 @@ async def running_worker(
         await on_change(watcher.served, None)
         # Before the port is open: a worker that was restarted must not draw calls it cannot answer.
         await watcher.converge()
+        if not watcher.served.version:
+            _log.error("no snapshot can be served: not listening until there is one", snapshots=str(settings.snapshots))
+        while not watcher.served.version:
+            await asyncio.sleep(settings.snapshot_poll_seconds)
+            await watcher.converge()
         server, port = create_server(parts, health, address)
         await server.start()
         tasks = [asyncio.create_task(watcher.run())]
         if number == 0:
-            tasks.append(asyncio.create_task(_run_housekeeping(parts, publications)))
+            tasks.append(asyncio.create_task(run_housekeeping(parts, publications, clock)))
+            if settings.user_tower_path is None:
+                tasks.append(asyncio.create_task(_warn_of_old_triton(channel_settings.triton_url)))
         try:
             yield Worker(number, port, metrics.port)
         finally:
@@ -121,12 +132,38 @@ async def _serve_until_stopped(
     settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int
 ) -> None:
     with told_to_stop() as stop:
-        async with running_worker(settings, channel_settings, address, number) as worker:
-            ports = {"port": worker.port, "metrics_port": worker.metrics_port}
-            _log.info("worker serves", address=address, **ports, pid=os.getpid())
-            await stop.wait()
-            _log.info("worker drains")
+        async with contextlib.AsyncExitStack() as stack:
+            starting = stack.enter_async_context(running_worker(settings, channel_settings, address, number))
+            worker = await _unless_stopped(stop, starting)
+            if worker is not None:
+                ports = {"port": worker.port, "metrics_port": worker.metrics_port}
+                _log.info("worker serves", address=address, **ports, pid=os.getpid())
+                await stop.wait()
+                _log.info("worker drains")
     _log.info("worker ends")
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, Worker]) -> Worker | None:
+    """Do some work and return its result; None when it was told to stop before, which cancels it."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    if working.done():
+        stopping.cancel()
+        return working.result()
+    working.cancel()
+    await asyncio.wait((working,))
+    return None
+
+
+async def _warn_of_old_triton(url: str) -> None:
+    triton = Triton(url)
+    try:
+        if fault := fault_of(await triton.wait(triton.version(), _TRITON_SECONDS)):
+            _log.warning("old Triton", url=url, fault=fault)
+    except TritonError as error:
+        _log.warning("Triton's version is not known", url=url, error=str(error))
+    finally:
+        await triton.close()
 
 
 def _open_parts(
@@ -134,6 +171,7 @@ def _open_parts(
     channel_settings: ChannelSettings,
     number: int,
     telemetry: Telemetry,
+    clock: HostClock,
     stack: contextlib.AsyncExitStack,
 ) -> Parts:
     """Open stores, logs and pipeline; the stack closes them, last opened first."""
@@ -147,9 +185,12 @@ def _open_parts(
             ownership=ownership,
             is_forgotten=lambda user_id: erasures.store().contains(user_id),
             map_bytes=settings.feedback_map_bytes,
+            clock=clock.now,
         ),
     )
     stack.callback(feedback.close)
+    with logged_failures("clock"):
+        clock.begin(feedback.store().last_recorded())
     nearline = Reopening("nearline", lambda: open_nearline(settings))
     stack.callback(nearline.close)
     holder = SnapshotHolder()
@@ -159,7 +200,7 @@ def _open_parts(
         holder.prepare(overlay)
         telemetry.availability_generation(overlay.generation)
 
-    availability = AvailabilityStore(settings.availability_path)
+    availability = AvailabilityStore(settings.availability_path, clock=clock.now)
     stack.callback(availability.close)
     overlay = AvailabilityReader(
         availability,
@@ -167,15 +208,7 @@ def _open_parts(
         on_error=lambda error: _log.warning("availability not refreshed", error=str(error)),
     )
     stack.callback(overlay.close)
-    serving_log = ServingLog(
-        settings.serving_log_path,
-        worker=number,
-        rotation=Rotation(
-            max_total_bytes=settings.serving_log_total_bytes,
-            max_age_seconds=settings.serving_log_retention_days * _DAY,
-        ),
-        on_drop=telemetry.serving_log_dropped,
-    )
+    serving_log = ServingLog(settings.serving_log_path, worker=number, on_drop=telemetry.serving_log_dropped)
     stack.callback(serving_log.close)
     tower = _tower(settings, channel_settings)
     stack.push_async_callback(tower.close)
@@ -205,26 +238,3 @@ def _tower(settings: ServerSettings, channel_settings: ChannelSettings) -> UserT
     if settings.user_tower_path is not None:
         return LocalTower(settings.user_tower_path)
     return TritonTower(channel_settings.triton_url, channel_settings)
-
-
-async def _run_housekeeping(parts: Parts, publications: Publications) -> None:
-    """Once an hour, remove expired feedback and snapshots, and availability that every snapshot on disk knows."""
-    settings = parts.settings
-    while True:
-        now = time.time()
-        with logged_failures("feedback"):
-            before = now - settings.feedback_retention_days * _DAY
-            events, users = await asyncio.to_thread(parts.feedback.store().expire, before)
-            _log.info("feedback expired", events=events, users=users)
-        with logged_failures("availability"):
-            manifests = [listed.manifest for listed in await asyncio.to_thread(publications.listed)]
-            # A snapshot that cannot be read now may be read later; nothing is known of its age.
-            if None not in manifests:
-                oldest = min((m.events_until.seconds for m in manifests if m is not None), default=0)
-                await asyncio.to_thread(parts.availability.prune, oldest)
-        # A volume that is shared and read-only here is another's to clean.
-        with logged_failures("snapshots"):
-            if settings.snapshot_retention_days:
-                deleted = await asyncio.to_thread(publications.prune, now - settings.snapshot_retention_days * _DAY)
-                _log.info("old snapshots deleted", versions=deleted)
-        await asyncio.sleep(_HOUSEKEEPING_SECONDS)

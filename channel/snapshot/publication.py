@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import shutil
 import time
@@ -40,6 +41,9 @@ _VERSIONS = TypeAdapter(list[str])
 Check = Callable[[records_pb2.Manifest, Path | None], None]
 """Asked before a snapshot becomes the wanted one: its manifest, and the directory of the one wanted so far, None
 without. Raises PublicationRefused to refuse it: its model is not ready, the quality gate does not let it pass."""
+
+OnProgress = Callable[[str, float], None]
+"""Told what is done and the share of it that is done, 0 to 1; what it raises ends the publication."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ class Publications:
         """Directory of a version."""
         return self._snapshots / version
 
+    def earlier(self) -> list[str]:
+        """Versions wanted before the wanted one that are still there, the latest first, each once."""
+        ways_back = reversed(self._ways_back([*self._history(), self.wanted()]))
+        return [version for version in dict.fromkeys(ways_back) if version]
+
     def listed(self) -> list[ListedSnapshot]:
         """Read the manifests of the snapshots on disk, newest first; those that cannot be read come last."""
         wanted = self.wanted()
@@ -106,12 +115,13 @@ class Publications:
         found.sort(key=lambda s: (s.manifest.created_at.ToNanoseconds() if s.manifest else -1, s.version), reverse=True)
         return found
 
-    def prune(self, before: float, *, keep: int = 0) -> list[str]:
+    def prune(self, before: float, *, keep: int = 0, now: float = math.inf) -> list[str]:
         """Delete the snapshots that have neither been written nor been wanted since a time (Unix seconds).
 
         The wanted one stays however old it is, and so do the files of a request that still reads a deleted one. keep:
-        so many stay, the newest, and where it is above 0 the one that a rollback goes back to as well. Returns the
-        versions deleted. Raises PublicationRefused, and deletes nothing, when the history cannot be read.
+        so many stay, the newest, and where it is above 0 the one that a rollback goes back to as well. now: Unix
+        seconds; what a clock that was ahead has dated later is brought down to it. Returns the versions deleted. Raises
+        PublicationRefused, and deletes nothing, when the history cannot be read.
         """
         with self._locked():
             snapshots = self.listed()
@@ -121,8 +131,11 @@ class Publications:
             deleted = []
             for listed in snapshots:
                 directory = self.directory(listed.version)
-                # Of when it was written, or wanted last.
-                if listed.version not in staying and directory.stat().st_mtime < before:
+                # When it was written, or wanted last.
+                used = directory.stat().st_mtime
+                if used > now:
+                    os.utime(directory, (now, now))
+                if listed.version not in staying and used < before:
                     # First out of sight, so that nobody finds half of it.
                     directory.replace(directory.with_name(f".{listed.version}{_DELETED}"))
                     deleted.append(listed.version)
@@ -130,19 +143,19 @@ class Publications:
                 shutil.rmtree(aside)
             return deleted
 
-    def publish(self, version: str) -> Publication:
+    def publish(self, version: str, on_progress: OnProgress = lambda _, __: None) -> Publication:
         """Verify a snapshot and make it the wanted one. Publishing the wanted one again only verifies it.
 
         Raises PublicationRefused, and changes nothing, if it is missing, damaged, or a check or gate refuses it.
         """
         with self._locked():
             history = self._history()
-            publication = self._make_wanted(version, (*self._checks, *self._gates))
+            publication = self._make_wanted(version, (*self._checks, *self._gates), on_progress)
             if version != publication.previous:
                 self._write_history([*history, version])
             return publication
 
-    def rollback(self) -> Publication:
+    def rollback(self, on_progress: OnProgress = lambda _, __: None) -> Publication:
         """Make the snapshot that was wanted before the present one the wanted one again, after the checks.
 
         Rolling back twice goes back by two publications; those deleted meanwhile are passed over. Raises
@@ -152,18 +165,20 @@ class Publications:
             history = self._history()
             if not (before := self._ways_back(history)):
                 raise PublicationRefused(f"{self._snapshots}: nothing was published before {self.wanted() or 'now'}")
-            publication = self._make_wanted(before[-1], self._checks)
+            publication = self._make_wanted(before[-1], self._checks, on_progress)
             history.pop()
             while history[-1] != publication.version:
                 history.pop()
             self._write_history(history)
             return publication
 
-    def _make_wanted(self, version: str, checks: Sequence[Check]) -> Publication:
+    def _make_wanted(self, version: str, checks: Sequence[Check], on_progress: OnProgress) -> Publication:
         previous = self.wanted()
-        manifest = self._verified(version)
-        for check in checks:
+        manifest = self._verified(version, on_progress)
+        for number, check in enumerate(checks):
+            on_progress("checking", number / len(checks))
             check(manifest, self.directory(previous) if previous else None)
+        on_progress("publishing", 1.0)
         if version != previous:
             beside = self._snapshots / f".{layout.CURRENT}.{os.getpid()}"
             with contextlib.suppress(FileNotFoundError):
@@ -177,7 +192,7 @@ class Publications:
                     os.utime(self.directory(previous), (self._clock(), self._clock()))
         return Publication(version, previous)
 
-    def _verified(self, version: str) -> records_pb2.Manifest:
+    def _verified(self, version: str, on_progress: OnProgress) -> records_pb2.Manifest:
         path = self._snapshots / version
         if version in ("", ".", "..", layout.CURRENT) or version.startswith(".") or Path(version).name != version:
             raise PublicationRefused(
@@ -186,7 +201,7 @@ class Publications:
         if path.is_symlink() or not path.is_dir():
             raise PublicationRefused(f"{path}: no such snapshot; `list` names those on disk")
         try:
-            manifest = verify_once(path)
+            manifest = verify_once(path, lambda share: on_progress("verifying", share))
         except (layout.SnapshotError, OSError) as error:
             raise PublicationRefused(f"{version}: not published: {error}") from error
         if manifest.version != version:
@@ -205,7 +220,7 @@ class Publications:
         except FileNotFoundError:
             history = []
         except ValidationError as error:
-            _log.error("history of publications begun anew", path=str(path), error=str(error))
+            _log.error("history of publications cannot be read", path=str(path), error=str(error))
             history = []
         if history[-2:-1] == [wanted]:
             history.pop()

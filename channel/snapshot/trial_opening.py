@@ -21,7 +21,7 @@ _REFUSED = 3
 """Exit status of a trial that ended with a reason, which is what it wrote."""
 
 
-def can_be_opened(snapshots: Path, *, timeout: float = 120.0) -> Check:
+def can_be_opened(snapshots: Path, *, timeout: float = 600.0) -> Check:
     """Make a check that opens the snapshot in a child process (2 s for 90,000 items).
 
     snapshots: directory of the snapshots; timeout: seconds.

@@ -1,9 +1,16 @@
-"""Checksums of a snapshot, verified once per host."""
+"""Checksums of a snapshot, verified once per host, whoever of its processes asks first."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import json
+import os
 import socket
+import tempfile
+from collections.abc import Callable, Iterable
+from io import FileIO
 from pathlib import Path
 
 from serendipity import layout
@@ -13,36 +20,64 @@ _VERIFIED = ".verified"
 """Directory beside the snapshots that holds a stamp per snapshot and host."""
 
 
-def verify_once(directory: Path) -> records_pb2.Manifest:
+def verify_once(directory: Path, on_progress: Callable[[float], None] = lambda _: None) -> records_pb2.Manifest:
     """Check every file's SHA-256 (about 205 MB/s) unless this host did so for the same files before.
 
-    The stamp lies beside the snapshots, per host, and names size and modification time of every file; where it
-    cannot be written (a read-only volume) the files are simply checked again next time.
+    The stamp lies beside the snapshots, or, where they cannot be written, in the user's own directory for temporary
+    files. It names size and times of every file, and what was found wrong with them. Who asks while another process
+    checks waits for it. on_progress: as of layout.verify_files.
     Raises layout.SnapshotError.
     """
-    manifest = layout.read_manifest(directory)
-    stamp = directory.parent / _VERIFIED / f"{directory.name}.{socket.gethostname()}.json"
-    found = _stamp(directory, manifest)
     try:
-        if json.loads(stamp.read_text(encoding="utf-8")) == found:
-            return manifest
-    except (OSError, ValueError):
-        pass
-    manifest = layout.verify_files(directory)
-    try:
-        stamp.parent.mkdir(exist_ok=True)
-        layout.write_atomically(stamp, json.dumps(found).encode())
+        stamp = _stamp_of(directory)
     except OSError:
+        return layout.verify_files(directory, on_progress)
+    with stamp:
+        fcntl.flock(stamp, fcntl.LOCK_EX)
+        manifest = layout.read_manifest(directory)
+        found = file_times(directory, {layout.MANIFEST, *manifest.checksums})
+        stamp.seek(0)
+        try:
+            verified = json.loads(stamp.read())
+        except ValueError:
+            verified = {}
+        if not isinstance(verified, dict) or verified.get("files") != found:
+            verified = {"files": found, "wrong": ""}
+            try:
+                layout.verify_files(directory, on_progress)
+            except layout.SnapshotError as error:
+                verified["wrong"] = str(error)
+            # A disk that is full keeps it from being noted, not from being served.
+            with contextlib.suppress(OSError):
+                stamp.truncate(0)
+                stamp.write(json.dumps(verified).encode())
+        if verified["wrong"]:
+            raise layout.SnapshotError(verified["wrong"])
         return manifest
-    return manifest
 
 
-def _stamp(directory: Path, manifest: records_pb2.Manifest) -> dict[str, list[int] | str]:
-    stamp: dict[str, list[int] | str] = {"manifest": layout.sha256(directory / layout.MANIFEST)}
-    for name in sorted(manifest.checksums):
-        path = directory / name
-        if not path.is_file():
-            raise layout.SnapshotError(f"{path}: missing; the manifest lists it")
-        status = path.stat()
-        stamp[name] = [status.st_size, status.st_mtime_ns]
-    return stamp
+def file_times(directory: Path, names: Iterable[str]) -> dict[str, list[int]]:
+    """Tell size and times, in nanoseconds, of files of a snapshot: any write changes the last of them.
+
+    Raises layout.SnapshotError when one is missing.
+    """
+    times = {}
+    for name in names:
+        size = layout.size_of(directory / name)
+        status = (directory / name).stat()
+        times[name] = [size, status.st_mtime_ns, status.st_ctime_ns]
+    return times
+
+
+def _stamp_of(directory: Path) -> FileIO:
+    try:
+        place = directory.parent / _VERIFIED
+        place.mkdir(exist_ok=True)
+        return (place / f"{directory.name}.{socket.gethostname()}.json").open("a+b", buffering=0)
+    except OSError:
+        # Nobody else may say there what is verified.
+        place = Path(tempfile.gettempdir()) / f"serendipity-verified-{os.getuid()}"
+        place.mkdir(mode=0o700, exist_ok=True)
+        if place.is_symlink() or place.stat().st_uid != os.getuid() or place.stat().st_mode & 0o077:
+            raise layout.SnapshotError(f"{place}: found another's directory, expected one of this user alone") from None
+        return (place / f"{hashlib.sha256(str(directory).encode()).hexdigest()}.json").open("a+b", buffering=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,10 +30,12 @@ class Environment:
         # As in messages: they reach callers, whom this machine's directories do not concern.
         self.name = path.name
         with self._guarded("opened"):
-            path.mkdir(parents=True, exist_ok=True)
+            make_private(path)
             # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a
             # transaction that has ended is on disk).
-            self.lmdb = lmdb.open(str(path), map_size=map_bytes, max_dbs=max_tables, max_readers=512, readahead=False)
+            self.lmdb = lmdb.open(
+                str(path), map_size=map_bytes, max_dbs=max_tables, max_readers=512, readahead=False, mode=0o600
+            )
             # Readers that were killed would otherwise pin old pages for ever.
             self.lmdb.reader_check()
 
@@ -70,3 +73,16 @@ class Environment:
             raise StateCorrupt(f"{self.name}: holds a record that cannot be decoded ({error})") from error
         except (lmdb.Error, OSError, struct.error) as error:
             raise StateUnavailable(f"{self.name}: cannot be {what} ({error})") from error
+
+
+def make_private(directory: Path) -> None:
+    """Make a directory of the host's state, or one that is there, its owner's alone, the files in it as well.
+
+    It holds who did what. Raises OSError, of files that are another user's too.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in (directory, *filter(Path.is_file, directory.iterdir())):
+        with contextlib.suppress(FileNotFoundError):
+            mode = path.stat().st_mode
+            if mode & 0o077:
+                path.chmod(stat.S_IMODE(mode) & ~0o077)

@@ -5,14 +5,16 @@ Each worker appends to files of its own, so that processes never share one:
     <directory>/<time opened, UTC>-w<worker>-p<pid>-<count>.log    ServingRecords, each preceded by its length (varint)
 
 Answers never wait for it: records pass through a bounded queue to one writer thread, and what does not fit is dropped
-and counted. A file is closed at a size, or with the first answer after an age; old files are removed. A process that
-dies leaves at most one torn record, at the end of its last file, which readers skip.
+and counted. A file is closed at a size, or with the first answer after an age, and then compacted, see
+`serving_log_files`. A process that dies leaves at most one torn record, at the end of its last file, which readers
+skip.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import logging
 import math
 import os
@@ -25,9 +27,10 @@ from pathlib import Path
 from google.protobuf import proto
 
 from serendipity.channel.state.batch_writer import BatchWriter
+from serendipity.channel.state.environment import make_private
+from serendipity.channel.state.serving_log_files import SUFFIX
 from serendipity.v1 import records_pb2
 
-SUFFIX = ".log"
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 10.0
 _GATHERING_SECONDS = 0.1
@@ -35,12 +38,10 @@ _GATHERING_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Rotation:
-    """When files end and when they go. Bytes; seconds. max_total_bytes bounds the files of one worker."""
+    """When files end. Bytes; seconds."""
 
     max_file_bytes: int = 64 << 20
     max_file_seconds: float = 3_600.0
-    max_total_bytes: int = 8 << 30
-    max_age_seconds: float = 30 * 86_400.0
 
 
 _HOURLY = Rotation()
@@ -73,7 +74,7 @@ class ServingLog:
         self._opened = 0.0
         self._files = 0
         self._resume_at = -math.inf
-        directory.mkdir(parents=True, exist_ok=True)
+        make_private(directory)
         self._writer = BatchWriter("serving-log-writer", self._write, capacity=capacity, interval=_GATHERING_SECONDS)
 
     def append(self, record: records_pb2.ServingRecord) -> bool:
@@ -126,7 +127,6 @@ class ServingLog:
                 self._on_drop(1)
                 return
             self._file = self._open(now)
-            self._remove_old(now)
         proto.serialize_length_prefixed(record, self._file)  # type: ignore[arg-type]
         if self._file.tell() >= self._rotation.max_file_bytes:
             self._close_file()
@@ -141,17 +141,10 @@ class ServingLog:
         self._files += 1
         self._path = self._directory / f"{moment}-w{self._worker}-p{os.getpid()}-{self._files:06d}{SUFFIX}"
         self._opened = now
-        return self._path.open("xb")
-
-    def _remove_old(self, now: float) -> None:
-        files = sorted(self._directory.glob(f"*-w{self._worker}-p*{SUFFIX}"), reverse=True)
-        total = 0
-        for path in files:
-            status = path.stat()
-            total += status.st_size
-            too_old = now - status.st_mtime > self._rotation.max_age_seconds
-            if path != self._path and (too_old or total > self._rotation.max_total_bytes):
-                path.unlink(missing_ok=True)
+        file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        # Held for as long as it is written, and let go however this process ends.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
     def _close_file(self) -> None:
         if self._file is not None:

@@ -7,6 +7,7 @@ A cycle is made beside, as .cycle_0001, and moved into place when it is whole.
 from __future__ import annotations
 
 import gc
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,13 @@ from serendipity.offline.coevolution.cycle import Llms, Stage, run_cycle
 from serendipity.offline.coevolution.examples import Renderer
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.coevolution.records import InteractionRecords
+from serendipity.offline.snapshot.stores import sync_file
+from serendipity.offline.tuning.base_model import BaseModelError
+from serendipity.offline.tuning.training import cut_short
 
 _PREFIX = "cycle_"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,9 @@ class Loop:
         """Run cycles first + 1 … first + cycles and return the LLMs after the last.
 
         directory: where the latest cycle is kept; a run that was killed goes on behind the last whole one, with the
-        same result, and one that went further than is asked for begins anew. It must be of the same start, records and
-        configuration: that is the caller's to tell. None: nothing is kept. on_cycle: called after each cycle that is
-        run, with its number.
+        same result; one whose files are not there to their end is passed over, and a run that went further than is
+        asked for begins anew. It must be of the same start, records and configuration: that is the caller's to tell.
+        None: nothing is kept. on_cycle: called after each cycle that is run, with its number.
         """
         llms, done = self._resumed(start, cycles, directory)
         with _older_objects_kept():
@@ -62,16 +68,20 @@ class Loop:
 
     def _resumed(self, start: Llms, cycles: int, directory: Path | None) -> tuple[Llms, int]:
         """Give the LLMs of the latest cycle that is kept, and its number."""
-        places = sorted(directory.glob(f"{_PREFIX}*")) if directory else []
-        if not places:
-            return start, self.first
-        latest = places[-1]
-        cycle = int(latest.name.removeprefix(_PREFIX))
-        if cycle > self.first + cycles:
-            # Of earlier cycles the LLMs are gone.
-            shutil.rmtree(latest)
-            return start, self.first
-        return Llms.read(latest, self.config, start.novelty.base.name), cycle
+        for place in sorted(directory.glob(f"{_PREFIX}*"), reverse=True) if directory else ():
+            cycle = int(place.name.removeprefix(_PREFIX))
+            if cycle > self.first + cycles:
+                # Of earlier cycles the LLMs are gone.
+                shutil.rmtree(place)
+                break
+            try:
+                if (problem := cut_short(place)) is None:
+                    return Llms.read(place, self.config, start.novelty.base.name), cycle
+            except BaseModelError as error:
+                problem = str(error)
+            logger.warning("%s: incomplete (%s), passed over", place, problem)
+            shutil.rmtree(place)
+        return start, self.first
 
 
 @contextmanager
@@ -91,7 +101,11 @@ def _keep(directory: Path, llms: Llms, cycle: int, placing: Callable[[], None]) 
     shutil.rmtree(beside, ignore_errors=True)
     llms.save(beside)
     placing()
+    # On disk before it has its name, or a power cut would leave the name without all of what is in it.
+    for path in (*beside.rglob("*"), beside):
+        sync_file(path)
     beside.rename(place)
+    sync_file(directory)
     for older in directory.glob(f"{_PREFIX}*"):
         if older != place:
             shutil.rmtree(older)

@@ -192,17 +192,16 @@ def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:
 def last_whole_checkpoint(directory: Path) -> str | None:
     """Find the latest checkpoint of a trainer below a directory that a kill did not cut short; None: there is none."""
     for path in sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
-        if (problem := _cut_short(path)) is None:
+        is_begun = not (path / TRAINER_STATE).is_file()
+        if (problem := f"{TRAINER_STATE}: missing" if is_begun else cut_short(path)) is None:
             return str(path)
         logger.warning("%s: incomplete (%s), passed over", path, problem)
     return None
 
 
-def _cut_short(checkpoint: Path) -> str | None:
-    """Tell what a checkpoint lacks, if anything: each of its formats shows whether a file is there to its end."""
-    if not (checkpoint / TRAINER_STATE).is_file():
-        return f"{TRAINER_STATE}: missing"
-    for path in sorted(checkpoint.iterdir()):
+def cut_short(directory: Path) -> str | None:
+    """Tell which file below a directory of models is not there to its end, if any; each of their formats shows it."""
+    for path in sorted(directory.rglob("*")):
         try:
             if path.suffix == ".json":
                 json.loads(path.read_bytes())

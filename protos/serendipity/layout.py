@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from google.protobuf import json_format
@@ -63,6 +63,11 @@ GROUPS = "groups.lmdb"
 SIGNALS = "signals.lmdb"
 """Searches, views and the like by user; read near-line only."""
 
+_NO_DIGEST = "0" * 64
+"""What stands for the manifest's own checksum in the text that it is of."""
+
+_CHUNK = 1 << 24
+
 CURRENT = "current"
 
 DEFAULT_USER = b"\x00default"
@@ -95,9 +100,11 @@ def group_key(group_id: int) -> bytes:
 
 
 def write_manifest(directory: Path, manifest: records_pb2.Manifest) -> None:
-    """Write manifest.json beside and move it into place."""
-    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, sort_keys=True)
-    write_atomically(directory / MANIFEST, text.encode())
+    """Write manifest.json beside and move it into place, and its own checksum into it and the message."""
+    manifest.checksums[MANIFEST] = _NO_DIGEST
+    text = json_format.MessageToJson(manifest, preserving_proto_field_name=True, sort_keys=True).encode()
+    manifest.checksums[MANIFEST] = hashlib.sha256(text).hexdigest()
+    write_atomically(directory / MANIFEST, text.replace(_NO_DIGEST.encode(), manifest.checksums[MANIFEST].encode()))
 
 
 def read_manifest(directory: Path) -> records_pb2.Manifest:
@@ -137,23 +144,36 @@ def file_checksums(directory: Path) -> dict[str, str]:
     }
 
 
-def verify_files(directory: Path) -> records_pb2.Manifest:
+def verify_files(directory: Path, on_progress: Callable[[float], None] = lambda _: None) -> records_pb2.Manifest:
     """Check every file against the manifest's checksums and return the manifest.
 
+    on_progress: told the share of bytes that is checked, again and again; what it raises ends the check.
     Raises SnapshotError naming the first file that is missing or different.
     """
     manifest = read_manifest(directory)
-    expected = dict(manifest.checksums)
-    if not expected:
+    if not manifest.checksums.keys() - {MANIFEST}:
         raise SnapshotError(f"{directory / MANIFEST}: checksums: found none, expected one per file")
-    for name, digest in sorted(expected.items()):
-        path = directory / name
-        if not path.is_file():
-            raise SnapshotError(f"{path}: missing; the manifest lists it")
-        found = sha256(path)
-        if found != digest:
-            raise SnapshotError(f"{path}: SHA-256: found {found}, expected {digest}")
+    # Of small files first: what is wrong with them is told at once.
+    files = sorted((size_of(directory / name), name) for name in manifest.checksums)
+    total, done = sum(size for size, _ in files) or 1, 0
+    for _, name in files:
+        digest, expected = hashlib.sha256(), manifest.checksums[name]
+        with (directory / name).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                # The manifest holds its own checksum.
+                digest.update(chunk.replace(expected.encode(), _NO_DIGEST.encode()) if name == MANIFEST else chunk)
+                done += len(chunk)
+                on_progress(done / total)
+        if digest.hexdigest() != expected:
+            raise SnapshotError(f"{directory / name}: SHA-256: found {digest.hexdigest()}, expected {expected}")
     return manifest
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file that a manifest lists. Raises SnapshotError when it is missing."""
+    if not path.is_file():
+        raise SnapshotError(f"{path}: missing; the manifest lists it")
+    return path.stat().st_size
 
 
 def sha256(path: Path) -> str:

@@ -30,6 +30,9 @@ LEAST_SECONDS = 2.0
 """Time that a call has at least, whoever still waits for it. One that takes longer has met a connection that
 was cut without a word, or a server that hangs."""
 
+_SOUND = [2, 59]
+"""Version from which on servers bear gRPC calls that are cancelled."""
+
 _STATUSES = {
     400: "INVALID_ARGUMENT",
     404: "NOT_FOUND",
@@ -114,6 +117,16 @@ class Triton:
         if status not in (200, 400, 404):
             raise TritonError(_STATUSES.get(status, "UNKNOWN"), _message(body))
         return status == 200
+
+    async def version(self) -> str:
+        """Tell the server's version, such as 2.59.0. Raises TritonError."""
+        status, _, body = await self._exchange("GET /v2", "", b"", LEAST_SECONDS)
+        if status != 200:
+            raise TritonError(_STATUSES.get(status, "UNKNOWN"), _message(body))
+        try:
+            return str(json.loads(body)["version"])
+        except Exception as error:
+            raise _unreadable(error) from error
 
     async def wait(self, call: Coroutine[Any, Any, T], seconds: float) -> T:
         """Wait for a call, which runs on after so many seconds, and when the waiting task is cancelled.
@@ -207,6 +220,17 @@ def ask(url: str, seconds: float, question: Callable[[Triton], Coroutine[Any, An
             await triton.close()
 
     return asyncio.run(asked())
+
+
+def fault_of(version: str) -> str:
+    """Say why a server of a version is not for production; empty where it is."""
+    numbers = [int(part) if part.isdigit() else 0 for part in version.split(".")[:2]]
+    if numbers >= _SOUND:
+        return ""
+    return (
+        f"tritonserver {version} is for demos and tests, over HTTP: before 2.59 (container 25.06) a gRPC call that is "
+        "cancelled, or whose client dies, can crash it, so nobody may call it over gRPC while it serves"
+    )
 
 
 def check_url(url: str) -> str:

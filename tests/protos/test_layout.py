@@ -36,6 +36,16 @@ def test_a_flipped_byte_is_found_and_its_file_named(snapshot: Path) -> None:
         layout.verify_files(snapshot)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [('"TH', '"TX'), ("  ", " \t"), ('"v1"', '"v2"'), ('"checksums"', '"checksum"')]
+)
+def test_a_manifest_that_was_changed_is_found_to_be(snapshot: Path, old: str, new: str) -> None:
+    path = snapshot / layout.MANIFEST
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(layout.SnapshotError, match=r"manifest\.json"):
+        layout.verify_files(snapshot)
+
+
 def test_a_missing_file_is_named(snapshot: Path) -> None:
     (snapshot / "items.lmdb" / "data.mdb").unlink()
     with pytest.raises(layout.SnapshotError, match=r"data\.mdb: missing"):
@@ -52,6 +62,8 @@ def test_another_layout_is_refused_with_both_versions(snapshot: Path, version: i
 def with_field(snapshot: Path, version: int) -> None:
     """Write the manifest as of a layout, with a field that no manifest has now."""
     fields = json.loads((snapshot / layout.MANIFEST).read_text())
+    # Earlier ones had no checksum of their own.
+    del fields["checksums"][layout.MANIFEST]
     (snapshot / layout.MANIFEST).write_text(json.dumps({**fields, "layout_version": version, "calibration": {"a": 1}}))
 
 

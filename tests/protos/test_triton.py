@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from benchmarks.wire import wire_to
 from serendipity import triton
-from serendipity.triton import Triton, TritonError, ask, check_url
+from serendipity.triton import Triton, TritonError, ask, check_url, fault_of
 from tests.fixtures.triton_script import Script, listening, nothing, serving
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=3, max_side=4)
@@ -147,3 +147,20 @@ def test_addresses_are_taken(url: str) -> None:
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=rf"found '{url}', expected host:port or http://host:port"):
         check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_sound"),
+    [
+        ("2.51.0", False),
+        ("2.58.0", False),
+        ("2.59.0", True),
+        ("2.60.1", True),
+        ("3.0.0", True),
+        ("", False),
+        ("x", False),
+    ],
+)
+def test_servers_that_crash_by_cancelled_grpc_calls_are_told_by_their_version(version: str, is_sound: bool) -> None:
+    assert (fault_of(version) == "") == is_sound
+    assert is_sound or f"tritonserver {version} is for demos and tests" in fault_of(version)

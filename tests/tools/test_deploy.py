@@ -26,7 +26,9 @@ def test_one_command_places_loads_checks_and_publishes(
 ) -> None:
     arguments = ["deploy", "--build", str(deployment.build), "--triton", deployment.url, "--no-gate"]
     assert cli.main([*arguments, "--unload-unused"]) == 0
-    assert f"published {deployment.version}" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"published {deployment.version}" in told.out
+    assert "serendip deploy: warning: tritonserver 2.51.0 is for demos and tests, over HTTP" in told.err
     assert Publications(deployment.snapshots).wanted() == deployment.version
     assert ready(deployment.url, small_world.tower.model_name)
 
@@ -95,7 +97,7 @@ def test_an_interest_gpt_of_another_training_is_refused_and_nothing_is_published
 
 
 def test_an_admin_service_that_is_away_is_named(deployment: Deployment) -> None:
-    with pytest.raises(DeployError, match=r"the admin service at 127\.0\.0\.1:1 refused it"):
+    with pytest.raises(DeployError, match=r"the admin service at 127\.0\.0\.1:1 did not publish it: UNAVAILABLE"):
         deploy.publish_over("127.0.0.1:1")(deployment.version)
 
 

@@ -63,6 +63,7 @@ def test_every_model_that_loads_is_served(tmp_path: Path) -> None:
     (tmp_path / "models" / ".placing" / "1").mkdir(parents=True)
     with serving(tmp_path) as process:
         address = line_with(r"gRPC (\S+),", process)[1]
+        assert line_with(r"serendip triton: warning: tritonserver 2\.51\.0 is for demos and tests, over HTTP", process)
         assert line_with("serendip triton: broken: not loaded: ", process)
         assert line_with("loaded echo$", process)
         with triton_grpc.InferenceServerClient(address) as client:

@@ -15,6 +15,7 @@ from serendipity import layout
 from serendipity.tools.serving.kinds import AS_CHECKED_IN, PINNED, Kind, ServedModel, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
+from serendipity.triton import fault_of
 from serendipity.v1 import records_pb2
 
 
@@ -140,6 +141,12 @@ def unload_unused(url: str, retained: Collection[str], timeout: float = 120.0) -
         for name in unused:
             client.unload_model(name, client_timeout=timeout)
     return unused
+
+
+def fault_of_server(url: str, timeout: float = 120.0) -> str:
+    """Say why the server at a gRPC address is not for production; empty where it is. Raises DeployError."""
+    with _triton(url, f"Triton at {url}") as client:
+        return fault_of(client.get_server_metadata(client_timeout=timeout).version)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ if _version_not_supported:
 
 class SerendipityAdminStub:
     """Snapshots as desired state: a call writes which snapshot is wanted, and every worker of the host converges to it.
+    Verifying gigabytes takes minutes, so publishing and rolling back are operations: begun by one call, followed by others.
     """
 
     def __init__(self, channel):
@@ -45,6 +46,16 @@ class SerendipityAdminStub:
                 request_serializer=serendipity_dot_v1_dot_admin__pb2.RollbackSnapshotRequest.SerializeToString,
                 response_deserializer=serendipity_dot_v1_dot_admin__pb2.RollbackSnapshotResponse.FromString,
                 _registered_method=True)
+        self.GetOperation = channel.unary_unary(
+                '/serendipity.v1.SerendipityAdmin/GetOperation',
+                request_serializer=serendipity_dot_v1_dot_admin__pb2.GetOperationRequest.SerializeToString,
+                response_deserializer=serendipity_dot_v1_dot_admin__pb2.GetOperationResponse.FromString,
+                _registered_method=True)
+        self.CancelOperation = channel.unary_unary(
+                '/serendipity.v1.SerendipityAdmin/CancelOperation',
+                request_serializer=serendipity_dot_v1_dot_admin__pb2.CancelOperationRequest.SerializeToString,
+                response_deserializer=serendipity_dot_v1_dot_admin__pb2.CancelOperationResponse.FromString,
+                _registered_method=True)
         self.GetSnapshot = channel.unary_unary(
                 '/serendipity.v1.SerendipityAdmin/GetSnapshot',
                 request_serializer=serendipity_dot_v1_dot_admin__pb2.GetSnapshotRequest.SerializeToString,
@@ -54,17 +65,33 @@ class SerendipityAdminStub:
 
 class SerendipityAdminServicer:
     """Snapshots as desired state: a call writes which snapshot is wanted, and every worker of the host converges to it.
+    Verifying gigabytes takes minutes, so publishing and rolling back are operations: begun by one call, followed by others.
     """
 
     def PublishSnapshot(self, request, context):
-        """Verifies a snapshot and makes it the wanted one. A bad snapshot is refused and the present one stays.
+        """Begins to verify a snapshot and to make it the wanted one. A bad snapshot is refused and the present one stays. Called
+        again while it runs, for the same version, it gives the same operation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollbackSnapshot(self, request, context):
-        """Makes the snapshot that was wanted before the present one the wanted one again.
+        """Begins to make the snapshot that was wanted before the present one the wanted one again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOperation(self, request, context):
+        """How an operation fares. The latest hundred since the service was started are known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelOperation(self, request, context):
+        """Ends an operation, unless it takes effect before: see its state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +117,16 @@ def add_SerendipityAdminServicer_to_server(servicer, server):
                     request_deserializer=serendipity_dot_v1_dot_admin__pb2.RollbackSnapshotRequest.FromString,
                     response_serializer=serendipity_dot_v1_dot_admin__pb2.RollbackSnapshotResponse.SerializeToString,
             ),
+            'GetOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOperation,
+                    request_deserializer=serendipity_dot_v1_dot_admin__pb2.GetOperationRequest.FromString,
+                    response_serializer=serendipity_dot_v1_dot_admin__pb2.GetOperationResponse.SerializeToString,
+            ),
+            'CancelOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelOperation,
+                    request_deserializer=serendipity_dot_v1_dot_admin__pb2.CancelOperationRequest.FromString,
+                    response_serializer=serendipity_dot_v1_dot_admin__pb2.CancelOperationResponse.SerializeToString,
+            ),
             'GetSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSnapshot,
                     request_deserializer=serendipity_dot_v1_dot_admin__pb2.GetSnapshotRequest.FromString,
@@ -105,6 +142,7 @@ def add_SerendipityAdminServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SerendipityAdmin:
     """Snapshots as desired state: a call writes which snapshot is wanted, and every worker of the host converges to it.
+    Verifying gigabytes takes minutes, so publishing and rolling back are operations: begun by one call, followed by others.
     """
 
     @staticmethod
@@ -151,6 +189,60 @@ class SerendipityAdmin:
             '/serendipity.v1.SerendipityAdmin/RollbackSnapshot',
             serendipity_dot_v1_dot_admin__pb2.RollbackSnapshotRequest.SerializeToString,
             serendipity_dot_v1_dot_admin__pb2.RollbackSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serendipity.v1.SerendipityAdmin/GetOperation',
+            serendipity_dot_v1_dot_admin__pb2.GetOperationRequest.SerializeToString,
+            serendipity_dot_v1_dot_admin__pb2.GetOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/serendipity.v1.SerendipityAdmin/CancelOperation',
+            serendipity_dot_v1_dot_admin__pb2.CancelOperationRequest.SerializeToString,
+            serendipity_dot_v1_dot_admin__pb2.CancelOperationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest, Unavailable
+from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest
 from serendipity.channel.client.messages import Feedback, RecentEvent, recall_request
+from serendipity.channel.service import worker as worker_process
 from serendipity.channel.service.server import SERVICE
 from serendipity.channel.service.worker import Worker
 from serendipity.channel.service.worker_status import read_statuses
@@ -348,33 +350,62 @@ async def test_a_cancelled_call_is_counted_and_leaves_nothing_behind(directory: 
             assert scrape(await metrics(worker), "serendipity_requests_in_flight")[""] == 0.0
 
 
-async def test_health_is_serving_only_with_a_snapshot(small_world: SmallWorld, tmp_path: Path) -> None:
+async def test_a_worker_listens_only_once_it_has_a_snapshot_to_serve(small_world: SmallWorld, tmp_path: Path) -> None:
+    damage(copy_snapshot(small_world, tmp_path / "snapshots", "damaged"))
+    (tmp_path / "snapshots" / layout.CURRENT).symlink_to("damaged")
     copy_snapshot(small_world, tmp_path / "snapshots", "v1")
-    async with (
-        service(server_settings(tmp_path), channel_settings()) as (client, worker),
-        grpc.aio.insecure_channel(f"127.0.0.1:{worker.port}") as channel,
-    ):
+    settings = server_settings(tmp_path)
+    waiting = service(settings, channel_settings())
+    entering = asyncio.create_task(waiting.__aenter__())
+
+    async def refused() -> bool:
+        return any("SHA-256" in status.error for status in read_statuses(settings.workers_path))
+
+    await until(refused)
+    assert not entering.done()
+    publish(tmp_path, "v1")
+    client, worker = await entering
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{worker.port}") as channel:
         health = health_pb2_grpc.HealthStub(channel)  # type: ignore[no-untyped-call]
+        for name in ("", SERVICE):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    assert (await client.recall("anyone", count=5)).snapshot == "v1"
+    await waiting.__aexit__(None, None, None)
 
-        async def state(name: str) -> int:
-            return int((await health.Check(health_pb2.HealthCheckRequest(service=name))).status)
 
-        assert await state("") == health_pb2.HealthCheckResponse.NOT_SERVING
-        with pytest.raises(Unavailable, match="no snapshot"):
-            await client.recall("anyone", count=5)
-        with pytest.raises(Unavailable):
-            await client.list_categories()
-        # Feedback and stock need no snapshot.
-        assert (await client.record_feedback([Feedback("anna", "tea")])).accepted == 1
-        assert (await client.update_items({"tea": False})).unknown_count == 1
-        publish(tmp_path, "v1")
+async def test_a_worker_that_waits_for_a_snapshot_ends_when_it_is_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.Event()
+    monkeypatch.setattr(worker_process, "told_to_stop", lambda: contextlib.nullcontext(told))
+    settings = server_settings(tmp_path)
+    task = asyncio.create_task(
+        worker_process._serve_until_stopped(settings, channel_settings(), settings.address, number=0)
+    )
 
-        async def serving() -> bool:
-            return await state(SERVICE) == health_pb2.HealthCheckResponse.SERVING
+    async def started() -> bool:
+        return bool(read_statuses(settings.workers_path))
 
-        await until(serving)
-        assert await state("") == health_pb2.HealthCheckResponse.SERVING
-        assert (await client.recall("anyone", count=5)).candidates
+    await until(started)
+    told.set()
+    await asyncio.wait_for(task, 60.0)
+
+
+async def test_a_worker_that_starts_with_a_damaged_snapshot_serves_the_one_before_and_says_so(
+    directory: Path,
+) -> None:
+    publish(directory, "v2")
+    vectors = directory / "snapshots" / "v2" / layout.USERS / "data.mdb"
+    with vectors.open("r+b") as file:
+        file.truncate(vectors.stat().st_size // 2)
+    settings = server_settings(directory)
+    async with service(settings, channel_settings()) as (client, _):
+        assert (await client.recall("anyone", count=5)).snapshot == "v1"
+        (status,) = read_statuses(settings.workers_path)
+        assert status.version == "v1"
+        assert "SHA-256" in status.error
+        assert "v1, wanted before, stands in" in status.error
 
 
 async def test_reflection_lists_the_services(running: Service) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +22,7 @@ from serendipity.channel.state.state import AvailabilityOverlay
 from serendipity.item_ids import UNKNOWN
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.writer import write_snapshot
+from serendipity.v1 import records_pb2
 from tests.fixtures.small_world import NOW, SmallWorld
 
 
@@ -159,24 +164,56 @@ def test_an_index_of_other_categories_is_refused(small_world: SmallWorld, tmp_pa
         open_snapshot(directory, verify=False)
 
 
-def test_checksums_are_verified_once_per_host(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: list[Path] = []
-    sha256 = layout.sha256
-    monkeypatch.setattr(layout, "sha256", lambda path: hashed.append(path) or sha256(path))
-    verify_once(copy)
-    assert copy / layout.ITEM_VECTORS in hashed
-    hashed.clear()
-    verify_once(copy)
-    assert hashed == [copy / layout.MANIFEST]
-    (copy / layout.ITEM_VECTORS).touch()
-    verify_once(copy)
-    assert copy / layout.ITEM_VECTORS in hashed
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Directories in the order in which their files are read through."""
+    found: list[Path] = []
+    verify_files = layout.verify_files
+
+    def note(directory: Path, *told: Any) -> records_pb2.Manifest:
+        found.append(directory)
+        return verify_files(directory, *told)
+
+    monkeypatch.setattr(layout, "verify_files", note)
+    return found
 
 
-def test_a_volume_that_cannot_be_written_is_verified_every_time(copy: Path) -> None:
+def test_checksums_are_verified_once_per_host(copy: Path, verified: list[Path]) -> None:
+    for _ in range(3):
+        verify_once(copy)
+    assert verified == [copy]
+    # Whoever writes a file and hides it has to set back its time, which is noted as well.
+    path = copy / layout.ITEM_VECTORS
+    times = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for _ in range(3):
+        with pytest.raises(layout.SnapshotError, match=r"item_vectors\.npy: SHA-256"):
+            verify_once(copy)
+    assert verified == [copy] * 2
+
+
+def test_workers_that_ask_together_read_the_files_once(copy: Path, verified: list[Path]) -> None:
+    with ThreadPoolExecutor(8) as workers:
+        versions = [manifest.version for manifest in workers.map(verify_once, [copy] * 8)]
+    assert versions == [versions[0]] * 8
+    assert verified == [copy]
+
+
+def test_a_volume_that_cannot_be_written_is_verified_once_all_the_same(
+    copy: Path, verified: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A file where the stamps' directory should be stops everyone, the superuser included.
     (copy.parent / ".verified").touch()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     assert verify_once(copy).version == verify_once(copy).version
+    assert verified == [copy]
+    # What another could have written there counts for nothing.
+    (place,) = (tmp_path / "temporary").iterdir()
+    place.chmod(0o777)
+    with pytest.raises(layout.SnapshotError, match="expected one of this user alone"):
+        verify_once(copy)
 
 
 def test_without_a_snapshot_nothing_is_leased() -> None:

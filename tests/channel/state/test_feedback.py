@@ -19,10 +19,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serendipity.channel.errors import StateFull, StateUnavailable
+from serendipity.channel.state import feedback_tables
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore, host_events
 from serendipity.channel.state.feedback_event import FORGOTTEN, Ownership, refusal
-from serendipity.channel.state.feedback_tables import DISMISSAL_WINDOW, EXPOSURE_WINDOW, SIGNAL_WINDOW
+from serendipity.channel.state.feedback_tables import (
+    DISMISSAL_WINDOW,
+    EXPOSURE_PAGE,
+    EXPOSURE_WINDOW,
+    SIGNAL_WINDOW,
+)
 from serendipity.interests.text import clean_text
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.sharding import shard_of
@@ -102,7 +108,7 @@ def test_any_split_into_calls_keeps_the_latest_in_order(events: list[tuple[int, 
         record = store.user("u")
         assert record is not None
         assert [e.event_id for e in record.clicks] == [e.event_id for e in newest_first if e.type == CLICK]
-        assert [e.event_id for e in record.exposures] == [e.event_id for e in newest_first if e.type == EXPOSURE]
+        assert [e.item_id for e in record.exposures] == [e.item_id for e in newest_first if e.type == EXPOSURE]
 
 
 def test_clicks_that_a_clock_which_was_ahead_stamped_do_not_push_out_later_ones(
@@ -502,3 +508,60 @@ def test_a_path_that_is_no_environment_says_so(tmp_path: Path) -> None:
     with pytest.raises(StateUnavailable, match="cannot be opened") as caught:
         FeedbackStore(tmp_path)
     assert isinstance(caught.value.__cause__, lmdb.Error)
+
+
+def test_a_heavy_user_costs_a_page_an_event_and_keeps_the_latest_in_order(store: FeedbackStore) -> None:
+    total = EXPOSURE_WINDOW + 500
+    for start in range(0, total, 100):
+        shown = range(start, start + 100)
+        store.record([event(f"x{i}", item=str(i), kind=EXPOSURE, at=NOW - total + i) for i in shown])
+    record = store.user("u")
+    assert record is not None
+    assert [kept.item_id for kept in record.exposures] == [str(i) for i in range(total)][: -EXPOSURE_WINDOW - 1 : -1]
+    with store._tables.env.reading() as txn:
+        written = txn.get(b"u", db=store._tables.users.table)
+        assert len(store._tables.pages(txn, b"u")) == EXPOSURE_WINDOW // EXPOSURE_PAGE - 1
+    assert len(written) < 2 * EXPOSURE_PAGE * 30
+    # One that comes late finds its place among those on pages.
+    store.record([event("late", item="late", kind=EXPOSURE, at=NOW - 1_000)])
+    record = store.user("u")
+    assert record is not None
+    moments = [kept.time.seconds for kept in record.exposures]
+    assert moments == sorted(moments, reverse=True)
+    assert (len(moments), moments[[kept.item_id for kept in record.exposures].index("late")]) == (2_000, NOW - 1_000)
+    assert store.forget("u")
+    with store._tables.env.reading() as txn:
+        assert store._tables.shown.count(txn) == 0
+
+
+def test_the_calls_of_a_round_visit_every_user_even_across_restarts(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feedback_tables, "_STEP", 4)
+    with FeedbackStore(tmp_path, clock=clock) as store:
+        store.record([event(f"ahead-{i}", user=f"user-{i:03}") for i in range(50)])
+    brought_down = []
+    for _ in range(5):
+        clock.now -= 1.0
+        with FeedbackStore(tmp_path, clock=clock) as store:
+            store.expire(before=0.0, rounds=5)
+            records = [store.user(f"user-{i:03}") for i in range(50)]
+            brought_down.append([record is not None and record.clicks[0].time.seconds < NOW for record in records])
+    assert [sum(some) for some in brought_down] == [10, 20, 30, 40, 50]
+
+
+def test_records_of_a_clock_that_was_ahead_expire_with_those_behind_them(store: FeedbackStore, clock: Clock) -> None:
+    day = 86_400
+    clock.now = NOW + 40 * day
+    store.record([event(f"ahead-{i}", user=f"user-{i}") for i in range(3)])
+    clock.now = NOW
+    store.record([event("right", user="anna")])
+    # Nothing of it is old enough yet, and what lies in the future is brought down to now.
+    assert store.expire(before=NOW - 30 * day) == (0, 0)
+    record = store.user("user-1")
+    assert record is not None
+    assert record.clicks[0].time.seconds == NOW
+    clock.now = NOW + 31 * day
+    store.record([event("later", user="bob")])
+    assert store.expire(before=NOW + day) == (4, 4)
+    assert [kept.event.event_id for _, kept in store.log()] == ["later"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import tempfile
 import threading
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 from google.protobuf import proto
@@ -14,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serendipity.channel.state.serving_log import Rotation, ServingLog
+from serendipity.channel.state.serving_log_files import compact, remove_old
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.serving_log import read_serving_log
 
@@ -70,19 +73,74 @@ def test_files_end_at_their_size_and_are_read_in_order(tmp_path: Path) -> None:
     assert users(tmp_path) == [f"user-{i}" for i in range(50)]
 
 
-def test_old_files_go_and_other_workers_files_stay(tmp_path: Path) -> None:
-    log = ServingLog(tmp_path, worker=1)
-    log.append(answer("of another worker"))
+async def test_closed_files_become_parquet_of_the_same_records_and_the_open_one_stays(tmp_path: Path) -> None:
+    of_a_worker_that_is_no_more = ServingLog(tmp_path, worker=7, rotation=Rotation(max_file_bytes=1_000))
+    for i in range(200):
+        of_a_worker_that_is_no_more.append(answer(f"user-{i:03}", count=100))
+    of_a_worker_that_is_no_more.close()
+    raw = {path.stem: path.read_bytes() for path in tmp_path.iterdir()}
+    log = ServingLog(tmp_path)
+    log.append(answer("open"))
+    assert log._writer.flush(60)
+    await compact(tmp_path, most_bytes=1 << 30)
+    assert users(tmp_path) == ["open"]
+    assert {path.stem for path in tmp_path.glob("*.parquet")} == set(raw)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    rows = duckdb.sql(
+        f"""SELECT user_id, epoch_us(time), novelty_policy, response.item_ids[100], response.scores[1],
+        response.sources[2], response.reasons[1].text, len(response.rank_features.values), response.versions
+        FROM '{tmp_path}/*.parquet' ORDER BY user_id"""
+    ).fetchall()
+    assert [row[0] for row in rows] == [f"user-{i:03}" for i in range(200)]
+    assert rows[0][1:4] == (1_700_000_000_500_000, "NOVELTY_POLICY_STRICT", "item-99")
+    assert rows[0][4:] == (pytest.approx(0.9), "SOURCE_COLLABORATIVE", "like yours", 100, None)
     log.close()
-    log = ServingLog(tmp_path, worker=0, rotation=Rotation(max_file_bytes=1, max_total_bytes=1_500), clock=Clock())
-    for i in range(20):
+
+
+async def test_what_is_closed_is_smaller_by_far_once_it_is_compacted(tmp_path: Path) -> None:
+    log = ServingLog(tmp_path)
+    rng = np.random.default_rng(0)
+    for i in range(300):
+        record = answer(f"user-{i}", count=100)
+        record.response.scores[:] = rng.random(100).tolist()
+        log.append(record)
+    log.close()
+    (path,) = tmp_path.iterdir()
+    before = path.stat().st_size
+    await compact(tmp_path, most_bytes=1 << 30)
+    (path,) = tmp_path.iterdir()
+    assert path.stat().st_size < before / 3
+
+
+async def test_a_compaction_that_was_cut_short_is_done_again_and_a_torn_record_is_left_out(tmp_path: Path) -> None:
+    log = ServingLog(tmp_path)
+    for i in range(3):
         log.append(answer(f"user-{i}"))
     log.close()
-    kept = users(tmp_path)
-    assert "of another worker" in kept
-    assert "user-19" in kept
-    assert "user-0" not in kept
-    assert sum(path.stat().st_size for path in tmp_path.glob("*-w0-*")) <= 3_000
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-5])
+    path.with_suffix(".parquet.part").write_bytes(b"half")
+    await compact(tmp_path, most_bytes=1 << 30)
+    (compacted,) = tmp_path.iterdir()
+    assert duckdb.sql(f"SELECT user_id FROM '{compacted}'").fetchall() == [("user-0",), ("user-1",)]
+
+
+async def test_the_oldest_files_of_all_workers_go_beyond_the_size(tmp_path: Path) -> None:
+    for worker, moment in ((3, 1_000.0), (1, 2_000.0), (0, 3_000.0)):
+        log = ServingLog(tmp_path, worker=worker)
+        log.append(answer(f"of-{worker}"))
+        log.close()
+        await compact(tmp_path, most_bytes=1 << 30)
+        (path,) = tmp_path.glob(f"*-w{worker}-*")
+        os.utime(path, (moment, moment))
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    await compact(tmp_path, most_bytes=sum(sizes) - 1)
+    assert sorted(path.name.split("-")[1] for path in tmp_path.iterdir()) == ["w0", "w1"]
+    # And by age, whatever their workers are: what a clock that was ahead has dated later is brought down.
+    (later,) = tmp_path.glob("*-w0-*")
+    assert remove_old(tmp_path, before=2_500.0, now=2_800.0) == 1
+    assert (list(tmp_path.iterdir()), later.stat().st_mtime) == ([later], 2_800.0)
 
 
 def test_a_files_age_ends_it(tmp_path: Path) -> None:

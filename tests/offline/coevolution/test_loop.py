@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,30 @@ def test_a_finished_run_is_read_again_and_can_be_gone_on_with(start: Coevolution
     assert run == [2, 3]
     kept = sorted(path.parent.name for path in tmp_path.glob("*/novelty"))
     assert kept == ["cycle_0003"]
+
+
+@pytest.mark.parametrize("damage", ["truncated weights", "empty configuration", "missing categories", "nothing in it"])
+def test_a_cycle_whose_files_are_not_all_there_is_passed_over_and_run_again(
+    damage: str, start: Coevolution, uninterrupted: Llms, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _loop(start).run(start.llms, 2, tmp_path)
+    novelty = tmp_path / "cycle_0002" / "novelty"
+    if damage == "truncated weights":
+        weights = novelty / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "empty configuration":
+        (novelty / "config.json").write_bytes(b"")
+    elif damage == "missing categories":
+        (novelty / "categories.json").unlink()
+    else:
+        shutil.rmtree(tmp_path / "cycle_0002")
+        (tmp_path / "cycle_0002").mkdir()
+    run: list[int] = []
+    llms = _loop(start).run(start.llms, 2, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
+    assert run == [1, 2]
+    assert _same(llms, uninterrupted)
+    assert "cycle_0002: incomplete (" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["cycle_0002"]
 
 
 def test_a_run_that_went_further_than_is_asked_for_begins_anew(

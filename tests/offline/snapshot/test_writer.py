@@ -87,7 +87,7 @@ def test_the_manifest_describes_what_was_written(small_world: SmallWorld) -> Non
     assert manifest.vector_index.kind == "flat"
     assert not (small_world.snapshot_dir / layout.ITEM_INDEX).exists()
     files = {str(p.relative_to(small_world.snapshot_dir)) for p in small_world.snapshot_dir.rglob("*") if p.is_file()}
-    assert files == {*manifest.checksums, layout.MANIFEST}
+    assert files == {*manifest.checksums}
 
 
 def test_the_same_contents_give_the_same_bytes_and_version(small_world: SmallWorld, tmp_path: Path) -> None:
