@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from serendipity.interests.model import SPEC
+from serendipity.interests.reasoner import Reasoner
 from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.distillation.builder import build_interest_gpt
 from serendipity.offline.distillation.moments import LogsTooShortError
@@ -14,7 +15,6 @@ from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.interests.builder import MakeReasoner, build_interests, llm_reasoner
 from serendipity.offline.interests.config import InterestsConfig, LlmReasonerConfig
 from serendipity.offline.interests.node_table import NODES
-from serendipity.offline.interests.reasoner import Reasoner
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.language_models.answering_model import AnsweringModel

@@ -31,6 +31,7 @@ Check = Callable[[NDArray[Any]], None]
 _INTEREST_GPT = "model_repo/interest_gpt/1"
 _BACKEND_CODE = (f"{_INTEREST_GPT}/prompts.py", f"{_INTEREST_GPT}/python_backend.py")
 _LLM_CODE = (*_BACKEND_CODE, f"{_INTEREST_GPT}/weights.py")
+_DECODING_CODE = ("groups/decoding.py", "groups/category_trie.py")
 _INSTRUCTIONS = "instructions.txt"
 
 
@@ -131,15 +132,17 @@ def interest_gpt(spec: records_pb2.InterestGptSpec, serving: Serving = AS_CHECKE
 
     def files(training: Path) -> dict[str, Path | str]:
         categories = trainings.read_categories(training / interest_model.CATEGORIES)
-        schema = answer.answer_schema(categories, spec.num_interests, spec.answer_fields or answer.FIELDS)
+        schema = answer.answer_schema(categories, spec.num_interests, answer.CATEGORY_FIRST)
+        names = [answer.named(category) for category in categories]
+        naming = {"opening": answer.NAMING, "ending": answer.NAMED, "names": names}
         texts = {"answer_schema.json": json.dumps(schema, ensure_ascii=False), _INSTRUCTIONS: prompt.INSTRUCTIONS}
-        return {**texts, **_files(training, "model")}
+        return {**texts, "naming.json": json.dumps(naming, ensure_ascii=False), **_files(training, "model")}
 
     return ServedModel(
         spec.model_name,
         "interest_gpt",
         files,
-        ("interests/constraint.py",),
+        ("interests/constraint.py", *_DECODING_CODE),
         reported={name: str(getattr(spec, name)) for name in reported},
         parameters={"threads": serving.llm_threads},
         question={interest_model.PROMPT: _cell(prompt.render(prompt.UserFacts(), _style(spec)))},
@@ -187,7 +190,7 @@ def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED
         spec.novelty_model_name,
         "novelty_llm",
         files,
-        (*_LLM_CODE, "groups/decoding.py", "groups/category_trie.py"),
+        (*_LLM_CODE, *_DECODING_CODE),
         reported=_reported_by_llm(spec, spec.novelty_fingerprint),
         parameters={"threads": serving.llm_threads},
         question={

@@ -18,6 +18,12 @@ CATEGORY_FIRST = ("category", "seed", "demand", "interest")
 """The order of models too small to profit from reasoning aloud: what is decided first is the category itself, so that
 the most likely one is written first; the path to it follows as its reason."""
 
+NAMING = '{"interests": [{"category": "'
+"""What an answer that names its category first begins with: what follows is the first category."""
+
+NAMED = '", "'
+"""What follows a category there."""
+
 _OPENING = re.compile(r"[{\[]")
 
 _MAX_STARTS = 16
@@ -45,6 +51,11 @@ def write_answer(proposals: Sequence[Proposal], fields: Sequence[str] = FIELDS) 
     """Write proposals as a model should. fields: all of FIELDS, in the model's order."""
     rows = [{name: getattr(proposal, name) for name in fields} for proposal in proposals]
     return json.dumps({"interests": rows}, ensure_ascii=False)
+
+
+def named(category: str) -> str:
+    """Write a category as it stands between NAMING and NAMED."""
+    return json.dumps(category, ensure_ascii=False)[1:-1]
 
 
 def read_answer(text: str, *, whole: bool = True) -> list[Proposal]:

@@ -1,15 +1,15 @@
 from collections.abc import Callable
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serendipity.interests.reasoner import Reasoner, UserContext
+from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.offline.interests.contexts import cold_context, contexts_at
-from serendipity.offline.interests.reasoner import Reasoner, UserContext
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
@@ -30,7 +30,7 @@ def planted(catalogue: Catalogue, histories_of: Callable[..., Histories]) -> His
 
 
 def fitted(catalogue: Catalogue, histories: Histories, until: int = NOW) -> TaxonomyReasoner:
-    return TaxonomyReasoner(Taxonomy.from_catalogue(catalogue)).fit(histories, until)
+    return fit_reasoner(Taxonomy.from_catalogue(catalogue), histories, until)
 
 
 def latent(reasoner: Reasoner, user: UserContext, k: int = 16) -> list[str]:
@@ -128,11 +128,6 @@ def test_users_of_whom_nothing_is_known_get_what_most_click(
     assert found[0].path.core_demand == "food"
 
 
-def test_reasoning_before_fitting_says_what_to_do(shop: Catalogue) -> None:
-    with pytest.raises(RuntimeError, match="call fit"):
-        TaxonomyReasoner(Taxonomy.from_catalogue(shop)).reason([cold_context(NOW)])
-
-
 def test_logs_without_any_click_can_be_fitted(shop: Catalogue, histories_of: Callable[..., Histories]) -> None:
     reasoner = fitted(shop, histories_of(shop, []))
     found = reasoner.reason([cold_context(NOW), user_with(shop, histories_of, "rye-1")])
@@ -157,7 +152,8 @@ def test_interests_are_novel_distinct_sorted_and_grounded(
     users = contexts_at(histories, NOW)
     for user, interests in zip(users, reasoner.reason(users, 5), strict=True):
         assert len(interests) <= 5
-        nodes = [reasoner.taxonomy.nodes[interest.node_id] for interest in interests]
+        taxonomy = Taxonomy.from_catalogue(shop)
+        nodes = [taxonomy.nodes[interest.node_id] for interest in interests]
         assert len({node.node_id for node in nodes}) == len(nodes)
         assert all(node.ranges and len(node.categories) == 1 for node in nodes)
         assert not {node.categories[0] for node in nodes} & set(user.clicks.categories.tolist())

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendipity.offline.interests.search_matching import MIN_MATCH, SearchMatcher, words
+from serendipity.interests.search_matching import MIN_MATCH, SearchMatcher, words
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.catalogue import Catalogue
 
 
 def names(catalogue: Catalogue, query: str) -> dict[str, float]:
-    found = SearchMatcher(Taxonomy.from_catalogue(catalogue)).match(query)
+    found = SearchMatcher(Taxonomy.from_catalogue(catalogue).searched_names).match(query)
     return {catalogue.categories[number - 1]: strength for number, strength in found.items()}
 
 
@@ -38,6 +38,6 @@ def test_words_are_the_same_in_any_case(text: str) -> None:
 
 
 def test_strengths_lie_between_the_threshold_and_one(shop: Catalogue) -> None:
-    matcher = SearchMatcher(Taxonomy.from_catalogue(shop))
+    matcher = SearchMatcher(Taxonomy.from_catalogue(shop).searched_names)
     for query in ("saws saws drills", "hand chain pruning saw", "tea coffee bread"):
         assert all(MIN_MATCH <= strength <= 1 for strength in matcher.match(query).values())
