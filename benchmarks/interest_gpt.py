@@ -4,10 +4,9 @@
     python -m benchmarks.interest_gpt --build var/complete-journey --model DIR --url 127.0.0.1:8000
 
 Prompts are those of the test users of the data set beside the model, if it lies there, else those of the build's users
-at the end of its logs. A row scores as many categories of each as near-line does, or has answers written, constrained
-or free, in batches of one size, one batch at a time, for at least --seconds, after one batch that is not counted; rows
-take turns, so that a machine whose speed drifts slows all of them alike. "÷ writing" is the ratio to constrained
-answers in batches of the same size.
+at the end of its logs. A row scores as many categories of each as near-line does, or has answers written, in batches
+of one size, one batch at a time, for at least --seconds, after one batch that is not counted; rows take turns, so that
+a machine whose speed drifts slows all of them alike. "÷ writing" is the ratio to writing in batches of the same size.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return publish(_report(args, spec, rows), args.out)
 
 
-Mode = Literal["scoring", "writing", "free writing"]
+Mode = Literal["scoring", "writing"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 
@@ -170,7 +169,7 @@ async def _ask(
     if row.mode == "scoring":
         found = await client.log_likelihoods(spec, prompts, [candidates] * len(prompts), _CALL_TIMEOUT)
         return [Answer("", one.prompt_tokens, 0) for one in found]
-    return await client.answers(spec, prompts, _CALL_TIMEOUT, constrained=row.mode == "writing")
+    return await client.answers(spec, prompts, _CALL_TIMEOUT)
 
 
 def machines_needed(population: int, days: float, users_per_second: float) -> int:
@@ -216,7 +215,7 @@ def _report(args: argparse.Namespace, spec: records_pb2.InterestGptSpec, rows: S
         f"{made_by(args)}, load average {os.getloadavg()[1]:.1f} at the end.",
         f"Model {spec.model_name}, base {spec.base}, {spec.prompt_style} prompts of {prompt_tokens:.0f} tokens in the "
         f"mean. Scoring: {spec.num_candidates} categories at most. Writing: at most {spec.num_interests} interests in "
-        f"{spec.max_new_tokens} tokens, constrained unless free. One batch at a time.",
+        f"{spec.max_new_tokens} tokens. One batch at a time.",
         "",
         f"| users a call | mode | users/s | ÷ {rows[0].batch} a call | ÷ writing | prompt tokens/s | new tokens/s "
         "| new tokens a user | answers read whole |",

@@ -23,6 +23,7 @@ from serendipity.offline.language_models.language_model import Usage
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.steps import Numbers, Step
 from serendipity.offline.workers import StepContext
+from serendipity.v1 import records_pb2
 
 LOGS_CODE = ("serendipity.offline.logs", "serendipity.offline.parquet", "serendipity.novelty")
 INTERESTS_CODE = (
@@ -114,7 +115,7 @@ class InterestSteps:
             )
         except LogsTooShortError as error:
             return {"trained": f"no: {error}"}
-        return {"model": spec.model_name, "base": spec.base, "tokens of an answer": spec.max_new_tokens}
+        return {"model": spec.model_name, "base": spec.base, **worth(spec)}
 
     @cached_property
     def encoder(self) -> TextEncoder:
@@ -145,6 +146,24 @@ class InterestSteps:
 
     def _weights(self) -> list[Path]:
         return [model.path for model in self._by_model.models if model.kind == "local"] if self._by_model else []
+
+
+def worth(spec: records_pb2.InterestGptSpec) -> Numbers:
+    """Tell what an InterestGPT's likelihoods count, and what that is worth."""
+    report = spec.report
+    if spec.writes:
+        return {"asked to": "write"}
+    return {
+        "asked to": "score",
+        "weight": spec.likelihood_weight,
+        "best weight": report.best_weight,
+        "judged users": report.users,
+        "recall@10 of never-clicked categories, reasoner": report.reasoner,
+        "likelihood": report.likelihood,
+        "both": report.mix,
+        "±": report.margin,
+        "popularity": report.popularity,
+    }
 
 
 def _describe(used: Usage) -> Numbers:

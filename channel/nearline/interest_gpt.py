@@ -14,8 +14,6 @@ from serendipity.interests.model import (
     ANSWER,
     CANDIDATES,
     COMPLETION_TOKENS,
-    CONSTRAINED,
-    EXCLUDED,
     LOG_LIKELIHOODS,
     PROMPT,
     PROMPT_TOKENS,
@@ -75,27 +73,12 @@ class InterestGpt(TritonModels):
         values = [self._values(name, cell, len(names)) for cell, names in zip(cells[:, 0], candidates, strict=True)]
         return [Likelihoods(row, int(count)) for row, count in zip(values, tokens[:, 0], strict=True)]
 
-    async def answers(
-        self,
-        spec: records_pb2.InterestGptSpec,
-        prompts: Sequence[str],
-        timeout: float,
-        *,
-        constrained: bool = True,
-        excluded: Sequence[Sequence[str]] = (),
-    ) -> list[Answer]:
-        """Ask the model that `spec` names, in batches of up to spec.max_batch, and return answers in prompts' order.
+    async def answers(self, spec: records_pb2.InterestGptSpec, prompts: Sequence[str], timeout: float) -> list[Answer]:
+        """Ask the model that `spec` names to write, in batches of up to spec.max_batch; answers in prompts' order.
 
-        prompts: user messages (`prompt.render`). timeout: seconds for all of them. constrained: only answers of the
-        schema can be written; excluded: of each prompt the categories that such an answer must not name, or nothing.
+        prompts: user messages (`prompt.render`). timeout: seconds for all of them.
         """
-        inputs = {
-            PROMPT: self.cells(prompts, "prompt"),
-            CONSTRAINED: np.full((len(prompts), 1), constrained),
-        }
-        if excluded:
-            lists = [json.dumps(list(names), ensure_ascii=False) for names in excluded]
-            inputs[EXCLUDED] = self.cells(lists, "excluded")
+        inputs = {PROMPT: self.cells(prompts, "prompt")}
         columns = await self.infer(spec.model_name, inputs, spec.max_batch, _ANSWER_OUTPUTS, timeout)
         rows = zip(*(column[:, 0] for column in columns), strict=True)
         # A byte-level model that is cut off can leave half a character.

@@ -25,7 +25,6 @@ from serendipity.interests.life import expires_at
 from serendipity.interests.mixing import mixed
 from serendipity.interests.prompt import bounded, render
 from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner, likeliest
-from serendipity.novelty import NO_CATEGORY
 from serendipity.v1 import records_pb2
 
 MAX_INTERESTS = 16
@@ -182,10 +181,7 @@ class InterestJob(Job[KnownUser]):
         return await self._gpt.log_likelihoods(self.spec, self._prompts(some), candidates, self._timeout)
 
     async def _ask_answers(self, some: Sequence[Asked[Proposed]]) -> list[Answer]:
-        """Ask about users; the categories among their latest 200 clicks would waste a place of an answer."""
-        names = self.snapshot.category_names
-        excluded = [[names[n - 1] for n in sorted(one.question.user.known) if n != NO_CATEGORY] for one in some]
-        return await self._gpt.answers(self.spec, self._prompts(some), self._timeout, excluded=excluded)
+        return await self._gpt.answers(self.spec, self._prompts(some), self._timeout)
 
     def _prompts(self, some: Sequence[Asked[Proposed]]) -> list[str]:
         return [render(one.question.user.facts, self._style) for one in some]

@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serendipity.interests import model
-from serendipity.interests.answer import NAMED, NAMING, named, read_answer
+from serendipity.interests.answer import NAMED, NAMING, named
 from serendipity.interests.prompt import INSTRUCTIONS, PromptStyle
 from serendipity.offline.distillation.likelihoods import log_likelihoods
 from serendipity.offline.tuning.base_model import load_model
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import INTEREST_GPT
-from tests.fixtures.tiny_interest_gpt import CATEGORIES, NUM_INTERESTS, example_prompts, make_tiny_interest_gpt
+from tests.fixtures.tiny_interest_gpt import CATEGORIES, example_prompts, make_tiny_interest_gpt
 
-MODULES = ("category_trie", "constraint", "decoding", "generation", "prompts", "weights")
+MODULES = ("category_trie", "decoding", "generation", "prompts", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Loaded:
     """What model.py loads: encode writes one prompt, generate answers several, score says how likely categories are."""
 
     encode: Callable[[str], Any]
-    generate: Callable[[Sequence[Any], Sequence[bool]], list[Any]]
+    generate: Callable[[Sequence[Any]], list[Any]]
     score: Callable[[Sequence[Any], Sequence[Sequence[int]]], list[list[float]]]
     tokenizer: Any
 
@@ -49,13 +49,12 @@ class Placed:
     generation: ModuleType
     prompts: ModuleType
 
-    def load(self, style: PromptStyle = "compact", prompt_tokens: int = 256, new_tokens: int = 768) -> Loaded:
+    def load(self, style: PromptStyle = "compact", prompt_tokens: int = 256, new_tokens: int = 64) -> Loaded:
         weights, module = self.version / "model", self.prompts
         instructions = (self.version / "instructions.txt").read_text()
         prompts = module.Prompts(weights, style, instructions, module.Limits(prompt_tokens, new_tokens))
-        schema = module.read_json(self.version / "answer_schema.json")
         naming = module.read_json(self.version / "naming.json")
-        generation = self.generation.Generation(weights, prompts, schema, naming, torch.device("cpu"))
+        generation = self.generation.Generation(weights, prompts, naming, torch.device("cpu"))
         return Loaded(prompts.write, generation.generate, generation.log_likelihoods, prompts.tokenizer)
 
 
@@ -103,18 +102,6 @@ def decode(generation: Loaded, prompt: Any) -> str:
     return text
 
 
-def test_constrained_answers_can_be_read_even_of_random_weights(generation: Loaded) -> None:
-    prompts = [generation.encode(text) for text in example_prompts()]
-    answers = generation.generate(prompts, [True] * len(prompts))
-    assert [answer.prompt_tokens for answer in answers] == [len(prompt) for prompt in prompts]
-    for answer in answers:
-        proposals = json.loads(answer.text)["interests"]
-        assert 1 <= len(proposals) <= NUM_INTERESTS
-        assert all(proposal["category"] in CATEGORIES for proposal in proposals)
-        assert len(read_answer(answer.text)) == len(proposals)
-        assert 0 < answer.completion_tokens < 768
-
-
 def test_likelihoods_are_those_of_the_builder_and_of_all_categories_sum_to_one(
     placed: Placed, generation: Loaded
 ) -> None:
@@ -152,23 +139,12 @@ def test_likelihoods_are_what_the_model_gives_the_texts(generation: Loaded, plac
 
 def test_an_answer_does_not_depend_on_the_batch_it_is_written_in(generation: Loaded) -> None:
     prompts = [generation.encode(text) for text in example_prompts()[:3]]
-    wishes = [True, False, True]
-    together = generation.generate(prompts, wishes)
-    assert together == [generation.generate([prompt], [wish])[0] for prompt, wish in zip(prompts, wishes, strict=True)]
-
-
-def test_only_the_rows_that_wish_so_are_constrained(generation: Loaded) -> None:
-    prompt = generation.encode(example_prompts()[0])
-    constrained, free = generation.generate([prompt, prompt], [True, False])
-    assert constrained.text.startswith(NAMING)
-    assert not free.text.startswith("{")
+    assert generation.generate(prompts) == [generation.generate([prompt])[0] for prompt in prompts]
 
 
 def test_an_answer_that_is_cut_off_counts_all_its_tokens(placed: Placed) -> None:
-    generation = placed.load(new_tokens=9)
-    (answer,) = generation.generate([generation.encode("interests:")], [True])
+    (answer,) = placed.load(new_tokens=9).generate([placed.load().encode("interests:")])
     assert answer.completion_tokens == 9
-    assert NAMING.startswith(answer.text[:10])
 
 
 def test_a_compact_prompt_is_fed_as_it_is(generation: Loaded) -> None:
@@ -250,7 +226,7 @@ def test_sampling_options_of_a_base_model_do_not_reach_greedy_decoding(placed: P
     with_options = dataclasses.replace(placed, version=version).load(new_tokens=40)
     without = placed.load(new_tokens=40)
     prompts = [without.encode(text) for text in example_prompts()[:2]]
-    assert with_options.generate(prompts, [False, True]) == without.generate(prompts, [False, True])
+    assert with_options.generate(prompts) == without.generate(prompts)
 
 
 def test_the_fingerprint_is_that_of_the_contract(placed: Placed) -> None:
@@ -258,8 +234,8 @@ def test_the_fingerprint_is_that_of_the_contract(placed: Placed) -> None:
 
 
 def test_a_file_that_placing_writes_is_missed_by_name(placed: Placed, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"answer_schema\.json: cannot be read .* written when the model is placed"):
-        placed.prompts.read_json(tmp_path / "answer_schema.json")
+    with pytest.raises(ValueError, match=r"naming\.json: cannot be read .* written when the model is placed"):
+        placed.prompts.read_json(tmp_path / "naming.json")
 
 
 def test_a_model_without_an_end_token_is_refused(placed: Placed, tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """InterestGPT in Triton's Python backend: user messages in, likelihoods of candidates or written interests out.
 
 Stands alone, like every file of this repository. Beside it lie the modules it imports, and, put there when the model
-is placed, constraint.py, decoding.py, category_trie.py, answer_schema.json, naming.json, instructions.txt and the
-language model in model/.
+is placed, decoding.py, category_trie.py, naming.json, instructions.txt and the language model in model/.
 """
 
 from __future__ import annotations
@@ -19,87 +18,64 @@ from prompts import CATEGORIES, Answer, read_json  # type: ignore[import-not-fou
 from python_backend import (  # type: ignore[import-not-found]  # beside this file
     LanguageModel,
     Version,
-    column,
-    read_excluded,
     read_names,
     read_prompts,
 )
 
-SCHEMA = "answer_schema.json"
 NAMING = "naming.json"
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The prompts of one request in tokens; of each, numbers of the categories whose likelihood is asked for."""
+class Batch:
+    """The prompts of one request in tokens; of each, numbers of the categories whose likelihood is asked for.
+
+    candidates: None where answers are to be written.
+    """
 
     prompts: list[list[int]]
-    candidates: list[list[int]]
-
-
-@dataclass(frozen=True)
-class Written:
-    """The prompts of one request in tokens; of each, if its answer is constrained, and categories it must not name."""
-
-    prompts: list[list[int]]
-    constrained: list[bool]
-    excluded: list[frozenset[str]]
+    candidates: list[list[int]] | None
 
 
 class TritonPythonModel(LanguageModel):  # type: ignore[misc]
     """One instance of the model."""
 
     def load(self, version: Version) -> None:
-        """Load model, grammar and categories."""
+        """Load the model and how it names categories."""
         self._prompts = version.prompts(int(version.parameters["max_new_tokens"]), cut=True)
-        schema = read_json(version.directory / SCHEMA)
         naming = read_json(version.directory / NAMING)
         self._numbers = {name: number for number, name in enumerate(read_json(version.weights / CATEGORIES))}
-        self._generation = Generation(version.weights, self._prompts, schema, naming, version.device)
+        self._generation = Generation(version.weights, self._prompts, naming, version.device)
 
-    def read(self, request: Any) -> Scored | Written:
+    def read(self, request: Any) -> Batch:
         """Read what a request asks. Raises ValueError naming what cannot be answered."""
         prompts = read_prompts(request, self._prompts.write)
         candidates = read_names(request, "candidates")
-        if candidates is not None:
-            return Scored(prompts, [self._numbered(names) for names in candidates])
-        wishes = column(request, "constrained")
-        constrained = [True] * len(prompts) if wishes is None else wishes.astype(bool).tolist()
-        return Written(prompts, constrained, read_excluded(request, len(prompts)))
+        return Batch(prompts, None if candidates is None else [self._numbered(names) for names in candidates])
 
-    def answer(self, batches: Sequence[Scored | Written]) -> list[Any]:
+    def answer(self, batches: Sequence[Batch]) -> list[Any]:
         """Answer the prompts of all requests, those of a kind as one batch."""
-        scored = [batch for batch in batches if isinstance(batch, Scored)]
-        written = [batch for batch in batches if isinstance(batch, Written)]
-        likelihoods = iter(
-            self._generation.log_likelihoods(
-                [prompt for batch in scored for prompt in batch.prompts],
-                [numbers for batch in scored for numbers in batch.candidates],
-            )
-            if scored
-            else ()
-        )
-        answers = iter(
-            self._generation.generate(
-                [prompt for batch in written for prompt in batch.prompts],
-                [wish for batch in written for wish in batch.constrained],
-                [names for batch in written for names in batch.excluded],
-            )
-            if written
-            else ()
-        )
+        scored = [batch for batch in batches if batch.candidates is not None]
+        candidates = [numbers for batch in scored for numbers in batch.candidates or ()]
+        likelihoods = iter(self._generation.log_likelihoods(_prompts(scored), candidates) if scored else ())
+        written = [batch for batch in batches if batch.candidates is None]
+        answers = iter(self._generation.generate(_prompts(written)) if written else ())
         return [
-            _likelihoods(batch.prompts, [next(likelihoods) for _ in batch.prompts])
-            if isinstance(batch, Scored)
-            else _answers([next(answers) for _ in batch.prompts])
+            _answers([next(answers) for _ in batch.prompts])
+            if batch.candidates is None
+            else _likelihoods(batch.prompts, [next(likelihoods) for _ in batch.prompts])
             for batch in batches
         ]
 
     def _numbered(self, names: Sequence[str]) -> list[int]:
-        unknown = [name for name in names if name not in self._numbers]
-        if unknown or not names:
-            raise ValueError(f"candidates: found {unknown[0] if unknown else 'none'!r}, expected known categories")
-        return [self._numbers[name] for name in names]
+        """Number categories; all of them where none is named."""
+        for name in names:
+            if name not in self._numbers:
+                raise ValueError(f"candidates: found {name!r}, expected a category of the model")
+        return [self._numbers[name] for name in names or self._numbers]
+
+
+def _prompts(batches: Sequence[Batch]) -> list[list[int]]:
+    return [prompt for batch in batches for prompt in batch.prompts]
 
 
 def _likelihoods(prompts: Sequence[Sequence[int]], found: Sequence[Sequence[float]]) -> Any:
