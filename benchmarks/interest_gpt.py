@@ -4,9 +4,9 @@
     python -m benchmarks.interest_gpt --build var/complete-journey --model DIR --url 127.0.0.1:8000
 
 Prompts are those of the test users of the data set beside the model, if it lies there, else those of the build's users
-at the end of its logs. Every row asks in batches of one size, one batch at a
-time, for at least --seconds, after one batch that is not counted; rows take turns, so that a machine whose speed drifts
-slows all of them alike. "÷ free" is the ratio to unconstrained answers in batches of the same size.
+at the end of its logs. A row scores as many categories of each as near-line does, or has answers written, in batches
+of one size, one batch at a time, for at least --seconds, after one batch that is not counted; rows take turns, so that
+a machine whose speed drifts slows all of them alike. "÷ writing" is the ratio to writing in batches of the same size.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -29,19 +30,21 @@ from benchmarks.triton_serving import batch_sizes, serving
 from serendipity.channel.errors import GenerationError
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt
 from serendipity.interests.answer import AnswerError, read_answer
+from serendipity.interests.facts import facts_of
+from serendipity.interests.model import CATEGORIES
 from serendipity.interests.prompt import STYLES, PromptStyle, render
 from serendipity.offline.distillation.builder import DATASET_DIRECTORY
 from serendipity.offline.distillation.dataset import DATASET, DatasetError, read_examples
 from serendipity.offline.distillation.moments import TEST
 from serendipity.offline.interests.contexts import contexts_at
-from serendipity.offline.interests.user_facts import EVERYTHING, facts_of
+from serendipity.offline.interests.user_facts import EVERYTHING
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 from serendipity.tools.serving.deployment import DeployError, load, place
 from serendipity.tools.serving.kinds import INTEREST_GPT, Serving, interest_gpt
-from serendipity.tools.serving.trainings import PlacementError, read_interest_gpt
+from serendipity.tools.serving.trainings import PlacementError, read_categories, read_interest_gpt
 from serendipity.tools.serving.triton_program import TritonError
 from serendipity.v1 import records_pb2
 
@@ -77,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         spec = read_interest_gpt(model_dir)
         prompts = prompts_of(args.build, model_dir, spec, args.users, args.seed)
+        candidates = read_categories(model_dir / CATEGORIES)[: spec.num_candidates]
         sizes = batch_sizes(args.batches, spec.max_batch)
         serving_as = Serving(llm_threads=args.threads)
         with serving(
@@ -84,18 +88,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda models: place(INTEREST_GPT, model_dir, models, serving_as),
             lambda grpc_url: load(grpc_url, interest_gpt(spec)),
         ) as url:
-            rows = asyncio.run(measure(url, spec, prompts, sizes, args.seconds))
+            rows = asyncio.run(measure(url, spec, prompts, candidates, sizes, args.seconds))
     except (DatasetError, DeployError, GenerationError, LogsError, PlacementError, TritonError, ValueError) as error:
         return failed(parser, error)
     return publish(_report(args, spec, rows), args.out)
 
 
+Mode = Literal["scoring", "writing"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+
 @dataclass
 class Throughput:
-    """What was measured of calls with so many users each. seconds: of all calls, one after another."""
+    """What was measured of calls with so many users each. seconds: of all calls, one after another.
+
+    answers: one a user; those of scoring have no text.
+    """
 
     batch: int
-    constrained: bool
+    mode: Mode
     seconds: float = 0.0
     answers: list[Answer] = field(default_factory=list)
 
@@ -121,20 +132,25 @@ class Throughput:
 
 
 async def measure(
-    url: str, spec: records_pb2.InterestGptSpec, prompts: Sequence[str], sizes: Sequence[int], seconds: float
+    url: str,
+    spec: records_pb2.InterestGptSpec,
+    prompts: Sequence[str],
+    candidates: Sequence[str],
+    sizes: Sequence[int],
+    seconds: float,
 ) -> list[Throughput]:
-    """Measure every batch size with and without constraint. Raises GenerationError."""
-    rows = [Throughput(size, constrained) for size in sizes for constrained in (True, False)]
+    """Measure every batch size in every mode. Raises GenerationError."""
+    rows = [Throughput(size, mode) for size in sizes for mode in MODES]
     client = InterestGpt(url, max_batches_in_flight=1)
     asked = cycle(prompts)
     try:
         for row in rows:
-            await _ask(client, spec, row, asked)
+            await _ask(client, spec, row, asked, candidates)
         for round_number in range(1, _ROUNDS + 1):
             for row in rows:
                 while row.seconds < seconds * round_number / _ROUNDS:
                     start = time.perf_counter()
-                    answers = await _ask(client, spec, row, asked)
+                    answers = await _ask(client, spec, row, asked, candidates)
                     row.seconds += time.perf_counter() - start
                     row.answers += answers
     finally:
@@ -143,9 +159,17 @@ async def measure(
 
 
 async def _ask(
-    client: InterestGpt, spec: records_pb2.InterestGptSpec, row: Throughput, asked: Iterator[str]
+    client: InterestGpt,
+    spec: records_pb2.InterestGptSpec,
+    row: Throughput,
+    asked: Iterator[str],
+    candidates: Sequence[str],
 ) -> list[Answer]:
-    return await client.answers(spec, [*islice(asked, row.batch)], _CALL_TIMEOUT, constrained=row.constrained)
+    prompts = [*islice(asked, row.batch)]
+    if row.mode == "scoring":
+        found = await client.log_likelihoods(spec, prompts, [candidates] * len(prompts), _CALL_TIMEOUT)
+        return [Answer("", one.prompt_tokens, 0) for one in found]
+    return await client.answers(spec, prompts, _CALL_TIMEOUT)
 
 
 def machines_needed(population: int, days: float, users_per_second: float) -> int:
@@ -167,15 +191,13 @@ def prompts_of(build: Path, model_dir: Path, spec: records_pb2.InterestGptSpec, 
     if (model_dir / DATASET_DIRECTORY / DATASET).is_file():
         examples = read_examples(model_dir / DATASET_DIRECTORY, TEST)
         prompts = [examples[i].prompt for i in generator.permutation(len(examples))[:wanted].tolist()]
-    elif spec.facts.hints:
-        raise ValueError(f"{model_dir / DATASET_DIRECTORY}: missing; its prompts hold proposals of the teacher")
     else:
         histories, catalogue = Histories.read(build), Catalogue.read(build)
         users = generator.permutation(len(histories))[:wanted].tolist()
         contexts = contexts_at(histories, LogsSummary.read(build / "logs").events_until, users)
         rule = spec.facts if spec.HasField("facts") else EVERYTHING
         style: PromptStyle = STYLES[STYLES.index(spec.prompt_style)]
-        facts = [facts_of(context, catalogue.categories, catalogue.titles, rule) for context in contexts]
+        facts = [facts_of(context, catalogue.categories, catalogue.titles.__getitem__, rule) for context in contexts]
         prompts = [render(told, style) for told in facts if not told.is_empty]
     if not prompts:
         raise ValueError(f"{build}: found no users of whom anything is known")
@@ -183,7 +205,8 @@ def prompts_of(build: Path, model_dir: Path, spec: records_pb2.InterestGptSpec, 
 
 
 def _report(args: argparse.Namespace, spec: records_pb2.InterestGptSpec, rows: Sequence[Throughput]) -> str:
-    slowest, free = rows[0], {row.batch: row for row in rows if not row.constrained}
+    alone = {row.mode: row for row in rows if row.batch == rows[0].batch}
+    written = {row.batch: row for row in rows if row.mode == "writing"}
     answers = [answer for row in rows for answer in row.answers]
     prompt_tokens = np.mean([answer.prompt_tokens for answer in answers])
     lines = [
@@ -191,29 +214,31 @@ def _report(args: argparse.Namespace, spec: records_pb2.InterestGptSpec, rows: S
         "",
         f"{made_by(args)}, load average {os.getloadavg()[1]:.1f} at the end.",
         f"Model {spec.model_name}, base {spec.base}, {spec.prompt_style} prompts of {prompt_tokens:.0f} tokens in the "
-        f"mean, at most {spec.num_interests} interests in {spec.max_new_tokens} tokens. One batch at a time.",
+        f"mean. Scoring: {spec.num_candidates} categories at most. Writing: at most {spec.num_interests} interests in "
+        f"{spec.max_new_tokens} tokens. One batch at a time.",
         "",
-        "| users a call | constrained | users/s | ÷ one a call | ÷ free | prompt tokens/s | new tokens/s | ÷ free "
+        f"| users a call | mode | users/s | ÷ {rows[0].batch} a call | ÷ writing | prompt tokens/s | new tokens/s "
         "| new tokens a user | answers read whole |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        read = "–" if row.mode == "scoring" else f"{row.share_parsed:.1%}"
         lines.append(
-            f"| {row.batch} | {'yes' if row.constrained else 'no'} | {row.users_per_second:.2f} "
-            f"| {row.users_per_second / slowest.users_per_second:.2f} "
-            f"| {row.users_per_second / free[row.batch].users_per_second:.2f} | {row.prompt_tokens_per_second:,.0f} "
-            f"| {row.new_tokens_per_second:,.0f} "
-            f"| {row.new_tokens_per_second / free[row.batch].new_tokens_per_second:.2f} "
-            f"| {row.new_tokens_per_second / row.users_per_second:.0f} | {row.share_parsed:.1%} of {len(row.answers)} |"
+            f"| {row.batch} | {row.mode} | {row.users_per_second:.2f} "
+            f"| {row.users_per_second / alone[row.mode].users_per_second:.2f} "
+            f"| {row.users_per_second / written[row.batch].users_per_second:.2f} "
+            f"| {row.prompt_tokens_per_second:,.0f} | {row.new_tokens_per_second:,.0f} "
+            f"| {row.new_tokens_per_second / row.users_per_second:.0f} | {read} of {len(row.answers)} |"
         )
-    best = max((row for row in rows if row.constrained), key=lambda row: row.users_per_second)
+    served = "writing" if spec.writes else "scoring"
+    best = max((row for row in rows if row.mode == served), key=lambda row: row.users_per_second)
     needed = args.population / (args.days * _DAY)
     machines = machines_needed(args.population, args.days, best.users_per_second)
     lines += [
         "",
         f"{args.population:,} users in {args.days:g} days are {args.population:,} ÷ ({args.days:g} × 86,400 s) = "
         f"{needed:.2f} users/s. This machine refreshes {best.users_per_second:.2f} users/s "
-        f"({best.batch} users a call, constrained): {needed:.2f} ÷ {best.users_per_second:.2f} = "
+        f"({best.batch} users a call, {best.mode}): {needed:.2f} ÷ {best.users_per_second:.2f} = "
         f"{needed / best.users_per_second:.2f}, so {machines} such machine{'s' if machines > 1 else ''} "
         "if nothing else runs on them.",
     ]

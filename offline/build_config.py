@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from serendipity.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.distillation.config import DistillationConfig
@@ -16,7 +17,6 @@ from serendipity.offline.errors import BuilderError
 from serendipity.offline.graph.choice import GraphBuildConfig
 from serendipity.offline.groups.config import GroupsConfig
 from serendipity.offline.interests.config import InterestsConfig
-from serendipity.offline.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.logs.sufficiency import Wanted
 from serendipity.offline.merge.config import MergeConfig

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from serendipity.interests.model import SPEC
+from serendipity.interests.reasoner import Reasoner
 from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.distillation.builder import build_interest_gpt
 from serendipity.offline.distillation.moments import LogsTooShortError
@@ -14,7 +15,6 @@ from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.interests.builder import MakeReasoner, build_interests, llm_reasoner
 from serendipity.offline.interests.config import InterestsConfig, LlmReasonerConfig
 from serendipity.offline.interests.node_table import NODES
-from serendipity.offline.interests.reasoner import Reasoner
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.language_models.answering_model import AnsweringModel
@@ -23,6 +23,7 @@ from serendipity.offline.language_models.language_model import Usage
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.steps import Numbers, Step
 from serendipity.offline.workers import StepContext
+from serendipity.v1 import records_pb2
 
 LOGS_CODE = (
     "serendipity.offline.logs", "serendipity.offline.parquet", "serendipity.novelty", "serendipity.interests.text",
@@ -116,7 +117,7 @@ class InterestSteps:
             )
         except LogsTooShortError as error:
             return {"trained": f"no: {error}"}
-        return {"model": spec.model_name, "base": spec.base, "tokens of an answer": spec.max_new_tokens}
+        return {"model": spec.model_name, "base": spec.base, **worth(spec)}
 
     @cached_property
     def encoder(self) -> TextEncoder:
@@ -147,6 +148,24 @@ class InterestSteps:
 
     def _weights(self) -> list[Path]:
         return [model.path for model in self._by_model.models if model.kind == "local"] if self._by_model else []
+
+
+def worth(spec: records_pb2.InterestGptSpec) -> Numbers:
+    """Tell what an InterestGPT's likelihoods count, and what that is worth."""
+    report = spec.report
+    if spec.writes:
+        return {"asked to": "write"}
+    return {
+        "asked to": "score",
+        "weight": spec.likelihood_weight,
+        "best weight": report.best_weight,
+        "judged users": report.users,
+        "recall@10 of never-clicked categories, reasoner": report.reasoner,
+        "likelihood": report.likelihood,
+        "both": report.mix,
+        "±": report.margin,
+        "popularity": report.popularity,
+    }
 
 
 def _describe(used: Usage) -> Numbers:

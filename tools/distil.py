@@ -24,6 +24,7 @@ from serendipity.offline.distillation.builder import build_interest_gpt, build_t
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.encoder import TextEncoder, default_path
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.interest_steps import worth
 from serendipity.tools.arguments import add_build
 
 
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
                 spec = build_interest_gpt(
                     args.build / "logs", args.build / "interests", out, config, encoder=encoder, progress=progress
                 )
-                print(f"{out}: {spec.model_name}")
+                told = ", ".join(f"{name} {value}" for name, value in worth(spec).items())
+                print(f"{out}: {spec.model_name}: {told}")
     except ValidationError as error:
         for wrong in error.errors():
             place = ".".join(map(str, wrong["loc"]))

@@ -34,7 +34,7 @@ from serendipity.channel.state.host_clock import LARGEST_LEAP
 from serendipity.tools.arguments import add_build, existing_directory
 from serendipity.tools.deploy import follow
 from serendipity.tools.recall import result_console
-from serendipity.v1 import admin_pb2
+from serendipity.v1 import admin_pb2, records_pb2
 
 _ACTIONS = {
     "list": "List the snapshots on disk.",
@@ -140,11 +140,23 @@ def _verify(snapshots: Path, version: str) -> None:
     print(f"{version}: {len(manifest.checksums)} files intact, layout {manifest.layout_version}")
 
 
+def _heard(spec: records_pb2.InterestGptSpec) -> str:
+    """Tell how near-line hears an InterestGPT, and what that was worth when the snapshot was built."""
+    report = spec.report
+    if spec.writes:
+        return f"{spec.fingerprint}: writes"
+    return (
+        f"{spec.fingerprint}: weight {spec.likelihood_weight:g} (best {report.best_weight:g}); recall@10: reasoner "
+        f"{report.reasoner:.3f}, likelihood {report.likelihood:.3f}, both {report.mix:.3f} ± {report.margin:.3f}, "
+        f"popularity {report.popularity:.3f}"
+    )
+
+
 def _list(publications: Publications) -> None:
-    table = Table("", "version", "built", "events until", "items", "users", "user tower", "error")
+    table = Table("", "version", "built", "events until", "items", "users", "user tower", "InterestGPT", "error")
     for listed in publications.listed():
         manifest = listed.manifest
-        cells = ["", "", "", "", ""]
+        cells = ["", "", "", "", "", ""]
         if manifest is not None:
             cells = [
                 f"{manifest.created_at.ToDatetime():%Y-%m-%d %H:%M}",
@@ -152,6 +164,7 @@ def _list(publications: Publications) -> None:
                 f"{manifest.counts.items:,}",
                 f"{manifest.counts.users:,}",
                 manifest.tower.model_name,
+                _heard(manifest.interest_gpt) if manifest.HasField("interest_gpt") else "none",
             ]
         table.add_row("→" if listed.current else "", listed.version, *cells, listed.error)
     result_console().print(table)

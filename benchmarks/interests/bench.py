@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -12,15 +11,15 @@ from benchmarks.interests.judging import Evaluation, choose_own_weight
 from serendipity.interests.facts import FactsRule
 from serendipity.interests.grounding import Grounder
 from serendipity.interests.prompt import PromptStyle
+from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.evaluate.held_out_build import held_out_of
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport, tune_threshold
 from serendipity.offline.interests.hops import Json, Prompting
-from serendipity.offline.interests.llm_reasoner import Hints, LlmReasoner
-from serendipity.offline.interests.reasoner import UserContext
+from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.interests.user_facts import EVERYTHING
 from serendipity.offline.interests.vocabulary import grounding_nodes
 from serendipity.offline.language_models.language_model import LanguageModel
@@ -55,16 +54,7 @@ class Bench:
         """Ask an InterestGPT as it was trained to be asked, unconstrained and greedily."""
         rule: FactsRule = spec.facts if spec.HasField("facts") else EVERYTHING
         debate = DebateConfig(seed=seed, max_new_tokens=spec.max_new_tokens)
-        hints = partial(self._hints, spec.facts.hints) if spec.facts.hints else None
-        return self._reasoner(model, Json(cast(PromptStyle, spec.prompt_style)), debate, rule, hints)
-
-    def _hints(self, most: int, users: Sequence[UserContext]) -> list[list[str]]:
-        """Name the categories that the taxonomy reasoner proposes: near-line those are the snapshot's interests."""
-        taxonomy = self.evaluation.taxonomy
-        return [
-            [taxonomy.categories[taxonomy.nodes[interest.node_id].categories[0] - 1] for interest in interests]
-            for interests in self.reasoner.reason(users, most)
-        ]
+        return self._reasoner(model, Json(cast(PromptStyle, spec.prompt_style)), debate, rule)
 
     def _reasoner(
         self,
@@ -72,12 +62,9 @@ class Bench:
         prompting: Prompting,
         debate: DebateConfig,
         rule: FactsRule,
-        hints: Hints | None = None,
     ) -> LlmReasoner:
         categories = self.evaluation.taxonomy.categories
-        return LlmReasoner(
-            model, self.grounder, categories, self.titles, prompting, debate=debate, facts=rule, hints=hints
-        )
+        return LlmReasoner(model, self.grounder, categories, self.titles, prompting, debate=debate, facts=rule)
 
 
 def make_bench(build: Path, encoder: TextEncoder) -> Bench:
@@ -91,7 +78,7 @@ def make_bench(build: Path, encoder: TextEncoder) -> Bench:
     evaluation = Evaluation.of(histories, taxonomy, cut, until)
     return Bench(
         evaluation=evaluation,
-        reasoner=TaxonomyReasoner(taxonomy).fit(histories, cut),
+        reasoner=fit_reasoner(taxonomy, histories, cut),
         own_weight=choose_own_weight(evaluation, start),
         grounder=Grounder(grounding_nodes(taxonomy.nodes), taxonomy.categories, vectors, encode, threshold.threshold),
         threshold=threshold,

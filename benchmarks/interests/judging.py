@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity.interests.reasoner import Interest, InterestPath, Reasoner
 from serendipity.novelty import NO_CATEGORY, clicked_categories
 from serendipity.offline.evaluate.significance import Estimate, bootstrap_difference
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.debate import DebateReport
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
-from serendipity.offline.interests.reasoner import Interest, InterestPath, Reasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories, before
 from serendipity.v1 import records_pb2

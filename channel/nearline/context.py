@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt
@@ -11,9 +11,10 @@ from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.stores import Store, StoredUser, feedback_columns
 from serendipity.channel.state.feedback_clicks import feedback_clicks
 from serendipity.features import LongHistory, with_clicks
-from serendipity.interests.facts import SIGNAL_DAYS, FactsRule, told_searches, told_titles, user_facts
+from serendipity.interests.facts import SIGNAL_DAYS, FactsRule, facts_of
 from serendipity.interests.prompt import UserFacts
-from serendipity.novelty import NO_CATEGORY, Clicks, latest
+from serendipity.interests.reasoner import UserContext
+from serendipity.novelty import Clicks, latest
 from serendipity.v1 import records_pb2
 
 _DAY = 86_400
@@ -35,33 +36,27 @@ class SignalStore(Store):
 
 @dataclass(frozen=True)
 class KnownUser:
-    """A user as InterestGPT is told. known: numbers of the categories among the latest 200 clicks."""
+    """A user as the reasoner knows and as InterestGPT is told."""
 
-    user_id: str
+    context: UserContext
     facts: UserFacts
-    known: frozenset[int]
+
+    @property
+    def known(self) -> frozenset[int]:
+        """Numbers of the categories among the latest 200 clicks: what is not novel."""
+        return frozenset(self.context.clicks.categories.tolist())
 
 
 class ContextReader:
     """Reads users of one snapshot, which must stay open.
 
     signals: its signals.lmdb, None where the snapshot has none; feedback: of this host; rule: which signals the model
-    is told; hints: how many categories it is told of the interests that the snapshot stores, the user's or else
-    everybody's; node_categories: interest node → number of its one top-level category.
+    is told.
     """
 
     def __init__(
-        self,
-        snapshot: Snapshot,
-        signals: SignalStore | None,
-        feedback: ReadFeedback,
-        rule: FactsRule,
-        *,
-        hints: int = 0,
-        node_categories: Mapping[int, int] | None = None,
+        self, snapshot: Snapshot, signals: SignalStore | None, feedback: ReadFeedback, rule: FactsRule
     ) -> None:
-        self._hints = hints
-        self._node_categories = node_categories or {}
         self._snapshot = snapshot
         self._signals = signals
         self._feedback = feedback
@@ -79,39 +74,20 @@ class ContextReader:
         )
         feedback = self._feedback(user_id) or records_pb2.UserFeedbackRecord()
         recent = feedback_clicks(snapshot, feedback)
-        clicks = latest(recent, user.clicks)
         # The snapshot's long history counts everything up to events_until; only what came later is laid over it.
         later = recent.times > snapshot.events_until
-        long_history = with_clicks(
-            user.long_history, Clicks(recent.items[later], recent.categories[later], recent.times[later])
-        )
+        added = Clicks(recent.items[later], recent.categories[later], recent.times[later])
         signals = records_pb2.UserSignalsRecord() if self._signals is None else self._signals.read(key)
-        searches = told_searches(_searches(signals, feedback), now, self._rule)
-        facts = user_facts(
-            clicks,
-            long_history,
-            snapshot.category_names,
-            now,
+        context = UserContext(
+            user_id=user_id,
+            clicks=latest(recent, user.clicks),
+            long_history=with_clicks(user.long_history, added),
+            now=now,
+            searches=_searches(signals, feedback, now),
             profile=profile_values(snapshot, user.profile.tolist()),
-            searches=searches,
-            titles=told_titles(
-                clicks, self._signal_items(signals, feedback, now), self._title, self._rule, has_searches=bool(searches)
-            ),
+            signals=self._signal_items(signals, feedback, now),
         )
-        known = frozenset(clicks.categories.tolist())
-        if self._hints and not facts.is_empty:
-            facts = replace(facts, hints=self._hints_of(key, known))
-        return KnownUser(user_id, facts, known)
-
-    def _hints_of(self, key: bytes, known: frozenset[int]) -> tuple[str, ...]:
-        """Name the categories of the snapshot's interests that are still novel, best first.
-
-        Of a user for whom it has none, those of everybody: they are better to choose from than nothing.
-        """
-        stored = self._snapshot.interests.read(key) or self._snapshot.interests.read(layout.DEFAULT_USER)
-        numbers = [self._node_categories.get(node, NO_CATEGORY) for node in stored.node_ids.tolist()] if stored else []
-        novel = [number for number in dict.fromkeys(numbers) if number != NO_CATEGORY and number not in known]
-        return tuple(self._snapshot.category_names[number - 1] for number in novel[: self._hints])
+        return KnownUser(context, facts_of(context, snapshot.category_names, self._title, self._rule))
 
     def _signal_items(
         self, signals: records_pb2.UserSignalsRecord, feedback: records_pb2.UserFeedbackRecord, now: int
@@ -135,11 +111,12 @@ class ContextReader:
 
 
 def _searches(
-    signals: records_pb2.UserSignalsRecord, feedback: records_pb2.UserFeedbackRecord
+    signals: records_pb2.UserSignalsRecord, feedback: records_pb2.UserFeedbackRecord, now: int
 ) -> list[tuple[str, int]]:
-    """Merge searches of both places as (query, Unix seconds), newest first; what both report comes twice."""
-    both = [(search.query, search.time) for search in (*feedback.searches, *signals.searches)]
-    return sorted(both, key=lambda search: -search[1])
+    """Merge searches of both places as (query, Unix seconds), newest first, each once."""
+    both = {(search.query, search.time): None for search in (*feedback.searches, *signals.searches)}
+    recent = [search for search in both if search[1] >= now - SIGNAL_DAYS * _DAY]
+    return sorted(recent, key=lambda search: -search[1])
 
 
 def profile_values(snapshot: Snapshot, numbers: list[int]) -> dict[str, str]:

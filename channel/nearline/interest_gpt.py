@@ -10,13 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.nearline.triton_models import Output, TritonModels
-from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
+from serendipity.interests.model import (
+    ANSWER,
+    CANDIDATES,
+    COMPLETION_TOKENS,
+    LOG_LIKELIHOODS,
+    PROMPT,
+    PROMPT_TOKENS,
+)
 from serendipity.v1 import records_pb2
 
 TEXT_ENCODER = "text_encoder"
 _TEXTS = "texts"
 _EMBEDDINGS = "embeddings"
 _TEXTS_PER_BATCH = 64
+_LIKELIHOOD_OUTPUTS = {LOG_LIKELIHOODS: Output(np.object_), PROMPT_TOKENS: Output(np.int32)}
 _ANSWER_OUTPUTS = {
     ANSWER: Output(np.object_),
     PROMPT_TOKENS: Output(np.int32),
@@ -36,36 +44,56 @@ class Answer:
     completion_tokens: int
 
 
+@dataclass(frozen=True)
+class Likelihoods:
+    """log P of each candidate of one prompt, in their order."""
+
+    values: NDArray[np.float64]
+    prompt_tokens: int
+
+
 class InterestGpt(TritonModels):
     """Calls InterestGPT."""
 
-    async def answers(
+    async def log_likelihoods(
         self,
         spec: records_pb2.InterestGptSpec,
         prompts: Sequence[str],
+        candidates: Sequence[Sequence[str]],
         timeout: float,
-        *,
-        constrained: bool = True,
-        excluded: Sequence[Sequence[str]] = (),
-    ) -> list[Answer]:
-        """Ask the model that `spec` names, in batches of up to spec.max_batch, and return answers in prompts' order.
+    ) -> list[Likelihoods]:
+        """Ask how likely the model that `spec` names is to name each candidate first, in prompts' order.
 
-        prompts: user messages (`prompt.render`). timeout: seconds for all of them. constrained: only answers of the
-        schema can be written; excluded: of each prompt the categories that such an answer must not name, or nothing.
+        prompts: as of `answers`; candidates: of each, names of categories, at least one. timeout: seconds for all.
         """
-        inputs = {
-            PROMPT: self.cells(prompts, "prompt"),
-            CONSTRAINED: np.full((len(prompts), 1), constrained),
-        }
-        if excluded:
-            lists = [json.dumps(list(names), ensure_ascii=False) for names in excluded]
-            inputs[EXCLUDED] = self.cells(lists, "excluded")
+        lists = [json.dumps(list(names), ensure_ascii=False) for names in candidates]
+        inputs = {PROMPT: self.cells(prompts, "prompt"), CANDIDATES: self.cells(lists, "candidates")}
+        name = spec.model_name
+        cells, tokens = await self.infer(name, inputs, spec.max_batch, _LIKELIHOOD_OUTPUTS, timeout)
+        values = [self._values(name, cell, len(names)) for cell, names in zip(cells[:, 0], candidates, strict=True)]
+        return [Likelihoods(row, int(count)) for row, count in zip(values, tokens[:, 0], strict=True)]
+
+    async def answers(self, spec: records_pb2.InterestGptSpec, prompts: Sequence[str], timeout: float) -> list[Answer]:
+        """Ask the model that `spec` names to write, in batches of up to spec.max_batch; answers in prompts' order.
+
+        prompts: user messages (`prompt.render`). timeout: seconds for all of them.
+        """
+        inputs = {PROMPT: self.cells(prompts, "prompt")}
         columns = await self.infer(spec.model_name, inputs, spec.max_batch, _ANSWER_OUTPUTS, timeout)
         rows = zip(*(column[:, 0] for column in columns), strict=True)
         # A byte-level model that is cut off can leave half a character.
         return [
             Answer(text.decode("utf-8", "replace"), int(prompt), int(completion)) for text, prompt, completion in rows
         ]
+
+    def _values(self, name: str, cell: bytes, expected: int) -> NDArray[np.float64]:
+        try:
+            values = np.array(json.loads(cell), np.float64)
+        except (ValueError, TypeError, RecursionError):
+            values = np.empty(0)
+        if values.shape != (expected,) or not np.isfinite(values).all():
+            raise self.unreadable(name, LOG_LIKELIHOODS, repr(cell), f"a JSON list of {expected} numbers")
+        return values
 
 
 class TritonTextEncoder(TritonModels):

@@ -28,6 +28,7 @@ _TEXTS = {
     ("SEARCH", "BEHIND"): "You searched for “{seed}”: behind that may be {latent}.",
     ("SEARCH", "LEADS_TO"): "You searched for “{seed}”, which also leads to {latent}.",
     ("SEARCH", "THROUGH_DEMAND"): "You searched for “{seed}”: behind that may be {core}, which also leads to {latent}.",
+    ("SEARCH", "NEAR"): "You searched for “{seed}”.",
     ("CATEGORY", "BEHIND"): "You choose {seed}: behind that may be {latent}.",
     ("CATEGORY", "LEADS_TO"): "You choose {seed}, which also leads to {latent}.",
     ("CATEGORY", "THROUGH_DEMAND"): "You choose {seed}: behind that may be {core}, which also leads to {latent}.",
@@ -162,13 +163,16 @@ def _reason_of(
 
 def _meaning(seed_kind: int, seed: str, demand: str, interest: str) -> tuple[str, str]:
     """Tell kind and relation of a path, so that its text names nothing twice and nothing empty."""
+    # Records of earlier builds name the interest itself as the seed.
+    if seed_kind == records_pb2.SEED_KIND_PAST or (seed_kind == records_pb2.SEED_KIND_CATEGORY and seed == interest):
+        return "CATEGORY", "RETURN"
     kind = _KINDS.get(seed_kind, "UNKNOWN")
     if not seed:
         kind = "POPULATION" if kind in ("PROFILE", "POPULATION") else "UNKNOWN"
     if kind == "UNKNOWN":
         return kind, "CURIOUS"
-    if kind == "CATEGORY" and seed == interest:
-        return kind, "RETURN"
+    if kind == "SEARCH" and seed.casefold() == interest.casefold():
+        return kind, "NEAR"
     own = kind in ("SEARCH", "CATEGORY")
     if own and demand.casefold() == interest.casefold():
         return kind, "BEHIND"

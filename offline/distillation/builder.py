@@ -16,19 +16,18 @@ from typing import Any
 from google.protobuf import json_format
 from rich.progress import Progress
 
-from serendipity.interests.answer import CATEGORY_FIRST
 from serendipity.interests.model import CATEGORIES, MODEL_PREFIX, SPEC, fingerprint
+from serendipity.interests.reasoner import Reasoner
 from serendipity.layout import write_atomically
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
-from serendipity.offline.distillation.examples import Example, hints_alone
+from serendipity.offline.distillation.examples import Example
+from serendipity.offline.distillation.likelihoods import judge, weigh
 from serendipity.offline.distillation.material import Material
-from serendipity.offline.distillation.moments import TRAIN
-from serendipity.offline.distillation.rank_weights import measure_ranks
+from serendipity.offline.distillation.moments import TEST, TRAIN, VALIDATION
 from serendipity.offline.distillation.sft import tune
 from serendipity.offline.distillation.whole_tokens import make_tokenizer, names_of
 from serendipity.offline.encoder import TextEncoder
-from serendipity.offline.interests.reasoner import Reasoner
 from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.tuning import base_model
@@ -82,13 +81,14 @@ def build_interest_gpt(
     examples = read_examples(out / DATASET_DIRECTORY)
     training_examples = [example for example in examples if example.split == TRAIN]
     base = open_base(config, training_examples, material.categories)
-    short = [short for example in training_examples if (short := hints_alone(example)) is not None]
-    # A small model must learn to copy before anything else, and does so in a fraction of the tokens.
-    if base.style == "compact" and short:
-        base, _ = tune(base, short, out / CHECKPOINTS / "hints", config.sft, progress=progress)
     tuned, _ = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
     spec = _export(tuned, examples, material.vocabulary, config, out)
-    spec.rank_weights.extend(measure_ranks(tuned, material, config, spec.max_new_tokens))
+    if not spec.writes:
+        validation, test = (
+            judge(tuned, material, config, split, spec.max_prompt_tokens) for split in (VALIDATION, TEST)
+        )
+        spec.likelihood_weight, report = weigh(validation, test)
+        spec.report.CopyFrom(report)
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
     write_atomically(out / SPEC, text.encode())
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -130,11 +130,11 @@ def _export(
         max_prompt_tokens=min(tuned.max_positions - max_new_tokens, _MOST_PROMPT_TOKENS[tuned.style]),
         taxonomy_hash=vocabulary.taxonomy_hash,
         max_batch=_MAX_BATCH,
-        answer_fields=CATEGORY_FIRST,
+        writes=config.ask == "write",
+        num_candidates=config.num_candidates,
         facts=records_pb2.FactsSpec(
             search_days=facts.search_days,
             clicked_titles=facts.clicked_titles,
             signal_titles=facts.signal_titles,
-            hints=config.dataset.hints,
         ),
     )

@@ -30,20 +30,15 @@ class DatasetConfig(Configuration):
     depth: int = Field(60, ge=1)
     """M: proposals the teacher is asked for where they are corrected by what users did."""
     horizon_days: float = Field(28.0, gt=0)
-    """H: what users enter within so many days corrects proposals, and is what rank weights are shares of."""
+    """H: what users enter within so many days corrects proposals, and is what the weight is chosen by."""
     max_cuts: int = Field(16, ge=1)
     """Weekly moments that users are described at, at most: the latest that the logs allow."""
     facts: FactsConfig = FactsConfig(clicked_titles="never", signal_titles=False)
     """Which of a user's signals feed the prompt; near-line prompts follow it. Titles are left out: they triple the
     tokens of a prompt."""
-    hints: int = Field(16, ge=0, le=16)
-    """Categories the teacher proposes that a prompt lists, best first; near-line prompts list those of the snapshot's
-    interests. The model learns to judge them: a debate with the teacher as the other agent. 0: none."""
     search_share: float = Field(0.3, ge=0, le=1)
     """Share of the contexts without searches that are given one, for a category among the teacher's proposals, as if
     typed a minute ago: where logs hold no searches a model would never learn that one leads anywhere."""
-    hint_dropout: float = Field(0.1, ge=0, le=1)
-    """Share of the prompts without hints, so that users whose interests the snapshot lacks are answered too."""
     prompt_style: PromptStyle | None = None
     """How prompts are written; none: compact for the tiny model, chat for any other base."""
     seed: int = 20_240_601
@@ -59,7 +54,7 @@ class SftConfig(TuningConfig):
 
 
 class DistillationConfig(Configuration):
-    """InterestGPT: base, data, training and how its ranks are weighed."""
+    """InterestGPT: base, data, training and how it is asked."""
 
     base: str = "tiny"
     """tiny: from scratch. Else the path of a `transformers` model."""
@@ -69,8 +64,13 @@ class DistillationConfig(Configuration):
     """The model that is trained from scratch."""
     sft: SftConfig = SftConfig()
     """The training."""
-    rank_weight_users: int = Field(128, ge=1)
-    """Validation users that the weight of each rank is measured on."""
+    ask: Literal["score", "write"] = "score"
+    """How it is asked near-line. score: how likely each category is that the taxonomy reasoner proposes. write: to
+    write interests, for bases that can; they come in its order, weighed by the reasoner."""
+    num_candidates: int = Field(256, ge=1)
+    """Categories that it is asked about at most: the reasoner's likeliest."""
+    judged_users: int = Field(2_000, ge=1)
+    """Held-out users that the weight of its likelihoods is chosen on, and as many that it is judged on, at most."""
 
     @property
     def style(self) -> PromptStyle:

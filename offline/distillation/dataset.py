@@ -24,7 +24,7 @@ from serendipity.layout import hash_of, write_atomically
 from serendipity.offline.distillation.config import DatasetConfig
 from serendipity.offline.distillation.examples import REPEATED, Example, make_example, with_search
 from serendipity.offline.distillation.material import Material
-from serendipity.offline.distillation.moments import SPLITS, cuts_of, entered_between
+from serendipity.offline.distillation.moments import SPLITS, TRAIN, cuts_of, entered_between, split_of
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.parquet import reading, write_rows
@@ -145,10 +145,12 @@ def _draw(material: Material, cuts: Sequence[int], config: DatasetConfig) -> lis
 def _correction(material: Material, cut: int, config: DatasetConfig) -> NDArray[np.float64]:
     """Measure on the latest horizon how much more often than the teacher's weights say users entered each category.
 
-    [categories + 1]: (entered + a) / (expected + a), a = _CORRECTION_PRIOR, over the proposals to _CORRECTION_USERS.
+    [categories + 1]: (entered + a) / (expected + a), a = _CORRECTION_PRIOR, over the proposals to _CORRECTION_USERS of
+    the training users.
     """
     size = len(material.categories)
-    users = np.random.default_rng([config.seed, cut, 2]).permutation(material.known_at(cut))[:_CORRECTION_USERS]
+    learned = [user for user in material.known_at(cut) if split_of(material.histories.user_ids[user]) == TRAIN]
+    users = np.random.default_rng([config.seed, cut, 2]).permutation(learned)[:_CORRECTION_USERS]
     entered = entered_between(material.histories, cut, config.horizon_days, size, users)
     expected, found = np.zeros(size + 1), np.zeros(size + 1)
     reasoner = material.teacher_at(cut)
@@ -173,7 +175,7 @@ def _examples_at(
 ) -> Iterator[Example | str]:
     reasoner = material.teacher_at(cut)
     rng = np.random.default_rng([config.seed, cut, 1])
-    depth = max(config.hints, config.num_interests if config.selection == "teacher" else config.depth)
+    depth = config.num_interests if config.selection == "teacher" else config.depth
     for start in range(0, len(users), _BATCH):
         known = contexts_at(material.histories, cut, users[start : start + _BATCH])
         proposed = reasoner.reason(known, depth)
@@ -182,8 +184,8 @@ def _examples_at(
         ]
         changed = [place for place, context in enumerate(contexts) if context is not known[place]]
         answers = dict(zip(changed, reasoner.reason([contexts[place] for place in changed], depth), strict=True))
-        for place, (context, hinting) in enumerate(zip(contexts, proposed, strict=True)):
-            yield make_example(context, answers.get(place, hinting), hinting, correction, material, config, style, rng)
+        for place, (context, found) in enumerate(zip(contexts, proposed, strict=True)):
+            yield make_example(context, answers.get(place, found), correction, material, config, style, rng)
 
 
 def _identity(material: Material, config: DatasetConfig, style: PromptStyle) -> str:

@@ -8,20 +8,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from serendipity.interests.answer import CATEGORY_FIRST, Proposal, read_answer, write_answer
+from serendipity.interests.answer import CATEGORY_FIRST, Proposal, write_answer
+from serendipity.interests.facts import facts_of
 from serendipity.interests.grounding import ground_answer
-from serendipity.interests.prompt import PromptStyle, UserFacts, render
+from serendipity.interests.prompt import PromptStyle, render
+from serendipity.interests.reasoner import Interest, InterestPath, UserContext
 from serendipity.offline.distillation.config import DatasetConfig
 from serendipity.offline.distillation.material import Material
 from serendipity.offline.distillation.moments import split_of
-from serendipity.offline.interests.reasoner import Interest, InterestPath, UserContext
-from serendipity.offline.interests.user_facts import facts_of
 from serendipity.v1 import records_pb2
 
 POPULATION_SEED = "everyone"
 """Seed of an interest that only the population speaks for: an answer's fields are never empty."""
 
 _MINUTE = 60
+_LEAST_WEIGHT = 1e-9
 
 UNTOLD = "nothing is known of the user"
 UNGROUNDED = "no interest grounds"
@@ -56,7 +57,6 @@ def with_search(
 def make_example(
     user: UserContext,
     found: Sequence[Interest],
-    hinting: Sequence[Interest],
     correction: NDArray[np.float64],
     material: Material,
     config: DatasetConfig,
@@ -65,17 +65,17 @@ def make_example(
 ) -> Example | str:
     """Make an example of a user's context and the teacher's interests, best first; or tell why it makes none.
 
-    hinting: interests that the prompt hints at: near-line they are older than the latest search. correction:
-    [categories + 1] float64, what weights are multiplied with in the selection "corrected".
+    correction: [categories + 1] float64, what weights are multiplied with in the selection "corrected". Then each place
+    is drawn in proportion to the weights that are left (Plackett-Luce, by Gumbel noise), so that a category stands
+    first as often as it is likely: what is learned of the first place is what near-line asks for.
     """
-    facts = facts_of(user, material.categories, material.titles, config.facts)
-    if rng.random() >= config.hint_dropout:
-        facts = replace(facts, hints=tuple(map(material.name_of, hinting[: config.hints])))
+    facts = facts_of(user, material.categories, material.titles.__getitem__, config.facts)
     if facts.is_empty:
         return UNTOLD
     if config.selection == "corrected":
-        weights = [interest.weight * correction[material.category_of(interest)] for interest in found]
-        found = [found[place] for place in np.argsort(-np.array(weights), kind="stable")]
+        weights = np.array([interest.weight * correction[material.category_of(interest)] for interest in found])
+        drawn = np.log(np.maximum(weights, _LEAST_WEIGHT)) + rng.gumbel(size=len(found))
+        found = [found[place] for place in np.argsort(-drawn, kind="stable")]
     proposals = [_proposal(interest.path, material.name_of(interest)) for interest in found[: config.num_interests]]
     known = set(user.clicks.categories.tolist())
     grounded = ground_answer(proposals, facts, material.grounder, known, config.num_interests).interests
@@ -90,22 +90,6 @@ def make_example(
         reasoning="\n".join(f"{row.seed} → {row.demand} → {row.interest}" for row in kept),
         answer=write_answer(kept, CATEGORY_FIRST),
     )
-
-
-def hints_alone(example: Example) -> Example | None:
-    """Shorten a compact prompt to its hints and the searches that the answer starts from; None without hints.
-
-    Copying is learned from these at half the tokens.
-    """
-    lines = dict(line.split(": ", 1) for line in example.prompt.splitlines() if ": " in line)
-    if "hints" not in lines:
-        return None
-    seeds = {proposal.seed for proposal in read_answer(example.answer)}
-    facts = UserFacts(
-        searches=[text for text in lines.get("searches", "").split("; ") if text in seeds],
-        hints=lines["hints"].split("; "),
-    )
-    return replace(example, prompt=render(facts, "compact"))
 
 
 def _proposal(path: InterestPath | records_pb2.InterestPath, category: str) -> Proposal:

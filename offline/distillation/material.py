@@ -1,4 +1,4 @@
-"""What data set and rank weights are made from."""
+"""What the data set and the weight of likelihoods are made from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serendipity.interests.grounding import Grounder
+from serendipity.interests.reasoner import Interest, Reasoner
+from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.offline.encoder import RememberingEncoder, TextEncoder
-from serendipity.offline.interests.reasoner import Interest, Reasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
@@ -52,7 +53,11 @@ class Material:
 
     def teacher_at(self, moment: int) -> Reasoner:
         """Give who teaches as of a moment (Unix seconds), and knows nothing of what came after."""
-        return self.teacher or TaxonomyReasoner(self.taxonomy).fit(self.histories, moment)
+        return self.teacher or self.reasoner_at(moment)
+
+    def reasoner_at(self, moment: int) -> TaxonomyReasoner:
+        """Fit the reasoner that proposes near-line, as of a moment."""
+        return fit_reasoner(self.taxonomy, self.histories, moment)
 
     @property
     def categories(self) -> Sequence[str]:

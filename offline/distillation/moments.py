@@ -18,31 +18,36 @@ SPLITS = (TRAIN, VALIDATION, TEST)
 _CUT_SECONDS = 7 * DAY
 """Distance of the moments that users are described at."""
 
-_TEST_SHARE = 0.05
-"""Share of the users, by hash, that base and tuned model are compared on."""
+_TEST_SHARE = 0.15
+"""Share of the users, by hash, that InterestGPT is judged on."""
 
-_VALIDATION_SHARE = 0.05
-"""Share of the users, by hash, that rank weights are measured on and nothing is trained on."""
+_VALIDATION_SHARE = 0.15
+"""Share of the users, by hash, that the weight of its likelihoods is chosen on and nothing is trained on."""
 
 
 class LogsTooShortError(ValueError):
     """The logs hold no moment with a horizon before and after it: says how long they are and should be."""
 
 
-def cuts_of(histories: Histories, until: int, config: DatasetConfig) -> list[int]:
-    """List the moments (Unix seconds), latest first.
+def judged_at(until: int, config: DatasetConfig) -> int:
+    """Give the moment (Unix seconds) that InterestGPT is judged as of: its horizon ends with the logs."""
+    return until - round(config.horizon_days * DAY)
 
-    All of a moment's horizon lies before `until`, and as much time as the horizon of history before the moment.
-    Raises LogsTooShortError when the logs are too short for one.
+
+def cuts_of(histories: Histories, until: int, config: DatasetConfig) -> list[int]:
+    """List the moments (Unix seconds) of the data set, latest first.
+
+    All of a moment's horizon lies before `judged_at`, so that nothing of what is judged by is learned from, and as much
+    time as the horizon of history before the moment. Raises LogsTooShortError when the logs are too short for one.
     """
     horizon = round(config.horizon_days * DAY)
     earliest = (int(histories.times.min()) if len(histories.times) else until) + horizon
-    latest = until - horizon
+    latest = judged_at(until, config) - horizon
     cuts = [cut for index in range(config.max_cuts) if (cut := latest - index * _CUT_SECONDS) >= earliest]
     if not cuts:
         raise LogsTooShortError(
             f"dataset.horizon_days: found {config.horizon_days:g} and logs of {(until - earliest + horizon) / DAY:.1f} "
-            "days, expected logs of at least twice the horizon"
+            "days, expected logs of at least three times the horizon"
         )
     return cuts
 

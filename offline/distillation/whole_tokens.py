@@ -55,7 +55,7 @@ def _marks() -> list[str]:
     row = Proposal(*[_NAME] * len(FIELDS))
     fact = CategoryFact(_NAME, 1, 7)
     prompt = render(
-        UserFacts(profile={_NAME: _NAME}, searches=[_NAME], recent=[fact], earlier=[fact], hints=[_NAME, _NAME]),
+        UserFacts(profile={_NAME: _NAME}, searches=[_NAME], recent=[fact], earlier=[fact]),
         "compact",
     )
     empty = render(UserFacts(), "compact")

@@ -4,6 +4,7 @@ nodes.parquet         the interest vocabulary, see `node_table`
 interests.parquet     the interests of every user and the paths to them, see `interest_table`
 graphs.parquet        the knowledge graph of every user, see `graph_table`
 interest_vectors.npy  [nodes, D] float32, L2-normalised, row = node_id
+reasoner.npz          the taxonomy reasoner, fitted (TaxonomyReasoner.read)
 threshold.json        how the grounding threshold was tuned (ThresholdReport); absent where it was given
 interests.json        see `summary`; written last
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from serendipity.interests.reasoner import MAX_INTERESTS, Interest, Reasoner, UserContext
 from serendipity.layout import write_atomically
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.interests.clusters import Growth, NamedInterest, grow
@@ -31,16 +33,16 @@ from serendipity.offline.interests.hops import prompting_of
 from serendipity.offline.interests.interest_table import write_interests
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
 from serendipity.offline.interests.node_table import read_nodes, vocabulary_id_of, write_nodes
-from serendipity.offline.interests.reasoner import MAX_INTERESTS, Interest, Reasoner, UserContext
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.interests.vocabulary import Vocabulary
 from serendipity.offline.language_models.language_model import LanguageModel
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.histories import Histories
 
+REASONER = "reasoner.npz"
 THRESHOLD_REPORT = "threshold.json"
 
 MakeReasoner = Callable[[Vocabulary, Catalogue], Reasoner]
@@ -77,8 +79,8 @@ def build_interests(
         tuned = tune_threshold(taxonomy, catalogue, vectors, encoder.encode)
         threshold = tuned.threshold
         write_atomically(interests / THRESHOLD_REPORT, json.dumps(asdict(tuned), indent=2, sort_keys=True).encode())
-    of_nobody: Reasoner = TaxonomyReasoner(taxonomy).fit(histories, until)
-    reasoner = of_nobody
+    of_nobody = fit_reasoner(taxonomy, histories, until)
+    reasoner: Reasoner = of_nobody
     if make_reasoner:
         vocabulary = Vocabulary(
             nodes=taxonomy.nodes,
@@ -103,6 +105,7 @@ def build_interests(
     user_ids: list[str | None] = [*histories.user_ids, None]
     write_interests(interests, zip(user_ids, [*found, default], strict=True))
     write_graphs(interests, graphs)
+    write_atomically(interests / REASONER, of_nobody.content())
     content = io.BytesIO()
     np.save(content, vectors)
     write_atomically(interests / INTEREST_VECTORS, content.getvalue())

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from serendipity.features import LongHistory
 from serendipity.interests.facts import SIGNAL_DAYS
+from serendipity.interests.reasoner import UserContext
 from serendipity.novelty import Clicks
-from serendipity.offline.interests.reasoner import UserContext
 from serendipity.offline.logs.histories import Histories
 
 

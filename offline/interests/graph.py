@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from serendipity.offline.interests.reasoner import Interest
+from serendipity.interests.reasoner import Interest
 from serendipity.v1 import records_pb2
 
-NodeKind = Literal["profile", "search", "behaviour", "population", "core demand", "latent interest"]
+NodeKind = Literal["profile", "search", "behaviour", "past", "population", "core demand", "latent interest"]
 RelationName = Literal["hypernym", "hyponym", "co-hyponym"]
 
 SEED_KINDS: Mapping[int, NodeKind] = {
@@ -24,6 +24,7 @@ SEED_KINDS: Mapping[int, NodeKind] = {
     records_pb2.SEED_KIND_CATEGORY: "behaviour",
     records_pb2.SEED_KIND_PROFILE: "profile",
     records_pb2.SEED_KIND_POPULATION: "population",
+    records_pb2.SEED_KIND_PAST: "past",
 }
 RELATIONS: Mapping[int, RelationName] = {
     records_pb2.RELATION_HYPONYM: "hyponym",

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.interests.grounding import Encode
+from serendipity.interests.search_matching import words
 from serendipity.interests.text import clean_text, comparable
-from serendipity.offline.interests.search_matching import words
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.interests.vocabulary import grounding_nodes
 from serendipity.offline.logs.catalogue import Catalogue

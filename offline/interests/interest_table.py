@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from serendipity.interests.reasoner import Interest, InterestPath
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.parquet import reading, write_rows
 
 INTERESTS = "interests.parquet"

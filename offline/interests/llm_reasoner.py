@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from serendipity.interests.facts import FactsRule
+from serendipity.interests.facts import FactsRule, facts_of
 from serendipity.interests.grounding import KEPT, Grounder, seed_of
 from serendipity.interests.prompt import UserFacts, bounded
+from serendipity.interests.reasoner import MAX_INTERESTS, Interest, InterestPath, UserContext
 from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.interests.debate import (
     NO_DEBATE,
@@ -24,15 +25,11 @@ from serendipity.offline.interests.debate import (
 )
 from serendipity.offline.interests.graph import GraphNode, Hop, UserGraph, graph_of
 from serendipity.offline.interests.hops import Prompting
-from serendipity.offline.interests.reasoner import MAX_INTERESTS, Interest, InterestPath, UserContext
-from serendipity.offline.interests.user_facts import EVERYTHING, facts_of
+from serendipity.offline.interests.user_facts import EVERYTHING
 from serendipity.offline.language_models.language_model import LanguageModel
 from serendipity.v1 import records_pb2
 
 _log = logging.getLogger(__name__)
-
-Hints = Callable[[Sequence[UserContext]], Sequence[Sequence[str]]]
-"""Users → the categories that another reasoner proposes for each, best first."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,10 @@ class LlmReasoner:
         *,
         debate: DebateConfig = NO_DEBATE,
         facts: FactsRule = EVERYTHING,
-        hints: Hints | None = None,
         batch_users: int = 256,
     ) -> None:
         """models: one, or several that the agents are given in turn; categories: names by number − 1; titles: of the
-        catalogue's items, by row; hints: what another reasoner proposes; batch_users: asked about at a time.
+        catalogue's items, by row; batch_users: asked about at a time.
         """
         self._models = list(models) if isinstance(models, Sequence) else [models]
         self._grounder = grounder
@@ -85,7 +81,6 @@ class LlmReasoner:
         self._prompting = prompting
         self._debate = debate
         self._facts = facts
-        self._hints = hints
         self._batch_users = batch_users
         self.counts: ReasoningCounts | None = None
         self.report: DebateReport | None = None
@@ -108,9 +103,7 @@ class LlmReasoner:
         """Find interests as `reason` does, and the graph of each user with everything that was said and dropped."""
         outcomes: dict[int, Outcome] = {}
         self.report = DebateReport()
-        facts = [facts_of(user, self._categories, self._titles, self._facts) for user in users]
-        if self._hints:
-            facts = [replace(some, hints=hints) for some, hints in zip(facts, self._hints(users), strict=True)]
+        facts = [facts_of(user, self._categories, self._titles.__getitem__, self._facts) for user in users]
         known = [_known(user) for user in users]
         told = [place for place, some in enumerate(facts) if not some.is_empty]
         agents = agents_of(self._models, self._debate)

@@ -151,14 +151,11 @@ class Taxonomy:
         """Text of every node for the encoder, by id."""
         return [node.text for node in self.nodes]
 
-    def ancestors(self, node_id: int) -> list[int]:
-        """List a node's ancestors, nearest first, without itself."""
-        found = []
-        while (node_id := self.nodes[node_id].parent) != NO_NODE:
-            found.append(node_id)
-        return found
-
-    def shared_ancestor(self, first: int, second: int) -> int:
-        """Find the nearest node above both (a node is above itself if it is above the other); NO_NODE if none is."""
-        above = {first, *self.ancestors(first)}
-        return next((node_id for node_id in (second, *self.ancestors(second)) if node_id in above), NO_NODE)
+    @property
+    def searched_names(self) -> list[tuple[str, int]]:
+        """Names that searches are matched with (`SearchMatcher`), each with its top-level category's number."""
+        return [
+            (node.name, node.categories[0])
+            for node in self.nodes
+            if node.of_catalogue and len(node.path) > self.novelty_level and len(node.categories) == 1
+        ]

@@ -1,16 +1,12 @@
-"""A user's context at a moment → what a language model is told of the user."""
+"""Which of a user's signals a build tells language models."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from serendipity.interests.facts import FactsRule, told_searches, told_titles, user_facts
-from serendipity.interests.prompt import UserFacts
 from serendipity.offline.configuration import Configuration
-from serendipity.offline.interests.reasoner import UserContext
 
 
 class FactsConfig(Configuration):
@@ -25,22 +21,3 @@ class FactsConfig(Configuration):
 
 
 EVERYTHING = FactsConfig()
-
-
-def facts_of(
-    context: UserContext, categories: Sequence[str], titles: Sequence[str], rule: FactsRule = EVERYTHING
-) -> UserFacts:
-    """Describe a user as of the context's moment.
-
-    categories: names of the top-level categories by number − 1; titles: of the catalogue's items, by row.
-    """
-    searches = told_searches(context.searches, context.now, rule)
-    return user_facts(
-        context.clicks,
-        context.long_history,
-        categories,
-        context.now,
-        profile=context.profile,
-        searches=searches,
-        titles=told_titles(context.clicks, context.signals, titles.__getitem__, rule, has_searches=bool(searches)),
-    )

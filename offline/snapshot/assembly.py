@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from serendipity.features import FeatureAssembler, LongHistory, TowerInputs
 from serendipity.interests.facts import SIGNAL_DAYS
 from serendipity.interests.life import expires_at
+from serendipity.interests.reasoner import Interest
 from serendipity.interests.text import clean_text
 from serendipity.novelty import Clicks
 from serendipity.offline.coevolution.lists import StoredList
 from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.groups.group_model import Assignment
-from serendipity.offline.interests.reasoner import Interest
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.snapshot.contents import MAX_LONG_CATEGORIES, ContentsError, taxonomy_number

@@ -14,6 +14,7 @@ from serendipity.interests.model import read_spec as read_interest_gpt_spec
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.groups.group_model import GroupModel
+from serendipity.offline.interests.builder import REASONER
 from serendipity.offline.interests.interest_table import read_interests
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.summary import INTEREST_VECTORS, InterestsSummary
@@ -123,6 +124,7 @@ def read_contents(
         vocabulary_id=summary.vocabulary_id,
         grounding_threshold=summary.grounding_threshold,
         signals={histories.user_ids[user]: record for user, record in signals if record.ByteSize()},
+        reasoner=(directories.interests / REASONER).read_bytes(),
         interest_gpt=read_interest_gpt_spec(directories.interest_gpt) if directories.interest_gpt else None,
         group_spec=model.spec if model else None,
         groups=model.groups if model else (),

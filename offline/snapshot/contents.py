@@ -36,6 +36,7 @@ class SnapshotContents:
     events_until: Unix seconds. taxonomy_hash: 64 hex digits. vocabulary_id: of the interest nodes, 16 hex digits.
     grounding_threshold: least cosine at which a name grounds in a node by the text encoder.
     signals: user id → what near-line prompts are told beside the clicks; users without any are left out.
+    reasoner: the taxonomy reasoner, whose proposals near-line weighs (TaxonomyReasoner.content).
     interest_gpt: which InterestGPT refreshes interests; None: none was trained.
     group_spec: the group model that users' groups are of; None: none was built. groups: by group id, 0 … num_groups.
     coevolution: the LLMs that wrote the lists; None: none were trained, and there are no lists.
@@ -64,6 +65,7 @@ class SnapshotContents:
     vocabulary_id: str
     grounding_threshold: float
     signals: Mapping[str, records_pb2.UserSignalsRecord] = field(default_factory=dict)
+    reasoner: bytes = b""
     interest_gpt: records_pb2.InterestGptSpec | None = None
     click_types: Sequence[channel_pb2.EventType] = (channel_pb2.EVENT_TYPE_CLICK,)
     group_spec: records_pb2.GroupSpec | None = None

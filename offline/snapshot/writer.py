@@ -83,6 +83,8 @@ def _write_files(
     np.save(directory / layout.ITEM_AVAILABLE, np.asarray(contents.catalogue.available, np.bool_))
     np.save(directory / layout.ITEM_STATISTICS, np.ascontiguousarray(contents.item_statistics))
     np.save(directory / layout.CATEGORY_VECTORS, np.ascontiguousarray(contents.category_vectors))
+    if contents.reasoner:
+        (directory / layout.REASONER).write_bytes(contents.reasoner)
     if contents.merge_model is not None:
         (directory / layout.MERGE_MODEL).write_bytes(contents.merge_model)
     ItemIds.of(contents.catalogue.item_ids).write(directory)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.logs.histories import Histories
 
 NO_NODE = -1
@@ -69,12 +70,11 @@ class ReasonedInterests:
     def __init__(self, histories: Histories, taxonomy: Taxonomy) -> None:
         """Take what the reasoner is fitted on; it sees the part before each moment."""
         self._histories = histories
-        self._reasoner = TaxonomyReasoner(taxonomy)
-        self._fitted_at: int | None = None
+        self._taxonomy = taxonomy
+        self._fitted: tuple[int, TaxonomyReasoner] | None = None
 
     def __call__(self, time: int, users: Sequence[int], k: int) -> NDArray[np.int32]:
         """Give [len(users), k] node ids as of a moment, from clicks strictly before it."""
-        if self._fitted_at is None or time < self._fitted_at:
-            self._reasoner.fit(self._histories, time)
-            self._fitted_at = time
-        return self._reasoner.nodes(contexts_at(self._histories, time, users), k)
+        if self._fitted is None or time < self._fitted[0]:
+            self._fitted = time, fit_reasoner(self._taxonomy, self._histories, time)
+        return self._fitted[1].nodes(contexts_at(self._histories, time, users), k)

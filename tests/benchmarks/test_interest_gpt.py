@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.interest_gpt import Throughput, machines_needed, main, prompts_of
+from benchmarks.interest_gpt import MODES, Throughput, machines_needed, main
 from serendipity.channel.nearline.interest_gpt import Answer
-from serendipity.interests import model
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.schema import LogsConfig
 from tests.fixtures.small_host import write_small_host
@@ -36,7 +31,7 @@ def test_machines_are_counted_for_the_whole_population() -> None:
 
 
 def test_rates_count_users_and_tokens_by_the_time_of_the_calls() -> None:
-    row = Throughput(2, True, 4.0, [Answer("{}", 100, 8), Answer('{"interests": []}', 60, 4)])
+    row = Throughput(2, "writing", 4.0, [Answer("{}", 100, 8), Answer('{"interests": []}', 60, 4)])
     assert row.users_per_second == 0.5
     assert row.prompt_tokens_per_second == 40
     assert row.new_tokens_per_second == 3
@@ -51,9 +46,11 @@ def test_one_command_measures_and_reports(build: Path, tmp_path: Path, capsys: p
     text = report.read_text()
     assert text.strip() == capsys.readouterr().out.strip()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "users/s" not in line]
-    assert [(row[0], row[1]) for row in rows] == [("| 1", "yes"), ("| 1", "no"), ("| 4", "yes"), ("| 4", "no")]
+    assert [(row[0], row[1]) for row in rows] == [(f"| {size}", mode) for size in (1, 4) for mode in MODES]
     assert all(float(row[2]) > 0 for row in rows)
-    assert [(row[4], row[7]) for row in rows if row[1] == "no"] == [("1.00", "1.00")] * 2
+    assert [row[4] for row in rows if row[1] == "writing"] == ["1.00"] * 2
+    assert [row[6] for row in rows if row[1] == "scoring"] == ["0"] * 2
+    assert ", scoring): 16.53 ÷ " in text
     assert "10,000,000 ÷ (7 × 86,400 s) = 16.53 users/s" in text
 
 
@@ -69,24 +66,6 @@ def test_what_cannot_be_measured_is_refused_before_anything_starts(
 ) -> None:
     assert main(["--build", str(build), "--launch", *arguments]) == 1
     assert message in capsys.readouterr().err
-
-
-def test_a_model_that_was_told_proposals_is_measured_with_the_prompts_of_its_data_set(
-    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    directory = tmp_path / "interest_gpt"
-    shutil.copytree(build / "interest_gpt", directory)
-    spec = json.loads((directory / model.SPEC).read_text())
-    (directory / model.SPEC).write_text(json.dumps(spec | {"facts": {"hints": 8, "clickedTitles": "never"}}))
-    arguments = ["--build", str(build), "--model", str(directory), "--url", "127.0.0.1:1"]
-    assert main(arguments) == 1
-    assert f"{directory / 'dataset'}: missing; its prompts hold proposals" in capsys.readouterr().err
-    (directory / "dataset").mkdir()
-    row = {"user_id": "u", "as_of": 1, "reasoning": "", "answer": "{}"}
-    prompts = [("test", "hints: tea\ninterests:"), ("train", "interests:")]
-    table = pa.Table.from_pylist([row | {"split": split, "prompt": prompt} for split, prompt in prompts])
-    pq.write_table(table, directory / "dataset" / "dataset.parquet")
-    assert prompts_of(build, directory, model.read_spec(directory), 10, seed=0) == ["hints: tea\ninterests:"]
 
 
 def test_a_triton_that_is_away_is_named(build: Path, capsys: pytest.CaptureFixture[str]) -> None:

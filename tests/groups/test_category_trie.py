@@ -25,6 +25,11 @@ def test_names_that_begin_alike_part_at_the_token_that_differs() -> None:
     assert not trie.is_flat
 
 
+def test_a_node_knows_what_is_below_it() -> None:
+    trie = CategoryTrie([[1, 2, 3], [1, 2, 4], [5, 6]], END)
+    assert trie.below().tolist() == [[True, True, True], [True, True, False], [True, True, False]]
+
+
 def test_a_name_that_begins_another_is_told_by_the_end() -> None:
     trie = CategoryTrie([[1], [1, 2]], END)
     assert trie.nodes[1].tokens == [2, END]

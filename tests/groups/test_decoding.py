@@ -51,6 +51,15 @@ def test_log_probabilities_are_those_of_scoring_every_name_alone(model: object) 
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1, atol=1e-5)
 
 
+def test_what_is_not_wanted_changes_nothing_of_what_is(model: object) -> None:
+    decoder = CategoryDecoder(model, CategoryTrie(ANSWERS, END))
+    wanted = np.random.default_rng(0).random((len(PROMPTS), len(ANSWERS))) < 0.3
+    # Equal prompts that want something else.
+    wanted[0], wanted[3] = np.arange(len(ANSWERS)) == 2, np.arange(len(ANSWERS)) == 4
+    whole, some = decoder.log_probabilities(PROMPTS), decoder.log_probabilities(PROMPTS, wanted)
+    np.testing.assert_allclose(some[wanted], whole[wanted], atol=1e-4)
+
+
 def test_a_batch_gives_what_single_prompts_give(model: object) -> None:
     decoder = CategoryDecoder(model, CategoryTrie(ANSWERS, END))
     together = decoder.best(PROMPTS, 4)

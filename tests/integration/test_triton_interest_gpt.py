@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,19 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serendipity.channel.errors import ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
 from serendipity.interests import model
-from serendipity.interests.answer import answer_schema, read_answer
-from serendipity.interests.constraint import JsonConstraint
-from serendipity.interests.prompt import CategoryFact, UserFacts, render
+from serendipity.interests.prompt import UserFacts, render
 from serendipity.offline import encoder
+from serendipity.offline.distillation.likelihoods import log_likelihoods
 from serendipity.offline.encoder import TextEncoder
 from serendipity.offline.language_models.config import LocalConfig
 from serendipity.offline.language_models.language_model import Prompt, Sampling
 from serendipity.offline.language_models.local import LocalModel
+from serendipity.offline.tuning.base_model import load_model
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import AS_CHECKED_IN, INTEREST_GPT, TEXT_ENCODER, interest_gpt
 from serendipity.v1 import records_pb2
@@ -75,7 +73,7 @@ def raw(triton_server: RunningTriton) -> Iterator[Any]:
 
 
 def infer(raw: Any, name: str, cells: Sequence[bytes]) -> list[str]:
-    """Ask without saying whether answers are to be constrained."""
+    """Ask for answers, past the client."""
     tensor = triton_grpc.InferInput(model.PROMPT, [len(cells), 1], "BYTES")
     tensor.set_data_from_numpy(np.array(cells, np.object_).reshape(-1, 1))
     return [text.decode() for text in raw.infer(name, [tensor]).as_numpy(model.ANSWER)[:, 0]]
@@ -85,49 +83,44 @@ def ready_models(raw: Any) -> set[str]:
     return {entry.name for entry in raw.get_model_repository_index().models if entry.state == "READY"}
 
 
-async def test_every_constrained_answer_can_be_read_even_of_random_weights(served: Served, client: InterestGpt) -> None:
-    prompts = [
-        render(UserFacts(searches=[word], recent=[CategoryFact("BEEF", n, n)]), "compact")
-        for word in ("lemon", "grill", "crème brûlée", "steak")
-        for n in range(1, 7)
-    ]
-    answers = await client.answers(served.spec, prompts, TIMEOUT)
-    assert len(answers) == 24
-    for answer in answers:
-        proposals = read_answer(answer.text)
-        assert len(proposals) == 1
-        assert json.loads(answer.text)["interests"][0]["category"] in CATEGORIES
-
-
-async def test_constraint_is_the_default_and_can_be_left_off(served: Served, client: InterestGpt, raw: Any) -> None:
-    (prompt, *_) = example_prompts()
-    (constrained,) = await client.answers(served.spec, [prompt], TIMEOUT)
-    (free,) = await client.answers(served.spec, [prompt], TIMEOUT, constrained=False)
-    assert infer(raw, served.spec.model_name, [prompt.encode()]) == [constrained.text]
-    assert free.text != constrained.text
-    assert free.prompt_tokens == constrained.prompt_tokens
-
-
 async def test_answers_are_those_of_the_weights_asked_here(served: Served, client: InterestGpt) -> None:
     prompts, most = example_prompts(), served.spec.max_new_tokens
     local = LocalModel.open(LocalConfig(path=served.directory, device="cpu"))
-    free = local.complete([Prompt(text) for text in prompts], Sampling(max_new_tokens=most))
-    found = await client.answers(served.spec, prompts, TIMEOUT, constrained=False)
-    assert [(one.text, one.prompt_tokens) for one in found] == [(one.text, one.prompt_tokens) for one in free]
+    expected = local.complete([Prompt(text) for text in prompts], Sampling(max_new_tokens=most))
+    found = await client.answers(served.spec, prompts, TIMEOUT)
+    assert [(one.text, one.prompt_tokens) for one in found] == [(one.text, one.prompt_tokens) for one in expected]
 
-    tokenizer = AutoTokenizer.from_pretrained(served.directory, local_files_only=True)
-    weights = AutoModelForCausalLM.from_pretrained(served.directory, local_files_only=True).eval()
-    eos, size = tokenizer.eos_token_id, len(weights.get_output_embeddings().weight)
-    schema = answer_schema(CATEGORIES, served.spec.num_interests)
-    constraint = JsonConstraint(tokenizer, schema, vocab_size=size, eos_token_ids=[eos])
-    for text, one in zip(prompts, await client.answers(served.spec, prompts, TIMEOUT), strict=True):
-        ids = tokenizer(text, return_tensors="pt")["input_ids"]
-        processors = [constraint.decoding([True])]
-        written = weights.generate(ids, do_sample=False, max_new_tokens=most, logits_processor=processors)
-        answer = written[0, ids.shape[1] :].tolist()
-        kept = answer[: answer.index(eos)] if eos in answer else answer
-        expected = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        assert (one.text, one.prompt_tokens) == (expected, ids.shape[1])
+
+async def test_likelihoods_are_those_that_the_builder_weighs(served: Served, client: InterestGpt) -> None:
+    prompts = example_prompts()
+    found = await client.log_likelihoods(served.spec, prompts, [CATEGORIES] * len(prompts), TIMEOUT)
+    base = load_model(served.directory, "tiny", "compact")
+    wanted = np.ones((len(prompts), len(CATEGORIES)), np.bool_)
+    expected = log_likelihoods(base, CATEGORIES, prompts, wanted, served.spec.max_prompt_tokens)
+    np.testing.assert_allclose([one.values for one in found], expected, atol=1e-4)
+    assert [one.prompt_tokens for one in found] == [len(base.tokenizer(text)["input_ids"]) for text in prompts]
+
+
+async def test_likelihoods_of_a_batch_are_those_of_its_prompts_alone_in_the_candidates_order(
+    served: Served, client: InterestGpt
+) -> None:
+    prompts, candidates = example_prompts()[:3], [CATEGORIES[:1], CATEGORIES[::-1], CATEGORIES[1:]]
+    together = await client.log_likelihoods(served.spec, prompts, candidates, TIMEOUT)
+    for prompt, names, one in zip(prompts, candidates, together, strict=True):
+        (alone,) = await client.log_likelihoods(served.spec, [prompt], [CATEGORIES], TIMEOUT)
+        expected = [alone.values[CATEGORIES.index(name)] for name in names]
+        np.testing.assert_allclose(one.values, expected, atol=1e-4)
+
+
+async def test_an_unknown_candidate_is_refused_and_fails_nobody_elses_call(served: Served, client: InterestGpt) -> None:
+    calls = [client.log_likelihoods(served.spec, ["tea"], [names], TIMEOUT) for names in (["BEEF"], ["UNICORNS"])]
+    found, refused, written = await asyncio.gather(
+        *calls, client.answers(served.spec, ["tea"], TIMEOUT), return_exceptions=True
+    )
+    assert isinstance(found, list)
+    assert isinstance(written, list)
+    assert isinstance(refused, ModelRefused)
+    assert "candidates: found 'UNICORNS', expected a category of the model" in str(refused)
 
 
 async def test_answers_of_a_batch_are_those_of_its_prompts_alone(served: Served, client: InterestGpt) -> None:
@@ -161,16 +154,16 @@ async def test_calls_that_come_together_are_answered_in_few_executions_each_with
     assert len(held.runs()) <= 1 + 2
 
 
-async def test_texts_of_hostile_users_are_answered_like_others(served: Served, client: InterestGpt) -> None:
+async def test_texts_of_hostile_users_are_scored_like_others(served: Served, client: InterestGpt) -> None:
     prompts = [render(UserFacts(searches=[text]), "compact") for text in HOSTILE_TEXTS]
-    for answer in await client.answers(served.spec, prompts, TIMEOUT):
-        assert json.loads(answer.text)["interests"][0]["category"] in CATEGORIES
+    found = await client.log_likelihoods(served.spec, prompts, [CATEGORIES] * len(prompts), TIMEOUT)
+    np.testing.assert_allclose([np.exp(one.values).sum() for one in found], 1, atol=1e-3)
 
 
 async def test_prompts_of_any_length_and_kind_are_answered_within_bounds(served: Served, client: InterestGpt) -> None:
     prompts = ["x" * 10_000, "\x00\x01", "<eos> tea", "🍋 \u202eليمون"]
     answers = await client.answers(served.spec, prompts, TIMEOUT)
-    assert all(isinstance(answer, Answer) and read_answer(answer.text) for answer in answers)
+    assert all(isinstance(answer, Answer) for answer in answers)
     assert answers[0].prompt_tokens == served.spec.max_prompt_tokens
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendipity.interests.answer import FIELDS, AnswerError, Proposal, answer_schema, read_answer, write_answer
+from serendipity.interests.answer import FIELDS, AnswerError, Proposal, read_answer, write_answer
 from serendipity.interests.text import MAX_CHARS, clean_text
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS, any_text
 
@@ -109,13 +109,3 @@ def test_deeply_nested_fields_are_refused_without_being_written_out() -> None:
 def test_hostile_fields_come_out_clean(text: str) -> None:
     answer = json.dumps({"interests": [{"seed": text, "demand": text, "interest": text, "category": "Tea"}]})
     assert read_answer(answer) == [Proposal(clean_text(text), clean_text(text), clean_text(text), "Tea")]
-
-
-def test_the_schema_fixes_the_shape_and_the_category_and_bounds_the_texts() -> None:
-    schema = answer_schema(["Tea", "Kitchen"], 3)
-    rows = schema["properties"]["interests"]
-    assert rows["maxItems"] == 3
-    assert rows["items"]["properties"]["category"] == {"enum": ["Tea", "Kitchen"]}
-    assert rows["items"]["properties"]["interest"]["maxLength"] == MAX_CHARS
-    assert rows["items"]["required"] == list(FIELDS)
-    assert not rows["items"]["additionalProperties"]

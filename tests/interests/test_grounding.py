@@ -214,3 +214,14 @@ def test_no_hostile_text_is_shown_as_demand_or_interest(text: str) -> None:
     for interest in answer.interests:
         assert interest.path.latent_interest == "Tea"
         assert interest.path.core_demand == "Drinks"
+
+
+def test_no_path_leads_back_to_where_it_began() -> None:
+    told = UserFacts(searches=["tea"], recent=[CategoryFact("Kitchen", 3, 1)], earlier=[CategoryFact("Tea", 9, 400)])
+    proposals = [says("Green tea", "Tea", seed="Tea", demand="drinks"), says("Tea", "Tea", seed="tea", demand="drinks")]
+    of_the_past = ground_answer(proposals[:1], UserFacts(earlier=told.earlier), make_grounder(), set(), 5)
+    (path,) = (interest.path for interest in of_the_past.interests)
+    assert (path.seed_kind, path.seed, path.latent_interest) == (records_pb2.SEED_KIND_PAST, "", "Green tea")
+    searched = ground_answer(proposals[1:], told, make_grounder(), set(), 5)
+    (path,) = (interest.path for interest in searched.interests)
+    assert (path.seed_kind, path.seed, path.core_demand) == (records_pb2.SEED_KIND_SEARCH, "tea", "Tea")

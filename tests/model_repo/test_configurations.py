@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from serendipity.features import INPUT_NAMES, OUTPUT_NAME
 from serendipity.groups import model as group_model
-from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, EXCLUDED, PROMPT, PROMPT_TOKENS
+from serendipity.interests.model import ANSWER, CANDIDATES, COMPLETION_TOKENS, LOG_LIKELIHOODS, PROMPT, PROMPT_TOKENS
 from serendipity.interests.prompt import STYLES
 from serendipity.tools.serving.repository import MODEL_REPOSITORY
 from serendipity.tools.serving.repository import template as read
@@ -63,10 +63,10 @@ def test_interest_gpt_takes_and_gives_what_the_contract_names() -> None:
     config = read("interest_gpt")
     assert [(tensor.name, tensor.optional) for tensor in config.input] == [
         (PROMPT, False),
-        (CONSTRAINED, True),
-        (EXCLUDED, True),
+        (CANDIDATES, True),
     ]
-    assert [tensor.name for tensor in config.output] == [ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS]
+    outputs = [LOG_LIKELIHOODS, ANSWER, PROMPT_TOKENS, COMPLETION_TOKENS]
+    assert [tensor.name for tensor in config.output] == outputs
     assert all(list(tensor.dims) == [1] for tensor in (*config.input, *config.output))
     assert max(config.dynamic_batching.preferred_batch_size) <= config.max_batch_size
     assert config.parameters["prompt_style"].string_value in STYLES

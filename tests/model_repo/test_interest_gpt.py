@@ -12,28 +12,32 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serendipity.interests import model
-from serendipity.interests.answer import read_answer
+from serendipity.interests.answer import NAMED, NAMING, named
 from serendipity.interests.prompt import INSTRUCTIONS, PromptStyle
+from serendipity.offline.distillation.likelihoods import log_likelihoods
+from serendipity.offline.tuning.base_model import load_model
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import INTEREST_GPT
-from tests.fixtures.tiny_interest_gpt import CATEGORIES, NUM_INTERESTS, example_prompts, make_tiny_interest_gpt
+from tests.fixtures.tiny_interest_gpt import CATEGORIES, example_prompts, make_tiny_interest_gpt
 
-MODULES = ("constraint", "generation", "prompts", "weights")
+MODULES = ("category_trie", "decoding", "generation", "prompts", "weights")
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What model.py loads: encode writes one prompt, generate answers several."""
+    """What model.py loads: encode writes one prompt, generate answers several, score says how likely categories are."""
 
     encode: Callable[[str], Any]
-    generate: Callable[[Sequence[Any], Sequence[bool]], list[Any]]
+    generate: Callable[[Sequence[Any]], list[Any]]
+    score: Callable[[Sequence[Any], Sequence[Sequence[int]]], list[list[float]]]
     tokenizer: Any
 
 
@@ -45,13 +49,13 @@ class Placed:
     generation: ModuleType
     prompts: ModuleType
 
-    def load(self, style: PromptStyle = "compact", prompt_tokens: int = 256, new_tokens: int = 768) -> Loaded:
+    def load(self, style: PromptStyle = "compact", prompt_tokens: int = 256, new_tokens: int = 64) -> Loaded:
         weights, module = self.version / "model", self.prompts
         instructions = (self.version / "instructions.txt").read_text()
         prompts = module.Prompts(weights, style, instructions, module.Limits(prompt_tokens, new_tokens))
-        schema = module.read_json(self.version / "answer_schema.json")
-        generation = self.generation.Generation(weights, prompts, schema, torch.device("cpu"))
-        return Loaded(prompts.write, generation.generate, prompts.tokenizer)
+        naming = module.read_json(self.version / "naming.json")
+        generation = self.generation.Generation(weights, prompts, naming, torch.device("cpu"))
+        return Loaded(prompts.write, generation.generate, generation.log_likelihoods, prompts.tokenizer)
 
 
 def placed_in(directory: Path, style: PromptStyle) -> Iterator[Placed]:
@@ -98,37 +102,49 @@ def decode(generation: Loaded, prompt: Any) -> str:
     return text
 
 
-def test_constrained_answers_can_be_read_even_of_random_weights(generation: Loaded) -> None:
-    prompts = [generation.encode(text) for text in example_prompts()]
-    answers = generation.generate(prompts, [True] * len(prompts))
-    assert [answer.prompt_tokens for answer in answers] == [len(prompt) for prompt in prompts]
-    for answer in answers:
-        proposals = json.loads(answer.text)["interests"]
-        assert 1 <= len(proposals) <= NUM_INTERESTS
-        assert all(proposal["category"] in CATEGORIES for proposal in proposals)
-        assert len(read_answer(answer.text)) == len(proposals)
-        assert 0 < answer.completion_tokens < 768
+def test_likelihoods_are_those_of_the_builder_and_of_all_categories_sum_to_one(
+    placed: Placed, generation: Loaded
+) -> None:
+    prompts, every = example_prompts(), list(range(len(CATEGORIES)))
+    found = generation.score([generation.encode(text) for text in prompts], [every] * len(prompts))
+    base = load_model(placed.version / "model", "tiny", "compact")
+    wanted = np.ones((len(prompts), len(CATEGORIES)), np.bool_)
+    assert np.allclose(found, log_likelihoods(base, CATEGORIES, prompts, wanted, 256), atol=1e-5)
+    assert np.allclose(np.exp(found).sum(axis=1), 1, atol=1e-5)
+
+
+def test_likelihoods_of_some_candidates_are_those_among_all(generation: Loaded) -> None:
+    first, second = (generation.encode(text) for text in example_prompts()[:2])
+    whole = generation.score([first, second], [[0, 1, 2], [0, 1, 2]])
+    some = generation.score([first, second], [[2], [1, 0]])
+    assert np.allclose(some[0], whole[0][2], atol=1e-5)
+    assert np.allclose(some[1], [whole[1][1], whole[1][0]], atol=1e-5)
+
+
+def test_likelihoods_are_what_the_model_gives_the_texts(generation: Loaded, placed: Placed) -> None:
+    """Of each token of a name its probability among those with which some category goes on."""
+    weights = AutoModelForCausalLM.from_pretrained(placed.version / "model").eval()
+    tokenizer, prompt = generation.tokenizer, generation.encode(example_prompts()[0])
+    ids = [tokenizer(part, add_special_tokens=False)["input_ids"] for part in (NAMING, NAMED)]
+    names = [[*tokenizer(named(c), add_special_tokens=False)["input_ids"], ids[1][0]] for c in CATEGORIES]
+    (found,) = generation.score([prompt], [[0, 1, 2]])
+    for name, value in zip(names, found, strict=True):
+        total = 0.0
+        for place, token in enumerate(name):
+            allowed = sorted({other[place] for other in names if other[:place] == name[:place]})
+            logits = weights(torch.tensor([[*prompt, *ids[0], *name[:place]]])).logits[0, -1, allowed]
+            total += float(torch.log_softmax(logits.float(), -1)[allowed.index(token)])
+        assert value == pytest.approx(total, abs=1e-4)
 
 
 def test_an_answer_does_not_depend_on_the_batch_it_is_written_in(generation: Loaded) -> None:
     prompts = [generation.encode(text) for text in example_prompts()[:3]]
-    wishes = [True, False, True]
-    together = generation.generate(prompts, wishes)
-    assert together == [generation.generate([prompt], [wish])[0] for prompt, wish in zip(prompts, wishes, strict=True)]
-
-
-def test_only_the_rows_that_wish_so_are_constrained(generation: Loaded) -> None:
-    prompt = generation.encode(example_prompts()[0])
-    constrained, free = generation.generate([prompt, prompt], [True, False])
-    assert constrained.text.startswith('{"interests": [{"seed": "')
-    assert not free.text.startswith("{")
+    assert generation.generate(prompts) == [generation.generate([prompt])[0] for prompt in prompts]
 
 
 def test_an_answer_that_is_cut_off_counts_all_its_tokens(placed: Placed) -> None:
-    generation = placed.load(new_tokens=9)
-    (answer,) = generation.generate([generation.encode("interests:")], [True])
+    (answer,) = placed.load(new_tokens=9).generate([placed.load().encode("interests:")])
     assert answer.completion_tokens == 9
-    assert '{"interests": [{"seed": "'.startswith(answer.text[:10])
 
 
 def test_a_compact_prompt_is_fed_as_it_is(generation: Loaded) -> None:
@@ -210,7 +226,7 @@ def test_sampling_options_of_a_base_model_do_not_reach_greedy_decoding(placed: P
     with_options = dataclasses.replace(placed, version=version).load(new_tokens=40)
     without = placed.load(new_tokens=40)
     prompts = [without.encode(text) for text in example_prompts()[:2]]
-    assert with_options.generate(prompts, [False, True]) == without.generate(prompts, [False, True])
+    assert with_options.generate(prompts) == without.generate(prompts)
 
 
 def test_the_fingerprint_is_that_of_the_contract(placed: Placed) -> None:
@@ -218,8 +234,8 @@ def test_the_fingerprint_is_that_of_the_contract(placed: Placed) -> None:
 
 
 def test_a_file_that_placing_writes_is_missed_by_name(placed: Placed, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"answer_schema\.json: cannot be read .* written when the model is placed"):
-        placed.prompts.read_json(tmp_path / "answer_schema.json")
+    with pytest.raises(ValueError, match=r"naming\.json: cannot be read .* written when the model is placed"):
+        placed.prompts.read_json(tmp_path / "naming.json")
 
 
 def test_a_model_without_an_end_token_is_refused(placed: Placed, tmp_path: Path) -> None:

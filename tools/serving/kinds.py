@@ -31,6 +31,8 @@ Check = Callable[[NDArray[Any]], None]
 _INTEREST_GPT = "model_repo/interest_gpt/1"
 _BACKEND_CODE = (f"{_INTEREST_GPT}/prompts.py", f"{_INTEREST_GPT}/python_backend.py")
 _LLM_CODE = (*_BACKEND_CODE, f"{_INTEREST_GPT}/weights.py")
+_ROUNDING = 1e-2
+_DECODING_CODE = ("groups/decoding.py", "groups/category_trie.py")
 _INSTRUCTIONS = "instructions.txt"
 
 
@@ -126,24 +128,28 @@ def text_encoder(dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
 
 
 def interest_gpt(spec: records_pb2.InterestGptSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
-    """InterestGPT, asked for the interests of a user of whom nothing is known."""
+    """InterestGPT, asked how likely each category is for a user of whom nothing is known."""
     reported = ("fingerprint", "base", "prompt_style", "max_prompt_tokens", "max_new_tokens")
 
     def files(training: Path) -> dict[str, Path | str]:
         categories = trainings.read_categories(training / interest_model.CATEGORIES)
-        schema = answer.answer_schema(categories, spec.num_interests, spec.answer_fields or answer.FIELDS)
-        texts = {"answer_schema.json": json.dumps(schema, ensure_ascii=False), _INSTRUCTIONS: prompt.INSTRUCTIONS}
+        names = [answer.named(category) for category in categories]
+        naming = {"opening": answer.NAMING, "ending": answer.NAMED, "names": names}
+        texts = {"naming.json": json.dumps(naming, ensure_ascii=False), _INSTRUCTIONS: prompt.INSTRUCTIONS}
         return {**texts, **_files(training, "model")}
 
     return ServedModel(
         spec.model_name,
         "interest_gpt",
         files,
-        ("interests/constraint.py",),
+        _DECODING_CODE,
         reported={name: str(getattr(spec, name)) for name in reported},
         parameters={"threads": serving.llm_threads},
-        question={interest_model.PROMPT: _cell(prompt.render(prompt.UserFacts(), _style(spec)))},
-        answer={interest_model.ANSWER: _expect_interests},
+        question={
+            interest_model.PROMPT: _cell(prompt.render(prompt.UserFacts(), _style(spec))),
+            interest_model.CANDIDATES: _cell("[]"),
+        },
+        answer={interest_model.LOG_LIKELIHOODS: _expect_likelihoods},
         max_batch=spec.max_batch,
         gpu=serving.gpu,
     )
@@ -187,7 +193,7 @@ def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED
         spec.novelty_model_name,
         "novelty_llm",
         files,
-        (*_LLM_CODE, "groups/decoding.py", "groups/category_trie.py"),
+        (*_LLM_CODE, *_DECODING_CODE),
         reported=_reported_by_llm(spec, spec.novelty_fingerprint),
         parameters={"threads": serving.llm_threads},
         question={
@@ -256,10 +262,10 @@ def _expect_within(shape: tuple[int, ...], least: int, most: int, values: NDArra
         raise ValueError(f"found {values.tolist()}, expected {least} … {most}")
 
 
-def _expect_interests(values: NDArray[Any]) -> None:
-    text, opening = values.item().decode("utf-8", "replace"), answer.write_answer([]).removesuffix("]}")
-    if not text.startswith(opening):
-        raise ValueError(f"found {text[:60]!r}, expected {opening} …")
+def _expect_likelihoods(values: NDArray[Any]) -> None:
+    total = float(np.exp(np.array(json.loads(values.item()), np.float64)).sum())
+    if not abs(total - 1) < _ROUNDING:
+        raise ValueError(f"found probabilities of {total:g} together, expected 1")
 
 
 def _expect_one_category(values: NDArray[Any]) -> None:

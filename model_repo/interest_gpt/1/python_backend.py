@@ -142,15 +142,20 @@ def read_prompts(request: Any, write: Callable[[str], list[int]]) -> list[list[i
 
 def read_excluded(request: Any, rows: int) -> list[frozenset[str]]:
     """Read the categories a request does not want, per row. Raises ValueError."""
-    cells = column(request, "excluded")
-    return [frozenset[str]()] * rows if cells is None else [_names(cell) for cell in cells]
+    return [frozenset(names) for names in read_names(request, "excluded") or [[]] * rows]
 
 
-def _names(cell: bytes) -> frozenset[str]:
+def read_names(request: Any, name: str) -> list[list[str]] | None:
+    """Read lists of categories, one a row; None for an optional input that was left out. Raises ValueError."""
+    cells = column(request, name)
+    return None if cells is None else [_names(cell, name) for cell in cells]
+
+
+def _names(cell: bytes, name: str) -> list[str]:
     try:
         names = json.loads(cell)
     except (ValueError, RecursionError):
         names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"excluded: found {cell[:60]!r}, expected a JSON list of categories")
-    return frozenset(names)
+    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+        raise ValueError(f"{name}: found {cell[:60]!r}, expected a JSON list of categories")
+    return names

@@ -1,13 +1,16 @@
 """The catalogue's category names as a trie of tokens: what the Novelty LLM can be made to answer, and nothing else.
 
-Stands alone: it needs nothing of this package, so that Triton's Python, where serendipity is not installed, can load
-a copy of this file placed beside a model.py.
+Stands alone: it needs numpy and nothing of this package, so that Triton's Python, where serendipity is not installed,
+can load a copy of this file placed beside a model.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 NO_LEAF = -1
 """Stands for the category where several are still possible."""
@@ -54,6 +57,19 @@ class CategoryTrie:
     def is_flat(self) -> bool:
         """Tell whether the first token of an answer tells the category: one look at the prompt ranks them all."""
         return len(self.nodes) == 1
+
+    def below(self) -> NDArray[np.bool_]:
+        """Mark the categories that can still be answered at each node: [nodes, categories]."""
+        marked = np.zeros((len(self.nodes), self.num_categories), np.bool_)
+        # A node's children have higher numbers than itself.
+        for number in range(len(self.nodes) - 1, -1, -1):
+            node = self.nodes[number]
+            for child, category in zip(node.children, node.categories, strict=True):
+                if category == NO_LEAF:
+                    marked[number] |= marked[child]
+                else:
+                    marked[number, category] = True
+        return marked
 
     def _grow(self, answers: list[tuple[tuple[int, ...], int]], depth: int) -> int:
         """Add the node of answers that share `depth` tokens, sorted; and all below it. Returns its number."""

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CPU_NODES, GPU_NODES = 256, 4_096
 """Tokens of one packed tree: attention costs their square, calls cost time of their own."""
 
+LEAST_LOG_PROBABILITY = np.float32(-100.0)
+"""Stands for that of a category that cannot be answered, where a finite number is needed."""
+
 WIDTH = 32
 """Unfinished answers of a prompt that are extended at each level: beams. Where a catalogue's names are one token
 each, or it has few of them, none is ever left out."""
@@ -105,11 +108,18 @@ class CategoryDecoder:
         self._width = width
         self._most = GPU_NODES if model.device.type == "cuda" else CPU_NODES
         self._tokens = [torch.tensor(node.tokens, device=model.device) for node in trie.nodes]
+        self._below = trie.below()
 
-    def log_probabilities(self, prompts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Compute all of them, exactly: [n, categories] float32, −inf for what cannot be answered."""
+    def log_probabilities(
+        self, prompts: Sequence[Sequence[int]], wanted: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
+        """Compute them, exactly: [n, categories] float32, −inf for what cannot be answered.
+
+        wanted: [n, categories], those that are needed of each prompt, which saves time where names are several tokens
+        each; what comes out of others is not meant to be looked at.
+        """
         found = np.empty((len(prompts), self._trie.num_categories), np.float32)
-        for places, values in self._decoded(prompts, None, None):
+        for places, values in self._decoded(prompts, None, wanted):
             found[places] = values
         return found
 
@@ -125,7 +135,7 @@ class CategoryDecoder:
         for row, categories in enumerate(excluded or ()):
             barred[row, list(categories)] = True
         answers: list[list[tuple[int, float]]] = [[] for _ in prompts]
-        for places, values in self._decoded(prompts, count, barred):
+        for places, values in self._decoded(prompts, count, ~barred):
             values[barred[places]] = -np.inf
             order = np.argsort(-values, axis=1, kind="stable")[:, :count]
             sorted_values = np.take_along_axis(values, order, axis=1)
@@ -136,7 +146,7 @@ class CategoryDecoder:
 
     @torch.inference_mode()
     def _decoded(
-        self, prompts: Sequence[Sequence[int]], count: int | None, barred: NDArray[np.bool_] | None
+        self, prompts: Sequence[Sequence[int]], count: int | None, wanted: NDArray[np.bool_] | None
     ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
         """Yield places of prompts and their [n, categories] log-probabilities; count: none for all of them."""
         # Half of a tree is left to the answers that are grown onto it.
@@ -145,13 +155,13 @@ class CategoryDecoder:
             forward = _Forward(self._model)
             # Equal prompts end at the same place and are answered once.
             ends, rows = np.unique(tree.ends, return_inverse=True)
-            wanted = None
-            if barred is not None:
-                # An answer that is barred for one of equal prompts may be wanted by another.
-                wanted = np.zeros((len(ends), self._trie.num_categories), np.bool_)
-                np.logical_or.at(wanted, rows, ~barred[places])
+            needed = None
+            if wanted is not None:
+                # Of equal prompts one may want an answer that another does not.
+                needed = np.zeros((len(ends), self._trie.num_categories), np.bool_)
+                np.logical_or.at(needed, rows, wanted[places])
             logits = forward.extend(tree.tokens, tree.depths, tree.parents, keep=ends.tolist()).logits[0]
-            yield places, self._grown(forward, ends, logits, count, wanted)[rows]
+            yield places, self._grown(forward, ends, logits, count, needed)[rows]
 
     def _grown(
         self,
@@ -188,8 +198,11 @@ class CategoryDecoder:
                 break
             open_rows, open_nodes, open_values = map(np.concatenate, (rows, nodes, values))
             all_slots, all_tokens = np.concatenate(slots), np.concatenate(tokens)
-            if count is not None and wanted is not None:
-                kept = self._promising(found, open_rows, open_values, count, wanted)
+            if wanted is not None:
+                if count is None:
+                    kept = np.flatnonzero((wanted[open_rows] & self._below[open_nodes]).any(axis=1))
+                else:
+                    kept = self._promising(found, open_rows, open_values, count, wanted)
                 open_rows, open_nodes, open_values = open_rows[kept], open_nodes[kept], open_values[kept]
                 all_slots, all_tokens = all_slots[kept], all_tokens[kept]
             if not len(open_rows):

@@ -7,9 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-from serendipity.interests.text import MAX_CHARS, clean_text
+from serendipity.interests.text import clean_text
 
 FIELDS = ("seed", "demand", "interest", "category")
 """Fields of one interest, in the order they are written unless a model's spec says otherwise: the reasoning first."""
@@ -17,6 +16,12 @@ FIELDS = ("seed", "demand", "interest", "category")
 CATEGORY_FIRST = ("category", "seed", "demand", "interest")
 """The order of models too small to profit from reasoning aloud: what is decided first is the category itself, so that
 the most likely one is written first; the path to it follows as its reason."""
+
+NAMING = '{"interests": [{"category": "'
+"""What an answer that names its category first begins with: what follows is the first category."""
+
+NAMED = '", "'
+"""What follows a category there."""
 
 _OPENING = re.compile(r"[{\[]")
 
@@ -45,6 +50,11 @@ def write_answer(proposals: Sequence[Proposal], fields: Sequence[str] = FIELDS) 
     """Write proposals as a model should. fields: all of FIELDS, in the model's order."""
     rows = [{name: getattr(proposal, name) for name in fields} for proposal in proposals]
     return json.dumps({"interests": rows}, ensure_ascii=False)
+
+
+def named(category: str) -> str:
+    """Write a category as it stands between NAMING and NAMED."""
+    return json.dumps(category, ensure_ascii=False)[1:-1]
 
 
 def read_answer(text: str, *, whole: bool = True) -> list[Proposal]:
@@ -79,26 +89,6 @@ def read_answer(text: str, *, whole: bool = True) -> list[Proposal]:
     if not isinstance(rows, list):
         raise AnswerError(f"answer: interests: found {_kind(rows)}, expected a list")
     return [_proposal(row, number) for number, row in enumerate(rows)]
-
-
-def answer_schema(categories: Sequence[str], num_interests: int, fields: Sequence[str] = FIELDS) -> dict[str, Any]:
-    """Give the JSON schema of answers: the shape and the category are fixed, the texts free and bounded.
-
-    categories: names of the top-level categories an answer may name; fields: all of FIELDS, in the model's order.
-    """
-    text = {"type": "string", "minLength": 1, "maxLength": MAX_CHARS}
-    row = {
-        "type": "object",
-        "properties": {**dict.fromkeys(fields, text), "category": {"enum": list(categories)}},
-        "required": list(fields),
-        "additionalProperties": False,
-    }
-    return {
-        "type": "object",
-        "properties": {"interests": {"type": "array", "items": row, "minItems": 1, "maxItems": num_interests}},
-        "required": ["interests"],
-        "additionalProperties": False,
-    }
 
 
 def _proposal(row: object, number: int) -> Proposal:

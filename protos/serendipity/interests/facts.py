@@ -9,6 +9,7 @@ import numpy as np
 
 from serendipity.features import LongHistory
 from serendipity.interests.prompt import MAX_SEARCHES, MAX_TITLES, CategoryFact, UserFacts
+from serendipity.interests.reasoner import UserContext
 from serendipity.novelty import NO_CATEGORY, Clicks
 
 SIGNAL_DAYS = 30.0
@@ -31,6 +32,25 @@ class FactsRule(Protocol):
     @property
     def signal_titles(self) -> bool:
         """Whether titles of items viewed, made a favourite and the like are told."""
+
+
+def facts_of(
+    context: UserContext, categories: Sequence[str], title_of: Callable[[int], str], rule: FactsRule
+) -> UserFacts:
+    """Describe a user as of the context's moment.
+
+    categories: names of the top-level categories by number − 1; title_of: item row → title.
+    """
+    searches = told_searches(context.searches, context.now, rule)
+    return user_facts(
+        context.clicks,
+        context.long_history,
+        categories,
+        context.now,
+        profile=context.profile,
+        searches=searches,
+        titles=told_titles(context.clicks, context.signals, title_of, rule, has_searches=bool(searches)),
+    )
 
 
 def told_searches(searches: Sequence[tuple[str, int]], now: int, rule: FactsRule) -> list[str]:

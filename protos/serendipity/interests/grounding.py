@@ -142,6 +142,10 @@ class Grounder:
         similarities: NDArray[np.float32] = self._encode(texts) @ self._vectors.T
         return similarities
 
+    def is_category_of(self, name: str, node: GroundingNode) -> bool:
+        """Tell whether a name is that of the top-level category that a node lies in."""
+        return self._numbers.get(comparable(name)) == node.category
+
     def texts(self, proposals: Sequence[Proposal]) -> list[str]:
         """List every text that `ground_answer` may have encoded, for callers that encode ahead (asynchronously)."""
         said = (text for p in proposals for text in (p.interest or p.category, p.demand) if text)
@@ -253,6 +257,11 @@ def _path(
 ) -> records_pb2.InterestPath:
     node = grounding.node
     kind, seed = seed_of(proposal.seed, told)
+    # A path must not lead back to where it began.
+    if kind == records_pb2.SEED_KIND_CATEGORY and grounder.is_category_of(seed, node):
+        kind, seed = records_pb2.SEED_KIND_PAST, ""
+    if kind == records_pb2.SEED_KIND_SEARCH and comparable(seed) == comparable(node.name):
+        demand = node.name
     if kind == records_pb2.SEED_KIND_POPULATION:
         kind, seed = _related_seed(node, told, grounder)
         # What they share is the demand that leads from one to the other.

@@ -18,6 +18,7 @@ class SeedKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SEED_KIND_CATEGORY: _ClassVar[SeedKind]
     SEED_KIND_PROFILE: _ClassVar[SeedKind]
     SEED_KIND_POPULATION: _ClassVar[SeedKind]
+    SEED_KIND_PAST: _ClassVar[SeedKind]
 
 class Relation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -43,6 +44,7 @@ SEED_KIND_SEARCH: SeedKind
 SEED_KIND_CATEGORY: SeedKind
 SEED_KIND_PROFILE: SeedKind
 SEED_KIND_POPULATION: SeedKind
+SEED_KIND_PAST: SeedKind
 RELATION_UNSPECIFIED: Relation
 RELATION_HYPONYM: Relation
 RELATION_CO_HYPONYM: Relation
@@ -352,7 +354,7 @@ class CoevolutionSpec(_message.Message):
     def __init__(self, novelty_model_name: _Optional[str] = ..., novelty_fingerprint: _Optional[str] = ..., relevance_model_name: _Optional[str] = ..., relevance_fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., group_model_id: _Optional[str] = ..., taxonomy_hash: _Optional[str] = ..., num_candidates: _Optional[int] = ..., threshold: _Optional[float] = ..., score_scale: _Optional[float] = ..., score_offset: _Optional[float] = ..., generation: _Optional[int] = ..., max_batch: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ...) -> None: ...
 
 class InterestGptSpec(_message.Message):
-    __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "rank_weights", "max_batch", "facts", "answer_fields")
+    __slots__ = ("model_name", "fingerprint", "base", "prompt_style", "num_interests", "max_new_tokens", "max_prompt_tokens", "taxonomy_hash", "max_batch", "facts", "writes", "num_candidates", "likelihood_weight", "report")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     BASE_FIELD_NUMBER: _ClassVar[int]
@@ -361,10 +363,12 @@ class InterestGptSpec(_message.Message):
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MAX_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TAXONOMY_HASH_FIELD_NUMBER: _ClassVar[int]
-    RANK_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
-    ANSWER_FIELDS_FIELD_NUMBER: _ClassVar[int]
+    WRITES_FIELD_NUMBER: _ClassVar[int]
+    NUM_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    LIKELIHOOD_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     fingerprint: str
     base: str
@@ -373,23 +377,43 @@ class InterestGptSpec(_message.Message):
     max_new_tokens: int
     max_prompt_tokens: int
     taxonomy_hash: str
-    rank_weights: _containers.RepeatedScalarFieldContainer[float]
     max_batch: int
     facts: FactsSpec
-    answer_fields: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., num_interests: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., taxonomy_hash: _Optional[str] = ..., rank_weights: _Optional[_Iterable[float]] = ..., max_batch: _Optional[int] = ..., facts: _Optional[_Union[FactsSpec, _Mapping]] = ..., answer_fields: _Optional[_Iterable[str]] = ...) -> None: ...
+    writes: bool
+    num_candidates: int
+    likelihood_weight: float
+    report: LikelihoodReport
+    def __init__(self, model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., base: _Optional[str] = ..., prompt_style: _Optional[str] = ..., num_interests: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., max_prompt_tokens: _Optional[int] = ..., taxonomy_hash: _Optional[str] = ..., max_batch: _Optional[int] = ..., facts: _Optional[_Union[FactsSpec, _Mapping]] = ..., writes: _Optional[bool] = ..., num_candidates: _Optional[int] = ..., likelihood_weight: _Optional[float] = ..., report: _Optional[_Union[LikelihoodReport, _Mapping]] = ...) -> None: ...
+
+class LikelihoodReport(_message.Message):
+    __slots__ = ("best_weight", "floor", "users", "reasoner", "likelihood", "mix", "popularity", "margin")
+    BEST_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FLOOR_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    REASONER_FIELD_NUMBER: _ClassVar[int]
+    LIKELIHOOD_FIELD_NUMBER: _ClassVar[int]
+    MIX_FIELD_NUMBER: _ClassVar[int]
+    POPULARITY_FIELD_NUMBER: _ClassVar[int]
+    MARGIN_FIELD_NUMBER: _ClassVar[int]
+    best_weight: float
+    floor: float
+    users: int
+    reasoner: float
+    likelihood: float
+    mix: float
+    popularity: float
+    margin: float
+    def __init__(self, best_weight: _Optional[float] = ..., floor: _Optional[float] = ..., users: _Optional[int] = ..., reasoner: _Optional[float] = ..., likelihood: _Optional[float] = ..., mix: _Optional[float] = ..., popularity: _Optional[float] = ..., margin: _Optional[float] = ...) -> None: ...
 
 class FactsSpec(_message.Message):
-    __slots__ = ("search_days", "clicked_titles", "signal_titles", "hints")
+    __slots__ = ("search_days", "clicked_titles", "signal_titles")
     SEARCH_DAYS_FIELD_NUMBER: _ClassVar[int]
     CLICKED_TITLES_FIELD_NUMBER: _ClassVar[int]
     SIGNAL_TITLES_FIELD_NUMBER: _ClassVar[int]
-    HINTS_FIELD_NUMBER: _ClassVar[int]
     search_days: float
     clicked_titles: str
     signal_titles: bool
-    hints: int
-    def __init__(self, search_days: _Optional[float] = ..., clicked_titles: _Optional[str] = ..., signal_titles: _Optional[bool] = ..., hints: _Optional[int] = ...) -> None: ...
+    def __init__(self, search_days: _Optional[float] = ..., clicked_titles: _Optional[str] = ..., signal_titles: _Optional[bool] = ...) -> None: ...
 
 class Counts(_message.Message):
     __slots__ = ("items", "users", "interest_nodes", "users_with_interests")

@@ -24,12 +24,12 @@ from benchmarks.interests.judging import (
 )
 from benchmarks.interests.judging import K as PLACES
 from benchmarks.interests.page import Conditions, markdown, write_interests_report
+from serendipity.interests.reasoner import Interest, InterestPath
 from serendipity.offline.evaluate.significance import bootstrap_difference
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.grounding_threshold import ThresholdReport
 from serendipity.offline.interests.hops import TwoHop
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
-from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2

@@ -12,12 +12,11 @@ import pytest
 from serendipity import layout
 from serendipity.channel.errors import RecordCorrupt
 from serendipity.channel.nearline.context import ContextReader, SignalStore
-from serendipity.channel.nearline.interest_job import grounding_nodes
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.features import LongHistory
-from serendipity.interests.facts import FactsRule
-from serendipity.offline.interests.reasoner import UserContext
-from serendipity.offline.interests.user_facts import FactsConfig, facts_of
+from serendipity.interests.facts import FactsRule, facts_of
+from serendipity.interests.reasoner import UserContext
+from serendipity.offline.interests.user_facts import FactsConfig
 from serendipity.v1 import channel_pb2, records_pb2
 from tests.fixtures.small_world import DAY, NOW, SmallWorld
 
@@ -83,7 +82,8 @@ def test_facts_equal_those_of_a_build_for_every_user(
     for user_id in small_world.user_ids:
         found = reader(snapshot, signals, rule=rule).read(user_id, NOW)
         context = built_context(small_world, user_id)
-        assert found.facts == facts_of(context, small_world.catalogue.categories, small_world.catalogue.titles, config)
+        catalogue = small_world.catalogue
+        assert found.facts == facts_of(context, catalogue.categories, catalogue.titles.__getitem__, config)
         assert found.known == set(context.clicks.categories.tolist())
 
 
@@ -148,28 +148,3 @@ def test_signals_that_cannot_be_are_corrupt(
     with pytest.raises(RecordCorrupt, match=message):
         reader(snapshot, store).read("user", NOW)
     store.close()
-
-
-def test_stored_interests_hint_at_categories_that_are_still_novel(small_world: SmallWorld, snapshot: Snapshot) -> None:
-    user_id, record = next((user, found) for user, found in small_world.contents.interests.items() if found.node_ids)
-    nodes = {node.node_id: node.category for node in grounding_nodes(snapshot)}
-    plain = reader(snapshot, None).read(user_id, NOW)
-    hinted = ContextReader(snapshot, None, lambda _: None, EVERYTHING, hints=2, node_categories=nodes)
-    stored = dict.fromkeys(nodes[node] for node in record.node_ids if node in nodes)
-    expected = [snapshot.category_names[number - 1] for number in stored if number not in plain.known][:2]
-    assert expected
-    assert list(hinted.read(user_id, NOW).facts.hints) == expected
-    assert not plain.facts.hints
-    assert hinted.read("nobody", NOW).facts.is_empty
-
-
-def test_what_everybody_may_want_hints_where_nothing_is_stored_of_a_user(
-    small_world: SmallWorld, snapshot: Snapshot
-) -> None:
-    nodes = {node.node_id: node.category for node in grounding_nodes(snapshot)}
-    searched = records_pb2.UserFeedbackRecord(searches=[records_pb2.Search(query="boots", time=NOW - 60)])
-    hinted = ContextReader(snapshot, None, lambda _: searched, EVERYTHING, hints=2, node_categories=nodes)
-    stored = dict.fromkeys(nodes[node] for node in small_world.contents.default_interests.node_ids if node in nodes)
-    expected = [snapshot.category_names[number - 1] for number in stored][:2]
-    assert expected
-    assert list(hinted.read("nobody", NOW).facts.hints) == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,10 +13,18 @@ import grpc
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
+from tritonclient.utils import deserialize_bytes_tensor
 
 from serendipity.channel.errors import ChannelError, ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.interest_gpt import Answer, InterestGpt, TritonTextEncoder
-from serendipity.interests.model import ANSWER, COMPLETION_TOKENS, CONSTRAINED, PROMPT, PROMPT_TOKENS
+from serendipity.interests.model import (
+    ANSWER,
+    CANDIDATES,
+    COMPLETION_TOKENS,
+    LOG_LIKELIHOODS,
+    PROMPT,
+    PROMPT_TOKENS,
+)
 from serendipity.v1 import records_pb2
 from tests.fixtures.triton_script import HTTP_STATUSES, Script, Step, listening, nothing, output, serving, texts_of
 
@@ -69,18 +78,46 @@ async def test_prompts_are_asked_in_batches_and_answers_keep_their_order() -> No
     assert sorted(len(texts_of(request)) for request in script.requests) == [2, 4, 4]
     for request in script.requests:
         assert request.model_name == SPEC.model_name
-        assert [(tensor.name, tensor.datatype) for tensor in request.inputs] == [
-            (PROMPT, "BYTES"),
-            (CONSTRAINED, "BOOL"),
-        ]
-        assert set(request.raw_input_contents[1]) == {1}
+        assert [(tensor.name, tensor.datatype) for tensor in request.inputs] == [(PROMPT, "BYTES")]
         assert 0 < request.parameters["timeout"].int64_param <= 10_000_000
 
 
-async def test_answers_may_be_asked_for_without_constraint() -> None:
-    async with interest_gpt(shouted) as (client, script):
-        await client.answers(SPEC, ["user"], 10.0, constrained=False)
-    assert set(script.requests[0].raw_input_contents[1]) == {0}
+def lengths(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+    """Likelihoods that tell whose they are: the lengths of the candidates' names, negative."""
+    lists = [json.loads(cell) for cell in deserialize_bytes_tensor(request.raw_input_contents[1])]
+    return likelihoods(*[json.dumps([-len(name) for name in names]) for names in lists])(request)
+
+
+def likelihoods(*cells: str) -> Step:
+    def step(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
+        response = nothing(request)
+        output(response, LOG_LIKELIHOODS, np.array([[cell.encode()] for cell in cells], np.object_))
+        output(response, PROMPT_TOKENS, np.array([[len(text)] for text in texts_of(request)], np.int32))
+        return response
+
+    return step
+
+
+async def test_candidates_are_asked_about_in_batches_and_keep_their_order() -> None:
+    prompts = [f"user {i}" for i in range(6)]
+    candidates = [["crème", "tea"][: 1 + i % 2] for i in range(6)]
+    async with interest_gpt(lengths) as (client, script):
+        found = await client.log_likelihoods(SPEC, prompts, candidates, 10.0)
+    assert [one.values.tolist() for one in found] == [[-5.0, -3.0][: 1 + i % 2] for i in range(6)]
+    assert [one.prompt_tokens for one in found] == [6] * 6
+    assert sorted(len(texts_of(request)) for request in script.requests) == [2, 4]
+    for request in script.requests:
+        assert [tensor.name for tensor in request.inputs] == [PROMPT, CANDIDATES]
+        assert [tensor.name for tensor in request.outputs] == [LOG_LIKELIHOODS, PROMPT_TOKENS]
+
+
+@pytest.mark.parametrize(
+    "cell", ["[-1.0]", "[-1.0, NaN]", '["a", "b"]', "[[-1.0, -2.0]]", "{}", "no JSON", "[" * 9_999]
+)
+async def test_likelihoods_that_are_none_are_an_error_of_the_tree(cell: str) -> None:
+    async with interest_gpt(likelihoods(cell)) as (client, _):
+        with pytest.raises(ModelUnavailable, match=r"log_likelihoods: found .* expected a JSON list of 2 numbers"):
+            await client.log_likelihoods(SPEC, ["user"], [["tea", "bread"]], 10.0)
 
 
 async def test_no_prompts_need_no_call() -> None:

@@ -1,4 +1,4 @@
-"""From queued users to their records, against a server that speaks Triton's protocol."""
+"""From queued users to their records by an InterestGPT that writes, against a server that speaks Triton's protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS
 from tests.fixtures.nearline_store import delayed, loop_of, spoil
 from tests.fixtures.nearline_world import (
-    RANK_WEIGHTS,
     Answers,
     TalkingTriton,
     TritonStatus,
@@ -61,7 +60,8 @@ class Parts:
 
 @pytest.fixture(scope="module")
 def nearline_snapshot(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Snapshot]:
-    directory = write_nearline_snapshot(small_world, tmp_path_factory.mktemp("snapshots"), spec_of(small_world))
+    spec = spec_of(small_world, writes=True)
+    directory = write_nearline_snapshot(small_world, tmp_path_factory.mktemp("snapshots"), spec)
     opened = open_snapshot(directory)
     yield opened
     opened.close()
@@ -110,7 +110,9 @@ async def test_answers_become_records_with_their_paths(parts: Parts) -> None:
     assert interests is not None
     assert paths is not None
     assert names(parts, interests) == parts.wanted
-    assert list(interests.weights) == [round(1000 * weight) for weight in RANK_WEIGHTS[: len(parts.wanted)]]
+    reasoned = parts.model.reasoner.probabilities([parts.model.users.read(parts.user, NOW).context])[0]
+    numbers = [parts.model.snapshot.category_numbers[name] for name in parts.wanted]
+    assert list(interests.weights) == [round(1000 * weight) for weight in reasoned[numbers].tolist()]
     assert (interests.generated_at, interests.expires_at) == (NOW, expires_at(parts.user, NOW))
     assert interests.taxonomy_hash == parts.model.snapshot.taxonomy_hash != 0
     assert interests.vocabulary_id == parts.model.snapshot.vocabulary_id != 0
@@ -245,7 +247,8 @@ async def test_nothing_a_hostile_model_says_reaches_a_record(parts: Parts) -> No
 
 
 def test_every_node_of_one_category_may_be_grounded_in(nearline_snapshot: Snapshot, small_world: SmallWorld) -> None:
-    nodes = grounding_nodes(nearline_snapshot)
+    records = [records_pb2.InterestNode.FromString(value) for _, value in nearline_snapshot.nodes.values()]
+    nodes = grounding_nodes(records)
     assert {node.node_id for node in nodes} == {node.node_id for node in small_world.contents.nodes}
     assert sum(node.num_items for node in nodes if len(node.path) == 1) == small_world.catalogue.category_offsets[-1]
 

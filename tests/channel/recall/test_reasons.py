@@ -142,21 +142,27 @@ def test_each_kind_of_seed_has_its_sentence(tmp_path: Path, kind: records_pb2.Se
     assert (reason.seed, reason.core_demand, reason.latent_interest) == ("cold brew", "Drinks", "Tea")
 
 
-def test_a_category_that_is_itself_the_interest_is_said_to_be_long_past(tmp_path: Path) -> None:
-    record = records_pb2.InterestPathsRecord(
-        paths=[
-            records_pb2.InterestPath(
-                seed_kind=records_pb2.SEED_KIND_CATEGORY, seed="Tea", core_demand="Drinks", latent_interest="Tea"
-            )
-        ]
-    )
+@pytest.mark.parametrize(
+    ("kind", "seed", "demand", "expected", "text"),
+    [
+        ("PAST", "", "Drinks", ("CATEGORY", "RETURN"), "You used to choose Tea, and have not lately."),
+        # As builds wrote it before there was a kind for it.
+        ("CATEGORY", "Tea", "Drinks", ("CATEGORY", "RETURN"), "You used to choose Tea, and have not lately."),
+        ("SEARCH", "tea", "Tea", ("SEARCH", "NEAR"), "You searched for “tea”."),
+    ],
+)
+def test_what_speaks_for_itself_is_told_without_a_detour(
+    tmp_path: Path, kind: str, seed: str, demand: str, expected: tuple[str, str], text: str
+) -> None:
+    path = path_of(records_pb2.SeedKind.Value(f"SEED_KIND_{kind}"), seed, demand, "Tea")
+    record = records_pb2.InterestPathsRecord(paths=[path])
     with lmdb.open(str(tmp_path), lock=False) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"u", record.SerializeToString())
     paths = PathStore(tmp_path)
     (reason,) = reasons_of(ONE, interests(0), NO_LIST, partial(paths.read, b"u")).reasons
     paths.close()
-    assert reason.text == "You used to choose Tea, and have not lately."
-    assert meaning(reason) == ("CATEGORY", "RETURN")
+    assert reason.text == text
+    assert meaning(reason) == expected
 
 
 def test_paths_are_not_read_without_an_interest_among_the_items(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from serendipity.offline.distillation.builder import build_interest_gpt, build_t
 from serendipity.offline.distillation.config import DistillationConfig, SftConfig
 from serendipity.offline.distillation.dataset import read_examples
 from serendipity.offline.distillation.examples import Example
-from serendipity.offline.distillation.rank_weights import generate
+from serendipity.offline.distillation.likelihoods import LEAST_WEIGHT
 from serendipity.offline.distillation.sft import tune
+from serendipity.offline.language_models.language_model import Prompt, Sampling
+from serendipity.offline.language_models.local import LocalModel
 from serendipity.offline.tuning import training
 from serendipity.offline.tuning.base_model import BaseModel, BaseModelError, load_model
 from serendipity.offline.tuning.config import LoraConfig, TinyLmConfig
@@ -24,7 +26,6 @@ CONFIG = DistillationConfig(
     dataset=SMALL.model_copy(update={"num_examples": 100, "num_interests": 2}),
     tiny=TinyLmConfig(hidden_size=32, num_heads=2, intermediate_size=64, merges=30, max_positions=512),
     sft=SftConfig(epochs=12, batch_size=8, max_tokens=512, learning_rate=1e-2, checkpoint_steps=20, threads=1),
-    rank_weight_users=8,
 )
 
 
@@ -41,9 +42,10 @@ def test_a_model_directory_says_how_its_model_is_asked(
     assert read_spec(out) == spec
     assert spec.model_name == f"interest_gpt_{spec.fingerprint}"
     assert spec.taxonomy_hash == shop.vocabulary.taxonomy_hash
-    assert (spec.prompt_style, spec.num_interests, spec.facts.hints) == ("compact", 2, 4)
-    assert len(spec.rank_weights) == 2
-    assert spec.rank_weights[0] >= spec.rank_weights[1] > 0
+    assert (spec.prompt_style, spec.num_interests, spec.writes) == ("compact", 2, False)
+    assert spec.num_candidates == CONFIG.num_candidates
+    assert spec.likelihood_weight == pytest.approx(max(spec.report.best_weight, LEAST_WEIGHT))
+    assert spec.report.users > 0
     assert spec.max_prompt_tokens + spec.max_new_tokens <= 512
 
 
@@ -61,7 +63,10 @@ def test_tuning_teaches_a_random_model_to_answer_readably(
 def readable(model: BaseModel, examples: list[Example], max_new_tokens: int) -> float:
     """Share of whole answers."""
     found = 0
-    for answer in generate(model, [example.prompt for example in examples], max_new_tokens):
+    model.tokenizer.chat_template = None
+    asked = LocalModel(model.name, lambda: (model.model.eval(), model.tokenizer))
+    prompts = [Prompt(example.prompt) for example in examples]
+    for answer in asked.complete(prompts, Sampling(max_new_tokens=max_new_tokens)):
         with contextlib.suppress(AnswerError):
             found += bool(answer.finished and read_answer(answer.text))
     return found / len(examples)

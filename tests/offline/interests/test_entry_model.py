@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serendipity.offline.interests.behaviour import NEVER_DAYS, Behaviour
+from serendipity.interests.behaviour import NEVER_DAYS, Behaviour
+from serendipity.interests.entry_model import TERMS
 from serendipity.offline.interests.entry_model import (
     CO_RIDGE,
     DEFAULT_COEFFICIENTS,
     RATE_WINDOWS,
-    TERMS,
     EntryModelConfig,
     Window,
     fit_entry_model,

@@ -23,7 +23,7 @@ from serendipity.offline.interests.graph import (
 )
 from serendipity.offline.interests.graph_table import GRAPHS, read_graph, write_graphs
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
@@ -127,7 +127,7 @@ def test_a_reasoner_without_graphs_has_them_drawn_from_its_paths(
         (f"u{n}", item, 1_000_000 + n) for n in range(4) for item in ("espresso-1", "green-1", "drill-1")[: n + 1]
     ]
     histories = histories_of(shop, clicks, profiles={"u0": {"age": "25-34"}})
-    reasoner = TaxonomyReasoner(Taxonomy.from_catalogue(shop)).fit(histories, 2_000_000)
+    reasoner = fit_reasoner(Taxonomy.from_catalogue(shop), histories, 2_000_000)
     users = contexts_at(histories, 2_000_000)
     for user, interests in zip(users, reasoner.reason(users, 4), strict=True):
         graph = graph_of_interests(user.user_id, reasoner.name, user.now, interests)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serendipity.interests.reasoner import Reasoner
 from serendipity.offline.interests.debate import DebateConfig
 from serendipity.offline.interests.graph import UserGraph
-from serendipity.offline.interests.hops import Json, Mode, prompting_of
+from serendipity.offline.interests.hops import Mode, prompting_of
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
-from serendipity.offline.interests.reasoner import Reasoner
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.v1 import records_pb2
 from tests.fixtures.hostile_texts import HOSTILE_TEXTS, any_text
@@ -91,15 +91,6 @@ def test_the_graph_holds_what_was_kept_and_why_the_rest_was_not() -> None:
     assert agents["green tea"] == ("agent 1", "agent 2")
     assert agents["hoses"] == ("agent 2",)
     assert UserGraph.from_fields(json.loads(graph.to_json())) == graph
-
-
-def test_hints_of_another_reasoner_are_told() -> None:
-    model = Shopkeeper()
-    reasoner = LlmReasoner(
-        model, GROUNDER, TAXONOMY.categories, (), Json(), hints=lambda users: [["saws", user.user_id] for user in users]
-    )
-    reasoner.reason([make_context(TAXONOMY, "coffee", user_id="ada")])
-    assert json.loads(model.asked[0][0].user)["proposed_categories"] == ["saws", "ada"]
 
 
 def test_a_lone_agents_order_stands_and_weights_still_fall() -> None:

@@ -46,16 +46,6 @@ def test_one_category_name_below_two_parents_is_two_nodes_of_one_category(shop: 
     taxonomy = Taxonomy.from_catalogue(shop)
     first, second = node_at(taxonomy, "tools", "saws"), node_at(taxonomy, "garden", "saws")
     assert first.categories == second.categories == (shop.categories.index("saws") + 1,)
-    assert taxonomy.shared_ancestor(first.node_id, second.node_id) == NO_NODE
-
-
-def test_the_shared_ancestor_is_the_nearest(shop: Catalogue) -> None:
-    taxonomy = Taxonomy.from_catalogue(shop)
-    espresso = node_at(taxonomy, "food", "coffee", "espresso").node_id
-    coffee, food = node_at(taxonomy, "food", "coffee").node_id, node_at(taxonomy, "food").node_id
-    assert taxonomy.shared_ancestor(espresso, node_at(taxonomy, "food", "tea").node_id) == food
-    assert taxonomy.shared_ancestor(espresso, coffee) == coffee
-    assert taxonomy.ancestors(espresso) == [coffee, food]
 
 
 def test_rows_know_their_node_at_the_novelty_level(shop: Catalogue) -> None:

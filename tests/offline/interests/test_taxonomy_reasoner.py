@@ -1,15 +1,18 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serendipity.interests.reasoner import Reasoner, UserContext
+from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.interests.text import comparable
 from serendipity.novelty import CLICK_WINDOW
 from serendipity.offline.interests.contexts import cold_context, contexts_at
-from serendipity.offline.interests.reasoner import Reasoner, UserContext
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
@@ -30,7 +33,7 @@ def planted(catalogue: Catalogue, histories_of: Callable[..., Histories]) -> His
 
 
 def fitted(catalogue: Catalogue, histories: Histories, until: int = NOW) -> TaxonomyReasoner:
-    return TaxonomyReasoner(Taxonomy.from_catalogue(catalogue)).fit(histories, until)
+    return fit_reasoner(Taxonomy.from_catalogue(catalogue), histories, until)
 
 
 def latent(reasoner: Reasoner, user: UserContext, k: int = 16) -> list[str]:
@@ -128,11 +131,6 @@ def test_users_of_whom_nothing_is_known_get_what_most_click(
     assert found[0].path.core_demand == "food"
 
 
-def test_reasoning_before_fitting_says_what_to_do(shop: Catalogue) -> None:
-    with pytest.raises(RuntimeError, match="call fit"):
-        TaxonomyReasoner(Taxonomy.from_catalogue(shop)).reason([cold_context(NOW)])
-
-
 def test_logs_without_any_click_can_be_fitted(shop: Catalogue, histories_of: Callable[..., Histories]) -> None:
     reasoner = fitted(shop, histories_of(shop, []))
     found = reasoner.reason([cold_context(NOW), user_with(shop, histories_of, "rye-1")])
@@ -157,7 +155,8 @@ def test_interests_are_novel_distinct_sorted_and_grounded(
     users = contexts_at(histories, NOW)
     for user, interests in zip(users, reasoner.reason(users, 5), strict=True):
         assert len(interests) <= 5
-        nodes = [reasoner.taxonomy.nodes[interest.node_id] for interest in interests]
+        taxonomy = Taxonomy.from_catalogue(shop)
+        nodes = [taxonomy.nodes[interest.node_id] for interest in interests]
         assert len({node.node_id for node in nodes}) == len(nodes)
         assert all(node.ranges and len(node.categories) == 1 for node in nodes)
         assert not {node.categories[0] for node in nodes} & set(user.clicks.categories.tolist())
@@ -165,6 +164,42 @@ def test_interests_are_novel_distinct_sorted_and_grounded(
         assert weights == sorted(weights, reverse=True)
         assert all(0 < weight <= 1 for weight in weights)
         assert all(i.path.core_demand and i.path.latent_interest for i in interests)
+        assert all(comparable(i.path.seed) != comparable(i.path.latent_interest) for i in interests)
+
+
+def test_a_category_that_nothing_else_speaks_for_than_its_own_past_has_no_seed(
+    shop: Catalogue, histories_of: Callable[..., Histories]
+) -> None:
+    clicks = [("u", "rye-1", NOW - DAY - n * 60) for n in range(CLICK_WINDOW)]
+    histories = histories_of(shop, [*clicks, *(("u", "hose-1", NOW - (40 + n) * DAY) for n in range(30))])
+    (found,) = fitted(shop, histories).reason(contexts_at(histories, NOW))
+    hoses = next(interest.path for interest in found if interest.path.latent_interest == "hoses")
+    assert (hoses.seed_kind, hoses.seed) == (records_pb2.SEED_KIND_PAST, "")
+    assert hoses.core_demand == "garden"
+
+
+def test_a_search_for_the_interest_itself_makes_no_detour(
+    shop: Catalogue, histories_of: Callable[..., Histories]
+) -> None:
+    user = user_with(shop, histories_of, "rye-1", searches=[("u", "Saws", NOW - DAY)])
+    (found,) = fitted(shop, planted(shop, histories_of)).reason([user])
+    saws = next(interest.path for interest in found if interest.path.latent_interest == "saws")
+    assert (saws.seed_kind, saws.seed, saws.core_demand) == (records_pb2.SEED_KIND_SEARCH, "Saws", "saws")
+
+
+def test_a_reasoner_that_was_written_reasons_as_before(
+    shop: Catalogue, histories_of: Callable[..., Histories], tmp_path: Path
+) -> None:
+    histories, taxonomy = planted(shop, histories_of), Taxonomy.from_catalogue(shop)
+    reasoner, users = fitted(shop, histories), contexts_at(histories, NOW)
+    path = tmp_path / "reasoner.npz"
+    path.write_bytes(reasoner.content())
+    node_paths = {node.node_id: node.path for node in taxonomy.nodes}
+    read = TaxonomyReasoner.read(path, len(shop.categories), node_paths, taxonomy.searched_names)
+    assert read.reason(users) == reasoner.reason(users)
+    assert read.content() == path.read_bytes()
+    with pytest.raises(ValueError, match=r"reasoner\.npz: .*expected 10"):
+        TaxonomyReasoner.read(path, 9, node_paths, taxonomy.searched_names)
 
 
 @any_histories

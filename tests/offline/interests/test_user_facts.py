@@ -7,10 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from serendipity.features import LongHistory
+from serendipity.interests.facts import facts_of
 from serendipity.interests.prompt import CategoryFact, render
+from serendipity.interests.reasoner import UserContext
 from serendipity.novelty import Clicks
-from serendipity.offline.interests.reasoner import UserContext
-from serendipity.offline.interests.user_facts import FactsConfig, facts_of
+from serendipity.offline.interests.user_facts import FactsConfig
 
 _DAY = 86_400
 NOW = 100 * _DAY
@@ -36,7 +37,7 @@ def make_context(**changes: object) -> UserContext:
 
 
 def test_everything_known_is_told_newest_first_and_once() -> None:
-    facts = facts_of(make_context(), CATEGORIES, TITLES)
+    facts = facts_of(make_context(), CATEGORIES, TITLES.__getitem__, FactsConfig())
     assert facts.searches == ("tea pot", "cup")
     assert facts.titles == ("Assam", "Hand saw", "Dark roast", "Rye bread")
     assert facts.recent == (CategoryFact("Tea", 2, 1), CategoryFact("Coffee", 1, 2))
@@ -56,16 +57,18 @@ def test_everything_known_is_told_newest_first_and_once() -> None:
 def test_only_the_chosen_signals_feed_the_prompt(
     config: FactsConfig, searches: tuple[str, ...], titles: tuple[str, ...]
 ) -> None:
-    facts = facts_of(make_context(), CATEGORIES, TITLES, config)
+    facts = facts_of(make_context(), CATEGORIES, TITLES.__getitem__, config)
     assert (facts.searches, facts.titles) == (searches, titles)
 
 
 def test_a_user_without_anything_is_empty() -> None:
-    assert facts_of(UserContext("u", Clicks.empty(), LongHistory.empty(), NOW), CATEGORIES, TITLES).is_empty
+    assert facts_of(
+        UserContext("u", Clicks.empty(), LongHistory.empty(), NOW), CATEGORIES, TITLES.__getitem__, FactsConfig()
+    ).is_empty
 
 
 def test_clicked_titles_stand_in_where_a_host_has_no_searches() -> None:
-    facts = facts_of(make_context(searches=(), signals=()), CATEGORIES, TITLES)
+    facts = facts_of(make_context(searches=(), signals=()), CATEGORIES, TITLES.__getitem__, FactsConfig())
     assert "searches: Assam; Dark roast\n" in render(facts, "compact")
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from serendipity import layout
 from serendipity.features import INPUT_NAMES, FeatureAssembler, LongHistory, TowerInputs
+from serendipity.interests.reasoner import Interest, InterestPath
 from serendipity.novelty import Clicks
-from serendipity.offline.interests.reasoner import Interest, InterestPath
 from serendipity.offline.interests.taxonomy import KnownNode, Taxonomy
 from serendipity.offline.snapshot.assembly import (
     UserRecords,

@@ -219,7 +219,9 @@ def _interest_gpt(world: SmallWorld, **changes: object) -> records_pb2.InterestG
         "max_new_tokens": 128,
         "max_prompt_tokens": 512,
         "taxonomy_hash": world.contents.taxonomy_hash,
-        "rank_weights": [0.5, 0.25],
+        "num_candidates": 8,
+        "likelihood_weight": 0.5,
+        "report": {"users": 10, "reasoner": 0.25, "likelihood": 0.125, "mix": 0.5, "popularity": 0.125},
         "max_batch": 8,
     }
     return records_pb2.InterestGptSpec(**(spec | changes))

@@ -6,8 +6,8 @@ import pytest
 from serendipity.features import INPUT_NAMES, TowerInputs
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
 from serendipity.offline.logs.errors import LogsError
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.towers.factors import item_factors
 from serendipity.offline.towers.interests import NO_NODE, ReasonedInterests
@@ -59,8 +59,8 @@ def test_nothing_after_the_cut_changes_a_feature(world: World) -> None:
 def test_rows_are_what_serving_assembles(world: World) -> None:
     moment = world.prepared.fit[-1].moment
     assembler = world.prepared.builder.assembler
-    reasoner = TaxonomyReasoner(Taxonomy.from_catalogue(world.catalogue))
-    reasoner.fit(world.histories, world.prepared.fit[0].moment.time)
+    taxonomy = Taxonomy.from_catalogue(world.catalogue)
+    reasoner = fit_reasoner(taxonomy, world.histories, world.prepared.fit[0].moment.time)
     users = moment.users.tolist()
     found = reasoner.reason(contexts_at(world.histories, moment.time, users), assembler.max_interests)
     served = [

@@ -12,7 +12,7 @@ from serendipity.features import INPUT_NAMES
 from serendipity.groups import model as group_model
 from serendipity.groups.prompt import NOVELTY_INSTRUCTIONS, RELEVANCE_INSTRUCTIONS, answer
 from serendipity.interests import model
-from serendipity.interests.answer import CATEGORY_FIRST, answer_schema
+from serendipity.interests.answer import CATEGORY_FIRST, Proposal, write_answer
 from serendipity.interests.prompt import INSTRUCTIONS
 from serendipity.offline.export import export_onnx
 from serendipity.tools.serving.deployment import place
@@ -133,24 +133,18 @@ def test_a_placed_interest_gpt_says_which_it_is_and_its_bounds(tuned: Path, tmp_
 def test_a_placed_interest_gpt_stands_alone(tuned: Path, tmp_path: Path) -> None:
     version = tmp_path / place(INTEREST_GPT, tuned, tmp_path) / "1"
     assert {path.name for path in version.iterdir()} - {"__pycache__"} == {
-        "answer_schema.json", "constraint.py", "generation.py", "instructions.txt", "model", "model.py",
+        "category_trie.py", "decoding.py", "generation.py", "instructions.txt", "model", "model.py", "naming.json",
         "prompts.py", "python_backend.py", "weights.py",
     }  # fmt: skip
-    assert json.loads((version / "answer_schema.json").read_text()) == answer_schema(CATEGORIES, 1)
+    naming = json.loads((version / "naming.json").read_text())
+    proposal = Proposal("a seed", "a demand", "an interest", CATEGORIES[2])
+    written = naming["opening"] + naming["names"][2] + naming["ending"]
+    assert write_answer([proposal], CATEGORY_FIRST).startswith(written)
     assert (version / "instructions.txt").read_text() == INSTRUCTIONS
     assert model.read_spec(version / "model") == model.read_spec(tuned)
     for code in version.glob("*.py"):
         assert "import serendipity" not in code.read_text()
         assert "from serendipity" not in code.read_text()
-
-
-def test_the_order_of_an_answers_fields_is_the_models(interest_gpt: Path, tmp_path: Path) -> None:
-    spec = json.loads((interest_gpt / model.SPEC).read_text())
-    (interest_gpt / model.SPEC).write_text(json.dumps({**spec, "answerFields": CATEGORY_FIRST}))
-    version = tmp_path / "models" / place(INTEREST_GPT, interest_gpt, tmp_path / "models") / "1"
-    schema = json.loads((version / "answer_schema.json").read_text())
-    assert schema == answer_schema(CATEGORIES, 1, CATEGORY_FIRST)
-    assert list(schema["properties"]["interests"]["items"]["properties"]) == list(CATEGORY_FIRST)
 
 
 def test_what_a_model_was_trained_on_is_not_placed(interest_gpt: Path, tmp_path: Path) -> None:
@@ -221,7 +215,7 @@ GROUPS = records_pb2.GroupSpec(num_quantizers=2, codebook_size=4, num_groups=3)
         (user_tower(Sizes().spec(), 5), "user_vectors", np.ones((1, 2, 5)), np.ones((1, 2, 6)), r"shape \(1, 2, 6\)"),
         (user_tower(Sizes().spec(), 5), "user_vectors", np.ones((1, 2, 5)), np.full((1, 2, 5), np.inf), "not finite"),
         (text_encoder(3), "embeddings", np.ones((1, 3)), np.ones((1, 4)), r"shape \(1, 4\), expected \(1, 3\)"),
-        (interest_gpt(records_pb2.InterestGptSpec()), "answer", b'{"interests": [{', b"Dear user,", "'Dear user,'"),
+        (interest_gpt(records_pb2.InterestGptSpec()), "log_likelihoods", b"[0, -100]", b"[0, 0]", "2 together"),
         (group_encoder(GROUPS), "csid", np.array([[0, 3]]), np.array([[0, 4]]), r"\[\[0, 4\]\], expected 0 … 3"),
         (group_encoder(GROUPS), "group_id", np.array([[3]]), np.array([[0]]), r"\[\[0\]\], expected 1 … 3"),
         (novelty_llm(records_pb2.CoevolutionSpec()), "proposals", b'[["tea", -1.0]]', b"[]", r"'\[\]', expected one"),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-
-from serendipity.offline.interests.taxonomy import Taxonomy
+from collections.abc import Iterable
 
 _WORD = re.compile(r"\w+")
 MIN_MATCH = 0.3
@@ -17,16 +16,14 @@ class SearchMatcher:
     """Finds the top-level categories that a query speaks of.
 
     A node matches by 2 · idf(shared words) / (idf(query) + idf(name)), the Dice coefficient weighted by how rare a
-    word is among node names; a category takes the best of its nodes. Nodes above the top level are not matched: a
-    whole department is no interest.
+    word is among node names; a category takes the best of its nodes.
+
+    names: names of nodes, each with the number of its top-level category. Nodes above the top level are not among them:
+    a whole department is no interest.
     """
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        self._names = [
-            (words(node.name), node.categories[0])
-            for node in taxonomy.nodes
-            if node.of_catalogue and len(node.path) > taxonomy.novelty_level and len(node.categories) == 1
-        ]
+    def __init__(self, names: Iterable[tuple[str, int]]) -> None:
+        self._names = [(words(name), category) for name, category in names]
         frequency = Counter(word for name, _ in self._names for word in name)
         self._idf = {word: math.log(1 + len(self._names) / count) for word, count in frequency.items()}
         self._unknown = math.log(1 + len(self._names))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity.interests.reasoner import UserContext
+from serendipity.interests.search_matching import SearchMatcher
 from serendipity.novelty import NO_CATEGORY
-from serendipity.offline.interests.reasoner import UserContext
-from serendipity.offline.interests.search_matching import SearchMatcher
 
 _DAY = 86_400.0
 NEVER_DAYS = 730.0
