@@ -6,8 +6,8 @@ import pytest
 from serendipity.features import INPUT_NAMES, TowerInputs
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.towers.factors import item_factors
 from serendipity.offline.towers.interests import NO_NODE, ReasonedInterests
