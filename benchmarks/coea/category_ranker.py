@@ -1,14 +1,15 @@
-"""A small neural ranker of the categories outside C_s: what EXPLORE takes relevance from and NLB is a bandit over.
+"""A small neural ranker of the categories outside C_s, by what a user clicked, long ago and lately.
 
 h(x) is a two-layer network over what is known of a user: shares of the clicks per category, the same decayed with two
-half-lives, C_s, profile values. A category a has an embedding e_a. The last layer's features are φ(x, a) = h(x) ⊙ e_a,
-the score f(x, a) = w · φ(x, a) + b_a. Trained by the cross-entropy of the next click's category among all outside C_s,
-at sampled moments of the training clicks whose next category is outside C_s.
+half-lives, C_s, profile values. A category a has an embedding e_a and the score f(x, a) = w · (h(x) ⊙ e_a) + b_a.
+Trained by the cross-entropy of the next click's category among all outside C_s, at sampled moments of the training
+clicks whose next category is outside C_s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from benchmarks.coea.code_digest import code_of
 from benchmarks.coea.protocol import CategorySplit, Episodes
+from benchmarks.coea.trial import Answers
 from serendipity.groups.sequence import latest_distinct
 from serendipity.novelty import Clicks
 from serendipity.offline.logs.histories import Histories
@@ -47,6 +50,24 @@ class RankerConfig(BaseModel):
     """AdamW's."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Of the hidden layer."""
+
+
+@dataclass(frozen=True)
+class RankerTrial:
+    """Answers: "validation" and "test", [n, C] float32, f of every category."""
+
+    config: RankerConfig = field(default_factory=RankerConfig)
+    name: str = "category ranker"
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        """The ranker's, and its code."""
+        return {**self.config.model_dump(), "code": code_of(__name__)}
+
+    def run(self, split: CategorySplit, seed: int) -> Answers:
+        """Train, and ask."""
+        fitted = fit_ranker(split, self.config, seed)
+        return {"validation": fitted.scores(split.validation), "test": fitted.scores(split.test)}
 
 
 class FeatureTable:
@@ -98,7 +119,7 @@ class Moments:
 
 
 class CategoryRanker(nn.Module):
-    """The network; `features` gives φ and `forward` the scores."""
+    """The network: user → scores of all categories."""
 
     def __init__(self, width: int, num_categories: int, config: RankerConfig) -> None:
         """Build with fresh layers."""
@@ -112,11 +133,6 @@ class CategoryRanker(nn.Module):
         self.embeddings = nn.Parameter(torch.randn(num_categories, config.dim) * 0.1)
         self.weight = nn.Parameter(torch.ones(config.dim))
         self.bias = nn.Parameter(torch.zeros(num_categories))
-
-    def features(self, told: Tensor) -> Tensor:
-        """φ(x, a) for every category: [b, width] → [b, C, d]."""
-        hidden: Tensor = self.network(told)
-        return hidden[:, None, :] * self.embeddings[None]
 
     def forward(self, told: Tensor) -> Tensor:
         """f(x, a) for every category: [b, width] → [b, C]."""

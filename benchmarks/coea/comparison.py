@@ -1,20 +1,18 @@
-"""Run methods × seeds, each once, and measure what they answered."""
+"""Rows × seeds: the setting of each chosen on validation, and measured on the test."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.coea.choice import ValidationPoint, choose
-from benchmarks.coea.code_digest import code_of
-from benchmarks.coea.metrics import LIST_LENGTH, mean, measures, ranked
-from benchmarks.coea.protocol import TRADING, CategorySplit, Episodes, Family, Method, Recommender, Setting
-from benchmarks.coea.shared_trainings import SharedTrainings
-from benchmarks.coea.trial import Answers, TrialResult, run_trials
+from benchmarks.coea.metrics import hit_and_novelty, mean, measures, ranked
+from benchmarks.coea.protocol import CategorySplit, Episodes
+from benchmarks.coea.rows import Family, Known, Row, Setting
+from benchmarks.coea.trial import TrialResult
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Cutoffs:
 
     hit: int
     rank: int
-    every: tuple[int, ...] = (1, 5, 10)
+    every: tuple[int, ...] = (1, 2, 3, 4, 5, 10)
 
     @classmethod
     def of(cls, split: CategorySplit) -> Cutoffs:
@@ -32,11 +30,20 @@ class Cutoffs:
 
 
 @dataclass(frozen=True)
-class MethodResult:
-    """A method over its seeds, with the trade-off chosen on validation.
+class Point:
+    """A setting on the test: measure → [seeds], means over users."""
+
+    setting: Setting
+    by_seed: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """A row over its seeds, with the setting chosen on validation.
 
     validation: a point a setting, over seeds; chosen: index of the one reported. per_user: measure → [seeds, n] on the
-    test episodes, NaN where a user has no such target. seconds: of each seed.
+    test episodes, NaN where a user has no such target. lists: [seeds, n, K] columns. curve: the chosen setting with
+    every bonus; empty where there is none.
     """
 
     name: str
@@ -46,11 +53,12 @@ class MethodResult:
     validation: tuple[ValidationPoint, ...]
     chosen: int
     per_user: Mapping[str, NDArray[np.float64]]
-    seconds: tuple[float, ...]
+    lists: NDArray[np.int64]
+    curve: tuple[Point, ...]
 
     @property
     def setting(self) -> Setting:
-        """The trade-off reported."""
+        """The setting reported."""
         return self.settings[self.chosen]
 
     def by_seed(self, measure: str) -> NDArray[np.float64]:
@@ -66,135 +74,102 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All methods on the same test episodes."""
+    """All rows on the same test episodes."""
 
     cutoffs: Cutoffs
-    results: tuple[MethodResult, ...]
+    results: tuple[RowResult, ...]
 
-    def best(self, family: Family, measure: str) -> MethodResult | None:
-        """The method of a family with the highest mean of a measure on the test episodes; None where none was run."""
-        rows = [result for result in self.results if result.family == family]
-        return max(rows, key=lambda result: float(result.by_seed(measure).mean()), default=None)
+    def named(self, name: str) -> RowResult | None:
+        """The row of a name, None where it was not made."""
+        return next((result for result in self.results if result.name == name), None)
+
+    def best(self, family: Family, measure: str) -> RowResult | None:
+        """The row of a family with the highest mean of a measure on the test episodes; None where there is none."""
+        found = [result for result in self.results if result.family == family]
+        return max(found, key=lambda result: float(result.by_seed(measure).mean()), default=None)
 
     def among(self, users: NDArray[np.bool_]) -> Comparison:
         """Measure some of the test's users alone, with the same choices. users: [n] bool."""
-        return replace(
-            self,
-            results=tuple(
-                replace(
-                    result,
-                    per_user={name: np.where(users, values, np.nan) for name, values in result.per_user.items()},
-                )
-                for result in self.results
-            ),
-        )
+
+        def of(result: RowResult) -> RowResult:
+            kept = {name: np.where(users, values, np.nan) for name, values in result.per_user.items()}
+            return replace(result, per_user=kept)
+
+        return replace(self, results=tuple(map(of, self.results)))
 
 
-@dataclass(frozen=True)
-class MethodTrial:
-    """A method fitted with one seed and asked for lists with each of its settings.
+def compare(split: CategorySplit, rows: Sequence[Row], found: Sequence[TrialResult], cutoffs: Cutoffs) -> Comparison:
+    """Choose every row's setting on validation, exploitation rows first, and measure it on the test.
 
-    Answers: "validation" and "test", [settings, n, K] int16 columns, −1 past a list's end.
+    Rows of which a trial is missing are left out.
     """
-
-    method: Method
-
-    @property
-    def name(self) -> str:
-        """The method's."""
-        return self.method.name
-
-    @property
-    def configuration(self) -> Mapping[str, object]:
-        """Configuration and settings, and the code of the method's own module.
-
-        Code further away is looked at where the method's configuration digests it (`code_of_package`).
-        """
-        return {
-            "configuration": dict(self.method.configuration),
-            "settings": [dict(setting) for setting in self.method.settings],
-            "code": code_of(type(self.method).__module__),
-        }
-
-    def run(self, split: CategorySplit, seed: int, shared: SharedTrainings) -> Answers:  # noqa: ARG002
-        """Fit and ask. Rows share by what they hold themselves."""
-        fitted = self.method.fit(split, seed)
-        return {
-            "validation": _lists(fitted, self.method, split.validation),
-            "test": _lists(fitted, self.method, split.test),
-        }
-
-
-def run_comparison(
-    split: CategorySplit,
-    methods: Sequence[Method],
-    seeds: Sequence[int],
-    directory: Path,
-    jobs: int = 1,
-) -> list[TrialResult]:
-    """Answer with every method and seed what is not kept yet; returns all, methods in their order. See `run_trials`.
-
-    Rows of one module and seed run in one process, since they may share trainings.
-    """
-    trials = [MethodTrial(method) for method in methods]
-    return run_trials(split, trials, seeds, directory, jobs, sharing=lambda trial: type(trial.method).__module__)
-
-
-def compare(
-    split: CategorySplit, methods: Sequence[Method], lists: Sequence[TrialResult], cutoffs: Cutoffs
-) -> Comparison:
-    """Choose every method's trade-off on validation, exploitation methods first, and measure it on the test."""
-    points = {
-        method.name: _points(split, [found for found in lists if found.name == method.name], cutoffs)
-        for method in methods
+    trials = {result.name for result in found}
+    made = [row for row in rows if trials >= set(row.trials)]
+    seeds = tuple(sorted({result.seed for result in found})) or (0,)
+    known = {
+        name: [Known(episodes, _scores(split, found, seed, name)) for seed in seeds]
+        for name, episodes in (("validation", split.validation), ("test", split.test))
     }
-    qualities = [
-        point.quality for method in methods if method.family == "exploitation" for point in points[method.name]
-    ]
+    points = {row.name: _points(row, known["validation"], cutoffs) for row in made}
+    exploitation = max(
+        (point.quality for row in made if row.family == "exploitation" for point in points[row.name]), default=None
+    )
     results = []
-    for method in methods:
-        found = [one for one in lists if one.name == method.name]
-        if not found:
-            continue
-        exploitation = max(qualities, default=None) if method.family in TRADING else None
-        chosen = choose(points[method.name], exploitation)
-        per_seed = [_measure(one.answers["test"][chosen], split.test, split, cutoffs) for one in found]
+    for row in made:
+        chosen = choose(points[row.name], exploitation if row.family in ("control", "coea") else None)
+        setting = row.settings[chosen]
+        lists = [_listed(row, one, setting) for one in known["test"]]
+        per_seed = [_measure(top, split.test, split, cutoffs) for top in lists]
+        curve = tuple(
+            Point(along, _means([_listed(row, one, along) for one in known["test"]], split, cutoffs))
+            for along in row.along_the_trigger(setting)
+        )
+        per_user = {name: np.stack([seed[name] for seed in per_seed]) for name in per_seed[0]}
+        validation = tuple(points[row.name])
         results.append(
-            MethodResult(
-                name=method.name,
-                family=method.family,
-                seeds=tuple(one.seed for one in found),
-                settings=tuple(method.settings),
-                validation=tuple(points[method.name]),
-                chosen=chosen,
-                per_user={name: np.stack([seed[name] for seed in per_seed]) for name in per_seed[0]},
-                seconds=tuple(one.seconds for one in found),
-            )
+            RowResult(row.name, row.family, seeds, row.settings, validation, chosen, per_user, np.stack(lists), curve)
         )
     return Comparison(cutoffs, tuple(results))
 
 
-def _points(split: CategorySplit, lists: Sequence[TrialResult], cutoffs: Cutoffs) -> list[ValidationPoint]:
+def _scores(
+    split: CategorySplit, found: Sequence[TrialResult], seed: int, episodes: str
+) -> dict[str, NDArray[np.float32]]:
+    """Name what the trials of a seed say of the episodes: a trial's only answer by its name, others by their own."""
+    users = len(split.validation if episodes == "validation" else split.test)
+    popularity = np.log1p(split.category_clicks).astype(np.float32)
+    scores = {"popularity": np.tile(popularity, (users, 1))}
+    for result in found:
+        if result.seed == seed:
+            for name, values in result.answers.items():
+                if name.startswith(episodes):
+                    scores[name.removeprefix(episodes).strip() or result.name] = values.astype(np.float32)
+    return scores
+
+
+def _listed(row: Row, known: Known, setting: Setting) -> NDArray[np.int64]:
+    return ranked(row.scores(known, setting), known.episodes)
+
+
+def _points(row: Row, known: Sequence[Known], cutoffs: Cutoffs) -> list[ValidationPoint]:
     points = []
-    for setting in range(len(lists[0].answers["validation"]) if lists else 0):
-        quality, novelty = [], []
-        for one in lists:
-            top = one.answers["validation"][setting].astype(np.int64)
-            quality.append(mean(measures(top, split.validation, split, cutoffs.hit)[f"C-H@{cutoffs.hit}"]))
-            novelty.append(mean(measures(top, split.validation, split, cutoffs.rank)[f"NCP@{cutoffs.rank}"]))
-        points.append(ValidationPoint(float(np.mean(quality)), float(np.mean(novelty))))
+    for setting in row.settings:
+        found = [hit_and_novelty(_listed(row, one, setting), one.episodes, cutoffs.hit, cutoffs.rank) for one in known]
+        points.append(ValidationPoint(*np.mean(found, axis=0).tolist()))
     return points
 
 
+def _means(
+    lists: Sequence[NDArray[np.int64]], split: CategorySplit, cutoffs: Cutoffs
+) -> dict[str, NDArray[np.float64]]:
+    found = [_measure(top, split.test, split, cutoffs) for top in lists]
+    return {name: np.array([mean(seed[name]) for seed in found]) for name in found[0]}
+
+
 def _measure(
-    top: NDArray[np.generic], episodes: Episodes, split: CategorySplit, cutoffs: Cutoffs
+    top: NDArray[np.int64], episodes: Episodes, split: CategorySplit, cutoffs: Cutoffs
 ) -> dict[str, NDArray[np.float64]]:
     found: dict[str, NDArray[np.float64]] = {}
     for k in sorted({*cutoffs.every, cutoffs.hit, cutoffs.rank}):
-        found |= measures(top.astype(np.int64), episodes, split, k)
+        found |= measures(top, episodes, split, k)
     return found
-
-
-def _lists(fitted: Recommender, method: Method, episodes: Episodes) -> NDArray[np.int16]:
-    lists = [ranked(fitted.scores(episodes, setting), episodes, LIST_LENGTH) for setting in method.settings]
-    return np.stack(lists).astype(np.int16)

@@ -1,8 +1,8 @@
-"""From scores of items to scores of categories, for the methods that rank items."""
+"""From scores of items to scores of categories, for what ranks items."""
 
 from __future__ import annotations
 
-from typing import Literal
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,33 +11,15 @@ from benchmarks.coea.protocol import Episodes
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
-Pooling = Literal["logsumexp", "max"]
-"""A category is worth log Σ exp of its items' scores (of log-odds or log-probabilities: the category's), or its best
-item's."""
 
-
-def category_scores(
-    item_scores: NDArray[np.float32], catalogue: Catalogue, pooling: Pooling, temperature: float = 1.0
-) -> NDArray[np.float32]:
-    """Pool scores by category. item_scores: [b, n] by catalogue row, −inf: left out. Returns [b, C].
-
-    temperature: item scores are divided by it before they are exponentiated (logsumexp only).
-    """
-    num_categories = len(catalogue.categories)
-    pooled = np.full((len(item_scores), num_categories), -np.inf, np.float32)
+def category_scores(item_scores: NDArray[np.float32], catalogue: Catalogue) -> NDArray[np.float32]:
+    """Pool by category: log Σ exp of its items' log-probabilities. item_scores: [b, n] by catalogue row, −inf: left
+    out. Returns [b, C]."""
+    pooled = np.full((len(item_scores), len(catalogue.categories)), -np.inf, np.float32)
     # The catalogue is sorted by category, so each is a slice.
-    for category in range(num_categories):
-        start, end = catalogue.category_offsets[category : category + 2].tolist()
-        if start == end:
-            continue
-        scores = item_scores[:, start:end].astype(np.float64)
-        best = scores.max(axis=1)
-        if pooling == "logsumexp":
-            finite = np.where(np.isneginf(best), 0.0, best)
-            with np.errstate(divide="ignore"):
-                sums = np.log(np.exp((scores - finite[:, None]) / temperature).sum(axis=1))
-            best = finite / temperature + sums
-        pooled[:, category] = best
+    for category, (start, end) in enumerate(pairwise(catalogue.category_offsets.tolist())):
+        if start < end:
+            pooled[:, category] = np.logaddexp.reduce(item_scores[:, start:end].astype(np.float64), axis=1)
     return pooled
 
 

@@ -105,6 +105,12 @@ def measures(
     }
 
 
+def hit_and_novelty(top: NDArray[np.int64], episodes: Episodes, hit: int, rank: int) -> tuple[float, float]:
+    """Give C-H@hit and NCP@rank alone, means over users."""
+    novelty = novel_proportion(top, episodes.clicked, rank, "categories")
+    return mean(category_hit(top, episodes.reachable, hit)), mean(novelty)
+
+
 def mean(values: NDArray[np.float64]) -> float:
     """Average a measure over the users it is defined for; NaN where there are none."""
     defined = values[~np.isnan(values)]

@@ -1,7 +1,7 @@
-"""What is compared, on what: the split, the users asked for, and what a method must answer.
+"""What is compared, on what: the split, and the users asked for.
 
 The task (arXiv 2508.00450, section 3.1): given a user's clicks, name categories outside C_s, the user's latest
-`sequence.SHORT_CATEGORIES` distinct categories. Candidates are the catalogue's categories outside C_s, for all methods
+`sequence.SHORT_CATEGORIES` distinct categories. Candidates are the catalogue's categories outside C_s, for all rows
 alike. Two splits:
 
 leave-last-out   (MovieLens-1M, as in BERT4Rec) a user's last click is tested, the one before it validated, the rest
@@ -16,10 +16,9 @@ know the validation's too, but are not fitted again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +33,6 @@ LONG_TAIL_SHARE = 0.2
 
 _MIN_CLICKS = 3
 _TIME_SHARES = (0.8, 0.9)
-
-Setting = Mapping[str, float]
-"""One choice of a method's trade-off parameters between quality and novelty, by name; empty where it has none."""
-
-Family = Literal["reference", "exploitation", "exploration", "control", "coea"]
-"""What a method is compared as; references (popularity, random) are no one's best baseline, controls are relevance with
-a fixed bonus for what is new."""
-
-TRADING: frozenset[Family] = frozenset({"exploration", "control", "coea"})
-"""Families whose settings trade quality for novelty; of the others the best quality is reported."""
 
 
 @dataclass(frozen=True)
@@ -178,50 +167,6 @@ class CategorySplit:
         end = int(histories.times.max()) + 1
         validation = episodes(first, second)
         return cls("time", catalogue, validation.histories, validation, episodes(second, end))
-
-
-class Recommender(Protocol):
-    """A fitted method."""
-
-    def scores(self, episodes: Episodes, setting: Setting) -> NDArray[np.float32]:
-        """Score every category for every user of the episodes: [n, C] float32, higher is better, −inf: not on the list.
-
-        Categories of C_s may have any score: they are left out for all methods alike. setting: one of the method's.
-        """
-        ...
-
-
-class Method(Protocol):
-    """A row of the comparison: how it is fitted, and which trade-offs it is given to choose from.
-
-    name: in reports. family: what it is compared as. settings: at least one; which is used is chosen on the validation
-    episodes by one rule for all. configuration: everything that changes its results besides the seed, JSON-able: with
-    the split and the seed it names a cached result.
-    """
-
-    @property
-    def name(self) -> str:
-        """Name in reports and of --methods."""
-        ...
-
-    @property
-    def family(self) -> Family:
-        """What it is compared as."""
-        ...
-
-    @property
-    def settings(self) -> Sequence[Setting]:
-        """Trade-offs to choose from, ({},) where it has none."""
-        ...
-
-    @property
-    def configuration(self) -> Mapping[str, object]:
-        """Everything that changes its results besides split and seed."""
-        ...
-
-    def fit(self, split: CategorySplit, seed: int) -> Recommender:
-        """Learn from split.training. split.validation may be looked at to choose (epochs and the like), test never."""
-        ...
 
 
 def category_counts(histories: Histories, num_categories: int) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,32 +14,27 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from benchmarks.coea.affinity import OWN, READ, beyond, chosen, mean_over, random_lists
 from benchmarks.coea.choice import QUALITY_KEPT, reaches
-from benchmarks.coea.comparison import Comparison, MethodResult
-from benchmarks.coea.protocol import TRADING, CategorySplit, Family
+from benchmarks.coea.comparison import Comparison, RowResult
+from benchmarks.coea.curve import SHARES, OverSeeds, novelty_at
+from benchmarks.coea.protocol import CategorySplit
+from benchmarks.coea.rows import BONUSES
+from benchmarks.coea.trial import TrialResult
 from serendipity.layout import write_atomically
 from serendipity.offline.evaluate.significance import Estimate, bootstrap_ratio
 
-JSON_REPORT = "coea.json"
-MARKDOWN_REPORT = "report.md"
-TRADE_OFF_PLOT = "trade-off.png"
-
-_AGAINST: tuple[Family, ...] = ("exploitation", "exploration", "control")
-_WHOLE = "CoEA"
-"""The row that its ablations are compared with."""
-_COLOURS: Mapping[str, str] = {
-    "reference": "tab:gray",
-    "exploitation": "tab:blue",
-    "exploration": "tab:orange",
-    "control": "tab:green",
-    "coea": "tab:red",
-}
+BASELINE, CONTROL, COMPOSED, LIST = "GRU4Rec", "Category ranker + bonus", "CoEA composed", "CoEA"
+_SHOWN = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 6.0)
+"""Bonuses of the page's curves, of BONUSES; the JSON file has all."""
+_HITS = (1, 2, 3, 4, 5)
 
 
 @dataclass(frozen=True)
 class About:
-    """What a report says of its making. now: Unix seconds; seconds: this run's, without what the cache held."""
+    """What a report says of its making. now: Unix seconds; seconds: this run's, without what was kept."""
 
     dataset: str
     command: str
@@ -47,198 +42,311 @@ class About:
     seconds: float
 
     @property
+    def page(self) -> str:
+        """Name of the page; JSON and picture lie beside it."""
+        return f"coea-{self.dataset}.md"
+
+    @property
+    def plot(self) -> str:
+        """Name of the picture."""
+        return f"coea-{self.dataset}.png"
+
+    @property
     def date(self) -> str:
         """Day of its making, UTC."""
         return datetime.fromtimestamp(self.now, UTC).date().isoformat()
 
 
-_Ratios = Mapping[str, Mapping[tuple[str, str], Estimate]]
-"""By method, then by measure and baseline."""
-
-
-def write_report(comparison: Comparison, split: CategorySplit, out: Path, about: About) -> None:
-    """Write report.md, coea.json and trade-off.png to `out`."""
+def write_report(
+    comparison: Comparison, trials: Sequence[TrialResult], split: CategorySplit, out: Path, about: About
+) -> None:
+    """Write coea-DATASET.md, .json and .png to `out`. trials: what the rows are made of."""
     out.mkdir(parents=True, exist_ok=True)
-    found = {result.name: ratios(comparison, result) for result in comparison.results}
-    write_atomically(out / JSON_REPORT, json.dumps(_json(comparison, split, about, found), indent=2).encode())
-    write_atomically(out / TRADE_OFF_PLOT, trade_off_plot(comparison))
-    write_atomically(out / MARKDOWN_REPORT, _markdown(comparison, split, about, found).encode())
-
-
-def hardware() -> str:
-    """Name the machine a report is made on."""
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+    write_atomically(
+        out / f"coea-{about.dataset}.json", json.dumps(_json(comparison, trials, split, about), indent=2).encode()
+    )
+    write_atomically(out / about.plot, trade_off_plot(comparison))
+    write_atomically(out / about.page, _markdown(comparison, trials, split, about).encode())
 
 
 def headline(comparison: Comparison) -> tuple[str, ...]:
-    """The four measures of Table 2 at the split's K."""
+    """The four measures of Table 2 at the split's K, and hits among the categories that are new to the user; but
+    nothing that is defined for no user."""
     hit, rank = comparison.cutoffs.hit, comparison.cutoffs.rank
-    return f"C-H@{hit}", f"C-N@{rank}", f"NCP@{rank}", f"CLTP@{rank}"
+    names = (f"C-H@{hit}", f"C-N@{rank}", f"NCP@{rank}", f"CLTP@{rank}", f"novel C-H@{rank}")
+    return tuple(name for name in names if len(comparison.results[0].by_user(name)))
 
 
-def _markdown(comparison: Comparison, split: CategorySplit, about: About, found: _Ratios) -> str:
-    """Lay the comparison out as a page: means over seeds ± their standard deviation, in the order of the methods."""
-    rank = comparison.cutoffs.rank
-    more = (f"novel C-H@{rank}", f"novel C-N@{rank}", f"C-T@{rank}", f"C-P@{rank}", f"NCP@{rank} ÷ K")
+def _markdown(comparison: Comparison, trials: Sequence[TrialResult], split: CategorySplit, about: About) -> str:
+    """Lay the comparison out as a page: means over seeds ± their standard deviation, in the order of the rows."""
     test = split.test
     lines = [
         f"# CoEA's comparison on {about.dataset}",
         "",
-        f"`{about.command}`, {about.date}, {hardware()}, {about.seconds:.0f} s this time, "
-        f"{sum(sum(result.seconds) for result in comparison.results):.0f} s for all results.",
+        f"`{about.command}`, {about.date}, {platform.machine()}, {os.cpu_count()} cores, "
+        f"{sum(result.seconds for result in trials):.0f} s for all trainings, beside other work. Rows, choices and "
+        "measures: [docs/coea-comparison.md](../coea-comparison.md).",
         "",
+        *_findings(comparison),
         f"Split: {split.kind}; {len(test):,} users, {int(test.reachable.any(axis=1).sum()):,} with a target outside "
         f"their latest categories, {int(test.novel_targets.any(axis=1).sum()):,} with a novel one; "
-        f"{split.num_categories} categories. Protocol: `benchmarks/coea/protocol.py`; measures: `metrics.py`.",
+        f"{split.num_categories} categories.",
         "",
         _rule(comparison),
         "",
-        *_table(comparison, (*headline(comparison), f"CLTP@{rank} ÷ K")),
+        *_table(comparison),
         "",
-        *_table(comparison, more),
+        *_ratios(comparison),
+        *_curves(comparison),
+        *_matched(comparison),
+        f"![C-H@K against NCP@K along the trigger]({about.plot})",
         "",
-        *_ratios(comparison, found),
+        *_affinity(comparison, trials, split),
         *_untied(comparison, split),
+        "## What was chosen",
         "",
-        f"![quality and novelty of every setting on validation]({TRADE_OFF_PLOT})",
+        "| | setting chosen on validation |",
+        "|---|---|",
+        *(f"| {result.name} | {_named(result)} |" for result in comparison.results),
         "",
-        "| | trade-off chosen | seeds | s a seed |",
-        "|---|---|---|---|",
+        "| | seeds | s a seed |",
+        "|---|---|---|",
+        *_seconds(trials),
     ]
-    for result in comparison.results:
-        chosen = ", ".join(f"{name} {value:g}" for name, value in result.setting.items()) or "none"
-        seeds = " ".join(map(str, result.seeds))
-        lines.append(f"| {result.name} | {chosen} | {seeds} | {np.mean(result.seconds):.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def _findings(comparison: Comparison) -> Iterator[str]:
+    """Say whether the composed list does what it is for, as it came out."""
+    base, control, composed = (comparison.named(name) for name in (BASELINE, CONTROL, COMPOSED))
+    if base is None or control is None or composed is None:
+        return
+    quality, novelty = f"C-H@{comparison.cutoffs.hit}", f"NCP@{comparison.cutoffs.rank}"
+    kept = _compared(composed, base, quality)
+    gained = _compared(composed, control, novelty)
+    used = composed.setting["alignment"] > 0 or composed.setting["novelty"] > 0
+    yield "**What comes out.**"
+    yield ""
+    yield f"* {quality} of the composed list is {_interval(kept)} × GRU4Rec's: {_verdict(kept, 1.0)}."
+    yield f"* Its {novelty} is {_interval(gained)} × that of {CONTROL}, each at its own {quality}."
+    yield f"* Validation {'uses' if used else 'leaves out'} the group's list in it: {_named(composed)}."
+    at = _at_quality(comparison, composed, quality, novelty, 1.0)
+    against = _at_quality(comparison, control, quality, novelty, 1.0)
+    if at is not None and against is not None:
+        ratio = OverSeeds.of(at / against)
+        said = f"{_interval(ratio)} × the control's (over seeds): {_verdict(ratio, 1.1)}"
+        yield f"* At GRU4Rec's own {quality} it is {said}."
+    else:
+        lacking = ", ".join(row.name for row, found in ((composed, at), (control, against)) if found is None)
+        said = f"nothing can be said of {lacking}: some seed does not come to it with any bonus"
+        yield f"* At GRU4Rec's own {quality} {said}."
+    yield ""
+
+
+def _verdict(ratio: Estimate | OverSeeds | None, wanted: float) -> str:
+    if ratio is None:
+        return "nothing to compare with"
+    if ratio.low >= wanted:
+        return f"at least {wanted:g}, with its whole interval"
+    return f"below {wanted:g}, with its whole interval" if ratio.high < wanted else f"{wanted:g} is within its interval"
 
 
 def _rule(comparison: Comparison) -> str:
     hit, rank = comparison.cutoffs.hit, comparison.cutoffs.rank
     if not any(result.family == "exploitation" for result in comparison.results):
-        return f"Trade-offs are chosen on validation by C-H@{hit} alone: no exploitation baseline is among the rows."
+        return f"Settings are chosen on validation by C-H@{hit} alone: no exploitation baseline is among the rows."
     return (
-        f"Trade-offs are chosen on validation: the largest NCP@{rank} with C-H@{hit} at least {QUALITY_KEPT:g} of the "
-        "best exploitation baseline's or, where none of a method's settings has that (marked *), of the method's own "
-        "best."
+        f"Settings are chosen on validation: the largest NCP@{rank} with C-H@{hit} at least {QUALITY_KEPT:g} of the "
+        "best exploitation baseline's or, where none of a row's settings has that (marked *), of the row's own best."
     )
 
 
-def _untied(comparison: Comparison, split: CategorySplit) -> list[str]:
-    """Say the headline again without the users of whom the order of one second's clicks decides what comes next."""
-    test = split.test
-    if not test.tied.any():
-        return []
-    untied = comparison.among(~test.tied)
-    left = int((test.reachable.any(axis=1) & ~test.tied).sum())
-    return [
-        "",
-        "## Where the target comes strictly later than everything known",
-        "",
-        f"Of {int(test.tied.sum()):,} users ({test.tied.mean():.0%}) the target was clicked in the same second as the "
-        "click before it: which of the two comes last follows from how items are called. Without them, the same "
-        f"choices, {left:,} users with a target outside their latest categories:",
-        "",
-        *_table(untied, compared(untied)),
-        "",
-        *_ratios(untied, {result.name: ratios(untied, result) for result in untied.results}),
-    ]
-
-
 def trade_off_plot(comparison: Comparison) -> bytes:
-    """Draw C-H@K against NCP@K of every setting on validation, the chosen ones filled. Returns a PNG."""
+    """Draw every curve on the test, C-H@K and the last C-H of the curves against NCP@K. Returns a PNG."""
+    novelty = f"NCP@{comparison.cutoffs.rank}"
     with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.subplots()
-        for result in comparison.results:
-            colour = _COLOURS[result.family]
-            novelty = [point.novelty for point in result.validation]
-            quality = [point.quality for point in result.validation]
-            axes.scatter(novelty, quality, s=14, facecolors="none", edgecolors=colour, alpha=0.5)
-            chosen = result.validation[result.chosen]
-            axes.scatter([chosen.novelty], [chosen.quality], s=36, color=colour)
-            axes.annotate(result.name, (chosen.novelty, chosen.quality), xytext=(4, 3), textcoords="offset points")
-        axes.set_xlabel(f"NCP@{comparison.cutoffs.rank}")
-        axes.set_ylabel(f"C-H@{comparison.cutoffs.hit}")
-        axes.set_title("validation: every setting, the chosen one filled")
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        for axes, k in zip(figure.subplots(1, 2), (comparison.cutoffs.hit, comparison.cutoffs.rank), strict=True):
+            for number, result in enumerate(comparison.results):
+                colour = f"C{number % 10}"
+                quality = f"C-H@{k}"
+                if result.curve:
+                    points = [(point.by_seed[novelty].mean(), point.by_seed[quality].mean()) for point in result.curve]
+                    axes.plot(*zip(*points, strict=True), marker=".", linewidth=0.8, color=colour, label=result.name)
+                else:
+                    at = result.by_seed(novelty).mean(), result.by_seed(quality).mean()
+                    axes.scatter([at[0]], [at[1]], color=colour, marker="x", label=result.name)
+            axes.set_xlabel(novelty)
+            axes.set_ylabel(f"C-H@{k}")
+        axes.legend(fontsize=7)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 
-def compared(comparison: Comparison) -> tuple[str, ...]:
-    """What rows are compared by: the headline, and hits among the categories that are new to the user; but nothing that
-    is defined for no user."""
-    names = (*headline(comparison), f"novel C-H@{comparison.cutoffs.rank}")
-    return tuple(name for name in names if len(comparison.results[0].by_user(name)))
-
-
-def ratios(comparison: Comparison, result: MethodResult) -> dict[tuple[str, str], Estimate]:
-    """Ratios of a method's means to those of the best baseline of each family: (measure, baseline) → paired bootstrap.
-
-    Best by the very measure, on the same users; an ablation is also compared with the whole method. Families without a
-    row, a method against itself, and a baseline at zero are left out.
-    """
-    found = {}
-    whole = [other for other in comparison.results if other.name == _WHOLE and result.family == other.family]
-    for measure in compared(comparison):
-        for best in (*(comparison.best(family, measure) for family in _AGAINST), *whole):
-            if best is None or best.name == result.name or not best.by_user(measure).any():
-                continue
-            rng = np.random.default_rng(0)
-            found[measure, best.name] = bootstrap_ratio(result.by_user(measure), best.by_user(measure), rng)
-    return found
-
-
-def _table(comparison: Comparison, names: tuple[str, ...]) -> list[str]:
-    lines = _heads(names)
+def _table(comparison: Comparison) -> list[str]:
+    names = headline(comparison)
+    hits = [f"C-H@{k}" for k in _HITS[1:]]
+    lines = _heads([*names, *hits])
     for result in comparison.results:
-        cells = " | ".join(_mean(result, name) for name in names)
+        cells = " | ".join(_mean(result.by_seed(name)) for name in (*names, *hits))
         lines.append(f"| {result.name}{_mark(comparison, result)} | {cells} |")
     return lines
 
 
-def _mark(comparison: Comparison, result: MethodResult) -> str:
+def _mark(comparison: Comparison, result: RowResult) -> str:
     """A star where no setting kept the quality asked for."""
-    if result.family not in TRADING:
-        return ""
     best = max(
         (point.quality for other in comparison.results if other.family == "exploitation" for point in other.validation),
         default=None,
     )
-    return "" if reaches(result.validation[result.chosen], best) else "*"
+    traded = result.family in ("control", "coea")
+    return "" if not traded or reaches(result.validation[result.chosen], best) else "*"
 
 
-def _ratios(comparison: Comparison, found: _Ratios) -> list[str]:
-    names = compared(comparison)
-    lines = [
-        "Ratios of means with the 95 % interval of the paired bootstrap over users.",
-        *(line for family in _AGAINST for line in _against(comparison, found, names, family)),
-    ]
-    ablations = [result for result in comparison.results if (names[0], _WHOLE) in found[result.name]]
-    if ablations:
-        lines += ["", f"To {_WHOLE}:", "", *_heads(names)]
-        lines += [_row(result.name, [found[result.name].get((name, _WHOLE)) for name in names]) for result in ablations]
-    return lines
+def _ratios(comparison: Comparison) -> Iterator[str]:
+    names = headline(comparison)
+    for baseline in (comparison.named(BASELINE), comparison.named(CONTROL), comparison.named(LIST)):
+        if baseline is None:
+            continue
+        yield f"Ratios to {baseline.name}, with the 95 % interval of the paired bootstrap over users:"
+        yield ""
+        yield from _heads(names)
+        for result in comparison.results:
+            if result.family != "reference" and result is not baseline:
+                yield _row(result.name, [_compared(result, baseline, name) for name in names])
+        yield ""
 
 
-def _against(comparison: Comparison, found: _Ratios, names: tuple[str, ...], family: Family) -> list[str]:
-    best = [one for name in names if (one := comparison.best(family, name)) is not None]
-    explorers = [result for result in comparison.results if result.family in TRADING]
-    if not best or not explorers:
-        return []
-    return [
-        "",
-        f"To the {family}{'' if family == 'control' else ' baseline'} that is best by the measure:",
-        "",
-        *_heads([f"{name}, {one.name}" for name, one in zip(names, best, strict=True)]),
-        *(
-            _row(
-                result.name,
-                [found[result.name].get((name, one.name)) for name, one in zip(names, best, strict=True)],
-            )
-            for result in explorers
-        ),
-    ]
+def _curves(comparison: Comparison) -> Iterator[str]:
+    followed = [result for result in comparison.results if result.curve]
+    if not followed:
+        return
+    novelty = f"NCP@{comparison.cutoffs.rank}"
+    names = [*(f"C-H@{k}" for k in _HITS), novelty, f"novel C-H@{comparison.cutoffs.rank}"]
+    yield "## Along the trigger"
+    yield ""
+    yield "The setting chosen, with other bonuses, on the test; means over seeds. Nothing is chosen by this table."
+    yield ""
+    yield "| | bonus | " + " | ".join(names) + " |"
+    yield "|---|---|" + "---|" * len(names)
+    for result in followed:
+        for point in result.curve:
+            if point.setting["bonus"] in _SHOWN:
+                cells = " | ".join(f"{point.by_seed[name].mean():.4f}" for name in names)
+                yield f"| {result.name} | {point.setting['bonus']:g} | {cells} |"
+    yield ""
+
+
+def _matched(comparison: Comparison) -> Iterator[str]:
+    control, base = comparison.named(CONTROL), comparison.named(BASELINE)
+    if control is None or base is None:
+        return
+    novelty = f"NCP@{comparison.cutoffs.rank}"
+    yield "## At equal quality"
+    yield ""
+    yield (
+        f"{novelty} where a row's C-H@K is GRU4Rec's, or a share of it, read off the curves seed by seed; in brackets "
+        f"the ratio to {CONTROL} at the same place with Student's 95 % interval over seeds. –: some seed does not come "
+        "to it with any bonus."
+    )
+    yield ""
+    asked = [(k, share) for k in (1, 3, 5) for share in SHARES]
+    heads = [f"C-H@{k}" if share == 1 else f"{share:g} × C-H@{k}" for k, share in asked]
+    yield from _heads(heads)
+    for result in comparison.results:
+        if not result.curve:
+            continue
+        cells = []
+        for k, share in asked:
+            found = _at_quality(comparison, result, f"C-H@{k}", novelty, share)
+            against = _at_quality(comparison, control, f"C-H@{k}", novelty, share)
+            cell = "–" if found is None else f"{found.mean():.4f}"
+            if found is not None and against is not None and result is not control:
+                cell += f" ({_interval(OverSeeds.of(found / against))})"
+            cells.append(cell)
+        yield f"| {result.name} | " + " | ".join(cells) + " |"
+    yield ""
+
+
+def _at_quality(
+    comparison: Comparison, result: RowResult, quality: str, novelty: str, share: float
+) -> NDArray[np.float64] | None:
+    base = comparison.named(BASELINE)
+    if base is None or not result.curve:
+        return None
+    return novelty_at(result.curve, quality, novelty, share * base.by_seed(quality))
+
+
+def _affinity(comparison: Comparison, trials: Sequence[TrialResult], split: CategorySplit) -> Iterator[str]:
+    """Table 3, of the lists chosen."""
+    found = [trial for trial in trials if OWN in trial.answers]
+    named = [row for name in (f"{LIST} w/o Long", LIST, COMPOSED) if (row := comparison.named(name)) is not None]
+    if not found or not named:
+        return
+    test, rank = split.test, comparison.cutoffs.rank
+    whose: dict[str, list[NDArray[np.bool_]]] = {"random": [random_lists(test, rank, one.seed) for one in found]}
+    for row in named:
+        whose[row.name] = [chosen(top[:, :rank], test) for top in row.lists]
+    whose["clicked next"] = [test.reachable] * len(found)
+    cosines = {name: [one.answers[name].astype(np.float64) for one in found] for name in READ}
+    further = {name: [beyond(one, test.candidates) for one in values] for name, values in cosines.items()}
+    yield "## Categories against long-term interests (Table 3)"
+    yield ""
+    yield (
+        f"Mean cosine of a user's long-term interest and the first {rank} categories of a list; beyond: less each "
+        "category's own mean. Definitions: `benchmarks/coea/affinity.py`."
+    )
+    for title, lines in (
+        ("whose list", [(name, OWN, lists) for name, lists in whose.items()]),
+        (f"whose interest, {LIST}'s list", [(name, name, whose[LIST]) for name in READ] if LIST in whose else []),
+    ):
+        yield ""
+        yield f"| {title} | cosine | beyond |"
+        yield "|---|---|---|"
+        for name, reader, lists in lines:
+            cells = [
+                _mean(np.array([mean_over(one, some) for one, some in zip(of[reader], lists, strict=True)]))
+                for of in (cosines, further)
+            ]
+            yield f"| {name} | {cells[0]} | {cells[1]} |"
+    yield ""
+
+
+def _untied(comparison: Comparison, split: CategorySplit) -> Iterator[str]:
+    """Say the headline again without the users of whom the order of one second's clicks decides what comes next."""
+    test = split.test
+    if not test.tied.any():
+        return
+    left = int((test.reachable.any(axis=1) & ~test.tied).sum())
+    yield "## Where the target comes strictly later than everything known"
+    yield ""
+    yield (
+        f"Of {int(test.tied.sum()):,} users ({test.tied.mean():.0%}) the target was clicked in the same second as the "
+        "click before it: which of the two comes last follows from how items are called. Without them, the same "
+        f"choices, {left:,} users with a target outside their latest categories:"
+    )
+    yield ""
+    yield from _table(comparison.among(~test.tied))
+    yield ""
+
+
+def _seconds(trials: Sequence[TrialResult]) -> Iterator[str]:
+    for name in dict.fromkeys(trial.name for trial in trials):
+        ours = [trial for trial in trials if trial.name == name]
+        seeds = " ".join(str(trial.seed) for trial in ours)
+        yield f"| {name} | {seeds} | {np.mean([trial.seconds for trial in ours]):.0f} |"
+
+
+def _compared(result: RowResult, baseline: RowResult, measure: str) -> Estimate | None:
+    """Ratio of means over the same users; None to a baseline at zero."""
+    if not baseline.by_user(measure).any():
+        return None
+    return bootstrap_ratio(result.by_user(measure), baseline.by_user(measure), np.random.default_rng(0))
+
+
+def _named(result: RowResult) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in result.setting.items()) or "none"
 
 
 def _heads(names: Sequence[str]) -> list[str]:
@@ -246,41 +354,45 @@ def _heads(names: Sequence[str]) -> list[str]:
 
 
 def _row(name: str, ratios: Sequence[Estimate | None]) -> str:
-    """A dash stands for a row against itself, or against nothing."""
-    cells = ["–" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]" for one in ratios]
-    return f"| {name} | " + " | ".join(cells) + " |"
+    return f"| {name} | " + " | ".join("–" if one is None else _interval(one) for one in ratios) + " |"
 
 
-def _mean(result: MethodResult, name: str) -> str:
-    values = result.by_seed(name)
+def _interval(one: Estimate | OverSeeds | None) -> str:
+    return "–" if one is None else f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def _mean(values: NDArray[np.float64]) -> str:
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
     return f"{values.mean():.4f}{spread}"
 
 
-def _json(comparison: Comparison, split: CategorySplit, about: About, found: _Ratios) -> dict[str, object]:
+def _json(
+    comparison: Comparison, trials: Sequence[TrialResult], split: CategorySplit, about: About
+) -> Mapping[str, object]:
     return {
         "dataset": about.dataset,
         "command": about.command,
         "date": about.date,
-        "hardware": hardware(),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
         "seconds": round(about.seconds),
         "split": split.kind,
         "users": len(split.test),
-        "methods": [
+        "trials": [{"name": one.name, "seed": one.seed, "seconds": one.seconds} for one in trials],
+        "bonuses": BONUSES,
+        "rows": [
             {
                 "name": result.name,
                 "family": result.family,
                 "seeds": list(result.seeds),
-                "seconds": list(result.seconds),
                 "setting": dict(result.setting),
                 "validation": [
                     {"setting": dict(setting), "quality": point.quality, "novelty": point.novelty}
                     for setting, point in zip(result.settings, result.validation, strict=True)
                 ],
                 "test": {name: result.by_seed(name).tolist() for name in result.per_user},
-                "ratios": [
-                    {"measure": measure, "against": name, "value": ratio.value, "low": ratio.low, "high": ratio.high}
-                    for (measure, name), ratio in found[result.name].items()
+                "curve": [
+                    {"setting": dict(point.setting), "test": {k: v.tolist() for k, v in point.by_seed.items()}}
+                    for point in result.curve
                 ],
             }
             for result in comparison.results

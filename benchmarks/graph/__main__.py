@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.coea.dataset import find_logs
-from benchmarks.coea.recbole_library import require_recbole
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
 from benchmarks.graph.author_files import AuthorData, read_author_files
 from benchmarks.graph.host_data import HostData, read_host_data
 from benchmarks.graph.page import page
 from benchmarks.graph.readers import reader_sections
+from benchmarks.graph.recbole_library import require_recbole
 from benchmarks.graph.rows import (
     CIKG,
     Row,

@@ -30,9 +30,10 @@ class InterestConfig(Configuration):
     """Layers of attention."""
     num_heads: Annotated[int, Field(ge=1)] = 4
     """Attention heads of a layer."""
-    window: Annotated[int, Field(ge=2)] = 32
+    window: Annotated[int, Field(ge=2)] = 100
     """Clicks a layer attends to: the current one and those right before it. The network therefore reads the latest
-    num_layers · window clicks, and one pass over a history gives the interest at every moment of it."""
+    num_layers · window clicks, all 200 that a snapshot holds of a user, and one pass over a history gives the interest
+    at every moment of it."""
     min_item_clicks: Annotated[int, Field(ge=1)] = 5
     """Kept clicks an item needs for an embedding of its own; rarer ones are known by their category."""
     epochs: Annotated[int, Field(ge=1)] = 2

@@ -106,7 +106,7 @@ class GroupModel:
                 torch.manual_seed(config.seed)
                 fitted = fit_encoder(kept, catalogue.item_categories, fields, config, progress)
             report = GroupReport.of(fitted, len(histories), config.quantizer.codebook_size)
-            groups = _describe_groups(fitted, kept, histories, catalogue, config, profile_llm)
+            groups = _describe_groups(fitted, kept, histories, catalogue, profile_llm)
         return cls(fitted.encoder, rule, fields, groups, report, config)
 
     @classmethod
@@ -234,18 +234,19 @@ def _describe_groups(
     kept: KeptHistories,
     histories: Histories,
     catalogue: Catalogue,
-    config: GroupsConfig,
     profile_llm: LanguageModel | None,
 ) -> tuple[records_pb2.GroupRecord, ...]:
     """Write the profiles: from what sets groups apart alone, or with a sentence of the Profile LLM's behind it.
 
-    What a user chooses is told from the clicks the user's group comes from: the latest kept ones.
+    What a user chooses is told from all kept clicks, however long ago: a profile is what the LLMs know of long
+    histories.
     """
     group_ids = np.zeros(len(histories), np.int32)
     group_ids[fitted.warm] = fitted.group_ids.numpy()
     num_groups = fitted.encoder.num_groups
-    owners, items = kept.latest_clicks(config.interest.sequence_length)
-    shares = category_shares(owners, catalogue.item_categories[items - 1], len(histories), len(catalogue.categories))
+    owners = np.repeat(np.arange(len(kept)), kept.lengths)
+    chosen = catalogue.item_categories[kept.items - 1]
+    shares = category_shares(owners, chosen, len(histories), len(catalogue.categories))
     facts = group_facts(shares, group_ids, num_groups, _NAMES)
     profiles = [describe(fact, catalogue.categories) for fact in facts]
     if profile_llm is not None:

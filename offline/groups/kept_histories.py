@@ -91,12 +91,6 @@ class KeptHistories:
         for users in of_like_length(lengths, positions):
             yield self.stretches(users, ends[users] - lengths[users], lengths[users])
 
-    def latest_clicks(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Take the latest `most` kept clicks of every user. Returns users [m] and items [m], row + 1."""
-        owners = np.repeat(np.arange(len(self)), self.lengths)
-        latest = np.arange(len(self.items)) >= self.offsets[owners + 1] - most
-        return owners[latest], self.items[latest]
-
 
 def of_like_length(lengths: NDArray[np.int64], positions: int) -> list[NDArray[np.int64]]:
     """Divide users into batches of like length, so that little is padded; positions: of a batch at most, if it can."""

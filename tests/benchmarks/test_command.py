@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 
 
-@pytest.mark.parametrize("name", ["channel", "coea", "coea_studies", "coevolution", "interest_gpt"])
+@pytest.mark.parametrize("name", ["channel", "coea", "coevolution", "interest_gpt"])
 def test_every_benchmark_says_what_it_measures_and_what_it_takes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     module = import_module(f"benchmarks.{name}.__main__" if name == "coea" else f"benchmarks.{name}")
     with pytest.raises(SystemExit) as ended:

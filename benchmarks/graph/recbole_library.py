@@ -1,4 +1,4 @@
-"""Whether RecBole, whose sequential models are rows of the comparison, is installed."""
+"""Whether RecBole, of which the row CFKG is, is installed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def require_recbole() -> None:
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise LibraryMissing(
-            f"GRU4Rec, SASRec, BERT4Rec: found no package {', '.join(missing)}, expected RecBole; install it with\n"
+            f"CFKG: found no package {', '.join(missing)}, expected RecBole; install it with\n"
             "    pip install 'serendipity-recall[evaluation]'\n"
-            "    pip install --no-deps recbole==1.2.1\n"
-            "or name the other rows with --methods"
+            "    pip install --no-deps recbole==1.2.1"
         )
