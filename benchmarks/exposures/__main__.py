@@ -65,6 +65,9 @@ _TIMES_RATE = f"channel × {CLICK_RATE}"
 _RANKED = 4_000
 """Users at most whose exposures, novel or not, are ranked."""
 
+_MOMENTS = 2_000
+"""Moments that each language model of the build learns from; by default a build takes 10,000 and 8,000."""
+
 _ASKED = 20_000
 """Exposures of the second week that the Relevance LLM is asked about at most: of whole users, drawn."""
 
@@ -90,19 +93,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_config(host: Path, histories: Histories) -> BuildConfig:
-    """Configure a build as of the cut, on clicks of `histories`: the towers' labels are the clicks of the first week.
+    """Configure a build as of the cut whose merge is learned on the days that controls are chosen on.
 
-    No InterestGPT: there are no texts to teach it. Rows at two moments alone: those further back lie in made-up time.
+    So exposures came before them. No InterestGPT: there are no texts to teach it. The rest is smaller than a build's
+    own, to end within half an hour on two cores.
     """
     known = histories.times < CUT
-    label_window = float((histories.times[known] >= EXPOSED_FROM).sum() / known.sum())
+    label_window = float((histories.times[known] >= CHOSEN_FROM).sum() / known.sum())
     return load_build_config(
         None,
         {
             "dataset": str(host),
             "logs": {"until": CUT},
             "interest_gpt": {"enabled": False},
-            "towers": {"rows": {"label_window": round(label_window, 3), "num_cuts": 2}},
+            "towers": {"rows": {"label_window": round(label_window, 4), "num_cuts": 2}, "trainer": {"max_epochs": 1}},
+            "groups": {"interest": {"epochs": 1}},
+            "coevolution": {
+                "examples": {"max_novelty": _MOMENTS, "max_relevance": _MOMENTS},
+                "pco": {"cycles": 1, "max_records": 64, "common_categories": 10},
+            },
         },
     )
 
