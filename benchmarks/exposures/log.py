@@ -9,6 +9,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity.layout import hash_of
 from serendipity.novelty import clicked_categories, is_novel
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
@@ -74,6 +75,11 @@ class ExposureLog:
             deep=np.array([paths[path[:3]] for path in catalogue.paths], np.int32)[rows],
             novel=_novel(histories, len(catalogue.categories), users, times, categories),
         )
+
+    @property
+    def identity(self) -> bytes:
+        """Tell what is scored apart from other logs."""
+        return hash_of([self.users.tobytes(), self.rows.tobytes(), self.times.tobytes()]).encode()
 
     def take(self, where: NDArray[np.bool_]) -> ExposureLog:
         """Keep the exposures that a mask, [n], marks."""
