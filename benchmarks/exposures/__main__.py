@@ -64,8 +64,8 @@ _MAIN_TAB = 1
 
 _TIMES_RATE = f"channel × {CLICK_RATE}"
 
-_LEAST_EXPOSURES = 10
-"""Users with fewer exposures in the two weeks are left out: a third of the users has two thirds of the exposures."""
+_LEAST_EXPOSURES = 16
+"""Users with fewer exposures in the two weeks are left out: the 3,867 that stay have 95,421 of the 222,437 exposures."""
 
 _RANKED = 1_500
 """Users at most whose exposures, novel or not, are ranked."""
