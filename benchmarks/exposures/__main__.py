@@ -65,7 +65,7 @@ _MAIN_TAB = 1
 _TIMES_RATE = f"channel × {CLICK_RATE}"
 
 _LEAST_EXPOSURES = 16
-"""Users with fewer exposures in the two weeks are left out: the 3,867 that stay have 95,421 of the 222,437 exposures."""
+"""Users with fewer exposures in the two weeks are left out: 3,867 stay, with 95,421 of 222,437 exposures."""
 
 _RANKED = 1_500
 """Users at most whose exposures, novel or not, are ranked."""
