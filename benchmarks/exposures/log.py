@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -88,6 +89,16 @@ class ExposureLog:
     def between(self, start: int, end: int) -> ExposureLog:
         """Keep the exposures of [start, end), Unix seconds."""
         return self.take((self.times >= start) & (self.times < end))
+
+
+def click_rates(log: ExposureLog, numbers: NDArray[np.integer[Any]], size: int, prior: float) -> NDArray[np.float64]:
+    """Click rates of what was shown, by number, [size]. numbers: [n], of each exposure; prior: exposures' worth of the
+    overall click rate mixed into every one."""
+    shown = np.bincount(numbers, minlength=size)
+    clicked = np.bincount(numbers[log.clicked], minlength=size)
+    overall = float(log.clicked.mean()) if len(log) else 0.0
+    rates: NDArray[np.float64] = (clicked + prior * overall) / (shown + prior)
+    return rates
 
 
 def _novel(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.exposures.kept import Arrays, Kept
-from benchmarks.exposures.log import ExposureLog
+from benchmarks.exposures.log import ExposureLog, click_rates
 from benchmarks.exposures.metrics import Ratio, Resamples
 from benchmarks.exposures.ranking import ordered_pairs
 from serendipity.groups.lists import alignment
@@ -129,7 +129,7 @@ def compare(
             aligned = np.array([alignment(value, scale, offset) for value in scores.tolist()])
             found[sample] = judge(those.log, scores, resamples, aligned)
         arms.append(Arm(name, len(learned), float(np.mean([row.exposed for row in learned])), found))
-    rates = category_rates(before, num_categories)
+    rates = click_rates(before, before.categories, num_categories + 1, _PRIOR)
     of_rates = {name: judge(those.log, rates[those.log.categories], resamples) for name, those in asked.items()}
     return [*arms, Arm(CLICK_RATE, 0, 0.0, of_rates)]
 
@@ -175,14 +175,6 @@ def is_validation(log: ExposureLog, histories: Histories, config: CoevolutionCon
     held_out = np.array([split_of(user_id, config.examples) == "validation" for user_id in histories.user_ids])
     marked: NDArray[np.bool_] = held_out[log.users]
     return marked
-
-
-def category_rates(before: ExposureLog, num_categories: int) -> NDArray[np.float64]:
-    """Click rate of every category's exposures, smoothed, by number: [num_categories + 1]."""
-    shown = np.bincount(before.categories, minlength=num_categories + 1)
-    clicked = np.bincount(before.categories[before.clicked], minlength=num_categories + 1)
-    rates: NDArray[np.float64] = (clicked + _PRIOR * before.clicked.mean()) / (shown + _PRIOR)
-    return rates
 
 
 def judge(
