@@ -11,8 +11,10 @@ whose parameters are chosen on the last three days of the first week.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,8 @@ from rich.console import Console
 
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
 from benchmarks.exposures.channel_scores import channel_scores
-from benchmarks.exposures.controls import CLICK_RATE, CONTROLS, Chosen, Known, Rank, choose
+from benchmarks.exposures.controls import CLICK_RATE, CONTROLS, Chosen, Control, Known, choose
+from benchmarks.exposures.kept import Arrays, Kept
 from benchmarks.exposures.kuairand import EXPOSED_FROM, write_kuairand
 from benchmarks.exposures.log import ExposureLog
 from benchmarks.exposures.metrics import Resamples
@@ -37,7 +40,6 @@ from benchmarks.exposures.page import (
     target,
 )
 from benchmarks.exposures.relevance import Arm, compare, is_validation
-from serendipity.layout import hash_of
 from serendipity.offline.build_config import BuildConfig, load_build_config
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.exposures import Exposures
@@ -62,14 +64,21 @@ _MAIN_TAB = 1
 
 _TIMES_RATE = f"channel × {CLICK_RATE}"
 
-_RANKED = 4_000
+_LEAST_EXPOSURES = 16
+"""Users with fewer exposures in the two weeks are left out: 3,867 stay, with 95,421 of 222,437 exposures."""
+
+_RANKED = 1_500
 """Users at most whose exposures, novel or not, are ranked."""
 
-_ASKED = 20_000
+_MOMENTS = 2_000
+"""Moments that each language model of the build learns from; by default a build takes 10,000 and 8,000."""
+
+_ASKED = 10_000
 """Exposures of the second week that the Relevance LLM is asked about at most: of whole users, drawn."""
 
 _DATA = (
-    "Data: a slice of [KuaiRand-Pure](https://kuairand.com) (Gao et al., CIKM 2022), CC BY-SA 4.0. Exposures were "
+    "Data: a slice of [KuaiRand-Pure](https://kuairand.com) (Gao et al., CIKM 2022), CC BY-SA 4.0: users with "
+    f"{_LEAST_EXPOSURES} exposures or more. Exposures were "
     "chosen by the platform's own recommender, none at random: rankings are compared on what it showed, which says "
     "nothing of what it did not show. Times of watches before 25 April are made up, all but each user's last."
 )
@@ -90,19 +99,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_config(host: Path, histories: Histories) -> BuildConfig:
-    """Configure a build as of the cut, on clicks of `histories`: the towers' labels are the clicks of the first week.
+    """Configure a build as of the cut whose merge is learned on the days that controls are chosen on.
 
-    No InterestGPT: there are no texts to teach it. Rows at two moments alone: those further back lie in made-up time.
+    So exposures came before them. No InterestGPT: there are no texts to teach it. The rest is smaller than a build's
+    own, to end within half an hour on two cores.
     """
     known = histories.times < CUT
-    label_window = float((histories.times[known] >= EXPOSED_FROM).sum() / known.sum())
+    label_window = float((histories.times[known] >= CHOSEN_FROM).sum() / known.sum())
     return load_build_config(
         None,
         {
             "dataset": str(host),
             "logs": {"until": CUT},
             "interest_gpt": {"enabled": False},
-            "towers": {"rows": {"label_window": round(label_window, 3), "num_cuts": 2}},
+            "towers": {"rows": {"label_window": round(label_window, 4), "num_cuts": 2}, "trainer": {"max_epochs": 1}},
+            "coevolution": {
+                "examples": {"max_novelty": _MOMENTS, "max_relevance": _MOMENTS},
+                "pco": {"cycles": 1, "max_records": 64, "common_categories": 10},
+            },
         },
     )
 
@@ -110,37 +124,43 @@ def build_config(host: Path, histories: Histories) -> BuildConfig:
 def _evaluate(args: argparse.Namespace) -> str:
     console = Console(stderr=True)
     work = args.work or Path("var/exposures")
-    host, build = work / "host", work / "build"
-    write_kuairand(args.data, host)
+    host, build, kept = work / "host", work / "build", Kept(work / "kept")
+    write_kuairand(args.data, host, _LEAST_EXPOSURES)
     build_logs(host, work / "logs", LogsConfig())
     histories, catalogue = Histories.read(work / "logs"), Catalogue.read(work / "logs")
     build_unpublished(build_config(host, histories), build, console)
     log = ExposureLog.read(host, histories, catalogue)
     weeks = {"25 April to 1 May": log.between(EXPOSED_FROM, CUT), "2 to 8 May": log.between(CUT, UNTIL)}
     resamples = Resamples(len(histories), args.seed)
-    console.print("controls are chosen and fitted, the channel is asked", style="dim")
-    chosen, rankings = _controls(histories, catalogue, log)
-
-    def rank(shown: ExposureLog, *, strict: bool) -> Ranked:
-        scores = {name: score(shown) for name, score in rankings.items()}
-        ours = _channel(build, histories, catalogue, shown, strict)
-        return Ranked(shown, scores | {_TIMES_RATE: ours * scores[CLICK_RATE], CHANNEL: ours})
-
     judged = weeks["2 to 8 May"]
-    novel = rank(with_several(judged.take(judged.novel)), strict=True)
-    several = with_several(judged)
+    novel, several = with_several(judged.take(judged.novel)), with_several(judged)
     drawn = np.random.default_rng(args.seed).permutation(np.unique(several.users))[:_RANKED]
-    ranked = rank(several.take(np.isin(several.users, drawn)), strict=False)
+    shown = {"novel": novel, "ranked": several.take(np.isin(several.users, drawn))}
+    console.print("the channel is asked", style="dim")
+    ours = {
+        name: _channel(kept, build, histories, catalogue, some, strict=name == "novel") for name, some in shown.items()
+    }
+    console.print("controls are chosen and fitted", style="dim")
+    # Equal scores stand in one random order.
+    scores = {name: {"random order": np.zeros(len(some))} for name, some in shown.items()}
+    chosen = []
+    for one, theirs in _controls(kept, histories, catalogue, log, shown):
+        chosen.append(one)
+        for name, values in theirs.items():
+            scores[name][one.control.name] = values
+    for name, values in ours.items():
+        scores[name] |= {_TIMES_RATE: values * scores[name][CLICK_RATE], CHANNEL: values}
     console.print("the Relevance LLM is tuned", style="dim")
-    arms = _relevance(args, build, histories, catalogue, log, resamples)
+    arms = _relevance(args, kept, build, histories, catalogue, log, resamples)
     parts = [
         "# Exposures of KuaiRand",
         "\n".join(f"* {name}: {value}" for name, value in facts_of(args).items()),
         _DATA,
         "Figures with their 95 % intervals, over users. Metrics: `benchmarks/exposures/metrics.py`.",
         f"## What was exposed\n\n{log_section(weeks, resamples)}",
-        f"## Novel exposures, ranked\n\n{_novel(novel, resamples)}",
-        f"## The online metrics, of what is ranked first\n\n{_metrics(ranked, resamples)}",
+        f"## Novel exposures, ranked\n\n{_novel(Ranked(shown['novel'], scores['novel']), resamples)}",
+        "## The online metrics, of what is ranked first\n\n"
+        f"{_metrics(Ranked(shown['ranked'], scores['ranked']), resamples)}",
         f"## Controls\n\nChosen on 29 April to 1 May, by novel exposures.\n\n{chosen_section(chosen)}",
         "## Negatives of the Relevance LLM\n\n"
         "Exposures of categories outside the user's latest three. AUC: of all exposures; pairs in order: within users. "
@@ -193,33 +213,49 @@ def _scored(ranked: Ranked) -> str:
     return f"{np.isfinite(ranked.scores[CHANNEL]).sum():,} of {len(ranked.log):,}"
 
 
-def _controls(histories: Histories, catalogue: Catalogue, log: ExposureLog) -> tuple[list[Chosen], dict[str, Rank]]:
-    """Choose every control before the cut, and fit it on all that came before it."""
-    known = Known.before(histories, catalogue, log, CHOSEN_FROM, CUT)
+def _controls(
+    kept: Kept, histories: Histories, catalogue: Catalogue, log: ExposureLog, shown: Mapping[str, ExposureLog]
+) -> Iterator[tuple[Chosen, Mapping[str, NDArray[np.float64]]]]:
+    """Choose every control before the cut, fit it on all that came before it, and score what is shown, by name."""
     validation = log.between(CHOSEN_FROM, CUT)
-    chosen = [choose(control, known, validation.take(validation.novel)) for control in CONTROLS]
-    known = Known.before(histories, catalogue, log, CUT, UNTIL)
-    # Equal scores stand in one random order.
-    rankings: dict[str, Rank] = {"random order": lambda shown: np.zeros(len(shown))}
-    return chosen, rankings | {one.control.name: one.control.fit(known, one.parameters) for one in chosen}
+    validation = validation.take(validation.novel)
+
+    @cache
+    def known(cut: int, until: int) -> Known:
+        return Known.before(histories, catalogue, log, cut, until)
+
+    def make(control: Control) -> Arrays:
+        best = choose(control, known(CHOSEN_FROM, CUT), validation)
+        rank = control.fit(known(CUT, UNTIL), best.parameters)
+        number = control.tried.index(best.parameters)
+        return {"number": np.array(number), "validation": np.array(best.validation)} | {
+            name: rank(some) for name, some in shown.items()
+        }
+
+    logs = [some.identity for some in (log, *shown.values())]
+    for control in CONTROLS:
+        tried = json.dumps([control.name, list(control.tried)])
+        made = kept.arrays(control.name.replace(" ", "-"), [tried.encode(), *logs], partial(make, control))
+        one = Chosen(control, control.tried[int(made["number"])], float(made["validation"]))
+        yield one, {name: made[name] for name in shown}
 
 
 def _channel(
-    build: Path, histories: Histories, catalogue: Catalogue, log: ExposureLog, strict: bool
+    kept: Kept, build: Path, histories: Histories, catalogue: Catalogue, log: ExposureLog, *, strict: bool
 ) -> NDArray[np.float64]:
-    """Score exposures by the build's snapshot, unless that was done before: kept beside the build."""
-    snapshot = snapshot_of(build)
-    asked = hash_of([snapshot.name.encode(), bytes([strict]), log.users.tobytes(), log.rows.tobytes()])[:16]
-    kept = build.parent / f"scores-{asked}.npy"
-    if not kept.is_file():
-        tower = build / "towers" / "user_tower.onnx"
-        np.save(kept, channel_scores(snapshot, tower, histories.user_ids, catalogue.item_ids, log, strict=strict))
-    scores: NDArray[np.float64] = np.load(kept)
-    return scores
+    """Score exposures by the build's snapshot."""
+    snapshot, tower = snapshot_of(build), build / "towers" / "user_tower.onnx"
+
+    def make() -> Arrays:
+        found = channel_scores(snapshot, tower, histories.user_ids, catalogue.item_ids, log, strict=strict)
+        return {"scores": found}
+
+    return kept.arrays("channel", [snapshot.name.encode(), bytes([strict]), log.identity], make)["scores"]
 
 
 def _relevance(
     args: argparse.Namespace,
+    kept: Kept,
     build: Path,
     histories: Histories,
     catalogue: Catalogue,
@@ -236,7 +272,7 @@ def _relevance(
         "validation: the first week's, of users that nothing is trained on": first.take(unseen),
         "test: the second week's, of users drawn at random": second.take(np.isin(second.users, drawn)),
     }
-    return compare(build, known, histories, samples, first.take(~unseen), resamples)
+    return compare(kept, build, known, histories, samples, first.take(~unseen), resamples)
 
 
 if __name__ == "__main__":

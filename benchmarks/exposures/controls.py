@@ -11,7 +11,7 @@ from implicit.nearest_neighbours import ItemItemRecommender
 from numpy.typing import NDArray
 from scipy import sparse
 
-from benchmarks.exposures.log import ExposureLog
+from benchmarks.exposures.log import ExposureLog, click_rates
 from benchmarks.exposures.ranking import ordered_pairs
 from serendipity.offline.evaluate.controls import als, ease, with_trend
 from serendipity.offline.evaluate.held_out import HeldOut, Score
@@ -130,12 +130,8 @@ def _trending(known: Known, score: Score, parameters: Parameters) -> Rank:
 
 
 def _click_rate(known: Known, parameters: Parameters) -> Rank:
-    size, shown = len(known.users), known.shown
-    exposures = np.bincount(shown.rows, minlength=size)
-    clicks = np.bincount(shown.rows[shown.clicked], minlength=size)
-    prior = parameters["prior"]
-    mean = float(shown.clicked.mean()) if len(shown) else 0.0
-    return _by_item(((clicks + prior * mean) / (exposures + prior)).astype(np.float32))
+    rates = click_rates(known.shown, known.shown.rows, len(known.users), parameters["prior"])
+    return _by_item(rates.astype(np.float32))
 
 
 CLICK_RATE = "click rate of the item"

@@ -40,8 +40,8 @@ _COLUMNS: Mapping[str, frozenset[str]] = {
 }
 
 
-def write_kuairand(source: Path, host: Path) -> None:
-    """Write events.parquet and items.parquet into the folder `host`.
+def write_kuairand(source: Path, host: Path, least_exposures: int = 0) -> None:
+    """Write events.parquet and items.parquet into the folder `host`, of users with so many exposures at least.
 
     Raises DatasetError for a file that is missing or cannot be read, or lacks a column.
     """
@@ -58,7 +58,7 @@ def write_kuairand(source: Path, host: Path) -> None:
             """,
             host / "items.parquet",
         )
-        write_query(connection, _EVENTS, host / "events.parquet")
+        write_query(connection, _EVENTS.format(least_exposures=least_exposures), host / "events.parquet")
 
 
 def _open(connection: duckdb.DuckDBPyConnection, file: Path, name: str, expected: frozenset[str]) -> None:
@@ -96,5 +96,8 @@ _EVENTS = f"""
     )
     SELECT user_id::VARCHAR AS user_id, video_id::VARCHAR AS item_id, event, timestamp, value::DOUBLE AS value,
            tab::INTEGER AS tab
-    FROM events ORDER BY timestamp, user_id, event, item_id
+    FROM events
+    WHERE {{least_exposures}} = 0
+        OR user_id IN (SELECT user_id FROM shown GROUP BY user_id HAVING count(*) >= {{least_exposures}})
+    ORDER BY timestamp, user_id, event, item_id
 """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity.layout import hash_of
 from serendipity.novelty import clicked_categories, is_novel
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
@@ -75,6 +77,11 @@ class ExposureLog:
             novel=_novel(histories, len(catalogue.categories), users, times, categories),
         )
 
+    @property
+    def identity(self) -> bytes:
+        """Tell what is scored apart from other logs."""
+        return hash_of([self.users.tobytes(), self.rows.tobytes(), self.times.tobytes()]).encode()
+
     def take(self, where: NDArray[np.bool_]) -> ExposureLog:
         """Keep the exposures that a mask, [n], marks."""
         return ExposureLog(*(getattr(self, field.name)[where] for field in fields(self)))
@@ -82,6 +89,16 @@ class ExposureLog:
     def between(self, start: int, end: int) -> ExposureLog:
         """Keep the exposures of [start, end), Unix seconds."""
         return self.take((self.times >= start) & (self.times < end))
+
+
+def click_rates(log: ExposureLog, numbers: NDArray[np.integer[Any]], size: int, prior: float) -> NDArray[np.float64]:
+    """Click rates of what was shown, by number, [size]. numbers: [n], of each exposure; prior: exposures' worth of the
+    overall click rate mixed into every one."""
+    shown = np.bincount(numbers, minlength=size)
+    clicked = np.bincount(numbers[log.clicked], minlength=size)
+    overall = float(log.clicked.mean()) if len(log) else 0.0
+    rates: NDArray[np.float64] = (clicked + prior * overall) / (shown + prior)
+    return rates
 
 
 def _novel(

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.exposures.log import ExposureLog
+from benchmarks.exposures.kept import Arrays, Kept
+from benchmarks.exposures.log import ExposureLog, click_rates
 from benchmarks.exposures.metrics import Ratio, Resamples
 from benchmarks.exposures.ranking import ordered_pairs
 from serendipity.groups.lists import alignment
 from serendipity.groups.sequence import latest_distinct
 from serendipity.offline.coevolution.coevolution import validation_pairs
-from serendipity.offline.coevolution.config import CoevolutionConfig
+from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
 from serendipity.offline.coevolution.examples import (
     RelevanceExample,
     Renderer,
@@ -40,6 +42,9 @@ DRAWN = "drawn"
 DRAWN_SAME = "drawn, at the moments of “exposed”"
 EXPOSED = "exposed"
 CLICK_RATE = "click rate of the category"
+
+MOMENTS = 2_000
+"""Clicks that each arm learns from; by default a build takes 8,000."""
 
 _PRIOR = 20.0
 """Exposures' worth of the overall click rate mixed into every category's."""
@@ -77,6 +82,7 @@ class Arm:
 
 
 def compare(
+    kept: Kept,
     build: Path,
     logs: tuple[Histories, Catalogue, Exposures],
     after: Histories,
@@ -91,7 +97,7 @@ def compare(
     numbered.
     """
     histories, catalogue, exposures = logs
-    config = CoevolutionConfig()
+    config = CoevolutionConfig(examples=ExamplesConfig(max_relevance=MOMENTS))
     model = GroupModel.read(build / "groups")
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     groups = model.click_groups(histories)
@@ -103,27 +109,29 @@ def compare(
         DRAWN_SAME: redrawn(exposed, histories, groups, num_categories, config),
         EXPOSED: exposed,
     }
-    arms = []
-    for name, learned in examples.items():
+
+    def make(name: str) -> Arrays:
         told = exposures if name == EXPOSED else None
         pairs = validation_pairs(histories, groups, num_categories, config, told)
-        llm, scale, offset = _tuned(learned, pairs, renderer, catalogue, model, config)
+        llm, scale, offset = _tuned(examples[name], pairs, renderer, catalogue, model, config)
+        scores = {str(number): _scores(llm, those, renderer) for number, those in enumerate(asked.values())}
+        return {"platt": np.array([scale, offset])} | scores
+
+    arms = []
+    identity = [model.spec.group_model_id.encode(), config.model_dump_json().encode()]
+    identity += [those.log.identity for those in asked.values()]
+    for name, learned in examples.items():
+        made = kept.arrays("relevance", [name.encode(), *identity], partial(make, name))
+        scale, offset = made["platt"].tolist()
         found = {}
-        for sample, those in asked.items():
-            scores = _scores(llm, those, renderer)
+        for number, (sample, those) in enumerate(asked.items()):
+            scores = made[str(number)]
             aligned = np.array([alignment(value, scale, offset) for value in scores.tolist()])
             found[sample] = judge(those.log, scores, resamples, aligned)
         arms.append(Arm(name, len(learned), float(np.mean([row.exposed for row in learned])), found))
-    rates = category_rates(before, num_categories)
-    arms.append(
-        Arm(
-            CLICK_RATE,
-            0,
-            0.0,
-            {name: judge(those.log, rates[those.log.categories], resamples) for name, those in asked.items()},
-        )
-    )
-    return arms
+    rates = click_rates(before, before.categories, num_categories + 1, _PRIOR)
+    of_rates = {name: judge(those.log, rates[those.log.categories], resamples) for name, those in asked.items()}
+    return [*arms, Arm(CLICK_RATE, 0, 0.0, of_rates)]
 
 
 def ask(log: ExposureLog, histories: Histories, model: GroupModel) -> Asked:
@@ -167,14 +175,6 @@ def is_validation(log: ExposureLog, histories: Histories, config: CoevolutionCon
     held_out = np.array([split_of(user_id, config.examples) == "validation" for user_id in histories.user_ids])
     marked: NDArray[np.bool_] = held_out[log.users]
     return marked
-
-
-def category_rates(before: ExposureLog, num_categories: int) -> NDArray[np.float64]:
-    """Click rate of every category's exposures, smoothed, by number: [num_categories + 1]."""
-    shown = np.bincount(before.categories, minlength=num_categories + 1)
-    clicked = np.bincount(before.categories[before.clicked], minlength=num_categories + 1)
-    rates: NDArray[np.float64] = (clicked + _PRIOR * before.clicked.mean()) / (shown + _PRIOR)
-    return rates
 
 
 def judge(

@@ -64,6 +64,13 @@ def test_watches_keep_their_order_and_only_the_last_ones_time(tmp_path: Path) ->
     assert rows(host, query.format(1, FROM)) == [("10", APRIL_9), ("11", 1_650_800_000)]
 
 
+def test_users_with_fewer_exposures_are_left_out_with_their_watches(tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    write_kuairand(write_tiny_slice(tmp_path / "slice"), host, least_exposures=3)
+    assert rows(host, "SELECT DISTINCT user_id FROM events") == [("0",)]
+    assert rows(host, "SELECT count(*) FROM items") == [(6,)]
+
+
 def test_the_logs_builder_takes_every_row(tmp_path: Path) -> None:
     host = convert(tmp_path)
     summary = build_logs(host, tmp_path / "logs", LogsConfig(), now=FROM + DAY)
