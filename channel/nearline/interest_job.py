@@ -139,18 +139,24 @@ class InterestJob(Job[KnownUser]):
                 some.append(one)
             else:
                 outcomes.append(Failed(one.entry, "reasoner: found no category that is novel, expected one"))
-        for one, likelihoods in await ask_about(some, self._ask_likelihoods, outcomes):
-            counts["prompt_tokens"] += likelihoods.prompt_tokens
-            candidates = one.question.candidates
-            weights = mixed(one.question.probabilities[candidates], likelihoods.values, self.spec.likelihood_weight)
-            best = np.argsort(-weights, kind="stable")[: self._most]
-            chosen = [(candidates[place], float(weights[place])) for place in best.tolist()]
-            (interests,) = self.reasoner.interests([one.question.user.context], [chosen])
+        answered = await ask_about(some, self._ask_likelihoods, outcomes)
+        counts["prompt_tokens"] += sum(likelihoods.prompt_tokens for _, likelihoods in answered)
+        chosen = [self._mix(one.question, likelihoods) for one, likelihoods in answered]
+        contexts = [one.question.user.context for one, _ in answered]
+        reasoned = await asyncio.to_thread(self.reasoner.interests, contexts, chosen)
+        for (one, _), interests in zip(answered, reasoned, strict=True):
             found = [
                 (interest.node_id, interest.weight, records_pb2.InterestPath(**vars(interest.path)))
                 for interest in interests
             ]
             outcomes.append(Completed(one.entry, self._records(one.entry.user_id, found, now)))
+
+    def _mix(self, proposed: Proposed, likelihoods: Likelihoods) -> list[tuple[int, float]]:
+        """Choose the best candidates: category number and weight of each, best first."""
+        candidates = proposed.candidates
+        weights = mixed(proposed.probabilities[candidates], likelihoods.values, self.spec.likelihood_weight)
+        best = np.argsort(-weights, kind="stable")[: self._most]
+        return [(candidates[place], float(weights[place])) for place in best.tolist()]
 
     async def _written(
         self, asked: Sequence[Asked[Proposed]], now: int, outcomes: list[Outcome], counts: Counter[str]

@@ -121,6 +121,7 @@ def test_likelihoods_of_some_candidates_are_those_among_all(generation: Loaded) 
     assert np.allclose(some[1], [whole[1][1], whole[1][0]], atol=1e-5)
 
 
+@torch.inference_mode()
 def test_likelihoods_are_what_the_model_gives_the_texts(generation: Loaded, placed: Placed) -> None:
     """Of each token of a name its probability among those with which some category goes on."""
     weights = AutoModelForCausalLM.from_pretrained(placed.version / "model").eval()

@@ -30,7 +30,7 @@ from serendipity.interests.behaviour import NEVER_DAYS, Behaviour
 from serendipity.interests.entry_model import TERMS, EntryModel
 from serendipity.interests.reasoner import MAX_INTERESTS, Interest, InterestPath, UserContext
 from serendipity.interests.search_matching import SearchMatcher
-from serendipity.interests.text import comparable
+from serendipity.interests.text import clean_text, comparable
 from serendipity.novelty import NO_CATEGORY
 from serendipity.v1 import records_pb2
 
@@ -220,7 +220,8 @@ class TaxonomyReasoner:
         """Find the search that a category is known from, if it is known mostly from searches."""
         if 2 * behaviour.searched[row, category] <= behaviour.counts[row, category]:
             return ""
-        return next((query for query, _ in user.searches if category in self._matcher.match(query)), "")
+        told = (query for query, _ in user.searches if category in self._matcher.match(query))
+        return clean_text(next(told, ""))
 
     def _own_past(self, behaviour: Behaviour, row: int, category: int) -> float:
         """What clicks in the category long ago add to its log-odds, against never."""

@@ -49,7 +49,7 @@ def settings_below(directory: Path, **changes: object) -> ServerSettings:
 
 def published(world: SmallWorld, directory: Path, **changes: object) -> ServerSettings:
     """Publish a snapshot with an InterestGPT; settings of a near-line process that looks often."""
-    snapshot = write_nearline_snapshot(world, directory / "snapshots", spec_of(world))
+    snapshot = write_nearline_snapshot(world, directory / "snapshots", spec_of(world, writes=True))
     Publications(directory / "snapshots").publish(snapshot.name)
     return settings_below(directory, **changes)
 
@@ -87,7 +87,7 @@ async def test_whoever_is_wanted_is_refreshed(small_world: SmallWorld, tmp_path:
     assert metrics['{event="completion_tokens",kind="interests"}'] == 10 * len(small_world.user_ids)
     assert scrape(page, "serendipity_nearline_queue")['{kind="interests",state="ready"}'] == 0
     assert scrape(page, "serendipity_nearline_records")['{kind="interests"}'] == len(small_world.user_ids)
-    assert f'model="{spec_of(small_world).model_name}"' in page
+    assert f'model="{spec_of(small_world, writes=True).model_name}"' in page
     with NearlineStore(settings.nearline_path) as store:
         for user_id in small_world.user_ids:
             interests = store.interests(user_id)
@@ -176,7 +176,7 @@ async def test_records_carry_the_snapshot_they_were_made_with(small_world: Small
     ):
         want(nearline.store, small_world.user_ids[0])
         await until(lambda: nearline.store.interests(small_world.user_ids[0]) is not None)
-        newer = spec_of(small_world, style="chat")
+        newer = spec_of(small_world, style="chat", writes=True)
         snapshot = write_nearline_snapshot(small_world, tmp_path / "snapshots", newer, created_at=NOW + DAY)
         Publications(tmp_path / "snapshots").publish(snapshot.name)
         served = {"kind": "interests", "snapshot": snapshot.name, "model": newer.model_name}
@@ -185,7 +185,10 @@ async def test_records_carry_the_snapshot_they_were_made_with(small_world: Small
         want(nearline.store, small_world.user_ids[1])
         await until(lambda: nearline.store.interests(small_world.user_ids[1]) is not None)
         reasoners = [nearline.store.paths(user_id) for user_id in small_world.user_ids[:2]]
-    assert [paths.reasoner for paths in reasoners if paths] == [spec_of(small_world).model_name, newer.model_name]
+    assert [paths.reasoner for paths in reasoners if paths] == [
+        spec_of(small_world, writes=True).model_name,
+        newer.model_name,
+    ]
 
 
 async def test_without_a_snapshot_or_a_model_nothing_is_taken(small_world: SmallWorld, tmp_path: Path) -> None:

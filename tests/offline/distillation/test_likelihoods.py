@@ -28,7 +28,8 @@ def world(seed: int, *, told: bool) -> Judged:
 
 def test_likelihoods_that_know_something_are_heard() -> None:
     weight, report = weigh(world(0, told=True), world(1, told=True))
-    assert weight == report.best_weight > LEAST_WEIGHT
+    assert weight > LEAST_WEIGHT
+    assert weight == pytest.approx(report.best_weight)
     assert report.users == USERS
     assert report.likelihood == 1
     assert report.mix > report.reasoner + report.margin
