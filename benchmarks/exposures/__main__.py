@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
-from benchmarks.exposures.channel_scores import channel_scores
+from benchmarks.exposures.channel_scores import ChannelScores, channel_scores
 from benchmarks.exposures.controls import CLICK_RATE, CONTROLS, Chosen, Control, Known, choose
 from benchmarks.exposures.kept import Arrays, Kept
 from benchmarks.exposures.kuairand import EXPOSED_FROM, write_kuairand
+from benchmarks.exposures.learned import ScoredLog, learned_scores
 from benchmarks.exposures.log import ExposureLog
 from benchmarks.exposures.metrics import Resamples
 from benchmarks.exposures.page import (
@@ -40,6 +42,7 @@ from benchmarks.exposures.page import (
     target,
 )
 from benchmarks.exposures.relevance import Arm, compare, is_validation
+from serendipity.layout import MANIFEST
 from serendipity.offline.build_config import BuildConfig, load_build_config
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.exposures import Exposures
@@ -48,6 +51,8 @@ from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.towers.builder import FIT
+from serendipity.offline.towers.export import ONNX
 from serendipity.tools.arguments import natural, new_directory
 from serendipity.tools.build import BUILD_ERRORS
 from serendipity.tools.evaluate import build_unpublished
@@ -63,6 +68,8 @@ _MAIN_TAB = 1
 """Three quarters of the exposures are of this tab; click rates of tabs differ by a factor of ten."""
 
 _TIMES_RATE = f"channel × {CLICK_RATE}"
+_LEARNED = "channel, learned from exposures"
+_LEARNED_RATES = f"{_LEARNED} and click rates"
 
 _LEAST_EXPOSURES = 16
 """Users with fewer exposures in the two weeks are left out: 3,867 stay, with 95,421 of 222,437 exposures."""
@@ -137,9 +144,9 @@ def _evaluate(args: argparse.Namespace) -> str:
     drawn = np.random.default_rng(args.seed).permutation(np.unique(several.users))[:_RANKED]
     shown = {"novel": novel, "ranked": several.take(np.isin(several.users, drawn))}
     console.print("the channel is asked", style="dim")
-    ours = {
-        name: _channel(kept, build, histories, catalogue, some, strict=name == "novel") for name, some in shown.items()
-    }
+    asked = _Asked(kept, histories.user_ids, catalogue.item_ids)
+    snapshot, tower = snapshot_of(build), build / "towers" / ONNX
+    ours = {name: asked.scores(snapshot, tower, some, strict=name == "novel") for name, some in shown.items()}
     console.print("controls are chosen and fitted", style="dim")
     # Equal scores stand in one random order.
     scores = {name: {"random order": np.zeros(len(some))} for name, some in shown.items()}
@@ -148,8 +155,9 @@ def _evaluate(args: argparse.Namespace) -> str:
         chosen.append(one)
         for name, values in theirs.items():
             scores[name][one.control.name] = values
-    for name, values in ours.items():
-        scores[name] |= {_TIMES_RATE: values * scores[name][CLICK_RATE], CHANNEL: values}
+    scores["novel"] |= _learned(asked, build, log, novel, ours["novel"])
+    for name, found in ours.items():
+        scores[name] |= {_TIMES_RATE: found.scores * scores[name][CLICK_RATE], CHANNEL: found.scores}
     console.print("the Relevance LLM is tuned", style="dim")
     arms = _relevance(args, kept, build, histories, catalogue, log, resamples)
     parts = [
@@ -182,8 +190,10 @@ def _novel(novel: Ranked, resamples: Resamples) -> str:
         f"* Controls that know clicks alone, as the channel does: {target(novel, clicks_alone, resamples)}.\n"
         f"* All controls, {CLICK_RATE} with them, which knows what was shown: {target(novel, names, resamples)}.\n\n"
         f"{novel_section(novel, resamples)}\n\nIn tab {_MAIN_TAB} alone: {novel_section(in_tab, resamples)}\n\n"
-        f"*{_TIMES_RATE}*, the product of both scores, is no control and was chosen by nothing: it tells what knowing "
-        "exposures might be worth to the channel."
+        "Three more rankings are no controls, and were chosen by nothing; they tell what knowing exposures might be "
+        f"worth to the channel. *{_TIMES_RATE}*: the product of both scores. *{_LEARNED}*: trees on the same features, "
+        "fitted on what of 29 April to 1 May's novel exposures was clicked, where a build fits them on a replay. "
+        f"*{_LEARNED_RATES}*: those that read the item's click rate as well."
     )
 
 
@@ -240,17 +250,38 @@ def _controls(
         yield one, {name: made[name] for name in shown}
 
 
-def _channel(
-    kept: Kept, build: Path, histories: Histories, catalogue: Catalogue, log: ExposureLog, *, strict: bool
-) -> NDArray[np.float64]:
-    """Score exposures by the build's snapshot."""
-    snapshot, tower = snapshot_of(build), build / "towers" / "user_tower.onnx"
+@dataclass(frozen=True)
+class _Asked:
+    """Whom the channel is asked for. user_ids, item_ids: of the logs that exposures are numbered by."""
 
-    def make() -> Arrays:
-        found = channel_scores(snapshot, tower, histories.user_ids, catalogue.item_ids, log, strict=strict)
-        return {"scores": found}
+    kept: Kept
+    user_ids: Sequence[str]
+    item_ids: Sequence[str]
 
-    return kept.arrays("channel", [snapshot.name.encode(), bytes([strict]), log.identity], make)["scores"]
+    def scores(self, snapshot: Path, tower: Path, log: ExposureLog, *, strict: bool) -> ChannelScores:
+        """Score exposures by a snapshot and the user tower it was made with."""
+
+        def make() -> Arrays:
+            return vars(channel_scores(snapshot, tower, self.user_ids, self.item_ids, log, strict=strict))
+
+        made_of = [snapshot.name.encode(), bytes([strict]), log.identity]
+        return ChannelScores(**self.kept.arrays("channel", made_of, make))
+
+
+def _learned(
+    asked: _Asked, build: Path, log: ExposureLog, novel: ExposureLog, ours: ChannelScores
+) -> dict[str, NDArray[np.float64]]:
+    """Score the judged exposures by trees that learned from those before the cut, by name."""
+    validation = log.between(CHOSEN_FROM, CUT)
+    validation = validation.take(validation.novel)
+    (manifest,) = (build / "validation" / "snapshot").glob(f"*/{MANIFEST}")
+    scored = asked.scores(manifest.parent, build / "towers" / FIT / ONNX, validation, strict=True)
+    learned = ScoredLog(validation, scored, log.between(0, CHOSEN_FROM))
+    judged = ScoredLog(novel, ours, log.between(0, CUT))
+    return {
+        _LEARNED: learned_scores(learned, judged, with_rates=False),
+        _LEARNED_RATES: learned_scores(learned, judged, with_rates=True),
+    }
 
 
 def _relevance(

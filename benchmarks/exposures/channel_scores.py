@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,22 @@ from serendipity.channel.snapshot.snapshot import open_snapshot
 from serendipity.channel.state.state import UserState
 from serendipity.channel.tower.local_tower import LocalTower
 from serendipity.offline.evaluate.replay import Advance
+from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2
 
 _SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class ChannelScores:
+    """What the channel says of n exposures.
+
+    scores: [n] float64, P(interaction within the horizon), −∞ for what an answer could not hold; features: [n, F]
+    float32, columns FEATURE_NAMES, 0 there.
+    """
+
+    scores: NDArray[np.float64]
+    features: NDArray[np.float32]
 
 
 def channel_scores(
@@ -42,14 +56,14 @@ def channel_scores(
     *,
     strict: bool,
     advance: Advance = lambda _: None,
-) -> NDArray[np.float64]:
-    """Score every exposure: P(interaction within the horizon), [n] float64; −∞ for what an answer could not hold.
+) -> ChannelScores:
+    """Score every exposure.
 
     snapshot: of a build as of a moment before the log; tower: its user_tower.onnx; strict: of novel categories alone,
     as requests are by default, else of all; user_ids, item_ids: what the log's numbers and rows stand for; advance:
     told of every user. Raises SnapshotUnavailable, TowerUnavailable.
     """
-    scores = np.full(len(log), -np.inf)
+    found = ChannelScores(np.full(len(log), -np.inf), np.zeros((len(log), len(FEATURE_NAMES)), np.float32))
     policy = channel_pb2.NOVELTY_POLICY_STRICT if strict else channel_pb2.NOVELTY_POLICY_OFF
     # Settings of no environment: what is measured must not depend on it.
     asker = _Asker(ChannelSettings.model_construct(clock="snapshot"), LocalTower(tower))
@@ -60,9 +74,12 @@ def channel_scores(
             request = channel_pb2.RecallRequest(
                 user_id=user_ids[log.users[start]], count=1, novelty_policy=policy, allow_repeats=True
             )
-            scores[start:end] = asker.scores(lease, request)[rows[log.rows[start:end]]]
+            asked = rows[log.rows[start:end]]
+            everything = asker.scores(lease, request)
+            found.scores[start:end] = everything.scores[asked]
+            found.features[start:end] = everything.features[asked]
             advance(1)
-    return scores
+    return found
 
 
 class _Asker:
@@ -74,8 +91,8 @@ class _Asker:
         self._state = UserState()
         self._loop = asyncio.new_event_loop()
 
-    def scores(self, lease: Lease, request: channel_pb2.RecallRequest) -> NDArray[np.float64]:
-        """Score all n items of the snapshot, [n] and one more for items it does not know: −∞."""
+    def scores(self, lease: Lease, request: channel_pb2.RecallRequest) -> ChannelScores:
+        """Score all items of the snapshot, by row, and last, for items it does not know, one more: −∞."""
         snapshot = lease.snapshot
         user = hydrate(lease, parse_query(request, snapshot.events_until + 1), self._state, self._settings)
         answer = self._tower.user_vectors(snapshot.tower_model, user.inputs, Deadline.after(_SECONDS))
@@ -84,8 +101,9 @@ class _Asker:
         found = search(snapshot, user, vectors, everything)
         scored = score(found.pool, found.finds, user, snapshot.merge, everything)
         scores = np.full(everything + 1, -np.inf)
-        scores[scored.rows] = scored.scores
-        return scores
+        features = np.zeros((everything + 1, len(FEATURE_NAMES)), np.float32)
+        scores[scored.rows], features[scored.rows] = scored.scores, scored.features
+        return ChannelScores(scores, features)
 
     def close(self) -> None:
         """Close the tower."""

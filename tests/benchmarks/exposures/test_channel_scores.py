@@ -21,7 +21,7 @@ def test_scores_are_those_of_an_answer_that_holds_everything(measured_world: Sma
     item_ids = [*world.item_ids, "nobody's"]
     num_items = len(item_ids)
     log = log_of(np.repeat(np.arange(len(users)), num_items), rows=np.tile(np.arange(num_items), len(users)))
-    found = channel_scores(world.snapshot_dir, world.tower_path, users, item_ids, log, strict=strict)
+    found = channel_scores(world.snapshot_dir, world.tower_path, users, item_ids, log, strict=strict).scores
     settings = ChannelSettings.model_construct(clock="snapshot")
     policy = channel_pb2.NOVELTY_POLICY_STRICT if strict else channel_pb2.NOVELTY_POLICY_OFF
     with LocalChannel(world.snapshot_dir, LocalTower(world.tower_path), settings=settings) as channel:
