@@ -27,6 +27,8 @@ from serendipity.layout import write_atomically
 from serendipity.offline.evaluate.significance import Estimate, bootstrap_ratio
 
 BASELINE, CONTROL, COMPOSED, LIST = "GRU4Rec", "Category ranker + bonus", "CoEA composed", "CoEA"
+_PAIRS = ((COMPOSED, CONTROL), ("CoEA composed, GRU4Rec", "GRU4Rec × ranker + bonus"))
+"""Composed lists, and the same bases with the trigger alone."""
 _SHOWN = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 6.0)
 """Bonuses of the page's curves, of BONUSES; the JSON file has all."""
 _HITS = (1, 2, 3, 4, 5)
@@ -117,30 +119,29 @@ def _markdown(comparison: Comparison, trials: Sequence[TrialResult], split: Cate
 
 
 def _findings(comparison: Comparison) -> Iterator[str]:
-    """Say whether the composed list does what it is for, as it came out."""
-    base, control, composed = (comparison.named(name) for name in (BASELINE, CONTROL, COMPOSED))
-    if base is None or control is None or composed is None:
-        return
+    """Say whether composed lists do what they are for, as it came out."""
     quality, novelty = f"C-H@{comparison.cutoffs.hit}", f"NCP@{comparison.cutoffs.rank}"
-    kept = _compared(composed, base, quality)
-    gained = _compared(composed, control, novelty)
-    used = composed.setting["alignment"] > 0 or composed.setting["novelty"] > 0
-    yield "**What comes out.**"
-    yield ""
-    yield f"* {quality} of the composed list is {_interval(kept)} × GRU4Rec's: {_verdict(kept, 1.0)}."
-    yield f"* Its {novelty} is {_interval(gained)} × that of {CONTROL}, each at its own {quality}."
-    yield f"* Validation {'uses' if used else 'leaves out'} the group's list in it: {_named(composed)}."
-    at = _at_quality(comparison, composed, quality, novelty, 1.0)
-    against = _at_quality(comparison, control, quality, novelty, 1.0)
-    if at is not None and against is not None:
-        ratio = OverSeeds.of(at / against)
-        said = f"{_interval(ratio)} × the control's (over seeds): {_verdict(ratio, 1.1)}"
-        yield f"* At GRU4Rec's own {quality} it is {said}."
-    else:
-        lacking = ", ".join(row.name for row, found in ((composed, at), (control, against)) if found is None)
-        said = f"nothing can be said of {lacking}: some seed does not come to it with any bonus"
-        yield f"* At GRU4Rec's own {quality} {said}."
-    yield ""
+    base = comparison.named(BASELINE)
+    for name, without in _PAIRS:
+        composed, control = comparison.named(name), comparison.named(without)
+        if base is None or composed is None or control is None:
+            continue
+        kept, gained = _compared(composed, base, quality), _compared(composed, control, novelty)
+        used = composed.setting["alignment"] > 0 or composed.setting["novelty"] > 0
+        yield f"**{name}.** Validation {'uses' if used else 'leaves out'} the group's list: {_named(composed)}."
+        yield ""
+        yield f"* {quality}: {_interval(kept)} × GRU4Rec's: {_verdict(kept, 1.0)}."
+        yield f"* {novelty}: {_interval(gained)} × that of {without}, each at its own {quality}."
+        at = _at_quality(comparison, composed, quality, novelty, 1.0)
+        against = _at_quality(comparison, control, quality, novelty, 1.0)
+        if at is not None and against is not None:
+            ratio = OverSeeds.of(at / against)
+            said = f"{_interval(ratio)} × that of {without} (over seeds): {_verdict(ratio, 1.1)}"
+        else:
+            lacking = ", ".join(row.name for row, found in ((composed, at), (control, against)) if found is None)
+            said = f"nothing can be said of {lacking}: some seed does not come to it with any bonus"
+        yield f"* {novelty} at GRU4Rec's own {quality}: {said}."
+        yield ""
 
 
 def _verdict(ratio: Estimate | OverSeeds | None, wanted: float) -> str:
