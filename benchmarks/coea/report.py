@@ -1,8 +1,7 @@
-"""A comparison as JSON, as Markdown and as a plot."""
+"""A comparison as JSON and as Markdown."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
@@ -11,15 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.coea.affinity import OWN, READ, beyond, chosen, mean_over, random_lists
 from benchmarks.coea.choice import QUALITY_KEPT, reaches
 from benchmarks.coea.comparison import Comparison, RowResult
 from benchmarks.coea.curve import SHARES, OverSeeds, novelty_at
+from benchmarks.coea.plot import curves_plot
 from benchmarks.coea.protocol import CategorySplit
 from benchmarks.coea.rows import BONUSES
 from benchmarks.coea.trial import TrialResult
@@ -67,7 +65,7 @@ def write_report(
     write_atomically(
         out / f"coea-{about.dataset}.json", json.dumps(_json(comparison, trials, split, about), indent=2).encode()
     )
-    write_atomically(out / about.plot, trade_off_plot(comparison))
+    write_atomically(out / about.plot, curves_plot(comparison))
     write_atomically(out / about.page, _markdown(comparison, trials, split, about).encode())
 
 
@@ -160,29 +158,6 @@ def _rule(comparison: Comparison) -> str:
         f"Settings are chosen on validation: the largest NCP@{rank} with C-H@{hit} at least {QUALITY_KEPT:g} of the "
         "best exploitation baseline's or, where none of a row's settings has that (marked *), of the row's own best."
     )
-
-
-def trade_off_plot(comparison: Comparison) -> bytes:
-    """Draw every curve on the test, C-H@K and the last C-H of the curves against NCP@K. Returns a PNG."""
-    novelty = f"NCP@{comparison.cutoffs.rank}"
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(10, 5), layout="constrained")
-        for axes, k in zip(figure.subplots(1, 2), (comparison.cutoffs.hit, comparison.cutoffs.rank), strict=True):
-            for number, result in enumerate(comparison.results):
-                colour = f"C{number % 10}"
-                quality = f"C-H@{k}"
-                if result.curve:
-                    points = [(point.by_seed[novelty].mean(), point.by_seed[quality].mean()) for point in result.curve]
-                    axes.plot(*zip(*points, strict=True), marker=".", linewidth=0.8, color=colour, label=result.name)
-                else:
-                    at = result.by_seed(novelty).mean(), result.by_seed(quality).mean()
-                    axes.scatter([at[0]], [at[1]], color=colour, marker="x", label=result.name)
-            axes.set_xlabel(novelty)
-            axes.set_ylabel(f"C-H@{k}")
-        axes.legend(fontsize=7)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 def _table(comparison: Comparison) -> list[str]:
