@@ -1,7 +1,7 @@
 """The measures of the comparison, each defined once; all take top-K lists and give one value per user.
 
 The printed formulas of arXiv 2508.00450, appendix A.4, are lost, and what Table 2 says constrains them: so each is
-defined here exactly, and where two readings are possible both are given. A list may be shorter than K; what is missing
+defined here exactly. A list may be shorter than K; what is missing
 hits nothing and is neither novel nor of the long tail.
 
 Symbols: L_u(K) the first K categories of user u's list, T_u the categories clicked next outside C_s, P_u the categories
@@ -9,8 +9,6 @@ of the history, C all categories, B the long tail (`CategorySplit.long_tail`).
 """
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +20,6 @@ LIST_LENGTH = 10
 
 NO_COLUMN = -1
 """Fills lists past their end."""
-
-Denominator = Literal["categories", "list"]
-"""What NCP and CLTP are divided by: |C|, as the caps of Table 2 say (5/18, 10/594), or K."""
 
 
 def ranked(scores: NDArray[np.float32], episodes: Episodes, length: int = LIST_LENGTH) -> NDArray[np.int64]:
@@ -62,52 +57,33 @@ def category_ndcg(top: NDArray[np.int64], targets: NDArray[np.bool_], k: int) ->
     return _of_users_with(targets, hit @ discounts[: hit.shape[1]] / np.maximum(ideal, 1e-12))
 
 
-def category_precision(top: NDArray[np.int64], chosen: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
-    """C-P@K = mean over users of |L_u(K) ∩ S_u| / K. chosen: [n, C] bool, S_u. Returns [n].
+def proportion(top: NDArray[np.int64], chosen: NDArray[np.bool_], k: int) -> NDArray[np.float64]:
+    """Give |L_u(K) ∩ S_u| / |C|: [n]. chosen: [n, C] bool, S_u.
 
-    With S_u = P_u it is what the paper prints for C-H ("categories in the top K that belong to the user's historical
-    preferred categories"), the complement of novelty.
+    NCP@K is its mean over users with S_u = C \\ P_u, CLTP@K with S_u = B. By |C| and not by K, as the caps of Table 2
+    say (5/18, 10/594).
     """
-    found: NDArray[np.float64] = _among(top, chosen, k).sum(axis=1) / k
+    found: NDArray[np.float64] = _among(top, chosen, k).sum(axis=1) / chosen.shape[1]
     return found
-
-
-def novel_proportion(
-    top: NDArray[np.int64], clicked: NDArray[np.bool_], k: int, denominator: Denominator
-) -> NDArray[np.float64]:
-    """NCP@K = mean over users of |L_u(K) \\ P_u| / |C|, or / K. clicked: [n, C] bool, P_u. Returns [n]."""
-    return _proportion(top, ~clicked, k, denominator)
-
-
-def long_tail_proportion(
-    top: NDArray[np.int64], long_tail: NDArray[np.bool_], k: int, denominator: Denominator
-) -> NDArray[np.float64]:
-    """CLTP@K = mean over users of |L_u(K) ∩ B| / |C|, or / K. long_tail: [C] bool, B. Returns [n]."""
-    return _proportion(top, np.broadcast_to(long_tail, (len(top), len(long_tail))), k, denominator)
 
 
 def measures(
     top: NDArray[np.int64], episodes: Episodes, split: CategorySplit, k: int
 ) -> dict[str, NDArray[np.float64]]:
     """Measure lists by everything at one K: name, as in reports, → [n], one value per user, NaN where undefined."""
-    novel = episodes.novel_targets
+    tail = np.broadcast_to(split.long_tail, (len(top), len(split.long_tail)))
     return {
         f"C-H@{k}": category_hit(top, episodes.reachable, k),
         f"C-N@{k}": category_ndcg(top, episodes.reachable, k),
-        f"C-T@{k}": _of_users_with(episodes.reachable, category_precision(top, episodes.reachable, k)),
-        f"novel C-H@{k}": category_hit(top, novel, k),
-        f"novel C-N@{k}": category_ndcg(top, novel, k),
-        f"C-P@{k}": category_precision(top, episodes.clicked, k),
-        f"NCP@{k}": novel_proportion(top, episodes.clicked, k, "categories"),
-        f"NCP@{k} ÷ K": novel_proportion(top, episodes.clicked, k, "list"),
-        f"CLTP@{k}": long_tail_proportion(top, split.long_tail, k, "categories"),
-        f"CLTP@{k} ÷ K": long_tail_proportion(top, split.long_tail, k, "list"),
+        f"novel C-H@{k}": category_hit(top, episodes.novel_targets, k),
+        f"NCP@{k}": proportion(top, ~episodes.clicked, k),
+        f"CLTP@{k}": proportion(top, tail, k),
     }
 
 
 def hit_and_novelty(top: NDArray[np.int64], episodes: Episodes, hit: int, rank: int) -> tuple[float, float]:
     """Give C-H@hit and NCP@rank alone, means over users."""
-    novelty = novel_proportion(top, episodes.clicked, rank, "categories")
+    novelty = proportion(top, ~episodes.clicked, rank)
     return mean(category_hit(top, episodes.reachable, hit)), mean(novelty)
 
 
@@ -120,14 +96,6 @@ def mean(values: NDArray[np.float64]) -> float:
 def _among(top: NDArray[np.int64], chosen: NDArray[np.bool_], k: int) -> NDArray[np.bool_]:
     first = top[:, :k]
     found: NDArray[np.bool_] = np.take_along_axis(chosen, np.maximum(first, 0), axis=1) & (first != NO_COLUMN)
-    return found
-
-
-def _proportion(
-    top: NDArray[np.int64], chosen: NDArray[np.bool_], k: int, denominator: Denominator
-) -> NDArray[np.float64]:
-    divisor = chosen.shape[1] if denominator == "categories" else k
-    found: NDArray[np.float64] = _among(top, chosen, k).sum(axis=1) / divisor
     return found
 
 

@@ -1,8 +1,7 @@
-"""A comparison as JSON, as Markdown and as a plot."""
+"""A comparison as JSON and as Markdown."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
@@ -11,15 +10,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from benchmarks.coea.affinity import OWN, READ, beyond, chosen, mean_over, random_lists
 from benchmarks.coea.choice import QUALITY_KEPT, reaches
 from benchmarks.coea.comparison import Comparison, RowResult
 from benchmarks.coea.curve import SHARES, OverSeeds, novelty_at
+from benchmarks.coea.plot import curves_plot
 from benchmarks.coea.protocol import CategorySplit
 from benchmarks.coea.rows import BONUSES
 from benchmarks.coea.trial import TrialResult
@@ -27,6 +25,8 @@ from serendipity.layout import write_atomically
 from serendipity.offline.evaluate.significance import Estimate, bootstrap_ratio
 
 BASELINE, CONTROL, COMPOSED, LIST = "GRU4Rec", "Category ranker + bonus", "CoEA composed", "CoEA"
+_PAIRS = ((COMPOSED, CONTROL), ("CoEA composed, GRU4Rec", "GRU4Rec × ranker + bonus"))
+"""Composed lists, and the same bases with the trigger alone."""
 _SHOWN = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 6.0)
 """Bonuses of the page's curves, of BONUSES; the JSON file has all."""
 _HITS = (1, 2, 3, 4, 5)
@@ -65,7 +65,7 @@ def write_report(
     write_atomically(
         out / f"coea-{about.dataset}.json", json.dumps(_json(comparison, trials, split, about), indent=2).encode()
     )
-    write_atomically(out / about.plot, trade_off_plot(comparison))
+    write_atomically(out / about.plot, curves_plot(comparison))
     write_atomically(out / about.page, _markdown(comparison, trials, split, about).encode())
 
 
@@ -117,30 +117,29 @@ def _markdown(comparison: Comparison, trials: Sequence[TrialResult], split: Cate
 
 
 def _findings(comparison: Comparison) -> Iterator[str]:
-    """Say whether the composed list does what it is for, as it came out."""
-    base, control, composed = (comparison.named(name) for name in (BASELINE, CONTROL, COMPOSED))
-    if base is None or control is None or composed is None:
-        return
+    """Say whether composed lists do what they are for, as it came out."""
     quality, novelty = f"C-H@{comparison.cutoffs.hit}", f"NCP@{comparison.cutoffs.rank}"
-    kept = _compared(composed, base, quality)
-    gained = _compared(composed, control, novelty)
-    used = composed.setting["alignment"] > 0 or composed.setting["novelty"] > 0
-    yield "**What comes out.**"
-    yield ""
-    yield f"* {quality} of the composed list is {_interval(kept)} × GRU4Rec's: {_verdict(kept, 1.0)}."
-    yield f"* Its {novelty} is {_interval(gained)} × that of {CONTROL}, each at its own {quality}."
-    yield f"* Validation {'uses' if used else 'leaves out'} the group's list in it: {_named(composed)}."
-    at = _at_quality(comparison, composed, quality, novelty, 1.0)
-    against = _at_quality(comparison, control, quality, novelty, 1.0)
-    if at is not None and against is not None:
-        ratio = OverSeeds.of(at / against)
-        said = f"{_interval(ratio)} × the control's (over seeds): {_verdict(ratio, 1.1)}"
-        yield f"* At GRU4Rec's own {quality} it is {said}."
-    else:
-        lacking = ", ".join(row.name for row, found in ((composed, at), (control, against)) if found is None)
-        said = f"nothing can be said of {lacking}: some seed does not come to it with any bonus"
-        yield f"* At GRU4Rec's own {quality} {said}."
-    yield ""
+    base = comparison.named(BASELINE)
+    for name, without in _PAIRS:
+        composed, control = comparison.named(name), comparison.named(without)
+        if base is None or composed is None or control is None:
+            continue
+        kept, gained = _compared(composed, base, quality), _compared(composed, control, novelty)
+        used = composed.setting["alignment"] > 0 or composed.setting["novelty"] > 0
+        yield f"**{name}.** Validation {'uses' if used else 'leaves out'} the group's list: {_named(composed)}."
+        yield ""
+        yield f"* {quality}: {_interval(kept)} × GRU4Rec's: {_verdict(kept, 1.0)}."
+        yield f"* {novelty}: {_interval(gained)} × that of {without}, each at its own {quality}."
+        at = _at_quality(comparison, composed, quality, novelty, 1.0)
+        against = _at_quality(comparison, control, quality, novelty, 1.0)
+        if at is not None and against is not None:
+            ratio = OverSeeds.of(at / against)
+            said = f"{_interval(ratio)} × that of {without} (over seeds): {_verdict(ratio, 1.1)}"
+        else:
+            lacking = ", ".join(row.name for row, found in ((composed, at), (control, against)) if found is None)
+            said = f"nothing can be said of {lacking}: some seed does not come to it with any bonus"
+        yield f"* {novelty} at GRU4Rec's own {quality}: {said}."
+        yield ""
 
 
 def _verdict(ratio: Estimate | OverSeeds | None, wanted: float) -> str:
@@ -159,29 +158,6 @@ def _rule(comparison: Comparison) -> str:
         f"Settings are chosen on validation: the largest NCP@{rank} with C-H@{hit} at least {QUALITY_KEPT:g} of the "
         "best exploitation baseline's or, where none of a row's settings has that (marked *), of the row's own best."
     )
-
-
-def trade_off_plot(comparison: Comparison) -> bytes:
-    """Draw every curve on the test, C-H@K and the last C-H of the curves against NCP@K. Returns a PNG."""
-    novelty = f"NCP@{comparison.cutoffs.rank}"
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(10, 5), layout="constrained")
-        for axes, k in zip(figure.subplots(1, 2), (comparison.cutoffs.hit, comparison.cutoffs.rank), strict=True):
-            for number, result in enumerate(comparison.results):
-                colour = f"C{number % 10}"
-                quality = f"C-H@{k}"
-                if result.curve:
-                    points = [(point.by_seed[novelty].mean(), point.by_seed[quality].mean()) for point in result.curve]
-                    axes.plot(*zip(*points, strict=True), marker=".", linewidth=0.8, color=colour, label=result.name)
-                else:
-                    at = result.by_seed(novelty).mean(), result.by_seed(quality).mean()
-                    axes.scatter([at[0]], [at[1]], color=colour, marker="x", label=result.name)
-            axes.set_xlabel(novelty)
-            axes.set_ylabel(f"C-H@{k}")
-        axes.legend(fontsize=7)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 def _table(comparison: Comparison) -> list[str]:

@@ -64,14 +64,13 @@ class RelevanceExample:
 
 @dataclass(frozen=True)
 class Renderer:
-    """Writes prompts. profiles: by group id; categories: names by number − 1; with_profile, with_recent: whether the
-    group's profile and the latest categories are told (the ablations without Long and without Short)."""
+    """Writes prompts. profiles: by group id; categories: names by number − 1; with_profile: whether the group's profile
+    is told (False: the ablation without Long)."""
 
     profiles: Sequence[str]
     categories: Sequence[str]
     style: PromptStyle
     with_profile: bool = True
-    with_recent: bool = True
 
     def novelty(self, group: int, recent: Sequence[int], *, trigger: bool = True) -> str:
         """Write the user message that asks for a novel category. trigger: False for prompts that are tuned on."""
@@ -90,24 +89,20 @@ class Renderer:
         return [self.categories[category - 1] for category in categories]
 
     def _told(self, group: int, recent: Sequence[int]) -> tuple[str, list[str]]:
-        return self.profiles[group] if self.with_profile else "", self.names(recent) if self.with_recent else []
+        return self.profiles[group] if self.with_profile else "", self.names(recent)
 
 
 def novelty_examples(
-    histories: Histories,
-    click_groups: NDArray[np.int32],
-    config: ExamplesConfig,
-    *,
-    split: Split = "train",
+    histories: Histories, click_groups: NDArray[np.int32], config: ExamplesConfig
 ) -> list[NoveltyExample]:
-    """Draw first occurrences, evenly over the users of the split. click_groups: [n clicks], the user's group before
+    """Draw first occurrences, evenly over the users trained on. click_groups: [n clicks], the user's group before
     each."""
     users, numbers = histories.users.astype(np.int64), histories.categories.astype(np.int64)
     _, first = np.unique(users * (int(numbers.max(initial=0)) + 1) + numbers, return_index=True)
     first = first[numbers[first] != NO_CATEGORY]
-    rng = np.random.default_rng([config.seed, 1, split == "train"])
+    rng = np.random.default_rng([config.seed, 1, 1])
     examples = []
-    for click in _drawn(histories, first, _most(config.max_novelty, config, split), config, split, rng):
+    for click in _drawn(histories, first, config.max_novelty, config, "train", rng):
         user, time, recent, group = known_before(histories, click_groups, click)
         told_group, told = drop_facts(group, recent, config, rng)
         examples.append(NoveltyExample(user, time, told_group, told, int(numbers[click])))

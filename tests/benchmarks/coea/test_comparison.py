@@ -91,7 +91,8 @@ def test_the_page_says_what_came_of_it(split: CategorySplit, tmp_path: Path) -> 
 
     page = (tmp_path / "coea-cycle.md").read_text(encoding="utf-8")
     assert "| GRU4Rec | 1.0000 ± 0.0000 |" in page
-    assert "* C-H@1 of the composed list is" in page
+    assert "**CoEA composed.** Validation" in page
+    assert "* NCP@5 at GRU4Rec's own C-H@1: nothing can be said of" in page
     assert "## Along the trigger" in page
     assert "| Category ranker + bonus | 0.5 |" in page
     assert "## At equal quality" in page

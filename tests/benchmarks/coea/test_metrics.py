@@ -6,11 +6,9 @@ import pytest
 from benchmarks.coea.metrics import (
     category_hit,
     category_ndcg,
-    category_precision,
-    long_tail_proportion,
     mean,
     measures,
-    novel_proportion,
+    proportion,
     ranked,
 )
 from benchmarks.coea.protocol import CategorySplit
@@ -35,25 +33,11 @@ def test_ndcg_divides_by_the_best_list_of_that_length() -> None:
     assert category_ndcg(np.array([[0, 4]]), TARGETS[:1], 2)[0] == pytest.approx(1.0)
 
 
-def test_precision_and_novelty_are_complements_of_a_full_list() -> None:
-    clicked = np.array([[1, 1, 0, 0, 0]] * 3, np.bool_)
+def test_what_is_chosen_of_a_list_is_divided_by_all_categories() -> None:
+    tail = np.array([[0, 0, 1, 1, 0]] * 3, np.bool_)
 
-    assert category_precision(TOP, clicked, 3).tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3])
-    assert novel_proportion(TOP, clicked, 3, "list").tolist() == pytest.approx([2 / 3, 0, 2 / 3])
-
-
-def test_novelty_is_divided_by_all_categories_or_by_k() -> None:
-    clicked = np.zeros((3, 5), np.bool_)
-
-    assert novel_proportion(TOP, clicked, 3, "categories").tolist() == pytest.approx([3 / 5, 1 / 5, 3 / 5])
-    assert novel_proportion(TOP, clicked, 3, "list").tolist() == pytest.approx([1, 1 / 3, 1])
-
-
-def test_the_long_tail_s_share_of_a_list() -> None:
-    tail = np.array([0, 0, 1, 1, 0], np.bool_)
-
-    assert long_tail_proportion(TOP, tail, 2, "categories").tolist() == pytest.approx([1 / 5, 0, 2 / 5])
-    assert long_tail_proportion(TOP, tail, 2, "list").tolist() == pytest.approx([1 / 2, 0, 1])
+    assert proportion(TOP, np.ones((3, 5), np.bool_), 3).tolist() == pytest.approx([3 / 5, 1 / 5, 3 / 5])
+    assert proportion(TOP, tail, 2).tolist() == pytest.approx([1 / 5, 0, 2 / 5])
 
 
 def test_lists_hold_candidates_alone_and_end_where_scores_are_minus_infinity() -> None:
