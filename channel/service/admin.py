@@ -34,9 +34,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
         """Begin to verify a snapshot and make it the wanted one."""
         wanted, publish = self._publications.wanted(), partial(self._publications.publish, request.version)
         operation = self._operations.begin(request.version, wanted, publish)
-        return admin_pb2.PublishSnapshotResponse(
-            version=operation.version, previous_version=operation.previous_version, operation=operation
-        )
+        return admin_pb2.PublishSnapshotResponse(operation=operation)
 
     async def RollbackSnapshot(  # noqa: N802
         self, _request: admin_pb2.RollbackSnapshotRequest, _: grpc.aio.ServicerContext
@@ -44,9 +42,7 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
         """Begin to make the snapshot wanted before the wanted one again."""
         before = next(iter(self._publications.earlier()), "")
         operation = self._operations.begin(before, self._publications.wanted(), self._publications.rollback)
-        return admin_pb2.RollbackSnapshotResponse(
-            version=operation.version, previous_version=operation.previous_version, operation=operation
-        )
+        return admin_pb2.RollbackSnapshotResponse(operation=operation)
 
     async def GetOperation(  # noqa: N802
         self, request: admin_pb2.GetOperationRequest, _: grpc.aio.ServicerContext

@@ -30,7 +30,8 @@ async def run_housekeeping(parts: Parts, publications: Publications, clock: Host
             await compact(parts.settings.serving_log_path, parts.settings.serving_log_total_bytes)
         if loop.time() >= next_time:
             next_time += _SECONDS
-            await asyncio.to_thread(clean_up, parts, publications, clock)
+            with logged_failures("all"):
+                await asyncio.to_thread(clean_up, parts, publications, clock)
         await asyncio.sleep(_COMPACTION_SECONDS)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,39 +22,20 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass
 class _Operation:
-    """An operation; its thread writes what the event loop reads, field by field. ended_at: Unix seconds, 0: it runs."""
+    """told: how it fares, written by its thread and read by the event loop."""
 
-    version: str
-    previous: str
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-    state: admin_pb2.OperationState = admin_pb2.OPERATION_STATE_RUNNING
-    step: str = ""
-    progress: float = 0.0
-    error: str = ""
-    started_at: float = field(default_factory=time.time)
-    ended_at: float = 0.0
+    told: admin_pb2.Operation
     is_cancelled: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def message(self) -> admin_pb2.Operation:
-        """Say how it fares."""
-        told = admin_pb2.Operation(
-            id=self.id,
-            version=self.version,
-            state=self.state,
-            step=self.step,
-            progress=self.progress,
-            error=self.error,
-            previous_version=self.previous,
-        )
-        told.started_at.FromMilliseconds(int(self.started_at * 1e3))
-        if self.ended_at:
-            told.ended_at.FromMilliseconds(int(self.ended_at * 1e3))
-        return told
+    def on_progress(self, step: str, share: float) -> None:
+        if self.is_cancelled:
+            raise PublicationCancelled(f"{self.told.version}: cancelled while {step}")
+        self.told.step, self.told.progress = step, share
 
 
 class Operations:
-    """The operations of one service; belongs to one event loop, and all methods raise PublicationRefused."""
+    """The operations of one service. Belongs to one event loop; all methods raise PublicationRefused."""
 
     def __init__(self) -> None:
         self._known: dict[str, _Operation] = {}
@@ -65,67 +46,60 @@ class Operations:
         previous: version wanted now. Refused while another version is being published.
         """
         for running in self._known.values():
-            if not running.ended_at and running.version == version:
-                return running.message()
-            if not running.ended_at:
-                raise PublicationRefused(
-                    f"operation {running.id} is publishing {running.version}: wait for its end, or cancel it"
-                )
-        operation = _Operation(version, previous)
-        self._known[operation.id] = operation
+            if running.told.state == admin_pb2.OPERATION_STATE_RUNNING:
+                if running.told.version == version:
+                    return running.told
+                busy = f"operation {running.told.id} is publishing {running.told.version}"
+                raise PublicationRefused(f"{busy}: wait for its end, or cancel it")
+        state = admin_pb2.OPERATION_STATE_RUNNING
+        told = admin_pb2.Operation(id=secrets.token_hex(8), version=version, state=state, previous_version=previous)
+        told.started_at.GetCurrentTime()
+        operation = self._known[told.id] = _Operation(told)
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
-        loop = asyncio.get_running_loop()
         # Nobody waits for it when the service ends: until the link is moved, which is one step, nothing has changed.
-        threading.Thread(target=_run, args=(operation, publish, loop), name="publication", daemon=True).start()
-        return operation.message()
+        arguments = (operation, publish, asyncio.get_running_loop())
+        threading.Thread(target=_run, args=arguments, name="publication", daemon=True).start()
+        return told
 
     async def wait(self, operation_id: str, seconds: float) -> admin_pb2.Operation:
         """Say how an operation fares, the latest by default, once it has ended or after so long."""
         operation = self._find(operation_id)
-        try:
-            async with asyncio.timeout(seconds):
-                await operation.ended.wait()
-        except TimeoutError:
-            pass
-        return operation.message()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(operation.ended.wait(), seconds)
+        return operation.told
 
     def cancel(self, operation_id: str) -> admin_pb2.Operation:
         """Tell an operation to end before it takes effect."""
         operation = self._find(operation_id)
         operation.is_cancelled = True
-        return operation.message()
+        return operation.told
 
     def _find(self, operation_id: str) -> _Operation:
         found = self._known.get(operation_id or next(reversed(self._known), ""))
         if found is None:
-            raise PublicationRefused(
-                f"operation: found {operation_id!r}, expected one begun since this service was started; GetSnapshot "
-                "tells what is wanted"
-            )
+            expected = "expected one begun since this service was started; GetSnapshot tells what is wanted"
+            raise PublicationRefused(f"operation: found {operation_id!r}, {expected}")
         return found
 
 
 def _run(operation: _Operation, publish: Callable[[OnProgress], Publication], loop: asyncio.AbstractEventLoop) -> None:
-    def on_progress(step: str, share: float) -> None:
-        if operation.is_cancelled:
-            raise PublicationCancelled(f"{operation.version}: cancelled while {step}")
-        operation.step, operation.progress = step, share
-
-    state, error = admin_pb2.OPERATION_STATE_DONE, ""
+    told, state = operation.told, admin_pb2.OPERATION_STATE_REFUSED
     try:
-        publication = publish(on_progress)
-        operation.version, operation.previous = publication.version, publication.previous
-    except PublicationCancelled as cancelled:
-        state, error = admin_pb2.OPERATION_STATE_CANCELLED, str(cancelled)
-    except ChannelError as refused:
-        state, error = admin_pb2.OPERATION_STATE_REFUSED, str(refused)
+        publication = publish(operation.on_progress)
+        told.version, told.previous_version = publication.version, publication.previous
+        state = admin_pb2.OPERATION_STATE_DONE
+    except ChannelError as error:
+        told.error = str(error)
+        if isinstance(error, PublicationCancelled):
+            state = admin_pb2.OPERATION_STATE_CANCELLED
     except Exception:
-        _log.exception("publication failed", operation=operation.id)
-        state, error = admin_pb2.OPERATION_STATE_REFUSED, "internal error; the logs name it"
-    operation.state, operation.error, operation.ended_at = state, error, time.time()
-    told = {"operation": operation.id, "version": operation.version, "before": operation.previous, "error": error}
-    _log.info("publication ended", state=admin_pb2.OperationState.Name(state), **told)
+        _log.exception("publication failed", operation=told.id)
+        told.error = "internal error; the logs name it"
+    told.ended_at.GetCurrentTime()
+    told.state = state
+    name = admin_pb2.OperationState.Name(state)
+    _log.info("publication ended", state=name, version=told.version, before=told.previous_version, error=told.error)
     # The service may have ended meanwhile.
-    if not loop.is_closed():
+    with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(operation.ended.set)

@@ -28,6 +28,7 @@ from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.watcher import Served, SnapshotWatcher
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
+from serendipity.channel.state.environment import make_private
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.feedback_event import Ownership
@@ -175,6 +176,8 @@ def _open_parts(
     stack: contextlib.AsyncExitStack,
 ) -> Parts:
     """Open stores, logs and pipeline; the stack closes them, last opened first."""
+    with logged_failures("state"):
+        make_private(settings.state)
     erasures = Reopening("erasures", lambda: ErasureList(settings.erasures_path))
     stack.callback(erasures.close)
     ownership = Ownership(settings.shard, settings.num_shards)

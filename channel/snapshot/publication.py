@@ -98,8 +98,11 @@ class Publications:
 
     def earlier(self) -> list[str]:
         """Versions wanted before the wanted one that are still there, the latest first, each once."""
-        ways_back = reversed(self._ways_back([*self._history(), self.wanted()]))
-        return [version for version in dict.fromkeys(ways_back) if version]
+        try:
+            history = self._history()
+        except OSError:
+            return []
+        return list(dict.fromkeys(reversed(self._ways_back([*history, self.wanted()]))))
 
     def listed(self) -> list[ListedSnapshot]:
         """Read the manifests of the snapshots on disk, newest first; those that cannot be read come last."""

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserendipity/v1/admin.proto\x12\x0eserendipity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x01\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.serendipity.v1.OperationState\x12\x0c\n\x04step\x18\x04 \x01(\t\x12\x10\n\x08progress\x18\x05 \x01(\x01\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x18\n\x10previous_version\x18\x07 \x01(\t\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x16PublishSnapshotRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"r\n\x17PublishSnapshotResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\x12,\n\toperation\x18\x03 \x01(\x0b\x32\x19.serendipity.v1.Operation\"\x19\n\x17RollbackSnapshotRequest\"s\n\x18RollbackSnapshotResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x18\n\x10previous_version\x18\x02 \x01(\t\x12,\n\toperation\x18\x03 \x01(\x0b\x32\x19.serendipity.v1.Operation\"J\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x14GetOperationResponse\x12,\n\toperation\x18\x01 \x01(\x0b\x32\x19.serendipity.v1.Operation\"$\n\x16\x43\x61ncelOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"G\n\x17\x43\x61ncelOperationResponse\x12,\n\toperation\x18\x01 \x01(\x0b\x32\x19.serendipity.v1.Operation\"\x14\n\x12GetSnapshotRequest\"_\n\x13GetSnapshotResponse\x12\x17\n\x0f\x64\x65sired_version\x18\x01 \x01(\t\x12/\n\x07workers\x18\x02 \x03(\x0b\x32\x1e.serendipity.v1.WorkerSnapshot\"x\n\x0eWorkerSnapshot\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x05 \x01(\t*\xa4\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x01\x12\x18\n\x14OPERATION_STATE_DONE\x10\x02\x12\x1b\n\x17OPERATION_STATE_REFUSED\x10\x03\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x04\x32\xf4\x03\n\x10SerendipityAdmin\x12\x62\n\x0fPublishSnapshot\x12&.serendipity.v1.PublishSnapshotRequest\x1a\'.serendipity.v1.PublishSnapshotResponse\x12\x65\n\x10RollbackSnapshot\x12\'.serendipity.v1.RollbackSnapshotRequest\x1a(.serendipity.v1.RollbackSnapshotResponse\x12Y\n\x0cGetOperation\x12#.serendipity.v1.GetOperationRequest\x1a$.serendipity.v1.GetOperationResponse\x12\x62\n\x0f\x43\x61ncelOperation\x12&.serendipity.v1.CancelOperationRequest\x1a\'.serendipity.v1.CancelOperationResponse\x12V\n\x0bGetSnapshot\x12\".serendipity.v1.GetSnapshotRequest\x1a#.serendipity.v1.GetSnapshotResponseB P\x01Z\x1cserendipity/v1;serendipityv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aserendipity/v1/admin.proto\x12\x0eserendipity.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x01\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.serendipity.v1.OperationState\x12\x0c\n\x04step\x18\x04 \x01(\t\x12\x10\n\x08progress\x18\x05 \x01(\x01\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x18\n\x10previous_version\x18\x07 \x01(\t\x12.\n\nstarted_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\")\n\x16PublishSnapshotRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"S\n\x17PublishSnapshotResponse\x12,\n\toperation\x18\x03 \x01(\x0b\x32\x19.serendipity.v1.OperationJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"\x19\n\x17RollbackSnapshotRequest\"T\n\x18RollbackSnapshotResponse\x12,\n\toperation\x18\x03 \x01(\x0b\x32\x19.serendipity.v1.OperationJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"J\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x04wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"D\n\x14GetOperationResponse\x12,\n\toperation\x18\x01 \x01(\x0b\x32\x19.serendipity.v1.Operation\"$\n\x16\x43\x61ncelOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"G\n\x17\x43\x61ncelOperationResponse\x12,\n\toperation\x18\x01 \x01(\x0b\x32\x19.serendipity.v1.Operation\"\x14\n\x12GetSnapshotRequest\"_\n\x13GetSnapshotResponse\x12\x17\n\x0f\x64\x65sired_version\x18\x01 \x01(\t\x12/\n\x07workers\x18\x02 \x03(\x0b\x32\x1e.serendipity.v1.WorkerSnapshot\"x\n\x0eWorkerSnapshot\x12\x0e\n\x06worker\x18\x01 \x01(\r\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x05 \x01(\t*\xa4\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x01\x12\x18\n\x14OPERATION_STATE_DONE\x10\x02\x12\x1b\n\x17OPERATION_STATE_REFUSED\x10\x03\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x04\x32\xf4\x03\n\x10SerendipityAdmin\x12\x62\n\x0fPublishSnapshot\x12&.serendipity.v1.PublishSnapshotRequest\x1a\'.serendipity.v1.PublishSnapshotResponse\x12\x65\n\x10RollbackSnapshot\x12\'.serendipity.v1.RollbackSnapshotRequest\x1a(.serendipity.v1.RollbackSnapshotResponse\x12Y\n\x0cGetOperation\x12#.serendipity.v1.GetOperationRequest\x1a$.serendipity.v1.GetOperationResponse\x12\x62\n\x0f\x43\x61ncelOperation\x12&.serendipity.v1.CancelOperationRequest\x1a\'.serendipity.v1.CancelOperationResponse\x12V\n\x0bGetSnapshot\x12\".serendipity.v1.GetSnapshotRequest\x1a#.serendipity.v1.GetSnapshotResponseB P\x01Z\x1cserendipity/v1;serendipityv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,32 +34,32 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'serendipity.v1.admin_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'P\001Z\034serendipity/v1;serendipityv1'
-  _globals['_OPERATIONSTATE']._serialized_start=1170
-  _globals['_OPERATIONSTATE']._serialized_end=1334
+  _globals['_OPERATIONSTATE']._serialized_start=1108
+  _globals['_OPERATIONSTATE']._serialized_end=1272
   _globals['_OPERATION']._serialized_start=112
   _globals['_OPERATION']._serialized_end=366
   _globals['_PUBLISHSNAPSHOTREQUEST']._serialized_start=368
   _globals['_PUBLISHSNAPSHOTREQUEST']._serialized_end=409
   _globals['_PUBLISHSNAPSHOTRESPONSE']._serialized_start=411
-  _globals['_PUBLISHSNAPSHOTRESPONSE']._serialized_end=525
-  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_start=527
-  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_end=552
-  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_start=554
-  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_end=669
-  _globals['_GETOPERATIONREQUEST']._serialized_start=671
-  _globals['_GETOPERATIONREQUEST']._serialized_end=745
-  _globals['_GETOPERATIONRESPONSE']._serialized_start=747
-  _globals['_GETOPERATIONRESPONSE']._serialized_end=815
-  _globals['_CANCELOPERATIONREQUEST']._serialized_start=817
-  _globals['_CANCELOPERATIONREQUEST']._serialized_end=853
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=855
-  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=926
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=928
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=948
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=950
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1045
-  _globals['_WORKERSNAPSHOT']._serialized_start=1047
-  _globals['_WORKERSNAPSHOT']._serialized_end=1167
-  _globals['_SERENDIPITYADMIN']._serialized_start=1337
-  _globals['_SERENDIPITYADMIN']._serialized_end=1837
+  _globals['_PUBLISHSNAPSHOTRESPONSE']._serialized_end=494
+  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_start=496
+  _globals['_ROLLBACKSNAPSHOTREQUEST']._serialized_end=521
+  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_start=523
+  _globals['_ROLLBACKSNAPSHOTRESPONSE']._serialized_end=607
+  _globals['_GETOPERATIONREQUEST']._serialized_start=609
+  _globals['_GETOPERATIONREQUEST']._serialized_end=683
+  _globals['_GETOPERATIONRESPONSE']._serialized_start=685
+  _globals['_GETOPERATIONRESPONSE']._serialized_end=753
+  _globals['_CANCELOPERATIONREQUEST']._serialized_start=755
+  _globals['_CANCELOPERATIONREQUEST']._serialized_end=791
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_start=793
+  _globals['_CANCELOPERATIONRESPONSE']._serialized_end=864
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=866
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=886
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=888
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=983
+  _globals['_WORKERSNAPSHOT']._serialized_start=985
+  _globals['_WORKERSNAPSHOT']._serialized_end=1105
+  _globals['_SERENDIPITYADMIN']._serialized_start=1275
+  _globals['_SERENDIPITYADMIN']._serialized_end=1775
 # @@protoc_insertion_point(module_scope)

@@ -53,28 +53,20 @@ class PublishSnapshotRequest(_message.Message):
     def __init__(self, version: _Optional[str] = ...) -> None: ...
 
 class PublishSnapshotResponse(_message.Message):
-    __slots__ = ("version", "previous_version", "operation")
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("operation",)
     OPERATION_FIELD_NUMBER: _ClassVar[int]
-    version: str
-    previous_version: str
     operation: Operation
-    def __init__(self, version: _Optional[str] = ..., previous_version: _Optional[str] = ..., operation: _Optional[_Union[Operation, _Mapping]] = ...) -> None: ...
+    def __init__(self, operation: _Optional[_Union[Operation, _Mapping]] = ...) -> None: ...
 
 class RollbackSnapshotRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class RollbackSnapshotResponse(_message.Message):
-    __slots__ = ("version", "previous_version", "operation")
-    VERSION_FIELD_NUMBER: _ClassVar[int]
-    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    __slots__ = ("operation",)
     OPERATION_FIELD_NUMBER: _ClassVar[int]
-    version: str
-    previous_version: str
     operation: Operation
-    def __init__(self, version: _Optional[str] = ..., previous_version: _Optional[str] = ..., operation: _Optional[_Union[Operation, _Mapping]] = ...) -> None: ...
+    def __init__(self, operation: _Optional[_Union[Operation, _Mapping]] = ...) -> None: ...
 
 class GetOperationRequest(_message.Message):
     __slots__ = ("id", "wait")

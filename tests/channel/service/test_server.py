@@ -392,6 +392,21 @@ async def test_a_worker_that_waits_for_a_snapshot_ends_when_it_is_told_to(
     await asyncio.wait_for(task, 60.0)
 
 
+async def test_the_state_is_its_owners_alone_also_what_was_there_before(directory: Path) -> None:
+    settings = server_settings(directory)
+    settings.feedback_path.mkdir(parents=True, mode=0o755)
+    for path in (settings.state, settings.feedback_path):
+        path.chmod(0o755)
+    async with service(settings, channel_settings()) as (client, _):
+        await client.recall("anyone", count=5)
+        await client.record_feedback([Feedback("anna", "tea")])
+    assert settings.state.stat().st_mode & 0o777 == 0o700
+    stores = (settings.feedback_path, settings.nearline_path, settings.erasures_path, settings.availability_path)
+    for place in (*stores, settings.serving_log_path):
+        assert place.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o600}
+
+
 async def test_a_worker_that_starts_with_a_damaged_snapshot_serves_the_one_before_and_says_so(
     directory: Path,
 ) -> None:
