@@ -146,6 +146,8 @@ def _lifts(
     config: EntryModelConfig,
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
     holders: dict[tuple[str, str], list[int]] = {}
+    if not windows:
+        return {}
     for row, profile in enumerate(profiles):
         for value in profile.items():
             holders.setdefault(value, []).append(row)

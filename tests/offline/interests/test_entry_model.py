@@ -44,6 +44,11 @@ def test_without_windows_the_coefficients_stay_at_their_defaults() -> None:
     assert np.isfinite(model.probabilities(now, profiles)).all()
 
 
+def test_without_windows_profiles_move_nobody() -> None:
+    now, _, profiles = random_world()
+    assert not fit_entry_model(now, [], profiles, CONFIG).lifts
+
+
 def test_categories_that_are_not_novel_have_no_probability() -> None:
     now, windows, profiles = random_world()
     probabilities = fit_entry_model(now, windows, profiles, CONFIG).probabilities(now, profiles)
