@@ -100,10 +100,15 @@ def make_private(directory: Path) -> None:
 
 
 def _make_lock_file(path: Path) -> None:
-    """Make LMDB's lock file with its blocks. Raises OSError on a full disk.
+    """Make LMDB's lock file with its blocks, unless it is there. Raises OSError on a full disk.
 
     LMDB makes it without any and maps it: whoever writes there on a full disk is killed by SIGBUS.
     """
-    with path.open("ab", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        if not file.tell():
-            os.posix_fallocate(file.fileno(), 0, _LOCK_FILE_BYTES)
+    # One that is there is not opened: to close it would let go of the locks that this process may have on it.
+    if path.exists() and path.stat().st_size:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+    finally:
+        os.close(descriptor)
