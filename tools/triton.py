@@ -4,12 +4,14 @@
 
 Listens on the loopback address unless told otherwise. Models are loaded and unloaded only on request (EXPLICIT
 control); at the start every model of the repository is loaded, user towers first. A server that ends by itself is
-started again, sooner the longer it ran, and serves what was served before.
+started again, sooner the longer it ran, and serves what was served before; so is one that does not answer any more. A
+model that does not answer is loaded again.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import math
 import signal
 import sys
@@ -21,6 +23,7 @@ from typing import NoReturn
 import tritonclient.grpc as triton_grpc
 
 from serendipity.features import TOWER_MODEL_PREFIX
+from serendipity.tools.serving.canary import keep_answering
 from serendipity.tools.serving.triton_program import TritonDown, TritonError
 from serendipity.tools.serving.triton_server import LOOPBACK, TritonServer, launch, temporary_log
 from serendipity.triton import fault_of
@@ -97,8 +100,7 @@ def _keep_running(args: argparse.Namespace) -> NoReturn:
                 )
                 _load(server, model_names(args.models))
                 healthy_since = time.monotonic()
-                server.wait()
-                server.check()
+                asyncio.run(keep_answering(server, args.models))
         except (TritonDown, triton_grpc.InferenceServerException) as error:
             if time.monotonic() - healthy_since >= _HEALTHY_SECONDS:
                 wait = _FIRST_WAIT

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 import structlog
@@ -24,9 +25,8 @@ from serendipity.channel.nearline.loop import NearlineLoop, generation_moment
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.nearline.telemetry import NearlineTelemetry
-from serendipity.channel.service.processes import held, logged_failures, told_to_stop
+from serendipity.channel.service.processes import held, logged_failures, run_until_stopped
 from serendipity.channel.service.settings import ServerSettings
-from serendipity.channel.service.telemetry import configure_logs
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.snapshot.publication import Publications
@@ -150,15 +150,19 @@ async def running_nearline(
                 raise end
 
 
-def run_nearline(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
+def run_nearline(
+    settings: ServerSettings, channel_settings: ChannelSettings, heartbeat: Connection | None = None
+) -> None:
     """Run the near-line process until SIGTERM, SIGINT or the end of the parent. The target of a spawned process.
 
-    Raises the unexpected error of any task, for the supervisor to restart the process: the other tasks do not do its
-    work.
+    Ends with status 1 after the unexpected error of any task, for the supervisor to restart the process: the other
+    tasks do not do its work.
     """
-    configure_logs(settings.log_level, settings.log_format)
-    structlog.contextvars.bind_contextvars(worker="nearline")
-    asyncio.run(_work_until_stopped(settings, channel_settings))
+
+    async def work(stop: asyncio.Event) -> None:
+        await _work_until_stopped(settings, channel_settings, stop)
+
+    run_until_stopped("nearline", settings, work, heartbeat)
 
 
 def exclusive(settings: ServerSettings) -> contextlib.AbstractContextManager[bool]:
@@ -166,16 +170,15 @@ def exclusive(settings: ServerSettings) -> contextlib.AbstractContextManager[boo
     return held(settings.nearline_lock_path)
 
 
-async def _work_until_stopped(settings: ServerSettings, channel_settings: ChannelSettings) -> None:
-    with told_to_stop() as stop:
-        async with contextlib.AsyncExitStack() as stack:
-            if await _take_turn(settings, stop, stack):
-                nearline = await stack.enter_async_context(
-                    running_nearline(settings, channel_settings, on_failure=stop.set)
-                )
-                _log.info("near-line process runs", pid=os.getpid(), metrics_port=nearline.telemetry.metrics_port)
-                await stop.wait()
-                _log.info("near-line process drains")
+async def _work_until_stopped(settings: ServerSettings, channel_settings: ChannelSettings, stop: asyncio.Event) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        if await _take_turn(settings, stop, stack):
+            nearline = await stack.enter_async_context(
+                running_nearline(settings, channel_settings, on_failure=stop.set)
+            )
+            _log.info("near-line process runs", pid=os.getpid(), metrics_port=nearline.telemetry.metrics_port)
+            await stop.wait()
+            _log.info("near-line process drains")
     _log.info("near-line process ends")
 
 

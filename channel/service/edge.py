@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from serendipity.channel.errors import ChannelError, DeadlinePassed, FieldViolation, InvalidQuery, Overloaded
+from serendipity.channel.errors import ChannelError, FieldViolation, InvalidQuery, Overloaded
 from serendipity.channel.service.refusals import Refusals
 from serendipity.channel.service.status import Refusal, refusal_of
 from serendipity.channel.service.telemetry import Telemetry
@@ -126,11 +126,8 @@ class Edge:
             message = f"internal error; the logs name it under request id {request_id}"
             return Refusal(grpc.StatusCode.INTERNAL, message)
         refusal = refusal_of(error)
-        if isinstance(error, Overloaded | DeadlinePassed):
-            self._refusals.log(method, refusal.code.name, error)
-        else:
-            told = f"{type(error).__name__}: {error}"
-            _log.warning("call refused", method=method, code=refusal.code.name, error=told, request_id=request_id)
+        told = f"{type(error).__name__}: {error}"
+        _log.warning("call refused", method=method, code=refusal.code.name, error=told, request_id=request_id)
         return refusal
 
 

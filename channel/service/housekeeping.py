@@ -45,7 +45,7 @@ def clean_up(parts: Parts, publications: Publications, clock: HostClock) -> None
     with logged_failures("availability"):
         # A snapshot that cannot be read now may be read later; nothing is known of its age.
         if manifests and None not in manifests:
-            parts.availability.prune(min(m.events_until.seconds for m in manifests if m is not None))
+            parts.availability.store().prune(min(m.events_until.seconds for m in manifests if m is not None))
     now = None
     with logged_failures("clock"):
         now = clock.agreed([m.created_at.ToMilliseconds() / 1e3 for m in manifests if m])

@@ -6,13 +6,20 @@ import asyncio
 import contextlib
 import fcntl
 import multiprocessing
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import structlog
 
 from serendipity.channel.errors import ChannelError, StateUnavailable
+from serendipity.channel.service.logs import configure_logs
+from serendipity.channel.service.settings import ServerSettings
+
+_BEAT_SECONDS = 0.25
 
 _log = structlog.stdlib.get_logger(__name__)
 
@@ -34,6 +41,45 @@ def told_to_stop() -> Iterator[asyncio.Event]:
             loop.remove_reader(parent.sentinel)
 
 
+def run_until_stopped(
+    name: int | str,
+    settings: ServerSettings,
+    work: Callable[[asyncio.Event], Awaitable[None]],
+    heartbeat: Connection | None = None,
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> None:
+    """Be process `name`: run its work until it is told to stop. What ends it otherwise is logged, in one line.
+
+    heartbeat: told several times a second that the event loop turns. Raises SystemExit, status 1, after a failure.
+    """
+    configure_logs(settings.log_level, settings.log_format)
+    structlog.contextvars.bind_contextvars(worker=name)
+
+    async def run() -> None:
+        if heartbeat is not None:
+            os.set_blocking(heartbeat.fileno(), False)
+            _beat(heartbeat)
+        with told_to_stop() as stop:
+            await work(stop)
+
+    try:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(run())
+    except (ChannelError, OSError) as error:
+        _log.error("process cannot go on", error=f"{type(error).__name__}: {error}")
+        sys.exit(1)
+    except Exception:
+        _log.exception("process failed")
+        sys.exit(1)
+
+
+def _beat(heartbeat: Connection) -> None:
+    # Full while the supervisor does not listen, which must not hold up its workers as well.
+    with contextlib.suppress(OSError):
+        os.write(heartbeat.fileno(), b".")
+    asyncio.get_running_loop().call_later(_BEAT_SECONDS, _beat, heartbeat)
+
+
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[bool]:
     """Hold a file, made if missing; False if another process holds it. Raises StateUnavailable."""
@@ -53,10 +99,10 @@ def held(path: Path) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def logged_failures(part: str) -> Iterator[None]:
-    """Log an error of a part of housekeeping instead of raising it: the task must still run in an hour."""
+    """Log an error instead of raising it: of housekeeping, or of a file that nothing else needs."""
     try:
         yield
-    except ChannelError as error:
+    except (ChannelError, OSError) as error:
         _log.warning("housekeeping failed", part=part, error=str(error))
     except Exception:
         _log.exception("housekeeping failed", part=part)

@@ -7,10 +7,6 @@ import math
 import time
 from collections.abc import Callable
 
-import structlog
-
-from serendipity.channel.errors import ChannelError
-
 _A_SECOND = 300
 """Refusals told without delay: each takes time from those that are answered."""
 _LONGEST_HOLD = 0.5
@@ -20,9 +16,6 @@ _WITHOUT_DEADLINE = 0.1
 """Seconds that a caller who set no deadline is taken to have."""
 _SHORTEST = 0.001
 """Nobody is held who has sixteen milliseconds left, or less."""
-_LOGGED_EVERY = 1.0
-
-_log = structlog.stdlib.get_logger(__name__)
 
 
 class Refusals:
@@ -35,8 +28,6 @@ class Refusals:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last = -math.inf
-        self._logged_at = -math.inf
-        self._unlogged = 0
 
     async def hold(self, seconds: float | None) -> None:
         """Wait until a caller may be told. seconds: that it has left, None without a deadline."""
@@ -47,13 +38,3 @@ class Refusals:
         now, every = self._clock(), min(_TOLD_EVERY, left / 16)
         self._last = min(max(now, self._last + 1 / _A_SECOND), now + min(_LONGEST_HOLD, left * 7 / 16))
         return max(0.0, math.ceil(self._last / every) * every - now) if every > _SHORTEST else 0.0
-
-    def log(self, method: str, code: str, error: ChannelError) -> None:
-        """Log one call a second for which there is no time, and how many there were.
-
-        A line for each would cost more than refusing it.
-        """
-        self._unlogged += 1
-        if (now := self._clock()) >= self._logged_at + _LOGGED_EVERY:
-            _log.warning("calls refused", method=method, code=code, error=str(error), calls=self._unlogged)
-            self._logged_at, self._unlogged = now, 0

@@ -54,7 +54,7 @@ class Parts:
     channel: Channel
     holder: SnapshotHolder
     feedback: Reopening[FeedbackStore]
-    availability: AvailabilityStore
+    availability: Reopening[AvailabilityStore]
     overlay: AvailabilityReader
     serving_log: ServingLog
     telemetry: Telemetry
@@ -153,7 +153,7 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
             raise InvalidQuery(violations)
         changes = {item.item_id: item.available for item in items}
         if changes:
-            self._parts.availability.update(changes.items())
+            self._parts.availability.store().update(changes.items())
             self._parts.overlay.refresh()
         return changes
 

@@ -56,7 +56,7 @@ class ServerSettings(BaseSettings):
     """User tower (user_tower.onnx) to run in each worker, for hosts without Triton."""
 
     require_ready_model: bool = True
-    """Refuse to publish, or to roll back to, a snapshot whose user tower is not ready on Triton."""
+    """Refuse to publish, or to roll back to, a snapshot whose user tower does not answer on Triton."""
 
     batch_users: int = Field(default=32, ge=1, le=64)
     """Users of a RecallBatch answered at once; other callers wait meanwhile."""
@@ -76,6 +76,9 @@ class ServerSettings(BaseSettings):
 
     drain_seconds: float = Field(default=10.0, ge=0)
     """Time that calls in flight have to finish after SIGTERM."""
+
+    hung_seconds: float = Field(default=3.0, ge=1.0)
+    """Time without a beat after which a worker is killed and replaced; the near-line process has ten times it."""
 
     feedback_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
     """Largest size of the feedback store (address space until it is used)."""

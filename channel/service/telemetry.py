@@ -1,4 +1,4 @@
-"""Metrics and logs of the service.
+"""Metrics of the service.
 
 Every worker has a registry and a port of its own (`metrics_port` + worker number), so that a scrape reaches a known
 process, counters restart with it as Prometheus expects, and no shared directory has to be swept. Sums over workers are
@@ -8,12 +8,10 @@ the query's.
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -30,6 +28,8 @@ _STAGES = ("total", "hydrate", "user_tower", "sources", "rank")
 _NOVEL = FEATURE_NAMES.index("novel")
 """Rank feature that is 1 for novel candidates."""
 
+
+_log = structlog.stdlib.get_logger(__name__)
 
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
@@ -178,59 +178,28 @@ class Telemetry:
         self._availability.set(generation)
 
     def serve(self, host: str, port: int) -> MetricsServer:
-        """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
+        """Serve the metrics over HTTP; port 0 chooses a free one."""
         return MetricsServer(self.registry, host, port)
 
 
 class MetricsServer:
-    """Serves a registry's metrics until it is closed. port: the one bound."""
+    """Serves a registry's metrics until it is closed.
+
+    port: the one bound; 0 where it is taken, which is logged, and must not keep a process from its work.
+    """
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        self._server, self._thread = start_http_server(port, host, registry)
-        self.port = int(self._server.server_port)
+        self.port = 0
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+            self.port = int(self._server.server_port)
+        except OSError as error:
+            _log.error("metrics not served", address=f"{host}:{port}", error=str(error))
 
     def close(self) -> None:
         """Stop serving."""
+        if not self.port:
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
-
-
-def configure_logs(level: str, form: Literal["json", "console"]) -> None:
-    """Send this process's logs, those of libraries included, to standard error as JSON lines or for a person.
-
-    What structlog.contextvars binds (request_id, worker) stands in every line written on the request's way.
-    """
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if form == "json" else structlog.dev.ConsoleRenderer()
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any
 
 import structlog
@@ -17,10 +18,10 @@ from threadpoolctl import threadpool_limits
 from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.recall.recall import Channel
 from serendipity.channel.service.housekeeping import run_housekeeping
-from serendipity.channel.service.processes import logged_failures, told_to_stop
+from serendipity.channel.service.processes import logged_failures, run_until_stopped
 from serendipity.channel.service.server import Health, Parts, create_server
 from serendipity.channel.service.settings import ServerSettings
-from serendipity.channel.service.telemetry import Telemetry, configure_logs
+from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import WorkerStatus, write_status
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import SnapshotHolder
@@ -68,7 +69,8 @@ async def running_worker(
     async with contextlib.AsyncExitStack() as stack:
         telemetry = Telemetry()
         clock = HostClock(settings.clock_path)
-        parts = _open_parts(settings, channel_settings, number, telemetry, clock, stack)
+        # In a thread: a disk that is slow must not make the event loop seem to hang.
+        parts = await asyncio.to_thread(_open_parts, settings, channel_settings, number, telemetry, clock, stack)
         metrics = telemetry.serve(settings.metrics_host, settings.metrics_port and settings.metrics_port + number)
         stack.callback(metrics.close)
         health = Health()
@@ -81,7 +83,8 @@ async def running_worker(
                 telemetry.snapshot_refused()
             await health.set_serving(bool(served.version))
             status = WorkerStatus(number, os.getpid(), served.version, served.since, served.error, metrics.port)
-            write_status(settings.workers_path, status)
+            with logged_failures("status"):
+                write_status(settings.workers_path, status)
 
         publications = Publications(settings.snapshots)
         watcher = SnapshotWatcher(
@@ -116,31 +119,37 @@ async def running_worker(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def run_worker(settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int) -> None:
+def run_worker(
+    settings: ServerSettings,
+    channel_settings: ChannelSettings,
+    address: str,
+    number: int,
+    heartbeat: Connection | None = None,
+) -> None:
     """Run worker `number` until SIGTERM, SIGINT or the end of the parent. The target of a spawned process."""
-    configure_logs(settings.log_level, settings.log_format)
-    structlog.contextvars.bind_contextvars(worker=number)
     # Requests are searched side by side; BLAS and OpenMP threads of each would only wait for those of the others.
     threadpool_limits(limits=1)
     # The event loop must not wait 5 ms, Python's default, whenever the search thread or one that opens a snapshot runs.
     sys.setswitchinterval(_SWITCH_SECONDS)
+
+    async def work(stop: asyncio.Event) -> None:
+        await _serve_until_stopped(settings, channel_settings, address, number, stop)
+
     # uvloop's event loop: some 15 % more calls a second.
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve_until_stopped(settings, channel_settings, address, number))
+    run_until_stopped(number, settings, work, heartbeat, uvloop.new_event_loop)
 
 
 async def _serve_until_stopped(
-    settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int
+    settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int, stop: asyncio.Event
 ) -> None:
-    with told_to_stop() as stop:
-        async with contextlib.AsyncExitStack() as stack:
-            starting = stack.enter_async_context(running_worker(settings, channel_settings, address, number))
-            worker = await _unless_stopped(stop, starting)
-            if worker is not None:
-                ports = {"port": worker.port, "metrics_port": worker.metrics_port}
-                _log.info("worker serves", address=address, **ports, pid=os.getpid())
-                await stop.wait()
-                _log.info("worker drains")
+    async with contextlib.AsyncExitStack() as stack:
+        starting = stack.enter_async_context(running_worker(settings, channel_settings, address, number))
+        worker = await _unless_stopped(stop, starting)
+        if worker is not None:
+            ports = {"port": worker.port, "metrics_port": worker.metrics_port}
+            _log.info("worker serves", address=address, **ports, pid=os.getpid())
+            await stop.wait()
+            _log.info("worker drains")
     _log.info("worker ends")
 
 
@@ -203,10 +212,10 @@ def _open_parts(
         holder.prepare(overlay)
         telemetry.availability_generation(overlay.generation)
 
-    availability = AvailabilityStore(settings.availability_path, clock=clock.now)
+    availability = Reopening("availability", lambda: AvailabilityStore(settings.availability_path, clock=clock.now))
     stack.callback(availability.close)
     overlay = AvailabilityReader(
-        availability,
+        availability.store,
         on_change=on_change,
         on_error=lambda error: _log.warning("availability not refreshed", error=str(error)),
     )

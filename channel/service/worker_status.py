@@ -26,23 +26,19 @@ class WorkerStatus:
 
 
 def write_status(directory: Path, status: WorkerStatus) -> None:
-    """Replace a worker's file."""
+    """Replace a worker's file. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     layout.write_atomically(directory / f"{status.worker}.json", json.dumps(asdict(status)).encode())
 
 
 def read_statuses(directory: Path) -> list[WorkerStatus]:
-    """Read all workers' states by number; a file that cannot be read is left out."""
+    """Read the states of workers that live, by number; a file that cannot be read is left out."""
     statuses = []
     for path in directory.glob("*.json"):
         try:
             statuses.append(WorkerStatus(**json.loads(path.read_text(encoding="utf-8"))))
         except (OSError, ValueError, TypeError):
             continue
-    return sorted(statuses, key=lambda status: status.worker)
-
-
-def forget(directory: Path, worker: int | None = None) -> None:
-    """Remove the state of a worker that is gone, or of all."""
-    for path in directory.glob("*.json" if worker is None else f"{worker}.json"):
-        path.unlink(missing_ok=True)
+    # Whoever was killed left its file behind.
+    living = (status for status in statuses if Path(f"/proc/{status.pid}").exists())
+    return sorted(living, key=lambda status: status.worker)

@@ -103,13 +103,13 @@ class AvailabilityStore:
 class AvailabilityReader:
     """A process's view of the overlay, refreshed in the background.
 
-    interval: seconds between looks at the generation; on_change: told an overlay right before it is the view;
-    on_error: told when a look fails (the last view stays).
+    store: gives the open store, or raises StateUnavailable; interval: seconds between looks at the generation;
+    on_change: told an overlay right before it is the view; on_error: told when a look fails (the last view stays).
     """
 
     def __init__(
         self,
-        store: AvailabilityStore,
+        store: Callable[[], AvailabilityStore],
         *,
         interval: float = 1.0,
         on_change: Callable[[AvailabilityOverlay], None] = lambda _: None,
@@ -121,23 +121,30 @@ class AvailabilityReader:
         self._on_error = on_error
         self._refreshing = threading.Lock()
         self._overlay = AvailabilityOverlay()
-        self.refresh()
+        self._unread = ""
+        self._look(first=True)
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="availability-reader", daemon=True)
         self._thread.start()
 
     def overlay(self) -> AvailabilityOverlay:
-        """Return the present view; the same object until something changes."""
+        """Return the present view; the same object until something changes. Raises StateUnavailable before the first.
+
+        Later the last view stays for as long as no other can be read.
+        """
+        if self._unread:
+            raise StateUnavailable(self._unread)
         return self._overlay
 
     def refresh(self) -> AvailabilityOverlay:
         """Take over what changed since the last look. Raises StateUnavailable."""
         with self._refreshing:
-            seen = self._overlay
-            if self._store.generation() != seen.generation:
-                overlay = self._store.changed_since(seen)
+            store, seen = self._store(), self._overlay
+            if store.generation() != seen.generation:
+                overlay = store.changed_since(seen)
                 self._on_change(overlay)
                 self._overlay = overlay
+            self._unread = ""
             return self._overlay
 
     def close(self) -> None:
@@ -147,10 +154,15 @@ class AvailabilityReader:
 
     def _poll(self) -> None:
         while not self._ending.wait(self._interval):
-            try:
-                self.refresh()
-            except StateUnavailable as error:
-                self._on_error(error)
+            self._look()
+
+    def _look(self, *, first: bool = False) -> None:
+        try:
+            self.refresh()
+        except StateUnavailable as error:
+            if first:
+                self._unread = str(error)
+            self._on_error(error)
 
 
 def _number(value: bytes | memoryview | None) -> int:

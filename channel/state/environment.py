@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import stat
 import struct
 from collections.abc import Iterator
@@ -16,6 +17,10 @@ from serendipity.channel.errors import StateCorrupt, StateFull, StateUnavailable
 
 Table: TypeAlias = lmdb._Database
 """A table of an environment."""
+
+_MAX_READERS = 512
+_LOCK_FILE_BYTES = 64 << 10
+"""Holds so many readers, and some more."""
 
 
 class Environment:
@@ -31,10 +36,16 @@ class Environment:
         self.name = path.name
         with self._guarded("opened"):
             make_private(path)
+            _make_lock_file(path / "lock.mdb")
             # Defaults that matter here: lock=True (several processes write), sync=True and metasync=True (a
             # transaction that has ended is on disk).
             self.lmdb = lmdb.open(
-                str(path), map_size=map_bytes, max_dbs=max_tables, max_readers=512, readahead=False, mode=0o600
+                str(path),
+                map_size=map_bytes,
+                max_dbs=max_tables,
+                max_readers=_MAX_READERS,
+                readahead=False,
+                mode=0o600,
             )
             # Readers that were killed would otherwise pin old pages for ever.
             self.lmdb.reader_check()
@@ -86,3 +97,18 @@ def make_private(directory: Path) -> None:
             mode = path.stat().st_mode
             if mode & 0o077:
                 path.chmod(stat.S_IMODE(mode) & ~0o077)
+
+
+def _make_lock_file(path: Path) -> None:
+    """Make LMDB's lock file with its blocks, unless it is there. Raises OSError on a full disk.
+
+    LMDB makes it without any and maps it: whoever writes there on a full disk is killed by SIGBUS.
+    """
+    # One that is there is not opened: to close it would let go of the locks that this process may have on it.
+    if path.exists() and path.stat().st_size:
+        return
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+    finally:
+        os.close(descriptor)

@@ -165,6 +165,12 @@ class FeatureAssembler:
         return inputs
 
 
+def canary(spec: records_pb2.TowerSpec) -> TowerInputs:
+    """A user without history, with one interest: what a tower that works can answer."""
+    assembler, one_interest = FeatureAssembler.from_spec(spec), np.zeros((1, spec.interest_dim), np.float32)
+    return assembler.assemble(Clicks.empty(), LongHistory.empty(), assembler.encode_profile({}), one_interest, now=0)
+
+
 def tower_fingerprint(program: Path) -> str:
     """Name a training: the first 16 hex digits of the SHA-256 of its exported program (user_tower.pt2)."""
     return layout.sha256(program)[:16]

@@ -110,13 +110,15 @@ class Triton:
         except Exception as error:
             raise _unreadable(error) from error
 
-    async def is_ready(self, model_name: str) -> bool:
-        """Tell whether a model is ready. Raises TritonError when Triton does not say."""
-        status, _, body = await self._exchange(f"GET /v2/models/{quote(model_name)}/ready", "", b"", LEAST_SECONDS)
-        # Of a model that is not ready Triton says that the request is wrong.
-        if status not in (200, 400, 404):
-            raise TritonError(_STATUSES.get(status, "UNKNOWN"), _message(body))
-        return status == 200
+    async def request(self, line: str, body: bytes = b"", seconds: float = LEAST_SECONDS) -> Any:
+        """Make a request of JSON, as "GET /v2/models/stats", and return what it is answered. Raises TritonError."""
+        status, _, answer = await self._exchange(line, "", body, seconds)
+        if status != 200:
+            raise TritonError(_STATUSES.get(status, "UNKNOWN"), _message(answer))
+        try:
+            return json.loads(answer or b"null")
+        except ValueError as error:
+            raise _unreadable(error) from error
 
     async def version(self) -> str:
         """Tell the server's version, such as 2.59.0. Raises TritonError."""

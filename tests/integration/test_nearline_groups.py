@@ -72,7 +72,7 @@ async def running(
     async with AsyncExitStack() as stack:
         availability = AvailabilityStore(settings.availability_path, map_bytes=1 << 24)
         stack.callback(availability.close)
-        overlay = AvailabilityReader(availability)
+        overlay = AvailabilityReader(lambda: availability)
         stack.callback(overlay.close)
         nearline = await stack.enter_async_context(
             running_nearline(settings, channel_settings(triton_url=triton_server.url))

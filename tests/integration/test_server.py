@@ -21,7 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
-from serendipity.channel.client.errors import Unavailable
+from serendipity.channel.client.errors import DeadlineExceeded, Unavailable
 from serendipity.channel.client.messages import Feedback
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.channel.state.feedback import FeedbackStore
@@ -90,20 +90,18 @@ async def started(directory: Path, triton_url: str = NO_TRITON, **environment: s
             [sys.executable, str(directory / "serve.py"), str(directory)], env={**os.environ, **variables}, stderr=log
         )
     try:
-        endpoints = directory / "state" / "endpoints.json"
+
+        def lines() -> list[str]:
+            return (directory / "log").read_text().splitlines()
 
         async def serves() -> bool:
             if process.poll() is not None:
-                raise AssertionError((directory / "log").read_text())
-            return endpoints.exists() and len(statuses()) == WORKERS
+                raise AssertionError("\n".join(lines()))
+            return sum('"event": "worker serves"' in line for line in lines()) >= WORKERS
 
-        def statuses() -> list[int]:
-            return [s.worker for s in read_statuses(directory / "state" / "workers") if s.version]
-
-        await until(serves, 60.0)
-        found = json.loads(endpoints.read_text())
+        await until(serves, 90.0)
+        found = next(json.loads(line) for line in lines() if '"event": "service serves"' in line)
         running = Running(directory, process, found["address"], found["admin_address"])
-        await until(lambda: _all_workers_listen(running), 30.0)
         yield running
     finally:
         if process.poll() is None:
@@ -113,10 +111,6 @@ async def started(directory: Path, triton_url: str = NO_TRITON, **environment: s
         if process.poll() is None:
             process.kill()
             process.wait()
-
-
-async def _all_workers_listen(running: Running) -> bool:
-    return running.log().count('"event": "worker serves"') >= WORKERS
 
 
 async def metrics(running: Running) -> list[str]:
@@ -155,6 +149,7 @@ async def test_a_day_of_operation(directory: Path, small_world: SmallWorld) -> N
             await _sold_out_items_leave_both_workers(running, client, small_world)
             await _feedback_counts_in_both_workers(client, small_world)
             await _a_killed_worker_is_replaced(running, client)
+            await _a_stopped_worker_is_replaced(running, client)
         health = health_pb2_grpc.HealthStub(grpc.aio.insecure_channel(running.admin_address))  # type: ignore[no-untyped-call]
         assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
         running.process.terminate()
@@ -284,6 +279,19 @@ async def _a_killed_worker_is_replaced(running: Running, client: AsyncSerendipit
     assert (await client.record_feedback([Feedback("anna", "tea", event_id="before the kill")])).duplicates == 1
 
 
+async def _a_stopped_worker_is_replaced(running: Running, client: AsyncSerendipityClient) -> None:
+    victim = running.workers()[0]
+    os.kill(victim, signal.SIGSTOP)
+
+    async def replaced() -> bool:
+        with contextlib.suppress(Unavailable, DeadlineExceeded):
+            await client.recall("anyone", count=5, timeout=0.5)
+        return running.workers().get(0, victim) != victim
+
+    await until(replaced, 60.0)
+    assert '"event": "process hangs: killed"' in running.log()
+
+
 async def test_sigterm_lets_calls_in_flight_finish_and_refuses_new_ones(directory: Path) -> None:
     # Longer than all that is waited for here: calls are in flight until Triton is gone.
     environment = {
@@ -341,3 +349,39 @@ async def test_a_second_service_on_the_same_state_is_refused(directory: Path) ->
         _, error = await second.communicate()
         assert second.returncode == 1
         assert b"another service uses this state directory" in error
+
+
+async def test_a_second_service_on_the_same_port_is_refused(
+    directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with started(directory) as running:
+        second = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(directory / "serve.py"),
+            str(tmp_path_factory.mktemp("another")),
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "SERENDIPITY_ADDRESS": running.address, "SERENDIPITY_ADMIN_ADDRESS": "127.0.0.1:0"},
+        )
+        _, error = await second.communicate()
+        assert second.returncode == 1
+        assert f"{running.address}: cannot be bound".encode() in error
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a disk of its own can be mounted by root alone")
+async def test_a_service_that_starts_on_a_full_disk_answers_and_says_what_it_lacks(directory: Path) -> None:
+    state = directory / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(state)], check=True)
+    try:
+        with (state / "filling").open("wb", buffering=0) as filling, contextlib.suppress(OSError):
+            while True:
+                filling.write(bytes(4_096))
+        async with started(directory) as running:
+            async with AsyncSerendipityClient(running.address, timeout=10.0) as client:
+                result = await client.recall("anyone", count=5)
+            assert len(result.candidates) == 5
+            lacking = {reason.partition(":")[0] for reason in result.degraded_reasons}
+            assert lacking >= {"erasures", "availability"}
+            assert "died" not in "".join(line for line in running.log().splitlines() if '"worker-' in line)
+    finally:
+        subprocess.run(["umount", "--lazy", str(state)], check=True)

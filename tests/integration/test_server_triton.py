@@ -11,7 +11,7 @@ from google.protobuf import json_format
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
-from serendipity.channel.service.readiness import model_is_ready
+from serendipity.channel.service.readiness import model_answers
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import USER_TOWER, user_tower
@@ -22,7 +22,7 @@ from tests.integration.conftest import RunningTriton
 pytestmark = pytest.mark.integration
 
 
-async def test_a_snapshot_is_published_once_its_model_is_ready_and_answers_are_whole(
+async def test_a_snapshot_is_published_once_its_model_answers_and_answers_are_whole(
     triton_server: RunningTriton, small_world: SmallWorld, tmp_path: Path
 ) -> None:
     directory = copy_snapshot(small_world, tmp_path / "snapshots", "v1")
@@ -38,9 +38,9 @@ async def test_a_snapshot_is_published_once_its_model_is_ready_and_answers_are_w
     deployment.place(USER_TOWER, towers, triton_server.models_dir)
     deployment.load(triton_server.grpc_url, user_tower(small_world.tower, DIM))
 
-    publications = Publications(tmp_path / "snapshots", checks=[model_is_ready(triton_server.url)])
+    publications = Publications(tmp_path / "snapshots", checks=[model_answers(triton_server.url)])
     await asyncio.to_thread(publications.publish, "v1")
-    with pytest.raises(PublicationRefused, match="user_tower_nobody_deployed is not ready"):
+    with pytest.raises(PublicationRefused, match="user_tower_nobody_deployed does not answer"):
         await asyncio.to_thread(publications.publish, "v2")
     assert publications.wanted() == "v1"
 

@@ -20,7 +20,6 @@ from serendipity.groups import model as group_model
 from serendipity.groups import prompt as group_prompt
 from serendipity.interests import answer, prompt
 from serendipity.interests import model as interest_model
-from serendipity.novelty import Clicks
 from serendipity.tools.serving import trainings
 from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import records_pb2
@@ -88,9 +87,6 @@ class ServedModel:
 
 def user_tower(spec: records_pb2.TowerSpec, dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
     """The user tower, asked for a user without history and with one interest. dim: of the item vectors."""
-    assembler, one_interest = features.FeatureAssembler.from_spec(spec), np.zeros((1, spec.interest_dim), np.float32)
-    no_clicks, no_history = Clicks.empty(), features.LongHistory.empty()
-    asked = assembler.assemble(no_clicks, no_history, assembler.encode_profile({}), one_interest, now=0)
 
     def files(training: Path) -> dict[str, Path | str]:
         if serving.gpu:
@@ -102,7 +98,7 @@ def user_tower(spec: records_pb2.TowerSpec, dim: int, serving: Serving = AS_CHEC
         "user_tower",
         files,
         reported={"fingerprint": spec.fingerprint},
-        question=asked.arrays(),
+        question=features.canary(spec).arrays(),
         answer={features.OUTPUT_NAME: partial(_expect_finite, (1, 2, dim))},
         # As many interests as a request has.
         sizes={"interests": (-1, spec.interest_dim), features.OUTPUT_NAME: (-1, dim)},

@@ -13,6 +13,7 @@ from tritonclient.grpc import model_config_pb2
 
 import serendipity
 from serendipity import layout
+from serendipity.tools.serving.canary import CANARY, request_of
 from serendipity.tools.serving.kinds import ServedModel
 
 _PACKAGE = Path(serendipity.__file__).resolve().parent
@@ -34,6 +35,7 @@ def install(model: ServedModel, training: Path, models_dir: Path) -> None:
         new = Path(scratch) / "new"
         _write(new / "1", files)
         (new / "config.pbtxt").write_text(text_format.MessageToString(_configuration(model)), encoding="utf-8")
+        (new / CANARY).write_text(request_of(model.question), encoding="utf-8")
         if target.is_dir():
             if _digests(target) == _digests(new):
                 return

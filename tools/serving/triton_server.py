@@ -77,10 +77,6 @@ class TritonServer:
         lines = [line.strip() for line in text.splitlines() if line.strip() and line[0] not in "|+"][-_LOG_LINES:]
         return f"last lines of {self.log_path}: " + " / ".join(lines or ["(empty)"])
 
-    def wait(self) -> int:
-        """Wait until the process ends and return its exit status."""
-        return self._process.wait()
-
     def stop(self, timeout: float = 10.0) -> None:
         """End the server: SIGTERM, then, after `timeout` seconds, SIGKILL to it and its Python stubs."""
         atexit.unregister(self.stop)

@@ -84,7 +84,7 @@ def host(small_world: SmallWorld, tmp_path_factory: pytest.TempPathFactory) -> I
     with contextlib.ExitStack() as stack:
         erasures = stack.enter_context(ErasureList(state / "erasures"))
         availability = stack.enter_context(contextlib.closing(AvailabilityStore(state / "availability")))
-        overlay = stack.enter_context(contextlib.closing(AvailabilityReader(availability, interval=3_600)))
+        overlay = stack.enter_context(contextlib.closing(AvailabilityReader(lambda: availability, interval=3_600)))
         feedback = stack.enter_context(FeedbackStore(state / "feedback", clock=lambda: float(NOW)))
         clock = lambda: float(NOW)  # noqa: E731
         nearline = stack.enter_context(NearlineStore(state / "nearline", commit_interval=0.001, clock=clock))

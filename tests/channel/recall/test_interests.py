@@ -369,7 +369,7 @@ def nearline_store(tmp_path: Path) -> Iterator[NearlineStore]:
 def host_state(tmp_path: Path, nearline_store: NearlineStore) -> Iterator[Callable[..., UserState]]:
     with contextlib.ExitStack() as stack:
         availability = stack.enter_context(contextlib.closing(AvailabilityStore(tmp_path / "availability")))
-        reader = stack.enter_context(contextlib.closing(AvailabilityReader(availability, interval=3_600)))
+        reader = stack.enter_context(contextlib.closing(AvailabilityReader(lambda: availability, interval=3_600)))
         feedback = stack.enter_context(FeedbackStore(tmp_path / "feedback"))
         erasures = stack.enter_context(ErasureList(tmp_path / "erasures"))
         yield partial(UserState, lambda: feedback, reader.overlay, lambda: nearline_store, lambda: erasures)

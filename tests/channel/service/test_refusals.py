@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serendipity.channel.errors import Overloaded
 from serendipity.channel.service.refusals import Refusals
 
 
@@ -55,13 +53,3 @@ def test_nobody_is_held_for_more_than_half_of_his_time(comers: list[tuple[float,
     for pause, left in comers:
         clock.now += pause
         assert 0.0 <= refusals.hold_seconds(left) <= min(0.55, left / 2) + 1e-6
-
-
-def test_the_log_has_one_line_a_second_that_counts_them() -> None:
-    clock = Clock()
-    refusals = Refusals(clock)
-    with structlog.testing.capture_logs() as lines:
-        for _ in range(25):
-            refusals.log("Recall", "RESOURCE_EXHAUSTED", Overloaded("busy"))
-            clock.now += 0.1
-    assert [line["calls"] for line in lines] == [1, 10, 10]

@@ -1,14 +1,13 @@
-"""Logs are JSON with the ids bound on the request's way, metrics are served, settings are checked."""
+"""Metrics are served, settings are checked."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import socket
 import urllib.request
 from pathlib import Path
 
 import pytest
+import structlog
 from prometheus_client import generate_latest
 from pydantic import ValidationError
 
@@ -16,7 +15,7 @@ from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.local import LocalChannel
 from serendipity.channel.recall.query import parse_query
-from serendipity.channel.service.readiness import model_is_ready
+from serendipity.channel.service.readiness import model_answers
 from serendipity.channel.service.settings import ServerSettings, split_address
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.v1 import channel_pb2 as pb
@@ -24,34 +23,18 @@ from serendipity.v1 import records_pb2
 from tests.channel.served import NO_TRITON, scrape
 from tests.fixtures.small_world import DAY, NOW
 
-_LOGGING = """
-import logging, structlog
-from serendipity.channel.service.telemetry import configure_logs
-configure_logs("info", "json")
-with structlog.contextvars.bound_contextvars(request_id="r-1"):
-    structlog.stdlib.get_logger("ours").info("answered", candidates=3)
-    logging.getLogger("theirs").warning("%s is slow", "triton")
-    structlog.stdlib.get_logger("ours").debug("not written")
-    try:
-        1 / 0
-    except ZeroDivisionError:
-        logging.getLogger("theirs").exception("broken")
-"""
-
-
-def test_logs_of_ours_and_of_libraries_are_json_lines_with_the_request_id() -> None:
-    finished = subprocess.run([sys.executable, "-c", _LOGGING], capture_output=True, text=True, check=True)
-    ours, theirs, broken = map(json.loads, finished.stderr.splitlines())
-    assert (ours["event"], ours["candidates"], ours["level"], ours["logger"]) == ("answered", 3, "info", "ours")
-    assert (theirs["event"], theirs["level"]) == ("triton is slow", "warning")
-    assert "ZeroDivisionError" in broken["exception"]
-    assert {line["request_id"] for line in (ours, theirs, broken)} == {"r-1"}
-
 
 def test_metrics_are_served_until_closed() -> None:
     server = Telemetry().serve("127.0.0.1", 0)
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
         assert scrape(response.read().decode(), "serendipity_requests_in_flight") == {"": 0.0}
+    server.close()
+
+
+def test_a_port_that_is_taken_costs_the_metrics_and_nothing_else() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, structlog.testing.capture_logs() as lines:
+        server = Telemetry().serve("127.0.0.1", taken.getsockname()[1])
+    assert (server.port, [line["event"] for line in lines]) == (0, ["metrics not served"])
     server.close()
 
 
@@ -122,5 +105,5 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 def test_a_snapshot_whose_model_nobody_serves_is_not_published() -> None:
     manifest = records_pb2.Manifest(version="v1")
     manifest.tower.model_name = "user_tower_0"
-    with pytest.raises(PublicationRefused, match=f"v1: Triton at {NO_TRITON} cannot be asked for user_tower_0"):
-        model_is_ready(NO_TRITON)(manifest, None)
+    with pytest.raises(PublicationRefused, match=f"v1: user_tower_0 does not answer on Triton at {NO_TRITON}"):
+        model_answers(NO_TRITON)(manifest, None)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
-from serendipity.channel.service.worker_status import WorkerStatus, forget, read_statuses, write_status
+from serendipity.channel.service.worker_status import WorkerStatus, read_statuses, write_status
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.v1 import records_pb2
 
@@ -281,13 +282,13 @@ def test_a_history_nobody_may_read_refuses(snapshots: Path) -> None:
         Publications(snapshots).publish("a")
 
 
-def test_workers_states_are_read_back_by_number(tmp_path: Path) -> None:
-    statuses = [WorkerStatus(n, 100 + n, "v1", 5.0, "" if n else "b is damaged", 9000 + n) for n in (2, 0, 1)]
-    for status in statuses:
-        write_status(tmp_path / "workers", status)
-    (tmp_path / "workers" / "9.json").write_text("{")
-    assert read_statuses(tmp_path / "workers") == sorted(statuses, key=lambda s: s.worker)
-    forget(tmp_path / "workers", worker=1)
+def test_workers_states_are_read_back_by_number_but_for_those_that_have_died(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as killed:
+        pids = (os.getpid(), killed.pid, os.getppid())
+        statuses = [WorkerStatus(n, pids[n], "v1", 5.0, "" if n else "b is damaged", 9000 + n) for n in (2, 0, 1)]
+        for status in statuses:
+            write_status(tmp_path / "workers", status)
+        (tmp_path / "workers" / "9.json").write_text("{")
+        assert read_statuses(tmp_path / "workers") == sorted(statuses, key=lambda s: s.worker)
+        killed.kill()
     assert [status.worker for status in read_statuses(tmp_path / "workers")] == [0, 2]
-    forget(tmp_path / "workers")
-    assert read_statuses(tmp_path / "workers") == []

@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[AvailabilityStore]:
 
 
 def test_nothing_changed_is_the_empty_overlay(store: AvailabilityStore) -> None:
-    reader = AvailabilityReader(store)
+    reader = AvailabilityReader(lambda: store)
     assert reader.overlay().available == {}
     assert reader.overlay() is reader.refresh()
     reader.close()
@@ -50,7 +50,7 @@ def test_the_later_change_of_an_item_wins_inside_a_call_and_between_calls(store:
 
 
 def test_a_reader_gets_a_new_overlay_only_when_something_changed(store: AvailabilityStore) -> None:
-    reader = AvailabilityReader(store, interval=3600)
+    reader = AvailabilityReader(lambda: store, interval=3600)
     before = reader.overlay()
     store.update([("tea", False)])
     assert reader.overlay() is before
@@ -75,7 +75,7 @@ def test_a_reader_that_looks_now_and_then_sees_what_one_that_starts_anew_sees(
     clock = Clock()
     with tempfile.TemporaryDirectory() as directory:
         store = AvailabilityStore(Path(directory), clock=clock)
-        reader = AvailabilityReader(store, interval=3600)
+        reader = AvailabilityReader(lambda: store, interval=3600)
         expected: dict[str, tuple[bool, float]] = {}
         for step in steps:
             clock.now += 1
@@ -122,7 +122,8 @@ def test_a_closed_store_is_unavailable(tmp_path: Path) -> None:
 
 def _follow(path: Path, pipe: Connection) -> None:
     """Answer "seen" as soon as the background thread has seen the item out of stock."""
-    reader = AvailabilityReader(AvailabilityStore(path), interval=0.2)
+    store = AvailabilityStore(path)
+    reader = AvailabilityReader(lambda: store, interval=0.2)
     pipe.send("ready")
     pipe.recv()
     while reader.overlay().available.get("tea", True):
@@ -149,7 +150,7 @@ def test_other_processes_see_a_change_within_five_seconds(tmp_path: Path) -> Non
 
 def test_the_host_state_joins_feedback_ownership_and_availability(tmp_path: Path) -> None:
     store = AvailabilityStore(tmp_path / "availability")
-    reader = AvailabilityReader(store, interval=3600)
+    reader = AvailabilityReader(lambda: store, interval=3600)
     with (
         FeedbackStore(tmp_path / "feedback") as feedback,
         NearlineStore(tmp_path / "nearline") as nearline,

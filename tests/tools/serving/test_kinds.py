@@ -60,7 +60,7 @@ def test_a_placed_tower_is_configured_for_its_own_sizes(training: Training, tmp_
     placed = {
         str(path.relative_to(tmp_path / name)) for path in (tmp_path / name).rglob("*.*") if path.suffix != ".pyc"
     }
-    assert placed == {"config.pbtxt", "1/model.py", "1/user_tower.onnx"}
+    assert placed == {"config.pbtxt", "canary.json", "1/model.py", "1/user_tower.onnx"}
 
 
 @pytest.mark.parametrize("gpu", [False, True])

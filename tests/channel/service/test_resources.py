@@ -1,0 +1,57 @@
+"""What the service needs for itself is looked at before it starts, and told in a line."""
+
+from __future__ import annotations
+
+import re
+import resource
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from serendipity.channel.service.resources import reserved
+
+
+def a_workers_socket(address: str) -> socket.socket:
+    host, port = address.split(":")
+    listener = socket.socket()
+    for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+        listener.setsockopt(socket.SOL_SOCKET, option, 1)
+    listener.bind((host, int(port)))
+    listener.listen()
+    return listener
+
+
+def test_workers_share_a_port_that_no_other_service_gets() -> None:
+    taken = r"127.0.0.1:\d+: cannot be bound"
+    with reserved("127.0.0.1:0") as address:
+        with pytest.raises(OSError, match=taken), reserved(address):
+            pass
+        sharing = [a_workers_socket(address) for _ in range(2)]
+        with pytest.raises(OSError, match=taken), reserved(address):
+            pass
+        for worker in sharing:
+            worker.close()
+    with reserved(address) as again:
+        assert again == address
+
+
+_ALLOW = """
+import resource
+from serendipity.channel.service.resources import allow_open_files
+allow_open_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+"""
+
+
+@pytest.mark.parametrize(("soft", "hard", "told"), [(64, 2_048, "^2048$"), (64, 64, "found a limit of 64, expected")])
+def test_as_many_files_as_may_be_opened_are_allowed_and_too_few_are_refused(soft: int, hard: int, told: str) -> None:
+    said = subprocess.run(
+        [sys.executable, "-c", _ALLOW],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
+    )
+    assert re.search(told, said.stdout + said.stderr, re.MULTILINE)
