@@ -74,7 +74,6 @@ class ServingLog:
         self._opened = 0.0
         self._files = 0
         self._resume_at = -math.inf
-        make_private(directory)
         self._writer = BatchWriter("serving-log-writer", self._write, capacity=capacity, interval=_GATHERING_SECONDS)
 
     def append(self, record: records_pb2.ServingRecord) -> bool:
@@ -141,6 +140,7 @@ class ServingLog:
         self._files += 1
         self._path = self._directory / f"{moment}-w{self._worker}-p{os.getpid()}-{self._files:06d}{SUFFIX}"
         self._opened = now
+        make_private(self._directory)
         file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         # Held for as long as it is written, and let go however this process ends.
         fcntl.flock(file, fcntl.LOCK_EX)
