@@ -70,12 +70,6 @@ def remove_old(directory: Path, before: float, now: float) -> int:
     return removed
 
 
-def read_records(path: Path) -> Iterator[records_pb2.ServingRecord]:
-    """Read the records of a .log file; one that is torn ends it without an error: its process died writing it."""
-    with path.open("rb") as file:
-        yield from _records(file)
-
-
 def main(directory: Path) -> int:
     """Compact the closed files of a directory; returns the exit status."""
     os.nice(_NICENESS)
@@ -83,9 +77,18 @@ def main(directory: Path) -> int:
         with path.open("rb") as file:
             # An empty one may be just made, and not locked yet.
             if file.peek(1) and _lock(file):
-                _write_parquet(_records(file), path.with_suffix(COMPACT))
+                _write_parquet(read_records(file), path.with_suffix(COMPACT))
                 path.unlink()
     return 0
+
+
+def read_records(file: BufferedReader) -> Iterator[records_pb2.ServingRecord]:
+    """Read the records of a .log file; one that is torn ends it without an error: its process died writing it."""
+    while file.peek(1):
+        try:
+            yield proto.parse_length_prefixed(records_pb2.ServingRecord, file)  # type: ignore[arg-type]
+        except (DecodeError, ValueError):
+            return
 
 
 def _write_parquet(records: Iterator[records_pb2.ServingRecord], place: Path) -> None:
@@ -150,14 +153,6 @@ def _column(values: Sequence[Any], field: FieldDescriptor, present: Sequence[boo
     if field.message_type.name == "Timestamp":
         return pa.array(micros, pa.timestamp("us", "UTC"))
     return pa.array([None if one is None else one / 1e6 for one in micros], pa.float64())
-
-
-def _records(file: BufferedReader) -> Iterator[records_pb2.ServingRecord]:
-    while file.peek(1):
-        try:
-            yield proto.parse_length_prefixed(records_pb2.ServingRecord, file)  # type: ignore[arg-type]
-        except (DecodeError, ValueError):
-            return
 
 
 def _closed(directory: Path) -> Iterator[tuple[os.stat_result, Path]]:

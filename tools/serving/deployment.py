@@ -145,7 +145,7 @@ def unload_unused(url: str, retained: Collection[str], timeout: float = 120.0) -
 
 def fault_of_server(url: str, timeout: float = 120.0) -> str:
     """Say why the server at a gRPC address is not for production; empty where it is. Raises DeployError."""
-    with _triton(url, f"Triton at {url}") as client:
+    with _triton(url, f"Triton at {url} refused it") as client:
         return fault_of(client.get_server_metadata(client_timeout=timeout).version)
 
 
