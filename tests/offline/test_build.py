@@ -47,7 +47,7 @@ interests_per_user = 8
 [logs]
 novelty_level = 1
 [interest_gpt]
-rank_weight_users = 8
+judged_users = 8
 [interest_gpt.dataset]
 num_examples = 60
 max_cuts = 2
@@ -356,7 +356,7 @@ def test_logs_too_short_to_distil_from_still_make_a_snapshot(host: Host, built: 
     host.build(hold_out=0.1)
     again = host.build(hold_out=0.1, interest_gpt={"dataset": {"horizon_days": 80.0}})
     numbers = {outcome.step: outcome.numbers for outcome in again.outcomes}
-    assert "expected logs of at least twice the horizon" in str(numbers["interest_gpt"]["trained"])
+    assert "expected logs of at least three times the horizon" in str(numbers["interest_gpt"]["trained"])
     assert numbers["snapshot"]["InterestGPT"] == "none"
     assert _ran(again) == {"interest_gpt", "snapshot", "canary", "publish"}
     assert not layout.read_manifest(again.snapshot).HasField("interest_gpt")
