@@ -24,7 +24,7 @@ from serendipity.offline.distillation.dataset import DatasetSummary, build_datas
 from serendipity.offline.distillation.examples import Example
 from serendipity.offline.distillation.likelihoods import judge, weigh
 from serendipity.offline.distillation.material import Material
-from serendipity.offline.distillation.moments import TEST, TRAIN, VALIDATION
+from serendipity.offline.distillation.moments import TEST, TRAIN, VALIDATION, judged_at
 from serendipity.offline.distillation.sft import tune
 from serendipity.offline.distillation.whole_tokens import make_tokenizer, names_of
 from serendipity.offline.encoder import TextEncoder
@@ -84,9 +84,8 @@ def build_interest_gpt(
     tuned, _ = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
     spec = _export(tuned, examples, material.vocabulary, config, out)
     if not spec.writes:
-        validation, test = (
-            judge(tuned, material, config, split, spec.max_prompt_tokens) for split in (VALIDATION, TEST)
-        )
+        reasoner, most = material.reasoner_at(judged_at(material.until, config.dataset)), spec.max_prompt_tokens
+        validation, test = (judge(tuned, reasoner, material, config, split, most) for split in (VALIDATION, TEST))
         spec.likelihood_weight, report = weigh(validation, test)
         spec.report.CopyFrom(report)
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)

@@ -19,7 +19,7 @@ from serendipity.interests.answer import NAMED, NAMING, named
 from serendipity.interests.facts import facts_of
 from serendipity.interests.mixing import mixed
 from serendipity.interests.prompt import INSTRUCTIONS, render
-from serendipity.interests.taxonomy_reasoner import likeliest
+from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner, likeliest
 from serendipity.novelty import NO_CATEGORY
 from serendipity.offline.distillation.config import DistillationConfig
 from serendipity.offline.distillation.material import Material
@@ -93,9 +93,14 @@ def log_likelihoods(
 
 
 def judge(
-    base: BaseModel, material: Material, config: DistillationConfig, split: str, max_prompt_tokens: int
+    base: BaseModel,
+    reasoner: TaxonomyReasoner,
+    material: Material,
+    config: DistillationConfig,
+    split: str,
+    max_prompt_tokens: int,
 ) -> Judged:
-    """Ask about the users of a split, as near-line does."""
+    """Ask about the users of a split, as near-line does. reasoner: fitted as of `judged_at`."""
     histories, moment, size = material.histories, judged_at(material.until, config.dataset), len(material.categories)
     users = [user for user in material.known_at(moment) if split_of(histories.user_ids[user]) == split]
     users = users[: config.judged_users]
@@ -109,7 +114,7 @@ def judge(
     entered &= never
     kept = np.flatnonzero(entered.any(axis=1))
     told = [contexts[row] for row in kept.tolist()]
-    probabilities = material.reasoner_at(moment).probabilities(told)
+    probabilities = reasoner.probabilities(told)
     wanted = np.zeros(probabilities.shape, np.bool_)
     for row, candidates in enumerate(likeliest(probabilities, config.num_candidates)):
         wanted[row, candidates] = True

@@ -46,6 +46,8 @@ SMALL = """
 interests_per_user = 8
 [logs]
 novelty_level = 1
+[interest_gpt]
+judged_users = 8
 [interest_gpt.dataset]
 num_examples = 60
 max_cuts = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -88,7 +88,10 @@ def lengths(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferRes
     return likelihoods(*[json.dumps([-len(name) for name in names]) for names in lists])(request)
 
 
-def likelihoods(*cells: str) -> Step:
+Answering = Callable[[service_pb2.ModelInferRequest], service_pb2.ModelInferResponse]
+
+
+def likelihoods(*cells: str) -> Answering:
     def step(request: service_pb2.ModelInferRequest) -> service_pb2.ModelInferResponse:
         response = nothing(request)
         output(response, LOG_LIKELIHOODS, np.array([[cell.encode()] for cell in cells], np.object_))
