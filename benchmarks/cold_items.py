@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.command import failed, made_by, options_of, publish, read_options
 from benchmarks.text_only import TextOnly
+from benchmarks.young_host import searching_all
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.click_statistics import RECENT_DAYS, ClickStatistics
 from serendipity.offline.evaluate.controls import popularity
@@ -184,14 +185,8 @@ def cold_places(
 ) -> NDArray[np.int64]:
     """Ask the channel, every one of the sources searching, and keep the first cold items: [users, depth] rows."""
 
-    def all_search(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
-        # A quota of any kind ends exploring: what is compared must not depend on who explores today.
-        for source in sorted(sources):
-            request.source_quotas.add(source=channel_pb2.Source.Name(source), max_count=request.count)
-        return recall(request)
-
     requests = ReplayRequests(_CANDIDATES, sources=sources)
-    rows = replay(all_search, histories, catalogue, users, cold.cut, requests).rows
+    rows = replay(searching_all(recall, sources), histories, catalogue, users, cold.cut, requests).rows
     kept = np.full((len(users), depth), -1, np.int64)
     for place, of_user in enumerate(rows):
         first = of_user[np.isin(of_user, cold.candidates)][:depth]
