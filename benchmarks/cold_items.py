@@ -1,6 +1,7 @@
 """Items that are new to the catalogue, ranked among themselves: by the channel, with and without the interest source.
 
     python -m benchmarks.cold_items --build var/mine-held-out
+    python -m benchmarks.cold_items --build var/mine-held-out --controls      without the channel: from the logs alone
 
 Reads a build that held its latest clicks out (`serendip evaluate channel` makes one). An item is cold that was first
 clicked in the 28 days before the cut. Hardly any list of a hundred holds one, so every method ranks the cold items
@@ -72,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Rank a build's cold items and publish the page; returns 1 when nothing was held out or no target is cold."""
     parser = options_of("cold_items", __doc__)
     parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build with held-out clicks")
+    parser.add_argument("--controls", action="store_true", help="leave the channel out; the build needs no snapshot")
     parser.add_argument("--users", type=positive, help="users asked at most, drawn at random (default: all)")
     parser.add_argument("--seed", type=natural, default=0, help="of what is drawn, and of the bootstrap")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
@@ -98,10 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         lists = {name: cold.top_k(score, targets.users, max(DEPTHS), novel=True) for name, score in scores.items()}
         popular = held_out.top_k(popularity(held_out, statistics.recent_users), everybody.users, 2 * ANSWER, novel=True)
         by_interests = cold.top_k(interests, everybody.users, max(PLACES) + ANSWER, novel=True)
-        with open_pipeline(snapshot_of(args.build), args.build / "towers" / "user_tower.onnx") as recall:
-            for name, sources in CHANNELS.items():
-                lists[name] = cold_places(recall, histories, catalogue, cold, targets.users, sources)
-            answers = replay(recall, histories, catalogue, everybody.users, cut, ReplayRequests(ANSWER)).rows
+        answers = popular[:, :ANSWER]
+        if not args.controls:
+            with open_pipeline(snapshot_of(args.build), args.build / "towers" / "user_tower.onnx") as recall:
+                for name, sources in CHANNELS.items():
+                    lists[name] = cold_places(recall, histories, catalogue, cold, targets.users, sources)
+                answers = replay(recall, histories, catalogue, everybody.users, cut, ReplayRequests(ANSWER)).rows
     except (BuilderError, ValueError) as error:
         return failed(parser, error)
     given = {"popularity, 28 days": popular, "cold items, by interests × popularity": by_interests}
@@ -111,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{len(targets):,} of {len(everybody):,} users have {targets.counts.sum():,} novel targets among "
         f"{len(cold.candidates):,} cold items, {share:.1%} of all novel targets. The exponent is chosen on validation.",
         judge(lists, targets, rng),
-        f"The last places of answers of {ANSWER} given away:",
+        f"The last places of {ANSWER} given away, of {f'lists by {POPULARITY}' if args.controls else 'the channel'}:",
         judge_places(answers, given, everybody, targets, rng),
     ]
     return publish("\n\n".join(page) + "\n", args.out)
@@ -220,7 +224,7 @@ def judge_places(
     """Lay out what answers find, [users, ANSWER] rows, when their last places go to others' lists."""
     asked = np.isin(everybody.users, cold.users)
     before = everybody.recall(answers, ANSWER)
-    rows = [("the channel's own", "", number(float(before.mean())), "", number(_recall(cold, answers[asked])))]
+    rows = [("nobody", "", number(float(before.mean())), "", number(_recall(cold, answers[asked])))]
     for places in PLACES:
         last = np.zeros(answers.shape, np.bool_)
         last[:, -places:] = True

@@ -28,14 +28,11 @@ async function complete({ messages, max_tokens: most = 256, temperature = 0, see
   // The last token is always read: its answer is what is sampled from.
   await sequence.adaptStateToTokens(prompt.slice(0, -1));
   const written = [];
-  let reason = "length";
+  // It ends by itself where the model ends its turn.
   for await (const token of sequence.evaluate(prompt.slice(sequence.nextTokenIndex), { temperature, seed })) {
-    if (model.isEogToken(token)) {
-      reason = "stop";
-      break;
-    }
     if (written.push(token) === most) break;
   }
+  const reason = written.length === most ? "length" : "stop";
   const message = { role: "assistant", content: model.detokenize(written) };
   const usage = { prompt_tokens: prompt.length, completion_tokens: written.length };
   usage.total_tokens = usage.prompt_tokens + usage.completion_tokens;

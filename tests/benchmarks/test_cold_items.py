@@ -85,7 +85,7 @@ def test_places_given_away_count_by_the_targets_of_everybody() -> None:
     page = judge_places(
         answers, {"theirs": lists}, everybody, everybody.of_users(np.array([1])), np.random.default_rng(0)
     )
-    assert "| the channel's own |  | 0.5000 |  | 0.0000 |" in page
+    assert "| nobody |  | 0.5000 |  | 0.0000 |" in page
     assert page.count("| 1.0000 | +0.5000 (+0.0000 to +1.0000) | 1.0000 |") == 3
 
 
