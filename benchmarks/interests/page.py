@@ -62,8 +62,8 @@ def markdown(rows: Sequence[Row], threshold: ThresholdReport, conditions: Condit
         f"- future-hit@{K}: share of the {K} places whose category the user clicks in the judged period; ± standard "
         "deviation over seeds; differences with their paired 95 % bootstrap interval over the same users.\n"
         f"- own-hit@{K}: future-hit@{K} less what is expected of others with as many clicks lately, to whom the same "
-        "categories are novel. A method passes where the 95 % interval lies above 0: its lists are the users' own. A "
-        "list that is the same for everybody gets 0, however popular.\n"
+        "categories are novel. A list that is the same for everybody gets 0, however popular. A method passes that "
+        f"is above {POPULAR_UNSEEN} in it for sure: its lists are the users' own.\n"
         "- parse rate, grounded, kept: of the unconstrained answers of a language model; kept: grounded, novel and not "
         "repeated.\n"
         f"- grounding: exact name, alias, then cosine ≥ {threshold.threshold:.3f} (precision "
@@ -79,14 +79,16 @@ def markdown(rows: Sequence[Row], threshold: ThresholdReport, conditions: Condit
 
 def _figures(rows: Sequence[Row]) -> str:
     header = (
-        "interests", "users", "length", "parse rate", "grounded", "kept", f"future-hit@{K}", f"own-hit@{K}", "passes",
+        "interests", "users", "length", "parse rate", "grounded", "kept", f"future-hit@{K}", f"own-hit@{K}",
+        f"minus {POPULAR_UNSEEN}", "passes",
     )  # fmt: skip
     lines = [
         (
             row.method, f"{row.users:,}", f"{row.length:.1f}", _percent(row.parse_rate), _percent(row.grounded_share),
             _percent(row.kept_share),
             number(row.hit) + (f" ± {row.hit_deviation:.4f}" if len(row.seeds) > 1 else ""),
-            f"{row.own.value:+.4f} ({row.own.low:+.4f} to {row.own.high:+.4f})", "yes" if row.passes else "no",
+            f"{row.own:+.4f}", f"{row.gain.value:+.4f} ({row.gain.low:+.4f} to {row.gain.high:+.4f})",
+            "yes" if row.passes else "no",
         )
         for row in rows
     ]  # fmt: skip

@@ -133,15 +133,18 @@ def said_to(evaluation: Evaluation, name: str, users: range) -> Said:
 
 
 def own(evaluation: Evaluation, said: Said) -> Row:
-    return row_of([judge_interests(evaluation, said)], {}, np.random.default_rng(0))
+    baselines = {POPULAR_UNSEEN: judge_interests(evaluation, popular_unseen(evaluation, evaluation.users))}
+    return row_of([judge_interests(evaluation, said)], baselines, np.random.default_rng(0))
 
 
 def test_what_is_said_to_everybody_is_nobodys_own_however_often_it_hits(halves: Evaluation) -> None:
     row = own(halves, says(halves, "tea", "bread"))
     assert row.hit == pytest.approx(1 / PLACES)
-    assert row.own.value == pytest.approx(0)
+    assert row.own == pytest.approx(0)
     assert not row.passes
-    assert not own(halves, popular_unseen(halves, halves.users)).passes
+    popular = own(halves, popular_unseen(halves, halves.users))
+    # Not by what happens here, but by what is judged.
+    assert (popular.gain.value, popular.passes) == (0, False)
 
 
 def test_what_is_said_to_those_who_turn_to_it_is_their_own_and_to_the_others_wrong(halves: Evaluation) -> None:
@@ -152,13 +155,13 @@ def test_what_is_said_to_those_who_turn_to_it_is_their_own_and_to_the_others_wro
     assert right.passes
     assert not wrong.passes
     # Half of the users are told one of ten; of the other three of a group of four one or two turn to it.
-    assert right.own.value > 0.02
-    assert wrong.own.value < -0.02
+    assert right.own > 0.02
+    assert wrong.own < -0.02
 
 
 def test_users_are_compared_with_those_who_click_as_much(halves: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = said_to(halves, "bread", range(20))
-    assert own(halves, quiet).own.value == pytest.approx(0)
+    assert own(halves, quiet).own == pytest.approx(0)
     monkeypatch.setattr(judging, "ACTIVITY_GROUPS", 1)
     assert own(replace(halves), quiet).passes
 
