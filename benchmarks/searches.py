@@ -2,6 +2,7 @@
 
     python -m benchmarks.searches --build var/mine-held-out
     python -m benchmarks.searches --build var/mine-held-out --simulate     logs without searches
+    python -m benchmarks.searches --build var/mine-held-out --controls     without the channel: from the logs alone
 
 Reads a build that held its latest clicks out (`serendip evaluate channel` makes one).
 
@@ -22,15 +23,16 @@ from numpy.typing import NDArray
 
 from benchmarks.command import failed, made_by, options_of, publish, read_options
 from benchmarks.text_only import TextOnly
+from serendipity.interests.name_matching import NameMatcher
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.click_statistics import ClickStatistics
 from serendipity.offline.evaluate.controls import popularity
-from serendipity.offline.evaluate.held_out import HeldOut, Targets
+from serendipity.offline.evaluate.held_out import HeldOut, Score, Targets
 from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
 from serendipity.offline.evaluate.methods_report import number, table
 from serendipity.offline.evaluate.replay import Recall, ReplayRequests, replay
 from serendipity.offline.evaluate.significance import bootstrap_difference
-from serendipity.offline.interests.taxonomy import Taxonomy
+from serendipity.offline.interests.taxonomy import NO_NODE, Taxonomy
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.tools.arguments import natural, positive
@@ -40,7 +42,11 @@ from serendipity.v1 import channel_pb2
 DEPTHS = (20, 100)
 """K of recall."""
 
+POPULARITY = "popularity, 28 days"
 WITHOUT, WITH, ANOTHERS = "channel, without the search", "channel, with the search", "channel, with another's search"
+
+BASES = {"names that the search shares words with": "text of the search", WITH: WITHOUT, ANOTHERS: WITHOUT}
+"""What is compared with what."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = options_of("searches", __doc__)
     parser.add_argument("--build", type=Path, required=True, metavar="DIR", help="build with held-out clicks")
     parser.add_argument("--simulate", action="store_true", help="make searches up; the logs' own are not looked at")
+    parser.add_argument("--controls", action="store_true", help="leave the channel out; the build needs no snapshot")
     parser.add_argument("--users", type=positive, help="sessions at most, drawn at random (default: all)")
     parser.add_argument("--seed", type=natural, default=0, help="of what is drawn, and of the bootstrap")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
@@ -65,15 +72,72 @@ def main(argv: Sequence[str] | None = None) -> int:
             searches = {user: searches[user] for user in drawn.tolist()}
         if not searches:
             return failed(parser, f"{args.build}: found no session that opens with a search, expected some")
-        texts = TextOnly.of_build(args.build, catalogue)
-        with open_pipeline(snapshot_of(args.build), args.build / "towers" / "user_tower.onnx") as recall:
-            lists = rank_sessions(recall, histories, catalogue, held_out, searches, texts)
+        taxonomy, texts = Taxonomy.from_catalogue(catalogue), TextOnly.of_build(args.build, catalogue)
+        lists = rank_by_controls(histories, held_out, searches, texts, taxonomy)
+        if not args.controls:
+            with open_pipeline(snapshot_of(args.build), args.build / "towers" / "user_tower.onnx") as recall:
+                lists |= rank_sessions(recall, histories, catalogue, held_out, searches)
     except (BuilderError, ValueError) as error:
         return failed(parser, error)
-    page = judge_sessions(lists, held_out, Taxonomy.from_catalogue(catalogue), searches, rng)
+    grounded = np.mean([bool(taxonomy.matcher.match(search)) for search in searches.values()])
+    page = judge_sessions(lists, held_out, taxonomy, searches, rng)
     kind = "with a novel target, whose searches are simulated" if args.simulate else "whose period begins with a search"
-    heading = f"# Sessions that open with a search\n\n{made_by(args)}\n\n{len(searches):,} users {kind}."
+    heading = f"# Sessions that open with a search\n\n{made_by(args)}\n\n{len(searches):,} users {kind}; "
+    heading += f"{grounded:.1%} of the searches ground."
     return publish(f"{heading}\n\n{page}\n", args.out)
+
+
+def rank_by_controls(
+    histories: Histories,
+    held_out: HeldOut,
+    searches: Mapping[int, str],
+    texts: TextOnly,
+    taxonomy: Taxonomy,
+    depth: int = max(DEPTHS),
+) -> dict[str, NDArray[np.int64]]:
+    """Rank for every user who searched, without the channel: [users, depth] item rows in the order of the users."""
+    users = np.array(sorted(searches), np.int64)
+    statistics = ClickStatistics.of(histories, held_out)
+    scores = {
+        POPULARITY: popularity(held_out, statistics.recent_users),
+        "texts of the clicks": texts.near_clicks(histories, held_out, statistics),
+        "text of the search": texts.near_searches(searches, held_out, statistics),
+        "names that the search shares words with": near_names(searches, taxonomy, texts.nodes, held_out, statistics),
+    }
+    return {name: held_out.top_k(score, users, depth, novel=True) for name, score in scores.items()}
+
+
+def near_names(
+    searches: Mapping[int, str],
+    taxonomy: Taxonomy,
+    nodes: NDArray[np.int64],
+    held_out: HeldOut,
+    statistics: ClickStatistics,
+) -> Score:
+    """Rank by how well a user's search matches a name on the item's path, as requests do; then by popularity.
+
+    nodes: [n] the lowest node of each item.
+    """
+    matcher = NameMatcher((node.name, node.node_id) for node in taxonomy.nodes if len(node.categories) == 1)
+    order = sorted(taxonomy.nodes, key=lambda node: len(node.path))
+    popular = np.log1p(statistics.recent_users[held_out.candidates])
+    ties = np.float32(1e-3) * popular / max(float(popular.max(initial=0)), 1.0)
+
+    def of_user(user: int) -> NDArray[np.float32]:
+        strengths = np.zeros(len(taxonomy.nodes), np.float32)
+        for node_id, strength in matcher.match(searches[user]).items():
+            strengths[node_id] = strength
+        for node in order:
+            if node.parent != NO_NODE:
+                strengths[node.node_id] = max(strengths[node.node_id], strengths[node.parent])
+        return strengths
+
+    def score(some: NDArray[np.int64]) -> NDArray[np.float32]:
+        matched = np.stack([of_user(user) for user in some.tolist()])
+        scores: NDArray[np.float32] = matched[:, nodes[held_out.candidates]] + ties
+        return scores
+
+    return score
 
 
 def rank_sessions(
@@ -82,18 +146,10 @@ def rank_sessions(
     catalogue: Catalogue,
     held_out: HeldOut,
     searches: Mapping[int, str],
-    texts: TextOnly,
     depth: int = max(DEPTHS),
 ) -> dict[str, NDArray[np.int64]]:
-    """Ask for every user who searched, by every method: [users, depth] item rows in the order of the users."""
-    users = np.array(sorted(searches), np.int64)
-    statistics = ClickStatistics.of(histories, held_out)
-    scores = {
-        "popularity, 28 days": popularity(held_out, statistics.recent_users),
-        "text of the search": texts.near_searches(searches, held_out, statistics),
-        "texts of the clicks": texts.near_clicks(histories, held_out, statistics),
-    }
-    lists = {name: held_out.top_k(score, users, depth, novel=True) for name, score in scores.items()}
+    """Ask the channel for every user who searched: without the search, with it, and with the next user's."""
+    users, lists = np.array(sorted(searches), np.int64), {}
     ordered = [searches[user] for user in users.tolist()]
     others = dict(zip(users.tolist(), ordered[1:] + ordered[:1], strict=True))
     for name, asked in (
@@ -101,8 +157,7 @@ def rank_sessions(
         (WITH, with_searches(recall, histories, searches)),
         (ANOTHERS, with_searches(recall, histories, others)),
     ):
-        answers = replay(asked, histories, catalogue, users, held_out.cut, ReplayRequests(depth))
-        lists[name] = answers.rows
+        lists[name] = replay(asked, histories, catalogue, users, held_out.cut, ReplayRequests(depth)).rows
     return lists
 
 
@@ -114,7 +169,7 @@ def judge_sessions(
     rng: np.random.Generator,
     depths: Sequence[int] = DEPTHS,
 ) -> str:
-    """Lay out the recall of all novel targets and of those beyond the search, and what the search changes."""
+    """Lay out the recall of all novel targets and of those beyond the search, and what differs from BASES for sure."""
     users = np.array(sorted(searches), np.int64)
     targets = {"all": held_out.novel.of_users(users), "beyond the search": beyond(held_out, taxonomy, searches)}
     header, rows = [""], [[name] for name in lists]
@@ -126,10 +181,12 @@ def judge_sessions(
             recalls = {name: of.recall(rows_of[asked], k) for name, rows_of in lists.items()}
             for row, name in zip(rows, lists, strict=True):
                 row.append(number(float(recalls[name].mean())))
-            for name in (WITH, ANOTHERS):
-                gain = bootstrap_difference(recalls[name], recalls[WITHOUT], rng)
-                changes.append((f"{name}, {which} @{k}", f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"))
-    return f"{table(header, rows)}\n\n{table(('against the channel without the search', 'difference'), changes)}"
+            for name, base in BASES.items():
+                if name in lists:
+                    gain = bootstrap_difference(recalls[name], recalls[base], rng)
+                    difference = f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+                    changes.append((f"{name}, minus {base}", f"{which} @{k}", difference))
+    return f"{table(header, rows)}\n\n{table(('', 'recall', 'difference'), sorted(changes))}"
 
 
 def beyond(held_out: HeldOut, taxonomy: Taxonomy, searches: Mapping[int, str]) -> Targets:

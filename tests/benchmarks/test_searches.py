@@ -8,6 +8,7 @@ from benchmarks.searches import (
     beyond,
     judge_sessions,
     opening_searches,
+    rank_by_controls,
     rank_sessions,
     simulated_searches,
     with_searches,
@@ -165,13 +166,29 @@ def test_sessions_are_asked_without_their_search_with_it_and_with_anothers(small
         return channel_pb2.RecallResponse()
 
     searches = {one: "food", other: "music"}
-    texts = TextOnly(Spelled(), np.eye(3, dtype=np.float32)[:, :2], np.zeros(len(small_world.catalogue), np.int64))  # type: ignore[arg-type]
-    lists = rank_sessions(recall, histories, small_world.catalogue, held_out, searches, texts, depth=5)
+    lists = rank_sessions(recall, histories, small_world.catalogue, held_out, searches, depth=5)
     assert asked == ["", "", "food", "music", "music", "food"]
     taxonomy = Taxonomy.from_catalogue(small_world.catalogue)
     page = judge_sessions(lists, held_out, taxonomy, searches, np.random.default_rng(0), depths=(2, 5))
     assert "| channel, with the search | 0.0000 | 0.0000 |" in page
-    assert "| channel, with another's search, all @5 | +0.0000 (+0.0000 to +0.0000) |" in page
+    nothing = "| all @5 | +0.0000 (+0.0000 to +0.0000) |"
+    assert f"| channel, with another's search, minus channel, without the search {nothing}" in page
+
+
+def test_names_that_a_search_shares_words_with_rank_what_lies_below_them_first(small_world: SmallWorld) -> None:
+    histories = make_small_histories(small_world, explorers=12)
+    held_out = HeldOut.between(histories, small_world.catalogue, NOW, LATER)
+    taxonomy = Taxonomy.from_catalogue(small_world.catalogue)
+    ids = {node.path: node.node_id for node in taxonomy.nodes}
+    nodes = np.array([ids.get(path, 0) for path in small_world.catalogue.paths])
+    user = int(held_out.novel.users[0])
+    row = int(held_out.novel.rows[0])
+    wanted = int(held_out.item_categories[row])
+    searches = {user: small_world.catalogue.categories[wanted - 1]}
+    texts = TextOnly(Spelled(), np.eye(len(taxonomy), dtype=np.float32)[:, :2], nodes)  # type: ignore[arg-type]
+    lists = rank_by_controls(histories, held_out, searches, texts, taxonomy, depth=5)
+    assert set(held_out.item_categories[lists["names that the search shares words with"]].ravel().tolist()) == {wanted}
+    assert set(lists) > {"popularity, 28 days", "text of the search", "texts of the clicks"}
 
 
 class Spelled:
