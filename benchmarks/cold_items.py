@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             everybody = everybody.of_users(rng.choice(everybody.users, args.users, replace=False))
             targets = targets.of_users(everybody.users)
         exponent = choose_exponent(histories, catalogue, split_times(histories, (VALIDATION_START,))[0], cut)
-        interests = interests_by_popularity(histories, catalogue, cold, statistics, everybody.users, exponent)
+        entering = probabilities(histories, catalogue, cut, everybody.users)
+        interests = interests_by_popularity(cold, statistics, everybody.users, entering**exponent)
         scores: dict[str, Score] = {
             POPULARITY: popularity(cold, statistics.recent_users),
             "texts of the clicks": TextOnly.of_build(args.build, catalogue).near_clicks(histories, cold, statistics),
@@ -127,13 +128,16 @@ def choose_exponent(histories: Histories, catalogue: Catalogue, start: int, cut:
     statistics = ClickStatistics.of(histories, held_out)
     cold = cold_of(held_out, statistics)
     users = cold.novel.users
+    if not len(users):
+        return 1.0
+    entering = probabilities(histories, catalogue, start, users)
 
     def recall(exponent: float) -> float:
-        score = interests_by_popularity(histories, catalogue, cold, statistics, users, exponent)
+        score = interests_by_popularity(cold, statistics, users, entering**exponent)
         ranked = cold.top_k(score, users, max(DEPTHS), novel=True)
         return float(np.prod([cold.novel.recall(ranked, k).mean() for k in DEPTHS]))
 
-    return max(EXPONENTS, key=recall) if len(users) else 1.0
+    return max(EXPONENTS, key=recall)
 
 
 def cold_of(held_out: HeldOut, statistics: ClickStatistics) -> HeldOut:
@@ -154,25 +158,28 @@ def cold_of(held_out: HeldOut, statistics: ClickStatistics) -> HeldOut:
     )
 
 
-def interests_by_popularity(
-    histories: Histories,
-    catalogue: Catalogue,
-    cold: HeldOut,
-    statistics: ClickStatistics,
-    users: NDArray[np.int64],
-    exponent: float,
-) -> Score:
-    """Rank by P(the user enters the item's category)^exponent × the item's users of the last 28 days.
+def probabilities(
+    histories: Histories, catalogue: Catalogue, cut: int, users: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """P(the user enters a category), [users, C + 1], of all novel categories: what latent interests are found by.
 
-    The probabilities are those that latent interests are found by, of all novel categories: of the interests stored of
-    a user they are the weights. users: [n] whose lists will be asked for, ascending.
+    Of the interests stored of a user they are the weights.
     """
-    reasoner = TaxonomyReasoner(Taxonomy.from_catalogue(catalogue)).fit(histories, cold.cut)
-    entering = reasoner.probabilities(contexts_at(histories, cold.cut, users.tolist())) ** np.float32(exponent)
+    reasoner = TaxonomyReasoner(Taxonomy.from_catalogue(catalogue)).fit(histories, cut)
+    return reasoner.probabilities(contexts_at(histories, cut, users.tolist()))
+
+
+def interests_by_popularity(
+    cold: HeldOut, statistics: ClickStatistics, users: NDArray[np.int64], weights: NDArray[np.float32]
+) -> Score:
+    """Rank by the weight of an item's category × the item's users of the last 28 days.
+
+    users: [n] whose lists will be asked for, ascending; weights: [n, C + 1].
+    """
     recent, categories = statistics.recent_users[cold.candidates], cold.item_categories[cold.candidates]
 
     def score(some: NDArray[np.int64]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = entering[np.searchsorted(users, some)][:, categories] * recent
+        scores: NDArray[np.float32] = weights[np.searchsorted(users, some)][:, categories] * recent
         return scores
 
     return score
