@@ -33,7 +33,7 @@ from serendipity.offline.evaluate.significance import bootstrap_difference
 from serendipity.offline.evaluate.source_worth import give_places
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.taxonomy import Taxonomy
-from serendipity.offline.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.offline.interests.taxonomy_reasoner import fit_reasoner
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, split_times
 from serendipity.tools.arguments import natural, positive
@@ -165,7 +165,7 @@ def probabilities(
 
     Of the interests stored of a user they are the weights.
     """
-    reasoner = TaxonomyReasoner(Taxonomy.from_catalogue(catalogue)).fit(histories, cut)
+    reasoner = fit_reasoner(Taxonomy.from_catalogue(catalogue), histories, cut)
     return reasoner.probabilities(contexts_at(histories, cut, users.tolist()))
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.command import failed, made_by, options_of, publish, read_options
 from benchmarks.text_only import TextOnly
-from serendipity.interests.name_matching import NameMatcher
+from serendipity.interests.search_matching import SearchMatcher
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.evaluate.click_statistics import ClickStatistics
 from serendipity.offline.evaluate.controls import popularity
@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lists |= rank_sessions(recall, histories, catalogue, held_out, searches)
     except (BuilderError, ValueError) as error:
         return failed(parser, error)
-    grounded = np.mean([bool(taxonomy.matcher.match(search)) for search in searches.values()])
+    matcher = SearchMatcher(taxonomy.searched_names)
+    grounded = np.mean([bool(matcher.match(search)) for search in searches.values()])
     page = judge_sessions(lists, held_out, taxonomy, searches, rng)
     kind = "with a novel target, whose searches are simulated" if args.simulate else "whose period begins with a search"
     heading = f"# Sessions that open with a search\n\n{made_by(args)}\n\n{len(searches):,} users {kind}; "
@@ -118,7 +119,7 @@ def near_names(
 
     nodes: [n] the lowest node of each item.
     """
-    matcher = NameMatcher((node.name, node.node_id) for node in taxonomy.nodes if len(node.categories) == 1)
+    matcher = SearchMatcher((node.name, node.node_id) for node in taxonomy.nodes if len(node.categories) == 1)
     order = sorted(taxonomy.nodes, key=lambda node: len(node.path))
     popular = np.log1p(statistics.recent_users[held_out.candidates])
     ties = np.float32(1e-3) * popular / max(float(popular.max(initial=0)), 1.0)
@@ -191,7 +192,8 @@ def judge_sessions(
 
 def beyond(held_out: HeldOut, taxonomy: Taxonomy, searches: Mapping[int, str]) -> Targets:
     """Keep the novel targets of users that are in no category that the user's search names."""
-    named = {user: set(taxonomy.matcher.match(search)) for user, search in searches.items()}
+    matcher = SearchMatcher(taxonomy.searched_names)
+    named = {user: set(matcher.match(search)) for user, search in searches.items()}
     novel = held_out.novel.of_users(np.array(sorted(searches), np.int64))
     owners = novel.users[novel.owners]
     categories = held_out.item_categories[novel.rows].tolist()

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarks.interests.judging import Evaluation, K, Said, judge_interests, log_popularity, ranked
 from serendipity.features import LongHistory
+from serendipity.interests.reasoner import Interest, UserContext
 from serendipity.novelty import NO_CATEGORY, Clicks
-from serendipity.offline.interests.reasoner import Interest, UserContext
 from serendipity.offline.logs.histories import before
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)

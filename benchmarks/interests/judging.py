@@ -20,10 +20,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from serendipity.interests.behaviour import Behaviour
 from serendipity.interests.reasoner import Interest, InterestPath, Reasoner
+from serendipity.interests.search_matching import SearchMatcher
 from serendipity.novelty import NO_CATEGORY, clicked_categories
 from serendipity.offline.evaluate.significance import Estimate, bootstrap_difference
-from serendipity.offline.interests.behaviour import Behaviour
 from serendipity.offline.interests.contexts import contexts_at
 from serendipity.offline.interests.debate import DebateReport
 from serendipity.offline.interests.llm_reasoner import LlmReasoner
@@ -86,7 +87,7 @@ class Evaluation:
     def evidence(self) -> NDArray[np.float64]:
         """What each user's clicks and searches say for each category, [n, C + 1]."""
         contexts = contexts_at(self.histories, self.cut, self.users.tolist())
-        behaviour = Behaviour.of(contexts, len(self.taxonomy.categories), self.taxonomy.matcher)
+        behaviour = Behaviour.of(contexts, len(self.taxonomy.categories), SearchMatcher(self.taxonomy.searched_names))
         return behaviour.evidence.astype(np.float64)
 
     @cached_property

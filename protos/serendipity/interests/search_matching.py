@@ -18,8 +18,8 @@ class SearchMatcher:
     A node matches by 2 · idf(shared words) / (idf(query) + idf(name)), the Dice coefficient weighted by how rare a
     word is among the names; what has several names takes the best of them.
 
-    names: of nodes, each with the number of its top-level category, or its own. Nodes above the top level are not among them:
-    a whole department is no interest.
+    names: of nodes, each with the number of its top-level category, or its own. Nodes above the top level are not among
+    them: a whole department is no interest.
     """
 
     def __init__(self, names: Iterable[tuple[str, int]]) -> None:
