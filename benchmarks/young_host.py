@@ -3,7 +3,10 @@
     python -m benchmarks.young_host --dataset complete-journey --out young.md         1 % and 5 % of the users
     python -m benchmarks.young_host --dataset path/to/folder --shares 0.05 --draws 1  your own logs
 
-Each draw is a build of its own with the latest clicks held out, below --work, unless it is up to date.
+Each draw is a build of its own with the latest clicks held out, below --work, unless it is up to date. Beside what
+`serendip evaluate channel` compares stand the channel with every source searching, and with every one but interests;
+texts alone; and popularity weighed by how near a category is to the user's, by texts or, with --carry, by who clicked
+what in another build of the same catalogue, users of the draw left out.
 """
 
 from __future__ import annotations
@@ -12,26 +15,35 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import numpy as np
 from rich.console import Console
 
+from benchmarks.category_scores import by_texts, carried_over, choose_exponent, near_popular
 from benchmarks.command import failed, made_by, options_of, publish, read_options
+from benchmarks.text_only import TextOnly
+from serendipity import layout
 from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.datasets.registry import prepare
-from serendipity.offline.evaluate.channel import ChannelEvaluationConfig
+from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig
 from serendipity.offline.evaluate.channel_report import ChannelReport
-from serendipity.offline.evaluate.methods import MethodResult
+from serendipity.offline.evaluate.held_out import Score
+from serendipity.offline.evaluate.held_out_build import held_out_of, snapshot_of
+from serendipity.offline.evaluate.methods import Kind, MethodResult, RankedLists
 from serendipity.offline.evaluate.methods_report import methods_table
+from serendipity.offline.evaluate.replay import SOURCES, Recall, ReplayRequests, replay
 from serendipity.offline.logs.host_rows import load_events, load_items, load_users
 from serendipity.offline.logs.host_table import Host
 from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.parquet import write_query
 from serendipity.tools.arguments import natural, new_directory, positive, share
 from serendipity.tools.build import BUILD_ERRORS
-from serendipity.tools.evaluate import build_unpublished, held_out_config, replay_builds
+from serendipity.tools.evaluate import build_unpublished, held_out_config
+from serendipity.tools.pipeline import open_pipeline
+from serendipity.v1 import channel_pb2
 
 _ORIGIN = "EXCLUDE (source, source_row, reason)"
 
@@ -84,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shares", type=share, nargs="+", default=[0.01, 0.05], metavar="SHARE", help="users kept")
     parser.add_argument("--draws", type=positive, default=3, help="young hosts of each share")
     parser.add_argument("--seed", type=natural, default=0, help="of the first draw")
+    parser.add_argument("--carry", type=Path, metavar="DIR", help="another build whose co-occurrence is carried over")
     parser.add_argument("--work", type=new_directory, metavar="DIR", help="builds (default: var/DATASET-young)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
     args = read_options(parser, argv)
@@ -110,6 +123,60 @@ def main(argv: Sequence[str] | None = None) -> int:
     return publish("\n\n".join([f"# Young hosts of {host.name}\n\n{made_by(args)}", *sections]) + "\n", args.out)
 
 
+def judge_build(build: Path, config: ChannelEvaluationConfig, carry: Path | None) -> ChannelReport:
+    """Judge a draw's build. carry: another build, or none. Raises LogsError, ReplayError, EncoderError, ValueError."""
+    histories, catalogue, cut, until = held_out_of(build)
+    evaluation = ChannelEvaluation.prepare(histories, catalogue, cut, until, [0], config)
+    held_out, statistics = evaluation.period.held_out, evaluation.period.statistics
+    depth = max(config.depths)
+    scores = {"texts of the clicks": TextOnly.of_build(build, catalogue).near_clicks(histories, held_out, statistics)}
+    nearness = {"texts": by_texts(catalogue.categories)}
+    if carry is not None:
+        nearness["carried over"] = carried_over(carry / "logs", catalogue.categories, histories.user_ids)
+    for name, near in nearness.items():
+        exponent = choose_exponent(near, histories, catalogue, cut)
+        scores[f"popularity × near by {name}"] = near_popular(near, held_out, statistics, exponent)
+
+    def ranked(name: str, score: Score) -> RankedLists:
+        novel, exclusive = (
+            held_out.top_k(score, evaluation.users, depth, novel=True, excluded=excluded)
+            for excluded in (None, evaluation.host)
+        )
+        return RankedLists(name, "control", None, novel, exclusive)
+
+    def asked(name: str, kind: Kind, recall: Recall, sources: frozenset[int]) -> RankedLists:
+        novel, exclusive = (
+            replay(
+                searching_all(recall, sources), histories, catalogue, evaluation.users, cut,
+                ReplayRequests(depth, sources=sources, host=host),
+            ).rows
+            for host in (None, evaluation.host)
+        )  # fmt: skip
+        return RankedLists(name, kind, 0, novel, exclusive)
+
+    everything = frozenset(SOURCES)
+    with open_pipeline(snapshot_of(build), build / "towers" / "user_tower.onnx") as recall:
+        replayed = evaluation.replay(recall, 0)
+        lists = [
+            asked("channel, every source searching", "channel", recall, everything),
+            asked("channel, every source but interest", "channel", recall, everything - {channel_pb2.SOURCE_INTEREST}),
+        ]
+    evaluation = replace(evaluation, lists=(*evaluation.lists, *(ranked(*each) for each in scores.items())))
+    replayed = replace(replayed, lists=(replayed.lists[0], *lists, *replayed.lists[1:]))
+    return evaluation.report(layout.read_manifest(snapshot_of(build)).dataset, [replayed])
+
+
+def searching_all(recall: Recall, sources: frozenset[int]) -> Recall:
+    """Let every one of the sources search: a quota ends exploring, and nothing depends on who explores that day."""
+
+    def recall_all(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
+        for source in sorted(sources):
+            request.source_quotas.add(source=channel_pb2.Source.Name(source), max_count=request.count)
+        return recall(request)
+
+    return recall_all
+
+
 def _judge_draws(
     args: argparse.Namespace,
     builds: BuildConfig,
@@ -128,7 +195,7 @@ def _judge_draws(
         try:
             sample = builds.model_copy(update={"dataset": str(directory / "sample")})
             build_unpublished(sample, directory / "build", console)
-            reports.append(replay_builds({0: directory / "build"}, config, console))
+            reports.append(judge_build(directory / "build", config, args.carry))
         except (*BUILD_ERRORS, ValueError) as error:
             console.print(f"left out: {error}", markup=False)
     return reports

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from benchmarks.interests.judging import Evaluation, choose_own_weight
 from serendipity.interests.facts import FactsRule
 from serendipity.interests.grounding import Grounder
 from serendipity.interests.prompt import PromptStyle
 from serendipity.interests.taxonomy_reasoner import TaxonomyReasoner
+from serendipity.interests.text import comparable
 from serendipity.offline.encoder import RememberingEncoder, TextEncoder
 from serendipity.offline.evaluate.held_out_build import held_out_of
 from serendipity.offline.interests.debate import DebateConfig
@@ -36,12 +40,15 @@ VALIDATION_START = 0.8
 class Bench:
     """Everything that methods are compared with.
 
-    reasoner: fitted on what came before the cut; own_weight: of the control, chosen on the period before it.
+    reasoner: fitted on what came before the cut; start: of the validation period, Unix seconds, which ends at the cut;
+    own_weight: of the control, chosen on it; category_vectors: [C, D] of the categories' names, by number − 1.
     """
 
     evaluation: Evaluation
     reasoner: TaxonomyReasoner
+    start: int
     own_weight: float
+    category_vectors: NDArray[np.float32]
     grounder: Grounder
     threshold: ThresholdReport
     titles: Sequence[str]
@@ -79,7 +86,9 @@ def make_bench(build: Path, encoder: TextEncoder) -> Bench:
     return Bench(
         evaluation=evaluation,
         reasoner=fit_reasoner(taxonomy, histories, cut),
+        start=start,
         own_weight=choose_own_weight(evaluation, start),
+        category_vectors=encode([comparable(name) for name in taxonomy.categories]),
         grounder=Grounder(grounding_nodes(taxonomy.nodes), taxonomy.categories, vectors, encode, threshold.threshold),
         threshold=threshold,
         titles=catalogue.titles,

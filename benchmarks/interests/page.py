@@ -48,16 +48,22 @@ def write_interests_report(rows: Sequence[Row], threshold: ThresholdReport, cond
 def markdown(rows: Sequence[Row], threshold: ThresholdReport, conditions: Conditions) -> str:
     """Lay the judging out as a page."""
     asked = [
-        (row.method, f"{row.calls_per_user:.1f}", f"{row.tokens_per_user:.0f}", f"{row.seconds_per_user:.2f}")
+        (
+            row.method, f"{cost.users:,}", f"{cost.calls:,}", f"{cost.prompt_tokens:,}",
+            f"{cost.completion_tokens:,}", f"{row.seconds:,.0f}",
+        )
         for row in rows
-        if row.calls_per_user is not None and row.tokens_per_user is not None
-    ]
+        if (cost := row.cost) is not None
+    ]  # fmt: skip
     sections = [
         f"# Latent interests on {conditions.dataset}\n\n{conditions.heading}",
         f"Interests as of {_moment(conditions.cut)}, judged by what users do until {_moment(conditions.until)}; "
         f"{conditions.users:,} users clicked before and after. K = {K}; short lists count as missed places.",
         f"- future-hit@{K}: share of the {K} places whose category the user clicks in the judged period; ± standard "
         "deviation over seeds; differences with their paired 95 % bootstrap interval over the same users.\n"
+        f"- own-hit@{K}: future-hit@{K} less what is expected of others with as many clicks lately, to whom the same "
+        "categories are novel. A list that is the same for everybody gets 0, however popular. A method passes that "
+        f"is above {POPULAR_UNSEEN} in it for sure: its lists are the users' own.\n"
         "- parse rate, grounded, kept: of the unconstrained answers of a language model; kept: grounded, novel and not "
         "repeated.\n"
         f"- grounding: exact name, alias, then cosine ≥ {threshold.threshold:.3f} (precision "
@@ -66,18 +72,23 @@ def markdown(rows: Sequence[Row], threshold: ThresholdReport, conditions: Condit
         f"log(1 + those) + {conditions.own_weight:g} · log(1 + the user's own clicks ever), chosen on validation.",
         _figures(rows),
         _comparison(rows),
-        *([table(("cost per user", "calls", "tokens written", "seconds"), asked)] if asked else []),
+        *([_cost(asked)] if asked else []),
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _figures(rows: Sequence[Row]) -> str:
-    header = ("interests", "users", "length", "parse rate", "grounded", "kept", f"future-hit@{K}")
+    header = (
+        "interests", "users", "length", "parse rate", "grounded", "kept", f"future-hit@{K}", f"own-hit@{K}",
+        f"minus {POPULAR_UNSEEN}", "passes",
+    )  # fmt: skip
     lines = [
         (
             row.method, f"{row.users:,}", f"{row.length:.1f}", _percent(row.parse_rate), _percent(row.grounded_share),
             _percent(row.kept_share),
             number(row.hit) + (f" ± {row.hit_deviation:.4f}" if len(row.seeds) > 1 else ""),
+            f"{row.own:+.4f}", f"{row.gain.value:+.4f} ({row.gain.low:+.4f} to {row.gain.high:+.4f})",
+            "yes" if row.passes else "no",
         )
         for row in rows
     ]  # fmt: skip
@@ -92,6 +103,12 @@ def _comparison(rows: Sequence[Row]) -> str:
         for row, found in differences
     ]
     return table((f"future-hit@{K} minus that of", *names), lines)
+
+
+def _cost(asked: Sequence[Sequence[str]]) -> str:
+    header = ("cost, all in all", "asked about", "calls", "tokens read", "tokens written", "seconds")
+    note = "Seconds are those of this run: answers that were in the cache took none."
+    return f"{table(header, asked)}\n\n{note}"
 
 
 def _percent(share: float | None) -> str:

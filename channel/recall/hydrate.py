@@ -29,7 +29,6 @@ from serendipity.channel.snapshot.stores import StoredUser, feedback_columns
 from serendipity.channel.state.feedback_clicks import feedback_clicks
 from serendipity.channel.state.state import UserState
 from serendipity.features import LongHistory, TowerInputs, with_clicks
-from serendipity.interests.text import words
 from serendipity.novelty import CLICK_WINDOW, Clicks, clicked_categories, latest
 from serendipity.v1 import channel_pb2, records_pb2
 
@@ -265,7 +264,7 @@ def _feedback(snapshot: Snapshot, query: RecallQuery, state: UserState, settings
         exposures=ItemEvents.of(exposed, exposure_times, query.now),
         favourites=ItemEvents.of(*favourites, query.now),
         dismissals=ItemEvents.of(*dismissals, query.now),
-        searches=tuple((words(search.query), max(query.now - search.time, 0)) for search in record.searches),
+        searches=tuple((search.query, max(query.now - search.time, 0)) for search in record.searches),
         says_something=bool(record.clicks or record.searches or record.signals),
     )
 

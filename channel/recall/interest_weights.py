@@ -8,13 +8,11 @@ Beta(s·w, s·(1 − w)). With C clicks and X exposures of items the interest is
     w' = (s·w + C) / (s + max(X, C))          where clicks that no exposure was acknowledged for are their own trials
 
 and is kept within a factor of w, so that no burst of events silences an interest or drowns the others. Without
-events, and as they age, w' is w. Saving an item is as good as a click on it, and so is a search that names the
-interest.
+events, and as they age, w' is w. Saving an item is as good as a click on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,21 +72,6 @@ def faded_counts(events: ItemEvents, groundings: OwnedRanges, half_life: float =
     np.cumsum(np.exp2(events.ages[order] / -half_life), out=totals[1:])
     within = totals[rows.searchsorted(groundings.ends)] - totals[rows.searchsorted(groundings.starts)]
     return np.bincount(groundings.owners, within, groundings.num_owners).astype(np.float64, copy=False)
-
-
-def faded_searches(searches: Sequence[tuple[str, int]], names: Sequence[Sequence[str]]) -> NDArray[np.float64]:
-    """Count the searches that name each interest, each faded by its age in half-lives. Returns [k] float64.
-
-    searches: their words and ages in seconds; names: the words of each interest's names. A search names what stands in
-    it word for word.
-    """
-    texts = [(f" {text} ", 2.0 ** (-age / HALF_LIFE)) for text, age in searches]
-    everything = "".join(text for text, _ in texts)
-    counts = np.zeros(len(names))
-    for i, own in enumerate(names):
-        if named := [f" {name} " for name in own if f" {name} " in everything]:
-            counts[i] = sum(weight for text, weight in texts if any(name in text for name in named))
-    return counts
 
 
 def weight_factors(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable, StoreError
 from serendipity.channel.recall.interest_weights import (
+    HALF_LIFE,
     ItemEvents,
     faded_counts,
-    faded_searches,
     weight_factors,
 )
 from serendipity.channel.settings import ChannelSettings
@@ -27,9 +27,16 @@ from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.snapshot.stores import StoredInterests, StoredNode
 from serendipity.channel.state.state import UserState
+from serendipity.interests.search_matching import MIN_MATCH
 from serendipity.v1 import records_pb2
 
 _DAY = 86_400
+
+_SEARCHES_READ = 5
+"""Searches that are grounded, the latest: 50 µs each among 3,000 nodes."""
+
+_SEARCHED = 4
+"""Nodes that searches ground in at most; the others keep their places."""
 
 
 class Freshness(Enum):
@@ -60,11 +67,12 @@ class Origin(Enum):
 class Interests:
     """The latent interests searched by, best first; k of them.
 
-    origin, key: store and record they come from; positions: [k] int64 in that record; names: k; weights: [k]
-    float32, 0 to 1, as they stand after feedback; factors: [k] float32, by what feedback moved the stored weights;
-    vectors: [k, D] float32 text embeddings; grounded: the allowed item rows that each is grounded in;
-    generated_at: when the record was made, Unix seconds; own_freshness: what became of the user's own interests,
-    which those of the population stand in for; failures: what could not be read, in words.
+    origin, key: store and record they come from; positions: [k] int64 in that record, −1 for none; names: k; weights:
+    [k] float32, 0 to 1, as they stand after feedback; factors: [k] float32, by what feedback moved the stored weights;
+    searches: k, the search that each is grounded in, "" for none; vectors: [k, D] float32 text embeddings; grounded:
+    the allowed item rows that each is grounded in; generated_at: when the record was made, Unix seconds; own_freshness:
+    what became of the user's own interests, which those of the population stand in for; failures: what could not be
+    read, in words.
     """
 
     freshness: Freshness
@@ -74,6 +82,7 @@ class Interests:
     names: tuple[str, ...]
     weights: NDArray[np.float32]
     factors: NDArray[np.float32]
+    searches: tuple[str, ...]
     vectors: NDArray[np.float32]
     grounded: OwnedRanges
     generated_at: int
@@ -93,7 +102,7 @@ class Interests:
 class InterestEvents:
     """What a user did that tells of interests.
 
-    clicks: items clicked or saved; exposures: items shown; searches: their words and how many seconds ago; dismissed:
+    clicks: items clicked or saved; exposures: items shown; searches: newest first, and how many seconds ago; dismissed:
     [n] int64 rows of items that are not wanted.
     """
 
@@ -182,8 +191,9 @@ class InterestReader:
 
         One of which the user does not want several items is over under every policy.
 
-        The best by their weights as they stand now are kept. A node the snapshot lacks (generated under a later one
-        of the same vocabulary, before a rollback) leads nowhere.
+        Those that searches ground in come first, known of the user or not: nobody has to wait until they are generated.
+        Of the others the best by their weights as they stand now are kept. A node the snapshot lacks (generated under a
+        later one of the same vocabulary, before a rollback) leads nowhere.
         """
         freshness, stored = record.freshness, record.stored
         if freshness is Freshness.FOREIGN and record.origin is not Origin.NEARLINE:
@@ -196,18 +206,33 @@ class InterestReader:
             except StoreError as error:
                 failures.append(f"interests: {error}")
                 freshness = own_freshness = Freshness.UNREADABLE
+        try:
+            searched = self._grounded(events.searches)
+            known = {node_id for _, node_id, _ in found}
+            for node_id in searched:
+                if node_id not in known and (node := self._snapshot.nodes.read(node_id)):
+                    found.append((-1, node_id, node))
+        except StoreError as error:
+            failures.append(f"searches: {error}")
+            searched = {}
         at = np.array([position for position, _, _ in found], np.int64)
-        weights = np.empty(0, np.float32) if stored is None else stored.weights[at]
+        strengths = np.array([searched.get(node_id, (0.0, ""))[0] for _, node_id, _ in found], np.float32)
+        weights = np.zeros(len(at), np.float32)
+        if stored is not None:
+            weights[at >= 0] = stored.weights[at[at >= 0]]
         groundings = OwnedRanges.of([node.rows for _, _, node in found])
-        factors = self._factors(weights, groundings, [node.names for _, _, node in found], events)
-        moved = np.minimum(weights * factors, np.float32(1))
+        factors = self._factors(weights, groundings, events)
+        # Wanted for one reason or the other.
+        moved = 1 - (1 - np.minimum(weights * factors, np.float32(1))) * (1 - strengths)
         within = groundings.within(allowed)
         leads_somewhere = np.zeros(len(at), np.bool_)
         leads_somewhere[within.owners] = True
         if len(events.dismissed):
             dismissed = ItemEvents(events.dismissed, np.zeros(len(events.dismissed)))
             leads_somewhere &= faded_counts(dismissed, groundings, 1.0) < self._settings.dismissed_interest_count
-        order = np.argsort(-moved, kind="stable") if (factors != 1).any() else np.arange(len(at))
+        is_searched = strengths > 0
+        moves = (factors != 1).any() or is_searched.any()
+        order = np.lexsort((-moved, ~is_searched)) if moves else np.arange(len(at))
         most = min(self._settings.interests_used, self._snapshot.assembler.max_interests)
         kept = order[leads_somewhere[order]][:most]
         node_ids = [found[i][1] for i in kept.tolist()]
@@ -219,6 +244,7 @@ class InterestReader:
             names=tuple(found[i][2].name for i in kept.tolist()),
             weights=moved[kept],
             factors=factors[kept],
+            searches=tuple(searched.get(node_id, (0.0, ""))[1] for node_id in node_ids),
             vectors=self._snapshot.interest_vectors[node_ids],
             grounded=within.take(kept),
             generated_at=0 if stored is None else stored.generated_at,
@@ -235,17 +261,26 @@ class InterestReader:
         ]
         return [(position, node_id, node) for position, node_id, node in known if node is not None]
 
+    def _grounded(self, searches: Sequence[tuple[str, int]]) -> dict[int, tuple[float, str]]:
+        """Find the nodes that the latest searches speak of: id → how much, faded by age, and which search does.
+
+        Of those found the strongest are kept, none half as strong as the best. Raises StoreError.
+        """
+        found: dict[int, tuple[float, str]] = {}
+        for search, age in sorted(searches, key=lambda each: each[1])[:_SEARCHES_READ]:
+            faded = 2.0 ** (-age / HALF_LIFE)
+            for node_id, strength in self._snapshot.nodes.matcher.match(search).items():
+                found[node_id] = max(found.get(node_id, (0.0, "")), (faded * strength, search))
+        best = sorted(found.items(), key=lambda each: (-each[1][0], each[0]))[:_SEARCHED]
+        return {node_id: by for node_id, by in best if by[0] > best[0][1][0] / 2 and by[0] >= MIN_MATCH}
+
     def _factors(
-        self,
-        weights: NDArray[np.float32],
-        groundings: OwnedRanges,
-        names: Sequence[Sequence[str]],
-        events: InterestEvents,
+        self, weights: NDArray[np.float32], groundings: OwnedRanges, events: InterestEvents
     ) -> NDArray[np.float32]:
-        if not self._settings.interest_feedback or not (len(events.clicks) or len(events.exposures) or events.searches):
+        if not self._settings.interest_feedback or not (len(events.clicks) or len(events.exposures)):
             return np.ones(len(weights), np.float32)
         clicks, exposures = (faded_counts(some, groundings) for some in (events.clicks, events.exposures))
-        return weight_factors(weights, clicks + faded_searches(events.searches, names), exposures)
+        return weight_factors(weights, clicks, exposures)
 
 
 def path_reader(

@@ -7,14 +7,13 @@ outcomes can tell when it is worth more. Where it does not propose, it still ran
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from serendipity.channel.recall.query import SOURCES, RecallQuery, SourceBounds, source_name
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.merge import Merge
 from serendipity.sharding import shard_of
-from serendipity.v1 import channel_pb2
 
 _DAY = 86_400
 _PARTS = 1_000_000
@@ -38,17 +37,18 @@ class Places:
         return cls(query.source_bounds, {source: float(source in searched) for source in SOURCES}, searched)
 
 
-def share_places(query: RecallQuery, merge: Merge, settings: ChannelSettings, *, by_graph: bool) -> Places:
+def share_places(
+    query: RecallQuery, merge: Merge, settings: ChannelSettings, *, certain: Collection[int] = ()
+) -> Places:
     """Take the bounds of the request or, where it has none, what is drawn for sources that have not earned places.
 
-    by_graph: the graph proposes whatever it has earned: of a user of whom nothing is stored, and without the tower, it
-    knows most.
+    certain: sources that propose whatever they have earned.
     """
     places = Places.of_request(query)
     if query.source_bounds:
         return places
     bounds, propensities, searched = {}, dict(places.propensities), set(places.searched)
-    for source in merge.unearned - {channel_pb2.SOURCE_GRAPH if by_graph else channel_pb2.SOURCE_UNSPECIFIED}:
+    for source in merge.unearned.difference(certain):
         # The same for all of a user's requests of a day, so that one that is tried again has the same answer.
         draw = shard_of(f"{source_name(source)} {query.now // _DAY} {query.user_id}", _PARTS) / _PARTS
         explored = settings.explored_users

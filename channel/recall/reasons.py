@@ -147,14 +147,16 @@ def _reason_of(
     if slot == 2 * k:
         return _reason(channel_pb2.SOURCE_COLLABORATIVE, near, weight=1.0)
     interest, position = slot % k, int(interests.positions[slot % k])
-    known = position < len(stored)
+    known = 0 <= position < len(stored)
     path = stored[position] if known else records_pb2.InterestPath()
     # Users typed these, and models wrote them.
     seed, demand, name = map(clean_text, (path.seed, path.core_demand, path.latent_interest))
     name = name or clean_text(interests.names[interest])
     # What lies near the user with the interest in mind need not be of the interest itself.
     meaning = _meaning(path.seed_kind, seed, demand, name) if slot < k or not known else near
-    if meaning == ("CATEGORY", "RETURN") and is_clicked(name):
+    if search := clean_text(interests.searches[interest]):
+        seed, demand, meaning = (search, "", ("SEARCH", "NEAR")) if slot < k else (seed, demand, near)
+    elif meaning == ("CATEGORY", "RETURN") and is_clicked(name):
         # Generated when it was long ago, and found under SOFT or OFF.
         meaning = near
     names = {"seed": seed, "core_demand": demand, "latent_interest": name}

@@ -215,8 +215,12 @@ class Channel:
         tower_failure = known.failure if vectors is None or vectors.fallback else ""
         begin = time.perf_counter()
         wanted = ceil(query.count * settings.over_fetch)
+        # Of a user of whom nothing is stored, and without the tower, the graph knows most; of a search, interests do.
         by_graph = not user.is_known or vectors is None or vectors.fallback
-        places = share_places(query, snapshot.merge, settings, by_graph=by_graph)
+        certain = {channel_pb2.SOURCE_GRAPH: by_graph, channel_pb2.SOURCE_INTEREST: any(user.interests.searches)}
+        places = share_places(
+            query, snapshot.merge, settings, certain=[source for source, does in certain.items() if does]
+        )
         found = search(snapshot, user, vectors, wanted, places)
         searched = time.perf_counter()
         is_soft = query.novelty_policy == channel_pb2.NOVELTY_POLICY_SOFT

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.query import RecallQuery, warning, warning_of
 from serendipity.channel.snapshot.snapshot import Snapshot
-from serendipity.interests.text import words
 from serendipity.item_ids import UNKNOWN
 from serendipity.novelty import CLICK_WINDOW, NO_CATEGORY, Clicks
 from serendipity.v1 import channel_pb2
@@ -34,7 +33,7 @@ class ResolvedQuery:
     """What a query means in one snapshot.
 
     clicks: the latest 200 of the request's events that count as clicks, newest first; taken, exposures,
-    favourites, dismissals: items clicked or ordered, shown, saved and not wanted; searches: their words and how many
+    favourites, dismissals: items clicked or ordered, shown, saved and not wanted; searches: newest first, and how many
     seconds ago;
     excluded: [m] int64 item rows;
     categories: [num_categories + 1] bool, category numbers that allow and deny lists leave;
@@ -96,7 +95,7 @@ def resolve(query: RecallQuery, snapshot: Snapshot) -> ResolvedQuery:
         exposures=exposures,
         favourites=favourites,
         dismissals=dismissals,
-        searches=tuple((words(event.query), query.now - event.time) for event in searches),
+        searches=tuple((event.query, query.now - event.time) for event in searches),
         excluded=excluded[excluded != UNKNOWN],
         categories=_categories(query, snapshot, warnings),
         profile=_profile(query, snapshot, warnings),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serendipity.channel.recall.hydrate import Hydrated
+from serendipity.channel.recall.interests import Interests
 from serendipity.channel.recall.pool import Pool
 from serendipity.channel.recall.query import SOURCES, SourceBounds
 from serendipity.channel.recall.sources import NO_INTEREST, Finds
@@ -31,6 +32,9 @@ _FUSION_RANK = 60.0
 
 _LAST = 1_000_000_000
 """Added to a rank, puts it behind all others."""
+
+SEARCH_ODDS = 8.0
+"""By what a search that names an interest in full multiplies the odds of the items in it."""
 
 _RANKED_PER_WANTED, _LEAST_RANKED = 1.5, 200
 """Items the merge model is asked of, per candidate asked of each source and at least; the best by fused ranks."""
@@ -116,6 +120,7 @@ def score(
     scores = fused.astype(np.float32)
     if merge.id and len(at):
         scores = merge.probabilities(features[:, merge.positions])
+    scores = _raised(scores, pool.grounded[at], user.interests)
     column = _best_column(counted)
     _share_out(column, counted, columns)
     novel, item = pool.novel[at], np.arange(len(at))
@@ -133,6 +138,19 @@ def score(
         source_ranks=ranks,
         features=features,
     ).take(np.lexsort((at, -fused, -values)))
+
+
+def _raised(scores: NDArray[np.float32], grounded: NDArray[np.bool_], interests: Interests) -> NDArray[np.float32]:
+    """Raise the odds of what lies in an interest that the user searched for, by the interest's weight.
+
+    grounded: [m, k]. No model has learned what a search says: the sessions that it learns from have none.
+    """
+    raised = np.array([weight if by else 0 for weight, by in zip(interests.weights, interests.searches, strict=True)])
+    if not raised.any():
+        return scores
+    odds = 1 + (SEARCH_ODDS - 1) * (grounded * raised).max(axis=1)
+    lifted: NDArray[np.float32] = (scores * odds / (1 + scores * (odds - 1))).astype(np.float32)
+    return lifted
 
 
 def _features(

@@ -197,6 +197,8 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
     opened.append(paths)
     nodes = NodeStore(directory / layout.INTEREST_NODES)
     opened.append(nodes)
+    # Made now, so that no request waits for it.
+    _ = nodes.matcher
     items = ItemStore(directory / layout.ITEMS)
     opened.append(items)
     _expect(directory / layout.ITEMS, (len(items),), (num_items,))

@@ -4,10 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from benchmarks.searches import judge_sessions, opening_searches, with_searches
-from serendipity.offline.evaluate.channel import ChannelEvaluation, ChannelEvaluationConfig
-from serendipity.offline.evaluate.control_choice import Grid
+from benchmarks.searches import (
+    beyond,
+    judge_sessions,
+    opening_searches,
+    rank_by_controls,
+    rank_sessions,
+    simulated_searches,
+    with_searches,
+)
+from benchmarks.text_only import TextOnly
+from serendipity.offline.evaluate.click_statistics import ClickStatistics
 from serendipity.offline.evaluate.held_out import HeldOut
+from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import channel_pb2
@@ -29,6 +38,21 @@ SEARCHES = {
     "same": [(150, "together")],
     "search": [(110, "without a target")],
 }
+
+
+CATALOGUE = Catalogue(
+    item_ids=["i0", "i1"],
+    titles=[""] * 2,
+    paths=[("a",), ("b",)],
+    brands=[""] * 2,
+    tags=[()] * 2,
+    available=np.ones(2, np.bool_),
+    prices=np.full(2, np.nan, np.float32),
+    categories=["a", "b"],
+    item_categories=ITEM_CATEGORIES,
+    category_offsets=np.array([0, 1, 2]),
+    novelty_level=0,
+)
 
 
 def histories_and_held_out() -> tuple[Histories, HeldOut]:
@@ -55,20 +79,7 @@ def histories_and_held_out() -> tuple[Histories, HeldOut]:
         searches=searches,
         search_times=np.array(search_times),
     )
-    catalogue = Catalogue(
-        item_ids=["i0", "i1"],
-        titles=[""] * 2,
-        paths=[("a",), ("b",)],
-        brands=[""] * 2,
-        tags=[()] * 2,
-        available=np.ones(2, np.bool_),
-        prices=np.full(2, np.nan, np.float32),
-        categories=["a", "b"],
-        item_categories=ITEM_CATEGORIES,
-        category_offsets=np.array([0, 1, 2]),
-        novelty_level=0,
-    )
-    return histories, HeldOut.between(histories, catalogue, CUT, UNTIL)
+    return histories, HeldOut.between(histories, CATALOGUE, CUT, UNTIL)
 
 
 def found() -> dict[str, str]:
@@ -120,30 +131,85 @@ def test_a_search_goes_along_as_an_event_of_the_session_and_the_rest_of_the_requ
         assert (request.count, list(request.exclude_item_ids)) == (7, ["i0"])
 
 
-def test_sessions_are_asked_with_the_search_and_without_and_judged_beside_the_controls(
-    small_world: SmallWorld,
-) -> None:
+def test_a_simulated_search_is_for_the_kind_of_the_first_novel_target_without_one_of_its_words() -> None:
+    histories, held_out = histories_and_held_out()
+    named = replace(CATALOGUE, paths=[("a", "Coffee"), ("b", "Green tea/loose")])
+    searches = simulated_searches(histories, held_out, named, np.random.default_rng(0))
+    assert {USERS[user] for user in searches} == {"after", "before", "late", "none", "opens", "same"}
+    assert {frozenset(search.split()) for search in searches.values()} <= {
+        frozenset({"green", "tea", "loose"} - {left_out}) for left_out in ("green", "tea", "loose")
+    }
+    assert len(set(searches.values())) > 1
+
+
+def test_beyond_a_search_are_targets_of_categories_that_it_does_not_name(small_world: SmallWorld) -> None:
     histories = make_small_histories(small_world, explorers=12)
-    user = int(HeldOut.between(histories, small_world.catalogue, NOW, LATER).novel.users[3])
-    owners = np.arange(len(histories) + 1)
-    searching = replace(
-        histories,
-        searches=["something new"],
-        search_times=np.array([NOW], np.int64),
-        search_offsets=(owners > user).astype(np.int64),
-    )
+    held_out = HeldOut.between(histories, small_world.catalogue, NOW, LATER)
+    taxonomy = Taxonomy.from_catalogue(small_world.catalogue)
+    user = int(held_out.novel.users[0])
+    of_user = held_out.novel.of_users(np.array([user]))
+    named = small_world.catalogue.categories[int(held_out.item_categories[of_user.rows[0]]) - 1]
+    left = beyond(held_out, taxonomy, {user: named})
+    assert set(left.rows.tolist()) < set(of_user.rows.tolist())
+    assert of_user.rows[0] not in left.rows
+    assert beyond(held_out, taxonomy, {user: "zebra"}).rows.tolist() == of_user.rows.tolist()
+
+
+def test_sessions_are_asked_without_their_search_with_it_and_with_anothers(small_world: SmallWorld) -> None:
+    histories = make_small_histories(small_world, explorers=12)
+    held_out = HeldOut.between(histories, small_world.catalogue, NOW, LATER)
+    one, other = held_out.novel.users[[1, 3]].tolist()
     asked: list[str] = []
 
     def recall(request: channel_pb2.RecallRequest) -> channel_pb2.RecallResponse:
         asked.append(" ".join(event.query for event in request.recent_events))
         return channel_pb2.RecallResponse()
 
-    grid = Grid(factors=(4,), alphas=(1.0,), ridges=(10.0,), exponents=(0.0,))
-    config = ChannelEvaluationConfig(depths=(5, 20), grid=grid)
-    evaluation = ChannelEvaluation.prepare(searching, small_world.catalogue, NOW, LATER, [0], config)
-    page = judge_sessions(evaluation, recall)
-    assert page is not None
-    assert asked == ["", "something new"]
-    assert page.startswith("1 users whose first event in the period is a search.")
-    assert "**channel, with the search**" in page
-    assert judge_sessions(replace(evaluation, histories=histories), recall) is None
+    searches = {one: "food", other: "music"}
+    lists = rank_sessions(recall, histories, small_world.catalogue, held_out, searches, depth=5)
+    assert asked == ["", "", "food", "music", "music", "food"]
+    taxonomy = Taxonomy.from_catalogue(small_world.catalogue)
+    page = judge_sessions(lists, held_out, taxonomy, searches, np.random.default_rng(0), depths=(2, 5))
+    assert "| channel, with the search | 0.0000 | 0.0000 |" in page
+    nothing = "| all @5 | +0.0000 (+0.0000 to +0.0000) |"
+    assert f"| channel, with another's search, minus channel, without the search {nothing}" in page
+
+
+def test_names_that_a_search_shares_words_with_rank_what_lies_below_them_first(small_world: SmallWorld) -> None:
+    histories = make_small_histories(small_world, explorers=12)
+    held_out = HeldOut.between(histories, small_world.catalogue, NOW, LATER)
+    taxonomy = Taxonomy.from_catalogue(small_world.catalogue)
+    ids = {node.path: node.node_id for node in taxonomy.nodes}
+    nodes = np.array([ids.get(path, 0) for path in small_world.catalogue.paths])
+    user = int(held_out.novel.users[0])
+    row = int(held_out.novel.rows[0])
+    wanted = int(held_out.item_categories[row])
+    searches = {user: small_world.catalogue.categories[wanted - 1]}
+    texts = TextOnly(Spelled(), np.eye(len(taxonomy), dtype=np.float32)[:, :2], nodes)  # type: ignore[arg-type]
+    lists = rank_by_controls(histories, held_out, searches, texts, taxonomy, depth=5)
+    assert set(held_out.item_categories[lists["names that the search shares words with"]].ravel().tolist()) == {wanted}
+    assert set(lists) > {"popularity, 28 days", "text of the search", "texts of the clicks"}
+
+
+class Spelled:
+    """An encoder of two dimensions."""
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return np.ones((len(texts), 2), np.float32)
+
+
+def test_text_alone_ranks_by_cosine_then_by_popularity(small_world: SmallWorld) -> None:
+    histories = make_small_histories(small_world, explorers=12)
+    held_out = HeldOut.between(histories, small_world.catalogue, NOW, LATER)
+    statistics = ClickStatistics.of(histories, held_out)
+    nodes = small_world.catalogue.item_categories.astype(np.int64)
+    vectors = np.eye(nodes.max() + 1, dtype=np.float32)
+    texts = TextOnly(Spelled(), vectors, nodes)  # type: ignore[arg-type]
+    user = held_out.novel.users[:1]
+    clicked = histories.clicks_before(int(user[0]), NOW).categories
+    [scores] = texts.near_clicks(histories, held_out, statistics)(user)
+    categories, popular = held_out.item_categories[held_out.candidates], statistics.recent_users[held_out.candidates]
+    most = np.bincount(clicked[clicked > 0]).argmax()
+    assert set(categories[scores >= scores[categories == most].min()].tolist()) == {most}
+    inside = categories == most
+    np.testing.assert_array_equal(np.argsort(scores[inside], kind="stable"), np.argsort(popular[inside], kind="stable"))

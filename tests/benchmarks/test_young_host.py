@@ -179,9 +179,12 @@ def test_a_draw_is_built_and_judged_and_one_that_is_too_small_is_left_out(
     (tmp_path / "build.toml").write_text(QUICK_BUILD)
     given = ["--dataset", str(tmp_path / "shop"), "--config", str(tmp_path / "build.toml")]
     asked = [*given, "--work", str(tmp_path / "work"), "--shares", "0.5", "0.01", "--draws", "1"]
-    assert main(asked) == 0
+    build_logs(tmp_path / "shop", tmp_path / "grown" / "logs", LogsConfig(novelty_level=0), now=NOW)
+    assert main([*asked, "--carry", str(tmp_path / "grown")]) == 0
     printed = capsys.readouterr()
     assert "# Young hosts of shop" in printed.out
     assert "## 50% of the users\n\n1 draws" in printed.out
     assert "## 1% of the users" not in printed.out
+    for name in ("**channel, every source but interest**", "texts of the clicks", "popularity × near by carried over"):
+        assert f"| {name} | 0." in printed.out
     assert "left out: " in printed.err

@@ -1,4 +1,4 @@
-"""Search queries → top-level categories, by the words they share with the names of taxonomy nodes."""
+"""Search queries → what they speak of, by the words they share with names: one code for builds and for requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MIN_MATCH = 0.3
 
 
 class SearchMatcher:
-    """Finds the top-level categories that a query speaks of.
+    """Finds the top-level categories, or the interest nodes, that a query speaks of.
 
     A node matches by 2 · idf(shared words) / (idf(query) + idf(name)), the Dice coefficient weighted by how rare a
-    word is among node names; a category takes the best of its nodes.
+    word is among the names; what has several names takes the best of them.
 
-    names: names of nodes, each with the number of its top-level category. Nodes above the top level are not among them:
-    a whole department is no interest.
+    names: of nodes, each with the number of its top-level category, or its own. Nodes above the top level are not among
+    them: a whole department is no interest.
     """
 
     def __init__(self, names: Iterable[tuple[str, int]]) -> None:
@@ -34,7 +34,7 @@ class SearchMatcher:
         self._weight = [self._sum(name) for name, _ in self._names]
 
     def match(self, query: str) -> dict[int, float]:
-        """Match a query; returns category number → strength in MIN_MATCH … 1."""
+        """Match a query; returns number → strength in MIN_MATCH … 1."""
         asked = words(query)
         total = self._sum(asked)
         shared: dict[int, float] = {}

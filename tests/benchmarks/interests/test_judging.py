@@ -14,6 +14,7 @@ from benchmarks.interests.judging import (
     OWN_WEIGHTS,
     POPULAR_UNSEEN,
     Evaluation,
+    Row,
     Said,
     choose_own_weight,
     judge_interests,
@@ -99,6 +100,72 @@ def test_popular_answers_are_novel_and_rank_by_users(evaluation: Evaluation) -> 
         assert len({*found}) == len(found)
 
 
+@pytest.fixture
+def halves(evaluation: Evaluation) -> Evaluation:
+    """Forty coffee drinkers: every second turns to tea. The first twenty click once lately, the others twice; of the
+    first all turn to bread, of the others none."""
+    coffee, tea, bread = (evaluation.taxonomy.categories.index(name) + 1 for name in ("coffee", "tea", "bread"))
+    rows = [
+        [*[(CUT - 9 + i, coffee) for i in range(1 + user // 20)], (CUT + 5, coffee)]
+        + ([(CUT + 6, bread)] if user < 20 else [])
+        + ([(CUT + 7, tea)] if user % 2 else [])
+        for user in range(40)
+    ]
+    clicks = [click for row in rows for click in row]
+    histories = Histories(
+        user_ids=[f"u{user:02d}" for user in range(len(rows))],
+        profiles=[{} for _ in rows],
+        offsets=np.cumsum([0, *map(len, rows)]).astype(np.int64),
+        items=np.zeros(len(clicks), np.int64),
+        categories=np.array([category for _, category in clicks], np.int32),
+        times=np.array([time for time, _ in clicks], np.int64),
+        search_offsets=np.zeros(len(rows) + 1, np.int64),
+        searches=[],
+        search_times=np.empty(0, np.int64),
+    )
+    return Evaluation.of(histories, evaluation.taxonomy, CUT, UNTIL)
+
+
+def said_to(evaluation: Evaluation, name: str, users: range) -> Said:
+    everybody = says(evaluation, name)
+    told = [interests if user in users else [] for user, interests in enumerate(everybody.interests)]
+    return replace(everybody, interests=told)
+
+
+def own(evaluation: Evaluation, said: Said) -> Row:
+    baselines = {POPULAR_UNSEEN: judge_interests(evaluation, popular_unseen(evaluation, evaluation.users))}
+    return row_of([judge_interests(evaluation, said)], baselines, np.random.default_rng(0))
+
+
+def test_what_is_said_to_everybody_is_nobodys_own_however_often_it_hits(halves: Evaluation) -> None:
+    row = own(halves, says(halves, "tea", "bread"))
+    assert row.hit == pytest.approx(1 / PLACES)
+    assert row.own == pytest.approx(0)
+    assert not row.passes
+    popular = own(halves, popular_unseen(halves, halves.users))
+    # Not by what happens here, but by what is judged.
+    assert (popular.gain.value, popular.passes) == (0, False)
+
+
+def test_what_is_said_to_those_who_turn_to_it_is_their_own_and_to_the_others_wrong(halves: Evaluation) -> None:
+    right, wrong = (
+        own(halves, said_to(halves, "tea", range(1, 40, 2))),
+        own(halves, said_to(halves, "tea", range(0, 40, 2))),
+    )
+    assert right.passes
+    assert not wrong.passes
+    # Half of the users are told one of ten; of the other three of a group of four one or two turn to it.
+    assert right.own > 0.02
+    assert wrong.own < -0.02
+
+
+def test_users_are_compared_with_those_who_click_as_much(halves: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet = said_to(halves, "bread", range(20))
+    assert own(halves, quiet).own == pytest.approx(0)
+    monkeypatch.setattr(judging, "ACTIVITY_GROUPS", 1)
+    assert own(replace(halves), quiet).passes
+
+
 def test_samples_of_seeds_are_disjoint_and_of_one_size(evaluation: Evaluation) -> None:
     samples = evaluation.samples([4, 5, 6], 7)
     assert [len(users) for users in samples.values()] == [7, 7, 7]
@@ -130,8 +197,9 @@ def test_a_language_models_row_is_compared_on_its_own_users(evaluation: Evaluati
     users = np.concatenate([run.said.users for run in runs])
     hit = np.concatenate([run.hit for run in runs])
     assert row.against[POPULAR_UNSEEN].value == pytest.approx((hit - baselines[POPULAR_UNSEEN].hit[users]).mean())
-    assert row.calls_per_user is not None
-    assert row.seconds_per_user == pytest.approx(2 / 16)
+    assert row.cost is not None
+    assert (row.cost.users, row.seconds) == (16, 2)
+    assert row.cost.calls > 16 * 2 * 2
     popular = row_of([baselines[POPULAR_UNSEEN]], baselines, np.random.default_rng(0))
     assert popular.against == {}
     assert popular.parse_rate is None

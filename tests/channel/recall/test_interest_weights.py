@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from serendipity.channel.recall.interest_weights import (
     ItemEvents,
     faded_counts,
-    faded_searches,
     weight_factors,
 )
 from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
@@ -76,13 +75,6 @@ def test_old_events_leave_the_stored_weight(
 ) -> None:
     long_ago = [[(row, age + 400 * DAY) for row, age in pairs] for pairs in (clicks, exposures)]
     np.testing.assert_allclose(factors(weights, *long_ago), 1.0, atol=1e-4)
-
-
-def test_a_search_counts_for_the_interests_that_it_names_word_for_word() -> None:
-    searches = [("loose green tea", 0), ("tea", int(7 * DAY)), ("teapots", 0), ("greenhouse", 0)]
-    names = [["green tea"], ["tea", "infusions"], ["green"], ["pots"], []]
-    assert faded_searches(searches, names).tolist() == [1, 1.5, 1, 0, 0]
-    assert faded_searches([], names).tolist() == [0] * 5
 
 
 def test_what_two_places_report_of_the_same_second_counts_once() -> None:

@@ -132,6 +132,62 @@ def test_the_newest_record_that_fits_the_snapshot_serves(
     np.testing.assert_array_equal(vectors, small_world.contents.node_vectors[nodes].astype(vectors.dtype))
 
 
+def searched(snapshot: Snapshot, user_id: str, *searches: tuple[str, int]) -> Hydrated:
+    """A user read after searches, each with its age in seconds."""
+    record = records_pb2.UserFeedbackRecord(
+        searches=[records_pb2.Search(query=query, time=NOW - age) for query, age in searches]
+    )
+    return read(snapshot, user_id, State(record=record))
+
+
+def test_a_search_grounds_at_once_in_what_it_names_and_goes_before_the_stored_interests(
+    small_world: SmallWorld, served: Snapshot, user_id: str
+) -> None:
+    (node_id,) = other_nodes(small_world, user_id, 1)
+    (name,) = names_of(small_world, [node_id])
+    stored = read(served, user_id, State()).interests
+    for user in (user_id, "a stranger"):
+        interests = searched(served, user, (name.upper(), 0)).interests
+        assert interests.names[0] == name
+        assert (interests.positions[0], interests.searches[0], interests.weights[0]) == (-1, name.upper(), 1)
+        # What shares some of the words follows, and is fewer than what the user holds.
+        assert interests.searches.count("") >= len(interests) // 2
+        np.testing.assert_array_equal(interests.vectors[0], small_world.contents.node_vectors[node_id])
+        rows = interests.grounded.take(np.array([0]))
+        assert (rows.starts[0], rows.ends[-1]) == (
+            small_world.contents.nodes[node_id].starts[0],
+            small_world.contents.nodes[node_id].ends[-1],
+        )
+    kept = searched(served, user_id, (name, 0)).interests
+    held = [held for held, search in zip(kept.names, kept.searches, strict=True) if not search]
+    assert held == [name for name in stored.names if name in held]
+
+
+def test_a_search_for_a_stored_interest_raises_it_and_keeps_its_path(
+    small_world: SmallWorld, served: Snapshot, user_id: str
+) -> None:
+    stored = read(served, user_id, State()).interests
+    raised = searched(served, user_id, (stored.names[-1], 0)).interests
+    assert (raised.names[0], raised.positions[0]) == (stored.names[-1], stored.positions[-1])
+    assert raised.searches[0] == stored.names[-1]
+    assert raised.weights[0] == 1
+    worse = searched(served, user_id, (f"cheap {stored.names[-1]} please", 0)).interests
+    assert stored.weights[-1] < worse.weights[0] < 1
+
+
+def test_a_search_fades_with_its_age_and_what_names_nothing_grounds_in_nothing(
+    small_world: SmallWorld, served: Snapshot, user_id: str
+) -> None:
+    (name,) = names_of(small_world, other_nodes(small_world, user_id, 1))
+    stored = read(served, user_id, State()).interests
+    assert searched(served, user_id, (name, 7 * DAY)).interests.weights[0] == pytest.approx(0.5)
+    for nothing in ((name, 14 * DAY), ("zebra", 0)):
+        assert searched(served, user_id, nothing).interests.names == stored.names
+    # The latest count, in whatever number they come.
+    many = [(f"zebra {i}", i) for i in range(5)]
+    assert searched(served, user_id, *many, (name, 6)).interests.names == stored.names
+
+
 @pytest.mark.parametrize("changes", [{"taxonomy_hash": 1}, {"vocabulary_id": 1}, {"vocabulary_id": 0}], ids=str)
 def test_a_record_of_another_catalogue_is_a_miss(
     small_world: SmallWorld, served: Snapshot, user_id: str, changes: dict[str, int]

@@ -39,9 +39,9 @@ def settings(users: float = 0.25, share: float = 0.08) -> ChannelSettings:
 
 
 def shared(
-    merge: Merge, user_id: str, count: int = 100, now: int = TODAY, *, by_graph: bool = False, **of: float
+    merge: Merge, user_id: str, count: int = 100, now: int = TODAY, certain: tuple[int, ...] = (), **of: float
 ) -> Places:
-    return share_places(query(user_id, count, now), merge, settings(**of), by_graph=by_graph)
+    return share_places(query(user_id, count, now), merge, settings(**of), certain=certain)
 
 
 def counts(merge: Merge, count: int, source: pb.Source = GRAPH, **of: float) -> list[int]:
@@ -139,10 +139,10 @@ def test_a_share_of_nothing_is_never_searched(merge: Merge) -> None:
         assert (places.propensities[GROUP], places.propensities[GRAPH]) == (0.0, 0.0)
 
 
-def test_whoever_knows_nothing_else_is_answered_by_the_graph_whatever_it_has_earned(merge: Merge) -> None:
+def test_a_source_that_is_certain_proposes_whatever_it_has_earned(merge: Merge) -> None:
     for number in range(200):
         user_id = f"u{number}"
-        places = shared(merge, user_id, by_graph=True)
+        places = shared(merge, user_id, certain=(GRAPH,))
         assert GRAPH in places.searched
         assert GRAPH not in places.bounds
         assert places.propensities[GRAPH] == 1.0
@@ -152,12 +152,12 @@ def test_whoever_knows_nothing_else_is_answered_by_the_graph_whatever_it_has_ear
         assert places.propensities[GROUP] == without.propensities[GROUP]
 
 
-@pytest.mark.parametrize("by_graph", [False, True])
-def test_bounds_of_the_request_stand_and_nothing_is_explored(merge: Merge, by_graph: bool) -> None:
+@pytest.mark.parametrize("certain", [(), (GRAPH,)])
+def test_bounds_of_the_request_stand_and_nothing_is_explored(merge: Merge, certain: tuple[int, ...]) -> None:
     bounds = {U2I: SourceBounds(3, 7), GROUP: SourceBounds(0, 0)}
     for number in range(50):
         asked = query(f"u{number}", source_bounds=bounds)
-        places = share_places(asked, merge, settings(share=0.0), by_graph=by_graph)
+        places = share_places(asked, merge, settings(share=0.0), certain=certain)
         assert places == Places.of_request(asked)
         assert dict(places.bounds) == bounds
         assert places.searched == {I2I, U2I, GRAPH}

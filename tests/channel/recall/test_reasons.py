@@ -63,6 +63,7 @@ def interests(*positions: int) -> Interests:
         names=tuple(f"name-{i}" for i in range(n)),
         weights=np.linspace(1, 0.5, n, dtype=np.float32),
         factors=np.ones(n, np.float32),
+        searches=("",) * n,
         vectors=np.zeros((n, 2), np.float32),
         grounded=OwnedRanges.of([]),
         generated_at=0,
@@ -111,6 +112,17 @@ def meaning(reason: pb.Reason) -> tuple[str, str]:
 def of_item(reasons: Reasons, i: int) -> list[tuple[pb.Source, float]]:
     indexes = reasons.all_indexes[reasons.all_offsets[i] : reasons.all_offsets[i + 1]]
     return [(reasons.reasons[index].source, round(reasons.reasons[index].weight, 2)) for index in indexes]
+
+
+@pytest.mark.parametrize("position", [-1, 0])
+def test_what_a_search_grounds_in_is_told_by_the_search_whatever_is_stored(position: int) -> None:
+    stored = [path_of(records_pb2.SEED_KIND_PROFILE, "age 30", "Drinks", "Tea")]
+    searched = replace(interests(position), names=("name-0",), searches=("loose\u202e tea",))
+    [reason] = reasons_of(ONE, searched, NO_LIST, lambda: stored).reasons
+    assert meaning(reason) == ("SEARCH", "NEAR")
+    assert (reason.seed, reason.core_demand) == ("loose tea", "")
+    assert reason.latent_interest == ("Tea" if position == 0 else "name-0")
+    assert reason.text == "You searched for “loose tea”."
 
 
 def test_every_reason_is_listed_once_and_every_item_points_at_all_of_its_own(tmp_path: Path) -> None:

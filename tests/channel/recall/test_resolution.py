@@ -88,7 +88,7 @@ def test_only_events_that_count_as_clicks_are_clicks(snapshot: Snapshot) -> None
     assert resolved.clicks.items.tolist() == [2]
     assert resolved.exposures.rows.tolist() == [0]
     assert (resolved.favourites.rows.tolist(), resolved.favourites.ages.tolist()) == ([2], [7])
-    assert resolved.searches == (("green tea", 0),)
+    assert resolved.searches == (("Green-Tea", 0),)
     assert resolved.warnings == ()
 
 

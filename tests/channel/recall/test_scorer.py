@@ -20,7 +20,7 @@ from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.novel_categories import NovelCategories
 from serendipity.channel.recall.pool import Pool
 from serendipity.channel.recall.query import SOURCES, SourceBounds
-from serendipity.channel.recall.scorer import NOT_FOUND, Scored, score
+from serendipity.channel.recall.scorer import NOT_FOUND, SEARCH_ODDS, Scored, score
 from serendipity.channel.recall.selector import select
 from serendipity.channel.recall.sources import NO_INTEREST, Finds
 from serendipity.channel.snapshot.merge import Merge
@@ -73,6 +73,7 @@ def finds(of: Pool, found: Mapping[int, Find | float]) -> Finds:
 def user(
     clicks: Mapping[int, tuple[int, int]] | None = None,
     weights: Sequence[float] = (1.0,) * 10,
+    searches: Sequence[str] | None = None,
     novel_categories: NovelCategories = NO_LIST,
 ) -> Hydrated:
     """What scoring reads of a user. clicks: category → clicks, and the age of the last in seconds."""
@@ -81,7 +82,7 @@ def user(
     columns = [[*clicks, 0], *([each[i] for each in clicks.values()] + [0] for i in range(2))]
     numbers, counts, ages = (np.array([column], np.int32) for column in columns)
     inputs = SimpleNamespace(long_categories=numbers, long_counts=counts, long_ages=ages)
-    interests = SimpleNamespace(weights=np.array(weights, np.float32))
+    interests = SimpleNamespace(weights=np.array(weights, np.float32), searches=searches or [""] * len(weights))
     return cast(Hydrated, SimpleNamespace(inputs=inputs, interests=interests, novel_categories=novel_categories))
 
 
@@ -194,6 +195,18 @@ def test_with_a_model_its_probabilities_are_the_scores() -> None:
     at = [FEATURE_NAMES.index(name) for name in columns]
     assert sorted(asked.tolist()) == sorted(result.features[:, at].tolist())
     assert asked.dtype == np.float32
+
+
+def test_a_search_raises_the_odds_of_what_lies_in_the_interest_it_names_by_how_well_it_fits() -> None:
+    of = pool([1, 2, 3], grounded=[[True, False], [False, True], [False, False]])
+    found = {U2I: {1: 1.0, 2: 2.0, 3: 3.0}}
+    learned = by("collaborative_score", of=10)
+    before = scored(of, found, learned=learned, user=user(weights=(0.5, 1.0)))
+    after = scored(of, found, learned=learned, user=user(weights=(0.5, 1.0), searches=["tea", ""]))
+    odds = 1 + (SEARCH_ODDS - 1) / 2
+    assert after.rows.tolist() == [1, 3, 2]
+    assert after.scores.tolist() == pytest.approx([odds / 9 / (1 + odds / 9), 0.3, 0.2])
+    assert before.scores.tolist() == pytest.approx([0.3, 0.2, 0.1])
 
 
 def test_of_equal_scores_the_better_fused_ranks_go_first_then_the_earlier_row() -> None:
