@@ -61,7 +61,8 @@ class CoeaTrial:
             "groups": self.groups.model_dump(mode="json", exclude={"threads"}),
             "llms": self.llms.model_dump(mode="json", exclude={"threads"}),
             "cycles": self.cycles,
-            "code": [code_of(__name__), *(code_of_package(package) for package in _PACKAGES)],
+            "code": [code_of(name) for name in (__name__, interest_cosines.__module__)]
+            + [code_of_package(package) for package in _PACKAGES],
         }
 
     def run(self, split: CategorySplit, seed: int) -> Answers:

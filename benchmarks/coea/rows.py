@@ -39,8 +39,9 @@ BONUSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 WEIGHTS = (0.0, 0.5, 1.0)
 """Of alignments (w), and of the Novelty LLM's log-probabilities (x)."""
 
-BREADTHS = (5, 6, 8, 10)
-"""Categories the Novelty LLM is asked for: the fewer, the more of a list is its choice."""
+BREADTHS = (5, 6, 8, 10, 12, 16, 20)
+"""Categories the Novelty LLM is asked for: the fewer, the more of a list is its choice; 5 and 10 fill the lists that
+are measured on MovieLens and over a period."""
 
 _LEAST = -12.0
 """Log share of what has no score, a category that was not asked about or of which no item is left."""
