@@ -44,7 +44,7 @@ from benchmarks.exposures.page import (
 from benchmarks.exposures.relevance import Arm, compare, is_validation
 from serendipity.layout import MANIFEST
 from serendipity.offline.build_config import BuildConfig, load_build_config
-from serendipity.offline.coevolution.config import CoevolutionConfig
+from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
 from serendipity.offline.coevolution.exposures import Exposures
 from serendipity.offline.evaluate.held_out_build import snapshot_of
 from serendipity.offline.logs.builder import build_logs
@@ -78,7 +78,7 @@ _RANKED = 1_500
 """Users at most whose exposures, novel or not, are ranked."""
 
 _MOMENTS = 2_000
-"""Moments that each language model of the build learns from; by default a build takes 10,000 and 8,000."""
+"""Moments that each language model learns from; by default a build takes 10,000 and 8,000."""
 
 _ASKED = 10_000
 """Exposures of the second week that the Relevance LLM is asked about at most: of whole users, drawn."""
@@ -296,14 +296,15 @@ def _relevance(
     until = Histories.read(build / "logs")
     known = (until, Catalogue.read(build / "logs"), Exposures.read(build / "logs", len(until), catalogue))
     first, second = log.between(0, CUT), log.between(CUT, UNTIL)
-    unseen = is_validation(first, histories, CoevolutionConfig())
+    config = CoevolutionConfig(examples=ExamplesConfig(max_relevance=_MOMENTS))
+    unseen = is_validation(first, histories, config)
     order = np.random.default_rng(args.seed).permutation(len(histories))
     drawn = order[np.cumsum(np.bincount(second.users, minlength=len(histories))[order]) <= _ASKED]
     samples = {
         "validation: the first week's, of users that nothing is trained on": first.take(unseen),
         "test: the second week's, of users drawn at random": second.take(np.isin(second.users, drawn)),
     }
-    return compare(kept, build, known, histories, samples, first.take(~unseen), resamples)
+    return compare(kept, build / "groups", config, known, histories, samples, first.take(~unseen), resamples)
 
 
 if __name__ == "__main__":

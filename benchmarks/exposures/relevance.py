@@ -22,7 +22,7 @@ from benchmarks.exposures.ranking import ordered_pairs
 from serendipity.groups.lists import alignment
 from serendipity.groups.sequence import latest_distinct
 from serendipity.offline.coevolution.coevolution import validation_pairs
-from serendipity.offline.coevolution.config import CoevolutionConfig, ExamplesConfig
+from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.examples import (
     RelevanceExample,
     Renderer,
@@ -42,9 +42,6 @@ DRAWN = "drawn"
 DRAWN_SAME = "drawn, at the moments of “exposed”"
 EXPOSED = "exposed"
 CLICK_RATE = "click rate of the category"
-
-MOMENTS = 2_000
-"""Clicks that each arm learns from; by default a build takes 8,000."""
 
 _PRIOR = 20.0
 """Exposures' worth of the overall click rate mixed into every category's."""
@@ -83,7 +80,8 @@ class Arm:
 
 def compare(
     kept: Kept,
-    build: Path,
+    groups: Path,
+    config: CoevolutionConfig,
     logs: tuple[Histories, Catalogue, Exposures],
     after: Histories,
     judged: Mapping[str, ExposureLog],
@@ -92,27 +90,26 @@ def compare(
 ) -> list[Arm]:
     """Tune and judge every arm, and rank by the categories' click rates before the cut beside them.
 
-    build: whose group model is told; logs: of the build, up to its moment; after: histories that hold what came later
-    too, by whose users `judged`, exposures by name of the sample, and `before`, exposures up to the moment, are
-    numbered.
+    groups: directory of the group model that is told; logs: of the build, up to its moment; after: histories that hold
+    what came later too, by whose users `judged`, exposures by name of the sample, and `before`, exposures up to the
+    moment, are numbered.
     """
     histories, catalogue, exposures = logs
-    config = CoevolutionConfig(examples=ExamplesConfig(max_relevance=MOMENTS))
-    model = GroupModel.read(build / "groups")
+    model = GroupModel.read(groups)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
-    groups = model.click_groups(histories)
+    click_groups = model.click_groups(histories)
     asked = {name: ask(log, after, model) for name, log in judged.items()}
     num_categories = len(catalogue.categories)
-    exposed = relevance_examples(histories, groups, num_categories, config.examples, exposures=exposures)
+    exposed = relevance_examples(histories, click_groups, num_categories, config.examples, exposures=exposures)
     examples = {
-        DRAWN: relevance_examples(histories, groups, num_categories, config.examples),
-        DRAWN_SAME: redrawn(exposed, histories, groups, num_categories, config),
+        DRAWN: relevance_examples(histories, click_groups, num_categories, config.examples),
+        DRAWN_SAME: redrawn(exposed, histories, click_groups, num_categories, config),
         EXPOSED: exposed,
     }
 
     def make(name: str) -> Arrays:
         told = exposures if name == EXPOSED else None
-        pairs = validation_pairs(histories, groups, num_categories, config, told)
+        pairs = validation_pairs(histories, click_groups, num_categories, config, told)
         llm, scale, offset = _tuned(examples[name], pairs, renderer, catalogue, model, config)
         scores = {str(number): _scores(llm, those, renderer) for number, those in enumerate(asked.values())}
         return {"platt": np.array([scale, offset])} | scores
