@@ -119,7 +119,7 @@ def _compare(args: argparse.Namespace) -> str:
                 parts[row.name] = [laboratory.ablate(row, settings, 0, epochs)]
     args.seed = f"0–{seeds - 1}" if seeds > 1 else "0"
     sections = support_section(data.graph, np.random.default_rng(0))
-    sections += reader_sections(args.readers, work, _tell) if args.readers else []
+    sections += reader_sections(args.readers, _tell) if args.readers else []
     facts = facts_of(args) | _facts(data)
     return page(f"CIKG on {name}", facts, data.graph, runs, parts, laboratory.trials, sections)
 

@@ -49,8 +49,8 @@ _UIR = GraphConfig.model_validate(
 """Large steps, since one costs seconds on a core whatever its clicks."""
 
 
-def reader_sections(build: Path, work: Path, tell: Callable[[str], None]) -> list[str]:
-    """Compare on a finished build's logs and write the sections. work: where the towers' trainings are kept.
+def reader_sections(build: Path, tell: Callable[[str], None]) -> list[str]:
+    """Compare on a finished build's logs and write the sections.
 
     Raises BuilderError where the build lacks a part.
     """
@@ -64,7 +64,7 @@ def reader_sections(build: Path, work: Path, tell: Callable[[str], None]) -> lis
     tell("readers: interest edges")
     sections += noise_section(later)
     nodes, interests_at = read_interests(build / "interests", histories, catalogue)
-    return sections + tower_section(later, nodes, interests_at, TowersConfig(), work / "towers", tell)
+    return sections + tower_section(later, nodes, interests_at, TowersConfig(), tell)
 
 
 def category_section(later: Later) -> list[str]:

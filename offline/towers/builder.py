@@ -10,7 +10,6 @@ those to come, and are not left out of what is served.
                                                                     labels end at: it has seen no later click, and
                                                                     shows on later ones what scores are worth
     report.json                                                     epochs, losses and validation of both trainings
-    checkpoints/{fit,refit}/                                        of an interrupted run
 """
 
 from __future__ import annotations
@@ -57,7 +56,6 @@ _VALIDATION_USERS = 1_000
 """Users the score of an epoch is taken over, drawn once."""
 
 REPORT = "report.json"
-CHECKPOINTS = "checkpoints"
 FIT = "fit"
 
 
@@ -115,7 +113,7 @@ def build_towers(
 ) -> TowersReport:
     """Train on everything strictly before `until` (by default, all there is) and write the towers to `out`.
 
-    logs, interests: directories of their builders. A killed run is continued from its last epoch.
+    logs, interests: directories of their builders.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     until = LogsSummary.read(logs_directory(logs)).events_until if until is None else until
@@ -123,7 +121,7 @@ def build_towers(
     with limited_threads(config.trainer.threads):
         prepared = prepare(histories, catalogue, nodes, interests_at, config, until, progress)
         content = item_content(catalogue, nodes, interest=config.item_interest)
-        trained = fit_towers(prepared, content, nodes, config, out / CHECKPOINTS, progress)
+        trained = fit_towers(prepared, content, nodes, config, progress)
         assembler = prepared.builder.assembler
         export_towers(trained.first, assembler, prepared.cut, nodes.vectors, nodes.encoder, out / FIT)
         spec = export_towers(trained.towers, assembler, prepared.now, nodes.vectors, nodes.encoder, out)
@@ -230,7 +228,6 @@ def fit_towers(
     content: ItemContent,
     nodes: InterestNodes,
     config: TowersConfig,
-    checkpoints: Path,
     progress: Progress | None = None,
 ) -> Trained:
     """Train with early stopping, then again on the newest rows for as many epochs."""
@@ -239,24 +236,23 @@ def fit_towers(
         statistics = prepared.now.items.statistics.shape[1]
         return DualTower(prepared.catalogue, prepared.builder.assembler, content, statistics, config)
 
-    def run(name: str, towers: DualTower, rows: tuple[TrainingRows, ...], epochs: int | None) -> Training:
+    def run(towers: DualTower, rows: tuple[TrainingRows, ...], epochs: int | None) -> Training:
         return train(
             towers,
             rows,
             prepared.catalogue.item_categories,
             nodes,
             config,
-            checkpoints=checkpoints / name,
             validate=prepared.validation.score if epochs is None else None,
             epochs=epochs,
             progress=progress,
         )
 
     first = fresh()
-    fit = run("fit", first, prepared.fit, None)
+    fit = run(first, prepared.fit, None)
     recall = prepared.validation.recall(first)
     towers = fresh()
-    refit = run("refit", towers, prepared.refit, fit.best_epoch)
+    refit = run(towers, prepared.refit, fit.best_epoch)
     return Trained(first, towers, fit, refit, recall)
 
 

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,12 +73,12 @@ def test_a_node_has_the_mean_direction_of_its_items() -> None:
     assert np.allclose(found, [[1, 0], [0.5**0.5, 0.5**0.5], [0, 0]])
 
 
-def test_towers_are_trained_on_every_kind_of_vectors(later: Later, tmp_path: Path) -> None:
+def test_towers_are_trained_on_every_kind_of_vectors(later: Later) -> None:
     taxonomy = Taxonomy.from_catalogue(later.catalogue)
     nodes = nodes_of(taxonomy, len(later.catalogue))
     told: list[str] = []
     interests_at = ReasonedInterests(later.histories, taxonomy)
-    page = tower_section(later, nodes, interests_at, small_config(), tmp_path, told.append)
+    page = tower_section(later, nodes, interests_at, small_config(), told.append)
     assert len(told) == 4
     for line in ("novel recall@20, the user's own row", "novel recall@100, the interests' rows in turn"):
         assert sum(line in each for each in page) == 1
