@@ -31,24 +31,6 @@ _TEMPERATURE = 0.1
 """τ of the contrastive losses."""
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to: mean training losses per batch and the validation score (higher is better)."""
-
-    number: int
-    click: float
-    contrast: float
-    score: float | None
-
-
-@dataclass(frozen=True)
-class Training:
-    """A finished training. best_epoch: epochs trained when the towers were best (from 1); epochs: all that were run."""
-
-    best_epoch: int
-    epochs: tuple[Epoch, ...]
-
-
 def train(
     towers: DualTower,
     rows: Sequence[TrainingRows],
@@ -59,8 +41,8 @@ def train(
     validate: Callable[[DualTower], float] | None,
     epochs: int | None = None,
     progress: Progress | None = None,
-) -> Training:
-    """Train in place and leave the towers as they were at their best epoch.
+) -> int:
+    """Train in place, leave the towers as they were at their best epoch, and return which that was (from 1).
 
     validate: score of the towers as they are, higher is better; training stops after `patience` epochs without a
     better one. Without it, `epochs` epochs are run, on the learning rates of the first of max_epochs, and the last is
@@ -88,12 +70,13 @@ def train(
     last = trainer.max_epochs if epochs is None else epochs
     optimizer = torch.optim.AdamW(towers.parameters(), lr=trainer.learning_rate)
     towers.start_from(sum(sampler.num_positives for sampler in samplers) / sum(s.num_pairs for s in samplers))
-    done: list[Epoch] = []
-    best_epoch, best = 0, _copy(towers)
+    number = best_epoch = 0
+    best_score: float | None = None
+    best = _copy(towers)
     items = [_ItemTensors.of(part) for part in rows]
     task = progress.add_task("towers", total=last * steps) if progress else None
-    while len(done) < last and not (validate and len(done) - best_epoch >= trainer.patience):
-        number = len(done) + 1
+    while number < last and not (validate and number - best_epoch >= trainer.patience):
+        number += 1
         rng = np.random.default_rng([config.seed, number])
         clicks = contrasts = 0.0
         with torch.random.fork_rng(devices=[]):
@@ -118,15 +101,12 @@ def train(
         towers.eval()
         require_finite_weights(f"towers, epoch {number}", towers)
         score = validate(towers) if validate else None
-        epoch = Epoch(number, clicks / steps, contrasts / steps, score)
-        best_score = done[best_epoch - 1].score if best_epoch else None
+        logger.info("epoch %d: click %.4f contrast %.4f score %s", number, clicks / steps, contrasts / steps, score)
         if score is None or best_score is None or score > best_score:
-            best_epoch, best = number, _copy(towers)
-        done.append(epoch)
-        logger.info("epoch %d: click %.4f contrast %.4f score %s", number, epoch.click, epoch.contrast, score)
+            best_epoch, best_score, best = number, score, _copy(towers)
     towers.load_state_dict(best)
     towers.eval()
-    return Training(best_epoch, tuple(done))
+    return best_epoch
 
 
 def learning_rate_share(done: float) -> float:
