@@ -259,7 +259,7 @@ class _Build:
 
     def _towers_step(self) -> Step:
         inputs, config = [self.out / "logs", self.out / "interests"], self.config.towers.model_dump(mode="json")
-        return Step("towers", inputs, config, _TOWERS_CODE, self._train_towers, resumable=True)
+        return Step("towers", inputs, config, _TOWERS_CODE, self._train_towers)
 
     def _train_towers(self, context: StepContext) -> Numbers:
         logs, interests = self.out / "logs", self.out / "interests"

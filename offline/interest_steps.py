@@ -30,6 +30,7 @@ LOGS_CODE = (
 )  # fmt: skip
 INTERESTS_CODE = (
     *LOGS_CODE, "serendipity.interests", "serendipity.offline.interests", "serendipity.offline.encoder",
+    "serendipity.sentence_encoder",
 )  # fmt: skip
 _INTEREST_GPT_CODE = (*INTERESTS_CODE, "serendipity.offline.distillation")
 
@@ -122,7 +123,7 @@ class InterestSteps:
     @cached_property
     def encoder(self) -> TextEncoder:
         """The text encoder, opened when it is first needed."""
-        return TextEncoder.from_path(self._encoder_path)
+        return TextEncoder(self._encoder_path)
 
     @property
     def _by_model(self) -> LlmReasonerConfig | None:

@@ -128,8 +128,8 @@ def renew_step(out: Path, name: str, make: Callable[[Path], Numbers]) -> Outcome
     """Replace what a step made by something that goes on from it, and keep it up to date for the next build.
 
     The step keeps its key, so that the next build takes the new directory for the step's and runs what depends on it.
-    make: writes the new directory, which holds what a killed run left, while <out>/<name> stays as it is. What is in
-    place is whole at any moment but between two renamings, behind which the next run, or build, moves it into place.
+    make: writes the new directory, empty at first, while <out>/<name> stays as it is. What is in place is whole at any
+    moment but between two renamings, behind which the next run, or build, moves it into place.
     Raises StepError when no build made what is in place, or it was changed since, or a build is at work.
     """
     with _exclusive(out):
@@ -141,8 +141,8 @@ def renew_step(out: Path, name: str, make: Callable[[Path], Numbers]) -> Outcome
             found = "nothing that a build made" if stamp is None else "other content than was stamped"
             raise StepError(f"{place}: found {found}, expected a step's whole directory; build it (anew)")
         working = _working(place, stamp.key)
-        working.mkdir(exist_ok=True)
-        (working / STAMP).unlink(missing_ok=True)
+        shutil.rmtree(working, ignore_errors=True)
+        working.mkdir()
         start = time.monotonic()
         made = Made(dict(make(working)), time.monotonic() - start)
         return _Begun(name, stamp.key, place, working).finish(made, hashes)

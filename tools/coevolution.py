@@ -22,7 +22,7 @@ from rich.console import Console
 
 from serendipity.groups.model import GroupModelError
 from serendipity.layout import user_key
-from serendipity.offline.coevolution.builder import continue_coevolution, forget_work
+from serendipity.offline.coevolution.builder import continue_coevolution
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.group_steps import COEVOLUTION, describe_coevolution
 from serendipity.offline.logs.builder import LogsSummary, build_logs
@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
         def make(out: Path) -> Numbers:
             # Hidden: the step's content is what is not.
             later = out / ".logs"
-            shutil.rmtree(later, ignore_errors=True)
             if args.dataset:
                 _read(args.dataset, later, args.build, erasures, console)
             spec = continue_coevolution(
@@ -77,7 +76,6 @@ def run(args: argparse.Namespace) -> int:
             return describe_coevolution(spec, out)
 
         made = renew_step(args.build, COEVOLUTION, make)
-        forget_work(built)
     except (BuilderError, GroupModelError) as error:
         print(f"serendip coevolve: {error}", file=sys.stderr)
         return 1

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or args.build / "distilled"
     try:
         config = _config(args)
-        encoder = TextEncoder.from_path(args.text_encoder or default_path())
+        encoder = TextEncoder(args.text_encoder or default_path())
         with Progress(transient=True) as progress:
             if args.dataset_only:
                 made = build_training_data(

@@ -202,7 +202,7 @@ def _tuned(
     """Tune the base on examples and normalise its scores on pairs of users that it is not trained on."""
     llm = RelevanceLlm.open(config, catalogue.categories, model.profiles)
     with TemporaryDirectory(prefix="exposures-relevance-") as scratch:
-        llm, _ = tune_relevance(llm, examples, renderer, Path(scratch), config.relevance_tuning)
+        llm = tune_relevance(llm, examples, renderer, Path(scratch), config.relevance_tuning)
     return llm, *fit_platt(*score_pairs(llm, pairs, renderer))
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.coea.dataset import find_logs
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
 from benchmarks.graph.author_files import AuthorData, read_author_files
+from benchmarks.graph.config import GraphConfig
 from benchmarks.graph.host_data import HostData, read_host_data
 from benchmarks.graph.page import page
 from benchmarks.graph.readers import reader_sections
@@ -41,7 +42,6 @@ from benchmarks.graph.runs import Laboratory, Run
 from benchmarks.graph.support import support_section
 from serendipity.offline.datasets.registry import ADAPTERS
 from serendipity.offline.errors import BuilderError
-from serendipity.offline.graph.config import GraphConfig
 from serendipity.tools.arguments import positive
 
 _FULL_SEEDS = 3
@@ -119,7 +119,7 @@ def _compare(args: argparse.Namespace) -> str:
                 parts[row.name] = [laboratory.ablate(row, settings, 0, epochs)]
     args.seed = f"0–{seeds - 1}" if seeds > 1 else "0"
     sections = support_section(data.graph, np.random.default_rng(0))
-    sections += reader_sections(args.readers, work, _tell) if args.readers else []
+    sections += reader_sections(args.readers, _tell) if args.readers else []
     facts = facts_of(args) | _facts(data)
     return page(f"CIKG on {name}", facts, data.graph, runs, parts, laboratory.trials, sections)
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.coea.code_digest import code_of_package
 from benchmarks.graph.later import DIM, Later, graph_before, table
-from serendipity.offline import towers as towers_package
 from serendipity.offline.evaluate.held_out import Score
 from serendipity.offline.graph.spectral import spectral_vectors
 from serendipity.offline.towers.builder import Prepared, prepare
@@ -34,7 +30,6 @@ def tower_section(
     nodes: InterestNodes,
     interests_at: InterestsAt,
     config: TowersConfig,
-    work: Path,
     tell: Callable[[str], None],
 ) -> list[str]:
     """Train the towers on each kind of node vectors and judge them. nodes: with the vectors of today."""
@@ -56,7 +51,7 @@ def tower_section(
         for name, vectors in kinds.items():
             tell(f"readers: towers, {name}")
             seen = replace(nodes, vectors=vectors)
-            found[name] = _recall(_train(prepared, content, seen, config, work), prepared, seen)
+            found[name] = _recall(_train(prepared, content, seen, config), prepared, seen)
     lines = ["## Reader: vectors of the towers' interests", ""]
     for part, title in enumerate(_PARTS):
         for depth in _DEPTHS:
@@ -83,17 +78,13 @@ def node_vectors(nodes: InterestNodes, items: NDArray[np.float32]) -> NDArray[np
     return vectors
 
 
-def _train(
-    prepared: Prepared, content: ItemContent, nodes: InterestNodes, config: TowersConfig, work: Path
-) -> DualTower:
-    # A checkpoint knows its configuration and rows, and neither the vectors nor the code.
-    given = hashlib.sha256(code_of_package(towers_package).encode() + nodes.vectors.tobytes()).hexdigest()[:16]
+def _train(prepared: Prepared, content: ItemContent, nodes: InterestNodes, config: TowersConfig) -> DualTower:
     assembler = replace(prepared.builder.assembler, interest_dim=nodes.vectors.shape[1])
     statistics = prepared.now.items.statistics.shape[1]
     towers = DualTower(prepared.catalogue, assembler, content, statistics, config)
     validation = replace(prepared.validation, node_vectors=nodes.vectors)
     categories = prepared.catalogue.item_categories
-    train(towers, prepared.fit, categories, nodes, config, checkpoints=work / given, validate=validation.score)
+    train(towers, prepared.fit, categories, nodes, config, validate=validation.score)
     return towers
 
 

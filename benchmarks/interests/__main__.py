@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return failed(parser, f"{build}: no such directory")
     started, console = time.time(), Console()
     try:
-        encoder = TextEncoder.from_path(args.text_encoder or default_path())
+        encoder = TextEncoder(args.text_encoder or default_path())
         bench = make_bench(build, encoder)
         judged = _judge_all(args, bench, console)
     except (LogsError, EncoderError, InterestGptError, LanguageModelError, ValueError) as error:

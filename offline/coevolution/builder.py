@@ -4,7 +4,7 @@
         lists.parquet           offline.coevolution.lists
         configuration.json      CoevolutionConfig
         coevolution.json        CoevolutionSpec; written last
-        .work-<identity>/       what a killed run continues
+        .checkpoints/           of a killed run: what its tunings go on from
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from serendipity.groups.model import (
     read_coevolution_spec,
 )
 from serendipity.groups.sequence import DEFAULT_GROUP
-from serendipity.layout import hash_of, sha256, write_atomically
+from serendipity.layout import write_atomically
 from serendipity.offline.coevolution.coevolution import Coevolution, normalise_scores, tune_llms, validation_pairs
 from serendipity.offline.coevolution.config import CoevolutionConfig
 from serendipity.offline.coevolution.cycle import Llms, Stage
@@ -46,7 +46,7 @@ from serendipity.offline.logs.histories import Histories
 from serendipity.v1 import records_pb2
 
 CONFIGURATION = "configuration.json"
-_WORK = ".work-"
+_CHECKPOINTS = ".checkpoints"
 
 _MAX_BATCH = 64
 """Prompts in one call of the Triton models at most."""
@@ -73,14 +73,12 @@ def build_coevolution(
 ) -> records_pb2.CoevolutionSpec:
     """Tune both LLMs, run the configured cycles, make the lists, and write the directory.
 
-    taxonomy_hash: of the build's interests. A run that was killed is continued; `forget_work` removes what it kept
-    for that. Raises LogsError, GroupModelError, and ShortLogsError
-    when there is too little to learn from.
+    taxonomy_hash: of the build's interests. A killed tuning goes on from its last checkpoint below `out`; cycles begin
+    anew. Raises LogsError, GroupModelError, and ShortLogsError when there is too little to learn from.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     exposures = Exposures.read(logs, len(histories), catalogue)
     model = GroupModel.read(groups)
-    work = _work(out, logs, model.spec.group_model_id, config.model_dump_json())
     click_groups = model.click_groups(histories)
     renderer = Renderer(model.profiles, catalogue.categories, config.style)
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
@@ -89,23 +87,17 @@ def build_coevolution(
             f"{logs}: found no click of a validation user outside the latest categories, expected some: the logs are "
             f"too short, or examples.validation_share = {config.examples.validation_share} is of too few users"
         )
-    started = work / "start"
-    if started.is_dir():
-        llms = Llms.read(started, config, config.base)
-    else:
-        stage(0, "tuning")
-        llms = tune_llms(
-            histories, click_groups, renderer, held_out, config, exposures=exposures, checkpoints=work / "checkpoints"
-        ).llms
-        beside = work / ".start"
-        shutil.rmtree(beside, ignore_errors=True)
-        llms.save(beside)
-        beside.rename(started)
+    stage(0, "tuning")
+    llms = tune_llms(
+        histories, click_groups, renderer, held_out, config, exposures=exposures, checkpoints=out / _CHECKPOINTS
+    ).llms
     loop = Loop(InteractionRecords.of(histories, click_groups, config.examples), renderer, config, exposures)
-    found = loop.run(llms, config.pco.cycles, work / "cycles", stage=stage)
+    found = loop.run(llms, config.pco.cycles, stage=stage)
     result = normalise_scores(found, renderer, held_out, config, config.pco.cycles)
     stage(result.generation, "lists")
-    return _write(out, result, histories, model, config, taxonomy_hash)
+    spec = _write(out, result, histories, model, config, taxonomy_hash)
+    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    return spec
 
 
 def continue_coevolution(
@@ -121,9 +113,8 @@ def continue_coevolution(
     """Run more cycles from the LLMs of a build, with what came in since, and write another directory.
 
     built: as build_coevolution wrote it; it stays as it is. out: the new directory. logs, groups: those that `built` is
-    of. later: logs of all events so far, which are learned from; by default `logs`. A run that was killed is continued
-    if all of it is the same; `forget_work` removes what it kept. Raises CoevolutionError when the group model is
-    another one or `later` begins behind `logs`, LogsError, GroupModelError.
+    of. later: logs of all events so far, which are learned from; by default `logs`. Raises CoevolutionError when
+    the group model is another one or `later` begins behind `logs`, LogsError, GroupModelError.
     """
     spec = read_coevolution_spec(built)
     config = _read_configuration(built / CONFIGURATION)
@@ -147,9 +138,8 @@ def continue_coevolution(
     held_out = validation_pairs(histories, click_groups, len(catalogue.categories), config, exposures)
     start = Llms.read(built, config, spec.base)
     records = InteractionRecords.of(histories, click_groups, config.examples)
-    work = _work(out, later or logs, spec.group_model_id, spec.novelty_fingerprint, spec.relevance_fingerprint)
     loop = Loop(records, renderer, config, exposures, spec.generation)
-    found = loop.run(start, cycles, work / "cycles", stage=stage)
+    found = loop.run(start, cycles, stage=stage)
     result = normalise_scores(found, renderer, held_out, config, spec.generation + cycles)
     stage(result.generation, "lists")
     # The snapshot's user table is that of the build's logs: until the next build users are asked for by that group.
@@ -157,12 +147,6 @@ def continue_coevolution(
     groups_before = dict(zip(before.user_ids, model.assign(before).group_id.tolist(), strict=True))
     served = np.array([groups_before.get(user_id, DEFAULT_GROUP) for user_id in histories.user_ids], np.int32)
     return _write(out, result, histories, model, config, spec.taxonomy_hash, base=spec.base, served=served)
-
-
-def forget_work(out: Path) -> None:
-    """Remove what a run keeps to be continued, when what it made is in place."""
-    for work in out.glob(f"{_WORK}*"):
-        shutil.rmtree(work)
 
 
 def _write(
@@ -176,7 +160,7 @@ def _write(
     base: str | None = None,
     served: NDArray[np.int32] | None = None,
 ) -> records_pb2.CoevolutionSpec:
-    (out / COEVOLUTION_SPEC).unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     result.llms.save(out)
     model_id = model.spec.group_model_id
     group_ids = model.assign(histories).group_id
@@ -206,17 +190,6 @@ def _write(
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)
     write_atomically(out / COEVOLUTION_SPEC, text.encode())
     return spec
-
-
-def _work(out: Path, logs: Path, *identity: str) -> Path:
-    """Make the directory of what a killed run on these logs leaves, and remove those of other runs."""
-    tables = map(sha256, sorted(logs_directory(logs).glob("*.parquet")))
-    work = out / f"{_WORK}{hash_of(part.encode() for part in (*identity, *tables))[:16]}"
-    for other in out.glob(f"{_WORK}*"):
-        if other != work:
-            shutil.rmtree(other)
-    work.mkdir(parents=True, exist_ok=True)
-    return work
 
 
 def _read_configuration(path: Path) -> CoevolutionConfig:

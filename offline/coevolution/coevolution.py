@@ -92,14 +92,14 @@ def tune_llms(
     categories, profiles = list(renderer.categories), list(renderer.profiles)
     with TemporaryDirectory(prefix="serendipity-tuning-") as scratch:
         directory = checkpoints or Path(scratch)
-        novelty, _ = tune_novelty(
+        novelty = tune_novelty(
             NoveltyLlm.open(config, categories, profiles),
             novelty_examples(histories, click_groups, config.examples),
             renderer,
             directory / "novelty",
             config.novelty_tuning,
         )
-        relevance, _ = tune_relevance(
+        relevance = tune_relevance(
             RelevanceLlm.open(config, categories, profiles),
             relevance_examples(histories, click_groups, len(categories), config.examples, exposures=exposures),
             renderer,

@@ -106,5 +106,4 @@ def _updated(
     if tuning.method == "full" or (tuning.method is None and base.name == TINY):
         base = BaseModel(base.name, copy.deepcopy(base.model), base.tokenizer, base.style)
     with TemporaryDirectory(prefix="serendipity-relevance-") as scratch:
-        tuned, _ = tune_relevance(replace(relevance, base=base), examples, renderer, Path(scratch), tuning)
-    return tuned
+        return tune_relevance(replace(relevance, base=base), examples, renderer, Path(scratch), tuning)

@@ -18,7 +18,6 @@ from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.reward import tune_reward
 from serendipity.offline.tuning.sft import tune
 from serendipity.offline.tuning.tokens import IGNORED, PreferredTokens, TokenExample
-from serendipity.offline.tuning.training import Training
 
 SMALLEST_SCALE = 1e-3
 """A model that learned nothing must not turn its own order round."""
@@ -30,7 +29,7 @@ def tune_novelty(
     renderer: Renderer,
     checkpoints: Path,
     config: TuningConfig,
-) -> tuple[NoveltyLlm, Training]:
+) -> NoveltyLlm:
     """Fine-tune the Novelty LLM on first occurrences (arXiv 2508.00450, eq. 8 and 9).
 
     Resumes and raises as `tuning.sft.tune` does; where all weights are tuned, those of `llm` are changed in place.
@@ -41,8 +40,7 @@ def tune_novelty(
     for row, prompt in zip(examples, prompts, strict=True):
         completion = [*llm.answers[row.target - 1], end]
         tokens.append(TokenExample([*prompt, *completion], [*[IGNORED] * len(prompt), *completion]))
-    base, training = tune(llm.base, tokens, checkpoints, config)
-    return replace(llm, base=base), training
+    return replace(llm, base=tune(llm.base, tokens, checkpoints, config))
 
 
 def tune_relevance(
@@ -51,7 +49,7 @@ def tune_relevance(
     renderer: Renderer,
     checkpoints: Path,
     config: TuningConfig,
-) -> tuple[RelevanceLlm, Training]:
+) -> RelevanceLlm:
     """Tune the Relevance LLM on pairs: −log σ(f(x, c⁺) − f(x, c⁻)), averaged over the c⁻ of a moment
     (arXiv 2508.00450, eq. 12).
 
@@ -67,8 +65,7 @@ def tune_relevance(
     )
     rest = iter(prompts)
     tokens = [PreferredTokens(next(rest), [next(rest) for _ in row.unclicked]) for row in examples]
-    base, training = tune_reward(llm.base, tokens, checkpoints, config)
-    return replace(llm, base=base), training
+    return replace(llm, base=tune_reward(llm.base, tokens, checkpoints, config))
 
 
 def score_pairs(

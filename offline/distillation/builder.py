@@ -81,7 +81,7 @@ def build_interest_gpt(
     examples = read_examples(out / DATASET_DIRECTORY)
     training_examples = [example for example in examples if example.split == TRAIN]
     base = open_base(config, training_examples, material.categories)
-    tuned, _ = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
+    tuned = tune(base, training_examples, out / CHECKPOINTS, config.sft, progress=progress)
     spec = _export(tuned, examples, material.vocabulary, config, out)
     if not spec.writes:
         reasoner, most = material.reasoner_at(judged_at(material.until, config.dataset)), spec.max_prompt_tokens

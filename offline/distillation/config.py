@@ -12,23 +12,21 @@ from serendipity.offline.interests.user_facts import FactsConfig
 from serendipity.offline.tuning.base_model import style_for
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
 
-Selection = Literal["teacher", "corrected"]
-"""teacher: interests as the teacher proposes them. corrected: a longer list, each weight times how much more often than
-the teacher says users entered the category: rejection sampling (Zelikman et al., "STaR", arXiv 2203.14465; Yuan et al.,
-"RFT", arXiv 2308.01825) pooled over users, which leaves far less to chance."""
-
 
 class DatasetConfig(Configuration):
-    """The SFT data set D = {(prompt, reasoning + interests)}."""
+    """The SFT data set D = {(prompt, reasoning + interests)}.
+
+    The teacher proposes a longer list than is answered, and each weight is multiplied with how much more often than the
+    teacher says users entered the category: rejection sampling (Zelikman et al., "STaR", arXiv 2203.14465; Yuan et al.,
+    "RFT", arXiv 2308.01825) pooled over users, which leaves far less to chance.
+    """
 
     num_examples: int = Field(30_000, ge=1)
     """Examples wanted, all splits together; fewer where the logs do not hold as many contexts."""
     num_interests: int = Field(10, ge=1, le=16)
     """K: interests of one answer."""
-    selection: Selection = "corrected"
-    """Which of the teacher's proposals an answer is made of, and in which order."""
     depth: int = Field(60, ge=1)
-    """M: proposals the teacher is asked for where they are corrected by what users did."""
+    """M: proposals the teacher is asked for, which what users did corrects."""
     horizon_days: float = Field(28.0, gt=0)
     """H: what users enter within so many days corrects proposals, and is what the weight is chosen by."""
     max_cuts: int = Field(16, ge=1)

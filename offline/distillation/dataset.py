@@ -90,9 +90,7 @@ def build_dataset(
     except DatasetError:
         pass
     chosen = _draw(material, cuts, config)
-    correction = np.ones(len(material.categories) + 1)
-    if config.selection == "corrected":
-        correction = _correction(material, cuts[0], config)
+    correction = _correction(material, cuts[0], config)
     task = progress.add_task("examples", total=sum(map(len, chosen))) if progress else None
     examples: dict[str, Example] = {}
     rejected: Counter[str] = Counter()
@@ -175,15 +173,14 @@ def _examples_at(
 ) -> Iterator[Example | str]:
     reasoner = material.teacher_at(cut)
     rng = np.random.default_rng([config.seed, cut, 1])
-    depth = config.num_interests if config.selection == "teacher" else config.depth
     for start in range(0, len(users), _BATCH):
         known = contexts_at(material.histories, cut, users[start : start + _BATCH])
-        proposed = reasoner.reason(known, depth)
+        proposed = reasoner.reason(known, config.depth)
         contexts = [
             with_search(context, found, material, config, rng) for context, found in zip(known, proposed, strict=True)
         ]
         changed = [place for place, context in enumerate(contexts) if context is not known[place]]
-        answers = dict(zip(changed, reasoner.reason([contexts[place] for place in changed], depth), strict=True))
+        answers = dict(zip(changed, reasoner.reason([contexts[place] for place in changed], config.depth), strict=True))
         for place, (context, found) in enumerate(zip(contexts, proposed, strict=True)):
             yield make_example(context, answers.get(place, found), correction, material, config, style, rng)
 

@@ -65,17 +65,16 @@ def make_example(
 ) -> Example | str:
     """Make an example of a user's context and the teacher's interests, best first; or tell why it makes none.
 
-    correction: [categories + 1] float64, what weights are multiplied with in the selection "corrected". Then each place
-    is drawn in proportion to the weights that are left (Plackett-Luce, by Gumbel noise), so that a category stands
-    first as often as it is likely: what is learned of the first place is what near-line asks for.
+    correction: [categories + 1] float64, what weights are multiplied with. Then each place is drawn in proportion to
+    the weights that are left (Plackett-Luce, by Gumbel noise), so that a category stands first as often as it is
+    likely: what is learned of the first place is what near-line asks for.
     """
     facts = facts_of(user, material.categories, material.titles.__getitem__, config.facts)
     if facts.is_empty:
         return UNTOLD
-    if config.selection == "corrected":
-        weights = np.array([interest.weight * correction[material.category_of(interest)] for interest in found])
-        drawn = np.log(np.maximum(weights, _LEAST_WEIGHT)) + rng.gumbel(size=len(found))
-        found = [found[place] for place in np.argsort(-drawn, kind="stable")]
+    weights = np.array([interest.weight * correction[material.category_of(interest)] for interest in found])
+    drawn = np.log(np.maximum(weights, _LEAST_WEIGHT)) + rng.gumbel(size=len(found))
+    found = [found[place] for place in np.argsort(-drawn, kind="stable")]
     proposals = [_proposal(interest.path, material.name_of(interest)) for interest in found[: config.num_interests]]
     known = set(user.clicks.categories.tolist())
     grounded = ground_answer(proposals, facts, material.grounder, known, config.num_interests).interests

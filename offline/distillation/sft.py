@@ -14,7 +14,6 @@ from serendipity.offline.distillation.examples import Example
 from serendipity.offline.tuning import sft
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.tokens import IGNORED, TokenExample, prompt_tokens
-from serendipity.offline.tuning.training import Training
 
 
 def tune(
@@ -24,7 +23,7 @@ def tune(
     config: SftConfig,
     *,
     progress: Progress | None = None,
-) -> tuple[BaseModel, Training]:
+) -> BaseModel:
     """Tune the base on examples and return it with adapters merged: as serendipity.offline.tuning.sft.tune."""
     tokens = tokenize(examples[: config.max_examples], base.tokenizer, base.style, think=config.think)
     return sft.tune(base, tokens, checkpoints, config, progress=progress)

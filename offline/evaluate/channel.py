@@ -211,7 +211,7 @@ class ChannelEvaluation:
             categories=float(np.mean(categories)),
             coverage=len(np.unique(strict.rows[there])) / len(self.catalogue),
             degraded=int(strict.degraded.sum()),
-            degraded_reasons=strict.degraded_reasons,
+            degraded_reasons=dict(strict.degraded_reasons),
             milliseconds={
                 name: Percentiles(*(float(value) for value in np.percentile(seconds, (50, 99)) * 1e3))
                 for name, seconds in times.items()

@@ -34,7 +34,7 @@ class ReplayError(Exception):
     """An answer cannot belong to what is replayed: names the user, what was found and what was expected."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Replay:
     """Answers to n users, at most K = `count` candidates each, best first.
 
@@ -55,11 +55,33 @@ class Replay:
     degraded: NDArray[np.bool_]
     seconds: NDArray[np.float64]
     stage_seconds: Mapping[str, NDArray[np.float64]]
-    source_states: Mapping[str, Mapping[str, int]]
-    degraded_reasons: Mapping[str, int]
+    source_states: dict[str, Counter[str]]
+    degraded_reasons: Counter[str]
     snapshots: tuple[str, ...]
     features: NDArray[np.float32]
     feature_names: tuple[str, ...]
+
+    @classmethod
+    def of_nothing(cls, users: NDArray[np.int64], count: int) -> Replay:
+        """Make room for the answers to some users."""
+        shape = (len(users), count)
+        return cls(
+            count=count,
+            users=users,
+            rows=np.full(shape, -1, np.int64),
+            scores=np.zeros(shape, np.float32),
+            relevance=np.zeros(shape, np.float32),
+            sources=np.zeros(shape, np.int8),
+            found_by=np.zeros((*shape, len(SOURCES)), np.bool_),
+            degraded=np.zeros(len(users), np.bool_),
+            seconds=np.zeros(len(users)),
+            stage_seconds={stage: np.zeros(len(users)) for stage in STAGES},
+            source_states={},
+            degraded_reasons=Counter(),
+            snapshots=(),
+            features=np.zeros((*shape, 0), np.float32),
+            feature_names=(),
+        )
 
     def __len__(self) -> int:
         return len(self.users)
@@ -69,6 +91,39 @@ class Replay:
         """Candidates of each answer, [n]."""
         counts: NDArray[np.int64] = (self.rows >= 0).sum(axis=1)
         return counts
+
+    def add(
+        self, i: int, user_id: str, response: channel_pb2.RecallResponse, row_of: Mapping[str, int], *, features: bool
+    ) -> None:
+        """Put the answer to user i into place i. features: with its rank features. Raises ReplayError."""
+        k = len(response.item_ids)
+        if k > self.count:
+            raise ReplayError(f"user {user_id!r}: found {k} candidates, expected at most the {self.count} asked for")
+        try:
+            self.rows[i, :k] = [row_of[item_id] for item_id in response.item_ids]
+        except KeyError as error:
+            raise ReplayError(
+                f"user {user_id!r}: found item {error.args[0]!r}, expected items of the replayed catalogue "
+                f"(snapshot {response.versions.snapshot!r})"
+            ) from error
+        self.scores[i, :k] = response.scores
+        self.relevance[i, :k] = response.relevance
+        self.sources[i, :k] = response.sources
+        self.found_by[i, :k] = _found_by(response)
+        if features and k:
+            self.feature_names = tuple(response.rank_features.names)
+            if not self.features.shape[2]:
+                self.features = np.zeros((*self.rows.shape, len(self.feature_names)), np.float32)
+            self.features[i, :k] = np.reshape(response.rank_features.values, (k, -1))
+        self.degraded[i] = response.degraded
+        self.degraded_reasons.update(response.degraded_reasons)
+        self.snapshots = tuple(sorted({*self.snapshots, response.versions.snapshot}))
+        for stage, seconds in self.stage_seconds.items():
+            seconds[i] = getattr(response.timings, stage).ToTimedelta().total_seconds()
+        for status in response.source_statuses:
+            name = source_name(status.source)
+            state = channel_pb2.SourceState.Name(status.state).removeprefix("SOURCE_STATE_").lower()
+            self.source_states.setdefault(name, Counter())[state] += 1
 
     def rows_of(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
         """Candidates of some of the users, in that order. Raises KeyError for a user who was not asked for."""
@@ -108,13 +163,12 @@ def replay(
     users: [n] user numbers, ascending; cut: Unix seconds the snapshot behind `recall` was built as of. Raises
     ReplayError for an answer with an item that is not in the catalogue, or with more candidates than asked for.
     """
-    n, count = len(users), requests.count
-    columns = _Columns(n, count, keep_features=requests.features)
+    answers = Replay.of_nothing(users, requests.count)
     row_of = {item_id: row for row, item_id in enumerate(catalogue.item_ids)}
     for i, user in enumerate(users.tolist()):
         request = channel_pb2.RecallRequest(
             user_id=histories.user_ids[user],
-            count=count,
+            count=requests.count,
             novelty_policy=channel_pb2.NOVELTY_POLICY_STRICT,
             surprise=requests.surprise,
             exclude_item_ids=_excluded(requests, i, histories, catalogue, user, cut),
@@ -122,10 +176,10 @@ def replay(
         )
         start = time.perf_counter()
         response = recall(request)
-        columns.seconds[i] = time.perf_counter() - start
-        columns.add(i, request.user_id, response, row_of)
+        answers.seconds[i] = time.perf_counter() - start
+        answers.add(i, request.user_id, response, row_of, features=requests.features)
         advance(1)
-    return columns.replay(users)
+    return answers
 
 
 def hits(answers: Replay, histories: Histories, cut: int, until: int) -> NDArray[np.bool_]:
@@ -142,78 +196,6 @@ def click_keys(histories: Histories, cut: int, until: int) -> NDArray[np.int64]:
         histories.users[chosen].astype(np.int64) * (1 << 32) + histories.items[chosen] - 1
     )
     return keys
-
-
-class _Columns:
-    """The columns of a replay while they fill."""
-
-    def __init__(self, n: int, count: int, *, keep_features: bool) -> None:
-        self.count = count
-        self.keep_features = keep_features
-        self.feature_names: tuple[str, ...] = ()
-        self.features = np.zeros((n, count, 0), np.float32)
-        self.rows = np.full((n, count), -1, np.int64)
-        self.scores = np.zeros((n, count), np.float32)
-        self.relevance = np.zeros((n, count), np.float32)
-        self.sources = np.zeros((n, count), np.int8)
-        self.found_by = np.zeros((n, count, len(SOURCES)), np.bool_)
-        self.degraded = np.zeros(n, np.bool_)
-        self.seconds = np.zeros(n)
-        self.stage_seconds = {stage: np.zeros(n) for stage in STAGES}
-        self.source_states: dict[str, Counter[str]] = {}
-        self.degraded_reasons: Counter[str] = Counter()
-        self.snapshots: set[str] = set()
-
-    def add(self, i: int, user_id: str, response: channel_pb2.RecallResponse, row_of: Mapping[str, int]) -> None:
-        """Put the answer to user i into place i."""
-        k = len(response.item_ids)
-        if k > self.count:
-            raise ReplayError(f"user {user_id!r}: found {k} candidates, expected at most the {self.count} asked for")
-        try:
-            self.rows[i, :k] = [row_of[item_id] for item_id in response.item_ids]
-        except KeyError as error:
-            raise ReplayError(
-                f"user {user_id!r}: found item {error.args[0]!r}, expected items of the replayed catalogue "
-                f"(snapshot {response.versions.snapshot!r})"
-            ) from error
-        self.scores[i, :k] = response.scores
-        self.relevance[i, :k] = response.relevance
-        self.sources[i, :k] = response.sources
-        self.found_by[i, :k] = _found_by(response)
-        if self.keep_features and k:
-            self.feature_names = tuple(response.rank_features.names)
-            if not self.features.shape[2]:
-                self.features = np.zeros((*self.rows.shape, len(self.feature_names)), np.float32)
-            self.features[i, :k] = np.reshape(response.rank_features.values, (k, -1))
-        self.degraded[i] = response.degraded
-        self.degraded_reasons.update(response.degraded_reasons)
-        self.snapshots.add(response.versions.snapshot)
-        for stage, seconds in self.stage_seconds.items():
-            seconds[i] = getattr(response.timings, stage).ToTimedelta().total_seconds()
-        for status in response.source_statuses:
-            name = source_name(status.source)
-            state = channel_pb2.SourceState.Name(status.state).removeprefix("SOURCE_STATE_").lower()
-            self.source_states.setdefault(name, Counter())[state] += 1
-
-    def replay(self, users: NDArray[np.int64]) -> Replay:
-        """Freeze the columns."""
-        return Replay(
-            count=self.count,
-            users=users,
-            rows=self.rows,
-            scores=self.scores,
-            relevance=self.relevance,
-            sources=self.sources,
-            found_by=self.found_by,
-            degraded=self.degraded,
-            seconds=self.seconds,
-            stage_seconds=self.stage_seconds,
-            source_states={name: dict(states) for name, states in sorted(self.source_states.items())},
-            degraded_reasons=dict(self.degraded_reasons),
-            snapshots=tuple(sorted(self.snapshots)),
-            features=self.features,
-            feature_names=self.feature_names,
-        )
 
 
 def source_name(source: int) -> str:

@@ -21,7 +21,6 @@ from serendipity.offline.language_models.language_model import (
     Sampling,
     split_reasoning,
 )
-from serendipity.offline.language_models.seeded_sampling import SeededSampling, seed_of
 from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.towers.threads import limited_threads
 
@@ -33,8 +32,8 @@ class LocalModel(AnsweringModel):
     """Answers with a causal language model and its tokenizer, batch by batch, shortest prompts first.
 
     Prompts go through the tokenizer's chat template where it has one; otherwise system and user message follow each
-    other. Of one prompt and seed the answer is always the same, whatever else
-    is asked (up to rounding, which padding changes).
+    other. Greedy answers are the same whatever else is asked (up to rounding, which padding changes); a sampled one
+    depends on the seed and on the batch it is in.
     """
 
     def __init__(
@@ -68,12 +67,10 @@ class LocalModel(AnsweringModel):
         order = sorted(range(len(prompts)), key=lambda place: len(tokens[place]))
         for start in range(0, len(order), self._batch_size):
             places = order[start : start + self._batch_size]
-            written = self._generate([prompts[i] for i in places], [tokens[i] for i in places], sampling)
+            written = self._generate([tokens[i] for i in places], sampling)
             yield {place: self._completion(ids, len(tokens[place])) for place, ids in zip(places, written, strict=True)}
 
-    def _generate(
-        self, prompts: Sequence[Prompt], tokens: Sequence[Sequence[int]], sampling: Sampling
-    ) -> list[list[int]]:
+    def _generate(self, tokens: Sequence[Sequence[int]], sampling: Sampling) -> list[list[int]]:
         from transformers import GenerationConfig
 
         device = self._model.device
@@ -81,23 +78,22 @@ class LocalModel(AnsweringModel):
         # Padded on the left: what is generated follows the prompt's last token at once.
         ids = torch.tensor([[self._pad] * (length - len(row)) + list(row) for row in tokens], device=device)
         mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in tokens], device=device)
-        processors: list[Any] = []
-        if sampling.temperature > 0:
-            seeds = [seed_of(prompt, sampling.seed) for prompt in prompts]
-            processors.append(SeededSampling(seeds, sampling.temperature, device))
+        sampled = {"temperature": sampling.temperature, "top_k": 0} if sampling.temperature else {}
         # What a model's own configuration says of sampling, penalties and lengths must not mix with what is asked for.
         own, self._model.generation_config = (
             self._model.generation_config,
             GenerationConfig(
-                do_sample=False,
+                do_sample=bool(sampled),
+                **sampled,
                 max_new_tokens=sampling.max_new_tokens,
                 eos_token_id=self._eos,
                 pad_token_id=self._pad,
             ),
         )
         try:
-            with limited_threads(self._threads), torch.inference_mode():
-                written = self._model.generate(input_ids=ids, attention_mask=mask, logits_processor=processors)
+            with limited_threads(self._threads), torch.inference_mode(), torch.random.fork_rng():
+                torch.manual_seed(sampling.seed)
+                written = self._model.generate(input_ids=ids, attention_mask=mask)
         except torch.cuda.OutOfMemoryError as error:
             raise LanguageModelError(
                 f"{self.name}: {len(tokens)} prompts of up to {length} tokens do not fit into the GPU's memory; "

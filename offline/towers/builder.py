@@ -9,14 +9,11 @@ those to come, and are not left out of what is served.
     fit/                                                            the same of the first training, as of the cut its
                                                                     labels end at: it has seen no later click, and
                                                                     shows on later ones what scores are worth
-    report.json                                                     epochs, losses and validation of both trainings
-    checkpoints/{fit,refit}/                                        of an interrupted run
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +21,6 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.features import FeatureAssembler
-from serendipity.layout import write_atomically
 from serendipity.offline.evaluate.held_out import HeldOut
 from serendipity.offline.interests.node_table import known_nodes
 from serendipity.offline.interests.summary import InterestsSummary
@@ -41,7 +37,7 @@ from serendipity.offline.towers.interests import InterestNodes, InterestsAt, Rea
 from serendipity.offline.towers.item_tower import ItemContent
 from serendipity.offline.towers.rows import Moment, RowsBuilder, TrainingRows
 from serendipity.offline.towers.threads import limited_threads
-from serendipity.offline.towers.trainer import Epoch, Training, train
+from serendipity.offline.towers.trainer import train
 from serendipity.offline.towers.validation import Validation
 
 _EXAMPLES = 8
@@ -56,8 +52,6 @@ _CUT_STEP = 0.05
 _VALIDATION_USERS = 1_000
 """Users the score of an epoch is taken over, drawn once."""
 
-REPORT = "report.json"
-CHECKPOINTS = "checkpoints"
 FIT = "fit"
 
 
@@ -65,16 +59,12 @@ FIT = "fit"
 class TowersReport:
     """What training came to.
 
-    until: Unix seconds, events strictly before it were used; fingerprint: of the exported user tower; epochs: trained
-    in the end; fit, refit: their epochs; validation: recall on the validation period (all@20, novel@100 …) of the
-    towers of the first training.
+    fingerprint: of the exported user tower; epochs: trained in the end; validation: recall on the validation period
+    (all@20, novel@100 …) of the towers of the first training.
     """
 
-    until: int
     fingerprint: str
     epochs: int
-    fit: tuple[Epoch, ...]
-    refit: tuple[Epoch, ...]
     validation: dict[str, float]
 
 
@@ -96,12 +86,12 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trained:
-    """Towers of both trainings, the second as served, and recall of the first on the validation period."""
+    """Towers of both trainings, the second as served, how long they were trained, and recall of the first on the
+    validation period."""
 
     first: DualTower
     towers: DualTower
-    fit: Training
-    refit: Training
+    epochs: int
     validation: dict[str, float]
 
 
@@ -115,7 +105,7 @@ def build_towers(
 ) -> TowersReport:
     """Train on everything strictly before `until` (by default, all there is) and write the towers to `out`.
 
-    logs, interests: directories of their builders. A killed run is continued from its last epoch.
+    logs, interests: directories of their builders.
     """
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     until = LogsSummary.read(logs_directory(logs)).events_until if until is None else until
@@ -123,20 +113,11 @@ def build_towers(
     with limited_threads(config.trainer.threads):
         prepared = prepare(histories, catalogue, nodes, interests_at, config, until, progress)
         content = item_content(catalogue, nodes, interest=config.item_interest)
-        trained = fit_towers(prepared, content, nodes, config, out / CHECKPOINTS, progress)
+        trained = fit_towers(prepared, content, nodes, config, progress)
         assembler = prepared.builder.assembler
         export_towers(trained.first, assembler, prepared.cut, nodes.vectors, nodes.encoder, out / FIT)
         spec = export_towers(trained.towers, assembler, prepared.now, nodes.vectors, nodes.encoder, out)
-    report = TowersReport(
-        until=until,
-        fingerprint=spec.fingerprint,
-        epochs=trained.fit.best_epoch,
-        fit=trained.fit.epochs,
-        refit=trained.refit.epochs,
-        validation=trained.validation,
-    )
-    write_atomically(out / REPORT, json.dumps(asdict(report), indent=2).encode())
-    return report
+    return TowersReport(spec.fingerprint, trained.epochs, trained.validation)
 
 
 def read_interests(interests: Path, histories: Histories, catalogue: Catalogue) -> tuple[InterestNodes, InterestsAt]:
@@ -230,7 +211,6 @@ def fit_towers(
     content: ItemContent,
     nodes: InterestNodes,
     config: TowersConfig,
-    checkpoints: Path,
     progress: Progress | None = None,
 ) -> Trained:
     """Train with early stopping, then again on the newest rows for as many epochs."""
@@ -239,25 +219,24 @@ def fit_towers(
         statistics = prepared.now.items.statistics.shape[1]
         return DualTower(prepared.catalogue, prepared.builder.assembler, content, statistics, config)
 
-    def run(name: str, towers: DualTower, rows: tuple[TrainingRows, ...], epochs: int | None) -> Training:
+    def run(towers: DualTower, rows: tuple[TrainingRows, ...], epochs: int | None) -> int:
         return train(
             towers,
             rows,
             prepared.catalogue.item_categories,
             nodes,
             config,
-            checkpoints=checkpoints / name,
             validate=prepared.validation.score if epochs is None else None,
             epochs=epochs,
             progress=progress,
         )
 
     first = fresh()
-    fit = run("fit", first, prepared.fit, None)
+    epochs = run(first, prepared.fit, None)
     recall = prepared.validation.recall(first)
     towers = fresh()
-    refit = run("refit", towers, prepared.refit, fit.best_epoch)
-    return Trained(first, towers, fit, refit, recall)
+    run(towers, prepared.refit, epochs)
+    return Trained(first, towers, epochs, recall)
 
 
 def _spans(histories: Histories, shares: list[tuple[float, float]], until: int) -> list[tuple[int, int]]:

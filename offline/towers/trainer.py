@@ -1,15 +1,11 @@
-"""Training: epochs over the rows of several cuts, early stopping, checkpoints that a killed run resumes from."""
+"""Training: epochs over the rows of several cuts, with early stopping."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -28,31 +24,11 @@ from serendipity.offline.towers.rows import TrainingRows
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.pt"
-
 _COLD_SHARE = 0.02
 """Share of rows shown without history, so that a user nothing is known of gets sensible vectors."""
 
 _TEMPERATURE = 0.1
 """τ of the contrastive losses."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to: mean training losses per batch and the validation score (higher is better)."""
-
-    number: int
-    click: float
-    contrast: float
-    score: float | None
-
-
-@dataclass(frozen=True)
-class Training:
-    """A finished training. best_epoch: epochs trained when the towers were best (from 1); epochs: all that were run."""
-
-    best_epoch: int
-    epochs: tuple[Epoch, ...]
 
 
 def train(
@@ -62,17 +38,15 @@ def train(
     nodes: InterestNodes,
     config: TowersConfig,
     *,
-    checkpoints: Path,
     validate: Callable[[DualTower], float] | None,
     epochs: int | None = None,
     progress: Progress | None = None,
-) -> Training:
-    """Train in place and leave the towers as they were at their best epoch.
+) -> int:
+    """Train in place, leave the towers as they were at their best epoch, and return which that was (from 1).
 
     validate: score of the towers as they are, higher is better; training stops after `patience` epochs without a
     better one. Without it, `epochs` epochs are run, on the learning rates of the first of max_epochs, and the last is
-    the best. A checkpoint is written after every epoch; one that is found below `checkpoints` from the same
-    configuration and rows is resumed from, with the result of a run that was never interrupted. Raises DivergedError.
+    the best. Raises DivergedError.
     """
     trainer = config.trainer
     samplers = [
@@ -96,22 +70,22 @@ def train(
     last = trainer.max_epochs if epochs is None else epochs
     optimizer = torch.optim.AdamW(towers.parameters(), lr=trainer.learning_rate)
     towers.start_from(sum(sampler.num_positives for sampler in samplers) / sum(s.num_pairs for s in samplers))
-    state = _State.start(towers, _identity(config, rows, last, validate is not None))
-    state.resume(checkpoints / CHECKPOINT, towers, optimizer)
+    number = best_epoch = 0
+    best_score: float | None = None
+    best = _copy(towers)
     items = [_ItemTensors.of(part) for part in rows]
-    task = progress.add_task("towers", total=last * steps, completed=len(state.epochs) * steps) if progress else None
-    while len(state.epochs) < last and not (validate and state.since_best >= trainer.patience):
-        number = len(state.epochs) + 1
-        # Everything random in an epoch follows from (seed, epoch), so that a resumed run repeats it.
+    task = progress.add_task("towers", total=last * steps) if progress else None
+    while number < last and not (validate and number - best_epoch >= trainer.patience):
+        number += 1
         rng = np.random.default_rng([config.seed, number])
         clicks = contrasts = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(rng.integers(2**62)))
             towers.train()
             for step, (cut, index) in enumerate(plan_epoch(samplers, trainer.batch_users, rng)):
-                done = ((number - 1) * steps + step) / (trainer.max_epochs * steps)
+                share = ((number - 1) * steps + step) / (trainer.max_epochs * steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = trainer.learning_rate * learning_rate_share(done)
+                    group["lr"] = trainer.learning_rate * learning_rate_share(share)
                 batch = samplers[cut].draw(index, rng)
                 click, contrast = _losses(towers, batch, items[cut], config)
                 found = float(click.detach()), float(contrast.detach())
@@ -127,13 +101,12 @@ def train(
         towers.eval()
         require_finite_weights(f"towers, epoch {number}", towers)
         score = validate(towers) if validate else None
-        epoch = Epoch(number, clicks / steps, contrasts / steps, score)
-        state.add(epoch, towers)
-        logger.info("epoch %d: click %.4f contrast %.4f score %s", number, epoch.click, epoch.contrast, score)
-        state.write(checkpoints / CHECKPOINT, towers, optimizer)
-    towers.load_state_dict(state.best)
+        logger.info("epoch %d: click %.4f contrast %.4f score %s", number, clicks / steps, contrasts / steps, score)
+        if score is None or best_score is None or score > best_score:
+            best_epoch, best_score, best = number, score, _copy(towers)
+    towers.load_state_dict(best)
     towers.eval()
-    return Training(state.best_epoch, tuple(state.epochs))
+    return best_epoch
 
 
 def learning_rate_share(done: float) -> float:
@@ -184,72 +157,6 @@ def _contrast(flat: Tensor, candidates: Tensor, batch: Batch) -> Tensor:
     nodes = batch.nodes.reshape(-1)
     exists = nodes >= 0
     return of_items + interest_contrast(flat[exists], nodes[exists], _TEMPERATURE)
-
-
-def _identity(config: TowersConfig, rows: Sequence[TrainingRows], epochs: int, validated: bool) -> str:
-    """Tell whether a checkpoint belongs to this run: configuration, length and the rows themselves."""
-    digest = hashlib.sha256(config.model_dump_json().encode() + f"{epochs} {validated}".encode())
-    for part in rows:
-        digest.update(f"{part.moment.time} {part.until}".encode())
-        for column in (part.moment.users, part.rows, part.slots, part.moment.inputs.history_items):
-            digest.update(np.ascontiguousarray(column).data)
-    return digest.hexdigest()
-
-
-@dataclass
-class _State:
-    """Where a training stands."""
-
-    identity: str
-    epochs: list[Epoch]
-    best_epoch: int
-    best: dict[str, Tensor]
-
-    @classmethod
-    def start(cls, towers: DualTower, identity: str) -> _State:
-        return cls(identity, [], 0, _copy(towers))
-
-    @property
-    def since_best(self) -> int:
-        return len(self.epochs) - self.best_epoch
-
-    def add(self, epoch: Epoch, towers: DualTower) -> None:
-        self.epochs.append(epoch)
-        best = self.epochs[self.best_epoch - 1].score if self.best_epoch else None
-        if epoch.score is None or best is None or epoch.score > best:
-            self.best_epoch, self.best = epoch.number, _copy(towers)
-
-    def write(self, path: Path, towers: DualTower, optimizer: torch.optim.Optimizer) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # torch.save writes the name into the file: the same in every process.
-        beside = path.with_name(f".{path.name}")
-        content = {
-            "identity": self.identity,
-            "epochs": [asdict(epoch) for epoch in self.epochs],
-            "best_epoch": self.best_epoch,
-            "best": self.best,
-            "towers": towers.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        torch.save(content, beside)
-        beside.replace(path)
-
-    def resume(self, path: Path, towers: DualTower, optimizer: torch.optim.Optimizer) -> None:
-        if not path.is_file():
-            return
-        try:
-            content: dict[str, Any] = torch.load(path, weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            logger.warning("%s: cannot be read (%s); training from the start", path, error)
-            return
-        if content["identity"] != self.identity:
-            logger.info("%s: from another configuration or other rows; training from the start", path)
-            return
-        self.epochs = [Epoch(**epoch) for epoch in content["epochs"]]
-        self.best_epoch, self.best = content["best_epoch"], content["best"]
-        towers.load_state_dict(content["towers"])
-        optimizer.load_state_dict(content["optimizer"])
-        logger.info("%s: resumed after epoch %d", path, len(self.epochs))
 
 
 def _copy(towers: DualTower) -> dict[str, Tensor]:

@@ -75,7 +75,7 @@ class TuningConfig(Configuration):
     checkpoint_steps: int = Field(200, ge=1)
     """Optimiser steps between two checkpoints that a killed run resumes from."""
     logging_steps: int = Field(10, ge=1)
-    """Optimiser steps between two losses that are kept."""
+    """Optimiser steps between two losses that are logged."""
     threads: int = Field(1, ge=1)
     """CPU threads. More help large bases; the tiny model's matrices are too small to share, and where cores are busy
     two threads were slower than one."""

@@ -24,7 +24,7 @@ from serendipity.groups.decoding import packed
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.tokens import PreferredTokens
-from serendipity.offline.tuning.training import Training, Watched, identity, short_enough, train, trainer_arguments
+from serendipity.offline.tuning.training import Watched, identity, short_enough, train, trainer_arguments
 
 
 def tune_reward(
@@ -32,7 +32,7 @@ def tune_reward(
     examples: Sequence[PreferredTokens],
     checkpoints: Path,
     config: TuningConfig,
-) -> tuple[BaseModel, Training]:
+) -> BaseModel:
     """Tune a model with a reward head on preferences and return it with adapters merged.
 
     The loss of an example is the mean over its pairs. Limits, resumption, what happens to `base` and errors: as of

@@ -17,7 +17,7 @@ from trl import SFTTrainer
 from serendipity.offline.tuning.base_model import BaseModel
 from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.tokens import IGNORED, TokenExample
-from serendipity.offline.tuning.training import Training, Watched, identity, short_enough, train, trainer_arguments
+from serendipity.offline.tuning.training import Watched, identity, short_enough, train, trainer_arguments
 
 
 def tune(
@@ -27,7 +27,7 @@ def tune(
     config: TuningConfig,
     *,
     progress: Progress | None = None,
-) -> tuple[BaseModel, Training]:
+) -> BaseModel:
     """Tune the base on examples and return it with adapters merged.
 
     Of the first max_examples those of more than max_tokens are left out. A run that was killed resumes from its last

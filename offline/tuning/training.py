@@ -8,7 +8,6 @@ import random
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -38,18 +37,6 @@ Task = Literal["CAUSAL_LM", "SEQ_CLS"]
 """What `peft` calls a model that writes and one that gives a text a number."""
 
 
-@dataclass(frozen=True)
-class Training:
-    """A finished training. examples: learned from; tokens: of one epoch; loss: mean of the last tenth of the steps;
-    trainable: weights that were tuned."""
-
-    examples: int
-    tokens: int
-    steps: int
-    loss: float
-    trainable: int
-
-
 def short_enough(examples: Sequence[_Example], size: Callable[[_Example], int], config: TuningConfig) -> list[_Example]:
     """Take the first max_examples, and leave out those of more than max_tokens. size: tokens of an example.
 
@@ -75,7 +62,7 @@ def train(
     task: Task,
     *,
     progress: Progress | None = None,
-) -> tuple[BaseModel, Training]:
+) -> BaseModel:
     """Run a trainer of `trl`, from the last checkpoint in its output directory if there is one.
 
     trainer_class: stops at divergence (`Watched`). dataset: with a column `length`, the tokens of each example. Where
@@ -87,33 +74,23 @@ def train(
         model = base.model.train()
         if method == "lora":
             model = get_peft_model(model, adapters(config.lora, task))
-        steps = Steps(progress)
         trainer = trainer_class(
             model=model,
             args=arguments,
             train_dataset=dataset,
             data_collator=collator,
             processing_class=base.tokenizer,
-            callbacks=[steps],
+            callbacks=[Steps(progress)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(Path(arguments.output_dir)))
         tuned: Any = trainer.accelerator.unwrap_model(trainer.model)
-        trainable = sum(weight.numel() for weight in tuned.parameters() if weight.requires_grad)
         if isinstance(tuned, PeftModel):
             tuned = tuned.merge_and_unload()
         # trl puts a forward of its own on some models, and would put the next one around it.
         vars(tuned).pop("forward", None)
         require_finite_weights(f"{trainer_class.purpose}, step {trainer.state.global_step}", tuned)
-    last = steps.losses[-max(1, len(steps.losses) // 10) :]
-    training = Training(
-        examples=len(dataset),
-        tokens=sum(dataset["length"]),
-        steps=int(trainer.state.global_step),
-        loss=sum(last) / len(last) if last else float("nan"),
-        trainable=trainable,
-    )
-    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style), training
+    return BaseModel(base.name, tuned.eval(), base.tokenizer, base.style)
 
 
 class Watched:
@@ -133,20 +110,18 @@ class Watched:
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """Shows how far the training is and keeps the losses."""
+    """Shows how far the training is and logs its losses."""
 
     def __init__(self, progress: Progress | None) -> None:
-        self.losses: list[float] = []
         self._progress = progress
         self._task: Any = None
 
     def on_train_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
-        """Begin the bar, and take over the losses before a resumption."""
+        """Begin the bar."""
         # A training of fewer steps than lie between two losses would end without any.
         state.logging_steps = max(1, min(state.logging_steps, state.max_steps))
         if self._progress:
             self._task = self._progress.add_task("tuning", total=state.max_steps, completed=state.global_step)
-        self.losses += [entry["loss"] for entry in state.log_history if "loss" in entry]
 
     def on_step_end(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
         """Advance the bar."""
@@ -154,10 +129,9 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             self._progress.advance(self._task)
 
     def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Keep a loss."""
+        """Log a loss."""
         if logs and "loss" in logs:
-            self.losses.append(float(logs["loss"]))
-            logger.info("step %d: loss %.4f", state.global_step, self.losses[-1])
+            logger.info("step %d: loss %.4f", state.global_step, logs["loss"])
 
 
 def trainer_arguments(directory: Path, config: TuningConfig) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class Running:
 @pytest.fixture(scope="module")
 def running(triton_server: RunningTriton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     directory = tmp_path_factory.mktemp("nearline")
-    world = make_small_world(directory / "world", encode=TextEncoder.from_path(encoder.default_path()).encode)
+    world = make_small_world(directory / "world", encode=TextEncoder(encoder.default_path()).encode)
     spec = _interest_gpt(directory / "interest_gpt", world)
     build = directory / "build"
     snapshot = write_nearline_snapshot(world, build / "snapshots", spec, without_interests=world.user_ids)

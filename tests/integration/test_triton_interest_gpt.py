@@ -266,4 +266,4 @@ async def test_names_are_embedded_near_line_as_the_builders_embed_them(triton_se
         vectors = await client.encode(texts)
     finally:
         await client.close()
-    np.testing.assert_allclose(vectors, TextEncoder.from_path(encoder.default_path()).encode(texts), atol=1e-5)
+    np.testing.assert_allclose(vectors, TextEncoder(encoder.default_path()).encode(texts), atol=1e-5)

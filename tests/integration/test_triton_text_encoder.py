@@ -15,8 +15,6 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import (
     BertConfig,
     BertModel,
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
     PreTrainedTokenizerFast,
 )
 
@@ -57,19 +55,6 @@ def sentence_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def clip_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("clip")
-    torch.manual_seed(0)
-    config = CLIPTextConfig(
-        vocab_size=len(WORDS), hidden_size=16, projection_dim=12, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=32, bos_token_id=2, eos_token_id=3, pad_token_id=0,
-    )  # fmt: skip
-    CLIPTextModelWithProjection(config).save_pretrained(directory)
-    write_tokenizer(directory)
-    return directory
-
-
 @pytest.fixture
 def client(triton_server: RunningTriton) -> Iterator[Any]:
     connection = triton_grpc.InferenceServerClient(triton_server.grpc_url)
@@ -84,13 +69,13 @@ def embed(client: Any, cells: list[bytes]) -> NDArray[np.float32]:
     return vectors
 
 
-@pytest.mark.parametrize("kind", ["sentence_encoder", "clip_encoder", "default"])
+@pytest.mark.parametrize("kind", ["sentence_encoder", "default"])
 def test_embeddings_equal_those_of_the_builders(
     triton_server: RunningTriton, client: Any, kind: str, request: pytest.FixtureRequest
 ) -> None:
     directory = encoder.default_path() if kind == "default" else request.getfixturevalue(kind)
     assert deployment.place(TEXT_ENCODER, directory, triton_server.models_dir) == "text_encoder"
-    local = TextEncoder.from_path(directory)
+    local = TextEncoder(directory)
     deployment.load(triton_server.grpc_url, text_encoder(local.dim))
     found = embed(client, [text.encode() for text in TEXTS])
     assert found.shape == (len(TEXTS), local.dim)

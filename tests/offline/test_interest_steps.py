@@ -24,7 +24,7 @@ from tests.fixtures.tiny_language_model import make_tiny_language_model
 
 @pytest.fixture(scope="module")
 def encoder() -> TextEncoder:
-    return TextEncoder.from_path(default_path())
+    return TextEncoder(default_path())
 
 
 @pytest.fixture

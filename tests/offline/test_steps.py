@@ -288,7 +288,7 @@ def test_a_renewed_step_is_up_to_date_and_what_depends_on_it_runs(source: Path, 
     assert [path.name for path in out.iterdir() if path.is_dir()] == ["first", "second"]
 
 
-def test_a_renewal_that_fails_leaves_the_step_and_what_it_may_go_on_with(source: Path, tmp_path: Path) -> None:
+def test_a_renewal_that_fails_leaves_the_step_and_the_next_begins_anew(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     steps = [_upper(source)]
     _build(steps, out)
@@ -302,12 +302,12 @@ def test_a_renewal_that_fails_leaves_the_step_and_what_it_may_go_on_with(source:
     assert (out / "upper" / "text.txt").read_text() == "SOME TEXT"
     assert not _build(steps, out)[0].ran
 
-    def go_on(directory: Path) -> dict[str, int]:
+    def make(directory: Path) -> dict[str, int]:
         with (directory / "text.txt").open("a") as file:
-            return {"characters": file.write(" a text")}
+            return {"characters": file.write("a text")}
 
-    renew_step(out, "upper", go_on)
-    assert (out / "upper" / "text.txt").read_text() == "half a text"
+    renew_step(out, "upper", make)
+    assert (out / "upper" / "text.txt").read_text() == "a text"
 
 
 def test_a_renewal_killed_between_two_renamings_is_in_place_for_whoever_comes_next(

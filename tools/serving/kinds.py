@@ -114,7 +114,7 @@ def text_encoder(dim: int, serving: Serving = AS_CHECKED_IN) -> ServedModel:
         "text_encoder",
         "text_encoder",
         lambda training: _files(training, "encoder", "**/*"),
-        _BACKEND_CODE,
+        (*_BACKEND_CODE, "sentence_encoder.py"),
         question={"texts": _cell("a text")},
         answer={"embeddings": partial(_expect_finite, (1, dim))},
         sizes={"embeddings": (dim,)},

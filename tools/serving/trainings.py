@@ -76,17 +76,15 @@ def read_categories(path: Path) -> list[str]:
 
 
 def embedding_dimension(directory: Path) -> int:
-    """Read the dimension of a sentence encoder or CLIP text model of transformers. Raises PlacementError."""
+    """Read the dimension of a sentence encoder of transformers. Raises PlacementError."""
     path = _existing(directory / "config.json", "the configuration of a transformers text encoder")
     try:
         configuration = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise PlacementError(f"{path}: not JSON ({error})") from error
-    keys = ("projection_dim", "hidden_size") if "clip" in configuration.get("model_type", "") else ("hidden_size",)
-    places = (configuration, configuration.get("text_config", {}))
-    dim = next((place[key] for key in keys for place in places if key in place), None)
+    dim = configuration.get("hidden_size")
     if not isinstance(dim, int):
-        raise PlacementError(f"{path}: found none of {', '.join(keys)}, expected the dimension of its embeddings")
+        raise PlacementError(f"{path}: hidden_size: found {dim!r}, expected the dimension of its embeddings")
     return dim
 
 

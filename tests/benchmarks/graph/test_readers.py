@@ -1,15 +1,15 @@
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.graph.adjacency import without_knowledge
+from benchmarks.graph.config import GraphConfig
 from benchmarks.graph.later import Later
 from benchmarks.graph.readers import category_scores, category_section, edge_confidence, noise_section
 from benchmarks.graph.tower_reader import node_vectors, tower_section
+from benchmarks.graph.trainer import fit
 from serendipity.offline.graph.choice import Choice
-from serendipity.offline.graph.config import GraphConfig
-from serendipity.offline.graph.trainer import fit
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
@@ -28,7 +28,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Later:
     build_logs(folder / "host", folder / "logs", LogsConfig(novelty_level=1))
     histories, catalogue = Histories.read(folder / "logs"), Catalogue.read(folder / "logs")
     cut = split_times(histories, [0.9])[0]
-    return Later.of(histories, catalogue, cut, UNTIL, Choice(12, 3, 0.25, 0, 0.5))
+    return Later.of(histories, catalogue, cut, UNTIL, Choice(12, 3, 0.25, 0.5))
 
 
 def test_the_graph_holds_what_came_before_the_cut_alone(later: Later) -> None:
@@ -51,7 +51,7 @@ def test_a_wrong_interest_is_trusted_less() -> None:
     wrong = np.array([[0, 1, 2, 3], [1, 0, 1, 0]])
     noisy = replace(graph, holds=np.concatenate([graph.holds, wrong], axis=1))
     config = GraphConfig.model_validate({"dim": 8, "reconstruction": {"weight": 0.001}})
-    found = edge_confidence(fit(noisy.without_knowledge(), config, epochs=20).vectors, noisy)
+    found = edge_confidence(fit(without_knowledge(noisy), config, epochs=20).vectors, noisy)
     assert found.shape == (64,)
     assert found[-4:].max() < np.median(found[:-4])
 
@@ -74,12 +74,12 @@ def test_a_node_has_the_mean_direction_of_its_items() -> None:
     assert np.allclose(found, [[1, 0], [0.5**0.5, 0.5**0.5], [0, 0]])
 
 
-def test_towers_are_trained_on_every_kind_of_vectors(later: Later, tmp_path: Path) -> None:
+def test_towers_are_trained_on_every_kind_of_vectors(later: Later) -> None:
     taxonomy = Taxonomy.from_catalogue(later.catalogue)
     nodes = nodes_of(taxonomy, len(later.catalogue))
     told: list[str] = []
     interests_at = ReasonedInterests(later.histories, taxonomy)
-    page = tower_section(later, nodes, interests_at, small_config(), tmp_path, told.append)
+    page = tower_section(later, nodes, interests_at, small_config(), told.append)
     assert len(told) == 4
     for line in ("novel recall@20, the user's own row", "novel recall@100, the interests' rows in turn"):
         assert sum(line in each for each in page) == 1

@@ -1,4 +1,4 @@
-"""LLMs and lists as directories: killed at any stage they are continued, and nothing in place is ever half-written."""
+"""LLMs and lists as directories: made, gone on with, and never half-written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from serendipity.offline.coevolution.builder import (
     ShortLogsError,
     build_coevolution,
     continue_coevolution,
-    forget_work,
 )
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
@@ -64,17 +63,14 @@ def _assert_alike(one: Path, other: Path) -> None:
         assert alignments == pytest.approx([aligned.alignment for aligned in second.categories], abs=1e-6)
 
 
-def test_a_build_killed_at_any_stage_comes_to_the_same(small_coevolution: Path, tmp_path: Path) -> None:
+def test_a_build_killed_between_cycles_comes_to_the_same(small_coevolution: Path, tmp_path: Path) -> None:
     logs, groups = small_coevolution / "logs", small_coevolution / "groups"
-    for stage in ((1, "novelty"), (1, "lists")):
-        with pytest.raises(Killed):
-            build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH, stage=Stages(stage))
-        with pytest.raises(Exception, match=r"coevolution\.json: cannot be read"):
-            read_coevolution_spec(tmp_path / "out")
-    stages = Stages()
-    build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH, stage=stages)
-    forget_work(tmp_path / "out")
-    assert stages.seen == [(1, "lists")]
+    with pytest.raises(Killed):
+        build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH, stage=Stages((1, "relevance")))
+    assert (tmp_path / "out" / ".checkpoints").is_dir()
+    with pytest.raises(Exception, match=r"coevolution\.json: cannot be read"):
+        read_coevolution_spec(tmp_path / "out")
+    build_coevolution(logs, groups, tmp_path / "out", LLMS, TAXONOMY_HASH)
     _assert_alike(tmp_path / "out", small_coevolution / "coevolution")
     assert not list((tmp_path / "out").glob(".*"))
 
@@ -83,37 +79,16 @@ def test_the_loop_goes_on_with_what_came_in_and_leaves_the_former_result(
     small_coevolution: Path, tmp_path: Path
 ) -> None:
     before = _files(small_coevolution / "coevolution")
-    spec = _continue(small_coevolution, tmp_path / "uninterrupted")
-    for stage in ((2, "relevance"), (2, "lists")):
-        with pytest.raises(Killed):
-            _continue(small_coevolution, tmp_path / "killed", Stages(stage))
     stages = Stages()
-    _continue(small_coevolution, tmp_path / "killed", stages)
-    assert stages.seen == [(2, "lists")]
-    _assert_alike(tmp_path / "killed", tmp_path / "uninterrupted")
+    spec = _continue(small_coevolution, tmp_path / "out", stages)
+    assert stages.seen[0] == (2, "records")
     assert _files(small_coevolution / "coevolution") == before
 
     first = read_coevolution_spec(small_coevolution / "coevolution")
     assert (first.generation, spec.generation) == (1, 2)
     assert first.novelty_fingerprint != spec.novelty_fingerprint
     assert first.relevance_fingerprint != spec.relevance_fingerprint
-    assert {made.generation for made in read_lists(tmp_path / "killed")} == {2}
-
-
-def test_a_killed_run_is_not_continued_with_other_clicks(small_coevolution: Path, tmp_path: Path) -> None:
-    with pytest.raises(Killed):
-        _continue(small_coevolution, tmp_path, Stages((2, "lists")))
-    stages = Stages()
-    continue_coevolution(
-        small_coevolution / "coevolution",
-        tmp_path,
-        small_coevolution / "logs",
-        small_coevolution / "groups",
-        1,
-        stage=stages,
-    )
-    assert stages.seen[0] == (2, "records")
-    assert len(list(tmp_path.glob(".work-*"))) == 1
+    assert {made.generation for made in read_lists(tmp_path / "out")} == {2}
 
 
 def test_llms_of_another_group_model_are_not_gone_on_with(small_coevolution: Path, tmp_path: Path) -> None:

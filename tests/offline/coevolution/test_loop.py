@@ -1,8 +1,8 @@
-"""The closed loop in memory and on disk: it learns, resumes wherever it was killed, and makes lists that keep rules."""
+"""The closed loop: it learns, and makes lists that keep rules."""
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,6 @@ from serendipity.offline.coevolution.loop import Loop
 from serendipity.offline.coevolution.preferences import Candidate, preferences
 from serendipity.offline.coevolution.records import InteractionRecords
 from tests.offline.coevolution.closed_loop_world import CATEGORIES, TwoGroups, catalogue, config, histories
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
 
 
 @pytest.fixture(scope="module")
@@ -51,79 +47,25 @@ def _same(one: Llms, other: Llms) -> bool:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(start: Coevolution) -> Llms:
+def after_two_cycles(start: Coevolution) -> Llms:
     return _loop(start).run(start.llms, 2)
 
 
-@pytest.mark.parametrize(("cycle", "name"), [(1, "novelty"), (2, "relevance"), (2, "placing")])
-def test_killed_at_any_stage_it_comes_to_the_same(
-    cycle: int, name: str, start: Coevolution, uninterrupted: Llms, tmp_path: Path
-) -> None:
-    def kill(at: int, stage: str) -> None:
-        if (at, stage) == (cycle, name):
-            raise Killed
-
-    with pytest.raises(Killed):
-        _loop(start).run(start.llms, 2, tmp_path, stage=kill)
+def test_cycles_gone_on_with_come_to_the_same(start: Coevolution, after_two_cycles: Llms) -> None:
     stages: list[tuple[int, str]] = []
-    llms = _loop(start).run(start.llms, 2, tmp_path, stage=lambda *stage: stages.append(stage))
-
-    assert _same(llms, uninterrupted)
-    assert stages[0] == (cycle, "records")
-
-
-def test_a_finished_run_is_read_again_and_can_be_gone_on_with(start: Coevolution, tmp_path: Path) -> None:
-    first = _loop(start).run(start.llms, 1, tmp_path)
-    again = _loop(start).run(start.llms, 1, tmp_path, stage=lambda *_: pytest.fail("nothing was to be done"))
-    assert _same(first, again)
-    run: list[int] = []
-    _loop(start).run(start.llms, 3, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
-    assert run == [2, 3]
-    kept = sorted(path.parent.name for path in tmp_path.glob("*/novelty"))
-    assert kept == ["cycle_0003"]
+    first = _loop(start).run(start.llms, 1)
+    second = replace(_loop(start), first=1).run(first, 1, stage=lambda *stage: stages.append(stage))
+    assert _same(second, after_two_cycles)
+    assert stages[0] == (2, "records")
 
 
-@pytest.mark.parametrize("damage", ["truncated weights", "empty configuration", "missing categories", "nothing in it"])
-def test_a_cycle_whose_files_are_not_all_there_is_passed_over_and_run_again(
-    damage: str, start: Coevolution, uninterrupted: Llms, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    _loop(start).run(start.llms, 2, tmp_path)
-    novelty = tmp_path / "cycle_0002" / "novelty"
-    if damage == "truncated weights":
-        weights = novelty / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:-100])
-    elif damage == "empty configuration":
-        (novelty / "config.json").write_bytes(b"")
-    elif damage == "missing categories":
-        (novelty / "categories.json").unlink()
-    else:
-        shutil.rmtree(tmp_path / "cycle_0002")
-        (tmp_path / "cycle_0002").mkdir()
-    run: list[int] = []
-    llms = _loop(start).run(start.llms, 2, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
-    assert run == [1, 2]
-    assert _same(llms, uninterrupted)
-    assert "cycle_0002: incomplete (" in caplog.text
-    assert [path.name for path in tmp_path.iterdir()] == ["cycle_0002"]
-
-
-def test_a_run_that_went_further_than_is_asked_for_begins_anew(
-    start: Coevolution, uninterrupted: Llms, tmp_path: Path
-) -> None:
-    _loop(start).run(start.llms, 3, tmp_path)
-    run: list[int] = []
-    llms = _loop(start).run(start.llms, 2, tmp_path, on_cycle=lambda _, cycle: run.append(cycle))
-    assert run == [1, 2]
-    assert _same(llms, uninterrupted)
-
-
-def test_cycles_change_both_llms_and_leave_the_start_as_it_was(start: Coevolution, uninterrupted: Llms) -> None:
-    assert not _same(start.llms, uninterrupted)
+def test_cycles_change_both_llms_and_leave_the_start_as_it_was(start: Coevolution, after_two_cycles: Llms) -> None:
+    assert not _same(start.llms, after_two_cycles)
     before = [weight.detach().clone() for weight in _weights(start.llms)]
     _loop(start).run(start.llms, 1)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(before, _weights(start.llms), strict=True))
     for name in ("novelty", "relevance"):
-        ours, theirs = getattr(start, name).base.model, getattr(uninterrupted, name).base.model
+        ours, theirs = getattr(start, name).base.model, getattr(after_two_cycles, name).base.model
         assert any(not torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 

@@ -79,7 +79,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
     examples = read_examples(out / "dataset", "train")[:48]
     config = CONFIG.sft.model_copy(update={"epochs": 2.0, "checkpoint_steps": 5})
 
-    whole, _ = tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "whole", config)
+    whole = tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "whole", config)
 
     class Dies(training.Steps):
         def on_step_end(self, args: object, state: object, control: object, **more: object) -> None:
@@ -90,7 +90,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
         patched.setattr(training, "Steps", Dies)
         with pytest.raises(KeyboardInterrupt):
             tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "killed", config)
-    resumed, _ = tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "killed", config)
+    resumed = tune(open_base(CONFIG, examples, shop.vocabulary.categories), examples, tmp_path / "killed", config)
     for name, weight in whole.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], weight, rtol=1e-4, atol=1e-5)
 
@@ -104,10 +104,9 @@ def test_adapters_are_merged_into_the_base(
     examples = read_examples(out / "dataset", "train")[:16]
     lora = CONFIG.sft.model_copy(update={"method": "lora", "epochs": 1.0, "lora": LoraConfig(rank=2)})
     before = load_model(out, "tuned", "compact").model.state_dict()
-    merged, training = tune(load_model(out, "tuned", "compact"), examples, tmp_path, lora)
+    merged = tune(load_model(out, "tuned", "compact"), examples, tmp_path, lora)
     after = merged.model.state_dict()
     assert before.keys() == after.keys()
-    assert training.trainable < sum(weight.numel() for weight in before.values()) / 2
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 

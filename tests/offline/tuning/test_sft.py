@@ -14,7 +14,6 @@ from serendipity.offline.tuning import sft
 from serendipity.offline.tuning.base_model import TINY, BaseModel
 from serendipity.offline.tuning.config import TuningConfig
 from serendipity.offline.tuning.tokens import IGNORED, TokenExample
-from serendipity.offline.tuning.training import Training
 from tests.fixtures.tiny_language_model import make_tiny_language_model
 
 
@@ -44,16 +43,14 @@ def test_it_learns_what_the_whole_computation_learns(
         logging_steps=1,
     )
 
-    def tuned(name: str) -> tuple[list[torch.Tensor], Training]:
+    def tuned(name: str) -> list[torch.Tensor]:
         model = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="sdpa")
         start = BaseModel(base, model, AutoTokenizer.from_pretrained(directory), "compact")
-        result, training = sft.tune(start, _examples(), tmp_path / name, config)
-        return [weight.detach() for weight in result.model.parameters()], training
+        result = sft.tune(start, _examples(), tmp_path / name, config)
+        return [weight.detach() for weight in result.model.parameters()]
 
-    ours, training = tuned("ours")
+    ours = tuned("ours")
     monkeypatch.setattr(sft._Trainer, "compute_loss", SFTTrainer.compute_loss)
-    theirs, expected = tuned("theirs")
-    assert training.loss == pytest.approx(expected.loss, rel=1e-4)
-    assert training.steps == expected.steps
+    theirs = tuned("theirs")
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)

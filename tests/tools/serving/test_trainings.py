@@ -57,7 +57,7 @@ def test_a_failed_placement_leaves_nothing_behind(towers: Path, tmp_path: Path) 
 
 def test_an_encoder_of_unknown_dimension_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(PlacementError, match="found none of hidden_size"):
+    with pytest.raises(PlacementError, match="hidden_size: found None, expected"):
         place(TEXT_ENCODER, tmp_path, tmp_path / "models")
 
 
