@@ -42,8 +42,8 @@ class GraphSteps:
         before, logs = self._out / VALIDATION_GRAPH, self._out / "logs"
         first = [self._out / "validation" / "logs", *weights]
         return [
-            Step(VALIDATION_GRAPH, first, config, code, self._choose),
-            Step(GRAPH, [logs, before, *weights], config, code, self._make_as_chosen),
+            Step(VALIDATION_GRAPH, first, config, code, self._choose, resumable=True),
+            Step(GRAPH, [logs, before, *weights], config, code, self._make_as_chosen, resumable=True),
         ]
 
     def directory(self, name: str = GRAPH) -> Path | None:
@@ -67,7 +67,7 @@ class GraphSteps:
             named = CategoryInterests(asked, read_answers(before) if before else {})
         choice = GraphSummary.read(before).choice if before else None
         try:
-            built = build_graph(logs, context.directory, config, choice=choice, named=named)
+            built = build_graph(logs, context.directory, config, choice=choice, named=named, progress=context.progress)
         except GraphError as error:
             return {"made": f"no: {error}"}
         return {
@@ -75,6 +75,6 @@ class GraphSteps:
             **built.edges,
             "held at most": built.choice.most_held,
             **(named.numbers if named else {}),
-            "power": built.choice.power,
+            **({"epochs": built.choice.epochs} if config.trained else {"power": built.choice.power}),
             "power of the trend": built.choice.trend,
         }

@@ -23,7 +23,6 @@ import numpy as np
 from benchmarks.coea.dataset import find_logs
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
 from benchmarks.graph.author_files import AuthorData, read_author_files
-from benchmarks.graph.config import GraphConfig
 from benchmarks.graph.host_data import HostData, read_host_data
 from benchmarks.graph.page import page
 from benchmarks.graph.readers import reader_sections
@@ -42,6 +41,7 @@ from benchmarks.graph.runs import Laboratory, Run
 from benchmarks.graph.support import support_section
 from serendipity.offline.datasets.registry import ADAPTERS
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.graph.config import GraphConfig
 from serendipity.tools.arguments import positive
 
 _FULL_SEEDS = 3

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from benchmarks.graph.adjacency import num_relations
-from benchmarks.graph.sampling import ClickSampler
-from benchmarks.graph.trainer import Look, Training, Validate
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.graph.interest_graph import InterestGraph
+from serendipity.offline.graph.sampling import ClickSampler
+from serendipity.offline.graph.trainer import Look, Training, Validate
 from serendipity.offline.graph.vectors import GraphVectors
 from serendipity.offline.towers.threads import limited_threads
 
@@ -132,6 +131,6 @@ def _make(graph: InterestGraph, dim: int) -> Any:
         _USER: graph.num_users,
         _ITEM: graph.num_items,
         "entity_id": graph.num_items + graph.num_entities,
-        _RELATION: num_relations(graph),
+        _RELATION: graph.num_relations,
     }
     return CFKG(settings, _Numbers(numbers))

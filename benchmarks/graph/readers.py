@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.graph.adjacency import View, degrees, without_knowledge
-from benchmarks.graph.config import GraphConfig
 from benchmarks.graph.later import DIM, Later, table
 from benchmarks.graph.tower_reader import tower_section
-from benchmarks.graph.trainer import fit
 from serendipity.novelty import clicked_categories
 from serendipity.offline.evaluate.control_choice import validation_start
 from serendipity.offline.graph.builder import GraphSummary
-from serendipity.offline.graph.interest_graph import InterestGraph
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.interest_graph import InterestGraph, View
+from serendipity.offline.graph.trainer import fit
 from serendipity.offline.graph.vectors import GraphVectors
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue
@@ -144,7 +143,7 @@ def _recall(
 def noise_section(later: Later) -> list[str]:
     """Drop the interest edges that a training with UIR is least confident of, against random ones."""
     graph = later.graph
-    training = fit(without_knowledge(graph), _UIR, epochs=_EPOCHS)
+    training = fit(graph.without_knowledge(), _UIR, epochs=_EPOCHS)
     confidence = edge_confidence(training.vectors, graph)
     novel = later.held_out.novel
     targets = novel.of_users(np.random.default_rng(0).permutation(novel.users)[:_USERS])
@@ -181,7 +180,7 @@ def noise_section(later: Later) -> list[str]:
 def edge_confidence(vectors: GraphVectors, graph: InterestGraph) -> NDArray[np.float64]:
     """Give the cosine of what a user's other neighbours add up to and the interest's part, of each edge held: [E]."""
     users, interests = graph.holds
-    number = degrees(without_knowledge(graph), View.WHOLE)[: graph.num_users]
+    number = graph.without_knowledge().degrees(View.WHOLE)[: graph.num_users]
     parts = vectors.interest_parts[interests].astype(np.float64)
     others = vectors.user_vectors[users] * np.sqrt(number[users])[:, None] - parts
     norms = np.linalg.norm(parts, axis=1) * np.linalg.norm(others, axis=1)

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from benchmarks.graph.adjacency import without_interests, without_knowledge
 from benchmarks.graph.cfkg import CFKGConfig
-from benchmarks.graph.config import GraphConfig
 from serendipity.offline.configuration import Configuration
+from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import InterestGraph
 
 LIGHTGCN, FOLDED, CIKG = "LightGCN", "LightGCN, users folded in", "CIKG"
@@ -101,8 +100,8 @@ def ablations() -> tuple[Row, ...]:
     parts = (
         Row("w/o UIR", like=CIKG, change=_without_reconstruction),
         Row("w/o contrast", like=CIKG, change=_without_contrast),
-        Row("w/o interests", like=CIKG, sees=lambda graph, _: without_interests(graph)),
-        Row("w/o knowledge", like=CIKG, sees=lambda graph, _: without_knowledge(graph)),
+        Row("w/o interests", like=CIKG, sees=lambda graph, _: graph.without_interests()),
+        Row("w/o knowledge", like=CIKG, sees=lambda graph, _: graph.without_knowledge()),
         Row("w/o TransE", like=CIKG, change=_without_translation),
         Row("with UIR", like=CIKG, change=_with_reconstruction),
         Row("UIR on a linear schedule", like=CIKG, change=_with_linear_reconstruction),
@@ -223,7 +222,7 @@ def _with_translation(config: GraphConfig) -> GraphConfig:
 
 
 def _bare(graph: InterestGraph, _: int) -> InterestGraph:
-    return without_interests(without_knowledge(graph))
+    return graph.without_interests().without_knowledge()
 
 
 def _with_noise(share: float) -> Callable[[InterestGraph, int], InterestGraph]:

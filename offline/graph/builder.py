@@ -9,8 +9,12 @@ categories.json       interests that a language model named by category, if it w
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
 
 from serendipity.layout import write_atomically
 from serendipity.offline.graph.category_interests import CategoryInterests
@@ -24,13 +28,15 @@ from serendipity.offline.graph.choice import (
     with_trend,
 )
 from serendipity.offline.graph.held_interests import infer_held_interests
-from serendipity.offline.graph.interest_graph import GraphError
+from serendipity.offline.graph.interest_graph import GraphError, View
 from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.graph.spectral import spectral_vectors
+from serendipity.offline.graph.trainer import fit
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
 SUMMARY = "graph.json"
+_CHECKPOINTS = ".checkpoints"
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,9 @@ def build_graph(
     *,
     choice: Choice | None = None,
     named: CategoryInterests | None = None,
+    progress: Progress | None = None,
 ) -> GraphSummary:
-    """Make the graph of a logs directory and write it to `out`.
+    """Make the graph of a logs directory and write it to `out`; a killed training is resumed from there.
 
     choice: take it over instead of holding clicks out; named: by config.held's language model, if it has one. Raises
     GraphError for logs without clicks, LogsError, LanguageModelError.
@@ -74,17 +81,27 @@ def build_graph(
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     if not len(histories.times):
         raise GraphError(f"{logs}: found no clicks, expected at least one to learn from")
-    chosen = Chosen(choice, {}, {}) if choice else choose(histories, catalogue, config, named)
+    checkpoints = out / _CHECKPOINTS
+    chosen = Chosen(choice, {}, {}) if choice else choose(histories, catalogue, config, checkpoints, progress, named)
     choice = chosen.choice
     numbers = {"num_clusters": (choice.num_clusters,), "most_held": (choice.most_held,)}
     held = infer_held_interests(histories, catalogue, config.held.model_copy(update=numbers), named)
     graph = graph_of(histories, catalogue, held)
+    if config.trained:
+        training = fit(graph, config.model, epochs=choice.epochs, checkpoints=checkpoints, progress=progress)
+        vectors = training.vectors
+    else:
+        vectors = spectral_vectors(graph, config.model.dim, choice.power, config.model.seed)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     trend = item_trend(histories, catalogue, int(histories.times.max()) + 1)
-    vectors = with_trend(spectral_vectors(graph, config.dim, choice.power), trend, choice.trend)
+    vectors = with_trend(vectors, trend, choice.trend)
+    # A node without edges has the vector that its training began with.
+    alive = graph.degrees(View.WHOLE)[graph.num_users :, None] > 0
+    items, interests = alive[: graph.num_items], alive[graph.num_items + graph.num_entities :]
     ServedGraph(
-        item_vectors=vectors.item_vectors,
-        item_parts=vectors.item_parts,
-        interest_parts=vectors.interest_parts,
+        item_vectors=np.where(items, vectors.item_vectors, np.float32(0)),
+        item_parts=np.where(items, vectors.item_parts, np.float32(0)),
+        interest_parts=np.where(interests, vectors.interest_parts, np.float32(0)),
         interests=held.names,
         held=held.held,
         item_interests=held.items,

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from rich.progress import Progress
 
 from serendipity.offline.configuration import Configuration
 from serendipity.offline.evaluate.held_out import HeldOut, Targets
 from serendipity.offline.graph.category_interests import CategoryInterests
+from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.held_interests import HeldConfig, HeldInterests, infer_held_interests
 from serendipity.offline.graph.host_graph import Knowledge, host_graph
 from serendipity.offline.graph.interest_graph import InterestGraph
 from serendipity.offline.graph.spectral import spectral_vectors
+from serendipity.offline.graph.trainer import fit
 from serendipity.offline.graph.vectors import GraphVectors
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, before
@@ -25,31 +29,32 @@ _DEPTHS = (20, 100)
 _USERS = 1_000
 _TREND_DAYS = 28
 
-_POWERS = (0.25, 0.5)
-"""p of the singular vectors (serendipity.offline.graph.spectral)."""
-
-_TRENDS = (0.0, 0.5, 1.0)
-"""Powers of an item's trend of 28 days that its vector is multiplied with."""
-
 
 class GraphBuildConfig(Configuration):
     """How a host's graph is made."""
 
     held: HeldConfig = HeldConfig()
     """Which interests users hold."""
-    dim: Annotated[int, Field(ge=1)] = 64
-    """d of the vectors."""
+    trained: bool = False
+    """Train the vectors (CIKG) instead of taking the graph's leading singular vectors, which take seconds."""
+    powers: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(min_length=1)] = (0.25, 0.5)
+    """p of the singular vectors (serendipity.offline.graph.spectral)."""
+    trends: Annotated[tuple[Annotated[float, Field(ge=0, le=4)], ...], Field(min_length=1)] = (0.0, 0.5, 1.0)
+    """Powers of an item's trend of 28 days that its vector is multiplied with."""
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """Share of the clicks, the latest, that the powers of degrees and of the trend are chosen on."""
+    """Share of the clicks, the latest, that the above and the epochs of a training are chosen on."""
+    model: GraphConfig = GraphConfig()
+    """The vectors' dimension, and their training."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What is chosen once: the numbers of held interests, p, the power of the trend."""
+    """What is chosen once: the numbers of held interests, p, epochs (0: nothing is trained), the power of the trend."""
 
     num_clusters: int
     most_held: int
     power: float
+    epochs: int
     trend: float
 
 
@@ -70,11 +75,13 @@ def choose(
     histories: Histories,
     catalogue: Catalogue,
     config: GraphBuildConfig,
+    checkpoints: Path,
+    progress: Progress | None = None,
     named: CategoryInterests | None = None,
 ) -> Chosen:
     """Make the graph of the earlier clicks in every way, and take the way that finds most of the later ones.
 
-    named: by config.held's language model, if it has one.
+    checkpoints: where a training is kept and resumed from; named: by config.held's language model, if it has one.
 
     Held interests are chosen first, by how well they explain clicks (`infer_held_interests`); then the vectors, by the
     geometric mean of novel recall@20 and @100 over at most 1,000 users. Of equal ways the first is taken.
@@ -86,15 +93,19 @@ def choose(
     graph = graph_of(past, catalogue, held)
     judge = _Judge.of(histories, catalogue, moment, end)
     trend = item_trend(past, catalogue, moment)
-    recall, best = {}, (-1.0, _POWERS[0], _TRENDS[0])
-    for power in _POWERS:
-        vectors = spectral_vectors(graph, config.dim, power)
-        for exponent in _TRENDS if len(judge) else ():
+    epochs, recall, best = 0, {}, (-1.0, config.powers[0], config.trends[0])
+    for power in (0.0,) if config.trained else config.powers:
+        if config.trained:
+            training = fit(graph, config.model, validate=judge.score, checkpoints=checkpoints, progress=progress)
+            vectors, epochs = training.vectors, training.best_epoch
+        else:
+            vectors = spectral_vectors(graph, config.model.dim, power, config.model.seed)
+        for exponent in config.trends if len(judge) else ():
             found = judge.recall(with_trend(vectors, trend, exponent))
             recall[f"{power:g}, {exponent:g}"] = found
             best = max(best, (float(np.sqrt(found[0] * found[1])), power, exponent), key=lambda way: way[0])
     return Chosen(
-        Choice(len(held.names), held.most_held, best[1], best[2]),
+        Choice(len(held.names), held.most_held, best[1], epochs, best[2]),
         {f"{k}, {most}": gain for (k, most), gain in held.gains.items()},
         recall,
     )
@@ -139,3 +150,7 @@ class _Judge:
         )
         at_20, at_100 = (float(self.targets.recall(ranked, k).mean()) for k in _DEPTHS)
         return at_20, at_100
+
+    def score(self, vectors: GraphVectors) -> float:
+        at_20, at_100 = self.recall(vectors) if len(self) else (0.0, 0.0)
+        return float(np.sqrt(at_20 * at_100))

@@ -93,10 +93,10 @@ validation_share = 0.3
 cycles = 1
 max_records = 16
 common_categories = 5
-[graph]
-dim = 8
 [graph.held]
 num_clusters = [4, 8]
+[graph.model]
+dim = 8
 [merge]
 count = 60
 min_positives = 20

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,10 @@ from benchmarks.graph import __main__ as command
 from benchmarks.graph import rows, runs
 from benchmarks.graph.author_files import AuthorData
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
-from benchmarks.graph.config import GraphConfig
 from benchmarks.graph.rows import CIKG, LIGHTGCN, PROFILE, Row
-from benchmarks.graph.sampling import hold_out
-from benchmarks.graph.trainer import validation_of
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.sampling import hold_out
+from serendipity.offline.graph.trainer import validation_of
 from tests.offline.graph.small_graph import tiny, two_tastes
 
 QUICK = GraphConfig.model_validate(
@@ -27,7 +26,7 @@ QUICK = GraphConfig.model_validate(
 def small_data() -> AuthorData:
     graph = two_tastes()
     kept, held = hold_out(graph.clicks, 0.4, np.random.default_rng(0))
-    return AuthorData(replace(graph, clicks=kept), held)
+    return AuthorData(graph.with_clicks(kept), held)
 
 
 def write_author_files(folder: Path, data: AuthorData) -> None:

@@ -3,13 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.graph.adjacency import without_knowledge
-from benchmarks.graph.config import GraphConfig
 from benchmarks.graph.later import Later
 from benchmarks.graph.readers import category_scores, category_section, edge_confidence, noise_section
 from benchmarks.graph.tower_reader import node_vectors, tower_section
-from benchmarks.graph.trainer import fit
 from serendipity.offline.graph.choice import Choice
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.trainer import fit
 from serendipity.offline.interests.taxonomy import Taxonomy
 from serendipity.offline.logs.builder import build_logs
 from serendipity.offline.logs.catalogue import Catalogue
@@ -28,7 +27,7 @@ def later(tmp_path_factory: pytest.TempPathFactory) -> Later:
     build_logs(folder / "host", folder / "logs", LogsConfig(novelty_level=1))
     histories, catalogue = Histories.read(folder / "logs"), Catalogue.read(folder / "logs")
     cut = split_times(histories, [0.9])[0]
-    return Later.of(histories, catalogue, cut, UNTIL, Choice(12, 3, 0.25, 0.5))
+    return Later.of(histories, catalogue, cut, UNTIL, Choice(12, 3, 0.25, 0, 0.5))
 
 
 def test_the_graph_holds_what_came_before_the_cut_alone(later: Later) -> None:
@@ -51,7 +50,7 @@ def test_a_wrong_interest_is_trusted_less() -> None:
     wrong = np.array([[0, 1, 2, 3], [1, 0, 1, 0]])
     noisy = replace(graph, holds=np.concatenate([graph.holds, wrong], axis=1))
     config = GraphConfig.model_validate({"dim": 8, "reconstruction": {"weight": 0.001}})
-    found = edge_confidence(fit(without_knowledge(noisy), config, epochs=20).vectors, noisy)
+    found = edge_confidence(fit(noisy.without_knowledge(), config, epochs=20).vectors, noisy)
     assert found.shape == (64,)
     assert found[-4:].max() < np.median(found[:-4])
 

@@ -19,7 +19,7 @@ from serendipity.offline.logs.schema import LogsConfig
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
 from tests.offline.graph.small_themes import catalogue, histories
 
-CONFIG = GraphBuildConfig.model_validate({"held": {"num_clusters": [4]}, "dim": 8})
+CONFIG = GraphBuildConfig.model_validate({"held": {"num_clusters": [4]}, "model": {"dim": 8}})
 
 
 @pytest.fixture(scope="module")

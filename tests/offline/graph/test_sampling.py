@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.graph.sampling import ClickSampler, hold_out
 from serendipity.offline.graph.interest_graph import GraphError, InterestGraph
+from serendipity.offline.graph.sampling import ClickSampler, hold_out
 from tests.offline.graph.small_graph import two_tastes
 
 

@@ -8,18 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.graph.adjacency import View, adjacency
-from benchmarks.graph.config import GraphConfig
-from benchmarks.graph.losses import (
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.interest_graph import InterestGraph, View
+from serendipity.offline.graph.losses import (
     contrast_loss,
     ranking_loss,
     squared_length,
     translation_loss,
     with_sign_noise,
 )
-from benchmarks.graph.model import GraphModel
-from benchmarks.graph.propagation import sparse_tensor
-from serendipity.offline.graph.interest_graph import InterestGraph
+from serendipity.offline.graph.model import GraphModel
+from serendipity.offline.graph.propagation import sparse_tensor
 
 Losses = dict[str, Tensor]
 """Weighted losses by name; their sum is what a step lessens."""
@@ -43,7 +42,7 @@ class Objective:
             views |= {View.COLLABORATIVE, View.INTEREST}
         if self._contrasts_items:
             views |= {View.COLLABORATIVE, View.KNOWLEDGE}
-        self._views = {view: sparse_tensor(adjacency(graph, view, config.knowledge_weight), device) for view in views}
+        self._views = {view: sparse_tensor(graph.adjacency(view, config.knowledge_weight), device) for view in views}
 
     @property
     def whole(self) -> Tensor:

@@ -10,7 +10,7 @@ from serendipity.offline.configuration import Configuration
 
 
 class ContrastConfig(Configuration):
-    """Cross-domain contrast of views (benchmarks.graph.losses)."""
+    """Cross-domain contrast of views (serendipity.offline.graph.losses)."""
 
     weight: float = Field(0.0, ge=0)
     """w_cl (published: 0.01); 0 leaves the contrast out. On validation it leads the early epochs, not the
@@ -24,7 +24,7 @@ class ContrastConfig(Configuration):
 
 
 class ReconstructionConfig(Configuration):
-    """Reconstruction of masked interests, UIR (benchmarks.graph.masking)."""
+    """Reconstruction of masked interests, UIR (serendipity.offline.graph.masking)."""
 
     weight: float = Field(0.0, ge=0)
     """w_UIR (published: 0.03, which was behind on validation); 0 leaves the reconstruction out."""
@@ -56,7 +56,7 @@ class TransEConfig(Configuration):
 
 
 class TrainerConfig(Configuration):
-    """Optimisation (benchmarks.graph.trainer)."""
+    """Optimisation (serendipity.offline.graph.trainer)."""
 
     learning_rate: float = Field(0.02, gt=0)
     """Adam's; with few large steps, where the paper takes many small ones (8e-4, 1,024 clicks)."""

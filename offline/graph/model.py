@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.graph.adjacency import View, degrees, num_nodes, num_relations
-from benchmarks.graph.config import GraphConfig
-from benchmarks.graph.masking import Reconstruction
-from benchmarks.graph.propagation import mean_of_layers, sum_of_layers
-from serendipity.offline.graph.interest_graph import InterestGraph
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.interest_graph import InterestGraph, View
+from serendipity.offline.graph.masking import Reconstruction
+from serendipity.offline.graph.propagation import mean_of_layers, sum_of_layers
 from serendipity.offline.graph.vectors import GraphVectors
 
 _SPREAD = 0.1
@@ -24,13 +23,13 @@ class GraphModel(nn.Module):
         super().__init__()
         self.layers, self.knowledge_weight = config.layers, config.knowledge_weight
         self.num_users, self.num_items = graph.num_users, graph.num_items
-        known = num_nodes(graph) - graph.num_users
+        known = graph.num_nodes - graph.num_users
         self.users = (
             nn.Parameter(_SPREAD * torch.randn(graph.num_users, config.dim)) if config.user_embeddings else None
         )
         self.nodes = nn.Parameter(_SPREAD * torch.randn(known, config.dim))
         # The last relation is a click's.
-        self.relations = nn.Parameter(_SPREAD * torch.randn(num_relations(graph) + 1, config.dim))
+        self.relations = nn.Parameter(_SPREAD * torch.randn(graph.num_relations + 1, config.dim))
         self.reconstruction = Reconstruction(config.dim, config.reconstruction)
 
     def embeddings(self) -> Tensor:
@@ -47,8 +46,8 @@ class GraphModel(nn.Module):
         """Read the vectors off. adjacency: of the whole of `graph`."""
         start = self.embeddings()
         final = (sum_of_layers(adjacency, start, self.layers) / (self.layers + 1)).cpu().numpy()
-        weights = degrees(graph, View.WHOLE, self.knowledge_weight)
-        roots = np.sqrt(np.where(weights > 0, weights, 1.0)).astype(np.float32)
+        degrees = graph.degrees(View.WHOLE, self.knowledge_weight)
+        roots = np.sqrt(np.where(degrees > 0, degrees, 1.0)).astype(np.float32)
         earlier = sum_of_layers(adjacency, start, self.layers - 1) if self.layers else torch.zeros_like(start)
         parts = earlier.cpu().numpy() / (roots[:, None] * (self.layers + 1))
         items = slice(self.num_users, self.num_users + self.num_items)

@@ -1,13 +1,16 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.graph import objective, trainer
-from benchmarks.graph.adjacency import View, adjacency, without_interests, without_knowledge
-from benchmarks.graph.config import GraphConfig
-from benchmarks.graph.ranking import rank
 from serendipity.offline.finite import DivergedError
-from serendipity.offline.graph.interest_graph import InterestGraph
+from serendipity.offline.graph import objective, trainer
+from serendipity.offline.graph.config import GraphConfig
+from serendipity.offline.graph.interest_graph import InterestGraph, View
+from serendipity.offline.graph.ranking import rank
 from serendipity.offline.graph.vectors import GraphVectors
 from tests.offline.graph.small_graph import two_tastes
 
@@ -59,6 +62,47 @@ def test_nothing_folded_in_is_a_vector_of_zeros() -> None:
     assert not vectors.fold_in(none, none).any()
 
 
+def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = two_tastes()
+    whole = trainer.choose_epochs(graph, EVERYTHING)
+    written = trainer._Run.write
+
+    def write_and_die(self: trainer._Run, path: Path) -> None:
+        written(self, path)
+        if self.epoch == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer._Run, "write", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.choose_epochs(graph, EVERYTHING, checkpoints=tmp_path)
+    begun: list[int] = []
+
+    def write_and_tell(self: trainer._Run, path: Path) -> None:
+        written(self, path)
+        begun.append(self.epoch)
+
+    monkeypatch.setattr(trainer._Run, "write", write_and_tell)
+    resumed = trainer.choose_epochs(graph, EVERYTHING, checkpoints=tmp_path)
+    assert begun[0] == 8
+    assert resumed.looks == whole.looks
+    assert np.array_equal(resumed.vectors.item_vectors, whole.vectors.item_vectors)
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda _: b"PK\x03\x04 cut off", lambda _: b"hello", lambda whole: whole[: len(whole) // 2]]
+)
+def test_a_checkpoint_that_cannot_be_read_is_left_alone(
+    spoil: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = two_tastes()
+    trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path)
+    (path,) = tmp_path.glob("*.pt")
+    path.write_bytes(spoil(path.read_bytes()))
+    with caplog.at_level(logging.WARNING):
+        assert trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path).best_epoch == 2
+    assert "cannot be read" in caplog.text
+
+
 def test_training_ends_when_looks_get_no_better() -> None:
     graph = two_tastes()
     scores = iter([0.1, 0.3, 0.2, 0.3, 0.1])
@@ -81,7 +125,7 @@ def test_a_part_of_weight_zero_is_left_out() -> None:
         "click", "l2", "contrast", "reconstruction", "translation",
     }  # fmt: skip
     assert set(trainer.fit(graph, PLAIN, epochs=1).looks[0].losses) == {"click", "l2"}
-    bare = without_interests(without_knowledge(graph))
+    bare = graph.without_interests().without_knowledge()
     assert set(trainer.fit(bare, EVERYTHING, epochs=1).looks[0].losses) == {"click", "l2"}
 
 
@@ -105,7 +149,7 @@ def test_each_side_is_contrasted_between_its_own_views(monkeypatch: pytest.Monke
         seen, (View.COLLABORATIVE, View.INTEREST, View.COLLABORATIVE, View.KNOWLEDGE), (users, users, items, items),
         strict=True,
     ):  # fmt: skip
-        dense = adjacency(graph, view, config.knowledge_weight).toarray()
+        dense = graph.adjacency(view, config.knowledge_weight).toarray()
         expected = (start + dense @ start + dense @ dense @ start) / 3
         clicked = np.unique(graph.clicks[1]) if rows == items else np.arange(graph.num_users)
         np.testing.assert_allclose(found.detach().numpy(), expected[rows][clicked], atol=1e-5)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.graph.adjacency import View, adjacency
-from benchmarks.graph.config import ReconstructionConfig
-from benchmarks.graph.masking import Reconstruction, masked_share
-from benchmarks.graph.propagation import sparse_tensor
+from serendipity.offline.graph.config import ReconstructionConfig
+from serendipity.offline.graph.interest_graph import View
+from serendipity.offline.graph.masking import Reconstruction, masked_share
+from serendipity.offline.graph.propagation import sparse_tensor
 from tests.offline.graph.small_graph import tiny
 
 
@@ -31,8 +31,8 @@ def test_the_masked_share_follows_its_schedule(schedule: str, epoch: int, expect
 
 def _lose(embeddings: torch.Tensor, interests: np.ndarray, config: ReconstructionConfig) -> torch.Tensor:
     torch.manual_seed(0)
-    whole = sparse_tensor(adjacency(tiny(), View.WHOLE), torch.device("cpu"))
-    found: torch.Tensor = Reconstruction(4, config)(whole, embeddings, interests, 0, np.random.default_rng(0))
+    adjacency = sparse_tensor(tiny().adjacency(View.WHOLE), torch.device("cpu"))
+    found: torch.Tensor = Reconstruction(4, config)(adjacency, embeddings, interests, 0, np.random.default_rng(0))
     return found
 
 

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.graph.config import ReconstructionConfig
-from benchmarks.graph.losses import reconstruction_loss
-from benchmarks.graph.propagation import mean_of_layers
+from serendipity.offline.graph.config import ReconstructionConfig
+from serendipity.offline.graph.losses import reconstruction_loss
+from serendipity.offline.graph.propagation import mean_of_layers
 
 
 def masked_share(config: ReconstructionConfig, epoch: int) -> float:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.graph.losses import (
+from serendipity.offline.graph.losses import (
     contrast_loss,
     ranking_loss,
     reconstruction_loss,

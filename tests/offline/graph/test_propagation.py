@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.graph.adjacency import View, adjacency
-from benchmarks.graph.propagation import mean_of_layers, sparse_tensor
+from serendipity.offline.graph.interest_graph import View
+from serendipity.offline.graph.propagation import mean_of_layers, sparse_tensor
 from tests.offline.graph.small_graph import tiny
 
 CPU = torch.device("cpu")
@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("layers", [0, 1, 3])
 def test_propagation_is_the_mean_of_what_each_layer_brings(layers: int) -> None:
-    matrix = adjacency(tiny(), View.WHOLE)
+    matrix = tiny().adjacency(View.WHOLE)
     start = torch.randn(matrix.shape[0], 4, generator=torch.Generator().manual_seed(0))
     found = mean_of_layers(sparse_tensor(matrix, CPU), start, layers)
     dense, layer = matrix.toarray(), start.numpy()
@@ -23,7 +23,7 @@ def test_propagation_is_the_mean_of_what_each_layer_brings(layers: int) -> None:
 
 
 def test_the_symmetric_backward_is_that_of_autograd() -> None:
-    matrix = adjacency(tiny(), View.WHOLE)
+    matrix = tiny().adjacency(View.WHOLE)
     ours = torch.randn(matrix.shape[0], 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
     weights = torch.randn(matrix.shape[0], 4, generator=torch.Generator().manual_seed(2))
     (mean_of_layers(sparse_tensor(matrix, CPU), ours, 3).sin() * weights).sum().backward()
