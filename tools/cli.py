@@ -34,7 +34,6 @@ COMMANDS = {
     "deploy": Command("deploy", "serve", "place a snapshot's models, load them on Triton, then publish the snapshot"),
     "snapshot": Command("snapshot", "serve", "verify, list, publish or roll back snapshots"),
     "evaluate": Command("evaluate", "evaluation", "measure the channel on held-out time, beside tuned controls"),
-    "distil": Command("distil", "llm", "make InterestGPT: data set and training"),
     "groups": Command("groups", "offline", "show a group of users, or what is known of all groups"),
     "coevolve": Command("coevolution", "llm", "run further cycles of the Novelty and the Relevance LLM on new logs"),
     "nearline": Command("nearline", "serve", "show the queues of what is generated near-line, or retry what failed"),

@@ -9,10 +9,10 @@ import pytest
 from serendipity.tools.cli import COMMANDS, CommandParser, main
 
 WITH_BUILD = (
-    "coevolve", "deploy", "distil", "feedback export",
+    "coevolve", "deploy", "feedback export",
     "graph export", "graph export anna", "graph interests", "graph show anna", "groups report", "groups show 1",
     "nearline retry --all", "nearline status",
-    "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
+    "serve", "snapshot list", "snapshot publish v", "snapshot rollback",
     "snapshot verify", "users forget anna", "users list",
 )  # fmt: skip
 """Commands that look for a build, as they are called; `evaluate` makes the one it is given."""
