@@ -4,7 +4,7 @@
     serendip nearline retry 718 1146 --build var/complete-journey        (or --all)
     serendip nearline retry --all --kind lists --build var/complete-journey
 
-There is a queue for users' interests, one for users' groups and one for novel-category lists; --kind chooses some.
+There is a queue for users' interests and one for novel-category lists; --kind chooses one.
 Neither needs a service, nor disturbs one.
 """
 
@@ -24,7 +24,7 @@ from serendipity.channel.errors import ChannelError
 from serendipity.channel.nearline.housekeeping import cause_name, census
 from serendipity.channel.nearline.process import exclusive
 from serendipity.channel.nearline.store import NearlineStore, open_nearline
-from serendipity.channel.nearline.subject import USER_KINDS, Kind, subject_name
+from serendipity.channel.nearline.subject import Kind, subject_name
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.layout import user_key
 from serendipity.tools.arguments import add_build, identifier
@@ -34,7 +34,7 @@ from serendipity.tools.recall import result_console
 _SHOWN = 20
 """Parked entries listed of each kind."""
 
-_NOUNS = {Kind.INTERESTS: "users with interests", Kind.GROUPS: "users with a group", Kind.LISTS: "lists"}
+_NOUNS = {Kind.INTERESTS: "users with interests", Kind.LISTS: "lists"}
 
 _ACTIONS = {
     "status": "Show the queues and what is parked.",
@@ -84,8 +84,7 @@ def _retry(store: NearlineStore, kinds: Sequence[Kind], users: Sequence[str], *,
         said = ", ".join(f"{kind} {count}" for kind, count in retried.items())
         print(f"to be tried at once: {said}")
         return 0
-    user_kinds = [kind for kind in kinds if kind in USER_KINDS]
-    strangers = [user for user in users if not sum(store.queue(kind).retry(user_key(user)) for kind in user_kinds)]
+    strangers = [user for user in users if not store.queue(Kind.INTERESTS).retry(user_key(user))]
     print(f"to be tried at once: {len(users) - len(strangers)} users")
     if strangers:
         print(f"serendip nearline retry: not queued: {', '.join(strangers)}", file=sys.stderr)

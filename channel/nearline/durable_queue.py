@@ -48,7 +48,7 @@ MAX_ERROR_CHARS = 300
 
 READY, DELAYED, PARKED = "ready", "delayed", "parked"
 
-_PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
+_PREFIXES = {Kind.INTERESTS: "", Kind.LISTS: "list_"}
 _MOST_AT_ONCE = 10_000
 
 _log = structlog.stdlib.get_logger(__name__)

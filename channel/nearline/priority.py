@@ -40,11 +40,6 @@ def refresh_priority(cause: int, num_clicks: int, latest_click: int, now: int) -
     return _FLOORS.get(cause, 0.0) + _BAND * activity
 
 
-def group_priority(num_clicks: int) -> float:
-    """Tell how urgent a user's group is, 0 to 1: the more kept clicks, the surer it is and the sooner it is used."""
-    return max(0, num_clicks) / (max(0, num_clicks) + _MANY_CLICKS)
-
-
 def list_priority(requests: int) -> float:
     """Tell how urgent a novel-category list is, 0 to 1: by the requests that asked for it."""
     return requests / (requests + _MANY_REQUESTS)

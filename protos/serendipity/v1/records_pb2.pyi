@@ -95,18 +95,6 @@ class GroupRecord(_message.Message):
     categories: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, group_id: _Optional[int] = ..., profile: _Optional[str] = ..., users: _Optional[int] = ..., categories: _Optional[_Iterable[int]] = ...) -> None: ...
 
-class UserGroupRecord(_message.Message):
-    __slots__ = ("csid", "group_id", "group_model_id", "generated_at")
-    CSID_FIELD_NUMBER: _ClassVar[int]
-    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
-    GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
-    csid: _containers.RepeatedScalarFieldContainer[int]
-    group_id: int
-    group_model_id: str
-    generated_at: int
-    def __init__(self, csid: _Optional[_Iterable[int]] = ..., group_id: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generated_at: _Optional[int] = ...) -> None: ...
-
 class InterestsRecord(_message.Message):
     __slots__ = ("node_ids", "weights", "generated_at", "expires_at", "taxonomy_hash", "vocabulary_id")
     NODE_IDS_FIELD_NUMBER: _ClassVar[int]
