@@ -36,7 +36,7 @@ COMMANDS = {
     "evaluate": Command("evaluate", "evaluation", "measure the channel on held-out time, beside tuned controls"),
     "groups": Command("groups", "offline", "show a group of users, or what is known of all groups"),
     "coevolve": Command("coevolution", "llm", "run further cycles of the Novelty and the Relevance LLM on new logs"),
-    "nearline": Command("nearline", "serve", "show the queues of what is generated near-line, or retry what failed"),
+    "nearline": Command("nearline", "serve", "show the queues of what is generated near-line, and what failed"),
     "graph": Command("graph", "offline", "show or export what users may want, what they hold, and the graph of all"),
     "users": Command("users", "serve", "forget users, or list those forgotten"),
     "feedback": Command("feedback", "serve", "export the feedback log as host events"),

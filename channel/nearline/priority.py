@@ -55,14 +55,12 @@ class BackOff:
     """How failed attempts are repeated.
 
     first, longest: seconds to the first repetition, which doubles with every failure, and at most; jitter: share of it
-    that is added or taken off by hash of subject and attempt, so that what failed together is not repeated together;
-    max_attempts: failures after which an entry is parked.
+    that is added or taken off by hash of subject and attempt, so that what failed together is not repeated together.
     """
 
     first: float = 60.0
     longest: float = 6 * 3_600.0
     jitter: float = 0.25
-    max_attempts: int = 5
 
     def delay(self, subject: str, attempts: int) -> float:
         """Seconds until the next attempt, after `attempts` that failed (at least 1). subject: its name."""

@@ -236,7 +236,7 @@ async def _run_housekeeping(nearline: Nearline, channel_settings: ChannelSetting
 
 
 def clean_up(nearline: Nearline, channel_settings: ChannelSettings, now: float | None = None) -> Cleared:
-    """Remove erased users; then records past their age or of group models no snapshot has, and entries parked for long.
+    """Remove erased users; then records past their age or of group models no snapshot has, and what failed for long.
 
     now: Unix seconds; by default what the host's clock and its disk agree on, and nothing expires while they do not.
     A failure of either part is logged, and the other is done all the same.

@@ -51,7 +51,7 @@ class NearlineStore:
     """The near-line store of one host; every process opens it once.
 
     path: directory of the environment, made if missing; map_bytes: its largest size (address space, not disk, until
-    it is used; the same in all processes); max_entries: entries that may be queued, and parked, at most, of each kind;
+    it is used; the same in all processes); max_entries: entries of each kind that may be queued at most;
     max_lists: novel-category lists kept at most, the oldest go first; list_requests: requests of this process after
     which a list is queued; back_off: of failed attempts; max_waiting: wants of each kind that may wait in memory;
     commit_interval: seconds between commits of what is wanted; clock: Unix seconds. Raises StateUnavailable (StateFull)

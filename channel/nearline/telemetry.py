@@ -95,7 +95,7 @@ class _QueueCollector(Collector):
             "serendipity_nearline_events", "What has happened since the store was made.", labels=["kind", "event"]
         )
         for kind, count in counted.items():
-            for state in ("ready", "delayed", "parked"):
+            for state in ("ready", "delayed"):
                 depth.add_metric([kind, state], getattr(count, state))
             age.add_metric([kind], self._clock() - count.next_since if count.next_since else 0.0)
             records.add_metric([kind], count.records)

@@ -11,7 +11,7 @@ from serendipity.tools.cli import COMMANDS, CommandParser, main
 WITH_BUILD = (
     "coevolve", "deploy", "feedback export",
     "graph export", "graph export anna", "graph interests", "graph show anna", "groups report", "groups show 1",
-    "nearline retry --all", "nearline status",
+    "nearline status",
     "serve", "snapshot list", "snapshot publish v", "snapshot rollback",
     "snapshot verify", "users forget anna", "users list",
 )  # fmt: skip

@@ -40,7 +40,7 @@ def open_store(path: Path) -> NearlineStore:
         max_entries=4,
         max_lists=3,
         list_requests=NEEDED,
-        back_off=BackOff(max_attempts=2),
+        back_off=BackOff(),
         commit_interval=0,
         clock=lambda: NOW,
     )
@@ -170,17 +170,14 @@ def test_an_empty_list_is_remembered_for_a_while(store: NearlineStore) -> None:
     assert store.novel_categories(a_list(1).key) is not None
 
 
-def test_failed_lists_are_parked_and_retried_by_themselves(store: NearlineStore) -> None:
+def test_failed_lists_are_put_off(store: NearlineStore) -> None:
     queue = store.queue(Kind.LISTS)
     ask(store, a_list(), NEEDED)
     for attempt in range(2):
         (entry,) = queue.take(1, NOW + attempt * DAY)
         queue.fail(entry, "why", NOW + attempt * DAY)
-    (parked,) = queue.parked()
-    assert subject_name(parked) == "group 1: TEA, WINE"
-    assert store.queue(Kind.INTERESTS).retry() == 0
-    assert queue.retry() == 1
-    assert queued(store) == [a_list()]
+    (failed,) = queue.delayed(9)
+    assert (subject_name(failed), failed.attempts) == ("group 1: TEA, WINE", 2)
 
 
 def test_totals_are_kept_by_kind(store: NearlineStore) -> None:
