@@ -34,7 +34,6 @@ COMMANDS = {
     "deploy": Command("deploy", "serve", "place a snapshot's models, load them on Triton, then publish the snapshot"),
     "snapshot": Command("snapshot", "serve", "verify, list, publish or roll back snapshots"),
     "evaluate": Command("evaluate", "evaluation", "measure the channel on held-out time, beside tuned controls"),
-    "groups": Command("groups", "offline", "show a group of users, or what is known of all groups"),
     "coevolve": Command("coevolution", "llm", "run further cycles of the Novelty and the Relevance LLM on new logs"),
     "nearline": Command("nearline", "serve", "show the queues of what is generated near-line, and what failed"),
     "graph": Command("graph", "offline", "show or export what users may want, what they hold, and the graph of all"),
