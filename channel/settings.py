@@ -39,18 +39,11 @@ class ChannelSettings(BaseSettings):
     sources_share: float = Field(default=0.85, gt=0, lt=1)
     """Part of the time left after that which the search may take; the rest is for ranking and the way back."""
 
-    user_vector_cache: int = Field(default=4_096, ge=0)
-    """Users whose vectors a worker keeps, 4 KB each, for those who ask again within the hour with nothing new;
-    0: every request calls the tower."""
-
     breaker_failures: int = Field(default=5, ge=1)
     """Failed calls of the user tower in a row after which it is not called for a while."""
 
     breaker_open_ms: float = Field(default=1_000.0, gt=0)
     """How long it is not called then, milliseconds; one call tries again after that."""
-
-    gpu: bool = False
-    """Search openly on a GPU (needs faiss-gpu); a process without one refuses to start rather than run slowly."""
 
     over_fetch: float = Field(default=2.0, ge=1.0)
     """Candidates asked of each source per candidate wanted, so that filters and caps leave enough."""

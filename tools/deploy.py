@@ -60,7 +60,7 @@ def follow(admin: AdminClient, operation: admin_pb2.Operation) -> admin_pb2.Oper
 
         return admin.follow(operation.id, show)
     except KeyboardInterrupt:
-        print(f"operation {operation.id} goes on; `serendip snapshot operation` tells how it ends", file=sys.stderr)
+        print(f"operation {operation.id} goes on; GetOperation of the admin service tells how it ends", file=sys.stderr)
         raise
 
 

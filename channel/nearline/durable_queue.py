@@ -10,7 +10,6 @@ outlives the process, and everything else here is one transaction. Tables, their
     queue    key of the subject → NearlineEntry, one entry a subject
     ready    entries to be tried, in the order in which they are due
     delayed  entries whose last attempt failed, by the moment of the next
-    parked   entries that failed too often, in the order they were parked
     meta     name of a count → the count (8 bytes)
 
 Of what is wanted is counted, in users or lists, those wanted again before their commit once: accepted: now queued;
@@ -46,9 +45,9 @@ from serendipity.v1 import records_pb2
 MAX_ERROR_CHARS = 300
 """Characters kept of why an attempt failed."""
 
-READY, DELAYED, PARKED = "ready", "delayed", "parked"
+READY, DELAYED = "ready", "delayed"
 
-_PREFIXES = {Kind.INTERESTS: "", Kind.GROUPS: "group_", Kind.LISTS: "list_"}
+_PREFIXES = {Kind.INTERESTS: "", Kind.LISTS: "list_"}
 _MOST_AT_ONCE = 10_000
 
 _log = structlog.stdlib.get_logger(__name__)
@@ -58,8 +57,8 @@ class DurableQueue:
     """The queue of one kind. Raises StateUnavailable (StateFull) when it cannot be read or written.
 
     put_record: stores what was generated for a key, in the transaction in which its entry ends; max_entries: entries
-    that may be queued, and as many parked, at most; back_off: of failed attempts; max_waiting: wants that may wait in
-    memory; commit_interval: seconds between commits of what is wanted; clock: Unix seconds.
+    that may be queued at most; back_off: of failed attempts; max_waiting: wants that may wait in memory;
+    commit_interval: seconds between commits of what is wanted; clock: Unix seconds.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class DurableQueue:
         self.kind = kind
         self._env = env
         prefix = _PREFIXES[kind]
-        orders = {order: f"{prefix}{order}" for order in (READY, DELAYED, PARKED)}
+        orders = {order: f"{prefix}{order}" for order in (READY, DELAYED)}
         self.entries = OrderedRecords(env, f"{prefix}queue", records_pb2.NearlineEntry, orders, _place)
         self._meta = env.table(f"{prefix}meta")
         self._put_record = put_record
@@ -118,7 +117,7 @@ class DurableQueue:
             return self.entries.first(txn, READY, most)
 
     def fail(self, entry: records_pb2.NearlineEntry, error: str, now: float) -> None:
-        """Put an entry off after a failed attempt, or park it after too many. now: Unix seconds."""
+        """Put an entry off after a failed attempt. now: Unix seconds."""
         self.settle([Failed(entry, error)], now)
 
     def settle(
@@ -127,9 +126,9 @@ class DurableQueue:
         """End attempts, all in one transaction; returns how many entries ended how.
 
         now: Unix seconds; counts: what else is added to the queue's totals. completed: records stored; failed: to be
-        tried again later; parked: tried too often; unneeded: removed without records; gone: no longer queued when they
-        ended (the user was forgotten), nothing was stored. An entry wanted again since it was taken stays queued: its
-        records are stored, its failures are forgotten.
+        tried again later; unneeded: removed without records; gone: no longer queued when they ended (the user was
+        forgotten), nothing was stored. An entry wanted again since it was taken stays queued: its records are stored,
+        its failures are forgotten.
         """
         with self._env.writing() as txn:
             ends = Counter(self._settle(txn, outcome, now) for outcome in outcomes)
@@ -148,18 +147,10 @@ class DurableQueue:
         with self._env.reading() as txn, txn.cursor(self._meta) as cursor:
             return Counter({bytes(name).decode(): int(NUMBER.unpack(value)[0]) for name, value in cursor})
 
-    def parked(self, most: int = 1_000) -> list[records_pb2.NearlineEntry]:
-        """Read the entries that were tried too often, those parked first before the others."""
+    def delayed(self, most: int) -> list[records_pb2.NearlineEntry]:
+        """Read the entries whose last attempt failed, those to be tried first before the others."""
         with self._env.reading() as txn:
-            return self.entries.first(txn, PARKED, most)
-
-    def retry(self, key: bytes | None = None) -> int:
-        """Let a parked or delayed entry, or all of them, be tried at once as if they never failed; returns how many."""
-        with self._env.writing() as txn:
-            if key is not None:
-                return int(self._make_ready(txn, key, afresh=True))
-            keys = [key for order in (PARKED, DELAYED) for key in self.entries.keys(txn, order, 2 * self._max_entries)]
-            return sum(self._make_ready(txn, key, afresh=True) for key in keys)
+            return self.entries.first(txn, DELAYED, most)
 
     def _settle(self, txn: lmdb.Transaction, outcome: Outcome, now: float) -> str:
         key = entry_key(outcome.entry)
@@ -172,7 +163,8 @@ class DurableQueue:
             for record in outcome.records:
                 self._put_record(txn, key, record)
         if entry.generation > outcome.entry.generation:
-            self._make_ready(txn, key, afresh=True)
+            entry.not_before, entry.attempts, entry.last_error = 0, 0, ""
+            self.entries.put(txn, key, entry)
         else:
             self.entries.delete(txn, key)
         return "completed" if isinstance(outcome, Completed) else "unneeded"
@@ -182,15 +174,9 @@ class DurableQueue:
     ) -> str:
         entry.attempts += 1
         entry.last_error = error[:MAX_ERROR_CHARS]
-        entry.parked = entry.attempts >= self._back_off.max_attempts
-        if entry.parked:
-            entry.not_before = math.ceil(now)
-            if self.entries.size(txn, PARKED) >= self._max_entries:
-                self.entries.delete_first(txn, PARKED)
-        else:
-            entry.not_before = math.ceil(now + self._back_off.delay(subject_name(entry), entry.attempts))
+        entry.not_before = math.ceil(now + self._back_off.delay(subject_name(entry), entry.attempts))
         self.entries.put(txn, key, entry)
-        return "parked" if entry.parked else "failed"
+        return "failed"
 
     def _commit(self, waiting: list[tuple[bytes, records_pb2.NearlineEntry]]) -> None:
         wants: dict[bytes, records_pb2.NearlineEntry] = {}
@@ -247,23 +233,19 @@ class DurableQueue:
     def _least_priority(self, entry: records_pb2.NearlineEntry) -> float:
         return list_priority(entry.requests) if self.kind is Kind.LISTS else 0.0
 
-    def _make_ready(self, txn: lmdb.Transaction, key: bytes, *, afresh: bool = False) -> bool:
-        """Let an entry be tried at once; afresh: as if it never failed. False if there is none."""
+    def _make_ready(self, txn: lmdb.Transaction, key: bytes) -> None:
+        """Let a delayed entry be tried at once, if it can be read."""
         entry = self.entries.get_readable(txn, key)
-        if entry is None:
-            return False
-        entry.not_before, entry.parked = 0, False
-        if afresh:
-            entry.attempts, entry.last_error = 0, ""
-        self.entries.put(txn, key, entry)
-        return True
+        if entry is not None:
+            entry.not_before = 0
+            self.entries.put(txn, key, entry)
 
 
 def _place(entry: records_pb2.NearlineEntry) -> tuple[str, int]:
     """Tell the order an entry stands in, and its moment there, in milliseconds."""
     if not entry.not_before:
         return READY, _milliseconds(due(entry))
-    return PARKED if entry.parked else DELAYED, _milliseconds(entry.not_before)
+    return DELAYED, _milliseconds(entry.not_before)
 
 
 def _milliseconds(moment: float) -> int:

@@ -10,14 +10,11 @@ import lmdb
 import structlog
 from google.protobuf.message import DecodeError
 
-from serendipity.channel.nearline.durable_queue import DELAYED, PARKED, READY
+from serendipity.channel.nearline.durable_queue import DELAYED, READY
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
 from serendipity.channel.state.records import Records
 from serendipity.v1 import records_pb2
-
-GROUP_SECONDS = 30 * 86_400
-"""Life of a group that was assigned near-line; then the user is assigned anew when asked for."""
 
 EMPTY_LIST_SECONDS = 86_400
 """For which it is remembered that nothing reached a list's threshold; then it may be asked for again."""
@@ -32,14 +29,13 @@ _log = structlog.stdlib.get_logger(__name__)
 class Census:
     """What the store holds of one kind.
 
-    ready, delayed, parked: entries to be tried now, later, and once an operator retries them; next_since: when the
-    entry that is tried next was queued, Unix seconds, 0 for none; records: users with interests, users with groups, or
-    lists; totals: name → what has happened since the store was made.
+    ready, delayed: entries to be tried now, and later since they failed; next_since: when the entry that is tried next
+    was queued, Unix seconds, 0 for none; records: users with interests, or lists; totals: name → what has happened
+    since the store was made.
     """
 
     ready: int
     delayed: int
-    parked: int
     next_since: int
     records: int
     totals: Mapping[str, int]
@@ -49,12 +45,11 @@ class Census:
 class Cleared:
     """What was removed.
 
-    interests, groups: of users; lists: of group models no longer kept, or empty for long enough; entries: parked for
+    interests: of users; lists: of group models no longer kept, or empty for long enough; entries: failed for
     long; erased: users.
     """
 
     interests: int = 0
-    groups: int = 0
     lists: int = 0
     entries: int = 0
     erased: int = 0
@@ -64,7 +59,7 @@ def census(store: NearlineStore, kind: Kind = Kind.INTERESTS) -> Census:
     """Count what the store holds of a kind, without reading it through. Raises StateUnavailable."""
     queue = store.queue(kind)
     with store.env.reading() as txn:
-        sizes = {order: queue.entries.size(txn, order) for order in (READY, DELAYED, PARKED)}
+        sizes = {order: queue.entries.size(txn, order) for order in (READY, DELAYED)}
         next_since = max((entry.enqueued_at for entry in queue.entries.first(txn, READY, 1)), default=0)
         records = store.records[kind][0].count(txn)
     return Census(**sizes, next_since=next_since, records=records, totals=queue.totals())
@@ -84,28 +79,21 @@ def clear(
     """Remove what has expired, and what cannot be decoded, in steps, so that other writers never wait for long.
 
     now: of the wall clock, Unix seconds; moment: that requests are answered as of; hard_age: seconds that interests
-    serve, and that parked entries are kept; group_models: those of the snapshots on disk, whose lists and groups stay,
+    serve, and that entries which fail are kept; group_models: those of the snapshots on disk, whose lists stay,
     None where that is not known and all stay. Raises StateUnavailable.
     """
 
-    def is_past(record: Any) -> bool:
-        return group_models is not None and record.group_model_id not in group_models
-
-    def is_past_list(record: records_pb2.NovelCategoriesRecord) -> bool:
-        return is_past(record) or (not record.categories and record.generated_at < moment - EMPTY_LIST_SECONDS)
+    def is_past(record: records_pb2.NovelCategoriesRecord) -> bool:
+        is_foreign = group_models is not None and record.group_model_id not in group_models
+        return is_foreign or (not record.categories and record.generated_at < moment - EMPTY_LIST_SECONDS)
 
     def is_given_up(entry: records_pb2.NearlineEntry) -> bool:
-        return entry.parked and entry.not_before < now - hard_age
+        return entry.not_before > 0 and entry.enqueued_at < now - hard_age
 
     entries = [_remove(store, [store.queue(kind).entries], is_given_up) for kind in Kind]
     return Cleared(
         interests=_remove(store, store.records[Kind.INTERESTS], lambda one: one.generated_at < moment - hard_age),
-        groups=_remove(
-            store,
-            store.records[Kind.GROUPS],
-            lambda one: is_past(one) or one.generated_at < moment - GROUP_SECONDS,
-        ),
-        lists=_remove(store, store.records[Kind.LISTS], is_past_list),
+        lists=_remove(store, store.records[Kind.LISTS], is_past),
         entries=sum(entries),
     )
 

@@ -8,17 +8,14 @@ from typing import TypeAlias
 from serendipity.v1 import records_pb2
 
 NearlineRecord: TypeAlias = (
-    records_pb2.InterestsRecord
-    | records_pb2.InterestPathsRecord
-    | records_pb2.UserGroupRecord
-    | records_pb2.NovelCategoriesRecord
+    records_pb2.InterestsRecord | records_pb2.InterestPathsRecord | records_pb2.NovelCategoriesRecord
 )
 """What is generated near-line."""
 
 
 @dataclass(frozen=True)
 class Completed:
-    """Records were generated: a user's interests and their paths, in the order of their nodes, a group, or a list."""
+    """Records were generated: a user's interests and their paths, in the order of their nodes, or a list."""
 
     entry: records_pb2.NearlineEntry
     records: tuple[NearlineRecord, ...]

@@ -40,11 +40,6 @@ def refresh_priority(cause: int, num_clicks: int, latest_click: int, now: int) -
     return _FLOORS.get(cause, 0.0) + _BAND * activity
 
 
-def group_priority(num_clicks: int) -> float:
-    """Tell how urgent a user's group is, 0 to 1: the more kept clicks, the surer it is and the sooner it is used."""
-    return max(0, num_clicks) / (max(0, num_clicks) + _MANY_CLICKS)
-
-
 def list_priority(requests: int) -> float:
     """Tell how urgent a novel-category list is, 0 to 1: by the requests that asked for it."""
     return requests / (requests + _MANY_REQUESTS)
@@ -60,14 +55,12 @@ class BackOff:
     """How failed attempts are repeated.
 
     first, longest: seconds to the first repetition, which doubles with every failure, and at most; jitter: share of it
-    that is added or taken off by hash of subject and attempt, so that what failed together is not repeated together;
-    max_attempts: failures after which an entry is parked.
+    that is added or taken off by hash of subject and attempt, so that what failed together is not repeated together.
     """
 
     first: float = 60.0
     longest: float = 6 * 3_600.0
     jitter: float = 0.25
-    max_attempts: int = 5
 
     def delay(self, subject: str, attempts: int) -> float:
         """Seconds until the next attempt, after `attempts` that failed (at least 1). subject: its name."""

@@ -15,7 +15,6 @@ import structlog
 
 from serendipity.channel.errors import SnapshotUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.group_job import GroupEncoder, GroupJob
 from serendipity.channel.nearline.housekeeping import Cleared, clear, forget
 from serendipity.channel.nearline.interest_gpt import InterestGpt, TritonTextEncoder
 from serendipity.channel.nearline.interest_job import InterestJob
@@ -209,8 +208,8 @@ def _jobs(
     url = settings.nearline_triton_url or channel_settings.triton_url
     timeout = settings.nearline_timeout_seconds
     gpt, text_encoder = InterestGpt(url), TritonTextEncoder(url, timeout=timeout)
-    llms, group_encoder = CoevolutionLlms(url), GroupEncoder(url)
-    for client in (gpt, text_encoder, llms, group_encoder):
+    llms = CoevolutionLlms(url)
+    for client in (gpt, text_encoder, llms):
         stack.push_async_callback(client.close)
 
     def interests(snapshot: Snapshot) -> InterestJob | None:
@@ -218,15 +217,11 @@ def _jobs(
             return None
         return InterestJob(snapshot, feedback.user, gpt, text_encoder.encode, timeout=timeout)
 
-    def groups(snapshot: Snapshot) -> GroupJob | None:
-        spec = snapshot.group_spec
-        return GroupJob(snapshot, spec, feedback.user, group_encoder, timeout=timeout) if spec else None
-
     def lists(snapshot: Snapshot) -> ListJob | None:
         spec = snapshot.coevolution
         return ListJob(snapshot, spec, llms, timeout=timeout) if spec else None
 
-    return {Kind.INTERESTS: interests, Kind.GROUPS: groups, Kind.LISTS: lists}
+    return {Kind.INTERESTS: interests, Kind.LISTS: lists}
 
 
 def _ended(on_failure: Callable[[], None], task: asyncio.Task[None]) -> None:
@@ -244,7 +239,7 @@ async def _run_housekeeping(nearline: Nearline, channel_settings: ChannelSetting
 
 
 def clean_up(nearline: Nearline, channel_settings: ChannelSettings, now: float | None = None) -> Cleared:
-    """Remove erased users; then records past their age or of group models no snapshot has, and entries parked for long.
+    """Remove erased users; then records past their age or of group models no snapshot has, and what failed for long.
 
     now: Unix seconds; by default what the host's clock and its disk agree on, and nothing expires while they do not.
     A failure of either part is logged, and the other is done all the same.

@@ -4,14 +4,12 @@ One LMDB environment per host, shared by the workers, who want things and read t
 which generates them:
 
     store.want("user", cause, priority)                      a user's interests
-    store.want_group("user", num_clicks)                     a user's group
     store.want_list(WantedList("a1b2", 3, ("GROCERY",)))     a novel-category list, after enough requests for its key
     store.queue(Kind.LISTS).take(64, now)                    see durable_queue, which tells the queues' tables
-    store.interests("user"), store.group("user"), store.novel_categories(key)
+    store.interests("user"), store.novel_categories(key)
 
     interests      user → InterestsRecord
     paths          user → InterestPathsRecord, of the same refresh as the interests
-    groups         user → UserGroupRecord
     lists          novel-category key → NovelCategoriesRecord
     lists_by_age   their order by generated_at
 
@@ -31,8 +29,8 @@ import lmdb
 
 from serendipity.channel.nearline.durable_queue import DurableQueue
 from serendipity.channel.nearline.outcome import NearlineRecord
-from serendipity.channel.nearline.priority import BackOff, group_priority
-from serendipity.channel.nearline.subject import USER_KINDS, Kind, WantedList
+from serendipity.channel.nearline.priority import BackOff
+from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.state.environment import Environment
 from serendipity.channel.state.records import OrderedRecords, Records
@@ -53,7 +51,7 @@ class NearlineStore:
     """The near-line store of one host; every process opens it once.
 
     path: directory of the environment, made if missing; map_bytes: its largest size (address space, not disk, until
-    it is used; the same in all processes); max_entries: entries that may be queued, and parked, at most, of each kind;
+    it is used; the same in all processes); max_entries: entries of each kind that may be queued at most;
     max_lists: novel-category lists kept at most, the oldest go first; list_requests: requests of this process after
     which a list is queued; back_off: of failed attempts; max_waiting: wants of each kind that may wait in memory;
     commit_interval: seconds between commits of what is wanted; clock: Unix seconds. Raises StateUnavailable (StateFull)
@@ -80,7 +78,6 @@ class NearlineStore:
         self._requests: dict[tuple[str, int, frozenset[str]], int] = {}
         self._interests = Records(env, "interests", records_pb2.InterestsRecord)
         self._paths = Records(env, "paths", records_pb2.InterestPathsRecord)
-        self._groups = Records(env, "groups", records_pb2.UserGroupRecord)
         self._lists = OrderedRecords(
             env,
             "lists",
@@ -90,7 +87,6 @@ class NearlineStore:
         )
         self.records: dict[Kind, Sequence[Records[Any]]] = {
             Kind.INTERESTS: (self._interests, self._paths),
-            Kind.GROUPS: (self._groups,),
             Kind.LISTS: (self._lists,),
         }
         """What is generated for a key of each kind; the first tells of the others what they are."""
@@ -119,11 +115,6 @@ class NearlineStore:
         """
         urgency = min(1.0, max(0.0, priority)) if math.isfinite(priority) else 0.0
         self._queues[Kind.INTERESTS].want(user_id=user_id, cause=cause, priority=urgency, requests=1)
-
-    def want_group(self, user_id: str, num_clicks: int) -> None:
-        """Ask for a user's group to be assigned; returns at once and never raises. num_clicks: kept clicks."""
-        missing = records_pb2.REFRESH_CAUSE_MISSING
-        self._queues[Kind.GROUPS].want(user_id=user_id, cause=missing, priority=group_priority(num_clicks), requests=1)
 
     def want_list(self, want: WantedList) -> None:
         """Count a request for a novel-category list, and queue it with the last that is needed.
@@ -170,11 +161,6 @@ class NearlineStore:
                     return None
             return self._paths.get(txn, key)
 
-    def group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
-        """Read the group assigned to a user, whatever its group model; None without any."""
-        with self.env.reading() as txn:
-            return self._groups.get(txn, user_key(user_id))
-
     def novel_categories(self, key: bytes) -> records_pb2.NovelCategoriesRecord | None:
         """Read the list of a key, whatever its generation and taxonomy; None without any.
 
@@ -188,7 +174,6 @@ class NearlineStore:
         tables: dict[type[Any], Records[Any]] = {
             records_pb2.InterestsRecord: self._interests,
             records_pb2.InterestPathsRecord: self._paths,
-            records_pb2.UserGroupRecord: self._groups,
             records_pb2.NovelCategoriesRecord: self._lists,
         }
         tables[type(record)].put(txn, key, record)
@@ -197,14 +182,14 @@ class NearlineStore:
                 self._queues[Kind.LISTS].add(txn, "evicted")
 
     def forget_all(self, user_ids: Collection[str]) -> int:
-        """Remove all that is kept of users: entries, interests, paths and group; returns of how many something was."""
+        """Remove all that is kept of users: entries, interests and paths; returns of how many something was."""
         return self.forget_keys([user_key(user_id) for user_id in user_ids])
 
     def forget_keys(self, keys: Collection[bytes]) -> int:
         """Remove all that is kept of users given by `layout.user_key`; returns of how many something was."""
         if not keys:
             return 0
-        tables = [table for kind in USER_KINDS for table in (*self.records[kind], self._queues[kind].entries)]
+        tables = (*self.records[Kind.INTERESTS], self._queues[Kind.INTERESTS].entries)
         with self.env.writing() as txn:
             return sum(1 for key in keys if sum(table.delete(txn, key) for table in tables))
 

@@ -15,14 +15,8 @@ class Kind(StrEnum):
 
     INTERESTS = "interests"
     """A user's latent interests, by InterestGPT."""
-    GROUPS = "groups"
-    """The group of a user that the snapshot has none for, by the group encoder."""
     LISTS = "lists"
     """A novel-category list, by the Novelty and the Relevance LLM."""
-
-
-USER_KINDS = (Kind.INTERESTS, Kind.GROUPS)
-"""Kinds whose entries and records are a user's: what is to be forgotten with the user."""
 
 
 @dataclass(frozen=True)

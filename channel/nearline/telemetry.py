@@ -55,10 +55,9 @@ class NearlineTelemetry:
 
     def serves(self, snapshot: Snapshot) -> None:
         """Note which snapshot, and which models of it, are worked with from now on."""
-        groups, llms = snapshot.group_spec, snapshot.coevolution
+        llms = snapshot.coevolution
         models = {
             Kind.INTERESTS: snapshot.interest_gpt,
-            Kind.GROUPS: groups.model_name if groups else "",
             Kind.LISTS: f"{llms.novelty_model_name} and {llms.relevance_model_name}" if llms else "",
         }
         self._model.clear()
@@ -90,13 +89,13 @@ class _QueueCollector(Collector):
             "serendipity_nearline_oldest_seconds", "Time for which the next entry has waited.", labels=["kind"]
         )
         records = GaugeMetricFamily(
-            "serendipity_nearline_records", "Users with near-line interests or groups, and lists.", labels=["kind"]
+            "serendipity_nearline_records", "Users with near-line interests, and lists.", labels=["kind"]
         )
         totals = CounterMetricFamily(
             "serendipity_nearline_events", "What has happened since the store was made.", labels=["kind", "event"]
         )
         for kind, count in counted.items():
-            for state in ("ready", "delayed", "parked"):
+            for state in ("ready", "delayed"):
                 depth.add_metric([kind, state], getattr(count, state))
             age.add_metric([kind], self._clock() - count.next_since if count.next_since else 0.0)
             records.add_metric([kind], count.records)

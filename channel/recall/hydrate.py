@@ -18,7 +18,7 @@ from serendipity.channel.nearline.priority import refresh_priority
 from serendipity.channel.recall.folded_user import FoldedUser
 from serendipity.channel.recall.interest_weights import ItemEvents
 from serendipity.channel.recall.interests import Freshness, InterestEvents, InterestReader, Interests
-from serendipity.channel.recall.novel_categories import GroupHistory, NovelCategories, read_novel_categories
+from serendipity.channel.recall.novel_categories import NovelCategories, read_novel_categories
 from serendipity.channel.recall.query import RecallQuery, warning
 from serendipity.channel.recall.resolution import TAKEN_TYPES, ResolvedQuery, resolve
 from serendipity.channel.settings import ChannelSettings
@@ -162,8 +162,8 @@ def hydrate(lease: Lease, query: RecallQuery, state: UserState, settings: Channe
     novel_categories = NovelCategories.none()
     # As where the source is switched off: no list answers, and one that is missing is not missed.
     if not query.excludes(channel_pb2.SOURCE_GROUP):
-        history = None if forgotten else GroupHistory(user.group_id, (feedback.clicks, user.clicks))
-        novel_categories = read_novel_categories(snapshot, state, settings, query.user_id, history, clicks, novel)
+        group_id = None if forgotten else user.group_id
+        novel_categories = read_novel_categories(snapshot, state, settings, group_id, clicks, novel)
     folded = None
     if snapshot.graph is not None and settings.graph_source and not query.excludes(channel_pb2.SOURCE_GRAPH):
         folded = FoldedUser(snapshot.graph, clicks, user.held_interests)

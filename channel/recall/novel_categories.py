@@ -22,9 +22,9 @@ from serendipity.channel.snapshot.group_stores import GroupStore, NovelCategoryS
 from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.channel.state.state import UserState
 from serendipity.groups.lists import is_current
-from serendipity.groups.sequence import DEFAULT_GROUP, LongSequenceRule, kept_clicks, latest_distinct
+from serendipity.groups.sequence import DEFAULT_GROUP, latest_distinct
 from serendipity.keys import back_off_keys, novel_category_key
-from serendipity.novelty import Clicks, latest
+from serendipity.novelty import Clicks
 from serendipity.v1 import channel_pb2, records_pb2
 
 _KEYS = {
@@ -84,45 +84,35 @@ class NovelCategories:
         return by_number[categories]
 
 
-@dataclass(frozen=True)
-class GroupHistory:
-    """What a user's group is known by. group_id: in the snapshot; stored: clicks that are kept, newest first."""
-
-    group_id: int
-    stored: Sequence[Clicks]
-
-
 def read_novel_categories(
     snapshot: Snapshot,
     state: UserState,
     settings: ChannelSettings,
-    user_id: str,
-    history: GroupHistory | None,
+    group_id: int | None,
     clicks: Clicks,
     allowed: NDArray[np.bool_],
 ) -> NovelCategories:
     """Find the list that serves a user, and ask near-line for what is missing.
 
-    history: None for a stranger, of whom nothing stored is read and for whom nothing is asked; clicks: the latest,
-    those of the request included; allowed: [c + 1] bool by category number, novel categories that may be returned. A
-    snapshot without a group model, or without lists, has none.
+    group_id: the user's in the snapshot, None for a stranger, for whom nothing is asked; clicks: the latest, those of
+    the request included; allowed: [c + 1] bool by category number, novel categories that may be returned. A snapshot
+    without a group model, or without lists, has none.
     """
     spec, llms = snapshot.group_spec, snapshot.coevolution
     lists, groups = snapshot.novel_categories, snapshot.groups
     if spec is None or llms is None or lists is None or groups is None or not settings.novel_categories_used:
         return NovelCategories.none()
-    group_id, unassigned = (DEFAULT_GROUP, "") if history is None else _group(spec, snapshot, state, user_id, history)
     recent = tuple(snapshot.category_names[number - 1] for number in latest_distinct(clicks))
     reader = _ListReader(snapshot, lists, llms, state)
-    found = reader.first(spec.group_model_id, group_id, recent, allowed)
-    if history is not None and reader.most_specific_is_wanted:
+    found = reader.first(spec.group_model_id, group_id or DEFAULT_GROUP, recent, allowed)
+    if group_id is not None and reader.most_specific_is_wanted:
         state.want_novel_categories(WantedList(spec.group_model_id, group_id, recent))
     if found is None:
         return replace(
             NovelCategories.none(channel_pb2.NOVEL_CATEGORY_KEY_NONE),
             state=channel_pb2.SOURCE_STATE_UNAVAILABLE if reader.failures else channel_pb2.SOURCE_STATE_OK,
             generation=llms.generation,
-            failures=_said(unassigned, *reader.failures),
+            failures=tuple(reader.failures),
             has_list=reader.has_list,
         )
     profile, unread = _profile(groups, found.group_id)
@@ -140,59 +130,18 @@ def read_novel_categories(
         ends=snapshot.category_offsets[numbers],
         state=channel_pb2.SOURCE_STATE_OK if reader.is_current(found.list) else channel_pb2.SOURCE_STATE_STALE,
         generation=found.list.record.generation,
-        failures=_said(unassigned, *reader.failures, unread),
+        failures=(*reader.failures, *unread),
         has_list=True,
     )
 
 
-def _said(*failures: str) -> tuple[str, ...]:
-    return tuple(failure for failure in failures if failure)
-
-
-def _group(
-    spec: records_pb2.GroupSpec, snapshot: Snapshot, state: UserState, user_id: str, history: GroupHistory
-) -> tuple[int, str]:
-    """Tell the user's group, the snapshot's or the one assigned near-line since, and what could not be read.
-
-    Asks for one that is due.
-    """
-    failure = ""
-    try:
-        assigned = state.user_group(user_id)
-        if assigned is not None and assigned.group_model_id == spec.group_model_id:
-            if assigned.group_id > spec.num_groups:
-                failure = f"near-line group: found {assigned.group_id}, expected at most {spec.num_groups}"
-            elif history.group_id == DEFAULT_GROUP or assigned.generated_at > snapshot.events_until:
-                return assigned.group_id, ""
-    except StateUnavailable as error:
-        return history.group_id, f"near-line group: {error}"
-    if history.group_id == DEFAULT_GROUP and state.owns(user_id):
-        kept = _num_kept(spec, history.stored)
-        if kept >= spec.min_clicks:
-            state.want_group(user_id, kept)
-    return history.group_id, failure
-
-
-def _num_kept(spec: records_pb2.GroupSpec, stored: Sequence[Clicks]) -> int:
-    if sum(map(len, stored)) < spec.min_clicks:
-        return 0
-    clicks = latest(*stored)
-    rule = LongSequenceRule(
-        threshold=spec.click_threshold,
-        counted="category" if spec.counted == "category" else "item",
-        length=spec.sequence_length,
-        min_clicks=spec.min_clicks,
-    )
-    return int(kept_clicks(clicks.items[::-1], clicks.categories[::-1], rule).sum())
-
-
-def _profile(groups: GroupStore, group_id: int) -> tuple[str, str]:
+def _profile(groups: GroupStore, group_id: int) -> tuple[str, tuple[str, ...]]:
     """Read a group's profile, and what could not be read."""
     try:
         group = groups.read(group_id)
     except StoreError as error:
-        return "", f"group profile: {error}"
-    return "" if group is None else group.profile, ""
+        return "", (f"group profile: {error}",)
+    return "" if group is None else group.profile, ()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from serendipity.channel.recall.search import search
 from serendipity.channel.recall.search_thread import SearchThread
 from serendipity.channel.recall.selector import category_cap, diversify, select
 from serendipity.channel.recall.shortfalls import tell_shortfalls
-from serendipity.channel.recall.vector_cache import VectorCache
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import Lease, SnapshotHolder
 from serendipity.channel.state.state import UserState
@@ -77,7 +76,6 @@ class Channel:
         self._settings = settings or ChannelSettings()
         self._clock = clock
         self._batcher = Batcher(self._answer_each)
-        self._known = VectorCache(self._settings.user_vector_cache)
         self._thread = SearchThread()
 
     def now(self) -> int:
@@ -182,26 +180,18 @@ class Channel:
     ) -> tuple[list[UserVectors | None], str]:
         """Ask the tower for all users at once; if it fails, stored vectors stand in. The second value says why."""
         model, dim = lease.snapshot.tower_model, lease.snapshot.vectors.dim
-        keys = [self._known.key(model, user) for user in users]
-        found = [self._known.get(key) for key in keys]
-        missing = [i for i, vectors in enumerate(found) if vectors is None]
-        if not missing:
-            return found, ""
-        inputs = [users[i].inputs for i in missing]
-        batch = inputs[0] if len(inputs) == 1 else TowerInputs.stack(inputs)
+        batch = users[0].inputs if len(users) == 1 else TowerInputs.stack([user.inputs for user in users])
         try:
             answer = await self._tower.user_vectors(model, batch, self._tower_deadline(deadline))
             if answer.shape[2] != dim:
                 raise TowerAnswerInvalid(f"{model}: found {answer.shape[2]} dimensions, expected {dim}")
         except TowerError as error:
-            for i in missing:
-                found[i] = UserVectors.stored(users[i].stored_vector, len(users[i].interests))
-            return found, f"user tower: {error}"
-        for i, rows in zip(missing, answer, strict=True):
-            vectors = UserVectors(rows[: 1 + len(users[i].interests)].copy(), fallback=False)
-            self._known.put(keys[i], vectors)
-            found[i] = vectors
-        return found, ""
+            stored = [UserVectors.stored(user.stored_vector, len(user.interests)) for user in users]
+            return stored, f"user tower: {error}"
+        return [
+            UserVectors(rows[: 1 + len(user.interests)], fallback=False)
+            for user, rows in zip(users, answer, strict=True)
+        ], ""
 
     def _tower_deadline(self, deadline: Deadline) -> Deadline:
         """Give the tower its share of the time, of which a batch has much: one that hangs must not take it."""

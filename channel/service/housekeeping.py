@@ -61,5 +61,5 @@ def clean_up(parts: Parts, publications: Publications, clock: HostClock) -> None
     # A volume that is shared and read-only here is another's to clean.
     with logged_failures("snapshots"):
         if settings.snapshot_retention_days:
-            deleted = publications.prune(now - settings.snapshot_retention_days * _DAY, now=now)
+            deleted = publications.prune(now - settings.snapshot_retention_days * _DAY, now)
             _log.info("old snapshots deleted", versions=deleted)

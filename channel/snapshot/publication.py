@@ -118,27 +118,21 @@ class Publications:
         found.sort(key=lambda s: (s.manifest.created_at.ToNanoseconds() if s.manifest else -1, s.version), reverse=True)
         return found
 
-    def prune(self, before: float, *, keep: int = 0, now: float = math.inf) -> list[str]:
+    def prune(self, before: float, now: float = math.inf) -> list[str]:
         """Delete the snapshots that have neither been written nor been wanted since a time (Unix seconds).
 
-        The wanted one stays however old it is, and so do the files of a request that still reads a deleted one. keep:
-        so many stay, the newest, and where it is above 0 the one that a rollback goes back to as well. now: Unix
-        seconds; what a clock that was ahead has dated later is brought down to it. Returns the versions deleted. Raises
-        PublicationRefused, and deletes nothing, when the history cannot be read.
+        The wanted one stays however old it is, and so do the files of a request that still reads a deleted one. now:
+        Unix seconds; what a clock that was ahead has dated later is brought down to it. Returns the versions deleted.
         """
         with self._locked():
-            snapshots = self.listed()
-            staying = {self.wanted(), *(listed.version for listed in snapshots[:keep])}
-            if keep:
-                staying |= set(self._ways_back(self._history())[-1:])
             deleted = []
-            for listed in snapshots:
+            for listed in self.listed():
                 directory = self.directory(listed.version)
                 # When it was written, or wanted last.
                 used = directory.stat().st_mtime
                 if used > now:
                     os.utime(directory, (now, now))
-                if listed.version not in staying and used < before:
+                if not listed.current and used < before:
                     # First out of sight, so that nobody finds half of it.
                     directory.replace(directory.with_name(f".{listed.version}{_DELETED}"))
                     deleted.append(listed.version)

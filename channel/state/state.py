@@ -43,8 +43,8 @@ class UserState:
 
     feedback, nearline, erasures: give the open store, or raise StateUnavailable; availability: gives the present
     overlay; without them nothing is kept, as in replays. ownership: users whose feedback is kept here; want_interval:
-    seconds within which a user's interests, or group, are not wanted again by this process, so that those asked for
-    all the time do not flood the queue; clock: seconds, ever growing. Methods are called from several threads, do not
+    seconds within which a user's interests are not wanted again by this process, so that those asked for all the time
+    do not flood the queue; clock: seconds, ever growing. Methods are called from several threads, do not
     block for long, and raise StateUnavailable when the state cannot be read.
     """
 
@@ -65,8 +65,7 @@ class UserState:
         self._nearline = nearline
         self._erasures = erasures
         self._ownership = ownership
-        self._asked_interests = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
-        self._asked_groups = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
+        self._asked = _RecentlySeen(want_interval, _REMEMBERED_USERS, clock)
 
     def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         """Return the user's acknowledged feedback, newest first; None without any."""
@@ -93,7 +92,7 @@ class UserState:
 
         priority: 0 to 1. Never waits, never raises.
         """
-        if self._nearline and self._asked_interests.is_new(user_id):
+        if self._nearline and self._asked.is_new(user_id):
             with contextlib.suppress(StateUnavailable):
                 self._nearline().want(user_id, cause, priority)
 
@@ -112,19 +111,6 @@ class UserState:
         if self._nearline:
             with contextlib.suppress(StateUnavailable):
                 self._nearline().want_list(want)
-
-    def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
-        """Return the group assigned to the user near-line, whatever its group model; None without any."""
-        return self._nearline and self._nearline().group(user_id)
-
-    def want_group(self, user_id: str, num_clicks: int) -> None:
-        """Ask for the user's group to be assigned, unless this process did so a moment ago.
-
-        num_clicks: kept clicks. Never waits, never raises.
-        """
-        if self._nearline and self._asked_groups.is_new(user_id):
-            with contextlib.suppress(StateUnavailable):
-                self._nearline().want_group(user_id, num_clicks)
 
     def is_forgotten(self, user_id: str) -> bool:
         """Tell whether the user is on the erasure list: nothing that is stored of such a user may be used."""

@@ -20,7 +20,7 @@ from serendipity.interests.model import CATEGORIES, MODEL_PREFIX, SPEC, fingerpr
 from serendipity.interests.reasoner import Reasoner
 from serendipity.layout import write_atomically
 from serendipity.offline.distillation.config import DistillationConfig
-from serendipity.offline.distillation.dataset import DatasetSummary, build_dataset, read_examples
+from serendipity.offline.distillation.dataset import build_dataset, read_examples
 from serendipity.offline.distillation.examples import Example
 from serendipity.offline.distillation.likelihoods import judge, weigh
 from serendipity.offline.distillation.material import Material
@@ -43,20 +43,6 @@ _MAX_BATCH = 64
 _BPE_EXAMPLES = 2_000
 
 _MOST_PROMPT_TOKENS = {"compact": 1_024, "chat": 2_048}
-
-
-def build_training_data(
-    logs: Path,
-    interests: Path,
-    out: Path,
-    config: DistillationConfig,
-    *,
-    encoder: TextEncoder,
-    progress: Progress | None = None,
-) -> DatasetSummary:
-    """Make the data set alone, in <out>/dataset, where `build_interest_gpt` goes on from it. Arguments: see there."""
-    material = Material.read(logs, interests, encoder, None)
-    return build_dataset(material, out / DATASET_DIRECTORY, config.dataset, config.style, progress=progress)
 
 
 def build_interest_gpt(

@@ -20,7 +20,7 @@ MODELS = sorted(path.parent.name for path in MODEL_REPOSITORY.glob("*/config.pbt
 
 def test_every_model_has_a_configuration() -> None:
     assert {
-        "interest_gpt", "user_tower", "text_encoder", "group_encoder", "novelty_llm", "relevance_llm",
+        "interest_gpt", "user_tower", "text_encoder", "novelty_llm", "relevance_llm",
     } <= set(MODELS)  # fmt: skip
     assert sorted(path.name for path in MODEL_REPOSITORY.iterdir() if path.is_dir()) == MODELS
 
@@ -79,11 +79,6 @@ FP32, STRING = model_config_pb2.TYPE_FP32, model_config_pb2.TYPE_STRING
 @pytest.mark.parametrize(
     ("name", "inputs", "outputs"),
     [
-        (
-            "group_encoder",
-            [(group_model.SEQUENCE, INT64, False), (group_model.PROFILE, INT32, False)],
-            [(group_model.CSID, INT32), (group_model.GROUP_ID, INT32)],
-        ),
         (
             "novelty_llm",
             [

@@ -9,10 +9,10 @@ import pytest
 from serendipity.tools.cli import COMMANDS, CommandParser, main
 
 WITH_BUILD = (
-    "coevolve", "deploy", "distil", "feedback export",
-    "graph export", "graph export anna", "graph interests", "graph show anna", "groups report", "groups show 1",
-    "nearline retry --all", "nearline status",
-    "serve", "snapshot list", "snapshot prune --keep 1", "snapshot publish v", "snapshot rollback",
+    "coevolve", "deploy", "feedback export",
+    "graph export", "graph export anna", "graph interests", "graph show anna",
+    "nearline status",
+    "serve", "snapshot list", "snapshot publish v", "snapshot rollback",
     "snapshot verify", "users forget anna", "users list",
 )  # fmt: skip
 """Commands that look for a build, as they are called; `evaluate` makes the one it is given."""
@@ -102,7 +102,7 @@ def test_no_command_that_looks_for_a_build_is_left_out():
     assert found - known == {"evaluate"}
 
 
-@pytest.mark.parametrize("words", ["groups report", "graph show anna"])
+@pytest.mark.parametrize("words", ["graph show anna"])
 def test_the_usual_build_that_is_not_there_is_said_as_well(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     try:

@@ -52,46 +52,38 @@ def queue(build: Path, *users: str) -> None:
             store.want(user_id, MISSING, 0.5)
 
 
-def park(build: Path, user_id: str, error: str) -> None:
+def fail(build: Path, user_id: str, error: str) -> None:
     queue(build, user_id)
     with NearlineStore(settings_of(build).nearline_path) as store:
-        for _ in range(5):
-            store.queue(Kind.INTERESTS).fail(records_pb2.NearlineEntry(user_id=user_id), error, NOW)
+        store.queue(Kind.INTERESTS).fail(records_pb2.NearlineEntry(user_id=user_id), error, NOW)
 
 
-def test_status_says_what_is_queued_and_why_users_are_parked(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    park(build, "poisoned [red]", "answer: no JSON")
+def test_status_says_what_is_queued_and_why_users_failed(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fail(build, "poisoned [red]", "answer: no JSON")
     queue(build, "waiting")
     assert call(nearline, "status", "--build", str(build)) == 0
     said = capsys.readouterr().out
     assert "process: none is running" in said
-    assert "queue: 1 ready, 0 to be tried later, 1 parked" in said
+    assert "queue: 1 ready, 1 failed, to be tried later" in said
     assert "the next has waited" in said
     assert "poisoned [red]" in said
     assert "answer: no JSON" in said
 
 
-def test_lists_and_groups_are_shown_and_retried_beside_interests(
-    build: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lists_are_shown_beside_interests(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with open_nearline(settings_of(build)) as store:
-        store.want_group("cold", 30)
         for want in (WantedList("model", 3, ("TEA",)), WantedList("model", 4, ())):
             for _ in range(3):
                 store.want_list(want)
         store.want_list(WantedList("model", 5, ()))
         assert store.flush(10)
         (entry,) = store.queue(Kind.LISTS).take(1, NOW)
-        for _ in range(5):
-            store.queue(Kind.LISTS).fail(entry, "group 3: found none", NOW)
+        store.queue(Kind.LISTS).fail(entry, "group 3: found none", NOW)
     assert call(nearline, "status", "--build", str(build)) == 0
     said = capsys.readouterr().out
-    assert "groups: 0 users with a group" in said
     assert "lists: 0 lists" in said
-    assert said.count("queue: 1 ready, 0 to be tried later") == 2
+    assert said.count("queue: 1 ready, 1 failed, to be tried later") == 1
     assert "group 3: found none" in said
-    assert call(nearline, "retry", "--all", "--kind", "lists", "--build", str(build)) == 0
-    assert "to be tried at once: lists 1" in capsys.readouterr().out
 
 
 def test_status_says_whether_a_process_runs(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,15 +96,3 @@ def test_status_says_whether_a_process_runs(build: Path, capsys: pytest.CaptureF
 def test_without_a_store_there_is_nothing_to_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(nearline, "status", "--state", str(tmp_path)) == 1
     assert "no near-line store there" in capsys.readouterr().err
-
-
-def test_parked_users_are_let_back_in(build: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for user_id in ("one", "two", "three"):
-        park(build, user_id, "why")
-    assert call(nearline, "retry", "one", "stranger", "--build", str(build)) == 1
-    assert "not queued: stranger" in capsys.readouterr().err
-    assert call(nearline, "retry", "--all", "--build", str(build)) == 0
-    assert "to be tried at once: interests 2, groups 0, lists 0" in capsys.readouterr().out
-    assert call(nearline, "retry", "--build", str(build)) == 2
-    with open_nearline(settings_of(build)) as store:
-        assert sorted(entry.user_id for entry in store.queue(Kind.INTERESTS).take(10, NOW)) == ["one", "three", "two"]

@@ -37,40 +37,10 @@ def snapshots(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def on_disk(snapshots: Path) -> set[str]:
-    return {
-        path.name for path in snapshots.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != "."
-    }
-
-
 def run(*arguments: str | Path) -> int:
     parser = argparse.ArgumentParser()
     snapshot.add_arguments(parser)
     return snapshot.run(parser.parse_args([*map(str, arguments)]))
-
-
-def test_pruning_leaves_the_newest_and_the_wanted(snapshots: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("prune", "--snapshots", snapshots, "--keep", "1") == 0
-    assert on_disk(snapshots) == {"a", "d"}
-    assert capsys.readouterr().out == "deleted c\ndeleted b\n"
-    assert run("prune", "--snapshots", snapshots, "--keep", "1") == 0
-    assert capsys.readouterr().out == "nothing to delete\n"
-
-
-def test_snapshots_expire_by_age(snapshots: Path) -> None:
-    assert run("prune", "--snapshots", snapshots, "--older-than", "7") == 0
-    assert on_disk(snapshots) == {"a", "c", "d"}
-    assert run("prune", "--snapshots", snapshots, "--older-than", "2", "--keep", "2") == 0
-    assert on_disk(snapshots) == {"a", "c", "d"}
-
-
-@pytest.mark.parametrize("bounds", [(), ("--keep", "-1"), ("--older-than", "-2")])
-def test_pruning_without_a_bound_deletes_nothing(
-    snapshots: Path, bounds: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run("prune", "--snapshots", snapshots, *bounds) == 2
-    assert "expected --keep N, --older-than DAYS or both" in capsys.readouterr().err
-    assert len(on_disk(snapshots)) == 4
 
 
 def test_what_cannot_be_opened_is_not_published(snapshots: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ _INSTRUCTIONS = "instructions.txt"
 class Serving:
     """How Triton runs what is placed. Raises PlacementError for numbers below 1.
 
-    instances: of the user tower and the encoders, per GPU where gpu is true, else in all; None: as checked in. A
+    instances: of the user tower and the text encoder, per GPU where gpu is true, else in all; None: as checked in. A
     language model has one instance, which holds all of it. llm_threads: of each language model on CPUs; None: as
     checked in.
     """
@@ -151,30 +151,6 @@ def interest_gpt(spec: records_pb2.InterestGptSpec, serving: Serving = AS_CHECKE
     )
 
 
-def group_encoder(spec: records_pb2.GroupSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
-    """The group encoder, asked for the group of a user without history."""
-    return ServedModel(
-        spec.model_name,
-        "group_encoder",
-        lambda training: {group_model.GROUP_ENCODER: training / group_model.GROUP_ENCODER},
-        ("model_repo/user_tower/1/model.py",),
-        reported={"fingerprint": spec.fingerprint},
-        question={
-            group_model.SEQUENCE: np.zeros((1, spec.sequence_length), np.int64),
-            group_model.PROFILE: np.zeros((1, max(1, len(spec.profile_fields))), np.int32),
-        },
-        answer={
-            group_model.CSID: partial(_expect_within, (1, spec.num_quantizers), 0, spec.codebook_size - 1),
-            group_model.GROUP_ID: partial(_expect_within, (1, 1), 1, spec.num_groups),
-        },
-        sizes={group_model.CSID: (spec.num_quantizers,)},
-        warm_up=True,
-        max_batch=spec.max_batch,
-        instances=serving.instances,
-        gpu=serving.gpu,
-    )
-
-
 def novelty_llm(spec: records_pb2.CoevolutionSpec, serving: Serving = AS_CHECKED_IN) -> ServedModel:
     """The Novelty LLM, asked for one category for a user of whom nothing is known."""
 
@@ -252,12 +228,6 @@ def _expect_finite(shape: tuple[int, ...], values: NDArray[Any]) -> None:
         raise ValueError("found numbers that are not finite, expected finite ones")
 
 
-def _expect_within(shape: tuple[int, ...], least: int, most: int, values: NDArray[Any]) -> None:
-    _expect_finite(shape, values)
-    if not ((values >= least) & (values <= most)).all():
-        raise ValueError(f"found {values.tolist()}, expected {least} … {most}")
-
-
 def _expect_likelihoods(values: NDArray[Any]) -> None:
     total = float(np.exp(np.array(json.loads(values.item()), np.float64)).sum())
     if not abs(total - 1) < _ROUNDING:
@@ -297,12 +267,6 @@ INTEREST_GPT = Kind(
     lambda training, serving: interest_gpt(trainings.read_interest_gpt(training), serving),
     lambda manifest: interest_gpt(manifest.interest_gpt) if manifest.HasField("interest_gpt") else None,
 )
-GROUP_ENCODER = Kind(
-    group_model.GROUP_ENCODER_PREFIX,
-    "groups",
-    lambda training, serving: group_encoder(trainings.read_groups(training), serving),
-    lambda manifest: group_encoder(manifest.groups) if manifest.HasField("groups") else None,
-)
 NOVELTY_LLM = Kind(
     group_model.NOVELTY_PREFIX,
     "coevolution",
@@ -315,7 +279,7 @@ RELEVANCE_LLM = Kind(
     lambda training, serving: relevance_llm(trainings.read_coevolution(training), serving),
     lambda manifest: relevance_llm(manifest.coevolution) if manifest.HasField("coevolution") else None,
 )
-PINNED = (USER_TOWER, INTEREST_GPT, GROUP_ENCODER, NOVELTY_LLM, RELEVANCE_LLM)
+PINNED = (USER_TOWER, INTEREST_GPT, NOVELTY_LLM, RELEVANCE_LLM)
 """The kinds that snapshots pin."""
 
 TEXT_ENCODER = Kind(

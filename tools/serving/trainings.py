@@ -20,7 +20,7 @@ from serendipity.v1 import records_pb2
 TOWER_PROGRAM = "user_tower.pt2"
 TOWER_ONNX = "user_tower.onnx"
 _CATEGORIES = TypeAdapter(list[str])
-_Spec = TypeVar("_Spec", records_pb2.InterestGptSpec, records_pb2.GroupSpec, records_pb2.CoevolutionSpec)
+_Spec = TypeVar("_Spec", records_pb2.InterestGptSpec, records_pb2.CoevolutionSpec)
 
 
 class PlacementError(Exception):
@@ -46,13 +46,6 @@ def read_interest_gpt(directory: Path) -> records_pb2.InterestGptSpec:
     """Read the spec of an InterestGPT, as `serendipity.interests.model` describes it. Raises PlacementError."""
     path, spec = directory / interest_model.SPEC, _read(interest_model.read_spec, directory)
     _expect(path, spec, model_name=interest_model.MODEL_PREFIX + spec.fingerprint)
-    return spec
-
-
-def read_groups(directory: Path) -> records_pb2.GroupSpec:
-    """Read the spec of a group model, as `serendipity.groups.model` describes it. Raises PlacementError."""
-    path, spec = directory / group_model.GROUP_SPEC, _read(group_model.read_group_spec, directory)
-    _expect(path, spec, model_name=group_model.GROUP_ENCODER_PREFIX + spec.fingerprint)
     return spec
 
 

@@ -1,4 +1,4 @@
-"""The three models of the group source as directories and as Triton models: the names their users share.
+"""The three models of the group source as directories, and both LLMs as Triton models: the names their users share.
 
 <groups>/        group_encoder.pt2, groups.json (GroupSpec in protobuf JSON)
 <coevolution>/   coevolution.json (CoevolutionSpec)

@@ -95,18 +95,6 @@ class GroupRecord(_message.Message):
     categories: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, group_id: _Optional[int] = ..., profile: _Optional[str] = ..., users: _Optional[int] = ..., categories: _Optional[_Iterable[int]] = ...) -> None: ...
 
-class UserGroupRecord(_message.Message):
-    __slots__ = ("csid", "group_id", "group_model_id", "generated_at")
-    CSID_FIELD_NUMBER: _ClassVar[int]
-    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
-    GENERATED_AT_FIELD_NUMBER: _ClassVar[int]
-    csid: _containers.RepeatedScalarFieldContainer[int]
-    group_id: int
-    group_model_id: str
-    generated_at: int
-    def __init__(self, csid: _Optional[_Iterable[int]] = ..., group_id: _Optional[int] = ..., group_model_id: _Optional[str] = ..., generated_at: _Optional[int] = ...) -> None: ...
-
 class InterestsRecord(_message.Message):
     __slots__ = ("node_ids", "weights", "generated_at", "expires_at", "taxonomy_hash", "vocabulary_id")
     NODE_IDS_FIELD_NUMBER: _ClassVar[int]
@@ -540,7 +528,7 @@ class UserFeedbackRecord(_message.Message):
     def __init__(self, clicks: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., exposures: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., click_categories: _Optional[_Iterable[str]] = ..., searches: _Optional[_Iterable[_Union[Search, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ..., dismissals: _Optional[_Iterable[_Union[_channel_pb2.FeedbackEvent, _Mapping]]] = ...) -> None: ...
 
 class NearlineEntry(_message.Message):
-    __slots__ = ("user_id", "cause", "priority", "enqueued_at", "attempts", "not_before", "last_error", "parked", "generation", "novel_categories", "requests")
+    __slots__ = ("user_id", "cause", "priority", "enqueued_at", "attempts", "not_before", "last_error", "generation", "novel_categories", "requests")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
@@ -548,7 +536,6 @@ class NearlineEntry(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
-    PARKED_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     NOVEL_CATEGORIES_FIELD_NUMBER: _ClassVar[int]
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
@@ -559,11 +546,10 @@ class NearlineEntry(_message.Message):
     attempts: int
     not_before: int
     last_error: str
-    parked: bool
     generation: int
     novel_categories: NovelCategoriesWant
     requests: int
-    def __init__(self, user_id: _Optional[str] = ..., cause: _Optional[_Union[RefreshCause, str]] = ..., priority: _Optional[float] = ..., enqueued_at: _Optional[int] = ..., attempts: _Optional[int] = ..., not_before: _Optional[int] = ..., last_error: _Optional[str] = ..., parked: _Optional[bool] = ..., generation: _Optional[int] = ..., novel_categories: _Optional[_Union[NovelCategoriesWant, _Mapping]] = ..., requests: _Optional[int] = ...) -> None: ...
+    def __init__(self, user_id: _Optional[str] = ..., cause: _Optional[_Union[RefreshCause, str]] = ..., priority: _Optional[float] = ..., enqueued_at: _Optional[int] = ..., attempts: _Optional[int] = ..., not_before: _Optional[int] = ..., last_error: _Optional[str] = ..., generation: _Optional[int] = ..., novel_categories: _Optional[_Union[NovelCategoriesWant, _Mapping]] = ..., requests: _Optional[int] = ...) -> None: ...
 
 class NovelCategoriesWant(_message.Message):
     __slots__ = ("group_model_id", "group_id", "categories")

@@ -1,4 +1,4 @@
-"""The clients of Novelty LLM, Relevance LLM and group encoder against real gRPC servers: what they make of answers."""
+"""The client of Novelty and Relevance LLM against real servers: what it makes of answers."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from tritonclient.utils import deserialize_bytes_tensor
 
 from serendipity.channel.errors import ChannelError, ModelRefused, ModelUnavailable
 from serendipity.channel.nearline.coevolution_llms import CoevolutionLlms
-from serendipity.channel.nearline.group_job import GroupEncoder
-from serendipity.groups.model import COUNT, CSID, EXCLUDED, GROUP_ID, PROMPT, PROPOSALS, SCORE
+from serendipity.groups.model import COUNT, EXCLUDED, PROMPT, PROPOSALS, SCORE
 from serendipity.v1 import records_pb2
 from tests.fixtures.triton_script import HTTP_STATUSES, Script, Step, nothing, output, serving, texts_of
 
@@ -26,9 +25,6 @@ SPEC = records_pb2.CoevolutionSpec(
     novelty_model_name="novelty_llm_0123456789abcdef",
     relevance_model_name="relevance_llm_0123456789abcdef",
     max_batch=4,
-)
-GROUPS = records_pb2.GroupSpec(
-    model_name="group_encoder_0123456789abcdef", num_groups=5, codebook_size=4, num_quantizers=3, max_batch=4
 )
 
 
@@ -70,21 +66,6 @@ async def llms(*steps: Step, together: int = 1, **options: int) -> AsyncIterator
         finally:
             script.released.set()
             await client.close()
-
-
-@asynccontextmanager
-async def group_encoder(*steps: Step) -> AsyncIterator[tuple[GroupEncoder, Script]]:
-    async with serving(*steps) as (url, script):
-        client = GroupEncoder(url)
-        try:
-            yield client, script
-        finally:
-            script.released.set()
-            await client.close()
-
-
-async def assign(client: GroupEncoder, users: int = 2) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    return await client.assign(GROUPS, np.ones((users, 6), np.int64), np.ones((users, 1), np.int32), 10.0)
 
 
 async def test_prompts_are_asked_in_batches_and_proposals_keep_their_order() -> None:
@@ -142,9 +123,6 @@ async def test_every_status_is_worth_another_try_or_not(status: grpc.StatusCode)
             await client.propose(SPEC, ["prompt"], [[]], 3, 10.0)
         with pytest.raises(ModelRefused if is_refusal else ModelUnavailable):
             await client.score(SPEC, ["prompt"], 10.0)
-    async with group_encoder(status) as (encoder, _):
-        with pytest.raises(ModelRefused if is_refusal else ModelUnavailable):
-            await assign(encoder)
     assert isinstance(proposed.value, ChannelError)
 
 
@@ -196,27 +174,9 @@ async def test_scores_that_cannot_be_read_are_none(step: Step) -> None:
             await client.score(SPEC, ["one", "two"], 10.0)
 
 
-@pytest.mark.parametrize(
-    ("csid", "group_id", "found"),
-    [
-        (np.zeros((2, 2), np.int32), np.ones((2, 1), np.int32), CSID),
-        (np.zeros((2, 3), np.float32), np.ones((2, 1), np.int32), CSID),
-        (np.full((2, 3), 4, np.int32), np.ones((2, 1), np.int32), f"{CSID}: found 4"),
-        (np.full((2, 3), -1, np.int32), np.ones((2, 1), np.int32), f"{CSID}: found -1"),
-        (np.zeros((2, 3), np.int32), np.zeros((2, 1), np.int32), f"{GROUP_ID}: found 0"),
-        (np.zeros((2, 3), np.int32), np.full((2, 1), 6, np.int32), f"{GROUP_ID}: found 6"),
-        (np.zeros((2, 3), np.int32), np.ones((1, 1), np.int32), GROUP_ID),
-    ],
-)
-async def test_groups_that_are_none_are_no_answer(csid: NDArray[Any], group_id: NDArray[Any], found: str) -> None:
-    async with group_encoder(answering(csid=csid, group_id=group_id)) as (client, _):
-        with pytest.raises(ModelUnavailable, match=found):
-            await assign(client)
-
-
 async def test_batches_that_do_not_fit_each_other_are_no_answer() -> None:
-    wide = answering(csid=np.zeros((4, 3), np.int32), group_id=np.ones((4, 1), np.int32))
-    narrow = answering(csid=np.zeros((4, 2), np.int32), group_id=np.ones((4, 1), np.int32))
-    async with group_encoder(wide, narrow) as (client, _):
+    wide = answering(score=np.ones((4, 3), np.float32))
+    narrow = answering(score=np.ones((4, 2), np.float32))
+    async with llms(wide, narrow) as (client, _):
         with pytest.raises(ModelUnavailable, match="batches of different widths"):
-            await assign(client, users=8)
+            await client.score(SPEC, ["prompt"] * 8, 10.0)

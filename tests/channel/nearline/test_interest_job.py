@@ -147,7 +147,7 @@ async def test_what_cannot_be_stored_fails_with_its_reason(parts: Parts, small_w
         parts.triton.answers = lambda _, answer=answer: answer  # type: ignore[misc]
         refreshed = await parts.refresh(parts.user)
         assert refreshed.ends == Counter(failed=1), attempt
-        parts.store.queue(Kind.INTERESTS).retry(user_key(parts.user))
+        parts.store.forget_all([parts.user])
     parts.triton.answers = lambda _: next(iter(cases))
     await parts.refresh(parts.user)
     (entry,) = delayed(parts.store, Kind.INTERESTS)

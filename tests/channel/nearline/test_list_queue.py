@@ -40,7 +40,7 @@ def open_store(path: Path) -> NearlineStore:
         max_entries=4,
         max_lists=3,
         list_requests=NEEDED,
-        back_off=BackOff(max_attempts=2),
+        back_off=BackOff(),
         commit_interval=0,
         clock=lambda: NOW,
     )
@@ -170,54 +170,21 @@ def test_an_empty_list_is_remembered_for_a_while(store: NearlineStore) -> None:
     assert store.novel_categories(a_list(1).key) is not None
 
 
-def test_failed_lists_are_parked_and_retried_by_themselves(store: NearlineStore) -> None:
+def test_failed_lists_are_put_off(store: NearlineStore) -> None:
     queue = store.queue(Kind.LISTS)
     ask(store, a_list(), NEEDED)
     for attempt in range(2):
         (entry,) = queue.take(1, NOW + attempt * DAY)
         queue.fail(entry, "why", NOW + attempt * DAY)
-    (parked,) = queue.parked()
-    assert subject_name(parked) == "group 1: TEA, WINE"
-    assert store.queue(Kind.INTERESTS).retry() == 0
-    assert queue.retry() == 1
-    assert queued(store) == [a_list()]
-
-
-def test_a_users_group_is_stored_and_forgotten_with_the_user(store: NearlineStore) -> None:
-    store.want_group("user", 30)
-    store.want("user", records_pb2.REFRESH_CAUSE_MISSING, 0.5)
-    assert store.flush(10)
-    (entry,) = store.queue(Kind.GROUPS).take(10, NOW)
-    group = records_pb2.UserGroupRecord(csid=[1, 2], group_id=3, group_model_id="model", generated_at=NOW)
-    store.queue(Kind.GROUPS).settle([Completed(entry, (group,))], NOW)
-    assert store.group("user") == group
-    assert [e.user_id for e in store.queue(Kind.INTERESTS).take(10, NOW)] == ["user"], "each kind has its own queue"
-    store.want_group("user", 30)
-    assert store.flush(10)
-    assert store.forget_all(["user"])
-    assert store.group("user") is None
-    for kind in (Kind.INTERESTS, Kind.GROUPS):
-        assert store.queue(kind).take(10, NOW) == []
-    assert store.queue(Kind.GROUPS).settle([Completed(entry, (group,))], NOW)["gone"] == 1
-    assert store.group("user") is None
-
-
-def test_groups_expire_by_age_and_with_their_model(store: NearlineStore) -> None:
-    for user, (model, age) in {"old": ("new", 40), "foreign": ("old", 1), "fresh": ("new", 1)}.items():
-        store.want_group(user, 30)
-        assert store.flush(10)
-        (entry,) = store.queue(Kind.GROUPS).take(1, NOW)
-        record = records_pb2.UserGroupRecord(group_id=1, group_model_id=model, generated_at=NOW - age * DAY)
-        store.queue(Kind.GROUPS).settle([Completed(entry, (record,))], NOW)
-    assert cleared(store, group_models={"new"}).groups == 2
-    assert [store.group(user) is not None for user in ("old", "foreign", "fresh")] == [False, False, True]
+    (failed,) = queue.delayed(9)
+    assert (subject_name(failed), failed.attempts) == ("group 1: TEA, WINE", 2)
 
 
 def test_totals_are_kept_by_kind(store: NearlineStore) -> None:
     ask(store, a_list(), NEEDED)
     fill(store)
     assert store.queue(Kind.LISTS).totals() == {"accepted": 1, "completed": 1}
-    assert store.queue(Kind.INTERESTS).totals() == store.queue(Kind.GROUPS).totals() == {}
+    assert store.queue(Kind.INTERESTS).totals() == {}
 
 
 def test_an_environment_of_interests_alone_keeps_what_it_holds(tmp_path: Path) -> None:
@@ -293,11 +260,10 @@ def test_housekeeping_removes_what_cannot_be_decoded_and_goes_on(store: Nearline
     ask(store, a_list(1), NEEDED)
     fill(store, model="new")
     spoil(store, store.records[Kind.LISTS][0], b"broken")
-    spoil(store, store.records[Kind.GROUPS][0], user_key("broken"))
     spoil(store, store.records[Kind.INTERESTS][0], user_key("broken"))
     spoil(store, store.queue(Kind.LISTS).entries, b"broken")
     gone = cleared(store, group_models={"new"})
-    assert (gone.lists, gone.groups, gone.interests, gone.entries) == (2, 1, 1, 1)
+    assert (gone.lists, gone.interests, gone.entries) == (2, 1, 1)
     assert assert_lists_consistent(store).keys() == {a_list(1).key}
     assert census(store, Kind.LISTS).records == 1
     assert cleared(store, group_models={"new"}).lists == 0
@@ -307,12 +273,10 @@ def test_users_are_forgotten_whatever_cannot_be_decoded(store: NearlineStore) ->
     users = ("broken", "other")
     for user in users:
         store.want(user, records_pb2.REFRESH_CAUSE_MISSING, 0.5)
-        store.want_group(user, 30)
     assert store.flush(10)
     spoil(store, store.records[Kind.LISTS][0], a_list().key)
-    for kind in (Kind.INTERESTS, Kind.GROUPS):
-        for table in (store.queue(kind).entries, *store.records[kind]):
-            spoil(store, table, user_key("broken"))
+    for table in (store.queue(Kind.INTERESTS).entries, *store.records[Kind.INTERESTS]):
+        spoil(store, table, user_key("broken"))
     assert forget(store, list(map(user_key, users))) == 2
     with store.env.reading() as txn:
         left = [bytes(name) for name, _ in txn.cursor() if txn.stat(store.env.lmdb.open_db(name, txn))["entries"]]

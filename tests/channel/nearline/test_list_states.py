@@ -53,7 +53,7 @@ class ListMachine(RuleBasedStateMachine):
             map_bytes=1 << 22,
             max_lists=MAX_LISTS,
             list_requests=NEEDED,
-            back_off=BackOff(first=100, longest=100, jitter=0, max_attempts=100),
+            back_off=BackOff(first=100, longest=100, jitter=0),
             commit_interval=0,
             clock=lambda: self.now,
         )
@@ -112,13 +112,6 @@ class ListMachine(RuleBasedStateMachine):
     def fail_what_is_gone(self) -> None:
         gone = records_pb2.NearlineEntry(novel_categories=records_pb2.NovelCategoriesWant(group_model_id="gone"))
         assert self.store.queue(Kind.LISTS).settle([Failed(gone, "why")], self.now)["gone"] == 1
-
-    @rule()
-    def retry(self) -> None:
-        self.store.queue(Kind.LISTS).retry()
-        for entry in self.entries.values():
-            if not entry.is_ready:
-                entry.is_ready, entry.attempts = True, 0
 
     @rule(models=st.sets(st.sampled_from(MODELS)))
     def keep_house(self, models: set[str]) -> None:

@@ -41,7 +41,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> Iterator[NearlineStore]:
-    back_off = BackOff(first=100, longest=1_000, jitter=0.25, max_attempts=3)
+    back_off = BackOff(first=100, longest=1_000, jitter=0.25)
     with NearlineStore(
         tmp_path / "nearline", map_bytes=1 << 24, max_entries=5, back_off=back_off, commit_interval=0, clock=clock
     ) as opened:
@@ -188,7 +188,7 @@ def test_forgetting_removes_everything(store: NearlineStore) -> None:
     assert not store.forget_all(["user"])
 
 
-def test_failures_are_put_off_ever_longer_then_parked(store: NearlineStore, clock: Clock) -> None:
+def test_failures_are_put_off_ever_longer(store: NearlineStore, clock: Clock) -> None:
     want(store, "user")
     for delay in (100, 200):
         (entry,) = store.queue(Kind.INTERESTS).take(1, clock.now)
@@ -198,11 +198,10 @@ def test_failures_are_put_off_ever_longer_then_parked(store: NearlineStore, cloc
     (entry,) = store.queue(Kind.INTERESTS).take(1, clock.now)
     assert (entry.attempts, entry.last_error) == (2, "no JSON")
     store.queue(Kind.INTERESTS).fail(entry, "x" * 1_000, clock.now)
-    assert store.queue(Kind.INTERESTS).take(1, clock.now + 1e9) == []
-    (parked,) = store.queue(Kind.INTERESTS).parked()
-    assert (parked.parked, parked.attempts, parked.last_error) == (True, 3, "x" * MAX_ERROR_CHARS)
+    (failed,) = store.queue(Kind.INTERESTS).delayed(9)
+    assert (failed.attempts, failed.last_error) == (3, "x" * MAX_ERROR_CHARS)
     want(store, "user")
-    assert store.queue(Kind.INTERESTS).take(1, clock.now + 1e9) == [], "wanting a parked user does not try it again"
+    assert store.queue(Kind.INTERESTS).take(1, clock.now) == [], "wanting a user who failed does not try again at once"
 
 
 def test_delays_differ_between_users() -> None:
@@ -211,23 +210,6 @@ def test_delays_differ_between_users() -> None:
     assert 75 <= min(delays) < 80
     assert 120 < max(delays) <= 125
     assert back_off.delay("user", 100) <= 1_250
-
-
-def test_an_operator_lets_parked_users_be_tried_again(store: NearlineStore, clock: Clock) -> None:
-    for user_id in ("one", "two"):
-        want(store, user_id)
-    for _ in range(3):
-        clock.now += 10_000
-        for entry in store.queue(Kind.INTERESTS).take(10, clock.now):
-            store.queue(Kind.INTERESTS).fail(entry, "why", clock.now)
-    assert sorted(users(store.queue(Kind.INTERESTS).parked())) == ["one", "two"]
-    assert store.queue(Kind.INTERESTS).retry(user_key("nobody")) == 0
-    assert store.queue(Kind.INTERESTS).retry(user_key("one")) == 1
-    (entry,) = store.queue(Kind.INTERESTS).take(10, clock.now)
-    assert (entry.user_id, entry.attempts, entry.last_error) == ("one", 0, "")
-    store.queue(Kind.INTERESTS).fail(entry, "why", clock.now)
-    assert store.queue(Kind.INTERESTS).retry() == 2
-    assert sorted(users(store.queue(Kind.INTERESTS).take(10, clock.now))) == ["one", "two"]
 
 
 def test_a_user_of_whom_nothing_is_known_is_queued_again_when_asked_for(store: NearlineStore) -> None:

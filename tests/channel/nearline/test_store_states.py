@@ -15,13 +15,11 @@ from serendipity.channel.nearline.outcome import Completed, Failed, Unneeded
 from serendipity.channel.nearline.priority import PATIENCE_SECONDS, BackOff
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.layout import user_key
 from serendipity.v1 import records_pb2
 from tests.fixtures.nearline_store import assert_consistent
 
 NOW = 1_700_000_000
 MAX_ENTRIES = 6
-MAX_ATTEMPTS = 2
 USERS = st.sampled_from([f"user-{i}" for i in range(10)])
 PRIORITIES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 CAUSES = st.sampled_from([c for c in records_pb2.RefreshCause.values() if c])
@@ -59,7 +57,7 @@ class NearlineMachine(RuleBasedStateMachine):
             Path(self.directory.name),
             map_bytes=1 << 22,
             max_entries=MAX_ENTRIES,
-            back_off=BackOff(first=100, longest=1_000, jitter=0, max_attempts=MAX_ATTEMPTS),
+            back_off=BackOff(first=100, longest=1_000, jitter=0),
             commit_interval=0,
             clock=lambda: self.now,
         )
@@ -87,9 +85,8 @@ class NearlineMachine(RuleBasedStateMachine):
             entry.generation += 1
             return
         new = Expected(priority, int(self.now))
-        waiting = {u: e for u, e in self.entries.items() if not e.state.startswith("parked")}
-        if len(waiting) >= MAX_ENTRIES:
-            ready = {u: e for u, e in waiting.items() if e.state == "ready"}
+        if len(self.entries) >= MAX_ENTRIES:
+            ready = {u: e for u, e in self.entries.items() if e.state == "ready"}
             latest = max((e.due for e in ready.values()), default=0.0)
             if latest <= new.due:
                 return
@@ -107,7 +104,6 @@ class NearlineMachine(RuleBasedStateMachine):
         self.taken = self.store.queue(Kind.INTERESTS).take(most, self.now)
         ready = sorted(e.due for e in self.entries.values() if e.state == "ready")
         assert [self.entries[entry.user_id].due for entry in self.taken] == ready[:most]
-        assert all(entry.attempts < MAX_ATTEMPTS for entry in self.taken)
 
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
@@ -126,23 +122,12 @@ class NearlineMachine(RuleBasedStateMachine):
             self.store.queue(Kind.INTERESTS).settle([Failed(entry, "why")], self.now)
             if expected is not None:
                 expected.attempts += 1
-                delay = 100 * 2 ** (expected.attempts - 1)
-                parked = expected.attempts >= MAX_ATTEMPTS
-                expected.state = f"parked {self.now}" if parked else f"delayed {self.now + delay}"
-                if sum(e.state.startswith("parked") for e in self.entries.values()) > MAX_ENTRIES:
-                    (gone,) = self.entries.keys() - assert_consistent(self.store).keys()
-                    assert self.entries.pop(gone).state.startswith("parked")
+                delay = min(1_000, 100 * 2 ** (expected.attempts - 1))
+                expected.state = f"delayed {self.now + delay}"
         else:
             self.store.queue(Kind.INTERESTS).settle([Unneeded(entry)], self.now)
             if expected is not None:
                 self.leave(user, expected, entry)
-
-    @rule(user=st.one_of(st.none(), USERS))
-    def retry(self, user: str | None) -> None:
-        self.store.queue(Kind.INTERESTS).retry(None if user is None else user_key(user))
-        for name, entry in self.entries.items():
-            if name == user or (user is None and entry.state != "ready"):
-                entry.state, entry.attempts = "ready", 0
 
     @rule(user=USERS)
     def forget(self, user: str) -> None:
@@ -157,7 +142,7 @@ class NearlineMachine(RuleBasedStateMachine):
         given_up = [
             user
             for user, entry in self.entries.items()
-            if entry.state.startswith("parked") and float(entry.state.split()[1]) < self.now - age
+            if entry.state.startswith("delayed") and entry.enqueued_at < self.now - age
         ]
         assert (cleared.interests, cleared.entries) == (len(old), len(given_up))
         for user in given_up:
@@ -175,9 +160,7 @@ class NearlineMachine(RuleBasedStateMachine):
             expected = self.entries[user]
             assert (entry.attempts, entry.generation) == (expected.attempts, expected.generation)
             assert (entry.priority, entry.enqueued_at) == (expected.priority, expected.enqueued_at)
-            assert entry.parked == expected.state.startswith("parked")
-        # Those an operator lets back in come on top.
-        assert sum(not entry.parked for entry in entries.values()) <= 2 * MAX_ENTRIES
+        assert len(entries) <= MAX_ENTRIES
         for user in {*self.records, *(f"user-{i}" for i in range(10))}:
             interests, paths = self.store.interests(user), self.store.paths(user)
             generated_at = self.records.get(user)

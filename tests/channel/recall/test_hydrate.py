@@ -178,18 +178,11 @@ def test_a_request_without_the_group_source_reads_no_lists_and_asks_for_none(
         def want_novel_categories(self, want: WantedList) -> None:
             self.calls.append("list wanted")
 
-        def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
-            self.calls.append("group read")
-            return None
-
-        def want_group(self, user_id: str, num_clicks: int) -> None:
-            self.calls.append("group wanted")
-
     # Users' lists in the snapshot are every other one's.
     holder, user_id = SnapshotHolder(grouped_snapshot), small_world.user_ids[1]
     asking, state = Lists(), Lists()
     asked = read(holder, user_id, asking, source_bounds={pb.SOURCE_GROUP: SourceBounds(0, 1)}).novel_categories
-    assert {"list read", "list wanted", "group read"} <= set(asking.calls)
+    assert {"list read", "list wanted"} <= set(asking.calls)
     assert asked.key != pb.NOVEL_CATEGORY_KEY_UNSPECIFIED
     left = read(holder, user_id, state, source_bounds={pb.SOURCE_GROUP: SourceBounds(0, 0)}).novel_categories
     assert state.calls == []

@@ -28,7 +28,7 @@ from serendipity.groups.sequence import DEFAULT_GROUP
 from serendipity.keys import novel_category_key
 from serendipity.v1 import channel_pb2 as pb
 from serendipity.v1 import records_pb2
-from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, MIN_CLICKS, GroupedWorld, novel_list
+from tests.fixtures.grouped_world import GENERATION, GROUP_MODEL, GroupedWorld, novel_list
 from tests.fixtures.small_world import NOW, SmallWorld
 
 
@@ -38,14 +38,10 @@ class State(UserState):
     def __init__(self) -> None:
         super().__init__()
         self.lists: dict[bytes, records_pb2.NovelCategoriesRecord] = {}
-        self.group: records_pb2.UserGroupRecord | None = None
         self.clicks: Sequence[str] = ()
         self.down = False
-        self.owner = True
         self.forgotten = False
         self.wanted: list[WantedList] = []
-        self.wanted_groups: list[tuple[str, int]] = []
-        self.groups_read: list[str] = []
 
     def put(self, record: records_pb2.NovelCategoriesRecord, group: int, recent: Sequence[str]) -> None:
         self.lists[novel_category_key(GROUP_MODEL, group, recent)] = record
@@ -58,24 +54,12 @@ class State(UserState):
     def want_novel_categories(self, want: WantedList) -> None:
         self.wanted.append(want)
 
-    def user_group(self, user_id: str) -> records_pb2.UserGroupRecord | None:
-        self.groups_read.append(user_id)
-        if self.down:
-            raise StateUnavailable("nearline: cannot be read")
-        return self.group
-
-    def want_group(self, user_id: str, num_clicks: int) -> None:
-        self.wanted_groups.append((user_id, num_clicks))
-
     def feedback(self, user_id: str) -> records_pb2.UserFeedbackRecord | None:
         clicks = [
             pb.FeedbackEvent(item_id=item, time=Timestamp(seconds=NOW - i), type=pb.EVENT_TYPE_CLICK)
             for i, item in enumerate(self.clicks)
         ]
         return records_pb2.UserFeedbackRecord(clicks=clicks) if clicks else None
-
-    def owns(self, user_id: str) -> bool:
-        return self.owner
 
     def is_forgotten(self, user_id: str) -> bool:
         return self.forgotten
@@ -138,12 +122,6 @@ def sport_user(grouped_world: GroupedWorld) -> str:
         return group == 4 and (group, frozenset(recent)) not in grouped_world.lists
 
     return first_user(grouped_world, fits)
-
-
-@pytest.fixture
-def newcomer(grouped_world: GroupedWorld) -> str:
-    """A user of the snapshot with too few clicks for a group."""
-    return first_user(grouped_world, lambda user_id: grouped_world.group_of(user_id) == DEFAULT_GROUP)
 
 
 def names_of(novel: NovelCategories, world: GroupedWorld) -> list[str]:
@@ -449,16 +427,13 @@ def test_a_profile_that_cannot_be_read_costs_only_its_words(
     snapshot.close()
 
 
-def test_nearline_that_cannot_be_read_is_told_once_for_group_and_lists(
+def test_nearline_that_cannot_be_read_is_told_once(
     grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, other_user: str
 ) -> None:
     state.down = True
     user = read(grouped_snapshot, other_user, state)
     assert user.novel_categories.key == pb.NOVEL_CATEGORY_KEY_M1
-    assert [reason.split(":")[0] for reason in user.failures] == [
-        "near-line group",
-        "near-line novel categories",
-    ]
+    assert [reason.split(":")[0] for reason in user.failures] == ["near-line novel categories"]
 
 
 def test_a_cold_user_is_of_the_default_group_with_categories_of_their_own(
@@ -482,57 +457,15 @@ def test_a_cold_user_is_of_the_default_group_with_categories_of_their_own(
     assert state.wanted == [WantedList(GROUP_MODEL, DEFAULT_GROUP, (world.catalogue.categories[5],))]
 
 
-def test_a_cold_user_gets_a_group_as_soon_as_there_is_enough_feedback(
-    grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State
-) -> None:
-    world = grouped_world.world
-    start = int(world.catalogue.category_offsets[3])
-    state.clicks = world.item_ids[start : start + MIN_CLICKS - 1]
-    # What the request tells is gone when the encoder is asked.
-    events = [RecentEvent(item, pb.EVENT_TYPE_CLICK, NOW, "") for item in world.item_ids[:20]]
-    read(grouped_snapshot, "nobody", state, recent_events=tuple(events))
-    assert state.wanted_groups == []
-    state.clicks = world.item_ids[start : start + MIN_CLICKS]
-    read(grouped_snapshot, "nobody", state)
-    assert state.wanted_groups == [("nobody", MIN_CLICKS)]
-    state.group = records_pb2.UserGroupRecord(csid=[1, 0], group_id=2, group_model_id=GROUP_MODEL, generated_at=NOW)
-    novel = read(grouped_snapshot, "nobody", state).novel_categories
-    assert (novel.group_id, novel.key) == (2, pb.NOVEL_CATEGORY_KEY_M1)
-    assert len(state.wanted_groups) == 1
-    # Another host keeps the user's feedback, and assigns the group.
-    state.group, state.owner = None, False
-    read(grouped_snapshot, "nobody", state)
-    assert len(state.wanted_groups) == 1
-
-
-def test_a_nearline_group_serves_only_where_it_fits_and_is_newer(
-    grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, newcomer: str, exact_user: str
-) -> None:
-    def group_of(user_id: str, **fields: object) -> int:
-        record = records_pb2.UserGroupRecord(group_id=3, group_model_id=GROUP_MODEL, generated_at=NOW - 86_400)
-        record.MergeFrom(records_pb2.UserGroupRecord(**fields))  # type: ignore[arg-type]
-        state.group, state.wanted = record, []
-        return read(grouped_snapshot, user_id, state).novel_categories.group_id
-
-    own = grouped_world.group_of(exact_user)
-    assert group_of(newcomer) == 3
-    assert group_of(newcomer, group_model_id="ffffffffffffffff") == DEFAULT_GROUP
-    assert group_of(exact_user) == own
-    assert group_of(exact_user, generated_at=NOW) == 3
-    assert group_of(newcomer, group_id=99) == DEFAULT_GROUP
-    assert read(grouped_snapshot, newcomer, state).failures == ("near-line group: found 99, expected at most 4",)
-
-
 def test_nothing_is_read_of_a_forgotten_user_and_nothing_asked(
     grouped_world: GroupedWorld, grouped_snapshot: Snapshot, state: State, exact_user: str
 ) -> None:
     state.forgotten = True
-    state.group = records_pb2.UserGroupRecord(group_id=3, group_model_id=GROUP_MODEL, generated_at=NOW)
     event = RecentEvent(grouped_world.world.item_ids[0], pb.EVENT_TYPE_CLICK, NOW, "")
     novel = read(grouped_snapshot, exact_user, state, recent_events=(event,)).novel_categories
     assert (novel.group_id, novel.key) == (DEFAULT_GROUP, pb.NOVEL_CATEGORY_KEY_DEFAULT)
     assert grouped_world.world.catalogue.categories[0] not in novel.names
-    assert state.groups_read == state.wanted == state.wanted_groups == []
+    assert state.wanted == []
 
 
 def test_known_categories_are_no_novel_ones_under_any_policy(grouped_snapshot: Snapshot, other_user: str) -> None:
@@ -558,7 +491,7 @@ def test_a_snapshot_without_groups_is_read_as_ever(small_world: SmallWorld, snap
     user = read(snapshot, small_world.user_ids[0], state)
     assert (user.novel_categories.key, len(user.novel_categories)) == (pb.NOVEL_CATEGORY_KEY_UNSPECIFIED, 0)
     assert user.failures == ()
-    assert state.groups_read == state.wanted == state.wanted_groups == []
+    assert state.wanted == []
 
 
 def test_a_snapshot_before_lists_had_a_store_is_read_as_ever(small_world: SmallWorld, tmp_path: Path) -> None:
@@ -575,7 +508,6 @@ def test_a_snapshot_before_lists_had_a_store_is_read_as_ever(small_world: SmallW
     user=st.integers(0, 60),
     rows=st.lists(st.integers(0, 389), max_size=12),
     held=st.sets(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=8),
-    nearline_group=st.integers(0, 5),
 )
 def test_the_list_that_serves_is_the_first_that_holds_something(
     grouped_world: GroupedWorld,
@@ -583,13 +515,10 @@ def test_the_list_that_serves_is_the_first_that_holds_something(
     user: int,
     rows: list[int],
     held: set[tuple[int, int]],
-    nearline_group: int,
 ) -> None:
     """Say the back-off again without the product's code, over what both places hold."""
     world, state = grouped_world.world, State()
     user_id = f"user-{user:02d}"
-    if nearline_group <= 4:
-        state.group = records_pb2.UserGroupRecord(group_id=nearline_group, group_model_id=GROUP_MODEL, generated_at=NOW)
     events = tuple(RecentEvent(world.item_ids[row], pb.EVENT_TYPE_CLICK, NOW, "") for row in dict.fromkeys(rows))
     stranger = read(grouped_snapshot, user_id, recent_events=events)
     names = world.catalogue.categories
@@ -598,7 +527,6 @@ def test_the_list_that_serves_is_the_first_that_holds_something(
         if m <= len(recent):
             state.put(novel_list(world, group, recent[:m]), group, recent[:m])
     group = world.contents.users[user_id].group_id if user < 60 else 0
-    group = nearline_group if nearline_group <= 4 else group
     tried = [(group, m) for m in (3, 2, 1, 0) if m <= len(recent)] + [(0, 0)]
     has = [
         key for key in tried

@@ -13,7 +13,6 @@ from serendipity import layout
 from serendipity.channel.client import AdminClient, ClientError
 from serendipity.channel.service.admin import AdminServicer, create_admin_server
 from serendipity.channel.snapshot.publication import Publications
-from serendipity.tools import cli
 from serendipity.v1 import admin_pb2, records_pb2
 from tests.channel.served import server_settings
 from tests.tools.test_snapshot import write_snapshot
@@ -54,10 +53,6 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
     yield host
     host.go_on.set()
     await server.stop(None)
-
-
-async def run(*arguments: str) -> int:
-    return await asyncio.to_thread(cli.main, ["snapshot", *arguments])
 
 
 async def test_a_publication_longer_than_any_deadline_is_begun_followed_and_seen_to_its_end(host: Host) -> None:
@@ -101,19 +96,16 @@ async def test_a_cancelled_publication_changes_nothing_and_says_where_it_was(hos
     assert host.publications.wanted() == ""
 
 
-async def test_the_command_says_what_became_of_it(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
-    assert await run("publish", "--admin", host.address, "a") == 0
-    assert await run("publish", "--admin", host.address, "b") == 0
-    assert host.publications.wanted() == "b"
-    (host.snapshots / "c" / layout.ITEM_ID_TEXT).write_text("[]")
-    assert await run("publish", "--admin", host.address, "c") == 1
-    assert await run("rollback", "--admin", host.address) == 0
-    assert await run("operation", "--admin", host.address) == 0
-    told = capsys.readouterr().out.splitlines()
-    lines = [line.split(": ", 1)[1] for line in told if line.startswith("operation ")]
-    assert lines[:2] == ["a: done, publishing 100%, was nothing", "b: done, publishing 100%, was a"]
-    assert "c: refused" in lines[2]
-    assert "item_ids.utf8: SHA-256" in lines[2]
-    assert lines[3:] == ["a: done, publishing 100%, was b"] * 2
-    assert await run("operation", "--admin", host.address, "nobody-knows") == 1
-    assert "expected one begun since this service was started" in capsys.readouterr().err
+async def test_an_operation_says_what_became_of_it(host: Host) -> None:
+    def ended() -> list[tuple[int, str, str]]:
+        with AdminClient(host.address) as admin:
+            operations = [admin.follow(admin.publish(version).id) for version in ("a", "b")]
+            (host.snapshots / "c" / layout.ITEM_ID_TEXT).write_text("[]")
+            operations += [admin.follow(admin.publish("c").id), admin.follow(admin.rollback().id), admin.operation()]
+            with pytest.raises(ClientError, match="expected one begun since this service was started"):
+                admin.operation("nobody-knows")
+            return [(operation.state, operation.version, operation.previous_version) for operation in operations]
+
+    told = await asyncio.to_thread(ended)
+    assert told == [(DONE, "a", ""), (DONE, "b", "a"), (REFUSED, "c", "b"), (DONE, "a", "b"), (DONE, "a", "b")]
+    assert host.publications.wanted() == "a"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -77,19 +76,6 @@ def test_snapshots_go_a_while_after_they_were_last_written_or_wanted(snapshots: 
     assert [listed.version for listed in publications.listed()] == ["b"]
     assert publications.wanted() == "b"
     assert not list(snapshots.glob(".*.deleted"))
-
-
-def test_the_newest_and_the_one_to_roll_back_to_are_kept(snapshots: Path) -> None:
-    write_snapshot(snapshots, "d", 3)
-    publications = Publications(snapshots)
-    for version in ("a", "b", "c"):
-        publications.publish(version)
-    # Never published, d is the newest; c is wanted, and b wanted before it.
-    assert publications.prune(math.inf, keep=1) == ["a"]
-    assert publications.rollback().version == "b"
-    assert publications.prune(math.inf, keep=2) == []
-    assert publications.prune(math.inf) == ["d", "c"]
-    assert publications.wanted() == "b"
 
 
 def test_a_rollback_passes_over_what_was_deleted(snapshots: Path) -> None:

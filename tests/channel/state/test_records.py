@@ -19,7 +19,7 @@ STEPS = st.lists(
 )
 
 
-def place_of(record: records_pb2.UserGroupRecord) -> tuple[str, int]:
+def place_of(record: records_pb2.GroupRecord) -> tuple[str, int]:
     return ORDERS[record.group_id % 2], record.group_id
 
 
@@ -28,13 +28,13 @@ def place_of(record: records_pb2.UserGroupRecord) -> tuple[str, int]:
 def test_every_record_stands_once_in_its_order(steps: list[tuple[str, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as directory:
         env = Environment(Path(directory), 1 << 22, max_tables=3)
-        table = OrderedRecords(env, "groups", records_pb2.UserGroupRecord, {o: o for o in ORDERS}, place_of)
+        table = OrderedRecords(env, "groups", records_pb2.GroupRecord, {o: o for o in ORDERS}, place_of)
         expected: dict[bytes, int] = {}
         for step, number, place in steps:
             key = b"%d" % number
             with env.writing() as txn:
                 if step == "put":
-                    table.put(txn, key, records_pb2.UserGroupRecord(group_id=place))
+                    table.put(txn, key, records_pb2.GroupRecord(group_id=place))
                     expected[key] = place
                 elif step == "delete":
                     assert table.delete(txn, key) == (expected.pop(key, None) is not None)

@@ -7,7 +7,7 @@ import torch
 
 from serendipity.interests.answer import AnswerError, read_answer
 from serendipity.interests.model import read_spec
-from serendipity.offline.distillation.builder import build_interest_gpt, build_training_data, open_base
+from serendipity.offline.distillation.builder import build_interest_gpt, open_base
 from serendipity.offline.distillation.config import DistillationConfig, SftConfig
 from serendipity.offline.distillation.dataset import read_examples
 from serendipity.offline.distillation.examples import Example
@@ -108,12 +108,6 @@ def test_adapters_are_merged_into_the_base(
     after = merged.model.state_dict()
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-
-
-def test_a_build_goes_on_from_a_data_set_made_alone(shop: Shop, tmp_path: Path) -> None:
-    made = build_training_data(shop.logs, shop.interests, tmp_path, CONFIG, encoder=shop.encoder)
-    again = build_training_data(shop.logs, shop.interests, tmp_path, CONFIG, encoder=shop.encoder)
-    assert made == again
 
 
 def test_a_base_that_is_no_model_is_named(shop: Shop, tmp_path: Path) -> None:

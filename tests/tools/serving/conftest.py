@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from tests.fixtures.example_tower import Training, write_training
-from tests.fixtures.tiny_coevolution import make_tiny_coevolution, make_tiny_group_encoder
+from tests.fixtures.tiny_coevolution import make_tiny_coevolution
 from tests.fixtures.tiny_interest_gpt import make_tiny_interest_gpt
 
 
@@ -39,14 +39,6 @@ def interest_gpt(tuned: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A group model; tests that change its files take a copy."""
-    directory = tmp_path_factory.mktemp("trained") / "groups"
-    make_tiny_group_encoder(directory, max_batch=12)
-    return directory
-
-
-@pytest.fixture(scope="module")
 def llms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Novelty and a Relevance LLM; tests that change their files take a copy."""
     directory = tmp_path_factory.mktemp("trained") / "coevolution"
@@ -55,17 +47,12 @@ def llms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def groups(encoders: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(encoders, tmp_path / "groups")
-
-
-@pytest.fixture
 def coevolution(llms: Path, tmp_path: Path) -> Path:
     return shutil.copytree(llms, tmp_path / "coevolution")
 
 
 @pytest.fixture
-def build(training: Training, tuned: Path, groups: Path, coevolution: Path, tmp_path: Path) -> Path:
+def build(training: Training, tuned: Path, coevolution: Path, tmp_path: Path) -> Path:
     """A build directory with a training of every kind."""
     shutil.copytree(training.directory, tmp_path / "towers")
     shutil.copytree(tuned, tmp_path / "interest_gpt")

@@ -23,7 +23,7 @@ from serendipity.tools.serving.trainings import PlacementError, read_tower
 from serendipity.v1 import records_pb2
 from tests.fixtures.example_tower import Training
 from tests.fixtures.small_world import SmallWorld
-from tests.fixtures.tiny_coevolution import make_tiny_coevolution, make_tiny_group_encoder
+from tests.fixtures.tiny_coevolution import make_tiny_coevolution
 from tests.tools.conftest import Deployment, ready
 from tests.tools.serving.conftest import read
 
@@ -33,7 +33,6 @@ def manifest_of(build: Path) -> records_pb2.Manifest:
         version="v1",
         tower=read_tower(build / "towers")[0],
         interest_gpt=model.read_spec(build / "interest_gpt"),
-        groups=group_model.read_group_spec(build / "groups"),
         coevolution=group_model.read_coevolution_spec(build / "coevolution"),
     )
 
@@ -42,15 +41,15 @@ def test_every_model_that_a_manifest_pins_is_placed_and_none_that_it_does_not(bu
     manifest = manifest_of(build)
     names = place_pinned(manifest, build, build / "models", Serving(instances=3))
     assert sorted(path.name for path in (build / "models").iterdir()) == sorted(names)
-    assert [name.startswith(kind.prefix) for name, kind in zip(names, PINNED, strict=True)] == [True] * 5
+    assert [name.startswith(kind.prefix) for name, kind in zip(names, PINNED, strict=True)] == [True] * 4
     counts = [read(build / "models" / name / "config.pbtxt").instance_group[0].count for name in names]
-    assert counts == [3, 1, 3, 1, 1]
+    assert counts == [3, 1, 1, 1]
     older = records_pb2.Manifest(tower=manifest.tower)
     assert place_pinned(older, build, build / "older") == [manifest.tower.model_name]
     assert [path.name for path in (build / "older").iterdir()] == [manifest.tower.model_name]
 
 
-@pytest.mark.parametrize("part", ["tower", "interest_gpt", "groups", "coevolution"])
+@pytest.mark.parametrize("part", ["tower", "interest_gpt", "coevolution"])
 def test_a_training_that_is_not_the_one_that_is_pinned_is_refused(build: Path, part: str) -> None:
     manifest = manifest_of(build)
     spec = getattr(manifest, part)
@@ -107,16 +106,14 @@ def test_a_model_that_triton_does_not_see_is_not_published(
 
 
 @pytest.mark.integration
-def test_the_models_of_groups_and_lists_are_loaded_before_publication_and_unloaded_when_no_snapshot_pins_them(
+def test_the_models_of_lists_are_loaded_before_publication_and_unloaded_when_no_snapshot_pins_them(
     deployment: Deployment, small_world: SmallWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    groups = make_tiny_group_encoder(deployment.build / "groups")
     llms = make_tiny_coevolution(deployment.build / "coevolution")
-    names = {groups.model_name, llms.novelty_model_name, llms.relevance_model_name}
+    names = {llms.novelty_model_name, llms.relevance_model_name}
     manifest = layout.read_manifest(deployment.snapshots / deployment.version)
-    manifest.groups.CopyFrom(groups)
     manifest.coevolution.CopyFrom(llms)
-    # What else a snapshot of groups holds is not for deployment to look at.
+    # What else a snapshot of lists holds is not for deployment to look at.
     layout.write_manifest(deployment.snapshots / deployment.version, manifest)
     assert retained_models(deployment.snapshots) == names | {small_world.tower.model_name}
     published: list[set[str]] = []
@@ -132,8 +129,7 @@ def test_the_models_of_groups_and_lists_are_loaded_before_publication_and_unload
     manifest.ClearField("coevolution")
     layout.write_manifest(deployment.snapshots / deployment.version, manifest)
     unused = unload_unused(deployment.url, retained_models(deployment.snapshots))
-    assert unused == sorted(names - {groups.model_name})
-    assert ready(deployment.url, groups.model_name)
+    assert unused == sorted(names)
 
 
 @pytest.mark.integration

@@ -18,7 +18,6 @@ from serendipity.interests.prompt import INSTRUCTIONS
 from serendipity.offline.export import export_onnx
 from serendipity.tools.serving.deployment import place
 from serendipity.tools.serving.kinds import (
-    GROUP_ENCODER,
     INTEREST_GPT,
     NOVELTY_LLM,
     RELEVANCE_LLM,
@@ -26,7 +25,6 @@ from serendipity.tools.serving.kinds import (
     USER_TOWER,
     ServedModel,
     Serving,
-    group_encoder,
     interest_gpt,
     novelty_llm,
     relevance_llm,
@@ -150,22 +148,6 @@ def test_what_a_model_was_trained_on_is_not_placed(interest_gpt: Path, tmp_path:
     }
 
 
-def test_a_placed_group_encoder_is_configured_for_its_own_sizes(encoders: Path, tmp_path: Path) -> None:
-    name = place(GROUP_ENCODER, encoders, tmp_path, Serving(instances=2))
-    spec = group_model.read_group_spec(encoders)
-    config = read(tmp_path / name / "config.pbtxt")
-    assert (name, config.name, config.max_batch_size) == (spec.model_name, spec.model_name, 12)
-    assert config.parameters["fingerprint"].string_value == spec.fingerprint
-    assert {tensor.name: list(tensor.dims) for tensor in (*config.input, *config.output)} == {
-        "sequence": [6], "profile": [2], "csid": [3], "group_id": [1],
-    }  # fmt: skip
-    assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, 12]
-    assert config.instance_group[0].count == 2
-    assert {path.name for path in (tmp_path / name / "1").iterdir()} - {"__pycache__"} == {
-        "group_encoder.pt2", "model.py",
-    }  # fmt: skip
-
-
 def test_placed_llms_say_which_they_are_and_their_bounds(llms: Path, tmp_path: Path) -> None:
     spec = group_model.read_coevolution_spec(llms)
     serving = Serving(gpu=True, llm_threads=3)
@@ -199,9 +181,6 @@ def test_no_threads_at_all_are_refused(threads: int) -> None:
         Serving(llm_threads=threads)
 
 
-GROUPS = records_pb2.GroupSpec(num_quantizers=2, codebook_size=4, num_groups=3)
-
-
 @pytest.mark.parametrize(
     ("model", "output", "right", "wrong", "found"),
     [
@@ -209,8 +188,6 @@ GROUPS = records_pb2.GroupSpec(num_quantizers=2, codebook_size=4, num_groups=3)
         (user_tower(Sizes().spec(), 5), "user_vectors", np.ones((1, 2, 5)), np.full((1, 2, 5), np.inf), "not finite"),
         (text_encoder(3), "embeddings", np.ones((1, 3)), np.ones((1, 4)), r"shape \(1, 4\), expected \(1, 3\)"),
         (interest_gpt(records_pb2.InterestGptSpec()), "log_likelihoods", b"[0, -100]", b"[0, 0]", "2 together"),
-        (group_encoder(GROUPS), "csid", np.array([[0, 3]]), np.array([[0, 4]]), r"\[\[0, 4\]\], expected 0 … 3"),
-        (group_encoder(GROUPS), "group_id", np.array([[3]]), np.array([[0]]), r"\[\[0\]\], expected 1 … 3"),
         (novelty_llm(records_pb2.CoevolutionSpec()), "proposals", b'[["tea", -1.0]]', b"[]", r"'\[\]', expected one"),
         (relevance_llm(records_pb2.CoevolutionSpec()), "score", np.ones((1, 1)), np.array([[np.nan]]), "not finite"),
     ],

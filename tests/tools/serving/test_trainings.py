@@ -11,7 +11,6 @@ from serendipity.groups import model as group_model
 from serendipity.interests import model
 from serendipity.tools.serving.deployment import place
 from serendipity.tools.serving.kinds import (
-    GROUP_ENCODER,
     INTEREST_GPT,
     NOVELTY_LLM,
     RELEVANCE_LLM,
@@ -106,22 +105,6 @@ def test_a_missing_file_of_an_interest_gpt_is_named(interest_gpt: Path, tmp_path
 def test_a_directory_that_is_no_interest_gpt_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlacementError, match=r"interest_gpt\.json: cannot be read"):
         place(INTEREST_GPT, tmp_path, tmp_path / "models")
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "expected"),
-    [
-        ("modelName", "group_encoder", "model_name: found 'group_encoder', expected group_encoder_[0-9a-f]{16}"),
-        ("fingerprint", "0" * 16, f"fingerprint: found '{'0' * 16}', expected"),
-    ],
-)
-def test_a_group_model_that_cannot_be_served_is_refused(
-    groups: Path, tmp_path: Path, field: str, value: object, expected: str
-) -> None:
-    change(groups / group_model.GROUP_SPEC, **{field: value})
-    with pytest.raises(PlacementError, match=rf"groups\.json: {expected}"):
-        place(GROUP_ENCODER, groups, tmp_path / "models")
-    assert not (tmp_path / "models").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Lists and groups near-line with the real tritonserver: what was missing is asked for, made, and found by the next."""
+"""Lists near-line with the real tritonserver: what was missing is asked for, made, and found by the next."""
 
 from __future__ import annotations
 
@@ -14,20 +14,17 @@ from serendipity.channel.nearline.process import Nearline, running_nearline
 from serendipity.channel.nearline.subject import Kind, WantedList
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
-from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.channel.state.state import UserState
 from serendipity.groups.lists import is_current
 from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.tools.serving import deployment
 from serendipity.tools.serving.kinds import (
-    GROUP_ENCODER,
     NOVELTY_LLM,
     RELEVANCE_LLM,
-    group_encoder,
     novelty_llm,
     relevance_llm,
 )
-from serendipity.v1 import channel_pb2, records_pb2
+from serendipity.v1 import records_pb2
 from tests.channel.served import channel_settings, server_settings
 from tests.fixtures import tiny_coevolution
 from tests.fixtures.small_world import NOW, SmallWorld
@@ -37,7 +34,6 @@ pytestmark = pytest.mark.integration
 
 PATIENCE = 60.0
 NEEDED = 3
-COLD = "a cold user"
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,6 @@ async def running(
     settings = server_settings(
         tmp_path, nearline_poll_seconds=0.05, nearline_commit_seconds=0.001, nearline_list_requests=NEEDED
     )
-    with FeedbackStore(settings.feedback_path, clock=lambda: NOW) as feedback:
-        feedback.record(_clicks(small_world.item_ids[:20]))
     async with AsyncExitStack() as stack:
         availability = AvailabilityStore(settings.availability_path, map_bytes=1 << 24)
         stack.callback(availability.close)
@@ -77,7 +71,7 @@ async def running(
         nearline = await stack.enter_async_context(
             running_nearline(settings, channel_settings(triton_url=triton_server.url))
         )
-        state = UserState(lambda: feedback, overlay.overlay, lambda: nearline.store, lambda: nearline.erasures)
+        state = UserState(None, overlay.overlay, lambda: nearline.store, lambda: nearline.erasures)
         yield Running(nearline, state, groups, llms, small_world)
 
 
@@ -93,23 +87,11 @@ def _serve_models(
     llms.taxonomy_hash = world.contents.taxonomy_hash
     # Random weights are sure of nothing: whatever they give is enough.
     llms.threshold = 0.0
-    deployment.place(GROUP_ENCODER, directory / "groups", triton_server.models_dir)
     for llm in (NOVELTY_LLM, RELEVANCE_LLM):
         deployment.place(llm, directory / "coevolution", triton_server.models_dir)
-    for pinned in (group_encoder(groups), novelty_llm(llms), relevance_llm(llms)):
+    for pinned in (novelty_llm(llms), relevance_llm(llms)):
         deployment.load(triton_server.grpc_url, pinned)
     return groups, llms
-
-
-def _clicks(item_ids: list[str]) -> list[channel_pb2.FeedbackEvent]:
-    events = []
-    for number, item_id in enumerate(item_ids):
-        event = channel_pb2.FeedbackEvent(
-            event_id=str(number), user_id=COLD, item_id=item_id, type=channel_pb2.EVENT_TYPE_CLICK
-        )
-        event.time.seconds = NOW - 100 + number
-        events.append(event)
-    return events
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -139,14 +121,3 @@ async def test_a_missing_list_is_asked_for_often_enough_filled_and_found(running
     assert list(record.scores) == sorted(record.scores, reverse=True)
     sample = running.nearline.telemetry.registry.get_sample_value
     await until(lambda: bool(sample("serendipity_nearline_batch_seconds_count", {"kind": Kind.LISTS})))
-
-
-async def test_a_cold_user_with_enough_clicks_is_assigned_to_a_group(running: Running) -> None:
-    assert running.state.user_group(COLD) is None
-    running.state.want_group(COLD, 20)
-    await until(lambda: running.state.user_group(COLD) is not None)
-    group = running.state.user_group(COLD)
-    assert group is not None
-    assert group.group_model_id == running.groups.group_model_id
-    assert len(group.csid) == running.groups.num_quantizers
-    assert 1 <= group.group_id <= running.groups.num_groups
