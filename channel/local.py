@@ -45,7 +45,7 @@ class LocalChannel:
         Raises SnapshotUnavailable.
         """
         settings = settings or ChannelSettings()
-        self._holder = SnapshotHolder(open_snapshot(snapshot, verify=verify))
+        self._holder = SnapshotHolder(open_snapshot(snapshot, verify=verify, gpu=settings.gpu))
         self._tower = tower
         self.channel = Channel(self._holder, tower, state, settings, clock=clock)
         # Not asyncio.Runner: it sets a signal handler per call, whose enum lookup renders every array of the answer as

@@ -45,6 +45,9 @@ class ChannelSettings(BaseSettings):
     breaker_open_ms: float = Field(default=1_000.0, gt=0)
     """How long it is not called then, milliseconds; one call tries again after that."""
 
+    gpu: bool = False
+    """Search openly on a GPU (needs faiss-gpu); a process without one refuses to start rather than run slowly."""
+
     over_fetch: float = Field(default=2.0, ge=1.0)
     """Candidates asked of each source per candidate wanted, so that filters and caps leave enough."""
 

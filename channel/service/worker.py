@@ -92,6 +92,7 @@ async def running_worker(
             parts.holder,
             on_change=on_change,
             poll=settings.snapshot_poll_seconds,
+            gpu=channel_settings.gpu,
         )
         await on_change(watcher.served, None)
         # Before the port is open: a worker that was restarted must not draw calls it cannot answer.

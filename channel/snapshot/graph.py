@@ -29,14 +29,14 @@ class Graph:
     interests: tuple[str, ...]
 
     @classmethod
-    def open(cls, directory: Path, spec: records_pb2.GraphSpec, num_items: int) -> Graph:
+    def open(cls, directory: Path, spec: records_pb2.GraphSpec, num_items: int, gpu: bool = False) -> Graph:
         """Map a snapshot's graph as its manifest describes it.
 
         Raises SnapshotUnavailable naming the file that is missing or of another shape, ValueError for one of another
         type.
         """
         index = spec.vector_index
-        items = ItemVectors.open(directory, index, layout.GRAPH_ITEM_VECTORS, layout.GRAPH_ITEM_INDEX)
+        items = ItemVectors.open(directory, index, gpu, layout.GRAPH_ITEM_VECTORS, layout.GRAPH_ITEM_INDEX)
         item_parts = map_array(directory / layout.GRAPH_ITEM_PARTS, np.float32, 2)
         interest_parts = map_array(directory / layout.GRAPH_INTEREST_PARTS, np.float32, 2)
         for name, found, rows in (

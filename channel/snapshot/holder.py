@@ -94,12 +94,12 @@ class SnapshotHolder:
             held.leases += 1
         return Lease(self, held)
 
-    def swap(self, directory: Path, *, verify: bool = True) -> Snapshot:
+    def swap(self, directory: Path, *, verify: bool = True, gpu: bool = False) -> Snapshot:
         """Open another snapshot and serve it from now on; running requests finish on the one they have.
 
         Raises SnapshotUnavailable when it cannot be served; the present one stays then.
         """
-        held = _Held(open_snapshot(directory, verify=verify))
+        held = _Held(open_snapshot(directory, verify=verify, gpu=gpu))
         held.unavailable_under(self._overlay)
         self._replace(held)
         return held.snapshot

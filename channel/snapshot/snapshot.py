@@ -137,7 +137,7 @@ class Snapshot:
                 of_groups.close()
 
 
-def open_snapshot(directory: Path, *, verify: bool = True) -> Snapshot:
+def open_snapshot(directory: Path, *, verify: bool = True, gpu: bool = False) -> Snapshot:
     """Open a snapshot and check that its parts fit each other.
 
     verify: check the checksums as well, unless this host did so before.
@@ -147,7 +147,7 @@ def open_snapshot(directory: Path, *, verify: bool = True) -> Snapshot:
     opened: list[Store] = []
     try:
         manifest = verify_once(directory) if verify else layout.read_manifest(directory)
-        return _open(directory, manifest, opened)
+        return _open(directory, manifest, opened, gpu)
     except (layout.SnapshotError, ChannelError, OSError, ValueError) as error:
         for store in opened:
             store.close()
@@ -156,7 +156,7 @@ def open_snapshot(directory: Path, *, verify: bool = True) -> Snapshot:
         raise SnapshotUnavailable(f"{directory}: cannot be served: {error}") from error
 
 
-def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store]) -> Snapshot:
+def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], gpu: bool) -> Snapshot:
     num_items, num_categories = manifest.counts.items, len(manifest.categories)
     offsets = np.array(manifest.category_offsets, np.int64)
     if len(offsets) != num_categories + 1 or (np.diff(offsets) < 0).any() or offsets[-1] > num_items or offsets[0]:
@@ -171,7 +171,7 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store]) 
             f"{directory / layout.MANIFEST}: vector_index.category_list_offsets: found {len(lists)} offsets, expected "
             f"{len(offsets)} ascending ones"
         )
-    vectors = ItemVectors.open(directory, manifest.vector_index)
+    vectors = ItemVectors.open(directory, manifest.vector_index, gpu)
     _expect(directory / layout.ITEM_VECTORS, vectors.vectors.shape, (num_items, manifest.vector_index.dim))
     path = directory / layout.INTEREST_VECTORS
     interest_vectors = map_array(path, np.float32, 2)
@@ -251,7 +251,7 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store]) 
         groups=groups,
         coevolution=manifest.coevolution if manifest.HasField("coevolution") else None,
         novel_categories=novel_categories,
-        graph=Graph.open(directory, manifest.graph, num_items) if manifest.HasField("graph") else None,
+        graph=Graph.open(directory, manifest.graph, num_items, gpu) if manifest.HasField("graph") else None,
     )
 
 

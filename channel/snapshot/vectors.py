@@ -15,6 +15,7 @@ Few rows are searched exactly whatever index there is, and so is what an index l
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,17 @@ from serendipity.channel.snapshot.row_ranges import OwnedRanges, RowRanges
 from serendipity.inverted_lists import InvertedLists, prepare, search_lists
 from serendipity.v1 import records_pb2
 
+# The stubs in the wheel miss what its Python layer adds.
+_faiss: Any = faiss
+
 _SAMPLING = 16
 """One score in so many is looked at to guess the k-th best."""
 
 _EXACT_BELOW = 30_000
 """Allowed rows up to which an index is not asked: scanning them takes about as long."""
+
+_GPU_MOST = 2_048
+"""Neighbours a GPU index returns at most."""
 
 
 class ItemVectors:
@@ -43,27 +50,33 @@ class ItemVectors:
         self,
         vectors: NDArray[np.float32],
         ivf: InvertedFile | None = None,
+        gpu: Any = None,
         exact_below: int = _EXACT_BELOW,
     ) -> None:
-        """vectors: [n, d] float32; ivf: index over the same rows.
+        """vectors: [n, d] float32; ivf: index over the same rows; gpu: FAISS index on a GPU, likewise.
 
         exact_below: allowed rows up to which a search is exact whatever index there is.
         """
         self.vectors = vectors
         self._ivf = ivf
+        self._gpu = gpu
         self._exact_below = exact_below
+        # GPU indexes keep scratch memory of their own: not thread-safe, not even for reads.
+        self._gpu_lock = threading.Lock()
 
     @classmethod
     def open(
         cls,
         directory: Path,
         index: records_pb2.VectorIndex,
+        gpu: bool = False,
         vectors_file: str = layout.ITEM_VECTORS,
         index_file: str = layout.ITEM_INDEX,
     ) -> ItemVectors:
         """Map a snapshot's vectors, with the index that the manifest describes.
 
-        Raises SnapshotUnavailable when a file is missing or is not what the manifest says.
+        Raises SnapshotUnavailable when a file is missing or is not what the manifest says, or when a GPU is asked
+        for and there is none.
         """
         try:
             vectors = map_array(directory / vectors_file, np.float32, 2)
@@ -74,6 +87,7 @@ class ItemVectors:
         return cls(
             vectors,
             ivf=InvertedFile.open(directory / index_file, index, vectors.shape) if index.kind == "ivf" else None,
+            gpu=_gpu_index(vectors) if gpu else None,
         )
 
     @property
@@ -97,10 +111,13 @@ class ItemVectors:
         """
         if not len(ranges):
             return np.empty(0, np.int64)
-        if self._ivf is None or len(ranges) <= self._exact_below:
+        if self._gpu is not None:
+            rows = self._by_gpu(query, ranges)
+        elif self._ivf is not None and len(ranges) > self._exact_below:
+            spare = 2 if unavailable.any() else 1
+            rows = self._ivf.search(query, min(spare * k, len(ranges)), allowed)
+        else:
             return self._scan(query, k, ranges, unavailable)
-        spare = 2 if unavailable.any() else 1
-        rows = self._ivf.search(query, min(spare * k, len(ranges)), allowed)
         rows = rows[~unavailable[rows]][:k]
         return rows if len(rows) == k else self._scan(query, k, ranges, unavailable)
 
@@ -148,6 +165,14 @@ class ItemVectors:
         free = ~unavailable[rows]
         return _largest(rows[free], scores[free], k)
 
+    def _by_gpu(self, query: NDArray[np.float32], ranges: RowRanges) -> NDArray[np.int64]:
+        """Ask for more than is wanted, since GPU indexes take no selector, and keep what is in the ranges."""
+        with self._gpu_lock:
+            _, (rows,) = self._gpu.search(np.ascontiguousarray(query[None]), min(_GPU_MOST, len(self.vectors)))
+        at = np.searchsorted(ranges.starts, rows, side="right") - 1
+        inside: NDArray[np.int64] = rows[(at >= 0) & (rows < ranges.ends[at])]
+        return inside
+
 
 class InvertedFile:
     """A FAISS IVF index whose lists are kept apart by top-level category."""
@@ -190,3 +215,11 @@ class InvertedFile:
 def _largest(rows: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """Keep the rows of the k largest scores; NaN counts as the largest, and whoever scores the rows sees it."""
     return rows if len(rows) <= k else rows[np.argpartition(scores, len(scores) - k)[len(scores) - k :]]
+
+
+def _gpu_index(vectors: NDArray[np.float32]) -> Any:
+    if not hasattr(faiss, "StandardGpuResources") or not _faiss.get_num_gpus():
+        raise SnapshotUnavailable("gpu: this process has no GPU that FAISS can use; install faiss-gpu or switch it off")
+    index = _faiss.index_cpu_to_gpu(_faiss.StandardGpuResources(), 0, faiss.IndexFlatIP(vectors.shape[1]))
+    index.add(np.ascontiguousarray(vectors))
+    return index

@@ -48,6 +48,7 @@ class SnapshotWatcher:
         on_change: Callable[[Served, Snapshot | None], Awaitable[None]],
         poll: float,
         retry: float = 30.0,
+        gpu: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -56,6 +57,7 @@ class SnapshotWatcher:
         self._on_change = on_change
         self._poll = poll
         self._retry = retry
+        self._gpu = gpu
         self._clock = clock
         self._monotonic = monotonic
         self._refused: str | None = None
@@ -91,7 +93,7 @@ class SnapshotWatcher:
         """Serve a version from now on; returns why that cannot be, empty if it is served. because: see Served.error."""
         before, directory = self.served.version, self._publications.directory(version)
         try:
-            snapshot = await asyncio.to_thread(self._holder.swap, directory)
+            snapshot = await asyncio.to_thread(self._holder.swap, directory, gpu=self._gpu)
             self._files = file_times(directory, {layout.MANIFEST, *layout.read_manifest(directory).checksums})
         except (ChannelError, layout.SnapshotError, OSError) as error:
             return str(error)

@@ -22,7 +22,7 @@ N, D = 3_000, 8
 OFFSETS = np.array([0, 10, 10, 500, 1_200, 1_201, 2_900], np.int64)
 """Six categories, the second without items; the last 100 rows have none."""
 
-KINDS = ["flat", "ivf"]
+KINDS = ["flat", "ivf", "gpu"]
 
 FREE = np.zeros(N, np.bool_)
 """Everything is available."""
@@ -117,6 +117,11 @@ def inverted(vectors: NDArray[np.float32], num_probes: int = 0) -> InvertedFile:
 def with_index(vectors: NDArray[np.float32], kind: str) -> ItemVectors:
     if kind == "ivf":
         return ItemVectors(vectors, ivf=inverted(vectors), exact_below=0)
+    if kind == "gpu":
+        # A GPU index answers as this one does: whole, without a selector.
+        index = faiss.IndexFlatIP(D)
+        index.add(vectors)
+        return ItemVectors(vectors, gpu=index)
     return ItemVectors(vectors)
 
 
@@ -125,28 +130,31 @@ def stores(vectors: NDArray[np.float32]) -> dict[str, ItemVectors]:
     return {kind: with_index(vectors, kind) for kind in KINDS}
 
 
+@pytest.mark.parametrize("kind", ["flat", "gpu"])
 @pytest.mark.parametrize("k", [1, 7, 60, 1_000, 5_000])
 @pytest.mark.parametrize("categories", [(1,), (3,), (1, 4, 6), (1, 2, 3, 4, 5, 6)])
 def test_the_best_rows_are_those_that_sorting_finds(
     stores: dict[str, ItemVectors],
     vectors: NDArray[np.float32],
     queries: NDArray[np.float32],
+    kind: str,
     k: int,
     categories: tuple[int, ...],
 ) -> None:
     for query in queries:
         expected = by_sorting(vectors, query, k, ranges_of(*categories).rows())
-        assert find(stores["flat"], query, k, categories) == expected
+        assert find(stores[kind], query, k, categories) == expected
 
 
+@pytest.mark.parametrize("kind", ["flat", "gpu"])
 def test_searches_stay_inside_the_ranges_and_leave_unavailable_rows_out(
-    stores: dict[str, ItemVectors], vectors: NDArray[np.float32], queries: NDArray[np.float32]
+    stores: dict[str, ItemVectors], vectors: NDArray[np.float32], queries: NDArray[np.float32], kind: str
 ) -> None:
     unavailable = np.zeros(N, np.bool_)
     unavailable[100:400] = True
     for query in queries:
         expected = by_sorting(vectors, query, 30, ranges_of(3, 5).rows(), unavailable)
-        assert find(stores["flat"], query, 30, (3, 5), unavailable) == expected
+        assert find(stores[kind], query, 30, (3, 5), unavailable) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -198,6 +206,14 @@ def few_probes(vectors: NDArray[np.float32]) -> dict[int, InvertedFile]:
     index, said = ivf_of(vectors)
     offsets = np.array(said.category_list_offsets, np.int64)
     return {probes: InvertedFile(index, offsets, probes) for probes in range(1, 25)}
+
+
+def test_an_over_fetched_index_searches_exactly_where_too_little_is_allowed(
+    stores: dict[str, ItemVectors], queries: NDArray[np.float32]
+) -> None:
+    # Category 1 has 10 of 3,000 rows: an index that returns 2,048 neighbours has not seen all of them.
+    for query in queries:
+        assert find(stores["gpu"], query, 10, (1,)) == list(range(10))
 
 
 @pytest.fixture(scope="module")
@@ -394,3 +410,10 @@ def test_an_index_is_read_from_the_snapshot(
     for query in queries:
         farthest = by_sorting(-vectors, query, 20, ranges_of(3, 6).rows())
         assert len(set(find(store, query, 60, (3, 6))) & set(farthest)) >= 18
+
+
+@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS can use a GPU")
+def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / layout.ITEM_VECTORS, np.zeros((3, 2), np.float32))
+    with pytest.raises(SnapshotUnavailable, match="install faiss-gpu"):
+        ItemVectors.open(tmp_path, FLAT, gpu=True)
