@@ -31,7 +31,7 @@ DEPTHS = (20, 100)
 
 def by_texts(categories: Sequence[str]) -> NDArray[np.float32]:
     """Cosines of the categories' names, [C + 1, C + 1] by number."""
-    vectors = TextEncoder.from_path(default_path()).encode([comparable(name) for name in categories])
+    vectors = TextEncoder(default_path()).encode([comparable(name) for name in categories])
     return np.pad(vectors @ vectors.T, ((1, 0), (1, 0)))
 
 

@@ -37,7 +37,7 @@ class TextOnly:
     @classmethod
     def of_build(cls, build: Path, catalogue: Catalogue) -> TextOnly:
         """Read the texts that a build encoded. Raises EncoderError."""
-        encoder = TextEncoder.from_path(default_path())
+        encoder = TextEncoder(default_path())
         taxonomy = Taxonomy.from_catalogue(catalogue)
         ids = {node.path: node.node_id for node in taxonomy.nodes}
         vectors = encoder.encode(taxonomy.texts, build / ".cache" / "text_vectors.npz")
