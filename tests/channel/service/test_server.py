@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import multiprocessing
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,9 +17,8 @@ from serendipity import layout
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest
 from serendipity.channel.client.messages import Feedback, RecentEvent, recall_request
-from serendipity.channel.service import worker as worker_process
 from serendipity.channel.service.server import SERVICE
-from serendipity.channel.service.worker import Worker
+from serendipity.channel.service.worker import Worker, run_worker
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.item_ids import ItemIds
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
@@ -374,22 +373,19 @@ async def test_a_worker_listens_only_once_it_has_a_snapshot_to_serve(small_world
     await waiting.__aexit__(None, None, None)
 
 
-async def test_a_worker_that_waits_for_a_snapshot_ends_when_it_is_told_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = asyncio.Event()
-    monkeypatch.setattr(worker_process, "told_to_stop", lambda: contextlib.nullcontext(told))
+async def test_a_worker_that_waits_for_a_snapshot_ends_when_it_is_told_to(tmp_path: Path) -> None:
     settings = server_settings(tmp_path)
-    task = asyncio.create_task(
-        worker_process._serve_until_stopped(settings, channel_settings(), settings.address, number=0)
-    )
+    arguments = (settings, channel_settings(), settings.address, 0)
+    process = multiprocessing.get_context("spawn").Process(target=run_worker, args=arguments)
+    process.start()
 
     async def started() -> bool:
         return bool(read_statuses(settings.workers_path))
 
     await until(started)
-    told.set()
-    await asyncio.wait_for(task, 60.0)
+    process.terminate()
+    await asyncio.to_thread(process.join, 60)
+    assert process.exitcode == 0
 
 
 async def test_the_state_is_its_owners_alone_also_what_was_there_before(directory: Path) -> None:
