@@ -208,13 +208,11 @@ def to_result(response: channel_pb2.RecallResponse) -> RecallResult:
 def to_results(response: channel_pb2.RecallBatchResponse) -> list[RecallResult | ClientError]:
     """Turn a batch's answers into rows; one whose status is not OK into the error it is."""
     codes = {code.value[0]: code for code in grpc.StatusCode}
-    # A service older than this client sends no statuses: it answers all or none.
-    statuses = response.statuses or [channel_pb2.RecallStatus()] * len(response.responses)
     return [
         error_of_code(codes.get(status.code, grpc.StatusCode.UNKNOWN), status.message, "")
         if status.code
         else to_result(answer)
-        for answer, status in zip(response.responses, statuses, strict=True)
+        for answer, status in zip(response.responses, response.statuses, strict=True)
     ]
 
 

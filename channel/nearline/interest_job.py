@@ -30,9 +30,6 @@ from serendipity.v1 import records_pb2
 MAX_INTERESTS = 16
 """Interests of a hot record at most, whatever a spec says: it stays within 120 bytes."""
 
-_ALL_FACTS = records_pb2.FactsSpec(search_days=30.0, clicked_titles="always", signal_titles=True)
-"""What models are told whose spec does not say."""
-
 
 @dataclass(frozen=True)
 class Proposed:
@@ -90,8 +87,7 @@ class InterestJob(Job[KnownUser]):
                 self._signals = SignalStore(snapshot.directory / layout.SIGNALS)
         except (layout.SnapshotError, ChannelError) as error:
             raise SnapshotUnavailable(f"{path}: interests cannot be refreshed: {error}") from error
-        rule = spec.facts if spec.HasField("facts") else _ALL_FACTS
-        self.users = ContextReader(snapshot, self._signals, feedback, rule)
+        self.users = ContextReader(snapshot, self._signals, feedback, spec.facts)
 
     def is_current(self, record: records_pb2.InterestsRecord, now: int) -> bool:
         """Tell whether interests are fresh and of this vocabulary."""

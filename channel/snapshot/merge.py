@@ -47,20 +47,12 @@ class Merge:
 
     @classmethod
     def open(cls, directory: Path, manifest: records_pb2.Manifest) -> Merge:
-        """Open a snapshot's; one of layout 2 has none, and no columns either.
-
-        Raises SnapshotUnavailable naming what is missing or is not what it should be.
-        """
+        """Open a snapshot's. Raises SnapshotUnavailable naming what is missing or is not what it should be."""
         spec = manifest.merge
         _check_spec(directory / layout.MANIFEST, spec)
-        shapes = {
-            layout.ITEM_STATISTICS: (manifest.counts.items, len(layout.ITEM_STATISTICS_COLUMNS)),
-            layout.CATEGORY_VECTORS: (len(manifest.categories) + 1, None),
-        }
-        if manifest.layout_version < _FIRST_LAYOUT:
-            statistics, vectors = (np.zeros((rows, width or 1), np.float32) for rows, width in shapes.values())
-        else:
-            statistics, vectors = (_array(directory / name, *shape) for name, shape in shapes.items())
+        width = len(layout.ITEM_STATISTICS_COLUMNS)
+        statistics = _array(directory / layout.ITEM_STATISTICS, manifest.counts.items, width)
+        vectors = _array(directory / layout.CATEGORY_VECTORS, len(manifest.categories) + 1, None)
         offsets = np.array(manifest.category_offsets, np.int64)
         popular = _popular(statistics[: offsets[-1]])
         return cls(
@@ -85,7 +77,6 @@ class Merge:
 
 
 _MOST_POPULAR = 5_000
-_FIRST_LAYOUT = 3
 _TRIED = 3
 
 

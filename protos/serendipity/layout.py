@@ -17,7 +17,7 @@ from google.protobuf import json_format
 from serendipity.v1 import records_pb2
 
 LAYOUT_VERSION = 3
-"""Layout this code writes. It reads this one and the one before, and refuses later ones."""
+"""Layout this code writes and reads; it refuses others."""
 
 MANIFEST = "manifest.json"
 USERS = "users.lmdb"
@@ -51,14 +51,14 @@ GRAPH_ITEM_INDEX = "graph_items.faiss"
 MERGE_MODEL = "merge.onnx"
 """Features of candidates, [m, F] float32 → probabilities, [m, 1]; only where the manifest's merge has an id."""
 ITEM_STATISTICS = "item_statistics.npy"
-"""[num_items, len(ITEM_STATISTICS_COLUMNS)] float32, rows as of the item vectors; snapshots of layout 2 lack it."""
+"""[num_items, len(ITEM_STATISTICS_COLUMNS)] float32, rows as of the item vectors."""
 ITEM_STATISTICS_COLUMNS = ("item_clicks_28d", "item_trend_7d", "item_trend_28d", "category_share")
 """log(1 + clicks) in the last 28 days; log of the clicks of 7 and 28 days against those to be expected; log of
 the share that the item's top-level category has in all clicks."""
 TREND_PRIOR = 3.0
 """Clicks that an item is taken to have had as expected, so that one click more or less is no trend."""
 CATEGORY_VECTORS = "category_vectors.npy"
-"""[num_categories + 1, k] float32 by category number: alike where the same users click; layout 2 lacks it."""
+"""[num_categories + 1, k] float32 by category number: alike where the same users click."""
 NOVEL_CATEGORIES = "novel_categories.lmdb"
 GROUPS = "groups.lmdb"
 """Groups of users; only in snapshots whose manifest names a group model."""
@@ -112,7 +112,7 @@ def write_manifest(directory: Path, manifest: records_pb2.Manifest) -> None:
 def read_manifest(directory: Path) -> records_pb2.Manifest:
     """Read manifest.json and check the layout version.
 
-    Raises SnapshotError when the file is missing, is not a manifest, or is of a layout this code does not read.
+    Raises SnapshotError when the file is missing, is not a manifest, or is of another layout.
     """
     path = directory / MANIFEST
     try:
@@ -124,14 +124,10 @@ def read_manifest(directory: Path) -> records_pb2.Manifest:
     except (json.JSONDecodeError, AttributeError) as error:
         raise SnapshotError(f"{path}: not a JSON object ({error})") from error
     # The version first: a later layout may hold fields this code cannot parse.
-    if found not in (LAYOUT_VERSION, LAYOUT_VERSION - 1) or found == 0:
-        raise SnapshotError(
-            f"{path}: layout_version: found {found}, expected {LAYOUT_VERSION}"
-            + (f" or {LAYOUT_VERSION - 1}" if LAYOUT_VERSION > 1 else "")
-        )
+    if found != LAYOUT_VERSION:
+        raise SnapshotError(f"{path}: layout_version: found {found}, expected {LAYOUT_VERSION}")
     try:
-        # What an earlier layout held and this one has no more is not looked at.
-        return json_format.Parse(text, records_pb2.Manifest(), ignore_unknown_fields=found < LAYOUT_VERSION)
+        return json_format.Parse(text, records_pb2.Manifest())
     except json_format.ParseError as error:
         raise SnapshotError(f"{path}: not a manifest ({error})") from error
 

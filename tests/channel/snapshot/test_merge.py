@@ -118,21 +118,6 @@ def test_without_a_model_nothing_but_the_model_is_missing(small_world: SmallWorl
     opened.close()
 
 
-def test_a_layout_without_arrays_knows_nothing_of_items_and_categories(copy: Path) -> None:
-    manifest = layout.read_manifest(copy)
-    for name in (layout.ITEM_STATISTICS, layout.CATEGORY_VECTORS, layout.MERGE_MODEL):
-        (copy / name).unlink()
-        del manifest.checksums[name]
-    manifest.ClearField("merge")
-    manifest.layout_version = 2
-    merge = Merge.open(copy, manifest)
-    assert merge.item_statistics.shape == (NUM_ITEMS, WIDTH)
-    assert merge.category_vectors.shape[0] == NUM_CATEGORIES + 1
-    assert not merge.item_statistics.any()
-    assert not merge.category_vectors.any()
-    assert (merge.id, len(merge.popular), merge.unearned) == ("", 0, frozenset())
-
-
 @pytest.mark.parametrize(
     ("name", "array"),
     [
