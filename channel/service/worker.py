@@ -79,6 +79,7 @@ async def running_worker(
         async def on_change(served: Served, snapshot: Snapshot | None) -> None:
             if snapshot is not None:
                 telemetry.snapshot_served(snapshot.versions)
+                warn_of_old_events(snapshot, channel_settings, clock.now())
             elif served.error:
                 telemetry.snapshot_refused()
             await health.set_serving(bool(served.version))
@@ -117,6 +118,18 @@ async def running_worker(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def warn_of_old_events(snapshot: Snapshot, settings: ChannelSettings, now: float) -> None:
+    """Log that a snapshot's interests are too old to be served, as those of a data set of the past are by the clock."""
+    days = (now - snapshot.events_until) / 86_400
+    if settings.clock == "wall" and days > settings.interest_hard_age_days:
+        _log.warning(
+            "interests of the snapshot are too old to be served; a data set of the past needs --clock snapshot",
+            version=snapshot.version,
+            days_since_its_events=round(days, 1),
+            interest_hard_age_days=settings.interest_hard_age_days,
+        )
 
 
 def run_worker(
