@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -374,14 +373,11 @@ async def test_a_worker_listens_only_once_it_has_a_snapshot_to_serve(small_world
     await waiting.__aexit__(None, None, None)
 
 
-async def test_a_worker_that_waits_for_a_snapshot_ends_when_it_is_told_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_that_waits_for_a_snapshot_ends_when_it_is_told_to(tmp_path: Path) -> None:
     told = asyncio.Event()
-    monkeypatch.setattr(worker_process, "told_to_stop", lambda: contextlib.nullcontext(told))
     settings = server_settings(tmp_path)
     task = asyncio.create_task(
-        worker_process._serve_until_stopped(settings, channel_settings(), settings.address, number=0)
+        worker_process._serve_until_stopped(settings, channel_settings(), settings.address, 0, told)
     )
 
     async def started() -> bool:

@@ -180,8 +180,8 @@ def test_answers_never_wait_for_the_log(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_costs_records_and_nothing_else(tmp_path: Path) -> None:
     directory = tmp_path / "log"
     dropped: list[int] = []
+    directory.write_text("in its place")
     log = ServingLog(directory, on_drop=dropped.append)
-    directory.rmdir()
     log.append(answer("lost"))
     log.close()
     assert dropped == [1]
@@ -190,13 +190,13 @@ def test_a_disk_that_refuses_costs_records_and_nothing_else(tmp_path: Path) -> N
 def test_a_disk_that_refused_is_left_alone_for_a_while(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     directory, clock = tmp_path / "log", Clock()
     dropped: queue.Queue[int] = queue.Queue()
+    directory.write_text("in its place")
     log = ServingLog(directory, on_drop=dropped.put, clock=clock)
-    directory.rmdir()
     for _ in range(3):
         log.append(answer("lost"))
         assert dropped.get(timeout=60) == 1
     assert len([record for record in caplog.records if "lost" in record.message]) == 1
-    directory.mkdir()
+    directory.unlink()
     clock.now += 11.0
     log.append(answer("kept"))
     log.close()
