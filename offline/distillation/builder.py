@@ -54,7 +54,7 @@ def build_training_data(
     encoder: TextEncoder,
     progress: Progress | None = None,
 ) -> DatasetSummary:
-    """Make the data set alone, in <out>/dataset, where `build_interest_gpt` goes on from it. Arguments: see there."""
+    """Make the data set alone, in <out>/dataset, as `build_interest_gpt` makes it. Arguments: see there."""
     material = Material.read(logs, interests, encoder, None)
     return build_dataset(material, out / DATASET_DIRECTORY, config.dataset, config.style, progress=progress)
 

@@ -110,7 +110,7 @@ def test_adapters_are_merged_into_the_base(
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_build_goes_on_from_a_data_set_made_alone(shop: Shop, tmp_path: Path) -> None:
+def test_a_data_set_is_made_alone_and_again_the_same(shop: Shop, tmp_path: Path) -> None:
     made = build_training_data(shop.logs, shop.interests, tmp_path, CONFIG, encoder=shop.encoder)
     again = build_training_data(shop.logs, shop.interests, tmp_path, CONFIG, encoder=shop.encoder)
     assert made == again
