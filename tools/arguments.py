@@ -8,9 +8,6 @@ from typing import Any
 
 from serendipity.ids import id_fault
 
-MAX_EXCLUDED = 10_000
-"""Items that one request may exclude."""
-
 
 def natural(text: str, least: int = 0) -> int:
     """Read a whole number of at least zero. Raises argparse.ArgumentTypeError."""
@@ -76,6 +73,4 @@ def item_ids(text: str) -> list[str]:
             ids.append(line.removesuffix("\r"))
             if fault := id_fault(ids[-1]):
                 raise argparse.ArgumentTypeError(f"{text}: line {number}: {fault}")
-    if len(ids) > MAX_EXCLUDED:
-        raise argparse.ArgumentTypeError(f"{text}: found {len(ids):,} ids, expected at most {MAX_EXCLUDED:,}")
     return ids

@@ -37,7 +37,7 @@ def publish_over(address: str) -> Callable[[str], None]:
     def publish(version: str) -> None:
         try:
             with AdminClient(address) as admin:
-                ended = follow(admin, admin.publish(version))
+                ended = admin.follow(admin.publish(version).id, _say)
         except ClientError as error:
             raise DeployError(f"{version}: the admin service at {address} did not publish it: {error}") from error
         if ended.state != admin_pb2.OPERATION_STATE_DONE:
@@ -46,22 +46,9 @@ def publish_over(address: str) -> Callable[[str], None]:
     return publish
 
 
-def follow(admin: AdminClient, operation: admin_pb2.Operation) -> admin_pb2.Operation:
-    """Wait for the end of an operation, and say on standard error how far it is. Raises ClientError."""
-    shown = ""
-    try:
-
-        def show(now: admin_pb2.Operation) -> None:
-            nonlocal shown
-            line = f"operation {now.id}: {now.step} {now.version}, {now.progress:.0%}"
-            if now.state == admin_pb2.OPERATION_STATE_RUNNING and line != shown:
-                print(line, file=sys.stderr, flush=True)
-                shown = line
-
-        return admin.follow(operation.id, show)
-    except KeyboardInterrupt:
-        print(f"operation {operation.id} goes on; GetOperation of the admin service tells how it ends", file=sys.stderr)
-        raise
+def _say(operation: admin_pb2.Operation) -> None:
+    told = f"operation {operation.id}: {operation.step} {operation.version}, {operation.progress:.0%}"
+    print(told, file=sys.stderr, flush=True)
 
 
 def publish_on_disk(snapshots: Path, gate: bool = True) -> Callable[[str], None]:

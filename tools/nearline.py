@@ -23,7 +23,6 @@ from serendipity.channel.nearline.store import NearlineStore, open_nearline
 from serendipity.channel.nearline.subject import Kind, subject_name
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.tools.arguments import add_build
-from serendipity.tools.options import add_setting_options, read_settings
 from serendipity.tools.recall import result_console
 
 _SHOWN = 20
@@ -35,16 +34,16 @@ _NOUNS = {Kind.INTERESTS: "users with interests", Kind.LISTS: "lists"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `serendip nearline`."""
     parser.add_argument("action", choices=("status",))
-    add_build(parser, "build directory: --state is state/ in it")
-    add_setting_options(parser, ServerSettings, ["state"])
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--state", type=Path, metavar="DIR", help="what the host keeps; the service's setting `state`")
+    add_build(where, "build directory: state/ in it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show them; returns 1 when they cannot be read."""
     try:
-        given = {"state": args.build / "state"} if args.build else {}
         # No snapshot is looked at.
-        server = read_settings(ServerSettings, args, snapshots=Path(), **given)
+        server = ServerSettings(snapshots=Path(), state=args.state or args.build / "state")
         if not server.nearline_path.is_dir():
             print(f"serendip nearline: {server.nearline_path}: no near-line store there", file=sys.stderr)
             return 1

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
 
-def add_setting_options(
-    parser: argparse.ArgumentParser, settings: type[BaseSettings], only: Collection[str] = ()
-) -> None:
-    """Declare --field-name for every field, or for those named: what a command reads it must list, and nothing else.
-
-    What is not given comes from the environment, then from the default.
-    """
+def add_setting_options(parser: argparse.ArgumentParser, settings: type[BaseSettings]) -> None:
+    """Declare --field-name for every field. What is not given comes from the environment, then from the default."""
     prefix = settings.model_config.get("env_prefix", "")
     group = parser.add_argument_group(f"{settings.__name__} (environment: {prefix}<FIELD>)")
-    for name in only or settings.model_fields:
-        field = settings.model_fields[name]
+    for name, field in settings.model_fields.items():
         default = (
             ""
             if field.is_required() or field.default is None or field.default_factory

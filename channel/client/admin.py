@@ -47,11 +47,11 @@ class AdminClient:
     def follow(
         self, operation_id: str, on_progress: Callable[[admin_pb2.Operation], None] = lambda _: None
     ) -> admin_pb2.Operation:
-        """Wait until an operation has ended, however long that takes, and return it; on_progress: told each second.
+        """Wait until an operation has ended, however long that takes, and return it; on_progress: told of every change.
 
         A service that does not answer is asked again for half a minute.
         """
-        last = time.monotonic()
+        last, told = time.monotonic(), None
         while True:
             try:
                 operation = self.operation(operation_id, wait=_STEP_SECONDS)
@@ -61,7 +61,9 @@ class AdminClient:
                 time.sleep(_STEP_SECONDS)
                 continue
             last = time.monotonic()
-            on_progress(operation)
+            if operation != told:
+                on_progress(operation)
+                told = operation
             if operation.state != admin_pb2.OPERATION_STATE_RUNNING:
                 return operation
 

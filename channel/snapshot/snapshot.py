@@ -191,7 +191,7 @@ def _open(directory: Path, manifest: records_pb2.Manifest, opened: list[Store], 
         len(manifest.graph.interests),
     )
     opened.append(users)
-    interests = InterestStore(directory / layout.INTERESTS, manifest.counts.interest_nodes)
+    interests = InterestStore(directory / layout.INTERESTS)
     opened.append(interests)
     paths = PathStore(directory / layout.INTEREST_PATHS)
     opened.append(paths)

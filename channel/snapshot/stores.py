@@ -237,23 +237,15 @@ class StoredInterests:
 class InterestStore(Store):
     """interests.lmdb."""
 
-    def __init__(self, path: Path, num_nodes: int) -> None:
-        """num_nodes: interest nodes of the snapshot; a record that goes beyond them is corrupt."""
-        super().__init__(path)
-        self._num_nodes = num_nodes
-
     def read(self, key: bytes) -> StoredInterests | None:
         """Read a user's interests by key. Raises RecordCorrupt, StoreUnavailable."""
         record = self._read(key, records_pb2.InterestsRecord())
         if record is None:
             return None
         try:
-            stored = StoredInterests.of(record)
+            return StoredInterests.of(record)
         except ValueError as error:
             raise RecordCorrupt(f"{self._name}: key {key!r}: {error}") from error
-        if stored.node_ids.max(initial=-1) >= self._num_nodes:
-            raise self._corrupt(key, "node_ids", stored.node_ids.max(), f"below {self._num_nodes}")
-        return stored
 
 
 class PathStore(Store):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
-import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterable
 from io import FileIO
 from pathlib import Path
@@ -23,10 +20,9 @@ _VERIFIED = ".verified"
 def verify_once(directory: Path, on_progress: Callable[[float], None] = lambda _: None) -> records_pb2.Manifest:
     """Check every file's SHA-256 (about 205 MB/s) unless this host did so for the same files before.
 
-    The stamp lies beside the snapshots, or, where they cannot be written, in the user's own directory for temporary
-    files. It names size and times of every file, and what was found wrong with them. Who asks while another process
-    checks waits for it. on_progress: as of layout.verify_files.
-    Raises layout.SnapshotError.
+    The stamp lies beside the snapshots; where they cannot be written, every process checks. It names size and times of
+    every file, and what was found wrong with them. Who asks while another process checks waits for it. on_progress: as
+    of layout.verify_files. Raises layout.SnapshotError.
     """
     try:
         stamp = _stamp_of(directory)
@@ -70,14 +66,6 @@ def file_times(directory: Path, names: Iterable[str]) -> dict[str, list[int]]:
 
 
 def _stamp_of(directory: Path) -> FileIO:
-    try:
-        place = directory.parent / _VERIFIED
-        place.mkdir(exist_ok=True)
-        return (place / f"{directory.name}.{socket.gethostname()}.json").open("a+b", buffering=0)
-    except OSError:
-        # Nobody else may say there what is verified.
-        place = Path(tempfile.gettempdir()) / f"serendipity-verified-{os.getuid()}"
-        place.mkdir(mode=0o700, exist_ok=True)
-        if place.is_symlink() or place.stat().st_uid != os.getuid() or place.stat().st_mode & 0o077:
-            raise layout.SnapshotError(f"{place}: found another's directory, expected one of this user alone") from None
-        return (place / f"{hashlib.sha256(str(directory).encode()).hexdigest()}.json").open("a+b", buffering=0)
+    place = directory.parent / _VERIFIED
+    place.mkdir(exist_ok=True)
+    return (place / f"{directory.name}.{socket.gethostname()}.json").open("a+b", buffering=0)

@@ -85,12 +85,9 @@ def test_a_corrupt_user_is_named(tmp_path: Path, record: records_pb2.UserRecord 
 
 def test_corrupt_interests_and_nodes_are_named(tmp_path: Path) -> None:
     lone = records_pb2.InterestsRecord(node_ids=[1]).SerializeToString()
-    beyond = records_pb2.InterestsRecord(node_ids=[5], weights=[1]).SerializeToString()
-    interests = InterestStore(write(tmp_path / "interests", {b"lone": lone, b"beyond": beyond}), 5)
+    interests = InterestStore(write(tmp_path / "interests", {b"lone": lone}))
     with pytest.raises(RecordCorrupt, match="weights: found 0 weights, expected 1"):
         interests.read(b"lone")
-    with pytest.raises(RecordCorrupt, match="node_ids: found 5, expected below 5"):
-        interests.read(b"beyond")
     backwards = records_pb2.InterestNode(starts=[5], ends=[2]).SerializeToString()
     nodes = NodeStore(write(tmp_path / "nodes", {layout.node_key(0): backwards}))
     with pytest.raises(RecordCorrupt, match=r"starts, ends"):
