@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.interests.prompt import PromptStyle
-from serendipity.layout import hash_of, write_atomically
+from serendipity.layout import write_atomically
 from serendipity.offline.distillation.config import DatasetConfig
 from serendipity.offline.distillation.examples import REPEATED, Example, make_example, with_search
 from serendipity.offline.distillation.material import Material
@@ -52,25 +52,15 @@ class DatasetError(BuilderError):
 class DatasetSummary:
     """What a data set holds.
 
-    identity: hash of what it was made from; until: Unix seconds, end of the logs; style: of the prompts; examples: by
-    split; rejected: contexts that make no example, by reason.
+    until: Unix seconds, end of the logs; style: of the prompts; examples: by split; rejected: contexts that make no
+    example, by reason.
     """
 
-    identity: str
     until: int
     style: PromptStyle
     teacher: str
     examples: Mapping[str, int]
     rejected: Mapping[str, int]
-
-    @classmethod
-    def read(cls, directory: Path) -> DatasetSummary:
-        """Read dataset.json. Raises DatasetError."""
-        path = directory / SUMMARY
-        try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DatasetError(f"{path}: cannot be read ({error}); expected the summary of a data set") from error
 
 
 def build_dataset(
@@ -78,17 +68,9 @@ def build_dataset(
 ) -> DatasetSummary:
     """Ask the teacher about users at several moments and write the data set.
 
-    A finished data set of the same identity is left as it is. Raises ValueError when the logs are too short, and what
-    the teacher raises.
+    Raises ValueError when the logs are too short, and what the teacher raises.
     """
     cuts = cuts_of(material.histories, material.until, config)
-    identity = _identity(material, config, style)
-    try:
-        made = DatasetSummary.read(out)
-        if made.identity == identity:
-            return made
-    except DatasetError:
-        pass
     chosen = _draw(material, cuts, config)
     correction = _correction(material, cuts[0], config)
     task = progress.add_task("examples", total=sum(map(len, chosen))) if progress else None
@@ -105,7 +87,6 @@ def build_dataset(
         if progress and task is not None:
             progress.advance(task, len(users))
     summary = DatasetSummary(
-        identity=identity,
         until=material.until,
         style=style,
         teacher=material.teacher_name,
@@ -183,14 +164,3 @@ def _examples_at(
         answers = dict(zip(changed, reasoner.reason([contexts[place] for place in changed], config.depth), strict=True))
         for place, (context, found) in enumerate(zip(contexts, proposed, strict=True)):
             yield make_example(context, answers.get(place, found), correction, material, config, style, rng)
-
-
-def _identity(material: Material, config: DatasetConfig, style: PromptStyle) -> str:
-    """Hash everything the data set depends on."""
-    histories = material.histories
-    texts = [
-        config.model_dump(), style, material.teacher_name, material.until, material.grounder.threshold,
-        list(material.categories), list(material.titles), histories.user_ids, histories.profiles, histories.searches,
-    ]  # fmt: skip
-    arrays = [value for value in vars(histories).values() if isinstance(value, np.ndarray)]
-    return hash_of([json.dumps(texts, sort_keys=True).encode(), *(array.tobytes() for array in arrays)])
