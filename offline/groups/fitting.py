@@ -16,7 +16,7 @@ from serendipity.offline.groups.group_encoder import GroupEncoder, cluster_csids
 from serendipity.offline.groups.interest_encoder import InterestEncoder
 from serendipity.offline.groups.kept_histories import KeptHistories
 from serendipity.offline.groups.next_item import NextItemReport, NextItemTrainer, make_vocabulary
-from serendipity.offline.groups.rq_vae import RqVae, RqVaeReport, train_rq_vae
+from serendipity.offline.groups.rq_vae import RqVae, train_rq_vae
 
 POSITIONS = 2_048
 """Positions of a batch when interests are read: 9 MB of attention weights a layer stay in the cache (7 µs a position on
@@ -33,7 +33,6 @@ class Fitted:
 
     encoder: GroupEncoder
     next_item: NextItemReport
-    rq_vae: RqVaeReport
     warm: NDArray[np.int64]
     interests: Tensor
     codes: Tensor
@@ -58,14 +57,14 @@ def fit_encoder(
     warm = np.flatnonzero(kept.lengths >= config.sequence.min_clicks)
     latest, earlier = _interests(network, kept, warm, config)
     rq_vae = RqVae(config.interest.dim, config.quantizer)
-    quantized = train_rq_vae(rq_vae, torch.cat([latest, earlier]), config.quantizer, config.seed, progress)
+    train_rq_vae(rq_vae, torch.cat([latest, earlier]), config.quantizer, config.seed, progress)
     with torch.inference_mode():
         codes, vectors = rq_vae.eval()(latest)
     centroids = cluster_csids(vectors, config.num_groups, config.seed)
     encoder = GroupEncoder(network, rq_vae, centroids).eval()
     with torch.inference_mode():
         _, group_ids = encoder.groups(latest)
-    return Fitted(encoder, next_item, quantized, warm, latest, codes, group_ids)
+    return Fitted(encoder, next_item, warm, latest, codes, group_ids)
 
 
 def _interests(

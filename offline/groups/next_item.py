@@ -34,11 +34,10 @@ _CLIP = 1.0
 class NextItemReport:
     """What training on next items came to.
 
-    losses: mean per epoch. hit_rate, popularity_hit_rate: share of validation users whose held-out last kept click is
+    hit_rate, popularity_hit_rate: share of validation users whose held-out last kept click is
     among the VALIDATED_AT items the network, or the number of clicks alone, puts first; NaN without such users.
     """
 
-    losses: tuple[float, ...]
     hit_rate: float
     popularity_hit_rate: float
     validation_users: int
@@ -98,26 +97,21 @@ class NextItemTrainer:
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, num_steps))
         task = progress.add_task("long-term interests", total=epochs) if progress else None
-        losses = []
         self._encoder.train()
         for epoch in range(1, epochs + 1):
-            total = positions = 0.0
             for step, number in enumerate(self._random.permutation(len(batches)), 1):
-                loss, count = self._step(batches[number], optimizer, parameters)
+                loss = self._step(batches[number], optimizer, parameters)
                 require_finite(f"long-term interests, epoch {epoch}, step {step}", loss=loss)
                 schedule.step()
-                total, positions = total + loss * count, positions + count
-            losses.append(total / max(1, positions))
             if progress and task is not None:
                 progress.advance(task)
         self._encoder.eval()
         require_finite_weights("long-term interests", self._encoder)
-        hit, popular = self._validate()
-        return NextItemReport(tuple(losses), hit, popular, len(self._validation))
+        return NextItemReport(*self._validate(), len(self._validation))
 
     def _step(
         self, users: NDArray[np.int64], optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]
-    ) -> tuple[float, int]:
+    ) -> float:
         # At random where there are more clicks than fit.
         taken = np.minimum(self._learned[users], self._config.sequence_length)
         starts = self._random.integers(0, self._learned[users] - taken + 1)
@@ -126,15 +120,14 @@ class NextItemTrainer:
         interests = self._encoder.interests(items[:, :-1], torch.from_numpy(stretches.profiles))
         targets, _ = self._encoder.identify(items)
         asked = targets > RARE
-        count = int(asked.sum())
-        if not count:
-            return 0.0, 0
+        if not bool(asked.any()):
+            return 0.0
         loss = self._loss(interests[asked], targets[asked])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, _CLIP)
         optimizer.step()
-        return loss.item(), count
+        return loss.item()
 
     def _loss(self, interests: Tensor, targets: Tensor) -> Tensor:
         """Sampled softmax: [n, d], [n] → mean cross entropy, corrected for how likely each item is drawn."""

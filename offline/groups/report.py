@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from serendipity.offline.groups.fitting import Fitted
 from serendipity.offline.groups.next_item import NextItemReport
-from serendipity.offline.groups.rq_vae import RqVaeReport
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class GroupReport:
     users: int
     warm_users: int
     next_item: NextItemReport
-    rq_vae: RqVaeReport
     layers: tuple[LayerUse, ...]
     csids: int
     collisions: float
@@ -48,7 +46,6 @@ class GroupReport:
             users=num_users,
             warm_users=len(codes),
             next_item=fitted.next_item,
-            rq_vae=fitted.rq_vae,
             layers=tuple(layer_use(layer, codebook_size) for layer in codes.T),
             csids=len(shared_by),
             collisions=float(shared_by[shared_by > 1].sum() / len(codes)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
@@ -24,17 +22,6 @@ _COMMITMENT_WEIGHT = 0.25
 
 _CLIP = 1.0
 """Largest norm of a gradient."""
-
-
-@dataclass(frozen=True)
-class RqVaeReport:
-    """What training the RQ-VAE came to.
-
-    losses: mean reconstruction error per epoch, of interests scaled to a variance of 1; revived: dead codes moved.
-    """
-
-    losses: tuple[float, ...]
-    revived: int
 
 
 class RqVae(nn.Module):
@@ -83,7 +70,7 @@ class RqVae(nn.Module):
 
 def train_rq_vae(
     model: RqVae, interests: Tensor, config: QuantizerConfig, seed: int, progress: Progress | None = None
-) -> RqVaeReport:
+) -> None:
     """Train on interests, [n, d]: ‖x − decoder(Σ_l e^l)‖² + w · ‖z − sg(Σ_l e^l)‖².
 
     Gradients pass the quantiser straight through. The codebooks begin at k-means centres of what the encoder gives
@@ -96,20 +83,18 @@ def train_rq_vae(
     optimizer = torch.optim.AdamW(parameters, lr=_LEARNING_RATE)
     steps = (config.epochs + 1) * -(-len(interests) // _BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    losses, revived = [], 0
     task = progress.add_task("CSIDs", total=config.epochs) if progress else None
     for epoch in range(config.epochs + 1):
         if epoch == 1:
             with torch.no_grad():
                 model.quantizer.start(model.latent(interests), seed)
-        total = 0.0
         batches = torch.split(torch.randperm(len(interests), generator=generator), _BATCH)
         for step, places in enumerate(batches, 1):
             scaled = model.scaled(interests[places])
             latent = model.encoder(scaled)
             passed, commitment = latent, torch.zeros(())
             if epoch:
-                revived += model.quantizer.learn(latent.detach(), generator)
+                model.quantizer.learn(latent.detach(), generator)
                 _, quantized = model.quantizer(latent.detach())
                 passed = latent + (quantized - latent).detach()
                 commitment = F.mse_loss(latent, quantized)
@@ -121,13 +106,9 @@ def train_rq_vae(
             nn.utils.clip_grad_norm_(parameters, _CLIP)
             optimizer.step()
             schedule.step()
-            total += reconstruction.item() * len(places)
-        if epoch:
-            losses.append(total / len(interests))
-            if progress and task is not None:
-                progress.advance(task)
+        if epoch and progress and task is not None:
+            progress.advance(task)
     require_finite_weights("CSIDs", model)
-    return RqVaeReport(tuple(losses), revived)
 
 
 def _perceptron(inputs: int, hidden: int, outputs: int) -> nn.Module:
