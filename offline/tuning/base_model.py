@@ -19,7 +19,7 @@ from serendipity.interests.prompt import PromptStyle
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.progress import no_progress_bars
 from serendipity.offline.tuning.config import TinyLmConfig
-from serendipity.offline.tuning.tiny_lm import make_model, make_reward_model
+from serendipity.offline.tuning.tiny_lm import make_model
 
 TINY = "tiny"
 
@@ -67,8 +67,7 @@ def open_base(
     """
     if base == TINY:
         tokenizer = make_tokenizer()
-        make = make_model if head == "causal" else make_reward_model
-        return BaseModel(TINY, make(tokenizer, tiny, seed), tokenizer, style)
+        return BaseModel(TINY, make_model(tokenizer, tiny, seed, reward=head == "reward"), tokenizer, style)
     directory = Path(base)
     with torch.random.fork_rng(devices=[]):
         # A reward model's head is new to a base.

@@ -7,6 +7,7 @@ any text can be written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -47,26 +48,22 @@ def make_tokenizer(whole: Iterable[str], texts: Iterable[str], config: TinyLmCon
     )
 
 
-def make_model(tokenizer: PreTrainedTokenizerFast, config: TinyLmConfig, seed: int) -> LlamaForCausalLM:
-    """Make the model with weights drawn from the seed; nothing else's random state is touched."""
+def make_model(tokenizer: PreTrainedTokenizerFast, config: TinyLmConfig, seed: int, *, reward: bool = False) -> Any:
+    """Make the model with weights drawn from the seed; nothing else's random state is touched.
+
+    reward: with a head that gives a text one number, in the place of that of the next token.
+    """
+    shape = _shape(tokenizer, config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(_shape(tokenizer, config))
+        if reward:
+            shape.num_labels = 1
+            return LlamaForSequenceClassification(shape)
+        model = LlamaForCausalLM(shape)
     model.generation_config = GenerationConfig(
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, do_sample=False
     )
     return model
-
-
-def make_reward_model(
-    tokenizer: PreTrainedTokenizerFast, config: TinyLmConfig, seed: int
-) -> LlamaForSequenceClassification:
-    """Make the same model with a head that gives a text one number."""
-    shape = _shape(tokenizer, config)
-    shape.num_labels = 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LlamaForSequenceClassification(shape)
 
 
 def _shape(tokenizer: PreTrainedTokenizerFast, config: TinyLmConfig) -> LlamaConfig:
