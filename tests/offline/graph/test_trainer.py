@@ -1,7 +1,3 @@
-import logging
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -60,47 +56,6 @@ def test_nothing_folded_in_is_a_vector_of_zeros() -> None:
     vectors = trainer.fit(two_tastes(), PLAIN, epochs=1).vectors
     none = np.empty(0, np.int64)
     assert not vectors.fold_in(none, none).any()
-
-
-def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = two_tastes()
-    whole = trainer.choose_epochs(graph, EVERYTHING)
-    written = trainer._Run.write
-
-    def write_and_die(self: trainer._Run, path: Path) -> None:
-        written(self, path)
-        if self.epoch == 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer._Run, "write", write_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.choose_epochs(graph, EVERYTHING, checkpoints=tmp_path)
-    begun: list[int] = []
-
-    def write_and_tell(self: trainer._Run, path: Path) -> None:
-        written(self, path)
-        begun.append(self.epoch)
-
-    monkeypatch.setattr(trainer._Run, "write", write_and_tell)
-    resumed = trainer.choose_epochs(graph, EVERYTHING, checkpoints=tmp_path)
-    assert begun[0] == 8
-    assert resumed.looks == whole.looks
-    assert np.array_equal(resumed.vectors.item_vectors, whole.vectors.item_vectors)
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda _: b"PK\x03\x04 cut off", lambda _: b"hello", lambda whole: whole[: len(whole) // 2]]
-)
-def test_a_checkpoint_that_cannot_be_read_is_left_alone(
-    spoil: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    graph = two_tastes()
-    trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path)
-    (path,) = tmp_path.glob("*.pt")
-    path.write_bytes(spoil(path.read_bytes()))
-    with caplog.at_level(logging.WARNING):
-        assert trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path).best_epoch == 2
-    assert "cannot be read" in caplog.text
 
 
 def test_training_ends_when_looks_get_no_better() -> None:
