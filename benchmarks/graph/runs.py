@@ -14,21 +14,24 @@ from benchmarks.coea.code_digest import code_of
 from benchmarks.graph.author_files import AuthorData
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
 from benchmarks.graph.host_data import HostData
+from benchmarks.graph.ranking import CUTOFFS, Ranking, rank
 from benchmarks.graph.rows import Row, Settings, SpectralConfig
+from benchmarks.graph.validation import validation_of
 from serendipity.layout import write_atomically
 from serendipity.offline.graph.interest_graph import InterestGraph
-from serendipity.offline.graph.ranking import CUTOFFS, Ranking, rank
 from serendipity.offline.graph.spectral import spectral_vectors
-from serendipity.offline.graph.trainer import Look, Training, Validate, fit, validation_of
+from serendipity.offline.graph.trainer import Look, Training, Validate, fit
 from serendipity.offline.graph.vectors import GraphVectors
 
 _FOLLOWED = (
     "benchmarks.graph.cfkg",
+    "benchmarks.graph.ranking",
+    "benchmarks.graph.validation",
     *(
         f"serendipity.offline.graph.{name}"
         for name in (
-            "interest_graph", "losses", "masking", "model", "objective", "propagation", "ranking", "sampling",
-            "trainer", "vectors",
+            "interest_graph", "losses", "masking", "model", "objective", "propagation", "sampling", "trainer",
+            "vectors",
         )
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Training: epochs chosen on clicks held out of the graph, then as many on all of it."""
+"""Training: for as many epochs as is said, or until vectors get no better by some score."""
 
 from __future__ import annotations
 
@@ -16,18 +16,11 @@ from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import InterestGraph
 from serendipity.offline.graph.model import GraphModel
 from serendipity.offline.graph.objective import Losses, Objective
-from serendipity.offline.graph.ranking import rank
-from serendipity.offline.graph.sampling import ClickSampler, hold_out
+from serendipity.offline.graph.sampling import ClickSampler
 from serendipity.offline.graph.vectors import GraphVectors
 from serendipity.offline.towers.threads import limited_threads
 
 logger = logging.getLogger(__name__)
-
-CHOSEN_BY = 50
-"""K of the NDCG on held-out clicks that epochs and settings are chosen by."""
-
-_HELD_OUT = 0.125
-"""Share of the clicks that is held out: a tenth of all, where train is 8:2."""
 
 Validate = Callable[[GraphVectors], float]
 """Score of vectors, higher is better."""
@@ -52,31 +45,6 @@ class Training:
     looks: tuple[Look, ...]
 
 
-def train(graph: InterestGraph, config: GraphConfig) -> GraphVectors:
-    """Learn vectors: the number of epochs on a share of every user's clicks that is held out, then on all clicks.
-
-    Runs on a GPU where there is one. Raises GraphError for a graph without clicks, DivergedError for losses or weights
-    that are not finite.
-    """
-    return fit(graph, config, epochs=choose_epochs(graph, config).best_epoch).vectors
-
-
-def choose_epochs(graph: InterestGraph, config: GraphConfig) -> Training:
-    """Train on part of the clicks until the rest is not found better any more (NDCG@50 by full ranking)."""
-    kept, validate = validation_of(graph, config.seed)
-    return fit(kept, config, validate=validate)
-
-
-def validation_of(graph: InterestGraph, seed: int) -> tuple[InterestGraph, Validate]:
-    """Part a graph's clicks: the graph without those held out, and NDCG@50 on them by full ranking."""
-    kept, held = hold_out(graph.clicks, _HELD_OUT, np.random.default_rng([seed, 1]))
-
-    def validate(vectors: GraphVectors) -> float:
-        return float(rank(vectors.scores, graph.num_items, kept, held, [CHOSEN_BY]).ndcg[CHOSEN_BY].mean())
-
-    return graph.with_clicks(kept), validate
-
-
 def fit(
     graph: InterestGraph,
     config: GraphConfig,
@@ -85,7 +53,7 @@ def fit(
     epochs: int | None = None,
     progress: Progress | None = None,
 ) -> Training:
-    """Train on all clicks of a graph.
+    """Train on all clicks of a graph; on a GPU where there is one.
 
     With `validate` the best of all looks is kept, and training ends after `patience` looks without a better one;
     without, the last of `epochs` (default: max_epochs) is.
@@ -173,7 +141,7 @@ class _Run:
             return f"graph, epoch {self.epoch}"
         look = self._looks[-1]
         losses = "  ".join(f"{name} {value:.4f}" for name, value in look.losses.items())
-        score = "" if look.score is None else f"  NDCG@{CHOSEN_BY} {look.score:.4f} (best {self._best_score:.4f})"
+        score = "" if look.score is None else f"  score {look.score:.4f} (best {self._best_score:.4f})"
         return f"graph, epoch {look.epoch}: {losses}{score}"
 
     def finish(self) -> Training:

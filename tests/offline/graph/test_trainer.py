@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.graph.ranking import rank
 from serendipity.offline.finite import DivergedError
 from serendipity.offline.graph import objective, trainer
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import InterestGraph, View
-from serendipity.offline.graph.ranking import rank
 from serendipity.offline.graph.vectors import GraphVectors
 from tests.offline.graph.small_graph import two_tastes
 
@@ -41,7 +41,7 @@ def test_training_finds_the_taste_of_users(config: GraphConfig) -> None:
     clicked = set(map(tuple, graph.clicks.T.tolist()))
     wanted = np.array([pair for pair in own.T.tolist() if tuple(pair) not in clicked]).T
     # Ten items of the own half are left, so all ten best are right where taste is found.
-    assert ndcg(trainer.train(graph, config), graph, graph.clicks, wanted) > 0.95
+    assert ndcg(trainer.fit(graph, config).vectors, graph, graph.clicks, wanted) > 0.95
 
 
 def test_a_folded_in_user_has_the_trained_vector() -> None:
