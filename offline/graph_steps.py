@@ -42,8 +42,8 @@ class GraphSteps:
         before, logs = self._out / VALIDATION_GRAPH, self._out / "logs"
         first = [self._out / "validation" / "logs", *weights]
         return [
-            Step(VALIDATION_GRAPH, first, config, code, self._choose, resumable=True),
-            Step(GRAPH, [logs, before, *weights], config, code, self._make_as_chosen, resumable=True),
+            Step(VALIDATION_GRAPH, first, config, code, self._choose),
+            Step(GRAPH, [logs, before, *weights], config, code, self._make_as_chosen),
         ]
 
     def directory(self, name: str = GRAPH) -> Path | None:

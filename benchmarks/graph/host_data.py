@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.graph.author_files import AuthorData
+from benchmarks.graph.validation import hold_out
 from serendipity.offline.graph.held_interests import HeldConfig, infer_held_interests
 from serendipity.offline.graph.host_graph import Knowledge, host_graph
-from serendipity.offline.graph.sampling import hold_out
 from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, profile_fields
 

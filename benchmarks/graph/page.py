@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.graph.cfkg import CFKGConfig
+from benchmarks.graph.ranking import CUTOFFS
 from benchmarks.graph.rows import CIKG, FOLDED, LIGHTGCN, Settings, SpectralConfig
 from benchmarks.graph.runs import Run, Trial
 from serendipity.offline.evaluate.significance import bootstrap_ratio
 from serendipity.offline.graph.interest_graph import InterestGraph
-from serendipity.offline.graph.ranking import CUTOFFS
 
 _GROUPS = 4
 

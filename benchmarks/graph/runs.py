@@ -14,21 +14,24 @@ from benchmarks.coea.code_digest import code_of
 from benchmarks.graph.author_files import AuthorData
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
 from benchmarks.graph.host_data import HostData
+from benchmarks.graph.ranking import CUTOFFS, Ranking, rank
 from benchmarks.graph.rows import Row, Settings, SpectralConfig
+from benchmarks.graph.validation import validation_of
 from serendipity.layout import write_atomically
 from serendipity.offline.graph.interest_graph import InterestGraph
-from serendipity.offline.graph.ranking import CUTOFFS, Ranking, rank
 from serendipity.offline.graph.spectral import spectral_vectors
-from serendipity.offline.graph.trainer import Look, Training, Validate, fit, validation_of
+from serendipity.offline.graph.trainer import Look, Training, Validate, fit
 from serendipity.offline.graph.vectors import GraphVectors
 
 _FOLLOWED = (
     "benchmarks.graph.cfkg",
+    "benchmarks.graph.ranking",
+    "benchmarks.graph.validation",
     *(
         f"serendipity.offline.graph.{name}"
         for name in (
-            "interest_graph", "losses", "masking", "model", "objective", "propagation", "ranking", "sampling",
-            "trainer", "vectors",
+            "interest_graph", "losses", "masking", "model", "objective", "propagation", "sampling", "trainer",
+            "vectors",
         )
     ),
 )  # fmt: skip
@@ -92,7 +95,7 @@ class Laboratory:
         path = self._work / f"test-{self._key(seen, seeded)}-{epochs}.npz"
         if not path.is_file():
             self._tell(f"{name}, seed {seed}: {epochs} epochs on all of train")
-            _write(path, self._rank(_train(seen, seeded, self._work, epochs=epochs).vectors))
+            _write(path, self._rank(_train(seen, seeded, epochs=epochs).vectors))
         return _read(path)
 
     def _trial(self, row: Row, graph: InterestGraph, settings: Settings, seed: int) -> Trial:
@@ -104,7 +107,7 @@ class Laboratory:
         kept, validate = validation_of(seen, seed)
         if isinstance(self._data, HostData) and seen.holds.shape[1]:
             kept = replace(kept, holds=self._data.holds_of(kept.clicks))
-        found = _train(kept, seeded, self._work, validate=validate)
+        found = _train(kept, seeded, validate=validate)
         numbers = {
             "score": found.best_score,
             "best_epoch": found.best_epoch,
@@ -136,7 +139,6 @@ def popularity(graph: InterestGraph) -> GraphVectors:
 def _train(
     graph: InterestGraph,
     settings: Settings,
-    work: Path,
     *,
     validate: Validate | None = None,
     epochs: int | None = None,
@@ -147,7 +149,7 @@ def _train(
         vectors = spectral_vectors(graph, settings.dim, settings.power, settings.seed)
         score = validate(vectors) if validate else None
         return Training(vectors, 0, score, (Look(0, {}, score),))
-    return fit(graph, settings, validate=validate, epochs=epochs, checkpoints=work / "checkpoints")
+    return fit(graph, settings, validate=validate, epochs=epochs)
 
 
 def _write(path: Path, ranking: Ranking) -> None:

@@ -9,7 +9,6 @@ categories.json       interests that a language model named by category, if it w
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +35,6 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories
 
 SUMMARY = "graph.json"
-_CHECKPOINTS = ".checkpoints"
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def build_graph(
     named: CategoryInterests | None = None,
     progress: Progress | None = None,
 ) -> GraphSummary:
-    """Make the graph of a logs directory and write it to `out`; a killed training is resumed from there.
+    """Make the graph of a logs directory and write it to `out`.
 
     choice: take it over instead of holding clicks out; named: by config.held's language model, if it has one. Raises
     GraphError for logs without clicks, LogsError, LanguageModelError.
@@ -81,18 +79,16 @@ def build_graph(
     histories, catalogue = Histories.read(logs), Catalogue.read(logs)
     if not len(histories.times):
         raise GraphError(f"{logs}: found no clicks, expected at least one to learn from")
-    checkpoints = out / _CHECKPOINTS
-    chosen = Chosen(choice, {}, {}) if choice else choose(histories, catalogue, config, checkpoints, progress, named)
+    chosen = Chosen(choice, {}, {}) if choice else choose(histories, catalogue, config, progress, named)
     choice = chosen.choice
     numbers = {"num_clusters": (choice.num_clusters,), "most_held": (choice.most_held,)}
     held = infer_held_interests(histories, catalogue, config.held.model_copy(update=numbers), named)
     graph = graph_of(histories, catalogue, held)
     if config.trained:
-        training = fit(graph, config.model, epochs=choice.epochs, checkpoints=checkpoints, progress=progress)
+        training = fit(graph, config.model, epochs=choice.epochs, progress=progress)
         vectors = training.vectors
     else:
         vectors = spectral_vectors(graph, config.model.dim, choice.power, config.model.seed)
-    shutil.rmtree(checkpoints, ignore_errors=True)
     trend = item_trend(histories, catalogue, int(histories.times.max()) + 1)
     vectors = with_trend(vectors, trend, choice.trend)
     # A node without edges has the vector that its training began with.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -75,13 +74,12 @@ def choose(
     histories: Histories,
     catalogue: Catalogue,
     config: GraphBuildConfig,
-    checkpoints: Path,
     progress: Progress | None = None,
     named: CategoryInterests | None = None,
 ) -> Chosen:
     """Make the graph of the earlier clicks in every way, and take the way that finds most of the later ones.
 
-    checkpoints: where a training is kept and resumed from; named: by config.held's language model, if it has one.
+    named: by config.held's language model, if it has one.
 
     Held interests are chosen first, by how well they explain clicks (`infer_held_interests`); then the vectors, by the
     geometric mean of novel recall@20 and @100 over at most 1,000 users. Of equal ways the first is taken.
@@ -96,7 +94,7 @@ def choose(
     epochs, recall, best = 0, {}, (-1.0, config.powers[0], config.trends[0])
     for power in (0.0,) if config.trained else config.powers:
         if config.trained:
-            training = fit(graph, config.model, validate=judge.score, checkpoints=checkpoints, progress=progress)
+            training = fit(graph, config.model, validate=judge.score, progress=progress)
             vectors, epochs = training.vectors, training.best_epoch
         else:
             vectors = spectral_vectors(graph, config.model.dim, power, config.model.seed)

@@ -38,16 +38,3 @@ class ClickSampler:
             again = again[self._keys[np.minimum(places, len(self._keys) - 1)] == keys]
             items[again] = rng.integers(self._num_items, size=len(again))
         return items
-
-
-def hold_out(clicks: NDArray[np.int64], share: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], ...]:
-    """Part clicks into those to learn from and those to validate on: [2, E] each.
-
-    Of a user's n clicks round(share · n) are held out at random, at least one of two or more; a single click stays.
-    """
-    order = np.lexsort((rng.random(clicks.shape[1]), clicks[0]))
-    users = clicks[0][order]
-    _, first, counts = np.unique(users, return_index=True, return_counts=True)
-    number = np.where(counts > 1, np.maximum(1, np.rint(share * counts)), 0)
-    held = np.arange(len(users)) - np.repeat(first, counts) < np.repeat(number, counts)
-    return clicks[:, order[~held]], clicks[:, order[held]]

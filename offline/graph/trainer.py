@@ -1,19 +1,13 @@
-"""Training: epochs chosen on clicks held out of the graph, then as many on all of it."""
+"""Training: for as many epochs as is said, or until vectors get no better by some score."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import pickle
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor
 
@@ -22,18 +16,11 @@ from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import InterestGraph
 from serendipity.offline.graph.model import GraphModel
 from serendipity.offline.graph.objective import Losses, Objective
-from serendipity.offline.graph.ranking import rank
-from serendipity.offline.graph.sampling import ClickSampler, hold_out
+from serendipity.offline.graph.sampling import ClickSampler
 from serendipity.offline.graph.vectors import GraphVectors
 from serendipity.offline.towers.threads import limited_threads
 
 logger = logging.getLogger(__name__)
-
-CHOSEN_BY = 50
-"""K of the NDCG on held-out clicks that epochs and settings are chosen by."""
-
-_HELD_OUT = 0.125
-"""Share of the clicks that is held out: a tenth of all, where train is 8:2."""
 
 Validate = Callable[[GraphVectors], float]
 """Score of vectors, higher is better."""
@@ -58,46 +45,15 @@ class Training:
     looks: tuple[Look, ...]
 
 
-def train(
-    graph: InterestGraph, config: GraphConfig, *, checkpoints: Path | None = None, progress: Progress | None = None
-) -> GraphVectors:
-    """Learn vectors: the number of epochs on a share of every user's clicks that is held out, then on all clicks.
-
-    checkpoints: where either training is kept and resumed from. Runs on a GPU where there is one. Raises GraphError for
-    a graph without clicks, DivergedError for losses or weights that are not finite.
-    """
-    chosen = choose_epochs(graph, config, checkpoints=checkpoints, progress=progress)
-    return fit(graph, config, epochs=chosen.best_epoch, checkpoints=checkpoints, progress=progress).vectors
-
-
-def choose_epochs(
-    graph: InterestGraph, config: GraphConfig, *, checkpoints: Path | None = None, progress: Progress | None = None
-) -> Training:
-    """Train on part of the clicks until the rest is not found better any more (NDCG@50 by full ranking)."""
-    kept, validate = validation_of(graph, config.seed)
-    return fit(kept, config, validate=validate, checkpoints=checkpoints, progress=progress)
-
-
-def validation_of(graph: InterestGraph, seed: int) -> tuple[InterestGraph, Validate]:
-    """Part a graph's clicks: the graph without those held out, and NDCG@50 on them by full ranking."""
-    kept, held = hold_out(graph.clicks, _HELD_OUT, np.random.default_rng([seed, 1]))
-
-    def validate(vectors: GraphVectors) -> float:
-        return float(rank(vectors.scores, graph.num_items, kept, held, [CHOSEN_BY]).ndcg[CHOSEN_BY].mean())
-
-    return graph.with_clicks(kept), validate
-
-
 def fit(
     graph: InterestGraph,
     config: GraphConfig,
     *,
     validate: Validate | None = None,
     epochs: int | None = None,
-    checkpoints: Path | None = None,
     progress: Progress | None = None,
 ) -> Training:
-    """Train on all clicks of a graph.
+    """Train on all clicks of a graph; on a GPU where there is one.
 
     With `validate` the best of all looks is kept, and training ends after `patience` looks without a better one;
     without, the last of `epochs` (default: max_epochs) is.
@@ -107,14 +63,9 @@ def fit(
     with limited_threads(config.trainer.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         run = _Run(graph, config, device, validate, last)
-        path = checkpoints / f"{run.identity[:16]}.pt" if checkpoints else None
-        if path:
-            run.resume(path)
-        task = progress.add_task("graph", total=last, completed=run.epoch) if progress else None
+        task = progress.add_task("graph", total=last) if progress else None
         while run.epoch < last and run.worse < config.trainer.patience:
             run.go_on()
-            if path and (run.looked or run.epoch == last):
-                run.write(path)
             if progress and task is not None:
                 progress.update(task, completed=run.epoch, description=run.told())
         return run.finish()
@@ -131,9 +82,7 @@ class _Run:
         validate: Validate | None,
         last: int,
     ) -> None:
-        self.identity = _identity(graph, config, last, validate is not None)
         self.epoch = self.worse = self._best_epoch = 0
-        self.looked = False
         self._graph, self._config, self._device, self._validate, self._last = graph, config, device, validate, last
         self._sampler = ClickSampler(graph)
         self._model = GraphModel(graph, config).to(device)
@@ -150,7 +99,6 @@ class _Run:
 
     def go_on(self) -> None:
         """Train for one more epoch, and look at what it came to where that is due."""
-        # Everything random in an epoch follows from (seed, epoch), so that a resumed run repeats it.
         rng = np.random.default_rng([self._config.seed, 2, self.epoch])
         noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
         self._model.train()
@@ -161,8 +109,7 @@ class _Run:
         for step, losses in enumerate(self._objective.translations(4 * self._config.trainer.batch_clicks, rng), 1):
             self._step(self._translator, losses, f"translation {step}")
         self.epoch += 1
-        self.looked = self.epoch % self._config.trainer.check_every == 0 or self.epoch == self._last
-        if self.looked:
+        if self.epoch % self._config.trainer.check_every == 0 or self.epoch == self._last:
             self._look()
 
     def _step(self, optimizer: torch.optim.Optimizer, losses: Losses, step: str) -> None:
@@ -194,7 +141,7 @@ class _Run:
             return f"graph, epoch {self.epoch}"
         look = self._looks[-1]
         losses = "  ".join(f"{name} {value:.4f}" for name, value in look.losses.items())
-        score = "" if look.score is None else f"  NDCG@{CHOSEN_BY} {look.score:.4f} (best {self._best_score:.4f})"
+        score = "" if look.score is None else f"  score {look.score:.4f} (best {self._best_score:.4f})"
         return f"graph, epoch {look.epoch}: {losses}{score}"
 
     def finish(self) -> Training:
@@ -206,51 +153,3 @@ class _Run:
     def _vectors(self) -> GraphVectors:
         self._model.eval()
         return self._model.vectors(self._graph, self._objective.whole)
-
-    def write(self, path: Path) -> None:
-        """Write all that going on takes, beside and then into place."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{os.getpid()}.{path.name}")
-        content = {
-            "identity": self.identity,
-            "epoch": self.epoch,
-            "worse": self.worse,
-            "best_epoch": self._best_epoch,
-            "best_score": self._best_score,
-            "best": self._best,
-            "looks": [asdict(look) for look in self._looks],
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "translator": self._translator.state_dict(),
-        }
-        torch.save(content, beside)
-        beside.replace(path)
-
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of the same graph and configuration, if there is one."""
-        if not path.is_file():
-            return
-        try:
-            content: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
-        except (OSError, RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:
-            logger.warning("%s: cannot be read (%s); training from the start", path, error)
-            return
-        if content["identity"] != self.identity:
-            return
-        self.epoch, self.worse = content["epoch"], content["worse"]
-        self._best_epoch, self._best_score, self._best = content["best_epoch"], content["best_score"], content["best"]
-        self._looks = [Look(**look) for look in content["looks"]]
-        self._model.load_state_dict(content["model"])
-        self._optimizer.load_state_dict(content["optimizer"])
-        self._translator.load_state_dict(content["translator"])
-        logger.info("%s: resumed after epoch %d", path, self.epoch)
-
-
-def _identity(graph: InterestGraph, config: GraphConfig, last: int, validated: bool) -> str:
-    """Tell whether a checkpoint belongs to this run: configuration, length and the graph itself."""
-    digest = hashlib.sha256(config.model_dump_json().encode() + f"{last} {validated}".encode())
-    columns: tuple[NDArray[np.int64], ...] = (graph.clicks, graph.holds, graph.knowledge)
-    for edges in columns:
-        digest.update(f"{edges.shape}".encode())
-        digest.update(np.ascontiguousarray(edges).data)
-    return digest.hexdigest()

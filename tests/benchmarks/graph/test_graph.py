@@ -8,9 +8,8 @@ from benchmarks.graph import rows, runs
 from benchmarks.graph.author_files import AuthorData
 from benchmarks.graph.cfkg import CFKGConfig, fit_cfkg
 from benchmarks.graph.rows import CIKG, LIGHTGCN, PROFILE, Row
+from benchmarks.graph.validation import hold_out, validation_of
 from serendipity.offline.graph.config import GraphConfig
-from serendipity.offline.graph.sampling import hold_out
-from serendipity.offline.graph.trainer import validation_of
 from tests.offline.graph.small_graph import tiny, two_tastes
 
 QUICK = GraphConfig.model_validate(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -74,17 +72,17 @@ def histories(*, fashion: bool) -> Histories:
     )
 
 
-def test_the_way_that_finds_most_of_the_later_clicks_is_taken(tmp_path: Path) -> None:
-    found = choose(histories(fashion=True), catalogue(), CONFIG, tmp_path)
+def test_the_way_that_finds_most_of_the_later_clicks_is_taken() -> None:
+    found = choose(histories(fashion=True), catalogue(), CONFIG)
     assert len(found.recall) == len(CONFIG.powers) * len(CONFIG.trends)
     best = max(found.recall.values(), key=np.prod)
     taken = f"{found.choice.power:g}, {found.choice.trend:g}"
     assert np.prod(found.recall[taken]) == pytest.approx(np.prod(best))
 
 
-def test_the_trend_counts_where_later_clicks_follow_it_and_not_otherwise(tmp_path: Path) -> None:
-    assert choose(histories(fashion=True), catalogue(), CONFIG, tmp_path).choice.trend > 0
-    assert choose(histories(fashion=False), catalogue(), CONFIG, tmp_path).choice.trend == 0
+def test_the_trend_counts_where_later_clicks_follow_it_and_not_otherwise() -> None:
+    assert choose(histories(fashion=True), catalogue(), CONFIG).choice.trend > 0
+    assert choose(histories(fashion=False), catalogue(), CONFIG).choice.trend == 0
 
 
 def test_nothing_of_the_later_clicks_is_looked_at_by_the_trend() -> None:
@@ -94,20 +92,18 @@ def test_nothing_of_the_later_clicks_is_looked_at_by_the_trend() -> None:
     assert whole[:3].min() > 1
 
 
-def test_without_novel_clicks_the_first_way_is_taken(tmp_path: Path) -> None:
+def test_without_novel_clicks_the_first_way_is_taken() -> None:
     made = histories(fashion=True)
     made.categories[:] = 1
     of_one = catalogue()
     of_one.item_categories[:] = 1
-    found = choose(made, of_one, CONFIG, tmp_path)
+    found = choose(made, of_one, CONFIG)
     assert found.recall == {}
     assert (found.choice.power, found.choice.trend) == (CONFIG.powers[0], CONFIG.trends[0])
 
 
-def test_training_chooses_its_epochs_on_the_later_clicks(tmp_path: Path) -> None:
-    found = choose(
-        histories(fashion=True), catalogue(), CONFIG.model_copy(update={"trained": True}), tmp_path / "checkpoints"
-    )
+def test_training_chooses_its_epochs_on_the_later_clicks() -> None:
+    found = choose(histories(fashion=True), catalogue(), CONFIG.model_copy(update={"trained": True}))
     assert 1 <= found.choice.epochs <= 3
     assert len(found.recall) == len(CONFIG.trends)
 

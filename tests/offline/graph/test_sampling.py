@@ -1,10 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from serendipity.offline.graph.interest_graph import GraphError, InterestGraph
-from serendipity.offline.graph.sampling import ClickSampler, hold_out
+from serendipity.offline.graph.sampling import ClickSampler
 from tests.offline.graph.small_graph import two_tastes
 
 
@@ -39,14 +37,3 @@ def test_clicks_that_nothing_can_be_learned_from_are_refused(clicks: list[list[i
     with pytest.raises(GraphError) as caught:
         ClickSampler(InterestGraph(2, 2, 0, 0, np.array(clicks, np.int64), none, none))
     assert str(caught.value) == message
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20)), unique=True, min_size=1), st.integers(0, 5))
-def test_holding_out_parts_the_clicks_and_leaves_every_user_some(pairs: list[tuple[int, int]], seed: int) -> None:
-    clicks = np.array(pairs, np.int64).T
-    kept, held = hold_out(clicks, 0.25, np.random.default_rng(seed))
-    assert sorted([*kept.T.tolist(), *held.T.tolist()]) == sorted(map(list, pairs))
-    for user in set(clicks[0].tolist()):
-        number, away = int((clicks[0] == user).sum()), int((held[0] == user).sum())
-        assert away == (max(1, round(0.25 * number)) if number > 1 else 0)
-        assert away < number

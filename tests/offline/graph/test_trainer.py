@@ -1,16 +1,12 @@
-import logging
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.graph.ranking import rank
 from serendipity.offline.finite import DivergedError
 from serendipity.offline.graph import objective, trainer
 from serendipity.offline.graph.config import GraphConfig
 from serendipity.offline.graph.interest_graph import InterestGraph, View
-from serendipity.offline.graph.ranking import rank
 from serendipity.offline.graph.vectors import GraphVectors
 from tests.offline.graph.small_graph import two_tastes
 
@@ -45,7 +41,7 @@ def test_training_finds_the_taste_of_users(config: GraphConfig) -> None:
     clicked = set(map(tuple, graph.clicks.T.tolist()))
     wanted = np.array([pair for pair in own.T.tolist() if tuple(pair) not in clicked]).T
     # Ten items of the own half are left, so all ten best are right where taste is found.
-    assert ndcg(trainer.train(graph, config), graph, graph.clicks, wanted) > 0.95
+    assert ndcg(trainer.fit(graph, config).vectors, graph, graph.clicks, wanted) > 0.95
 
 
 def test_a_folded_in_user_has_the_trained_vector() -> None:
@@ -60,47 +56,6 @@ def test_nothing_folded_in_is_a_vector_of_zeros() -> None:
     vectors = trainer.fit(two_tastes(), PLAIN, epochs=1).vectors
     none = np.empty(0, np.int64)
     assert not vectors.fold_in(none, none).any()
-
-
-def test_a_killed_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = two_tastes()
-    whole = trainer.choose_epochs(graph, EVERYTHING)
-    written = trainer._Run.write
-
-    def write_and_die(self: trainer._Run, path: Path) -> None:
-        written(self, path)
-        if self.epoch == 6:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer._Run, "write", write_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.choose_epochs(graph, EVERYTHING, checkpoints=tmp_path)
-    begun: list[int] = []
-
-    def write_and_tell(self: trainer._Run, path: Path) -> None:
-        written(self, path)
-        begun.append(self.epoch)
-
-    monkeypatch.setattr(trainer._Run, "write", write_and_tell)
-    resumed = trainer.choose_epochs(graph, EVERYTHING, checkpoints=tmp_path)
-    assert begun[0] == 8
-    assert resumed.looks == whole.looks
-    assert np.array_equal(resumed.vectors.item_vectors, whole.vectors.item_vectors)
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda _: b"PK\x03\x04 cut off", lambda _: b"hello", lambda whole: whole[: len(whole) // 2]]
-)
-def test_a_checkpoint_that_cannot_be_read_is_left_alone(
-    spoil: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    graph = two_tastes()
-    trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path)
-    (path,) = tmp_path.glob("*.pt")
-    path.write_bytes(spoil(path.read_bytes()))
-    with caplog.at_level(logging.WARNING):
-        assert trainer.fit(graph, PLAIN, epochs=2, checkpoints=tmp_path).best_epoch == 2
-    assert "cannot be read" in caplog.text
 
 
 def test_training_ends_when_looks_get_no_better() -> None:

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from serendipity.offline.graph.ranking import rank
+from benchmarks.graph.ranking import rank
 
 SCORES = np.array([[9, 8, 7, 6, 5], [1, 2, 3, 4, 5], [5, 4, 3, 2, 1]], np.float32)
 KNOWN = np.array([[0, 1], [0, 4]])
