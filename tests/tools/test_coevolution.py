@@ -139,7 +139,7 @@ def test_what_cannot_be_used_is_named(build: Path, what: str, capsys: pytest.Cap
         "not a build's": ["--build", str(build)],
     }
     expected = {
-        "no events": "groups/items.parquet: missing",
+        "no events": "groups/items: missing",
         "no list": "expected an erasure list",
         "not a build's": "found nothing that a build made",
     }
