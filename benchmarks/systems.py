@@ -16,7 +16,6 @@ import tritonclient.grpc as triton_grpc
 from benchmarks import floor, plain_tower
 from benchmarks.processes import ProcessTree, Running
 from serendipity import layout
-from serendipity.channel.settings import ChannelSettings
 from serendipity.tools.service import launch_service
 from serendipity.tools.serving.deployment import load
 from serendipity.tools.serving.kinds import user_tower
@@ -59,9 +58,6 @@ def channel_options(state: Path) -> dict[str, str]:
         # The plain stack tries nothing out.
         "explored_share": "0",
     }
-    # Users repeat here more often than they would.
-    if "user_vector_cache" in ChannelSettings.model_fields:
-        options["user_vector_cache"] = "0"
     return options
 
 

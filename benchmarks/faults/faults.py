@@ -245,9 +245,6 @@ def _serve(site: Site, state: str, *options: str, preexec: Callable[[], None] | 
     return f"status {ended.returncode}: `{said.replace(str(site.state.parent), '…')}`"
 
 
-_EVERY_CALL = {"user_vector_cache": "0"}
-"""Ask Triton for every call: otherwise users who ask again within the hour need none."""
-
 FAULTS = (
     Fault("a worker killed (SIGKILL)", kill_a_worker),
     Fault("a worker stopped (SIGSTOP)", stop_a_worker),
@@ -258,8 +255,8 @@ FAULTS = (
     Fault("two hundred idle connections", open_connections, 3.0),
     Fault("a second service on the same port", start_a_second_service, 1.0),
     Fault("a worker killed, its metrics port taken", take_the_metrics_port, options={"metrics_port": "19464"}),
-    Fault("Triton killed (SIGKILL)", kill_triton, options=_EVERY_CALL),
-    Fault("Triton stopped (SIGSTOP) for 8 s", stop_triton, lasts=True, options=_EVERY_CALL),
-    Fault("the processes behind the user tower killed", kill_the_stubs, options=_EVERY_CALL),
+    Fault("Triton killed (SIGKILL)", kill_triton),
+    Fault("Triton stopped (SIGSTOP) for 8 s", stop_triton, lasts=True),
+    Fault("the processes behind the user tower killed", kill_the_stubs),
     Fault("fifty swaps of the snapshot", swap_snapshots, 0.0),
 )

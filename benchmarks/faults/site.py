@@ -150,7 +150,6 @@ def _serving(
 ) -> Iterator[Site]:
     # As it comes, but for what a measurement of a snapshot of the past needs.
     measured = channel_options(state)
-    del measured["user_vector_cache"]
     addresses = {"address": "127.0.0.1:0", "admin_address": "127.0.0.1:0", "metrics_port": "0"}
     settings = {**measured, **addresses, "build": str(build), "triton_url": triton.url, "workers": str(WORKERS)}
     settings |= {"snapshot_poll_seconds": "0.2", **options}
