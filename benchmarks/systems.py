@@ -49,7 +49,7 @@ def triton_with_towers(*builds: Path) -> Iterator[Running]:
 
 def channel_options(state: Path) -> dict[str, str]:
     """Settings that a channel is measured under: as it comes, as of the snapshot's moment, every answer made anew."""
-    options = {
+    return {
         "clock": "snapshot",
         "state": str(state),
         "default_deadline_ms": "5000",
@@ -58,7 +58,6 @@ def channel_options(state: Path) -> dict[str, str]:
         # The plain stack tries nothing out.
         "explored_share": "0",
     }
-    return options
 
 
 @contextmanager
