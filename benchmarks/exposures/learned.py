@@ -37,7 +37,8 @@ class ScoredLog:
         features = self.scored.features[:, columns_read(FEATURE_NAMES)]
         if not with_rates:
             return features
-        rates = click_rates(self.before, self.before.rows, int(self.log.rows.max(initial=0)) + 1, _PRIOR)
+        size = 1 + int(max(log.rows.max(initial=0) for log in (self.log, self.before)))
+        rates = click_rates(self.before, self.before.rows, size, _PRIOR)
         return np.column_stack([features, np.log(rates[self.log.rows])]).astype(np.float32)
 
 
