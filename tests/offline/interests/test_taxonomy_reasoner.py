@@ -172,7 +172,8 @@ def test_a_category_that_nothing_else_speaks_for_than_its_own_past_has_no_seed(
 ) -> None:
     clicks = [("u", "rye-1", NOW - DAY - n * 60) for n in range(CLICK_WINDOW)]
     histories = histories_of(shop, [*clicks, *(("u", "hose-1", NOW - (40 + n) * DAY) for n in range(30))])
-    (found,) = fitted(shop, histories).reason(contexts_at(histories, NOW))
+    # Learned of others: one's own clicks alone would speak for each other.
+    (found,) = fitted(shop, planted(shop, histories_of)).reason(contexts_at(histories, NOW))
     hoses = next(interest.path for interest in found if interest.path.latent_interest == "hoses")
     assert (hoses.seed_kind, hoses.seed) == (records_pb2.SEED_KIND_PAST, "")
     assert hoses.core_demand == "garden"
