@@ -105,7 +105,7 @@ def test_a_rebuild_reads_the_cache_and_encodes_nothing(
     cache = tmp_path / "cache" / "texts.npz"
     vectors = TextEncoder(bert).encode(TEXTS, cache)
     again = TextEncoder(bert)
-    monkeypatch.setattr(again, "_model", None)
+    monkeypatch.setattr(again._model, "encode", None)
     assert again.encode(TEXTS[::-1], cache).tolist() == vectors[::-1].tolist()
     # What is new joins what is there.
     TextEncoder(bert).encode(["food"], cache)
