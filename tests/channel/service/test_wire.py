@@ -12,8 +12,9 @@ from serendipity.channel.errors import InvalidQuery
 from serendipity.channel.service.server import SERVICE
 from serendipity.channel.service.wire import parse
 from serendipity.v1 import channel_pb2
-from tests.channel.served import channel_settings, scrape, server_settings, service
+from tests.channel.served import channel_settings, copy_snapshot, publish, scrape, server_settings, service
 from tests.channel.service.test_server import metrics
+from tests.fixtures.small_world import SmallWorld
 
 SURROGATE = b"a\xed\xa0\x80"
 """Half a surrogate pair, as JavaScript's strings may hold it, written as if it were a character."""
@@ -44,7 +45,11 @@ UNREADABLE = [
 ]
 
 
-async def test_what_cannot_be_read_is_refused_by_its_field_with_a_request_id_and_counted(tmp_path: Path) -> None:
+async def test_what_cannot_be_read_is_refused_by_its_field_with_a_request_id_and_counted(
+    small_world: SmallWorld, tmp_path: Path
+) -> None:
+    copy_snapshot(small_world, tmp_path / "snapshots", "v1")
+    publish(tmp_path, "v1")
     found = []
     async with service(server_settings(tmp_path), channel_settings()) as (_, worker):
         async with grpc.aio.insecure_channel(f"127.0.0.1:{worker.port}") as channel:
