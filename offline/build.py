@@ -245,7 +245,8 @@ class _Build:
         now, config = int(self._clock()), self._logs_config(until)
         built = build_logs(self._host.root, context.directory, config, now, self._erasures)
         counts = {name: built.counts[name] for name in ("users", "catalogue", "clicks", "signals")}
-        return {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
+        numbers = {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
+        return {**numbers, "warning:": "; ".join(built.warnings)} if built.warnings else numbers
 
     def _logs_config(self, until: int | None) -> LogsConfig:
         logs = self.config.logs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import duckdb
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from serendipity import layout
 from serendipity.channel.snapshot.publication import Publications
@@ -28,11 +30,13 @@ from serendipity.offline.graph.builder import GraphSummary
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.erasures import Erasures
+from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.merge.builder import read_merge
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
-from serendipity.offline.steps import STAMP
+from serendipity.offline.steps import STAMP, Numbers
 from serendipity.offline.towers.builder import FIT
 from serendipity.offline.towers.export import ONNX
+from serendipity.offline.workers import StepContext
 from serendipity.tools import coevolution, pipeline
 from serendipity.tools.quality_gate import quality_gate
 from serendipity.v1 import channel_pb2, records_pb2
@@ -276,6 +280,33 @@ def test_what_is_made_in_one_process_is_the_same(host: Host, built: BuildResult,
 def _contents(out: Path) -> dict[str, str]:
     """The hash of what each step made."""
     return {str(stamp.parent.relative_to(out)): json.loads(stamp.read_text())["content"] for stamp in out.rglob(STAMP)}
+
+
+def run_logs(toml: Path, host: Path, out: Path, **given: object) -> Numbers:
+    """Run the step `logs` of a build, and nothing else."""
+    config = load_build_config(toml, {"dataset": str(host), **given})
+    plan = _Build(config, out, pipeline.open_pipeline, ["serendipity.tools.pipeline"], Erasures(), _now).plan()
+    (step,) = (step for step in plan if step.name == "logs")
+    return step.run(StepContext(out, None, Progress(disable=True)))
+
+
+def test_what_the_logs_warn_of_is_shown_in_the_builds_line(host: Host, tmp_path: Path) -> None:
+    shutil.copytree(host.folder, tmp_path / "host")
+    with duckdb.connect() as connection:
+        items = f"SELECT * FROM read_parquet('{host.folder}/items.parquet')"
+        shouted = "list_transform(path, lambda level: upper(level)) AS path"
+        odd = f"SELECT * REPLACE ('odd' AS item_id, {shouted}) FROM ({items}) LIMIT 1"
+        connection.execute(f"COPY ({items} UNION ALL ({odd})) TO '{tmp_path}/host/items.parquet' (FORMAT parquet)")
+    assert "warning:" not in run_logs(host.toml, host.folder, tmp_path / "quiet")
+    warned = run_logs(host.toml, tmp_path / "host", tmp_path / "out")["warning:"]
+    assert str(warned).startswith("path: 2 names of categories at level 1 differ only in case")
+
+
+def test_logs_that_nothing_can_come_of_end_a_build_at_its_first_step(host: Host, tmp_path: Path) -> None:
+    with pytest.raises(
+        LogsError, match=r"novelty at level 1 .* of the 1000 candidates.*; no other level"
+    ):
+        run_logs(host.toml, host.folder, tmp_path / "out", canary={"count": 1000})
 
 
 def test_every_step_is_made_of_what_steps_before_it_make(host: Host, built: BuildResult) -> None:

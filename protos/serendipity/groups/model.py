@@ -1,4 +1,4 @@
-"""The three models of the group source as directories, and both LLMs as Triton models: the names their users share.
+"""The three models of the group source as directories, both LLMs also as Triton models: the names their users share.
 
 <groups>/        group_encoder.pt2, groups.json (GroupSpec in protobuf JSON)
 <coevolution>/   coevolution.json (CoevolutionSpec)
@@ -24,10 +24,6 @@ SEQUENCE = "sequence"
 """Input of the group encoder, INT64 [B, sequence_length]: as `sequence.long_sequence` lays it out."""
 PROFILE = "profile"
 """Input of the group encoder, INT32 [B, P]: value number of each profile field, 0 = unknown; P is at least 1."""
-CSID = "csid"
-"""Output of the group encoder, INT32 [B, num_quantizers]: code of each residual quantisation layer."""
-GROUP_ID = "group_id"
-"""Output of the group encoder, INT32 [B, 1]: 1 … num_groups. Whether the history suffices is for the caller to tell."""
 
 COEVOLUTION_SPEC = "coevolution.json"
 NOVELTY = "novelty"

@@ -22,8 +22,6 @@ _IGNORABLE = re.compile(
 
 _ADDRESS = re.compile(r"://|\bwww\.|\w@\w|\w\.[^\W\d]{2,}|\d{3,}\W?\d{3,}", re.IGNORECASE)
 
-_WORD = re.compile(r"\w+")
-
 _CACHED_CHARS = 4 * MAX_CHARS
 _CACHED_TEXTS = 16_384
 """Names of categories come again for every user: 20 times faster remembered. Longer texts are not names."""
@@ -65,11 +63,6 @@ def _compare(text: str) -> str:
 
 
 _compare_name = lru_cache(_CACHED_TEXTS)(_compare)
-
-
-def words(text: str) -> str:
-    """Reduce a text to the words that are compared, one space between two: as `comparable`, without punctuation."""
-    return " ".join(_WORD.findall(comparable(text)))
 
 
 def is_name(text: str) -> bool:
