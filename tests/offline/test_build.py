@@ -303,9 +303,7 @@ def test_what_the_logs_warn_of_is_shown_in_the_builds_line(host: Host, tmp_path:
 
 
 def test_logs_that_nothing_can_come_of_end_a_build_at_its_first_step(host: Host, tmp_path: Path) -> None:
-    with pytest.raises(
-        LogsError, match=r"novelty at level 1 .* of the 1000 candidates.*; no other level"
-    ):
+    with pytest.raises(LogsError, match=r"novelty at level 1 .* of the 1000 candidates.*; no other level"):
         run_logs(host.toml, host.folder, tmp_path / "out", canary={"count": 1000})
 
 
