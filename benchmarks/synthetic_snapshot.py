@@ -307,8 +307,6 @@ def _group_models(taxonomy_hash: str) -> tuple[records_pb2.GroupSpec, records_pb
     """Describe a group model and LLMs that nobody will call: lists are only read."""
     groups = records_pb2.GroupSpec(
         group_model_id=_GROUP_MODEL,
-        model_name=f"group_encoder_{_GROUP_MODEL}",
-        fingerprint=_GROUP_MODEL,
         sequence_length=64,
         click_threshold=1,
         counted="category",
@@ -316,7 +314,6 @@ def _group_models(taxonomy_hash: str) -> tuple[records_pb2.GroupSpec, records_pb
         num_groups=_NUM_GROUPS,
         codebook_size=16,
         num_quantizers=2,
-        max_batch=1,
     )
     llms = records_pb2.CoevolutionSpec(
         novelty_model_name=f"novelty_llm_{'1' * 16}",

@@ -83,7 +83,7 @@ class GroupSteps:
             spec = build_groups(logs, context.directory, config, cache=cache, progress=context.progress)
         except GroupsError as error:
             return {"made": f"no: {error}"}
-        return {"encoder": spec.model_name, "groups": spec.num_groups}
+        return {"encoder": spec.group_model_id, "groups": spec.num_groups}
 
     def _tune(self, context: StepContext) -> Numbers:
         """Logs in which too few users have enough history make no LLMs."""

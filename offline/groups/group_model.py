@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from serendipity.features import FeatureAssembler
-from serendipity.groups.model import GROUP_ENCODER, GROUP_ENCODER_PREFIX, GROUP_SPEC, read_group_spec
+from serendipity.groups.model import GROUP_ENCODER, GROUP_SPEC, read_group_spec
 from serendipity.groups.sequence import DEFAULT_GROUP, Counted, LongSequenceRule
 from serendipity.layout import write_atomically
 from serendipity.offline.errors import BuilderError
@@ -36,9 +36,6 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, profile_fields
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.v1 import records_pb2
-
-_MAX_BATCH = 256
-"""Users in one call of the exported encoder at most."""
 
 _NAMES = 3
 """Categories of each kind (set apart, often, rarely) that a profile names at most."""
@@ -152,12 +149,9 @@ class GroupModel:
 
     @cached_property
     def spec(self) -> records_pb2.GroupSpec:
-        """What the encoder is called and fed; its id is the fingerprint of the exported program."""
-        fingerprint = hashlib.sha256(self.program).hexdigest()[:16]
+        """What the encoder is fed, under the fingerprint of the exported program."""
         return records_pb2.GroupSpec(
-            group_model_id=fingerprint,
-            model_name=f"{GROUP_ENCODER_PREFIX}{fingerprint}",
-            fingerprint=fingerprint,
+            group_model_id=hashlib.sha256(self.program).hexdigest()[:16],
             sequence_length=self.rule.length,
             click_threshold=self.rule.threshold,
             counted=self.rule.counted,
@@ -169,7 +163,6 @@ class GroupModel:
                 records_pb2.ProfileField(name=name, values=sorted(values, key=values.__getitem__))
                 for name, values in self.fields.profile_fields.items()
             ],
-            max_batch=_MAX_BATCH,
         )
 
     def assign(self, histories: Histories, times: NDArray[np.int64] | None = None) -> Assignment:

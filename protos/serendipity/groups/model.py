@@ -18,7 +18,6 @@ from serendipity.v1 import records_pb2
 
 GROUP_SPEC = "groups.json"
 GROUP_ENCODER = "group_encoder.pt2"
-GROUP_ENCODER_PREFIX = "group_encoder_"
 
 SEQUENCE = "sequence"
 """Input of the group encoder, INT64 [B, sequence_length]: as `sequence.long_sequence` lays it out."""
@@ -56,7 +55,7 @@ def read_group_spec(directory: Path) -> records_pb2.GroupSpec:
     """Read groups.json and check that the program beside it is the one it names. Raises GroupModelError."""
     path = directory / GROUP_SPEC
     spec = _read(path, records_pb2.GroupSpec())
-    _expect(path, "fingerprint", spec.fingerprint, _program_fingerprint(directory / GROUP_ENCODER))
+    _expect(path, "group_model_id", spec.group_model_id, _program_fingerprint(directory / GROUP_ENCODER))
     return spec
 
 

@@ -280,10 +280,8 @@ class GraphSpec(_message.Message):
     def __init__(self, vector_index: _Optional[_Union[VectorIndex, _Mapping]] = ..., interests: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GroupSpec(_message.Message):
-    __slots__ = ("group_model_id", "model_name", "fingerprint", "sequence_length", "click_threshold", "counted", "min_clicks", "num_groups", "codebook_size", "num_quantizers", "profile_fields", "max_batch")
+    __slots__ = ("group_model_id", "sequence_length", "click_threshold", "counted", "min_clicks", "num_groups", "codebook_size", "num_quantizers", "profile_fields")
     GROUP_MODEL_ID_FIELD_NUMBER: _ClassVar[int]
-    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
-    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_LENGTH_FIELD_NUMBER: _ClassVar[int]
     CLICK_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     COUNTED_FIELD_NUMBER: _ClassVar[int]
@@ -292,10 +290,7 @@ class GroupSpec(_message.Message):
     CODEBOOK_SIZE_FIELD_NUMBER: _ClassVar[int]
     NUM_QUANTIZERS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELDS_FIELD_NUMBER: _ClassVar[int]
-    MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     group_model_id: str
-    model_name: str
-    fingerprint: str
     sequence_length: int
     click_threshold: int
     counted: str
@@ -304,8 +299,7 @@ class GroupSpec(_message.Message):
     codebook_size: int
     num_quantizers: int
     profile_fields: _containers.RepeatedCompositeFieldContainer[ProfileField]
-    max_batch: int
-    def __init__(self, group_model_id: _Optional[str] = ..., model_name: _Optional[str] = ..., fingerprint: _Optional[str] = ..., sequence_length: _Optional[int] = ..., click_threshold: _Optional[int] = ..., counted: _Optional[str] = ..., min_clicks: _Optional[int] = ..., num_groups: _Optional[int] = ..., codebook_size: _Optional[int] = ..., num_quantizers: _Optional[int] = ..., profile_fields: _Optional[_Iterable[_Union[ProfileField, _Mapping]]] = ..., max_batch: _Optional[int] = ...) -> None: ...
+    def __init__(self, group_model_id: _Optional[str] = ..., sequence_length: _Optional[int] = ..., click_threshold: _Optional[int] = ..., counted: _Optional[str] = ..., min_clicks: _Optional[int] = ..., num_groups: _Optional[int] = ..., codebook_size: _Optional[int] = ..., num_quantizers: _Optional[int] = ..., profile_fields: _Optional[_Iterable[_Union[ProfileField, _Mapping]]] = ...) -> None: ...
 
 class CoevolutionSpec(_message.Message):
     __slots__ = ("novelty_model_name", "novelty_fingerprint", "relevance_model_name", "relevance_fingerprint", "base", "prompt_style", "group_model_id", "taxonomy_hash", "num_candidates", "threshold", "score_scale", "score_offset", "generation", "max_batch", "max_prompt_tokens")

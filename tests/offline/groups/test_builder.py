@@ -30,7 +30,7 @@ def test_a_model_that_was_written_answers_as_before(group_model: GroupModel, wri
 
 def test_another_program_than_the_specs_is_refused(written: Path) -> None:
     (written / GROUP_ENCODER).write_bytes(b"other")
-    with pytest.raises(GroupModelError, match=r"groups\.json: fingerprint"):
+    with pytest.raises(GroupModelError, match=r"groups\.json: group_model_id"):
         GroupModel.read(written)
 
 

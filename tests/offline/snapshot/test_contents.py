@@ -28,8 +28,6 @@ def _with_groups(small_world: SmallWorld) -> SnapshotContents:
         contents,
         group_spec=records_pb2.GroupSpec(
             group_model_id=MODEL,
-            model_name=f"group_encoder_{MODEL}",
-            fingerprint=MODEL,
             sequence_length=8,
             click_threshold=1,
             counted="category",
@@ -37,7 +35,6 @@ def _with_groups(small_world: SmallWorld) -> SnapshotContents:
             num_groups=1,
             codebook_size=4,
             num_quantizers=2,
-            max_batch=16,
         ),
         groups=[
             records_pb2.GroupRecord(group_id=0, profile="everyone", users=3),
