@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ class Behaviour:
         known: NDArray[np.bool_] = self.counts.any(axis=1)
         return known
 
-    @property
+    @cached_property
     def evidence(self) -> NDArray[np.float32]:
         """Weight of each category as evidence for others, [B, C + 1]: log(1 + recent) + ½ log(1 + ever)."""
         evidence: NDArray[np.float32] = np.log1p(self.recent) + np.float32(0.5) * np.log1p(self.counts)
