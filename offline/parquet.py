@@ -31,7 +31,7 @@ def write_query(
 def write_rows(
     path: Path, types: Mapping[str, str], rows: Iterable[Mapping[str, Any]], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write rows as `write_query` does. types: column → DuckDB type.
+    """Write rows as `write_query` does. types: column → DuckDB type; what a cell holds may be a dataclass.
 
     They pass through JSON lines: DuckDB inserts Python rows one by one, 100 times slower.
     """
@@ -40,7 +40,7 @@ def write_rows(
     try:
         with lines.open("w", encoding="utf-8") as file:
             for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(json.dumps(row, ensure_ascii=False, default=vars) + "\n")
         source = f"read_json({sql_text(lines)}, format = 'newline_delimited', columns = {{{columns}}})"
         with duckdb.connect() as connection:
             write_query(connection, f"SELECT * FROM {source}", path, metadata)

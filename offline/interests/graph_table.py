@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 from serendipity.offline.interests.graph import GraphError, UserGraph
@@ -23,7 +22,7 @@ _TYPES = {
 
 def write_graphs(interests: Path, graphs: Iterable[UserGraph]) -> None:
     """Write graphs.parquet below an interests directory, sorted as they come; graphs without nodes are left out."""
-    write_rows(interests / GRAPHS, _TYPES, (asdict(graph) for graph in graphs if graph.nodes))
+    write_rows(interests / GRAPHS, _TYPES, (vars(graph) for graph in graphs if graph.nodes))
 
 
 def read_graph(interests: Path, user_id: str) -> UserGraph:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from serendipity.interests.reasoner import Interest, InterestPath
@@ -28,7 +27,7 @@ def write_interests(interests: Path, found: Iterable[tuple[str | None, Sequence[
     rows = (
         {
             "user_id": user_id,
-            "interests": [{"node_id": i.node_id, "weight": i.weight, **asdict(i.path)} for i in of_user],
+            "interests": [{"node_id": i.node_id, "weight": i.weight, **vars(i.path)} for i in of_user],
         }
         for user_id, of_user in found
         if of_user or user_id is None
