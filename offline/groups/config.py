@@ -36,7 +36,7 @@ class InterestConfig(Configuration):
     at every moment of it."""
     min_item_clicks: Annotated[int, Field(ge=1)] = 5
     """Kept clicks an item needs for an embedding of its own; rarer ones are known by their category."""
-    epochs: Annotated[int, Field(ge=1)] = 2
+    epochs: Annotated[int, Field(ge=1)] = 1
     """Passes over the users; each shows one stretch of num_layers · window kept clicks of every user."""
     min_steps: Annotated[int, Field(ge=0)] = 350
     """Steps below which there are more passes, up to twice as many: where users are few."""
