@@ -73,12 +73,12 @@ class Triton:
     ) -> dict[str, NDArray[Any]]:
         """Ask a model once and return those of the named outputs that it gave. Not to be cancelled: `wait` for it.
 
-        inputs: by name; object (bytes) as BYTES, others as what they are. seconds: that it may wait in Triton's queue.
-        Raises TritonError.
+        inputs: by name; object (bytes) as BYTES, others as what they are. outputs: none to be given all of them.
+        seconds: that it may wait in Triton's queue. Raises TritonError.
         """
         contents = [_content(values) for values in inputs.values()]
         request = {
-            "parameters": {"timeout": max(1, int(seconds * 1e6))},
+            "parameters": {"timeout": max(1, int(seconds * 1e6)), "binary_data_output": True},
             "inputs": [
                 {
                     "name": name,
@@ -88,7 +88,7 @@ class Triton:
                 }
                 for (name, values), content in zip(inputs.items(), contents, strict=True)
             ],
-            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
+            "outputs": [{"name": name} for name in outputs],
         }
         head = json.dumps(request).encode()
         status, headers, body = await self._exchange(

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import tritonclient.grpc.aio as triton_grpc
 from numpy.typing import NDArray
-from tritonclient.utils import np_to_triton_dtype
+from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
 from serendipity.features import TOWER_MODEL_PREFIX
 from serendipity.tools.serving.triton_program import TritonDown
@@ -24,7 +25,7 @@ from serendipity.tools.serving.triton_server import TritonServer
 from serendipity.triton import Triton, TritonError
 
 CANARY = "canary.json"
-"""The question, an inference request of Triton's HTTP protocol, beside a model's config.pbtxt."""
+"""The question, its tensors written as in a JSON request of Triton's HTTP protocol, beside a model's config.pbtxt."""
 
 _LOOK_SECONDS, _CHECK_SECONDS = 2.0, 0.5
 _HUNG_SECONDS = 30.0
@@ -44,6 +45,15 @@ def request_of(question: Mapping[str, NDArray[Any]]) -> str:
         datatype = np_to_triton_dtype(values.dtype)
         inputs.append({"name": name, "shape": values.shape, "datatype": datatype, "data": cells})
     return json.dumps({"inputs": inputs})
+
+
+def question_of(request: bytes) -> dict[str, NDArray[Any]]:
+    """Read what `request_of` wrote. Triton would not: it takes no FP16 as JSON."""
+    question = {}
+    for tensor in json.loads(request)["inputs"]:
+        cells = [cell.encode() if isinstance(cell, str) else cell for cell in tensor["data"]]
+        question[tensor["name"]] = np.array(cells, triton_to_np_dtype(tensor["datatype"])).reshape(tensor["shape"])
+    return question
 
 
 async def keep_answering(server: TritonServer, repository: Path) -> NoReturn:
@@ -105,7 +115,7 @@ async def _see_to(triton: Triton, server: TritonServer, model: Path) -> None:
 async def _fault(triton: Triton, model: Path) -> str:
     """Ask a model and say why it does not answer; empty if it does, or if nobody knows what to ask it."""
     try:
-        question = (model / CANARY).read_bytes()
+        question = question_of((model / CANARY).read_bytes())
     except OSError:
         return ""
     tower = model.name.startswith(TOWER_MODEL_PREFIX)
@@ -113,7 +123,7 @@ async def _fault(triton: Triton, model: Path) -> str:
     faults = []
     for _ in range(_TRIES):
         try:
-            await triton.request(f"POST /v2/models/{model.name}/infer", question, seconds)
+            await triton.infer(model.name, question, (), seconds)
         except TritonError as error:
             if error.status in _BUSY:
                 return ""
