@@ -88,7 +88,7 @@ class Triton:
                 }
                 for (name, values), content in zip(inputs.items(), contents, strict=True)
             ],
-            "outputs": [{"name": name} for name in outputs],
+            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in outputs],
         }
         head = json.dumps(request).encode()
         status, headers, body = await self._exchange(
