@@ -18,10 +18,12 @@ from serendipity.v1 import channel_pb2, records_pb2
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer. response: the message; user: whom it is for, with everything known at the time."""
+    """One answer. response: the message; user: whom it is for, with everything known at the time; without_tower:
+    stored vectors stood in for the user tower."""
 
     response: channel_pb2.RecallResponse
     user: Hydrated
+    without_tower: bool = False
 
     def to_record(self, time: float) -> records_pb2.ServingRecord:
         """Build the serving log's record: with reasons, and without the id of a user who is to be forgotten.

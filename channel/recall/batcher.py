@@ -27,7 +27,7 @@ _HURRIED_UNDER_WAY = 2
 _GO_TOGETHER = 1.5
 """Most that the time left of one may be of that of another in a batch: all are answered by the time of the first."""
 _HANGS_AFTER = 5.0
-_HANGS_AFTER_SECONDS = 0.5
+_HANGS_AFTER_SECONDS = 0.25
 """A batch that takes so many times as long as usual, and so long at least, no longer keeps the next from beginning: the
 user tower hangs. It refuses calls of its own once too many are running."""
 
@@ -69,6 +69,7 @@ class _UnderWay:
     size: int
     begun: float = field(default_factory=time.monotonic)
     hangs: bool = False
+    without_tower: bool = False
 
 
 class Batcher:
@@ -113,8 +114,9 @@ class Batcher:
         while self._waiting and not self._must_wait(self._waiting[0].deadline):
             if not (together := self._next()):
                 continue
-            task = asyncio.ensure_future(self._run(together))
-            batch = self._under_way[task] = _UnderWay(_due(together[0]), len(together))
+            batch = _UnderWay(_due(together[0]), len(together))
+            task = asyncio.ensure_future(self._run(together, batch))
+            self._under_way[task] = batch
             usual = len(together) * self._pace.seconds_each
             hangs_after = max(_HANGS_AFTER_SECONDS, _HANGS_AFTER * usual)
             timer = asyncio.get_running_loop().call_later(hangs_after, self._let_hang, batch)
@@ -143,16 +145,19 @@ class Batcher:
     def _end(self, timer: asyncio.TimerHandle, task: asyncio.Task[None]) -> None:
         timer.cancel()
         batch = self._under_way.pop(task)
-        self._pace.note(time.monotonic() - batch.begun, batch.size, others_wait=bool(self._waiting))
+        # What a tower that hangs took is told to no other: the next batch may do without it at once.
+        if not (batch.hangs and batch.without_tower):
+            self._pace.note(time.monotonic() - batch.begun, batch.size, others_wait=bool(self._waiting))
         self._begin()
 
-    async def _run(self, together: Sequence[_Waiting]) -> None:
+    async def _run(self, together: Sequence[_Waiting], batch: _UnderWay) -> None:
         left = [own for own in together if not own.answer.done()]
         if not left:
             # Nobody waits for them any more: their callers have gone.
             return
         try:
             answers = await self._answer_all([own.asked for own in left], left[0].deadline)
+            batch.without_tower = any(isinstance(answer, Answer) and answer.without_tower for answer in answers)
             for own, answer in zip(left, answers, strict=True):
                 own.end(answer)
         except asyncio.CancelledError:

@@ -251,7 +251,7 @@ class Channel:
         times |= {"rank": ended - searched, "total": ended - known.asked[i].at}
         for stage, seconds in times.items():
             getattr(response.timings, stage).FromNanoseconds(int(seconds * 1e9))
-        return Answer(response, user)
+        return Answer(response, user, without_tower=bool(tower_failure))
 
     async def _in_thread(self, lease: Lease, steps: Iterator[None], until: Deadline, deadline: Deadline) -> None:
         """Run work that reads the snapshot in the search thread. Raises TimeoutError.

@@ -26,9 +26,12 @@ T = TypeVar("T")
 MOST_GIVEN_UP = 16
 """Calls that may run on although nobody waits for them; with as many, no other begins."""
 
-LEAST_SECONDS = 2.0
-"""Time that a call has at least, whoever still waits for it. One that takes longer has met a connection that
-was cut without a word, or a server that hangs."""
+LEAST_SECONDS = 0.5
+"""Time that a question to a model has at least, whoever still waits for it. One that takes longer has met a connection
+that was cut without a word, or a server that hangs: the sooner that is known, the fewer wait for it."""
+
+_STATE_SECONDS = 2.0
+"""For the server to tell its state."""
 
 _SOUND = [2, 59]
 """Version from which on servers bear gRPC calls that are cancelled."""
@@ -110,7 +113,7 @@ class Triton:
         except Exception as error:
             raise _unreadable(error) from error
 
-    async def request(self, line: str, body: bytes = b"", seconds: float = LEAST_SECONDS) -> Any:
+    async def request(self, line: str, body: bytes = b"", seconds: float = _STATE_SECONDS) -> Any:
         """Make a request of JSON, as "GET /v2/models/stats", and return what it is answered. Raises TritonError."""
         status, _, answer = await self._exchange(line, "", body, seconds)
         if status != 200:
@@ -122,7 +125,7 @@ class Triton:
 
     async def version(self) -> str:
         """Tell the server's version, such as 2.59.0. Raises TritonError."""
-        status, _, body = await self._exchange("GET /v2", "", b"", LEAST_SECONDS)
+        status, _, body = await self._exchange("GET /v2", "", b"", _STATE_SECONDS)
         if status != 200:
             raise TritonError(_STATUSES.get(status, "UNKNOWN"), _message(body))
         try:

@@ -12,7 +12,9 @@ from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import DeadlinePassed, Overloaded
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.batcher import Asked, Batcher
+from serendipity.channel.recall.hydrate import Hydrated
 from serendipity.channel.recall.query import RecallQuery
+from serendipity.v1 import channel_pb2
 
 
 class Held:
@@ -190,3 +192,16 @@ async def test_callers_end_when_what_answers_them_is_stopped() -> None:
 
     found = await asyncio.gather(*asking(Batcher(stopped), ["a", "b", "c"]), return_exceptions=True)
     assert [type(error) for error in found] == [asyncio.CancelledError] * 3
+
+
+async def test_what_a_tower_that_hangs_took_is_held_against_nobody() -> None:
+    without_tower = Answer(channel_pb2.RecallResponse(), cast(Hydrated, None), without_tower=True)
+
+    async def hang(asked: Sequence[Asked], _: Deadline) -> Sequence[Answer]:
+        while not all(batch.hangs for batch in batcher._under_way.values()):
+            await asyncio.sleep(0.001)
+        return [without_tower] * len(asked)
+
+    batcher = Batcher(hang)
+    await asyncio.gather(*asking(batcher, ["a", "b", "c", "d"]))
+    assert batcher._pace.seconds_each == 0
