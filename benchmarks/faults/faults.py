@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -148,8 +148,8 @@ def open_connections(site: Site, notes: Notes) -> Iterator[None]:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10.0)
             notes.append(f"health says {answer.status} after {(time.monotonic() - begin) * 1e3:.0f} ms")
         yield
-    limited = _serve(site, "limited", preexec=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)))
-    notes.append(f"started with 64 files: {limited}")
+    limit = ("bash", "-c", 'ulimit -n 64; exec "$@"', "bash")
+    notes.append(f"started with 64 files: {_serve(site, 'limited', limit=limit)}")
 
 
 @contextlib.contextmanager
@@ -232,13 +232,13 @@ def _copy(snapshots: Path, version: str) -> str:
     return name
 
 
-def _serve(site: Site, state: str, *options: str, preexec: Callable[[], None] | None = None) -> str:
-    """Start another service beside; returns how it ended."""
+def _serve(site: Site, state: str, *options: str, limit: Sequence[str] = ()) -> str:
+    """Start another service beside, by a command that limits it; returns how it ended."""
     settings = ["--build", str(site.build), "--state", str(site.state.with_name(state)), "--workers", "1"]
     ports = ["--admin-address", "127.0.0.1:0", "--address", "127.0.0.1:0", "--metrics-port", "0"]
-    command = [sys.executable, "-m", "serendipity.tools.cli", "serve", *settings, *ports, *options]
+    command = [*limit, sys.executable, "-m", "serendipity.tools.cli", "serve", *settings, *ports, *options]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, preexec_fn=preexec)
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except subprocess.TimeoutExpired:
         return "it was not refused"
     said = (ended.stderr.strip().splitlines() or ["nothing"])[-1]
