@@ -20,6 +20,8 @@ import structlog
 _LOOK_SECONDS = 0.2
 _START_SECONDS = 300.0
 """Until the first beat: imports may take minutes on a machine that has other things to do."""
+_AGAIN_SECONDS = 0.5
+"""After a process could not be started, for want of memory or files: to try costs nothing."""
 _FIRST_BACK_OFF = 0.2
 _LONGEST_BACK_OFF = 30.0
 _STABLE_SECONDS = 60.0
@@ -50,19 +52,20 @@ class Child:
             try:
                 process, beats = self._start()
             except OSError as error:
-                _log.error("process not started", process=self.name, error=str(error), again_in=back_off)
-            else:
-                try:
-                    await self._watch(process, beats, stop)
-                finally:
-                    status = await self._stop(process)
-                    process.close()
-                    beats.close()
-                if stop.is_set():
-                    return status
-                if loop.time() - begun >= _STABLE_SECONDS:
-                    back_off = _FIRST_BACK_OFF
-                _log.error("process died", process=self.name, exit_status=status, restart_in=back_off)
+                _log.error("process not started", process=self.name, error=str(error), again_in=_AGAIN_SECONDS)
+                await _pause(stop, _AGAIN_SECONDS)
+                continue
+            try:
+                await self._watch(process, beats, stop)
+            finally:
+                status = await self._stop(process)
+                process.close()
+                beats.close()
+            if stop.is_set():
+                return status
+            if loop.time() - begun >= _STABLE_SECONDS:
+                back_off = _FIRST_BACK_OFF
+            _log.error("process died", process=self.name, exit_status=status, restart_in=back_off)
             await _pause(stop, back_off)
             back_off = min(2 * back_off, _LONGEST_BACK_OFF)
         return 0
