@@ -9,6 +9,7 @@ from functools import partial
 
 import grpc
 
+from serendipity.channel.service.callers import Callers
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.listening import Health, Ports, listening
 from serendipity.channel.service.operations import Operations
@@ -77,7 +78,8 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
 @contextlib.asynccontextmanager
 async def serving_admin(servicer: AdminServicer, settings: ServerSettings) -> AsyncIterator[Ports]:
     """Serve operators, with health of the supervisor's own. See `listening`."""
-    add = partial(Edge(Telemetry()).add_service, service=SERVICE, servicer=servicer)
+    callers = Callers(settings.callers, "operator") if settings.callers else None
+    add = partial(Edge(Telemetry(), callers).add_service, service=SERVICE, servicer=servicer)
     health = Health(SERVICE)
     await health.set_serving(True)
     addresses = settings.admin_address, settings.admin_health_address

@@ -18,6 +18,7 @@ from serendipity.channel.errors import ChannelError, DeadlinePassed, FieldViolat
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.query import MAX_COUNT, RecallQuery, parse_query
 from serendipity.channel.recall.recall import Channel
+from serendipity.channel.service.callers import Callers
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.listening import Health, Ports, listening
 from serendipity.channel.service.settings import ServerSettings
@@ -178,7 +179,9 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
 
 def serving_channel(parts: Parts, health: Health) -> AbstractAsyncContextManager[Ports]:
     """Serve the channel as one worker of those that share the ports. See `listening`."""
-    settings, edge = parts.settings, Edge(parts.telemetry, parts.settings.max_concurrent_calls)
+    settings = parts.settings
+    callers = Callers(settings.callers, "host") if settings.callers else None
+    edge = Edge(parts.telemetry, callers, settings.max_concurrent_calls)
     return listening(
         partial(
             edge.add_service,

@@ -47,6 +47,10 @@ class ServerSettings(BaseSettings):
     admin_health_address: str = "127.0.0.1:50054"
     """With TLS: the same for the supervisor's health."""
 
+    callers: Path | None = None
+    """File (TOML) of those who may call, by token or certificate, with their roles and limits: docs/security.md. It is
+    read again when it changes. Without it whoever reaches a port may call."""
+
     plaintext: bool = False
     """Listen in plain text on other addresses than the loopback: behind a mesh that encrypts."""
 
