@@ -130,7 +130,7 @@ class Triton:
 
     async def version(self) -> str:
         """Tell the server's version, such as 2.59.0. Raises TritonError."""
-        found = await self.request("GET /v2", seconds=_STATE_SECONDS)
+        found = await self.request("GET /v2")
         try:
             return str(found["version"])
         except (KeyError, TypeError) as error:
