@@ -13,7 +13,9 @@ ChannelError
 │   ├── StateCorrupt          one record cannot be decoded; the others can
 │   └── StateFull             the environment has reached its map size
 ├── DeadlinePassed            no time was left to answer at all (the edge answers DEADLINE_EXCEEDED)
-├── Overloaded                more calls than can be answered in time; the caller may try again (RESOURCE_EXHAUSTED)
+├── Overloaded                more calls than can be answered in time, or than the caller may make; it may try again
+├── Unauthenticated           a call that tells of no known caller
+├── PermissionDenied          a call of a caller who has another role
 ├── TowerError                no user vectors (the pipeline falls back to the stored one)
 │   ├── TowerTimeout          no answer inside the time given
 │   ├── TowerUnavailable      not reachable, not loaded, overloaded, or held back by the circuit breaker
@@ -97,11 +99,22 @@ class DeadlinePassed(ChannelError):
 
 
 class Overloaded(ChannelError):
-    """More calls than can be answered in time. retry_after: seconds until another try may be worth it."""
+    """More calls than can be answered in time, or than a caller may make.
+
+    retry_after: seconds until another try may be worth it.
+    """
 
     def __init__(self, message: str, retry_after: float = 0.1) -> None:
         self.retry_after = retry_after
         super().__init__(message)
+
+
+class Unauthenticated(ChannelError):
+    """Neither token nor certificate of the call belong to a known caller."""
+
+
+class PermissionDenied(ChannelError):
+    """The caller is known, and has another role than the call needs."""
 
 
 class TowerError(ChannelError):

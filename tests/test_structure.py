@@ -10,7 +10,10 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from serendipity.arrays import map_array
 
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"channel": "serendipity.offline", "offline": "serendipity.channel"}
@@ -46,6 +49,66 @@ def test_what_is_installed_never_imports_the_benchmarks(room: str) -> None:
         if name.split(".")[0] == "benchmarks"
     }
     assert offenders == {}
+
+
+UNPICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+RUNNERS = {"eval", "exec", "torch.export.load", "torch.jit.load", "torch.load", "yaml.load"}
+UNPICKLED = {
+    # What a worker process of a build has just raised, before it goes to its parent.
+    ("offline/workers.py", "pickle.loads"),
+    # Exported programs are code, as docs/security.md says: of the build itself, or of Triton's own repository.
+    ("offline/export.py", "torch.export.load"),
+    ("offline/groups/export.py", "torch.export.load"),
+    ("model_repo/user_tower/1/model.py", "torch.export.load"),
+}
+
+
+def _unpickles(path: Path) -> set[str]:
+    """What in a file could run code that data holds: calls, and modules whose names are imported from them."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNPICKLERS:
+            found.add(f"from {node.module}")
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            module, _, name = called.rpartition(".")
+            switched = {k.arg for k in node.keywords if ast.unparse(k.value) != "False"}
+            reads = module in UNPICKLERS and name.startswith(("load", "Unpickler", "open"))
+            if reads or called in RUNNERS or switched & {"allow_pickle", "trust_remote_code"}:
+                found.add(called)
+    return found
+
+
+def test_nothing_that_is_read_can_run_code_but_for_exported_programs() -> None:
+    rooms = [ROOT / room for room in ("channel", "model_repo", "offline", "protos", "tools")]
+    found = {
+        (str(path.relative_to(ROOT)), called)
+        for room in rooms
+        for path in room.rglob("*.py")
+        if not path.name.endswith(("_pb2.py", "_pb2_grpc.py"))
+        for called in _unpickles(path)
+    }
+    assert found == UNPICKLED
+
+
+class _Planted:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_an_array_that_holds_an_object_is_not_unpickled(tmp_path: Path) -> None:
+    planted, trace = tmp_path / "item_vectors.npy", tmp_path / "trace"
+    np.save(planted, np.array([_Planted(trace)], object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"item_vectors\.npy: cannot be mapped"):
+        map_array(planted, np.float32, 2)
+    assert not trace.exists()
+    np.load(planted, allow_pickle=True)
+    assert trace.exists()
 
 
 def test_the_shared_definitions_import_neither_half() -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from serendipity.channel.client.credentials import Credentials
 from serendipity.ids import id_fault
 
 
@@ -43,6 +44,32 @@ def existing_directory(text: str) -> Path:
 def add_build(parser: argparse._ActionsContainer, help: str = "build directory", **options: Any) -> None:
     """Declare --build, a directory that is there."""
     parser.add_argument("--build", type=existing_directory, metavar="DIR", help=help, **options)
+
+
+def existing_file(text: str) -> Path:
+    """Read the path of a file that is there. Raises argparse.ArgumentTypeError."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{path}: no such file")
+    return path
+
+
+def add_credentials(parser: argparse.ArgumentParser) -> None:
+    """Declare what `read_credentials` takes."""
+    group = parser.add_argument_group("credentials, where the service asks for them (PEM)")
+    file: dict[str, Any] = {"type": existing_file, "metavar": "FILE"}
+    group.add_argument("--ca", **file, help="certificates that the service's is signed by; without it in plain text")
+    group.add_argument("--certificate", **file, help="certificate of the caller")
+    group.add_argument("--key", **file, help="its private key")
+    group.add_argument("--token", **file, help="file that holds the caller's token")
+
+
+def read_credentials(ca: Path | None, certificate: Path | None, key: Path | None, token: Path | None) -> Credentials:
+    """Make the credentials that files hold. Raises SystemExit for those that cannot be read or do not go together."""
+    try:
+        return Credentials(ca, certificate, key, token.read_text(encoding="ascii").strip() if token else "")
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"credentials: {error}") from error
 
 
 def new_directory(text: str) -> Path:

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from serendipity import layout
-from serendipity.channel.client import AdminClient, ClientError
+from serendipity.channel.client import AdminClient, ClientError, Credentials
+from serendipity.channel.client.credentials import NO_CREDENTIALS
 from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
+from serendipity.tools.arguments import add_credentials, read_credentials
 from serendipity.tools.serving.deployment import (
     DeployError,
     deploy,
@@ -31,12 +33,12 @@ from serendipity.tools.serving.trainings import PlacementError
 from serendipity.v1 import admin_pb2
 
 
-def publish_over(address: str) -> Callable[[str], None]:
+def publish_over(address: str, credentials: Credentials = NO_CREDENTIALS) -> Callable[[str], None]:
     """Give a function that publishes a version through the admin service at `address` (host:port), and waits for it."""
 
     def publish(version: str) -> None:
         try:
-            with AdminClient(address) as admin:
+            with AdminClient(address, credentials=credentials) as admin:
                 ended = admin.follow(admin.publish(version).id, _say)
         except ClientError as error:
             raise DeployError(f"{version}: the admin service at {address} did not publish it: {error}") from error
@@ -90,19 +92,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--llm-threads", type=int, metavar="N", help="threads of each language model on CPUs (default: as checked in)"
     )
-    parser.add_argument("--triton", default="127.0.0.1:8001", metavar="HOST:PORT", help="Triton's gRPC address")
+    parser.add_argument(
+        "--triton",
+        default="127.0.0.1:8001",
+        metavar="URL",
+        help="Triton's gRPC port: host:port, or https://host:port?ca=FILE",
+    )
     parser.add_argument(
         "--admin", metavar="HOST:PORT", help="publish over this admin service, not on this machine's disk"
     )
     parser.add_argument("--no-gate", action="store_true", help="publish on disk without the quality gate")
     parser.add_argument("--unload-unused", action="store_true", help="then unload models no retained snapshot pins")
     parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="per call to Triton")
+    add_credentials(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Deploy, saying what is done; returns 1 when a step fails."""
     snapshots, models = args.build / "snapshots", args.models or args.build / "models"
-    publish = publish_over(args.admin) if args.admin else publish_on_disk(snapshots, gate=not args.no_gate)
+    if args.admin:
+        publish = publish_over(args.admin, read_credentials(args.ca, args.certificate, args.key, args.token))
+    else:
+        publish = publish_on_disk(snapshots, gate=not args.no_gate)
     try:
         serving = Serving(
             instances=args.instances,

@@ -19,12 +19,15 @@ def add_setting_options(parser: argparse.ArgumentParser, settings: type[BaseSett
             if field.is_required() or field.default is None or field.default_factory
             else f" (default: {field.default})"
         )
+        # A switch needs no value.
+        switch: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
         group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
             default=argparse.SUPPRESS,
             metavar="VALUE",
             help=" ".join(f"{field.description or ''}".split()).replace("%", "%%") + default,
+            **switch,
         )
 
 
@@ -36,6 +39,11 @@ def read_settings(settings: type[BaseSettings], args: argparse.Namespace, **give
     except ValidationError as error:
         lines = []
         for wrong in error.errors():
-            said = "not given" if wrong["type"] == "missing" else f"found {wrong.get('input')!r}: {wrong['msg']}"
-            lines.append(f"--{'.'.join(map(str, wrong['loc'])).replace('_', '-')}: {said}")
+            # Our own validators say what they found by themselves, and of several fields which.
+            said = wrong["msg"].removeprefix("Value error, ")
+            if wrong["type"] == "missing":
+                said = "not given"
+            elif said == wrong["msg"]:
+                said = f"found {wrong['input']!r}: {said}"
+            lines.append("".join(f"--{field}: ".replace("_", "-") for field in wrong["loc"]) + said)
         raise SystemExit("\n".join(lines)) from error

@@ -21,7 +21,7 @@ from rich.table import Table
 from serendipity.channel.client import AsyncSerendipityClient
 from serendipity.channel.client.errors import ClientError
 from serendipity.channel.client.messages import Candidate, RecallResult, RecentEvent
-from serendipity.tools.arguments import identifier, item_ids
+from serendipity.tools.arguments import add_credentials, identifier, item_ids, read_credentials
 from serendipity.v1 import channel_pb2
 
 _NUMBERS = frozenset(["#", "score", "unexpected", "clicks, 28 d"])
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=1.0, metavar="SECONDS", help="deadline of the call")
     parser.add_argument("--explain", action="store_true", help="say why each item was found")
     parser.add_argument("--json", action="store_true", help="print the response message as JSON")
+    add_credentials(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,7 +133,8 @@ def _word(name: str, prefix: str) -> str:
 
 async def ask(args: argparse.Namespace) -> RecallResult:
     """Call the channel as the options say."""
-    async with AsyncSerendipityClient(args.target, timeout=args.timeout) as client:
+    credentials = read_credentials(args.ca, args.certificate, args.key, args.token)
+    async with AsyncSerendipityClient(args.target, timeout=args.timeout, credentials=credentials) as client:
         return await client.recall(
             args.user,
             count=args.count,

@@ -87,7 +87,7 @@ def launch_service(
     deadline = time.monotonic() + timeout
     try:
         found = _endpoints(process, endpoints, log_path, deadline)
-        _wait_until_serving(process, found["address"], log_path, deadline)
+        _wait_until_serving(process, found.get("health_address", found["address"]), log_path, deadline)
     except BaseException:
         Service(process, "", "", log_path).stop()
         raise

@@ -11,6 +11,7 @@
 
 from serendipity.channel.client.admin import AdminClient
 from serendipity.channel.client.channel_client import AsyncSerendipityClient, SerendipityClient
+from serendipity.channel.client.credentials import Credentials
 from serendipity.channel.client.errors import ClientError, DeadlineExceeded, InvalidRequest, Overloaded, Unavailable
 from serendipity.channel.client.messages import (
     Candidate,
@@ -27,6 +28,7 @@ __all__ = [
     "AsyncSerendipityClient",
     "Candidate",
     "ClientError",
+    "Credentials",
     "DeadlineExceeded",
     "Feedback",
     "InvalidRequest",

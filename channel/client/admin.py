@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import grpc
 
+from serendipity.channel.client.credentials import NO_CREDENTIALS, Credentials
 from serendipity.channel.client.errors import Unavailable, error_of
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
 
@@ -18,11 +19,13 @@ _PATIENCE_SECONDS = 30.0
 class AdminClient:
     """Calls the admin service of one host. address: host:port; timeout: seconds a call may take.
 
-    All methods raise ClientError; no call waits for a publication to end but `follow`.
+    credentials: an operator's, where it asks for them. All methods raise ClientError; no call waits for a publication
+    to end but `follow`.
     """
 
-    def __init__(self, address: str, *, timeout: float = 10.0) -> None:
-        self._channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, *, timeout: float = 10.0, credentials: Credentials = NO_CREDENTIALS) -> None:
+        self._channel = credentials.connect(grpc, address)
+        self._metadata = credentials.metadata
         self._stub = admin_pb2_grpc.SerendipityAdminStub(self._channel)  # type: ignore[no-untyped-call]
         self._timeout = timeout
 
@@ -79,7 +82,7 @@ class AdminClient:
 
     def _call(self, method: Any, request: Any) -> admin_pb2.Operation:
         try:
-            operation: admin_pb2.Operation = method(request, timeout=self._timeout).operation
+            operation: admin_pb2.Operation = method(request, timeout=self._timeout, metadata=self._metadata).operation
             return operation
         except grpc.RpcError as error:
             raise error_of(error) from error

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import threading
 import uuid
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar, Unpack
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import grpc
 
+from serendipity.channel.client.credentials import NO_CREDENTIALS, Credentials
 from serendipity.channel.client.errors import ClientError, error_of
 from serendipity.channel.client.messages import (
     Feedback,
@@ -26,6 +28,7 @@ from serendipity.sharding import shard_of
 from serendipity.v1 import channel_pb2, channel_pb2_grpc
 
 _Answer = TypeVar("_Answer")
+_Arguments = ParamSpec("_Arguments")
 
 _MAX_MESSAGE_BYTES = 32 << 20
 _RETRIES: Any = {
@@ -60,7 +63,7 @@ class AsyncSerendipityClient:
 
     targets: host:port, or one per shard in the order of the shards' numbers: a user's calls go to the owner of the
     user's feedback. timeout: seconds a call may take unless it says otherwise; connections: per target, used in turn
-    (one connection reaches one worker); credentials: for TLS, else plain text.
+    (one connection reaches one worker); credentials: for TLS, and for services that ask who calls.
     All methods raise ClientError: InvalidRequest, DeadlineExceeded, Unavailable or another status.
     """
 
@@ -70,22 +73,15 @@ class AsyncSerendipityClient:
         *,
         timeout: float = 0.2,
         connections: int = 1,
-        credentials: grpc.ChannelCredentials | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         addresses = [targets] if isinstance(targets, str) else list(targets)
         if not addresses or connections < 1:
             raise ValueError(f"found {len(addresses)} targets and {connections} connections, expected at least one")
         self._timeout = timeout
-        self._metadata = tuple(metadata)
+        self._metadata = credentials.metadata
         self._channels = [
-            [
-                grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
-                if credentials
-                else grpc.aio.insecure_channel(address, options=_OPTIONS)
-                for _ in range(connections)
-            ]
-            for address in addresses
+            [credentials.connect(grpc.aio, address, _OPTIONS) for _ in range(connections)] for address in addresses
         ]
         # The generated class is untyped.
         new_stub: Any = channel_pb2_grpc.SerendipityChannelStub
@@ -220,6 +216,18 @@ class AsyncSerendipityClient:
             raise error_of(error) from error
 
 
+def _waiting(
+    call: Callable[Concatenate[AsyncSerendipityClient, _Arguments], Coroutine[Any, Any, _Answer]],
+) -> Callable[Concatenate[SerendipityClient, _Arguments], _Answer]:
+    """Make the same method, which waits for its answer."""
+
+    @functools.wraps(call)
+    def wait(client: SerendipityClient, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
+        return client._run(call(client._client, *args, **kwargs))
+
+    return wait
+
+
 class SerendipityClient:
     """AsyncSerendipityClient for code without an event loop; may be shared by threads. Same arguments and methods."""
 
@@ -237,27 +245,11 @@ class SerendipityClient:
             self._end()
             raise
 
-    def recall(self, user_id: str, **arguments: Any) -> RecallResult:
-        """See AsyncSerendipityClient.recall."""
-        return self._run(self._client.recall(user_id, **arguments))
-
-    def recall_batch(
-        self, requests: Sequence[channel_pb2.RecallRequest], **arguments: Any
-    ) -> list[RecallResult | ClientError]:
-        """See AsyncSerendipityClient.recall_batch."""
-        return self._run(self._client.recall_batch(requests, **arguments))
-
-    def record_feedback(self, events: Sequence[Feedback], **arguments: Any) -> channel_pb2.RecordFeedbackResponse:
-        """See AsyncSerendipityClient.record_feedback."""
-        return self._run(self._client.record_feedback(events, **arguments))
-
-    def update_items(self, available: Mapping[str, bool], **arguments: Any) -> channel_pb2.UpdateItemsResponse:
-        """See AsyncSerendipityClient.update_items."""
-        return self._run(self._client.update_items(available, **arguments))
-
-    def list_categories(self, **arguments: Any) -> channel_pb2.ListCategoriesResponse:
-        """See AsyncSerendipityClient.list_categories."""
-        return self._run(self._client.list_categories(**arguments))
+    recall = _waiting(AsyncSerendipityClient.recall)
+    recall_batch = _waiting(AsyncSerendipityClient.recall_batch)
+    record_feedback = _waiting(AsyncSerendipityClient.record_feedback)
+    update_items = _waiting(AsyncSerendipityClient.update_items)
+    list_categories = _waiting(AsyncSerendipityClient.list_categories)
 
     def close(self) -> None:
         """Close the connections and end the thread. May be called twice."""

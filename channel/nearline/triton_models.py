@@ -56,9 +56,9 @@ class TritonModels:
 
         Two keep a model busy: one is answered while the other waits in Triton's queue.
         """
-        self.url = url
         self._in_flight = asyncio.Semaphore(max_batches_in_flight)
         self._triton = Triton(url)
+        self.url = self._triton.url
 
     async def infer(
         self,

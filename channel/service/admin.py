@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from functools import partial
 
 import grpc
 
+from serendipity.channel.service.callers import Callers
 from serendipity.channel.service.edge import Edge
+from serendipity.channel.service.listening import Health, Ports, listening
 from serendipity.channel.service.operations import Operations
-from serendipity.channel.service.server import Health, bind, server_options
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import read_statuses
@@ -18,6 +21,7 @@ from serendipity.v1 import admin_pb2, admin_pb2_grpc
 
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["SerendipityAdmin"].full_name
 _LONGEST_WAIT = 60.0
+_DRAIN_SECONDS = 1.0
 
 
 class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
@@ -71,12 +75,13 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
         return response
 
 
-def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tuple[grpc.aio.Server, Health, int]:
-    """Assemble the admin server and bind it to `admin_address`; it has health and reflection of its own.
-
-    Returns the server, not started, its health and the bound port. Raises OSError when the address cannot be bound.
-    """
-    server = grpc.aio.server(options=server_options(settings, share_port=False))
-    Edge(Telemetry()).add_service(server, SERVICE, servicer)
+@contextlib.asynccontextmanager
+async def serving_admin(servicer: AdminServicer, settings: ServerSettings) -> AsyncIterator[Ports]:
+    """Serve operators, with health of the supervisor's own. See `listening`."""
+    callers = Callers(settings.callers, "operator") if settings.callers else None
+    add = partial(Edge(Telemetry(), callers).add_service, service=SERVICE, servicer=servicer)
     health = Health(SERVICE)
-    return server, health, bind(server, health, SERVICE, settings.admin_address)
+    await health.set_serving(True)
+    addresses = settings.admin_address, settings.admin_health_address
+    async with listening(add, health, addresses, settings, share_ports=False, drain_seconds=_DRAIN_SECONDS) as ports:
+        yield ports

@@ -1,4 +1,4 @@
-"""What every call passes at the edge: its id, its measure, its log line, and what becomes of its errors."""
+"""What every call passes at the edge: its id, its caller, its measure, its log line, and what becomes of its errors."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from serendipity.channel.errors import ChannelError, FieldViolation, InvalidQuery, Overloaded
+from serendipity.channel.service.callers import ANYBODY, Caller, Callers
 from serendipity.channel.service.refusals import Refusals
 from serendipity.channel.service.status import Refusal, refusal_of
 from serendipity.channel.service.telemetry import Telemetry
@@ -45,11 +46,13 @@ class _Method:
 class Edge:
     """Runs handlers that know nothing of gRPC and ends their calls.
 
-    max_calls: worked on at a time; more are refused. Calls of other servicers, health above all, do not count.
+    callers: who may call; None: anybody. max_calls: worked on at a time; more are refused. Calls of other servicers,
+    health above all, do not count, and are anybody's.
     """
 
-    def __init__(self, telemetry: Telemetry, max_calls: float = math.inf) -> None:
+    def __init__(self, telemetry: Telemetry, callers: Callers | None = None, max_calls: float = math.inf) -> None:
         self._telemetry = telemetry
+        self._callers = callers
         self._max_calls = max_calls
         self._calls = 0
         self._refusals = Refusals()
@@ -79,10 +82,12 @@ class Edge:
 
     async def _answer(self, method: _Method, _: object, context: grpc.aio.ServicerContext) -> Message | None:
         """Answer a call, or end it with the status of the error that was raised."""
-        request_id = _request_id(context)
+        metadata = dict(context.invocation_metadata() or ())
+        request_id = _request_id(metadata)
         with self._telemetry.call(method.name) as call:
             try:
-                answer = await self._admitted(method, request_id, context)
+                caller = self._callers.of(metadata, context) if self._callers else ANYBODY
+                answer = await self._admitted(method, caller, request_id, context)
                 context.set_trailing_metadata(((REQUEST_ID, request_id),))
                 return answer
             except asyncio.CancelledError:
@@ -99,22 +104,25 @@ class Edge:
             context.set_trailing_metadata(((REQUEST_ID, request_id), *refusal.trailing_metadata))
             return None
 
-    async def _admitted(self, method: _Method, request_id: str, context: grpc.aio.ServicerContext) -> Message:
+    async def _admitted(
+        self, method: _Method, caller: Caller, request_id: str, context: grpc.aio.ServicerContext
+    ) -> Message:
         """Let a method answer, unless it has no time for one more or too many calls are being answered.
 
         Who is refused is held as `Refusals` says.
         """
         try:
-            if method.admit:
-                method.admit(context.time_remaining())
-            if self._calls >= self._max_calls:
-                raise Overloaded(f"busy: {self._max_calls} calls are being answered")
-            self._calls += 1
-            try:
-                with structlog.contextvars.bound_contextvars(request_id=request_id):
-                    return await method.answer(await parse(method.request, await _read(method, context)), context)
-            finally:
-                self._calls -= 1
+            with caller:
+                if method.admit:
+                    method.admit(context.time_remaining())
+                if self._calls >= self._max_calls:
+                    raise Overloaded(f"busy: {self._max_calls} calls are being answered")
+                self._calls += 1
+                try:
+                    with structlog.contextvars.bound_contextvars(request_id=request_id, caller=caller.name):
+                        return await method.answer(await parse(method.request, await _read(method, context)), context)
+                finally:
+                    self._calls -= 1
         except Overloaded:
             await self._refusals.hold(context.time_remaining())
             raise
@@ -153,8 +161,6 @@ class _Arrivals(grpc.GenericRpcHandler):  # type: ignore[misc]
         return handler
 
 
-def _request_id(context: grpc.aio.ServicerContext) -> str:
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID and isinstance(value, str) and _WELL_FORMED.fullmatch(value):
-            return value
-    return secrets.token_hex(16)
+def _request_id(metadata: Mapping[str, str | bytes]) -> str:
+    given = metadata.get(REQUEST_ID)
+    return given if isinstance(given, str) and _WELL_FORMED.fullmatch(given) else secrets.token_hex(16)

@@ -57,6 +57,8 @@ class Operations:
         operation = self._known[told.id] = _Operation(told)
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
+        # The edge has bound who calls: that, too, stands in these lines.
+        _log.info("publication begun", operation=told.id, version=version, before=previous)
         # Nobody waits for it when the service ends: until the link is moved, which is one step, nothing has changed.
         arguments = (operation, publish, asyncio.get_running_loop())
         threading.Thread(target=_run, args=arguments, name="publication", daemon=True).start()
@@ -73,6 +75,7 @@ class Operations:
         """Tell an operation to end before it takes effect."""
         operation = self._find(operation_id)
         operation.is_cancelled = True
+        _log.info("publication cancelled", operation=operation_id)
         return operation.told
 
     def _find(self, operation_id: str) -> _Operation:
@@ -99,7 +102,14 @@ def _run(operation: _Operation, publish: Callable[[OnProgress], Publication], lo
     told.ended_at.GetCurrentTime()
     told.state = state
     name = admin_pb2.OperationState.Name(state)
-    _log.info("publication ended", state=name, version=told.version, before=told.previous_version, error=told.error)
+    _log.info(
+        "publication ended",
+        operation=told.id,
+        state=name,
+        version=told.version,
+        before=told.previous_version,
+        error=told.error,
+    )
     # The service may have ended meanwhile.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(operation.ended.set)

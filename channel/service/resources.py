@@ -1,13 +1,14 @@
-"""What the service takes of its machine for itself alone, seen to before it starts: open files and ports."""
+"""What the service needs of its machine, seen to before it starts: open files, and ports that strangers cannot read."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import resource
 import socket
 from collections.abc import Iterator
 
-from serendipity.channel.service.settings import split_address
+from serendipity.channel.service.settings import ServerSettings, split_address
 
 _LEAST_FILES = 1_024
 """A worker needs some 60 files, and one for each connection of a host."""
@@ -25,6 +26,26 @@ def allow_open_files() -> None:
         )
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def expect_privacy(settings: ServerSettings) -> None:
+    """Refuse to listen in plain text where others could listen in. Raises OSError."""
+    if settings.tls_certificate or settings.plaintext:
+        return
+    for name in ("address", "admin_address"):
+        address = getattr(settings, name)
+        if not _is_loopback(split_address(address)[0]):
+            raise OSError(
+                f"{name}: found {address} without TLS, expected a loopback address; set tls_certificate and tls_key, "
+                "or plaintext behind a mesh that encrypts"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @contextlib.contextmanager

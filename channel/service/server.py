@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 import numpy as np
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from serendipity.channel.deadline import Deadline
 from serendipity.channel.errors import ChannelError, DeadlinePassed, FieldViolation, InvalidQuery, SnapshotUnavailable
 from serendipity.channel.recall.answer import Answer
 from serendipity.channel.recall.query import MAX_COUNT, RecallQuery, parse_query
 from serendipity.channel.recall.recall import Channel
+from serendipity.channel.service.callers import Callers
 from serendipity.channel.service.edge import Edge
+from serendipity.channel.service.listening import Health, Ports, listening
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Telemetry
@@ -40,7 +42,6 @@ MAX_LISTED_ITEMS = 100
 
 _WAY_BACK_SECONDS, _WAY_BACK_SECONDS_EACH, _WAY_BACK_SHARE = 0.02, 0.0005, 0.05
 """Time of a batch that is kept for the way back of its answers: a part of it at least, half of it at most."""
-_PENDING_CALLS = 100_000
 _CANDIDATE_BYTES, _EXPLAINED_BYTES = 100, 300
 """Size of a candidate in a message, about."""
 _INTERNAL = grpc.StatusCode.INTERNAL.value[0]
@@ -176,66 +177,24 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
             return list(item_ids)
 
 
-class Health:
-    """grpc.health.v1 for one server: SERVING only while a snapshot is open."""
-
-    def __init__(self, service: str = SERVICE) -> None:
-        self._service = service
-        self.servicer = health.aio.HealthServicer()
-
-    async def set_serving(self, serving: bool) -> None:
-        """Tell whoever asks or watches."""
-        state = health_pb2.HealthCheckResponse.ServingStatus
-        for name in ("", self._service):
-            await self.servicer.set(name, state.SERVING if serving else state.NOT_SERVING)
-
-    async def stop(self) -> None:
-        """Say NOT_SERVING from now on, whatever is set later."""
-        await self.servicer.enter_graceful_shutdown()
-
-
-def create_server(parts: Parts, health_of: Health, address: str) -> tuple[grpc.aio.Server, int]:
-    """Assemble the server of one worker and bind it; several workers may share one port.
-
-    Returns the server, not started, and the bound port. Raises OSError when the address cannot be bound.
-    """
-    server = grpc.aio.server(options=server_options(parts.settings, share_port=True))
-    edge = Edge(parts.telemetry, parts.settings.max_concurrent_calls)
-    edge.add_service(server, SERVICE, ChannelServicer(parts), {"Recall": parts.channel.admit})
-    return server, bind(server, health_of, SERVICE, address)
-
-
-def bind(server: grpc.aio.Server, health_of: Health, service: str, address: str) -> int:
-    """Add health and reflection to a server and bind it. Returns the port; raises OSError."""
-    health_pb2_grpc.add_HealthServicer_to_server(health_of.servicer, server)
-    reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        port = int(server.add_insecure_port(address))
-    except RuntimeError as error:
-        raise OSError(f"{address}: cannot be bound ({error})") from error
-    if not port:
-        raise OSError(f"{address}: cannot be bound")
-    return port
-
-
-def server_options(settings: ServerSettings, *, share_port: bool) -> list[tuple[str, int]]:
-    """gRPC's options for one of our servers."""
-    return [
-        ("grpc.so_reuseport", int(share_port)),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        # Clients ping idle connections too; more often than this is abuse.
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # With more calls not yet taken than the default of 1,000, gRPC ends some at random as CANCELLED, unseen by us.
-        ("grpc.server.max_pending_requests", _PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
-        ("grpc.max_connection_age_ms", int(settings.max_connection_age_seconds * 1_000)),
-        # Calls in flight on an old connection may finish.
-        ("grpc.max_connection_age_grace_ms", int(settings.drain_seconds * 1_000) or 1),
-    ]
+def serving_channel(parts: Parts, health: Health) -> AbstractAsyncContextManager[Ports]:
+    """Serve the channel as one worker of those that share the ports. See `listening`."""
+    settings = parts.settings
+    callers = Callers(settings.callers, "host") if settings.callers else None
+    edge = Edge(parts.telemetry, callers, settings.max_concurrent_calls)
+    return listening(
+        partial(
+            edge.add_service,
+            service=SERVICE,
+            servicer=ChannelServicer(parts),
+            admissions={"Recall": parts.channel.admit},
+        ),
+        health,
+        (settings.address, settings.health_address),
+        settings,
+        share_ports=True,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 async def _parse_batch(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from serendipity.triton import check_url
@@ -26,10 +26,33 @@ class ServerSettings(BaseSettings):
     """Directory for what this host keeps: feedback, availability, serving log, workers' states. On a local disk."""
 
     address: str = "127.0.0.1:50051"
-    """Address of the channel, host:port; port 0 chooses a free one."""
+    """Address of the channel, host:port; port 0 chooses a free one. Beyond the loopback it needs TLS, or plaintext."""
 
     admin_address: str = "127.0.0.1:50052"
-    """Address of the admin service, host:port; port 0 chooses a free one. Keep it on the loopback."""
+    """Address of the admin service, as that of the channel. Keep it on the loopback."""
+
+    tls_certificate: Path | None = None
+    """Certificate chain (PEM) that both show; read again when it changes, as key and CA are. Without one they listen in
+    plain text."""
+
+    tls_key: Path | None = None
+    """Private key of the certificate (PEM, without a password)."""
+
+    tls_client_ca: Path | None = None
+    """CA certificates (PEM), one of which must have signed every caller's certificate; without it none is asked for."""
+
+    health_address: str = "127.0.0.1:50053"
+    """With TLS: address where the workers' health, and nothing else, is asked in plain text, for probes."""
+
+    admin_health_address: str = "127.0.0.1:50054"
+    """With TLS: the same for the supervisor's health."""
+
+    callers: Path | None = None
+    """File (TOML) of those who may call, by token or certificate, with their roles and limits: docs/security.md. It is
+    read again when it changes. Without it whoever reaches a port may call."""
+
+    plaintext: bool = False
+    """Listen in plain text on other addresses than the loopback: behind a mesh that encrypts."""
 
     workers: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1)
     """Worker processes; one per core by default, since one process saturates one."""
@@ -125,8 +148,18 @@ class ServerSettings(BaseSettings):
     nearline_map_bytes: int = Field(default=16 << 30, ge=1 << 20)
     """Largest size of the near-line store; a user's interests and paths take about 2 KB, a list up to 0.5 KB."""
 
+    @field_validator("address", "admin_address", "health_address", "admin_health_address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        split_address(value)
+        return value
+
     @model_validator(mode="after")
-    def _owns_a_shard(self) -> Self:
+    def _fits_together(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate, tls_key: found one of them, expected both or none")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca: found no tls_certificate beside it, expected one")
         if self.shard >= self.num_shards:
             raise ValueError(f"shard: found {self.shard}, expected less than num_shards, which is {self.num_shards}")
         return self
@@ -181,5 +214,5 @@ def split_address(address: str) -> tuple[str, int]:
     """Split host:port; an IPv6 host stands in brackets. Raises ValueError."""
     host, separator, port = address.rpartition(":")
     if not separator or not host or not port.isdigit() or not int(port) <= 65_535:
-        raise ValueError(f"address: found {address!r}, expected host:port")
+        raise ValueError(f"found {address!r}, expected host:port")
     return host.removeprefix("[").removesuffix("]"), int(port)

@@ -18,6 +18,7 @@ from serendipity.channel.errors import (
     GenerationError,
     InvalidQuery,
     Overloaded,
+    PermissionDenied,
     PublicationRefused,
     RecordCorrupt,
     SnapshotUnavailable,
@@ -26,6 +27,7 @@ from serendipity.channel.errors import (
     StateUnavailable,
     StoreError,
     TowerError,
+    Unauthenticated,
 )
 
 _CODES: tuple[tuple[type[ChannelError], grpc.StatusCode], ...] = (
@@ -34,6 +36,8 @@ _CODES: tuple[tuple[type[ChannelError], grpc.StatusCode], ...] = (
     (SnapshotUnavailable, grpc.StatusCode.UNAVAILABLE),
     (DeadlinePassed, grpc.StatusCode.DEADLINE_EXCEEDED),
     (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (PermissionDenied, grpc.StatusCode.PERMISSION_DENIED),
     (StateOverloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StateFull, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (StateUnavailable, grpc.StatusCode.UNAVAILABLE),

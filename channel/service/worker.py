@@ -18,8 +18,9 @@ from threadpoolctl import threadpool_limits
 from serendipity.channel.nearline.store import open_nearline
 from serendipity.channel.recall.recall import Channel
 from serendipity.channel.service.housekeeping import run_housekeeping
+from serendipity.channel.service.listening import Health
 from serendipity.channel.service.processes import logged_failures, run_until_stopped
-from serendipity.channel.service.server import Health, Parts, create_server
+from serendipity.channel.service.server import SERVICE, Parts, serving_channel
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import WorkerStatus, write_status
@@ -50,18 +51,19 @@ _log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Worker:
-    """A running worker. port, metrics_port: those bound."""
+    """A running worker. port, health_port, metrics_port: those bound; health_port: 0 without TLS."""
 
     number: int
     port: int
+    health_port: int
     metrics_port: int
 
 
 @contextlib.asynccontextmanager
 async def running_worker(
-    settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int = 0
+    settings: ServerSettings, channel_settings: ChannelSettings, number: int = 0
 ) -> AsyncIterator[Worker]:
-    """Serve on an address until the context ends; then drain within `drain_seconds` and close.
+    """Serve until the context ends; then drain within `drain_seconds` and close.
 
     Raises StateUnavailable or OSError when it cannot start. Until there is a snapshot that can be served it waits,
     without listening.
@@ -73,7 +75,7 @@ async def running_worker(
         parts = await asyncio.to_thread(_open_parts, settings, channel_settings, number, telemetry, clock, stack)
         metrics = telemetry.serve(settings.metrics_host, settings.metrics_port and settings.metrics_port + number)
         stack.callback(metrics.close)
-        health = Health()
+        health = Health(SERVICE)
         await health.set_serving(False)
 
         async def on_change(served: Served, snapshot: Snapshot | None) -> None:
@@ -103,18 +105,15 @@ async def running_worker(
         while not watcher.served.version:
             await asyncio.sleep(settings.snapshot_poll_seconds)
             await watcher.converge()
-        server, port = create_server(parts, health, address)
-        await server.start()
+        ports = await stack.enter_async_context(serving_channel(parts, health))
         tasks = [asyncio.create_task(watcher.run())]
         if number == 0:
             tasks.append(asyncio.create_task(run_housekeeping(parts, publications, clock)))
             if settings.user_tower_path is None:
                 tasks.append(asyncio.create_task(_warn_of_old_triton(channel_settings.triton_url)))
         try:
-            yield Worker(number, port, metrics.port)
+            yield Worker(number, ports.main, ports.health, metrics.port)
         finally:
-            await health.stop()
-            await server.stop(settings.drain_seconds)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -133,11 +132,7 @@ def warn_of_old_events(snapshot: Snapshot, settings: ChannelSettings, now: float
 
 
 def run_worker(
-    settings: ServerSettings,
-    channel_settings: ChannelSettings,
-    address: str,
-    number: int,
-    heartbeat: Connection | None = None,
+    settings: ServerSettings, channel_settings: ChannelSettings, number: int, heartbeat: Connection | None = None
 ) -> None:
     """Run worker `number` until SIGTERM, SIGINT or the end of the parent. The target of a spawned process."""
     # Requests are searched side by side; BLAS and OpenMP threads of each would only wait for those of the others.
@@ -146,21 +141,21 @@ def run_worker(
     sys.setswitchinterval(_SWITCH_SECONDS)
 
     async def work(stop: asyncio.Event) -> None:
-        await _serve_until_stopped(settings, channel_settings, address, number, stop)
+        await _serve_until_stopped(settings, channel_settings, number, stop)
 
     # uvloop's event loop: some 15 % more calls a second.
     run_until_stopped(number, settings, work, heartbeat, uvloop.new_event_loop)
 
 
 async def _serve_until_stopped(
-    settings: ServerSettings, channel_settings: ChannelSettings, address: str, number: int, stop: asyncio.Event
+    settings: ServerSettings, channel_settings: ChannelSettings, number: int, stop: asyncio.Event
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        starting = stack.enter_async_context(running_worker(settings, channel_settings, address, number))
+        starting = stack.enter_async_context(running_worker(settings, channel_settings, number))
         worker = await _unless_stopped(stop, starting)
         if worker is not None:
             ports = {"port": worker.port, "metrics_port": worker.metrics_port}
-            _log.info("worker serves", address=address, **ports, pid=os.getpid())
+            _log.info("worker serves", address=settings.address, **ports, pid=os.getpid())
             await stop.wait()
             _log.info("worker drains")
     _log.info("worker ends")
@@ -182,9 +177,9 @@ async def _warn_of_old_triton(url: str) -> None:
     triton = Triton(url)
     try:
         if fault := fault_of(await triton.wait(triton.version(), _TRITON_SECONDS)):
-            _log.warning("old Triton", url=url, fault=fault)
+            _log.warning("old Triton", url=triton.url, fault=fault)
     except TritonError as error:
-        _log.warning("Triton's version is not known", url=url, error=str(error))
+        _log.warning("Triton's version is not known", url=triton.url, error=str(error))
     finally:
         await triton.close()
 

@@ -19,12 +19,12 @@ import structlog
 from serendipity import layout
 from serendipity.channel.errors import StateUnavailable
 from serendipity.channel.nearline.process import run_nearline
-from serendipity.channel.service.admin import AdminServicer, create_admin_server
+from serendipity.channel.service.admin import AdminServicer, serving_admin
 from serendipity.channel.service.child import Child
 from serendipity.channel.service.logs import configure_logs
 from serendipity.channel.service.processes import held, logged_failures, told_to_stop
 from serendipity.channel.service.readiness import model_answers
-from serendipity.channel.service.resources import allow_open_files, reserved
+from serendipity.channel.service.resources import allow_open_files, expect_privacy, reserved
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.worker import run_worker
 from serendipity.channel.settings import ChannelSettings
@@ -42,56 +42,60 @@ def serve(
     """Run the service until it is told to stop; returns the exit status, 0 after a clean drain.
 
     gates: asked, after whether the model is ready, before the admin service publishes a snapshot; not to roll back.
-    Raises StateUnavailable when another service uses the state directory, OSError when a port cannot be bound or too
-    few files may be open.
+    Raises StateUnavailable when another service uses the state directory, OSError when a port cannot be bound or would
+    be open to listeners, credentials cannot be used, or too few files may be open.
     """
     # What gRPC's C code writes by itself is no JSON, and waits for whoever reads it.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     configure_logs(settings.log_level, settings.log_format)
     allow_open_files()
-    with _alone_on(settings), reserved(settings.address) as address:
-        return asyncio.run(_supervise(settings, channel_settings or ChannelSettings(), address, gates))
+    expect_privacy(settings)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_alone_on(settings))
+        shared = ["address", "health_address"] if settings.tls_certificate else ["address"]
+        bound = {name: stack.enter_context(reserved(getattr(settings, name))) for name in shared}
+        settings = settings.model_copy(update=bound)
+        return asyncio.run(_supervise(settings, channel_settings or ChannelSettings(), gates))
 
 
-async def _supervise(
-    settings: ServerSettings, channel_settings: ChannelSettings, address: str, gates: Sequence[Check]
-) -> int:
+async def _supervise(settings: ServerSettings, channel_settings: ChannelSettings, gates: Sequence[Check]) -> int:
     publications = Publications(settings.snapshots, checks=_checks(settings, channel_settings), gates=gates)
-    admin, health, admin_port = create_admin_server(AdminServicer(publications, settings), settings)
-    await admin.start()
-    await health.set_serving(True)
-    admin_address = f"{settings.admin_address.rpartition(':')[0]}:{admin_port}"
-    endpoints = {"address": address, "admin_address": admin_address, "pid": os.getpid()}
-    try:
-        with told_to_stop() as stop:
-            async with asyncio.TaskGroup() as supervision:
-                kept = [
-                    supervision.create_task(child.keep_alive(stop))
-                    for child in _children(settings, channel_settings, address)
-                ]
-                with logged_failures("endpoints"):
-                    layout.write_atomically(settings.endpoints_path, json.dumps(endpoints).encode())
-                _log.info("service serves", **endpoints, workers=settings.workers)
-        statuses = [task.result() for task in kept]
-    except ExceptionGroup:
-        # A supervisor that does not supervise must not look alive: whoever started it starts it again.
-        _log.exception("supervision failed")
-        statuses = [1]
-    finally:
-        await health.stop()
-        await admin.stop(1.0)
-        with logged_failures("endpoints"):
-            settings.endpoints_path.unlink(missing_ok=True)
+    async with serving_admin(AdminServicer(publications, settings), settings) as ports:
+        endpoints = {"address": settings.address, "admin_address": _with_port(settings.admin_address, ports.main)}
+        if ports.health:
+            endpoints["health_address"] = settings.health_address
+            endpoints["admin_health_address"] = _with_port(settings.admin_health_address, ports.health)
+        try:
+            with told_to_stop() as stop:
+                async with asyncio.TaskGroup() as supervision:
+                    children = _children(settings, channel_settings)
+                    kept = [supervision.create_task(child.keep_alive(stop)) for child in children]
+                    with logged_failures("endpoints"):
+                        found = json.dumps({**endpoints, "pid": os.getpid()})
+                        layout.write_atomically(settings.endpoints_path, found.encode())
+                    _log.info("service serves", **endpoints, pid=os.getpid(), workers=settings.workers)
+            statuses = [task.result() for task in kept]
+        except ExceptionGroup:
+            # A supervisor that does not supervise must not look alive: whoever started it starts it again.
+            _log.exception("supervision failed")
+            statuses = [1]
+        finally:
+            with logged_failures("endpoints"):
+                settings.endpoints_path.unlink(missing_ok=True)
     _log.info("service ends", exit_statuses=statuses)
     return max(map(abs, statuses), default=0)
 
 
-def _children(settings: ServerSettings, channel_settings: ChannelSettings, address: str) -> list[Child]:
+def _with_port(address: str, port: int) -> str:
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _children(settings: ServerSettings, channel_settings: ChannelSettings) -> list[Child]:
     children = [
         Child(
             f"worker-{number}",
             run_worker,
-            (settings, channel_settings, address, number),
+            (settings, channel_settings, number),
             settings.hung_seconds,
             settings.drain_seconds,
         )

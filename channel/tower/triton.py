@@ -29,7 +29,6 @@ class TritonTower:
     def __init__(self, url: str, settings: ChannelSettings | None = None) -> None:
         """url: address of Triton's HTTP port, as `triton.check_url` takes it."""
         settings = settings or ChannelSettings()
-        self._url = url
         self._triton = Triton(url)
         self._max_batch = settings.tower_max_batch
         self._breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_ms / 1_000)
@@ -53,7 +52,7 @@ class TritonTower:
         await self._triton.close()
 
     async def _wait(self, model_name: str, inputs: TowerInputs, deadline: Deadline) -> NDArray[np.float32]:
-        where, seconds = f"{model_name} at {self._url}", deadline.remaining
+        where, seconds = f"{model_name} at {self._triton.url}", deadline.remaining
         if seconds <= 0:
             raise TowerTimeout(f"{where}: no time left to call it")
         try:
@@ -65,7 +64,7 @@ class TritonTower:
     async def _call(self, model_name: str, inputs: TowerInputs, seconds: float) -> NDArray[np.float32]:
         """Make one call. How it ends is what the breaker hears, whether or not anybody still waits for it."""
         if not self._breaker.admit():
-            raise TowerUnavailable(f"{model_name} at {self._url}: held back after repeated failures")
+            raise TowerUnavailable(f"{model_name} at {self._triton.url}: held back after repeated failures")
         begun = time.monotonic()
         try:
             arrays = await self._triton.infer(model_name, inputs.arrays(), (OUTPUT_NAME,), seconds)
@@ -89,7 +88,7 @@ class TritonTower:
             self._breaker.abandon()
             raise
         if self._breaker.is_open:
-            _log.warning("%s: the user tower answers again", self._url)
+            _log.warning("%s: the user tower answers again", self._triton.url)
         self._breaker.succeed()
         return vectors
 
@@ -97,4 +96,4 @@ class TritonTower:
         was_open = self._breaker.is_open
         self._breaker.fail()
         if self._breaker.is_open and not was_open:
-            _log.warning("%s: the user tower is left alone for a while: %s", self._url, error)
+            _log.warning("%s: the user tower is left alone for a while: %s", self._triton.url, error)

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +49,8 @@ _STATUSES = {
     504: "DEADLINE_EXCEEDED",
 }
 
+_TLS_FILES = {"ca", "certificate", "key"}
+
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -60,13 +65,13 @@ class TritonError(Exception):
 class Triton:
     """Asks one Triton by its HTTP protocol with binary tensors. Belongs to one event loop.
 
-    A connection is made when it is needed, carries one call at a time and is kept for the next.
+    A connection is made when it is needed, carries one call at a time and is kept for the next. url: without files.
     """
 
     def __init__(self, url: str) -> None:
         """url: as `check_url` takes it."""
-        parts = _split(url)
-        self._host, self._port, self._netloc = parts.hostname, parts.port, parts.netloc
+        self._address = TritonAddress.of(url)
+        self.url = url.partition("?")[0]
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._given_up: set[asyncio.Task[Any]] = set()
@@ -125,12 +130,10 @@ class Triton:
 
     async def version(self) -> str:
         """Tell the server's version, such as 2.59.0. Raises TritonError."""
-        status, _, body = await self._exchange("GET /v2", "", b"", _STATE_SECONDS)
-        if status != 200:
-            raise TritonError(_STATUSES.get(status, "UNKNOWN"), _message(body))
+        found = await self.request("GET /v2")
         try:
-            return str(json.loads(body)["version"])
-        except Exception as error:
+            return str(found["version"])
+        except (KeyError, TypeError) as error:
             raise _unreadable(error) from error
 
     async def wait(self, call: Coroutine[Any, Any, T], seconds: float) -> T:
@@ -179,7 +182,7 @@ class Triton:
         self, request: str, headers: str, body: bytes, seconds: float
     ) -> tuple[int, dict[str, str], bytes]:
         """Send a request and return status, headers (lower-case names) and body of its answer."""
-        head = f"{request} HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+        head = f"{request} HTTP/1.1\r\nHost: {self._address.netloc}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
         try:
             async with asyncio.timeout(seconds):
                 reader, writer = await self._connection()
@@ -211,7 +214,9 @@ class Triton:
             if not reader.at_eof() and not writer.is_closing():
                 return reader, writer
             writer.close()
-        return await asyncio.open_connection(self._host, self._port)
+        # Files are read for each connection, so that renewed ones count without a restart.
+        address = self._address
+        return await asyncio.open_connection(address.host, address.port, ssl=address.tls_context())
 
 
 def ask(url: str, seconds: float, question: Callable[[Triton], Coroutine[Any, Any, T]]) -> T:
@@ -238,20 +243,61 @@ def fault_of(version: str) -> str:
     )
 
 
+@dataclass(frozen=True)
+class TritonAddress:
+    """Where a Triton listens. tls: None for plain text, else paths of PEM files by name, see `check_url`."""
+
+    host: str
+    port: int
+    tls: Mapping[str, str] | None
+
+    @classmethod
+    def of(cls, url: str) -> TritonAddress:
+        """Read what `check_url` takes. Raises ValueError."""
+        try:
+            parts = urlsplit(url if "://" in url else f"http://{url}")
+            files = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+            has_files = files.keys() <= _TLS_FILES and ("certificate" in files) == ("key" in files)
+            if parts.hostname and parts.port and not parts.path.strip("/") and not parts.fragment and has_files:
+                if parts.scheme == "https":
+                    return cls(parts.hostname, parts.port, files)
+                if parts.scheme == "http" and not files:
+                    return cls(parts.hostname, parts.port, None)
+        except ValueError:
+            pass  # a port or a query that is none
+        raise ValueError(
+            f"found {url!r}, expected host:port, http://host:port or https://host:port?ca=FILE&certificate=FILE&key=FILE"
+        )
+
+    @property
+    def netloc(self) -> str:
+        """host:port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Read the files for one connection; None in plain text. Raises OSError."""
+        if self.tls is None:
+            return None
+        context = ssl.create_default_context(cafile=self.tls.get("ca"))
+        if "certificate" in self.tls:
+            context.load_cert_chain(self.tls["certificate"], self.tls["key"], password="")
+        return context
+
+
 def check_url(url: str) -> str:
-    """Return the address of a Triton's HTTP port: host:port or http://host:port. Raises ValueError."""
-    _split(url)
-    return url
+    """Return the address of a Triton: host:port, http://host:port or https://host:port?ca=FILE&certificate=FILE&key=FILE.
 
-
-def _split(url: str) -> SplitResult:
+    Files are PEM. ca: certificates of which one must have signed the server's, the system's by default; certificate,
+    key: what a server is shown that asks for it. Raises ValueError, also for files that cannot be used.
+    """
+    address = TritonAddress.of(url)
     try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme == "http" and parts.hostname and parts.port and not parts.path.strip("/"):
-            return parts
-    except ValueError:
-        pass  # a port that is none
-    raise ValueError(f"found {url!r}, expected host:port or http://host:port")
+        for path in (address.tls or {}).values():
+            Path(path).open("rb").close()
+        address.tls_context()
+    except OSError as error:
+        raise ValueError(f"found {url!r}, of which a file cannot be used: {error}") from error
+    return url
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:

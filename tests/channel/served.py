@@ -77,7 +77,7 @@ async def service(
 ) -> AsyncIterator[tuple[AsyncSerendipityClient, Worker]]:
     """A worker and a client of it."""
     async with (
-        running_worker(settings, pipeline, settings.address) as worker,
+        running_worker(settings, pipeline) as worker,
         AsyncSerendipityClient(f"127.0.0.1:{worker.port}", timeout=30.0) as client,
     ):
         yield client, worker

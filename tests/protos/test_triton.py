@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import ssl
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -16,6 +19,7 @@ from tritonclient.grpc import service_pb2
 from benchmarks.wire import wire_to
 from serendipity import triton
 from serendipity.triton import Triton, TritonError, ask, check_url, fault_of
+from tests.fixtures.certificates import Authority, Issued
 from tests.fixtures.triton_script import Script, listening, nothing, serving
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=3, max_side=4)
@@ -136,16 +140,72 @@ async def test_it_can_be_asked_without_an_event_loop() -> None:
     assert answer["x"].tolist() == [[3]]
 
 
-@pytest.mark.parametrize("url", ["host:8000", "http://host:8000", "http://host:8000/", "http://[::1]:8000"])
+def shown(server: Issued) -> ssl.SSLContext:
+    """What a server that has a certificate listens with."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server.certificate, server.key)
+    return context
+
+
+async def test_over_tls_a_server_is_called_that_the_authority_signed_and_no_other(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    async with listening(Script([echo]), tls=shown(authority.issue("triton"))) as url:
+        client = Triton(check_url(f"{url}?ca={authority.certificate}"))
+        assert [await infer(client, value) for value in range(3)] == [0, 1, 2]
+        assert client.url == url
+        await client.close()
+        client = Triton(f"{url}?ca={stranger.certificate}")
+        with pytest.raises(TritonError, match=r"UNAVAILABLE: .*certificate verify failed"):
+            await infer(client)
+        await client.close()
+
+
+async def test_a_server_that_asks_is_shown_a_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    ours, context = authority.issue("channel"), shown(authority.issue("triton"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(authority.certificate)
+    async with listening(Script([echo]), tls=context) as url:
+        client = Triton(f"{url}?ca={authority.certificate}&certificate={ours.certificate}&key={ours.key}")
+        assert await infer(client) == 7
+        await client.close()
+        client = Triton(f"{url}?ca={authority.certificate}")
+        with pytest.raises(TritonError, match="UNAVAILABLE"):
+            await infer(client)
+        await client.close()
+
+
+def test_files_of_an_address_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    for name, told in (
+        ("missing.pem", "No such file or directory: .*missing.pem"),
+        ("ca.pem", r"NO_CERTIFICATE|no start"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            check_url(f"https://host:8443?ca={tmp_path / name}")
+
+
+@pytest.mark.parametrize(
+    "url", ["host:8000", "http://host:8000", "http://host:8000/", "http://[::1]:8000", "https://host:8443"]
+)
 def test_addresses_are_taken(url: str) -> None:
     assert check_url(url) == url
 
 
 @pytest.mark.parametrize(
-    "url", ["", "host", "host:", "host:port", ":8000", "https://host:8000", "grpc://host:8001", "http://host:8000/v2"]
+    "url",
+    [
+        *("", "host", "host:", "host:port", ":8000", "grpc://host:8001", "http://host:8000/v2"),
+        *(
+            "http://host:8000?ca=ca.pem",
+            "https://host:8000?cacert=ca.pem",
+            "https://host:8000?key=k",
+            "https://host:8000?ca",
+        ),
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=rf"found '{url}', expected host:port or http://host:port"):
+    with pytest.raises(ValueError, match=rf"found '{re.escape(url)}', expected host:port, http://host:port or https"):
         check_url(url)
 
 

@@ -11,8 +11,10 @@ from serendipity import layout
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.offline import encoder
 from serendipity.tools import cli, deploy
-from serendipity.tools.serving.deployment import DeployError, retained_models
+from serendipity.tools.serving.deployment import DeployError, fault_of_server, retained_models
+from serendipity.tools.serving.triton_server import launch
 from serendipity.v1 import records_pb2
+from tests.fixtures.certificates import Authority
 from tests.fixtures.example_tower import Training
 from tests.fixtures.small_world import SmallWorld
 from tests.fixtures.tiny_interest_gpt import make_tiny_interest_gpt
@@ -116,3 +118,17 @@ def test_a_snapshot_that_cannot_be_read_may_pin_anything_so_nothing_is_unloaded(
 def test_a_build_without_snapshots_says_so(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="holds no snapshot"):
         deploy.newest(tmp_path / "snapshots")
+
+
+def test_triton_is_reached_over_tls_by_an_address_that_names_its_authority(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "stranger")
+    server = authority.issue("triton")
+    (tmp_path / "models").mkdir()
+    tls = ("--grpc-use-ssl=1", f"--grpc-server-cert={server.certificate}", f"--grpc-server-key={server.key}")
+    with launch(tmp_path / "models", log_path=tmp_path / "triton.log", arguments=tls) as running:
+        assert "2.51" in fault_of_server(f"https://{running.grpc_url}?ca={authority.certificate}")
+        for refused in (running.grpc_url, f"https://{running.grpc_url}?ca={stranger.certificate}"):
+            with pytest.raises(DeployError, match="refused it"):
+                fault_of_server(refused, 10.0)
+    with pytest.raises(DeployError, match=r"missing\.pem"):
+        fault_of_server(f"https://localhost:1?ca={tmp_path / 'missing.pem'}")

@@ -15,7 +15,7 @@ from serendipity import layout
 from serendipity.tools.serving.kinds import AS_CHECKED_IN, PINNED, Kind, ServedModel, Serving
 from serendipity.tools.serving.repository import install
 from serendipity.tools.serving.trainings import PlacementError
-from serendipity.triton import fault_of
+from serendipity.triton import TritonAddress, fault_of
 from serendipity.v1 import records_pb2
 
 
@@ -35,9 +35,9 @@ def deploy(
     """Place, load, check and publish; return the snapshot's version.
 
     snapshot_dir: snapshots/<version>. build_dir: holds the trainings of the models that it pins. models_dir: Triton's
-    model repository, as this machine sees it. url: Triton's gRPC host:port; told over HTTP to load a model, it answers
-    no call over HTTP meanwhile. publish: makes a version the wanted one; called only when the models it pins answer.
-    timeout: seconds per call to Triton.
+    model repository, as this machine sees it. url: of Triton's gRPC port, as `triton.check_url` takes it; told over
+    HTTP to load a model, it answers no call over HTTP meanwhile. publish: makes a version the wanted one; called only
+    when the models it pins answer. timeout: seconds per call to Triton.
 
     Raises SnapshotError, PlacementError, DeployError, or what `publish` raises.
     """
@@ -152,7 +152,18 @@ def fault_of_server(url: str, timeout: float = 120.0) -> str:
 @contextmanager
 def _triton(url: str, refused: str) -> Iterator[Any]:
     """Give a client, and turn Triton's errors into DeployError that begins with `refused`."""
-    client = triton_grpc.InferenceServerClient(url)
+    try:
+        address = TritonAddress.of(url)
+        files = address.tls or {}
+        client = triton_grpc.InferenceServerClient(
+            address.netloc,
+            ssl=address.tls is not None,
+            root_certificates=files.get("ca"),
+            private_key=files.get("key"),
+            certificate_chain=files.get("certificate"),
+        )
+    except (OSError, ValueError) as error:
+        raise DeployError(f"{refused}: {error}") from error
     try:
         yield client
     except triton_grpc.InferenceServerException as error:

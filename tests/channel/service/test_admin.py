@@ -11,7 +11,7 @@ import pytest
 
 from serendipity import layout
 from serendipity.channel.client import AdminClient, ClientError
-from serendipity.channel.service.admin import AdminServicer, create_admin_server
+from serendipity.channel.service.admin import AdminServicer, serving_admin
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.v1 import admin_pb2, records_pb2
 from tests.channel.served import server_settings
@@ -47,12 +47,10 @@ class Host:
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     host = Host(tmp_path)
     settings = server_settings(tmp_path)
-    server, _, port = create_admin_server(AdminServicer(host.publications, settings), settings)
-    await server.start()
-    host.address = f"127.0.0.1:{port}"
-    yield host
-    host.go_on.set()
-    await server.stop(None)
+    async with serving_admin(AdminServicer(host.publications, settings), settings) as ports:
+        host.address = f"127.0.0.1:{ports.main}"
+        yield host
+        host.go_on.set()
 
 
 async def test_a_publication_longer_than_any_deadline_is_begun_followed_and_seen_to_its_end(host: Host) -> None:

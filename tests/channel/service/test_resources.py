@@ -7,10 +7,12 @@ import resource
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from serendipity.channel.service.resources import reserved
+from serendipity.channel.service.resources import expect_privacy, reserved
+from tests.channel.served import server_settings
 
 
 def a_workers_socket(address: str) -> socket.socket:
@@ -55,3 +57,17 @@ def test_as_many_files_as_may_be_opened_are_allowed_and_too_few_are_refused(soft
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard)),
     )
     assert re.search(told, said.stdout + said.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "10.1.2.3:50051", "recall.internal:50051"])
+def test_plain_text_beyond_the_loopback_is_refused_unless_it_is_meant(address: str, tmp_path: Path) -> None:
+    expect_privacy(server_settings(tmp_path, address=address, plaintext=True))
+    expect_privacy(server_settings(tmp_path, address=address, tls_certificate="tls.pem", tls_key="tls.key"))
+    for name in ("address", "admin_address"):
+        with pytest.raises(OSError, match=rf"^{name}: found {re.escape(address)} without TLS, expected a loopback"):
+            expect_privacy(server_settings(tmp_path, **{name: address}))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "127.1.2.3:50051", "[::1]:50051", "localhost:50051"])
+def test_the_loopback_needs_no_tls(address: str, tmp_path: Path) -> None:
+    expect_privacy(server_settings(tmp_path, address=address, admin_address=address))

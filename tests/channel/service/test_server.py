@@ -375,7 +375,7 @@ async def test_a_worker_listens_only_once_it_has_a_snapshot_to_serve(small_world
 
 async def test_a_worker_that_waits_for_a_snapshot_ends_when_it_is_told_to(tmp_path: Path) -> None:
     settings = server_settings(tmp_path)
-    arguments = (settings, channel_settings(), settings.address, 0)
+    arguments = (settings, channel_settings(), 0)
     process = multiprocessing.get_context("spawn").Process(target=run_worker, args=arguments)
     process.start()
 

@@ -24,7 +24,7 @@ async def say(*_):
     print(sorted({pool["num_threads"] for pool in threadpool_info()}))
 
 worker._serve_until_stopped = say
-worker.run_worker(ServerSettings(snapshots="snapshots", state="state"), ChannelSettings(), "127.0.0.1:0", 0)
+worker.run_worker(ServerSettings(snapshots="snapshots", state="state"), ChannelSettings(), 0)
 """
 
 
