@@ -9,9 +9,9 @@ import grpc
 
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.operations import Operations
+from serendipity.channel.service.process_telemetry import CallTelemetry
 from serendipity.channel.service.server import Health, bind, server_options
 from serendipity.channel.service.settings import ServerSettings
-from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
@@ -71,12 +71,14 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
         return response
 
 
-def create_admin_server(servicer: AdminServicer, settings: ServerSettings) -> tuple[grpc.aio.Server, Health, int]:
+def create_admin_server(
+    servicer: AdminServicer, settings: ServerSettings, telemetry: CallTelemetry
+) -> tuple[grpc.aio.Server, Health, int]:
     """Assemble the admin server and bind it to `admin_address`; it has health and reflection of its own.
 
     Returns the server, not started, its health and the bound port. Raises OSError when the address cannot be bound.
     """
     server = grpc.aio.server(options=server_options(settings, share_port=False))
-    Edge(Telemetry()).add_service(server, SERVICE, servicer)
+    Edge(telemetry).add_service(server, SERVICE, servicer)
     health = Health(SERVICE)
     return server, health, bind(server, health, SERVICE, settings.admin_address)

@@ -22,6 +22,7 @@ from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.service.tracing import Tracing
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import DEFAULT_CLICK_TYPES, FeedbackStore
@@ -59,6 +60,7 @@ class Parts:
     serving_log: ServingLog
     telemetry: Telemetry
     settings: ServerSettings
+    tracing: Tracing | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -143,6 +145,8 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
     def _told(self, answer: Answer) -> channel_pb2.RecallResponse:
         """Count and log an answer, and give what its caller asked for."""
         self._parts.telemetry.answered(answer)
+        if self._parts.tracing is not None:
+            self._parts.tracing.answered(answer.response)
         self._parts.serving_log.append(answer.to_record(self._parts.clock()))
         return answer.for_caller()
 
@@ -200,7 +204,7 @@ def create_server(parts: Parts, health_of: Health, address: str) -> tuple[grpc.a
     Returns the server, not started, and the bound port. Raises OSError when the address cannot be bound.
     """
     server = grpc.aio.server(options=server_options(parts.settings, share_port=True))
-    edge = Edge(parts.telemetry, parts.settings.max_concurrent_calls)
+    edge = Edge(parts.telemetry, parts.settings.max_concurrent_calls, parts.tracing)
     edge.add_service(server, SERVICE, ChannelServicer(parts), {"Recall": parts.channel.admit})
     return server, bind(server, health_of, SERVICE, address)
 

@@ -22,6 +22,7 @@ from serendipity.channel.nearline.process import run_nearline
 from serendipity.channel.service.admin import AdminServicer, create_admin_server
 from serendipity.channel.service.child import Child
 from serendipity.channel.service.logs import configure_logs
+from serendipity.channel.service.process_telemetry import SupervisorTelemetry
 from serendipity.channel.service.processes import held, logged_failures, told_to_stop
 from serendipity.channel.service.readiness import model_answers
 from serendipity.channel.service.resources import allow_open_files, reserved
@@ -57,17 +58,23 @@ async def _supervise(
     settings: ServerSettings, channel_settings: ChannelSettings, address: str, gates: Sequence[Check]
 ) -> int:
     publications = Publications(settings.snapshots, checks=_checks(settings, channel_settings), gates=gates)
-    admin, health, admin_port = create_admin_server(AdminServicer(publications, settings), settings)
+    telemetry = SupervisorTelemetry()
+    admin, health, admin_port = create_admin_server(AdminServicer(publications, settings), settings, telemetry)
+    # The workers and the near-line process have the ports before it.
+    metrics = telemetry.serve(
+        settings.metrics_host, settings.metrics_port and settings.metrics_port + settings.workers + 1
+    )
     await admin.start()
     await health.set_serving(True)
     admin_address = f"{settings.admin_address.rpartition(':')[0]}:{admin_port}"
-    endpoints = {"address": address, "admin_address": admin_address, "pid": os.getpid()}
+    ports = {"metrics_port": metrics.port, "pid": os.getpid()}
+    endpoints = {"address": address, "admin_address": admin_address, **ports}
     try:
         with told_to_stop() as stop:
             async with asyncio.TaskGroup() as supervision:
                 kept = [
                     supervision.create_task(child.keep_alive(stop))
-                    for child in _children(settings, channel_settings, address)
+                    for child in _children(settings, channel_settings, address, telemetry)
                 ]
                 with logged_failures("endpoints"):
                     layout.write_atomically(settings.endpoints_path, json.dumps(endpoints).encode())
@@ -80,13 +87,16 @@ async def _supervise(
     finally:
         await health.stop()
         await admin.stop(1.0)
+        metrics.close()
         with logged_failures("endpoints"):
             settings.endpoints_path.unlink(missing_ok=True)
     _log.info("service ends", exit_statuses=statuses)
     return max(map(abs, statuses), default=0)
 
 
-def _children(settings: ServerSettings, channel_settings: ChannelSettings, address: str) -> list[Child]:
+def _children(
+    settings: ServerSettings, channel_settings: ChannelSettings, address: str, telemetry: SupervisorTelemetry
+) -> list[Child]:
     children = [
         Child(
             f"worker-{number}",
@@ -94,14 +104,15 @@ def _children(settings: ServerSettings, channel_settings: ChannelSettings, addre
             (settings, channel_settings, address, number),
             settings.hung_seconds,
             settings.drain_seconds,
+            telemetry.told_of(f"worker-{number}"),
         )
         for number in range(settings.workers)
     ]
     if settings.nearline:
         # Nobody waits for it.
         patience = _NEARLINE_PATIENCE * settings.hung_seconds
-        run = (settings, channel_settings)
-        children.append(Child("nearline", run_nearline, run, patience, settings.drain_seconds))
+        run, told = (settings, channel_settings), telemetry.told_of("nearline")
+        children.append(Child("nearline", run_nearline, run, patience, settings.drain_seconds, told))
     return children
 
 

@@ -63,10 +63,11 @@ class Triton:
     A connection is made when it is needed, carries one call at a time and is kept for the next.
     """
 
-    def __init__(self, url: str) -> None:
-        """url: as `check_url` takes it."""
+    def __init__(self, url: str, headers: Callable[[], str] = str) -> None:
+        """url: as `check_url` takes it; headers: gives further lines of the head of each request to a model."""
         parts = _split(url)
         self._host, self._port, self._netloc = parts.hostname, parts.port, parts.netloc
+        self._headers = headers
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._given_up: set[asyncio.Task[Any]] = set()
@@ -96,7 +97,7 @@ class Triton:
         head = json.dumps(request).encode()
         status, headers, body = await self._exchange(
             f"POST /v2/models/{quote(model_name)}/infer",
-            f"Inference-Header-Content-Length: {len(head)}\r\n",
+            f"Inference-Header-Content-Length: {len(head)}\r\n{self._headers()}",
             b"".join((head, *contents)),
             max(seconds, LEAST_SECONDS),
         )
