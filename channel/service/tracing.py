@@ -57,13 +57,14 @@ class Tracing:
     """Makes the spans of one process. provider: of OpenTelemetry's SDK, ended by `close`."""
 
     def __init__(self, provider: TracerProvider) -> None:
-        from opentelemetry.trace import SpanKind, StatusCode
+        from opentelemetry.trace import SpanKind, StatusCode, get_current_span
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
         self._tracer = provider.get_tracer("serendipity")
         self._propagator = TraceContextTextMapPropagator()
         self._server, self._error = SpanKind.SERVER, StatusCode.ERROR
+        self._current = get_current_span
 
     @contextlib.contextmanager
     def call(self, call: Call, metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[None]:
@@ -88,9 +89,11 @@ class Tracing:
 
     def answered(self, response: channel_pb2.RecallResponse) -> None:
         """Tell what an answer took, stage by stage up to now; what is missing from its total it waited for its turn."""
-        seconds = [getattr(response.timings, stage).ToNanoseconds() for stage in _STAGES]
-        at = time.time_ns() - sum(seconds)
-        for stage, took in zip(_STAGES, seconds, strict=True):
+        if not self._current().is_recording():
+            return
+        durations = [getattr(response.timings, stage).ToNanoseconds() for stage in _STAGES]
+        at = time.time_ns() - sum(durations)
+        for stage, took in zip(_STAGES, durations, strict=True):
             span = self._tracer.start_span(stage, start_time=at)
             if stage == "sources":
                 for status in response.source_statuses:
