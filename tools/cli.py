@@ -39,6 +39,9 @@ COMMANDS = {
     "graph": Command("graph", "offline", "show or export what users may want, what they hold, and the graph of all"),
     "users": Command("users", "serve", "forget users, or list those forgotten"),
     "feedback": Command("feedback", "serve", "export the feedback log as host events"),
+    "experiment": Command(
+        "experiment", "serve,offline", "compare the arms of an experiment by serving log and feedback"
+    ),
     "demo": Command("demo", "demo", "build from public data, start everything, call it as a host would"),
 }
 

@@ -4,24 +4,32 @@
     serendip snapshot verify   --build var/complete-journey [VERSION]
     serendip snapshot publish  --build var/complete-journey VERSION
     serendip snapshot rollback --build var/complete-journey
+    serendip snapshot send     --build var/complete-journey s3://bucket/snapshots [VERSION]
+    serendip snapshot fetch    --snapshots var/snapshots    s3://bucket/snapshots [VERSION] --every 60
 
-`serendip deploy` publishes too, after it has loaded and checked the models a snapshot pins, on disk or over the admin
-service of another host.
+`send` copies a snapshot into a store that hosts share, any that fsspec knows, and makes it the one that they are to
+serve; `fetch` copies it to a host, verified, and publishes it there. The quality gate is the sender's: what `send`
+sends by default has passed it. `serendip deploy` publishes too, after it has loaded and checked the models a snapshot
+pins, on disk or over the admin service of another host.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import time
 from pathlib import Path
 
 from rich.table import Table
 
 from serendipity import layout
 from serendipity.channel.errors import PublicationRefused
-from serendipity.channel.snapshot.publication import Publications
+from serendipity.channel.service.readiness import model_answers
+from serendipity.channel.snapshot.delivery import fetch, send, wanted_in
+from serendipity.channel.snapshot.publication import Publication, Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
-from serendipity.tools.arguments import add_build, existing_directory
+from serendipity.tools.arguments import add_build, new_directory, positive
 from serendipity.tools.recall import result_console
 from serendipity.v1 import records_pb2
 
@@ -30,6 +38,8 @@ _ACTIONS = {
     "verify": "Compare a snapshot's files with its checksums.",
     "publish": "Make a snapshot the wanted one.",
     "rollback": "Make the snapshot wanted before the wanted one again.",
+    "send": "Copy a snapshot into a store, and make it the one that hosts are to serve.",
+    "fetch": "Copy the snapshot to be served from a store, and make it the wanted one here.",
 }
 
 
@@ -40,42 +50,84 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for action in added.values():
         where = action.add_mutually_exclusive_group(required=True)
         add_build(where, "build directory of the snapshots")
-        where.add_argument("--snapshots", type=existing_directory, metavar="DIR", help="directory of the snapshots")
+        where.add_argument("--snapshots", type=new_directory, metavar="DIR", help="directory of the snapshots")
     added["verify"].add_argument("version", nargs="?", help="snapshot (default: the wanted one)")
     added["publish"].add_argument("version", help="snapshot; `list` names those on disk")
     added["publish"].add_argument("--no-gate", action="store_true", help="publish without the quality gate")
+    for name in ("send", "fetch"):
+        added[name].add_argument("url", help="the store: a folder, or what fsspec takes (s3://bucket/snapshots)")
+        added[name].add_argument("version", nargs="?", help="snapshot (default: the wanted one)")
+    added["fetch"].add_argument(
+        "--every", type=positive, metavar="SECONDS", help="look again and again, until this process is told to end"
+    )
+    added["fetch"].add_argument(
+        "--triton-url", metavar="HOST:PORT", help="publish only if the user tower answers on this Triton (HTTP port)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; returns 1 when it is refused."""
     snapshots = args.snapshots or args.build / "snapshots"
+    if args.action == "fetch" and args.every:
+        # Of the first process of a container the kernel ignores what is not handled.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: sys.exit(0))
+    while True:
+        try:
+            _do(args, snapshots)
+        except (PublicationRefused, layout.SnapshotError) as error:
+            print(f"serendip snapshot {args.action}: {error}", file=sys.stderr, flush=True)
+            status = 1
+        else:
+            status = 0
+        if args.action != "fetch" or not args.every:
+            return status
+        time.sleep(args.every)
+
+
+def _do(args: argparse.Namespace, snapshots: Path) -> None:
+    checks = [can_be_opened(snapshots)]
     gates = []
     if args.action == "publish" and not args.no_gate:
         from serendipity.tools.quality_gate import quality_gate
 
         gates.append(quality_gate())
-    publications = Publications(snapshots, checks=[can_be_opened(snapshots)], gates=gates)
-    try:
-        if args.action == "list":
-            _list(publications)
-        elif args.action == "verify":
-            _verify(snapshots, args.version or publications.wanted())
-        elif args.action == "rollback":
-            publication = publications.rollback()
-            print(f"rolled back to {publication.version} (was {publication.previous})")
-        else:
-            publication = publications.publish(args.version)
-            print(f"published {publication.version} (was {publication.previous or 'nothing'})")
-    except (PublicationRefused, layout.SnapshotError) as error:
-        print(f"serendip snapshot {args.action}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    if args.action == "fetch" and args.triton_url:
+        checks.append(model_answers(args.triton_url))
+    publications = Publications(snapshots, checks=checks, gates=gates)
+    if args.action == "list":
+        _list(publications)
+    elif args.action == "verify":
+        _verify(snapshots, args.version or publications.wanted())
+    elif args.action == "send":
+        version = args.version or publications.wanted()
+        send(snapshots / _named(snapshots, version), args.url)
+        print(f"sent {version} to {args.url}")
+    elif args.action == "fetch":
+        version = args.version or wanted_in(args.url)
+        if fetch(args.url, version, snapshots):
+            print(f"fetched {version}", flush=True)
+        if version != publications.wanted():
+            _say_published(publications.publish(version))
+    elif args.action == "rollback":
+        publication = publications.rollback()
+        print(f"rolled back to {publication.version} (was {publication.previous})")
+    else:
+        _say_published(publications.publish(args.version))
+
+
+def _say_published(publication: Publication) -> None:
+    print(f"published {publication.version} (was {publication.previous or 'nothing'})", flush=True)
+
+
+def _named(snapshots: Path, version: str) -> str:
+    if not version:
+        raise PublicationRefused(f"{snapshots}: nothing is published; name the VERSION")
+    return version
 
 
 def _verify(snapshots: Path, version: str) -> None:
-    if not version:
-        raise PublicationRefused(f"{snapshots}: nothing is published; name the VERSION to verify")
-    manifest = layout.verify_files(snapshots / version)
+    manifest = layout.verify_files(snapshots / _named(snapshots, version))
     print(f"{version}: {len(manifest.checksums)} files intact, layout {manifest.layout_version}")
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.command import facts_of, failed, options_of, publish, read_options
 from benchmarks.faults.calls import ANSWERED, Call, HostCalls, outcomes
 from benchmarks.faults.faults import FAULTS, Fault, Notes
+from benchmarks.faults.signals import Signals
 from benchmarks.faults.site import Site, Triton, running_site, running_triton
 from benchmarks.overload import WHOLE
 from benchmarks.processes import ProcessTree, private_bytes
@@ -117,10 +118,12 @@ def _suffer(fault: Fault, site: Site, users: Sequence[str], args: argparse.Names
         start = time.monotonic()
         time.sleep(_QUIET_SECONDS)
         broken = time.monotonic()
-        with fault.inject(site, notes):
-            time.sleep(max(0.0, fault.seconds - (time.monotonic() - broken)))
-            healed = time.monotonic()
-        over = _until_whole(calls, time.monotonic())
+        with Signals(site.state) as signals:
+            with fault.inject(site, notes):
+                time.sleep(max(0.0, fault.seconds - (time.monotonic() - broken)))
+                healed = time.monotonic()
+            over = _until_whole(calls, time.monotonic())
+        notes.append(f"metrics: {', '.join(f'`{one}`' for one in sorted(signals.told)) or 'none'}")
         end = time.monotonic() + _QUIET_SECONDS
         time.sleep(_QUIET_SECONDS)
     since = healed if fault.lasts else broken

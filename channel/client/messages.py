@@ -103,7 +103,8 @@ class Wishes(TypedDict, total=False):
     exclude_item_ids: what the host has already, so that the channel adds to it, and what it does not want;
     quotas: source ("interest", "collaborative", "group", "graph") → at least, at most (0: no bound beside a minimum,
     none of the source without one); allow_repeats: "soft" and "off" may return what the user has just clicked or
-    ordered; surprise: what unexpectedness counts beside relevance, 0 to 1.
+    ordered; surprise: what unexpectedness counts beside relevance, 0 to 1; shadow: answer and log, and return no
+    candidates.
     """
 
     count: int
@@ -118,6 +119,7 @@ class Wishes(TypedDict, total=False):
     explain: bool
     allow_repeats: bool
     surprise: float
+    shadow: bool
 
 
 def recall_request(user_id: str, **wishes: Unpack[Wishes]) -> channel_pb2.RecallRequest:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -15,7 +14,7 @@ from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.loop import BatchDone
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.service.telemetry import MetricsServer
+from serendipity.channel.service.process_telemetry import MetricsServer, ProcessTelemetry
 from serendipity.channel.snapshot.snapshot import Snapshot
 
 _BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -23,26 +22,18 @@ _BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 _log = structlog.stdlib.get_logger(__name__)
 
 
-class NearlineTelemetry:
+class NearlineTelemetry(ProcessTelemetry):
     """The metrics of the near-line process. clock: Unix seconds; metrics_port: where they are served, 0: nowhere."""
 
     def __init__(self, store: NearlineStore, *, clock: Callable[[], float] = time.time) -> None:
-        self.registry = new = CollectorRegistry()
+        super().__init__()
         self.metrics_port = 0
-        self._seconds = Histogram(
-            "serendipity_nearline_batch_seconds",
-            "Time of a batch, from what is known to the records.",
-            ["kind"],
-            buckets=_BATCH_BUCKETS,
-            registry=new,
+        self._seconds = self._histogram(
+            "nearline_batch_seconds", "Time of a batch, from what is known to the records.", _BATCH_BUCKETS, "kind"
         )
-        self._failures = Counter(
-            "serendipity_nearline_failures", "Batches that could not be done.", ["kind", "error"], registry=new
-        )
-        self._model = Gauge(
-            "serendipity_nearline_model_info", "1 for what is worked with.", ["kind", "snapshot", "model"], registry=new
-        )
-        new.register(_QueueCollector(store, clock))
+        self._failures = self._counter("nearline_failures", "Batches that could not be done.", "kind", "error")
+        self._model = self._gauge("nearline_model_info", "1 for what is worked with.", "kind", "snapshot", "model")
+        self.registry.register(_QueueCollector(store, clock))
 
     def done(self, kind: Kind, done: BatchDone) -> None:
         """Count a batch."""
@@ -65,8 +56,8 @@ class NearlineTelemetry:
             self._model.labels(kind, snapshot.version, model).set(1)
 
     def serve(self, host: str, port: int) -> MetricsServer:
-        """Serve the metrics over HTTP; port 0 chooses a free one. Raises OSError when the port is taken."""
-        server = MetricsServer(self.registry, host, port)
+        """Serve the metrics over HTTP; port 0 chooses a free one."""
+        server = super().serve(host, port)
         self.metrics_port = server.port
         return server
 

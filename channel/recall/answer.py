@@ -15,6 +15,9 @@ from serendipity.channel.snapshot.snapshot import Snapshot
 from serendipity.rank_features import FEATURE_NAMES
 from serendipity.v1 import channel_pb2, records_pb2
 
+_IN_SHADOW = ("recall_id", "degraded", "degraded_reasons", "versions", "timings")
+"""What a caller gets of an answer that nobody is to be shown."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -36,12 +39,16 @@ class Answer:
             experiment_tag=query.experiment_tag,
             novelty_policy=channel_pb2.NoveltyPolicy.Name(query.novelty_policy),
             response=self.response,
+            shadow=query.shadow,
         )
         record.time.FromNanoseconds(int(time * 1e9))
         return record
 
     def for_caller(self) -> channel_pb2.RecallResponse:
         """The message as the query asks for it: reasons go, unless they are asked for; a record is taken before."""
+        if self.user.query.shadow:
+            kept = {name: getattr(self.response, name) for name in _IN_SHADOW}
+            return channel_pb2.RecallResponse(**kept)
         if self.user.query.explain:
             return self.response
         for name in ("reasons", "reason_indexes", "all_reason_indexes", "all_reason_offsets"):

@@ -9,6 +9,7 @@ answering those that can still be answered in time is all there is to win.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from bisect import bisect_right, insort
 from collections.abc import Awaitable, Callable, Sequence
@@ -45,13 +46,14 @@ AnswerAll = Callable[[Sequence[Asked], Deadline], Awaitable[Sequence[Answer | Ex
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """seconds: that it had when it came."""
+    """seconds: that it had when it came; context: what its log lines and its trace are known by."""
 
     asked: Asked
     deadline: Deadline
     seconds: float
     has_waited: bool
     answer: asyncio.Future[Answer]
+    context: contextvars.Context = field(default_factory=contextvars.copy_context)
 
     def end(self, answer: Answer | Exception) -> None:
         """Tell the caller, if it still waits."""
@@ -115,7 +117,7 @@ class Batcher:
             if not (together := self._next()):
                 continue
             batch = _UnderWay(_due(together[0]), len(together))
-            task = asyncio.ensure_future(self._run(together, batch))
+            task = asyncio.create_task(self._run(together, batch), context=together[0].context)
             self._under_way[task] = batch
             usual = len(together) * self._pace.seconds_each
             hangs_after = max(_HANGS_AFTER_SECONDS, _HANGS_AFTER * usual)

@@ -86,8 +86,8 @@ class RecallQuery:
     """A request that can be answered, independent of any snapshot.
 
     now: Unix seconds; recent_events: newest first; exclude_item_ids, allow_categories and
-    deny_categories without duplicates; an empty allow list allows everything; experiment_tag, explain
-    and allow_repeats are carried through; surprise: 0 to 1, None where the request sets none; warnings: what was
+    deny_categories without duplicates; an empty allow list allows everything; experiment_tag, explain,
+    allow_repeats and shadow are carried through; surprise: 0 to 1, None where the request sets none; warnings: what was
     normalised.
     """
 
@@ -104,6 +104,7 @@ class RecallQuery:
     experiment_tag: str = ""
     explain: bool = False
     allow_repeats: bool = False
+    shadow: bool = False
     surprise: float | None = None
     warnings: tuple[channel_pb2.Warning, ...] = ()
 
@@ -139,6 +140,7 @@ def parse_query(request: channel_pb2.RecallRequest, now: int) -> RecallQuery:
         experiment_tag=request.experiment_tag,
         explain=request.explain,
         allow_repeats=request.allow_repeats,
+        shadow=request.shadow,
         surprise=request.surprise if request.HasField("surprise") else None,
         warnings=tuple(warnings),
     )

@@ -13,8 +13,8 @@ from serendipity.channel.service.callers import Callers
 from serendipity.channel.service.edge import Edge
 from serendipity.channel.service.listening import Health, Ports, listening
 from serendipity.channel.service.operations import Operations
+from serendipity.channel.service.process_telemetry import CallTelemetry
 from serendipity.channel.service.settings import ServerSettings
-from serendipity.channel.service.telemetry import Telemetry
 from serendipity.channel.service.worker_status import read_statuses
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.v1 import admin_pb2, admin_pb2_grpc
@@ -76,10 +76,12 @@ class AdminServicer(admin_pb2_grpc.SerendipityAdminServicer):
 
 
 @contextlib.asynccontextmanager
-async def serving_admin(servicer: AdminServicer, settings: ServerSettings) -> AsyncIterator[Ports]:
+async def serving_admin(
+    servicer: AdminServicer, settings: ServerSettings, telemetry: CallTelemetry
+) -> AsyncIterator[Ports]:
     """Serve operators, with health of the supervisor's own. See `listening`."""
     callers = Callers(settings.callers, "operator") if settings.callers else None
-    add = partial(Edge(Telemetry(), callers).add_service, service=SERVICE, servicer=servicer)
+    add = partial(Edge(telemetry, callers).add_service, service=SERVICE, servicer=servicer)
     health = Health(SERVICE)
     await health.set_serving(True)
     addresses = settings.admin_address, settings.admin_health_address

@@ -35,7 +35,8 @@ class Child:
     """A process kept alive.
 
     target: called in it with `args` and the connection that it beats on, see `processes.run_until_stopped`;
-    hung_seconds: without a beat after which it is taken to hang; drain_seconds: that it has to end when it is told to.
+    hung_seconds: without a beat after which it is taken to hang; drain_seconds: that it has to end when it is told to;
+    told: "up" when it beats, and "died", "hung" or "not_started" when it is to be started again.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Child:
     args: tuple[object, ...]
     hung_seconds: float
     drain_seconds: float
+    told: Callable[[str], None] = lambda _: None
 
     async def keep_alive(self, stop: asyncio.Event) -> int:
         """Run it until told to stop, and return its exit status. However this ends, the process has ended, too."""
@@ -52,17 +54,19 @@ class Child:
             try:
                 process, beats = self._start()
             except OSError as error:
+                self.told("not_started")
                 _log.error("process not started", process=self.name, error=str(error), again_in=_AGAIN_SECONDS)
                 await _pause(stop, _AGAIN_SECONDS)
                 continue
             try:
-                await self._watch(process, beats, stop)
+                cause = await self._watch(process, beats, stop)
             finally:
                 status = await self._stop(process)
                 process.close()
                 beats.close()
             if stop.is_set():
                 return status
+            self.told(cause)
             if loop.time() - begun >= _STABLE_SECONDS:
                 back_off = _FIRST_BACK_OFF
             _log.error("process died", process=self.name, exit_status=status, restart_in=back_off)
@@ -84,13 +88,14 @@ class Child:
                 raise
         return process, beats
 
-    async def _watch(self, process: SpawnProcess, beats: Connection, stop: asyncio.Event) -> None:
-        """Return when it has ended, or when told to stop."""
+    async def _watch(self, process: SpawnProcess, beats: Connection, stop: asyncio.Event) -> str:
+        """Return when it has ended, and whether it died or hung, or when told to stop."""
         # In looks, not by the clock: while this process was held up, too, it could not hear.
-        silent, patience = 0.0, _START_SECONDS
+        silent, patience, cause = 0.0, _START_SECONDS, "died"
         while process.exitcode is None and not stop.is_set():
             await _pause(stop, _LOOK_SECONDS)
             if _hears(beats):
+                self.told("up")
                 silent, patience = 0.0, self.hung_seconds
                 continue
             silent += _LOOK_SECONDS
@@ -98,7 +103,8 @@ class Child:
                 _log.error("process hangs: killed", process=self.name, pid=process.pid, silent_seconds=round(silent, 1))
                 process.kill()
                 # It takes a moment to end, of which nothing more is to be said.
-                patience = float("inf")
+                patience, cause = float("inf"), "hung"
+        return cause
 
     async def _stop(self, process: SpawnProcess) -> int:
         """Ask it to drain, and kill it only when it does not end in time. Returns its exit status."""

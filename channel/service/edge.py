@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import re
 import secrets
@@ -19,15 +20,17 @@ from google.protobuf.message_factory import GetMessageClass
 
 from serendipity.channel.errors import ChannelError, FieldViolation, InvalidQuery, Overloaded
 from serendipity.channel.service.callers import ANYBODY, Caller, Callers
+from serendipity.channel.service.process_telemetry import Call, CallTelemetry
 from serendipity.channel.service.refusals import Refusals
 from serendipity.channel.service.status import Refusal, refusal_of
-from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.service.tracing import Tracing
 from serendipity.channel.service.wire import parse
 
 REQUEST_ID = "x-request-id"
 """Metadata key of a call's id; taken from the caller, else made here, and sent back in the trailing metadata."""
 
 _WELL_FORMED = re.compile(r"[\x21-\x7e]{1,128}")
+_UNTRACED = contextlib.nullcontext()
 _log = structlog.stdlib.get_logger(__name__)
 
 Admit = Callable[[float | None], None]
@@ -50,9 +53,16 @@ class Edge:
     health above all, do not count, and are anybody's.
     """
 
-    def __init__(self, telemetry: Telemetry, callers: Callers | None = None, max_calls: float = math.inf) -> None:
+    def __init__(
+        self,
+        telemetry: CallTelemetry,
+        callers: Callers | None = None,
+        max_calls: float = math.inf,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._telemetry = telemetry
         self._callers = callers
+        self._tracing = tracing
         self._max_calls = max_calls
         self._calls = 0
         self._refusals = Refusals()
@@ -84,7 +94,7 @@ class Edge:
         """Answer a call, or end it with the status of the error that was raised."""
         metadata = dict(context.invocation_metadata() or ())
         request_id = _request_id(metadata)
-        with self._telemetry.call(method.name) as call:
+        with self._telemetry.call(method.name) as call, self._traced(call, context):
             try:
                 caller = self._callers.of(metadata, context) if self._callers else ANYBODY
                 answer = await self._admitted(method, caller, request_id, context)
@@ -97,12 +107,15 @@ class Edge:
                 raise
             except Exception as error:
                 refusal = self._refusal(method.name, request_id, error)
+                call.code, call.error = refusal.code.name, type(error).__name__
             # Setting a status costs less than aborting, and who is refused must cost next to nothing.
-            call.code = refusal.code.name
             context.set_code(refusal.code)
             context.set_details(refusal.message)
             context.set_trailing_metadata(((REQUEST_ID, request_id), *refusal.trailing_metadata))
             return None
+
+    def _traced(self, call: Call, context: grpc.aio.ServicerContext) -> contextlib.AbstractContextManager[None]:
+        return self._tracing.call(call, context.invocation_metadata() or ()) if self._tracing else _UNTRACED
 
     async def _admitted(
         self, method: _Method, caller: Caller, request_id: str, context: grpc.aio.ServicerContext
@@ -149,7 +162,7 @@ async def _read(method: _Method, context: grpc.aio.ServicerContext) -> bytes:
 class _Arrivals(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Counts calls as they come: of one whose time is over before its turn, nothing else is ever heard."""
 
-    def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler], telemetry: Telemetry) -> None:
+    def __init__(self, handlers: Mapping[str, grpc.RpcMethodHandler], telemetry: CallTelemetry) -> None:
         self._handlers = handlers
         self._telemetry = telemetry
 

@@ -98,6 +98,8 @@ class LineHandler(logging.Handler):
         self._kinds: dict[_Kind, _Repeated] = {}
         self._counting = threading.Lock()
         self._dropped = 0
+        self.lost = 0
+        """Lines that were not written, since the beginning."""
         self._writer = BatchWriter("log-writer", self._write, capacity=capacity)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -141,6 +143,7 @@ class LineHandler(logging.Handler):
     def _count(self, dropped: int) -> None:
         with self._counting:
             self._dropped += dropped
+            self.lost += max(0, dropped)
 
     def _write(self, lines: list[str]) -> None:
         dropped = self._dropped

@@ -24,6 +24,7 @@ from serendipity.channel.service.listening import Health, Ports, listening
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.status import refusal_of
 from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.service.tracing import Tracing
 from serendipity.channel.snapshot.holder import SnapshotHolder
 from serendipity.channel.state.availability import AvailabilityReader, AvailabilityStore
 from serendipity.channel.state.feedback import DEFAULT_CLICK_TYPES, FeedbackStore
@@ -60,6 +61,7 @@ class Parts:
     serving_log: ServingLog
     telemetry: Telemetry
     settings: ServerSettings
+    tracing: Tracing | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -144,6 +146,8 @@ class ChannelServicer(channel_pb2_grpc.SerendipityChannelServicer):
     def _told(self, answer: Answer) -> channel_pb2.RecallResponse:
         """Count and log an answer, and give what its caller asked for."""
         self._parts.telemetry.answered(answer)
+        if self._parts.tracing is not None:
+            self._parts.tracing.answered(answer.response)
         self._parts.serving_log.append(answer.to_record(self._parts.clock()))
         return answer.for_caller()
 
@@ -181,7 +185,7 @@ def serving_channel(parts: Parts, health: Health) -> AbstractAsyncContextManager
     """Serve the channel as one worker of those that share the ports. See `listening`."""
     settings = parts.settings
     callers = Callers(settings.callers, "host") if settings.callers else None
-    edge = Edge(parts.telemetry, callers, settings.max_concurrent_calls)
+    edge = Edge(parts.telemetry, callers, settings.max_concurrent_calls, parts.tracing)
     return listening(
         partial(
             edge.add_service,

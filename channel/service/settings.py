@@ -58,7 +58,8 @@ class ServerSettings(BaseSettings):
     """Worker processes; one per core by default, since one process saturates one."""
 
     metrics_port: int = Field(default=9464, ge=0, le=65_535)
-    """Prometheus port of worker 0; worker n has this port + n. 0: each chooses a free one (see endpoints.json)."""
+    """Prometheus port of worker 0; worker n has this port + n, the near-line process the next, the supervisor the last.
+    0: each chooses a free one."""
 
     metrics_host: str = "127.0.0.1"
     """Address the metrics are served on."""

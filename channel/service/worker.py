@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,6 +24,7 @@ from serendipity.channel.service.processes import logged_failures, run_until_sto
 from serendipity.channel.service.server import SERVICE, Parts, serving_channel
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.telemetry import Telemetry
+from serendipity.channel.service.tracing import Tracing, open_tracing
 from serendipity.channel.service.worker_status import WorkerStatus, write_status
 from serendipity.channel.settings import ChannelSettings
 from serendipity.channel.snapshot.holder import SnapshotHolder
@@ -80,7 +82,7 @@ async def running_worker(
 
         async def on_change(served: Served, snapshot: Snapshot | None) -> None:
             if snapshot is not None:
-                telemetry.snapshot_served(snapshot.versions)
+                telemetry.snapshot_served(snapshot.versions, served.seconds)
                 warn_of_old_events(snapshot, channel_settings, clock.now())
             elif served.error:
                 telemetry.snapshot_refused()
@@ -230,7 +232,12 @@ def _open_parts(
     stack.callback(overlay.close)
     serving_log = ServingLog(settings.serving_log_path, worker=number, on_drop=telemetry.serving_log_dropped)
     stack.callback(serving_log.close)
-    tower = _tower(settings, channel_settings)
+    for store in (erasures, feedback, nearline, availability):
+        telemetry.watch_store(store.name, partial(_is_open, store))
+    tracing = open_tracing()
+    if tracing is not None:
+        stack.callback(tracing.close)
+    tower = _tower(settings, channel_settings, telemetry, tracing)
     stack.push_async_callback(tower.close)
     state = UserState(
         feedback.store,
@@ -251,10 +258,20 @@ def _open_parts(
         serving_log=serving_log,
         telemetry=telemetry,
         settings=settings,
+        tracing=tracing,
     )
 
 
-def _tower(settings: ServerSettings, channel_settings: ChannelSettings) -> UserTower:
+def _is_open(store: Reopening[Any]) -> bool:
+    return store.is_open
+
+
+def _tower(
+    settings: ServerSettings, channel_settings: ChannelSettings, telemetry: Telemetry, tracing: Tracing | None
+) -> UserTower:
     if settings.user_tower_path is not None:
         return LocalTower(settings.user_tower_path)
-    return TritonTower(channel_settings.triton_url, channel_settings)
+    headers: Callable[[], str] = tracing.headers if tracing is not None else str
+    tower = TritonTower(channel_settings.triton_url, channel_settings, telemetry.tower_called, headers)
+    telemetry.watch_tower(lambda: tower.is_held_back)
+    return tower

@@ -22,6 +22,7 @@ from serendipity.channel.nearline.process import run_nearline
 from serendipity.channel.service.admin import AdminServicer, serving_admin
 from serendipity.channel.service.child import Child
 from serendipity.channel.service.logs import configure_logs
+from serendipity.channel.service.process_telemetry import SupervisorTelemetry
 from serendipity.channel.service.processes import held, logged_failures, told_to_stop
 from serendipity.channel.service.readiness import model_answers
 from serendipity.channel.service.resources import allow_open_files, expect_privacy, reserved
@@ -60,20 +61,28 @@ def serve(
 
 async def _supervise(settings: ServerSettings, channel_settings: ChannelSettings, gates: Sequence[Check]) -> int:
     publications = Publications(settings.snapshots, checks=_checks(settings, channel_settings), gates=gates)
-    async with serving_admin(AdminServicer(publications, settings), settings) as ports:
+    telemetry = SupervisorTelemetry()
+    # The workers and the near-line process have the ports before it.
+    port = settings.metrics_port and settings.metrics_port + settings.workers + 1
+    async with contextlib.AsyncExitStack() as stack:
+        metrics = telemetry.serve(settings.metrics_host, port)
+        stack.callback(metrics.close)
+        admin = serving_admin(AdminServicer(publications, settings), settings, telemetry)
+        ports = await stack.enter_async_context(admin)
         endpoints = {"address": settings.address, "admin_address": _with_port(settings.admin_address, ports.main)}
         if ports.health:
             endpoints["health_address"] = settings.health_address
             endpoints["admin_health_address"] = _with_port(settings.admin_health_address, ports.health)
+        numbers = {"metrics_port": metrics.port, "pid": os.getpid()}
         try:
             with told_to_stop() as stop:
                 async with asyncio.TaskGroup() as supervision:
-                    children = _children(settings, channel_settings)
+                    children = _children(settings, channel_settings, telemetry)
                     kept = [supervision.create_task(child.keep_alive(stop)) for child in children]
                     with logged_failures("endpoints"):
-                        found = json.dumps({**endpoints, "pid": os.getpid()})
+                        found = json.dumps({**endpoints, **numbers})
                         layout.write_atomically(settings.endpoints_path, found.encode())
-                    _log.info("service serves", **endpoints, pid=os.getpid(), workers=settings.workers)
+                    _log.info("service serves", **endpoints, **numbers, workers=settings.workers)
             statuses = [task.result() for task in kept]
         except ExceptionGroup:
             # A supervisor that does not supervise must not look alive: whoever started it starts it again.
@@ -90,7 +99,9 @@ def _with_port(address: str, port: int) -> str:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-def _children(settings: ServerSettings, channel_settings: ChannelSettings) -> list[Child]:
+def _children(
+    settings: ServerSettings, channel_settings: ChannelSettings, telemetry: SupervisorTelemetry
+) -> list[Child]:
     children = [
         Child(
             f"worker-{number}",
@@ -98,14 +109,15 @@ def _children(settings: ServerSettings, channel_settings: ChannelSettings) -> li
             (settings, channel_settings, number),
             settings.hung_seconds,
             settings.drain_seconds,
+            telemetry.told_of(f"worker-{number}"),
         )
         for number in range(settings.workers)
     ]
     if settings.nearline:
         # Nobody waits for it.
         patience = _NEARLINE_PATIENCE * settings.hung_seconds
-        run = (settings, channel_settings)
-        children.append(Child("nearline", run_nearline, run, patience, settings.drain_seconds))
+        run, told = (settings, channel_settings), telemetry.told_of("nearline")
+        children.append(Child("nearline", run_nearline, run, patience, settings.drain_seconds, told))
     return children
 
 

@@ -37,7 +37,7 @@ class Reopening(Generic[_Store]):
         retry_seconds: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
+        self.name = name
         self._open = open_store
         self._retry_seconds = retry_seconds
         self._clock = clock
@@ -58,8 +58,13 @@ class Reopening(Generic[_Store]):
                 self._try()
             if self._opened is None:
                 # Without the path: this reaches callers, whom this machine's directories do not concern.
-                raise StateUnavailable(f"{self._name}: cannot be opened; the logs say why")
+                raise StateUnavailable(f"{self.name}: cannot be opened; the logs say why")
             return self._opened
+
+    @property
+    def is_open(self) -> bool:
+        """True while the store is open."""
+        return self._opened is not None
 
     def close(self) -> None:
         """Close the store, if it is open, for good."""
@@ -77,4 +82,4 @@ class Reopening(Generic[_Store]):
         try:
             self._opened = self._open()
         except StateUnavailable as error:
-            _log.error("store not opened", store=self._name, error=str(error), retry_seconds=self._retry_seconds)
+            _log.error("store not opened", store=self.name, error=str(error), retry_seconds=self._retry_seconds)

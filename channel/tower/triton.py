@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,20 @@ _FAILURES = frozenset({"DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "U
 class TritonTower:
     """Calls the user tower; see UserTower. Belongs to one event loop, connects at the first call."""
 
-    def __init__(self, url: str, settings: ChannelSettings | None = None) -> None:
-        """url: address of Triton's HTTP port, as `triton.check_url` takes it."""
+    def __init__(
+        self,
+        url: str,
+        settings: ChannelSettings | None = None,
+        on_call: Callable[[str, float], None] = lambda _, __: None,
+        headers: Callable[[], str] = str,
+    ) -> None:
+        """url: address of Triton's HTTP port, as `triton.check_url` takes it; on_call: told of every call the status it
+        ended with and the seconds it took, whether or not anybody still waited; headers: as of `Triton`.
+        """
         settings = settings or ChannelSettings()
-        self._triton = Triton(url)
+        self._triton = Triton(url, headers)
         self._max_batch = settings.tower_max_batch
+        self._on_call = on_call
         self._breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_open_ms / 1_000)
 
     async def user_vectors(self, model_name: str, inputs: TowerInputs, deadline: Deadline) -> NDArray[np.float32]:
@@ -46,6 +56,11 @@ class TritonTower:
             for at in range(0, len(inputs), self._max_batch)
         )
         return np.concatenate(await asyncio.gather(*(self._wait(model_name, part, deadline) for part in parts)))
+
+    @property
+    def is_held_back(self) -> bool:
+        """True while it is not called, after repeated failures."""
+        return self._breaker.is_open
 
     async def close(self) -> None:
         """Let calls end, and close the connections."""
@@ -65,7 +80,7 @@ class TritonTower:
         """Make one call. How it ends is what the breaker hears, whether or not anybody still waits for it."""
         if not self._breaker.admit():
             raise TowerUnavailable(f"{model_name} at {self._triton.url}: held back after repeated failures")
-        begun = time.monotonic()
+        begun, status = time.monotonic(), "CANCELLED"
         try:
             arrays = await self._triton.infer(model_name, inputs.arrays(), (OUTPUT_NAME,), seconds)
             vectors = arrays.get(OUTPUT_NAME)
@@ -73,10 +88,13 @@ class TritonTower:
                 # Rows beyond are padding: of those batched together, others had more interests.
                 vectors = vectors[:, : 1 + inputs.interests.shape[1]]
             vectors = check_user_vectors(vectors, inputs, model_name)
+            status = "OK"
         except TowerAnswerInvalid as error:
+            status = "INVALID"
             self._fail(error)
             raise
         except TritonError as error:
+            status = error.status
             # Triton says UNAVAILABLE, too, of a call whose time was over in its queue: its caller was in a hurry.
             expired = error.status == "UNAVAILABLE" and time.monotonic() - begun >= seconds
             if error.status in _FAILURES and not expired:
@@ -87,6 +105,8 @@ class TritonTower:
         except BaseException:
             self._breaker.abandon()
             raise
+        finally:
+            self._on_call(status, time.monotonic() - begun)
         if self._breaker.is_open:
             _log.warning("%s: the user tower answers again", self._triton.url)
         self._breaker.succeed()

@@ -68,10 +68,11 @@ class Triton:
     A connection is made when it is needed, carries one call at a time and is kept for the next. url: without files.
     """
 
-    def __init__(self, url: str) -> None:
-        """url: as `check_url` takes it."""
+    def __init__(self, url: str, headers: Callable[[], str] = str) -> None:
+        """url: as `check_url` takes it; headers: gives further lines of the head of each request to a model."""
         self._address = TritonAddress.of(url)
         self.url = url.partition("?")[0]
+        self._headers = headers
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._given_up: set[asyncio.Task[Any]] = set()
@@ -101,7 +102,7 @@ class Triton:
         head = json.dumps(request).encode()
         status, headers, body = await self._exchange(
             f"POST /v2/models/{quote(model_name)}/infer",
-            f"Inference-Header-Content-Length: {len(head)}\r\n",
+            f"Inference-Header-Content-Length: {len(head)}\r\n{self._headers()}",
             b"".join((head, *contents)),
             max(seconds, LEAST_SECONDS),
         )

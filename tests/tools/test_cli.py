@@ -12,8 +12,8 @@ WITH_BUILD = (
     "coevolve", "deploy", "feedback export",
     "graph export", "graph export anna", "graph interests", "graph show anna",
     "nearline status",
-    "serve", "snapshot list", "snapshot publish v", "snapshot rollback",
-    "snapshot verify", "users forget anna", "users list",
+    "serve", "snapshot fetch store", "snapshot list", "snapshot publish v", "snapshot rollback",
+    "snapshot send store", "snapshot verify", "users forget anna", "users list",
 )  # fmt: skip
 """Commands that look for a build, as they are called; `evaluate` makes the one it is given."""
 

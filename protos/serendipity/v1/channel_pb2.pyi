@@ -211,7 +211,7 @@ class Event(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., type: _Optional[_Union[EventType, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., query: _Optional[str] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("user_id", "recent_events", "profile", "count", "exclude_item_ids", "allow_categories", "deny_categories", "novelty_policy", "source_quotas", "experiment_tag", "explain", "allow_repeats", "surprise")
+    __slots__ = ("user_id", "recent_events", "profile", "count", "exclude_item_ids", "allow_categories", "deny_categories", "novelty_policy", "source_quotas", "experiment_tag", "explain", "allow_repeats", "surprise", "shadow")
     class ProfileEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +232,7 @@ class RecallRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     ALLOW_REPEATS_FIELD_NUMBER: _ClassVar[int]
     SURPRISE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     recent_events: _containers.RepeatedCompositeFieldContainer[Event]
     profile: _containers.ScalarMap[str, str]
@@ -245,7 +246,8 @@ class RecallRequest(_message.Message):
     explain: bool
     allow_repeats: bool
     surprise: float
-    def __init__(self, user_id: _Optional[str] = ..., recent_events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., profile: _Optional[_Mapping[str, str]] = ..., count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., deny_categories: _Optional[_Iterable[str]] = ..., novelty_policy: _Optional[_Union[NoveltyPolicy, str]] = ..., source_quotas: _Optional[_Iterable[_Union[SourceQuota, _Mapping]]] = ..., experiment_tag: _Optional[str] = ..., explain: _Optional[bool] = ..., allow_repeats: _Optional[bool] = ..., surprise: _Optional[float] = ...) -> None: ...
+    shadow: bool
+    def __init__(self, user_id: _Optional[str] = ..., recent_events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., profile: _Optional[_Mapping[str, str]] = ..., count: _Optional[int] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ..., allow_categories: _Optional[_Iterable[str]] = ..., deny_categories: _Optional[_Iterable[str]] = ..., novelty_policy: _Optional[_Union[NoveltyPolicy, str]] = ..., source_quotas: _Optional[_Iterable[_Union[SourceQuota, _Mapping]]] = ..., experiment_tag: _Optional[str] = ..., explain: _Optional[bool] = ..., allow_repeats: _Optional[bool] = ..., surprise: _Optional[float] = ..., shadow: _Optional[bool] = ...) -> None: ...
 
 class SourceQuota(_message.Message):
     __slots__ = ("source", "min_count", "max_count")

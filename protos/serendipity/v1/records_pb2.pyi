@@ -492,18 +492,20 @@ class SourceWorth(_message.Message):
     def __init__(self, source: _Optional[_Union[_channel_pb2.Source, str]] = ..., earned: _Optional[bool] = ..., places: _Optional[float] = ..., hits: _Optional[float] = ..., popularity_hits: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
 
 class ServingRecord(_message.Message):
-    __slots__ = ("time", "user_id", "experiment_tag", "novelty_policy", "response")
+    __slots__ = ("time", "user_id", "experiment_tag", "novelty_policy", "response", "shadow")
     TIME_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_TAG_FIELD_NUMBER: _ClassVar[int]
     NOVELTY_POLICY_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     user_id: str
     experiment_tag: str
     novelty_policy: _channel_pb2.NoveltyPolicy
     response: _channel_pb2.RecallResponse
-    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[str] = ..., experiment_tag: _Optional[str] = ..., novelty_policy: _Optional[_Union[_channel_pb2.NoveltyPolicy, str]] = ..., response: _Optional[_Union[_channel_pb2.RecallResponse, _Mapping]] = ...) -> None: ...
+    shadow: bool
+    def __init__(self, time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., user_id: _Optional[str] = ..., experiment_tag: _Optional[str] = ..., novelty_policy: _Optional[_Union[_channel_pb2.NoveltyPolicy, str]] = ..., response: _Optional[_Union[_channel_pb2.RecallResponse, _Mapping]] = ..., shadow: _Optional[bool] = ...) -> None: ...
 
 class UserFeedbackRecord(_message.Message):
     __slots__ = ("clicks", "exposures", "click_categories", "searches", "signals", "dismissals")

@@ -218,6 +218,21 @@ def test_reasons_are_sent_only_when_asked_for(grouped_snapshot: Snapshot, user: 
             assert bool(getattr(response, name)) is explain
 
 
+IN_SHADOW = {"recall_id", "degraded", "degraded_reasons", "versions", "timings"}
+
+
+def test_an_answer_in_shadow_is_logged_whole_and_returned_without_candidates(
+    grouped_snapshot: Snapshot, user: Hydrated
+) -> None:
+    asked = replace(user, query=replace(user.query, shadow=True, explain=True))
+    answer = Answer(composed(grouped_snapshot, asked, "user tower: away"), asked)
+    record = answer.to_record(1_700_000_000.5)
+    told = answer.for_caller()
+    assert (record.shadow, len(record.response.item_ids)) == (True, 3)
+    assert {field.name for field, _ in told.ListFields()} == IN_SHADOW
+    assert told.recall_id == record.response.recall_id
+
+
 @pytest.fixture(scope="module")
 def answer(local_channel: LocalChannel) -> Answer:
     """An answer of the whole pipeline."""

@@ -12,6 +12,7 @@ import pytest
 from serendipity import layout
 from serendipity.channel.client import AdminClient, ClientError
 from serendipity.channel.service.admin import AdminServicer, serving_admin
+from serendipity.channel.service.process_telemetry import CallTelemetry
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.v1 import admin_pb2, records_pb2
 from tests.channel.served import server_settings
@@ -47,7 +48,7 @@ class Host:
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     host = Host(tmp_path)
     settings = server_settings(tmp_path)
-    async with serving_admin(AdminServicer(host.publications, settings), settings) as ports:
+    async with serving_admin(AdminServicer(host.publications, settings), settings, CallTelemetry()) as ports:
         host.address = f"127.0.0.1:{ports.main}"
         yield host
         host.go_on.set()

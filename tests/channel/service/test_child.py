@@ -55,10 +55,10 @@ async def another(directory: Path, before: set[int]) -> int:
 
 @contextlib.asynccontextmanager
 async def kept_alive(
-    directory: Path, target: Callable[..., None] = serve
+    directory: Path, target: Callable[..., None] = serve, told: Callable[[str], None] = lambda _: None
 ) -> AsyncIterator[tuple[asyncio.Task[int], asyncio.Event]]:
     stop = asyncio.Event()
-    child = Child("worker-0", target, (directory,), hung_seconds=1.0, drain_seconds=10.0)
+    child = Child("worker-0", target, (directory,), hung_seconds=1.0, drain_seconds=10.0, told=told)
     task = asyncio.create_task(child.keep_alive(stop))
     try:
         yield task, stop
@@ -68,7 +68,8 @@ async def kept_alive(
 
 
 async def test_a_process_that_hangs_is_replaced_whether_it_was_stopped_or_its_loop_is_blocked(tmp_path: Path) -> None:
-    async with kept_alive(tmp_path) as (task, stop):
+    told: list[str] = []
+    async with kept_alive(tmp_path, told=told.append) as (task, stop):
         first = await another(tmp_path, set())
         os.kill(first, signal.SIGSTOP)
         second = await another(tmp_path, {first})
@@ -80,14 +81,18 @@ async def test_a_process_that_hangs_is_replaced_whether_it_was_stopped_or_its_lo
         os.kill(third, 0)
         stop.set()
         assert await asyncio.wait_for(task, 60) == 0
+    assert [state for state in told if state != "up"] == ["hung", "hung"]
+    assert told[0] == told[-1] == "up"
 
 
 async def test_a_process_that_fails_says_why_in_one_line_and_is_started_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async with kept_alive(tmp_path, fail):
+    told: list[str] = []
+    async with kept_alive(tmp_path, fail, told.append):
         first = await another(tmp_path, set())
         await another(tmp_path, {first})
+    assert "died" in told
     said = capfd.readouterr().err.splitlines()
     assert sum('"error": "OSError: no room", "event": "process cannot go on"' in line for line in said) in (1, 2)
     assert not [line for line in said if line.startswith("Traceback")]
@@ -100,12 +105,14 @@ async def test_a_process_that_cannot_be_started_is_tried_again(
     # As many as are open: a pipe cannot be made.
     resource.setrlimit(resource.RLIMIT_NOFILE, (sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1, hard))
     try:
-        async with kept_alive(tmp_path) as (task, _), asyncio.timeout(120):
+        told: list[str] = []
+        async with kept_alive(tmp_path, told=told.append) as (task, _), asyncio.timeout(120):
             said = ""
             while "process not started" not in said:
                 await asyncio.sleep(0.02)
                 said += capfd.readouterr().out  # Unconfigured, structlog prints.
             assert not task.done()
+            assert set(told) == {"not_started"}
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             await another(tmp_path, set())
     finally:

@@ -75,6 +75,35 @@ def test_an_answer_is_counted_by_what_it_holds(local_channel: LocalChannel) -> N
     assert scrape(generate_latest(telemetry.registry).decode(), "serendipity_answers_total")[""] == 3
 
 
+def test_a_degraded_answer_is_counted_by_the_parts_that_were_down(local_channel: LocalChannel) -> None:
+    query = parse_query(pb.RecallRequest(user_id="nobody", count=3), NOW)
+    answer = local_channel._loop.run_until_complete(local_channel.channel.recall(query, Deadline.after(60)))
+    answer.response.degraded = True
+    answer.response.degraded_reasons.extend(["graph: one", "graph: another", "user tower: away: far"])
+    telemetry = Telemetry()
+    telemetry.answered(answer)
+    text = generate_latest(telemetry.registry).decode()
+    assert scrape(text, "serendipity_degraded_reasons_total") == {'{part="graph"}': 1, '{part="user tower"}': 1}
+
+
+def test_what_a_worker_works_with_is_shown() -> None:
+    telemetry = Telemetry()
+    for name, is_open in (("feedback", True), ("erasures", False)):
+        telemetry.watch_store(name, lambda is_open=is_open: is_open)
+    telemetry.watch_tower(lambda: True)
+    telemetry.tower_called("OK", 0.004)
+    telemetry.tower_called("UNAVAILABLE", 1.0)
+    telemetry.snapshot_served(pb.Versions(snapshot="v1"), 0.7)
+    text = generate_latest(telemetry.registry).decode()
+    assert scrape(text, "serendipity_store_open") == {'{store="feedback"}': 1, '{store="erasures"}': 0}
+    assert scrape(text, "serendipity_user_tower_held_back") == {"": 1}
+    calls = scrape(text, "serendipity_user_tower_call_seconds_sum")
+    assert calls == {'{status="OK"}': 0.004, '{status="UNAVAILABLE"}': 1}
+    assert scrape(text, "serendipity_snapshot_swap_seconds_sum") == {"": 0.7}
+    # From 0 on, so that the first refusal is an increase.
+    assert scrape(text, "serendipity_snapshot_swaps_total") == {'{outcome="opened"}': 1, '{outcome="refused"}': 0}
+
+
 def test_a_shard_outside_the_shards_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="shard: found 2, expected less than num_shards, which is 2"):
         ServerSettings(snapshots=tmp_path, state=tmp_path, shard=2, num_shards=2)

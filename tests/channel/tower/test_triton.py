@@ -295,6 +295,29 @@ async def test_calls_that_end_badly_after_their_callers_left_count_against_the_s
             await ask(tower)
 
 
+async def test_every_call_is_measured_by_its_status_and_told_the_headers() -> None:
+    calls: list[tuple[str, float]] = []
+    script = Script([good, grpc.StatusCode.INTERNAL])
+    async with listening(script) as url:
+        tower = TritonTower(
+            url,
+            ChannelSettings(breaker_failures=1, breaker_open_ms=60_000),
+            lambda status, seconds: calls.append((status, seconds)),
+            lambda: "traceparent: 00-a-b-01\r\n",
+        )
+        await ask(tower)
+        assert not tower.is_held_back
+        with pytest.raises(TowerUnavailable):
+            await ask(tower)
+        assert tower.is_held_back
+        with pytest.raises(TowerUnavailable, match="held back"):
+            await ask(tower)
+        await tower.close()
+    assert [status for status, _ in calls] == ["OK", "INTERNAL"]
+    assert all(0 < seconds < 60 for _, seconds in calls)
+    assert [head["traceparent"] for head in script.heads] == ["00-a-b-01"] * 2
+
+
 async def test_a_closed_tower_connects_anew() -> None:
     async with serving(good) as (tower, _):
         await ask(tower)
