@@ -42,7 +42,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.histories import Histories, split_times
 from serendipity.offline.logs.host_table import host_files, object_key
-from serendipity.offline.logs.schema import TABLES, LogsConfig
+from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.logs.sufficiency import require_sufficient
 from serendipity.offline.merge.builder import REPORT, OpenRecall, learn_merge, read_merge
 from serendipity.offline.progress import build_display, summary
@@ -52,7 +52,7 @@ from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_can
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
-from serendipity.offline.steps import Numbers, Outcome, Step, run_steps
+from serendipity.offline.steps import Numbers, Outcome, Step, needed_for, run_steps
 from serendipity.offline.towers.builder import FIT, build_towers
 from serendipity.offline.towers.export import ONNX
 from serendipity.offline.towers.threads import limited_threads
@@ -136,6 +136,28 @@ def build(
     return BuildResult(tuple(outcomes), snapshot, canary, wanted(snapshot.parent) == snapshot.name)
 
 
+def build_step(
+    name: str,
+    config: BuildConfig,
+    out: Path,
+    *,
+    open_recall: OpenRecall,
+    recall_code: Sequence[str],
+    console: Console,
+    erasures: Path | None = None,
+    clock: Callable[[], float] = time.time,
+    workers: int = 1,
+) -> list[Outcome]:
+    """Bring one step up to date, with those that it is made of and no other. Arguments and errors are those of `build`;
+    raises StepError for a name that is no step's."""
+    builder = _Build(config, out.absolute(), open_recall, recall_code, Erasures.read(erasures), clock)
+    plan = needed_for(name, builder.plan(), builder.out)
+    with build_display(console, len(plan)) as display, limited_threads(1):
+        outcomes = run_steps(plan, builder.out, display, workers=workers)
+    console.print(summary(outcomes))
+    return outcomes
+
+
 def wanted(snapshots: Path) -> str:
     """Version of the wanted snapshot; empty if there is none."""
     try:
@@ -217,7 +239,9 @@ class _Build:
         """Files that the logs are made of, and of those in object storage what tells that one has changed."""
         if self.config.dataset in ADAPTERS:
             return [Path(self._host.root)], {}
-        files = [file for table in TABLES for file in host_files(self._host.root, table, self.config.logs)]
+        files = [
+            file for table in self.config.logs.tables for file in host_files(self._host.root, table, self.config.logs)
+        ]
         remote = [file for file in files if "://" in file]
         return [Path(file) for file in files if file not in remote], {file: object_key(file) for file in remote}
 
@@ -239,11 +263,11 @@ class _Build:
         return read
 
     def _read_up_to_the_cut(self, context: StepContext) -> Numbers:
-        return self._read_logs(self._cut(), context)
+        return self._read_logs(self._cut(), context, warn=False)
 
-    def _read_logs(self, until: int | None, context: StepContext) -> Numbers:
+    def _read_logs(self, until: int | None, context: StepContext, *, warn: bool = True) -> Numbers:
         now, config = int(self._clock()), self._logs_config(until)
-        built = build_logs(self._host.root, context.directory, config, now, self._erasures)
+        built = build_logs(self._host.root, context.directory, config, now, self._erasures, warn=warn)
         counts = {name: built.counts[name] for name in ("users", "catalogue", "clicks", "signals")}
         numbers = {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
         return {**numbers, "warning:": "; ".join(built.warnings)} if built.warnings else numbers
