@@ -15,6 +15,7 @@ labels that end at a cut, then on everything. What the first training can do is 
     <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
     <out>/snapshots/<version>/
     <out>/canary/                                canary.json
+    <out>/report.html                            all of this as a page (offline.build_report)
     <out>/held_out/logs/                         all of the logs, where a share of them is held out for evaluation
 """
 
@@ -32,6 +33,7 @@ from rich.progress import Progress
 
 from serendipity import layout
 from serendipity.offline.build_config import BuildConfig
+from serendipity.offline.build_report import write_report
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import default_path
 from serendipity.offline.graph_steps import GRAPH, VALIDATION_GRAPH, GraphSteps
@@ -129,6 +131,7 @@ def build(
         snapshot = builder.snapshot()
         canary = Canary.from_quality(json.loads((builder.out / "canary" / CANARY).read_text(encoding="utf-8")))
         assert canary is not None
+        write_report(builder.out, f"{snapshot.name} of {config.dataset}", outcomes)
         published, numbers = _publish(snapshot, canary, config, publish)
         outcomes.append(Outcome("publish", published, time.monotonic() - start, numbers))
         display.finished(outcomes[-1])

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import duckdb
@@ -219,6 +220,17 @@ def test_a_build_publishes_a_whole_merged_measured_snapshot(host: Host, built: B
     assert canary is not None
     assert (canary.violations, canary.degraded) == (0, 0)
     assert canary.novel_recall is not None
+
+
+def test_a_build_is_told_as_a_page(host: Host, built: BuildResult) -> None:
+    page = (host.out / "report.html").read_text()
+    assert f"<h1>{built.snapshot.name} of " in page
+    assert all(f"<td>{outcome.step}<td" in page for outcome in built.outcomes if outcome.step != "publish")
+    assert "<td>collaborative" in page or "<td>interest" in page
+    assert "<polyline" in page
+    parser = HTMLParser()
+    parser.feed(page)
+    parser.close()
 
 
 def test_the_snapshot_answers_with_the_group_source_and_says_why(host: Host, built: BuildResult) -> None:
