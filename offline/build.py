@@ -57,6 +57,7 @@ from serendipity.offline.snapshot.writer import write_snapshot
 from serendipity.offline.steps import Numbers, Outcome, Step, needed_for, run_steps
 from serendipity.offline.towers.builder import FIT, build_towers
 from serendipity.offline.towers.export import ONNX
+from serendipity.offline.towers.own_model import take_own_model
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.workers import StepContext
 from serendipity.v1 import channel_pb2, records_pb2
@@ -286,11 +287,15 @@ class _Build:
         return cut
 
     def _towers_step(self) -> Step:
-        inputs, config = [self.out / "logs", self.out / "interests"], self.config.towers.model_dump(mode="json")
+        own, config = self.config.towers.own, self.config.towers.model_dump(mode="json")
+        inputs = [self.out / "logs", self.out / "interests", *([own.directory.absolute()] if own else [])]
         return Step("towers", inputs, config, _TOWERS_CODE, self._train_towers)
 
     def _train_towers(self, context: StepContext) -> Numbers:
         logs, interests = self.out / "logs", self.out / "interests"
+        if own := self.config.towers.own:
+            spec, unknown = take_own_model(logs, interests, context.directory, own, self.config.towers)
+            return {"own tower": spec.fingerprint, "items without a vector": unknown}
         built = build_towers(logs, interests, context.directory, self.config.towers, progress=context.progress)
         return {"tower": built.fingerprint, "epochs": built.epochs, **built.validation}
 

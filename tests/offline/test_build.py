@@ -42,7 +42,10 @@ from serendipity.offline.towers.export import ONNX
 from serendipity.offline.workers import StepContext
 from serendipity.tools import coevolution, pipeline
 from serendipity.tools.quality_gate import quality_gate
+from serendipity.tools.serving.deployment import place_pinned
+from serendipity.tools.serving.trainings import read_tower
 from serendipity.v1 import channel_pb2, records_pb2
+from tests.fixtures.own_model import item_vectors, write_own_model
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
 
 REPOSITORY = Path(__file__).parents[2]
@@ -417,6 +420,26 @@ def test_logs_too_short_to_distil_from_still_make_a_snapshot(host: Host, built: 
     without = host.build(hold_out=0.1, interest_gpt={"enabled": False})
     assert "interest_gpt" not in {outcome.step for outcome in without.outcomes}
     assert not layout.read_manifest(without.snapshot).HasField("interest_gpt")
+
+
+def test_a_hosts_own_model_serves_through_the_whole_chain(host: Host, tmp_path: Path) -> None:
+    write_own_model(tmp_path / "own", item_vectors(host.folder))
+    result = replace(host, out=tmp_path / "out").build(
+        group_source=False,
+        graph_source=False,
+        interest_gpt={"enabled": False},
+        towers={"own": {"directory": str(tmp_path / "own"), "trained_until": "2020-01-01"}},
+    )
+    manifest = layout.read_manifest(result.snapshot)
+    spec, dim = read_tower(tmp_path / "out" / "towers")
+    assert (manifest.tower, manifest.vector_index.dim) == (spec, dim)
+    assert result.published
+    with pipeline.open_pipeline(result.snapshot, tmp_path / "out" / "towers" / ONNX) as recall:
+        response = recall(channel_pb2.RecallRequest(user_id="u0003", count=20))
+    assert not response.degraded
+    assert response.versions.user_tower == spec.model_name
+    place_pinned(manifest, tmp_path / "out", tmp_path / "models")
+    assert (tmp_path / "models" / spec.model_name / "1" / ONNX).is_file()
 
 
 def test_a_user_on_the_erasure_list_is_in_nothing_that_is_built(host: Host, built: BuildResult, tmp_path: Path) -> None:
