@@ -15,6 +15,7 @@ labels that end at a cut, then on everything. What the first training can do is 
     <out>/snapshot/                              snapshot.json: the version in <out>/snapshots this build made
     <out>/snapshots/<version>/
     <out>/canary/                                canary.json
+    <out>/report.html                            all of this as a page (offline.build_report)
     <out>/held_out/logs/                         all of the logs, where a share of them is held out for evaluation
 """
 
@@ -32,6 +33,7 @@ from rich.progress import Progress
 
 from serendipity import layout
 from serendipity.offline.build_config import BuildConfig
+from serendipity.offline.build_report import write_report
 from serendipity.offline.datasets.registry import ADAPTERS, HostData, prepare
 from serendipity.offline.encoder import default_path
 from serendipity.offline.graph_steps import GRAPH, VALIDATION_GRAPH, GraphSteps
@@ -42,7 +44,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.histories import Histories, split_times
 from serendipity.offline.logs.host_table import host_files, object_key
-from serendipity.offline.logs.schema import TABLES, LogsConfig
+from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.logs.sufficiency import require_sufficient
 from serendipity.offline.merge.builder import REPORT, OpenRecall, learn_merge, read_merge
 from serendipity.offline.progress import build_display, summary
@@ -52,9 +54,10 @@ from serendipity.offline.snapshot.gate import pass_gate, read_canary, record_can
 from serendipity.offline.snapshot.index import IndexConfig
 from serendipity.offline.snapshot.stores import store_size
 from serendipity.offline.snapshot.writer import write_snapshot
-from serendipity.offline.steps import Numbers, Outcome, Step, run_steps
+from serendipity.offline.steps import Numbers, Outcome, Step, needed_for, run_steps
 from serendipity.offline.towers.builder import FIT, build_towers
 from serendipity.offline.towers.export import ONNX
+from serendipity.offline.towers.own_model import take_own_model
 from serendipity.offline.towers.threads import limited_threads
 from serendipity.offline.workers import StepContext
 from serendipity.v1 import channel_pb2, records_pb2
@@ -129,11 +132,34 @@ def build(
         snapshot = builder.snapshot()
         canary = Canary.from_quality(json.loads((builder.out / "canary" / CANARY).read_text(encoding="utf-8")))
         assert canary is not None
+        write_report(builder.out, f"{snapshot.name} of {config.dataset}", outcomes)
         published, numbers = _publish(snapshot, canary, config, publish)
         outcomes.append(Outcome("publish", published, time.monotonic() - start, numbers))
         display.finished(outcomes[-1])
     console.print(summary(outcomes))
     return BuildResult(tuple(outcomes), snapshot, canary, wanted(snapshot.parent) == snapshot.name)
+
+
+def build_step(
+    name: str,
+    config: BuildConfig,
+    out: Path,
+    *,
+    open_recall: OpenRecall,
+    recall_code: Sequence[str],
+    console: Console,
+    erasures: Path | None = None,
+    clock: Callable[[], float] = time.time,
+    workers: int = 1,
+) -> list[Outcome]:
+    """Bring one step up to date, with those that it is made of and no other. Arguments and errors are those of `build`;
+    raises StepError for a name that is no step's."""
+    builder = _Build(config, out.absolute(), open_recall, recall_code, Erasures.read(erasures), clock)
+    plan = needed_for(name, builder.plan(), builder.out)
+    with build_display(console, len(plan)) as display, limited_threads(1):
+        outcomes = run_steps(plan, builder.out, display, workers=workers)
+    console.print(summary(outcomes))
+    return outcomes
 
 
 def wanted(snapshots: Path) -> str:
@@ -217,7 +243,9 @@ class _Build:
         """Files that the logs are made of, and of those in object storage what tells that one has changed."""
         if self.config.dataset in ADAPTERS:
             return [Path(self._host.root)], {}
-        files = [file for table in TABLES for file in host_files(self._host.root, table, self.config.logs)]
+        files = [
+            file for table in self.config.logs.tables for file in host_files(self._host.root, table, self.config.logs)
+        ]
         remote = [file for file in files if "://" in file]
         return [Path(file) for file in files if file not in remote], {file: object_key(file) for file in remote}
 
@@ -239,11 +267,11 @@ class _Build:
         return read
 
     def _read_up_to_the_cut(self, context: StepContext) -> Numbers:
-        return self._read_logs(self._cut(), context)
+        return self._read_logs(self._cut(), context, warn=False)
 
-    def _read_logs(self, until: int | None, context: StepContext) -> Numbers:
+    def _read_logs(self, until: int | None, context: StepContext, *, warn: bool = True) -> Numbers:
         now, config = int(self._clock()), self._logs_config(until)
-        built = build_logs(self._host.root, context.directory, config, now, self._erasures)
+        built = build_logs(self._host.root, context.directory, config, now, self._erasures, warn=warn)
         counts = {name: built.counts[name] for name in ("users", "catalogue", "clicks", "signals")}
         numbers = {**counts, "rejected": sum(built.rejected.values()), "erased": built.erased["users"]}
         return {**numbers, "warning:": "; ".join(built.warnings)} if built.warnings else numbers
@@ -259,11 +287,15 @@ class _Build:
         return cut
 
     def _towers_step(self) -> Step:
-        inputs, config = [self.out / "logs", self.out / "interests"], self.config.towers.model_dump(mode="json")
+        own, config = self.config.towers.own, self.config.towers.model_dump(mode="json")
+        inputs = [self.out / "logs", self.out / "interests", *([own.directory.absolute()] if own else [])]
         return Step("towers", inputs, config, _TOWERS_CODE, self._train_towers)
 
     def _train_towers(self, context: StepContext) -> Numbers:
         logs, interests = self.out / "logs", self.out / "interests"
+        if own := self.config.towers.own:
+            spec, unknown = take_own_model(logs, interests, context.directory, own, self.config.towers)
+            return {"own tower": spec.fingerprint, "items without a vector": unknown}
         built = build_towers(logs, interests, context.directory, self.config.towers, progress=context.progress)
         return {"tower": built.fingerprint, "epochs": built.epochs, **built.validation}
 

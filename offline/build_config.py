@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from serendipity.interests.reasoner import MAX_INTERESTS
 from serendipity.offline.coevolution.config import CoevolutionConfig
-from serendipity.offline.configuration import Configuration
-from serendipity.offline.distillation.config import DistillationConfig
+from serendipity.offline.configuration import Configuration, as_toml, keys, laid_over
+from serendipity.offline.distillation.config import HORIZONS, DistillationConfig
 from serendipity.offline.errors import BuilderError
 from serendipity.offline.graph.choice import GraphBuildConfig
 from serendipity.offline.groups.config import GroupsConfig
@@ -44,7 +46,7 @@ class BuildConfig(Configuration):
     """
 
     dataset: str = "complete-journey"
-    """Name of a public data set, or a host's folder with events, items and users in Parquet."""
+    """Name of a public data set, or a host's folder (or its URL) with events, items and users."""
     hold_out: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """Share of the clicks, the latest, that the build must not see, so that it can be evaluated on them."""
     text_encoder: Path | None = None
@@ -84,7 +86,16 @@ class BuildConfig(Configuration):
     @property
     def wanted_of_logs(self) -> Wanted:
         """What the logs must hold for the build to come to something that the gate lets pass."""
-        return Wanted(self.canary.count, self.gate.min_fill, self.gate.max_empty, self.towers.rows.min_item_users)
+        return Wanted(
+            asked=self.canary.count,
+            fill=self.gate.min_fill,
+            empty=self.gate.max_empty,
+            item_users=self.towers.rows.min_item_users,
+            history=self.groups.sequence.min_clicks,
+            groups=self.groups.num_groups,
+            positives=self.merge.min_positives,
+            days=HORIZONS * self.interest_gpt.dataset.horizon_days,
+        )
 
 
 def load_build_config(path: Path | None, given: Mapping[str, Any] | None = None) -> BuildConfig:
@@ -99,16 +110,33 @@ def load_build_config(path: Path | None, given: Mapping[str, Any] | None = None)
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise BuildConfigError(f"{path}: cannot be read ({error}); expected TOML") from error
     try:
-        return BuildConfig.model_validate(_laid_over(content, given or {}))
+        return BuildConfig.model_validate(laid_over(content, given or {}))
     except ValidationError as error:
         source = path or "build configuration"
-        lines = [f"{'.'.join(map(str, e['loc']))}: found {e.get('input')!r}: {e['msg']}" for e in error.errors()]
-        raise BuildConfigError(f"{source}:\n  " + "\n  ".join(lines)) from error
+        raise BuildConfigError(f"{source}:\n  " + "\n  ".join(map(_told, error.errors()))) from error
 
 
-def _laid_over(content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(content)
-    for name, value in given.items():
-        below = merged.get(name)
-        merged[name] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
-    return merged
+def write_build_config(path: Path) -> None:
+    """Write every key of a build's configuration with its meaning and default, to be edited.
+
+    Raises BuildConfigError where there is a file already, or none can be made.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(as_toml(BuildConfig, "A build: every key with what it means and its default."))
+    except OSError as error:
+        raise BuildConfigError(f"{path}: cannot be written ({error.strerror}); expected a new file's name") from error
+
+
+def _told(error: ErrorDetails) -> str:
+    path = ".".join(map(str, error["loc"]))
+    if error["type"] != "extra_forbidden":
+        return f"{path}: found {error.get('input')!r}: {error['msg']}"
+    name = path.rpartition(".")[2]
+    paths = {key.path for key in keys(BuildConfig)}
+    paths |= {known.rpartition(".")[0] for known in paths}
+    close = get_close_matches(name, {known.rpartition(".")[2] for known in paths}, 1, 0.75)
+    alike = [known for known in sorted(paths) if known.rpartition(".")[2] in close]
+    likely = sorted(alike, key=lambda known: -SequenceMatcher(None, known, path).ratio())[:2]
+    expected = f"do you mean {' or '.join(likely)}?" if likely else "`serendip build --write-config FILE` lists them"
+    return f"{path}: found {error.get('input')!r}, but there is no such key; {expected}"

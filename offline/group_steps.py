@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.progress import Progress
+
 from serendipity.groups.model import COEVOLUTION_SPEC, GROUP_SPEC
 from serendipity.offline.build_config import BuildConfig
 from serendipity.offline.coevolution.builder import (
@@ -16,6 +18,7 @@ from serendipity.offline.coevolution.builder import (
     build_coevolution,
     continue_coevolution,
 )
+from serendipity.offline.coevolution.cycle import STAGES_OF_A_CYCLE, Stage
 from serendipity.offline.coevolution.lists import read_lists
 from serendipity.offline.groups.builder import build_groups
 from serendipity.offline.groups.group_model import GroupsError
@@ -93,7 +96,15 @@ class GroupSteps:
         taxonomy_hash = InterestsSummary.read(self._out / "validation" / "interests").taxonomy_hash
         logs, config = self._out / _FITTED_ON, self._config.coevolution
         try:
-            spec = build_coevolution(logs, groups, context.directory, config, taxonomy_hash)
+            spec = build_coevolution(
+                logs,
+                groups,
+                context.directory,
+                config,
+                taxonomy_hash,
+                stage=_stages(context.progress, config.pco.cycles),
+                progress=context.progress,
+            )
         except ShortLogsError as error:
             return {"made": f"no: {error}"}
         return describe_coevolution(spec, context.directory)
@@ -103,8 +114,20 @@ class GroupSteps:
         if start is None or groups is None:
             return _NOTHING
         logs, later = self._out / _FITTED_ON, self._out / "logs"
-        spec = continue_coevolution(start, context.directory, logs, groups, self._config.increment_cycles, later)
+        cycles = self._config.increment_cycles
+        stage = _stages(context.progress, cycles)
+        spec = continue_coevolution(start, context.directory, logs, groups, cycles, later, stage=stage)
         return describe_coevolution(spec, context.directory)
+
+
+def _stages(progress: Progress, cycles: int) -> Stage:
+    """Show the stages of so many cycles as a bar."""
+    task = progress.add_task("cycles", total=STAGES_OF_A_CYCLE * cycles + 1)
+
+    def tell(cycle: int, name: str) -> None:
+        progress.update(task, description=f"cycle {cycle}: {name}", advance=float(cycle > 0))
+
+    return tell
 
 
 def describe_coevolution(spec: records_pb2.CoevolutionSpec, directory: Path) -> Numbers:

@@ -6,6 +6,8 @@ import shutil
 from functools import cached_property
 from pathlib import Path
 
+from rich.progress import Progress
+
 from serendipity.interests.model import SPEC
 from serendipity.interests.reasoner import Reasoner
 from serendipity.offline.build_config import BuildConfig
@@ -91,7 +93,7 @@ class InterestSteps:
             context.directory,
             self.encoder,
             config,
-            make_reasoner=self._make_reasoner(),
+            make_reasoner=self._make_reasoner(context.progress),
             k=self._config.interests_per_user,
             cache=self._cache / "text_vectors.npz",
         )
@@ -113,7 +115,7 @@ class InterestSteps:
                 context.directory,
                 self._config.interest_gpt,
                 encoder=self.encoder,
-                teacher=self._teacher(),
+                teacher=self._teacher(context.progress),
                 progress=context.progress,
             )
         except LogsTooShortError as error:
@@ -135,11 +137,11 @@ class InterestSteps:
         configs = self._by_model.models if self._by_model else ()
         return [open_language_model(config, self._cache / "completions") for config in configs]
 
-    def _make_reasoner(self) -> MakeReasoner | None:
-        return llm_reasoner(self._by_model, self._models, self.encoder) if self._by_model else None
+    def _make_reasoner(self, progress: Progress) -> MakeReasoner | None:
+        return llm_reasoner(self._by_model, self._models, self.encoder, progress) if self._by_model else None
 
-    def _teacher(self) -> Reasoner | None:
-        make = self._make_reasoner()
+    def _teacher(self, progress: Progress) -> Reasoner | None:
+        make = self._make_reasoner(progress)
         if make is None:
             return None
         return make(Vocabulary.read(self._out / "interests"), Catalogue.read(self._out / "logs"))

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)  # fmt: skip
 from rich.table import Table
 
 from serendipity.offline.steps import Numbers, Outcome
 from serendipity.offline.workers import Bar
 
+_SECONDS_BETWEEN_LINES = 60.0
+"""Where there is no terminal, a step that is at work says at most so often how far it is."""
+
 
 class BuildDisplay:
     """Shows a build on a console: where it is a terminal a bar for every step that runs, elsewhere lines."""
 
-    def __init__(self, console: Console, num_steps: int) -> None:
+    def __init__(self, console: Console, num_steps: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
+        self._next_line: dict[str, float] = {}
         self._num_steps = num_steps
         self._done = 0
         self._running: dict[str, TaskID] = {}
@@ -27,9 +43,11 @@ class BuildDisplay:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
             transient=True,
+            get_time=clock,
         )
         self._whole = self.progress.add_task("build", total=num_steps)
 
@@ -37,13 +55,21 @@ class BuildDisplay:
         """Show that a step begins."""
         self._running[step] = self.progress.add_task(step, total=None)
         if not self._console.is_terminal:
+            self._next_line[step] = self._clock() + _SECONDS_BETWEEN_LINES
             number = self._done + len(self._running)
             self._console.print(f"[{number}/{self._num_steps}] {step} …", markup=False, highlight=False)
 
     def progressed(self, step: str, bar: Bar) -> None:
         """Show how far a step is."""
         description = f"{step}: {bar.description}"
-        self.progress.update(self._running[step], description=description, completed=bar.completed, total=bar.total)
+        task = self._running[step]
+        self.progress.update(task, description=description, completed=bar.completed, total=bar.total)
+        if not self._console.is_terminal and self._clock() >= self._next_line[step]:
+            self._next_line[step] = self._clock() + _SECONDS_BETWEEN_LINES
+            left = next(shown.time_remaining for shown in self.progress.tasks if shown.id == task)
+            whole = "" if bar.total is None else f" of {bar.total:,.0f}"
+            until = "" if left is None or bar.total is None else f", {timedelta(seconds=left)} left"
+            self._console.print(f"{description} {bar.completed:,.0f}{whole}{until}", markup=False, highlight=False)
 
     def finished(self, outcome: Outcome) -> None:
         """Show that a step is done."""

@@ -124,6 +124,21 @@ def run_steps(plan: Sequence[Step], out: Path, display: Display, *, workers: int
     return outcomes
 
 
+def needed_for(name: str, plan: Sequence[Step], out: Path) -> list[Step]:
+    """Of a plan, list a step and all that it is made of. Raises StepError for a name that is no step's."""
+    wanted = [step for step in plan if step.name == name]
+    if not wanted:
+        listed = ", ".join(step.name for step in plan)
+        raise StepError(f"step {name}: found none of that name, expected one of {listed}")
+    needed: set[str] = set()
+    while wanted:
+        step = wanted.pop()
+        needed.add(step.name)
+        before = [other for other in plan if any(path.is_relative_to(out / other.name) for path in step.inputs)]
+        wanted += [other for other in before if other.name not in needed]
+    return [step for step in plan if step.name in needed]
+
+
 def renew_step(out: Path, name: str, make: Callable[[Path], Numbers]) -> Outcome:
     """Replace what a step made by something that goes on from it, and keep it up to date for the next build.
 

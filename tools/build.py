@@ -13,7 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -23,10 +25,11 @@ from serendipity.channel.errors import ChannelError
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.groups.model import GroupModelError
 from serendipity.interests.model import InterestGptError
-from serendipity.offline.build import BuildResult, build
-from serendipity.offline.build_config import BuildConfig, load_build_config
+from serendipity.offline.build import BuildResult, build, build_step
+from serendipity.offline.build_config import BuildConfig, load_build_config, write_build_config
 from serendipity.offline.encoder import default_path
 from serendipity.offline.errors import BuilderError
+from serendipity.offline.merge.builder import OpenRecall
 from serendipity.offline.snapshot.gate import GateRefusedError
 from serendipity.offline.workers import MAX_WORKERS
 from serendipity.tools import pipeline
@@ -47,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="complete-journey, ml-100k, ml-1m, or a folder (default: complete-journey)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="build directory (default: var/DATASET)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML with any field of the build's configuration")
+    parser.add_argument(
+        "--write-config",
+        type=Path,
+        metavar="FILE",
+        help="write a configuration with every key explained; build nothing",
+    )
     parser.add_argument("--until", metavar="TIME", help="build as of a moment: Unix seconds or ISO 8601")
     parser.add_argument(
         "--hold-out", type=float, metavar="SHARE", help="keep the latest clicks for `serendip evaluate`"
@@ -54,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--erasures", type=Path, metavar="DIR", help="list of users to be forgotten (default: OUT/state/erasures)"
     )
+    parser.add_argument("--step", metavar="NAME", help="bring this step up to date, with what it is made of; no more")
     parser.add_argument("--no-publish", action="store_true", help="leave the snapshot unpublished")
 
 
@@ -67,8 +77,14 @@ def run(args: argparse.Namespace) -> int:
     if args.hold_out is not None:
         given["hold_out"] = args.hold_out
     try:
+        if args.write_config is not None:
+            write_build_config(args.write_config)
+            return 0
         config = load_build_config(args.config, given)
         out = args.out or default_out(config.dataset)
+        if args.step is not None:
+            build_step(args.step, config, out, console=Console(), **_surroundings(out, args.erasures))
+            return 0
         build_and_place(config, out, Console(), publish=not args.no_publish, erasures=args.erasures)
     except GateRefusedError as error:
         print(f"serendip build: {error}\nThe snapshot is on disk and not published.", file=sys.stderr)
@@ -92,7 +108,6 @@ def build_and_place(
     erasures: the list of users to be forgotten; None: the one a service keeps in `out`/state, if there is one.
     """
     models = out / "models"
-    kept = out / "state" / "erasures"
 
     def place_and_publish(snapshot: Path) -> None:
         place(TEXT_ENCODER, config.text_encoder or default_path(), models)
@@ -102,10 +117,25 @@ def build_and_place(
     return build(
         config,
         out,
-        open_recall=pipeline.open_pipeline,
-        recall_code=pipeline.CODE,
         publish=place_and_publish if publish else None,
         console=console,
-        erasures=erasures or (kept if kept.is_dir() else None),
-        workers=min(len(os.sched_getaffinity(0)), MAX_WORKERS),
+        **_surroundings(out, erasures),
     )
+
+
+class _Surroundings(TypedDict):
+    open_recall: OpenRecall
+    recall_code: Sequence[str]
+    erasures: Path | None
+    workers: int
+
+
+def _surroundings(out: Path, erasures: Path | None) -> _Surroundings:
+    """What a build needs that no configuration says: the pipeline, the list of users to be forgotten, the cores."""
+    kept = out / "state" / "erasures"
+    return {
+        "open_recall": pipeline.open_pipeline,
+        "recall_code": pipeline.CODE,
+        "erasures": erasures or (kept if kept.is_dir() else None),
+        "workers": min(len(os.sched_getaffinity(0)), MAX_WORKERS),
+    }

@@ -92,5 +92,16 @@ def _print(console: Console, found: Survey) -> None:
         "largest: share of clicks in the most clicked one; novel later: share of later clicks that would be novel",
         style="dim",
     )
+    parts = Table("part", "outlook", "why", box=None)
+    for prospect in found.prospects:
+        parts.add_row(prospect.part, prospect.outlook, prospect.why)
+    console.print(parts)
+    cost = found.cost
+    console.print(
+        f"A build takes about {cost.cpu_minutes:,.0f} CPU minutes, {cost.memory_gb:.1f} GB of memory and "
+        f"{cost.disk_gb:.1f} GB of disk, a worker that serves it {cost.worker_mb:.0f} MB: estimates, good to a factor "
+        f"of two, of builds on {cost.machine}.",
+        highlight=False,
+    )
     for line in [*found.advice, *found.warnings]:
         console.print(f"- {line}", markup=False, highlight=False)

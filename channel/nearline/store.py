@@ -4,7 +4,7 @@ One LMDB environment per host, shared by the workers, who want things and read t
 which generates them:
 
     store.want("user", cause, priority)                      a user's interests
-    store.want_list(WantedList("a1b2", 3, ("GROCERY",)))     a novel-category list, after enough requests for its key
+    store.want_list(WantedList("a1b2", 3, ("Jazz",)))     a novel-category list, after enough requests for its key
     store.queue(Kind.LISTS).take(64, now)                    see durable_queue, which tells the queues' tables
     store.interests("user"), store.novel_categories(key)
 

@@ -17,6 +17,7 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from rich.progress import Progress
 
 from serendipity.groups.model import (
     COEVOLUTION_SPEC,
@@ -70,6 +71,7 @@ def build_coevolution(
     taxonomy_hash: str,
     *,
     stage: Stage = lambda _cycle, _name: None,
+    progress: Progress | None = None,
 ) -> records_pb2.CoevolutionSpec:
     """Tune both LLMs, run the configured cycles, make the lists, and write the directory.
 
@@ -89,7 +91,14 @@ def build_coevolution(
         )
     stage(0, "tuning")
     llms = tune_llms(
-        histories, click_groups, renderer, held_out, config, exposures=exposures, checkpoints=out / _CHECKPOINTS
+        histories,
+        click_groups,
+        renderer,
+        held_out,
+        config,
+        exposures=exposures,
+        checkpoints=out / _CHECKPOINTS,
+        progress=progress,
     ).llms
     loop = Loop(InteractionRecords.of(histories, click_groups, config.examples), renderer, config, exposures)
     found = loop.run(llms, config.pco.cycles, stage=stage)

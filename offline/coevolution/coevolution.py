@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from serendipity.groups.lists import AlignedCategory, aligned_list, alignment
 from serendipity.offline.coevolution.config import CoevolutionConfig
@@ -87,6 +88,7 @@ def tune_llms(
     *,
     exposures: Exposures | None = None,
     checkpoints: Path | None = None,
+    progress: Progress | None = None,
 ) -> Coevolution:
     """Tune both LLMs from their base: cycle 0. checkpoints: where a killed tuning resumes from; None: nowhere."""
     categories, profiles = list(renderer.categories), list(renderer.profiles)
@@ -98,6 +100,7 @@ def tune_llms(
             renderer,
             directory / "novelty",
             config.novelty_tuning,
+            progress,
         )
         relevance = tune_relevance(
             RelevanceLlm.open(config, categories, profiles),
@@ -105,6 +108,7 @@ def tune_llms(
             renderer,
             directory / "relevance",
             config.relevance_tuning,
+            progress,
         )
     return normalise_scores(Llms(novelty, relevance), renderer, held_out, config, 0)
 

@@ -31,6 +31,9 @@ from serendipity.offline.tuning.base_model import TINY, BaseModel
 Stage = Callable[[int, str], None]
 """Told of every stage before it begins: cycle, name."""
 
+STAGES_OF_A_CYCLE = 4
+"""Stages that `run_cycle` tells of."""
+
 
 @dataclass(frozen=True)
 class Llms:

@@ -1,4 +1,4 @@
-"""The Novelty LLM: which categories a shopper of a group, who chose these lately, may want next."""
+"""The Novelty LLM: which categories a user of a group, who chose these lately, may want next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Relevance LLM: how well a category suits a shopper of a group, who chose these lately."""
+"""The Relevance LLM: how well a category suits a user of a group, who chose these lately."""
 
 from __future__ import annotations
 

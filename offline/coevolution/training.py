@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 from sklearn.linear_model import LogisticRegression
 
 from serendipity.groups.lists import alignment
@@ -29,6 +30,7 @@ def tune_novelty(
     renderer: Renderer,
     checkpoints: Path,
     config: TuningConfig,
+    progress: Progress | None = None,
 ) -> NoveltyLlm:
     """Fine-tune the Novelty LLM on first occurrences (arXiv 2508.00450, eq. 8 and 9).
 
@@ -40,7 +42,7 @@ def tune_novelty(
     for row, prompt in zip(examples, prompts, strict=True):
         completion = [*llm.answers[row.target - 1], end]
         tokens.append(TokenExample([*prompt, *completion], [*[IGNORED] * len(prompt), *completion]))
-    return replace(llm, base=tune(llm.base, tokens, checkpoints, config))
+    return replace(llm, base=tune(llm.base, tokens, checkpoints, config, progress=progress))
 
 
 def tune_relevance(
@@ -49,6 +51,7 @@ def tune_relevance(
     renderer: Renderer,
     checkpoints: Path,
     config: TuningConfig,
+    progress: Progress | None = None,
 ) -> RelevanceLlm:
     """Tune the Relevance LLM on pairs: −log σ(f(x, c⁺) − f(x, c⁻)), averaged over the c⁻ of a moment
     (arXiv 2508.00450, eq. 12).
@@ -65,7 +68,7 @@ def tune_relevance(
     )
     rest = iter(prompts)
     tokens = [PreferredTokens(next(rest), [next(rest) for _ in row.unclicked]) for row in examples]
-    return replace(llm, base=tune_reward(llm.base, tokens, checkpoints, config))
+    return replace(llm, base=tune_reward(llm.base, tokens, checkpoints, config, progress=progress))
 
 
 def score_pairs(

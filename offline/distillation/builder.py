@@ -71,7 +71,12 @@ def build_interest_gpt(
     spec = _export(tuned, examples, material.vocabulary, config, out)
     if not spec.writes:
         reasoner, most = material.reasoner_at(judged_at(material.until, config.dataset)), spec.max_prompt_tokens
-        validation, test = (judge(tuned, reasoner, material, config, split, most) for split in (VALIDATION, TEST))
+        judged, task = [], progress.add_task("judging", total=2) if progress else None
+        for split in (VALIDATION, TEST):
+            judged.append(judge(tuned, reasoner, material, config, split, most))
+            if progress and task is not None:
+                progress.advance(task)
+        validation, test = judged
         spec.likelihood_weight, report = weigh(validation, test)
         spec.report.CopyFrom(report)
     text = json_format.MessageToJson(spec, preserving_proto_field_name=True, sort_keys=True)

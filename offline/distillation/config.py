@@ -12,6 +12,9 @@ from serendipity.offline.interests.user_facts import FactsConfig
 from serendipity.offline.tuning.base_model import style_for
 from serendipity.offline.tuning.config import TinyLmConfig, TuningConfig
 
+HORIZONS = 3
+"""Logs of so many horizons are needed: one before the moments, one behind them, one to judge by."""
+
 
 class DatasetConfig(Configuration):
     """The SFT data set D = {(prompt, reasoning + interests)}.

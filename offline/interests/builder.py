@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from rich.progress import Progress
 
 from serendipity.interests.reasoner import MAX_INTERESTS, Interest, Reasoner, UserContext
 from serendipity.layout import write_atomically
@@ -127,7 +128,12 @@ def build_interests(
     return summary
 
 
-def llm_reasoner(config: LlmReasonerConfig, models: Sequence[LanguageModel], encoder: TextEncoder) -> MakeReasoner:
+def llm_reasoner(
+    config: LlmReasonerConfig,
+    models: Sequence[LanguageModel],
+    encoder: TextEncoder,
+    progress: Progress | None = None,
+) -> MakeReasoner:
     """Make reasoners of a configuration with its models opened. encoder: the one that made the vocabulary's vectors."""
 
     def make(vocabulary: Vocabulary, catalogue: Catalogue) -> LlmReasoner:
@@ -139,6 +145,7 @@ def llm_reasoner(config: LlmReasonerConfig, models: Sequence[LanguageModel], enc
             prompting_of(config.mode, config.style),
             debate=config.debate,
             facts=config.facts,
+            progress=progress,
         )
 
     return make

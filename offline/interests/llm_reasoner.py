@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from rich.progress import Progress
+
 from serendipity.interests.facts import FactsRule, facts_of
 from serendipity.interests.grounding import KEPT, Grounder, seed_of
 from serendipity.interests.prompt import UserFacts, bounded
@@ -70,9 +72,10 @@ class LlmReasoner:
         debate: DebateConfig = NO_DEBATE,
         facts: FactsRule = EVERYTHING,
         batch_users: int = 256,
+        progress: Progress | None = None,
     ) -> None:
         """models: one, or several that the agents are given in turn; categories: names by number − 1; titles: of the
-        catalogue's items, by row; batch_users: asked about at a time.
+        catalogue's items, by row; batch_users: asked about at a time; progress: where it tells how far it is.
         """
         self._models = list(models) if isinstance(models, Sequence) else [models]
         self._grounder = grounder
@@ -82,6 +85,7 @@ class LlmReasoner:
         self._debate = debate
         self._facts = facts
         self._batch_users = batch_users
+        self._progress = progress
         self.counts: ReasoningCounts | None = None
         self.report: DebateReport | None = None
 
@@ -107,6 +111,7 @@ class LlmReasoner:
         known = [_known(user) for user in users]
         told = [place for place, some in enumerate(facts) if not some.is_empty]
         agents = agents_of(self._models, self._debate)
+        task = self._progress.add_task("users reasoned about", total=len(told)) if self._progress else None
         for start in range(0, len(told), self._batch_users):
             places = told[start : start + self._batch_users]
             found, report = debate(
@@ -120,6 +125,8 @@ class LlmReasoner:
             )
             outcomes.update(zip(places, found, strict=True))
             self.report += report
+            if self._progress and task is not None:
+                self._progress.advance(task, len(places))
         self.counts = _count(outcomes.values(), len(users))
         _log.info("%s: %s; %s", self.name, self.counts, self.report)
         nothing = Outcome((), (), 0)

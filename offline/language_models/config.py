@@ -21,6 +21,7 @@ class LocalConfig(Configuration):
     """A causal language model that transformers loads."""
 
     kind: Literal["local"] = "local"
+    """That it is such a model."""
     path: Path
     """Directory as save_pretrained writes it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -38,6 +39,7 @@ class EndpointConfig(Configuration):
     """An OpenAI-compatible endpoint: DeepSeek, vLLM, `transformers serve` …"""
 
     kind: Literal["endpoint"] = "endpoint"
+    """That it is such a model."""
     base_url: str
     """Up to and with /v1, without credentials."""
     model: Annotated[str, Field(min_length=1)]

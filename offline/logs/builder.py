@@ -26,6 +26,7 @@ from serendipity.offline.logs.errors import LogsError, RejectionError
 from serendipity.offline.logs.host_rows import REPEATED, load_events, load_items, load_users
 from serendipity.offline.logs.host_table import Host, one_line
 from serendipity.offline.logs.schema import LogsConfig
+from serendipity.offline.logs.ubi import UNUSED
 from serendipity.offline.parquet import write_query
 
 SUMMARY = "logs.json"
@@ -60,12 +61,19 @@ class LogsSummary:
 
 
 def build_logs(
-    host: Path | str, logs: Path, config: LogsConfig, now: int | None = None, erasures: Erasures | None = None
+    host: Path | str,
+    logs: Path,
+    config: LogsConfig,
+    now: int | None = None,
+    erasures: Erasures | None = None,
+    *,
+    warn: bool = True,
 ) -> LogsSummary:
     """Read a host's tables and write the logs directory.
 
     host: their folder or its URL; now: Unix seconds by which timestamps in the future are told; the clock by default.
-    erasures: users of whom nothing is written, not even among the rejected rows. Raises LogsError when a table or
+    erasures: users of whom nothing is written, not even among the rejected rows. warn: whether to look for what may not
+    be meant so: ids that are alike, events of other names. Raises LogsError when a table or
     column is missing or of another type, RejectionError when more than config.max_rejected of a table's rows are
     rejected; rejected.parquet is written all the same, and nothing else is.
     """
@@ -80,8 +88,9 @@ def build_logs(
             erased = leave_out(connection, erasures or Erasures())
             read, rejected = _count(connection)
             write_query(connection, _REJECTED, logs / "rejected.parquet")
-            _check(read, rejected, config.max_rejected, logs / "rejected.parquet")
-            return _build(connection, logs, config, read, rejected, erased)
+            _check(read, rejected, config, logs / "rejected.parquet")
+            warnings = [*_ids_alike(connection), *_unknown_events(connection)] if warn else []
+            return _build(connection, logs, config, read, rejected, erased, warnings)
     except duckdb.Error as error:
         # DuckDB names the file and the text: Parquet's VARCHAR that is no UTF-8, say.
         raise LogsError(f"{host}: cannot be read ({one_line(error)})") from error
@@ -96,8 +105,9 @@ def _build(
     read: dict[str, int],
     rejected: dict[str, int],
     erased: dict[str, int],
+    warnings: list[str],
 ) -> LogsSummary:
-    warnings = [*merge_names(connection, config.novelty_level), *_ids_alike(connection)]
+    warnings = [*merge_names(connection, config.novelty_level), *warnings]
     connection.execute(_CATALOGUE, {"level": config.novelty_level + 1})
     connection.execute(_USERS)
     connection.execute(_CLICKS, {"click_types": list(config.click_types)})
@@ -134,19 +144,18 @@ def _count(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, int], dict[
     return read, rejected
 
 
-def _check(read: dict[str, int], rejected: dict[str, int], max_rejected: float, aside: Path) -> None:
-    for name, total in read.items():
-        counts = {
-            reason: number
-            for reason, number in rejected.items()
-            if reason.startswith(f"{name}/") and reason.partition("/")[2] not in REPEATED
-        }
+def _check(read: dict[str, int], rejected: dict[str, int], config: LogsConfig, aside: Path) -> None:
+    unused = UNUSED if config.format == "ubi" else ()
+    bad = {name: n for name, n in rejected.items() if name not in unused and name.partition("/")[2] not in REPEATED}
+    for table, total in read.items():
+        counts = {name: n for name, n in bad.items() if name.startswith(f"{table}/")}
         number = sum(counts.values())
-        if number > max_rejected * total:
-            listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items(), key=lambda c: -c[1]))
+        if number > config.max_rejected * total:
+            listed = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda c: -c[1]))
             raise RejectionError(
-                f"{name}: {number:,} of {total:,} rows rejected ({number / total:.2%}), at most {max_rejected:.2%} "
-                f"(logs.max_rejected) may be: {listed}{_hints(counts, rejected)}. The rows lie in {aside}",
+                f"{table}: {number:,} of {total:,} rows rejected ({number / total:.2%}), at most "
+                f"{config.max_rejected:.2%} (logs.max_rejected) may be: {listed}{_hints(counts, rejected)}. "
+                f"The rows lie in {aside}",
                 counts,
             )
 
@@ -185,10 +194,22 @@ def _ids_alike(connection: duckdb.DuckDBPyConnection) -> list[str]:
     return warnings
 
 
+def _unknown_events(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Name the events that were refused for their name: a name may only be another one's."""
+    found = connection.execute(
+        "SELECT event, count(*) FROM host_events WHERE reason = 'unknown_event' GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 8"
+    ).fetchall()
+    if not found:
+        return []
+    listed = ", ".join(f"{name} {number:,}" for name, number in found)
+    return [f"events of other names are left out: {listed}; logs.columns.events.event can say what they are"]
+
+
 def _rejected(table: str, columns: str) -> str:
     # Rows of formats other than Parquet are numbered through all files of a table.
     return f"""
-    SELECT source, source_row - first AS source_row, reason, to_json(struct_pack({columns})) AS content
+    SELECT '{table.removeprefix("host_")}' AS host_table, source, source_row - first AS source_row, reason,
+           to_json(struct_pack({columns})) AS content
     FROM {table} JOIN (SELECT source, min(source_row) AS first FROM {table} GROUP BY 1) USING (source)
     WHERE reason IS NOT NULL"""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import duckdb
 import fsspec
 
+from serendipity.offline.logs import ubi
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.kinds import ID, is_text
 from serendipity.offline.logs.schema import TABLES, Column, LogsConfig, TableName
@@ -21,7 +24,18 @@ _READERS = {
 }
 _READERS |= {".jsonl": _READERS[".json"], ".ndjson": _READERS[".json"]}
 _COMPRESSED = (".gz", ".zst")
-_OURS = ("host_file", "file_row_number")
+_OURS = ("host_file", "file_row_number", "host_row")
+_COUNTED = "row_number() OVER () - 1"
+"""Position of a row, in SQL, where the files do not tell it."""
+
+
+class _Source(NamedTuple):
+    """Files of a table: shown, in errors; sql: to select from; row: the SQL of a row's position; types: by column."""
+
+    shown: str
+    sql: str
+    row: str
+    types: dict[str, str]
 
 
 class Host:
@@ -41,6 +55,20 @@ class Host:
 
         Raises LogsError when its files cannot be read, or lack a column, or have one of another type.
         """
+        source = self._ubi_events() if name == "events" and self._config.format == "ubi" else self._read(name)
+        return HostTable(name, *source) if source else None
+
+    def _ubi_events(self) -> _Source | None:
+        events, queries = self._read("events", ubi.event_columns), self._read("queries", ubi.query_columns)
+        if events is None:
+            return None
+        sql = ubi.joined(events.sql, queries.sql if queries else None)
+        return _Source(events.shown, sql, "host_row", self._types(sql, events.shown))
+
+    def _read(
+        self, name: TableName, columns_of: Callable[[Mapping[str, str]], dict[str, str]] | None = None
+    ) -> _Source | None:
+        """Find a table's files and what selects from them. columns_of: what columns are made of unless configured."""
         files = host_files(self._root, name, self._config)
         if not files:
             return None
@@ -49,25 +77,29 @@ class Host:
         partitions = ", hive_partitioning = false" if name == "users" else ""
         source, shown = self._source(files, partitions)
         raw = self._types(source, shown)
-        mapped = self._config.columns.get(name, {})
-        for column, expression in mapped.items():
+        row = "file_row_number" if "file_row_number" in source else _COUNTED
+        configured = self._config.columns.get(name, {})
+        for column, expression in configured.items():
             self._check_mapping(name, column, expression, source, shown)
-        if mapped:
-            # A column that has been given another name is no attribute of its own.
-            left = [column for column in raw if column not in (*mapped, *mapped.values())]
-            kept = ", ".join(map(identifier, (*left, *(own for own in _OURS if own in source))))
-            given = ", ".join(f"({expression}) AS {identifier(column)}" for column, expression in mapped.items())
-            source = f"(SELECT {given}, {kept} FROM {source})" if kept else f"(SELECT {given} FROM {source})"
-        return HostTable(name, shown, source, self._types(source, shown))
+        mapped = {**(columns_of(raw) if columns_of else {}), **configured}
+        if not mapped:
+            return _Source(shown, source, row, raw)
+        # A column that has been given another name is no attribute of its own.
+        left = [column for column in raw if column not in (*mapped, *mapped.values())]
+        kept = ", ".join(map(identifier, (*left, *(own for own in _OURS if own in source))))
+        given = ", ".join(f"({expression}) AS {identifier(column)}" for column, expression in mapped.items())
+        source = f"(SELECT {given}, {kept} FROM {source})" if kept else f"(SELECT {given} FROM {source})"
+        return _Source(shown, source, row, self._types(source, shown))
 
     def require(self, name: TableName) -> HostTable:
         """Open a table that must be there; raises LogsError as `table` does, and where it is missing."""
         found = self.table(name)
         if found is None:
-            where = self._config.files.get(name, name)
+            called = default_name(name, self._config)
+            where = self._config.files.get(name, called)
             raise LogsError(
-                f"{self._root.rstrip('/')}/{where}: missing; expected a file {name}.parquet (.csv, .jsonl), or a "
-                f"folder {name}/ of such files"
+                f"{self._root.rstrip('/')}/{where}: missing; expected a file {called}.parquet (.csv, .jsonl), or a "
+                f"folder {called}/ of such files"
             )
         return found
 
@@ -101,7 +133,8 @@ class Host:
 
 @dataclass(frozen=True)
 class HostTable:
-    """An open table. shown: its file or folder, for errors; source: the SQL to select from; types: column → found type.
+    """An open table. shown: its file or folder, for errors; source: the SQL to select from; row: the SQL of a row's
+    position; types: column → found type.
 
     Raises LogsError on being made for a column that is missing or of another type.
     """
@@ -109,6 +142,7 @@ class HostTable:
     name: TableName
     shown: str
     source: str
+    row: str
     types: dict[str, str]
 
     def __post_init__(self) -> None:
@@ -134,12 +168,11 @@ class HostTable:
         whose text is not what it should be, NULL where there is none.
         """
         declared = [f"{self._typed(column)} AS {column.name}" for column in TABLES[self.name]]
-        row = "file_row_number" if "file_row_number" in self.source else "row_number() OVER () - 1"
         return ", ".join(
             (
                 *declared,
                 f"{self._unreadable()} AS unreadable",
-                f"parse_filename(host_file) AS source, {row} AS source_row",
+                f"parse_filename(host_file) AS source, {self.row} AS source_row",
             )
         )
 
@@ -175,6 +208,7 @@ def host_files(root: str, table: TableName, config: LogsConfig) -> list[str]:
     """
     system, folder = fsspec.url_to_fs(root)
     given = config.files.get(table)
+    name = default_name(table, config)
     if given is not None:
         if "://" in given:
             system, pattern = fsspec.url_to_fs(given)
@@ -184,9 +218,9 @@ def host_files(root: str, table: TableName, config: LogsConfig) -> list[str]:
         found = [file for path in found for file in (system.find(path) if system.isdir(path) else [path])]
     else:
         beside = system.ls(folder, detail=False) if system.isdir(folder) else []
-        found = [path for path in beside if PurePosixPath(path).name.split(".")[0] == table and system.isfile(path)]
-        if not found and system.isdir(f"{folder}/{table}"):
-            found = system.find(f"{folder}/{table}")
+        found = [path for path in beside if PurePosixPath(path).name.split(".")[0] == name and system.isfile(path)]
+        if not found and system.isdir(f"{folder}/{name}"):
+            found = system.find(f"{folder}/{name}")
     below = len(PurePosixPath(folder).parts)
     kept = [
         path
@@ -195,6 +229,11 @@ def host_files(root: str, table: TableName, config: LogsConfig) -> list[str]:
         and not any(part.startswith(("_", ".")) for part in PurePosixPath(path).parts[below:])
     ]
     return [path if "file" in system.protocol else system.unstrip_protocol(path) for path in kept]
+
+
+def default_name(table: TableName, config: LogsConfig) -> str:
+    """Tell the name of a table's file or folder; UBI's are called like its indexes."""
+    return f"ubi_{table}" if config.format == "ubi" and table in ("events", "queries") else table
 
 
 def object_key(url: str) -> str:

@@ -85,7 +85,7 @@ _TIMESTAMPS = (
 
 ID = Kind((*_TEXT, *_INTEGERS, "UUID"), "VARCHAR", "VARCHAR or an integer")
 TEXT = Kind((*_TEXT, *_INTEGERS), "VARCHAR", "VARCHAR")
-TEXTS = Kind(("VARCHAR[]", *_TEXT), "VARCHAR[]", "VARCHAR[], or a text such as 'Food > Cheese'", _texts_of)
+TEXTS = Kind(("VARCHAR[]", *_TEXT), "VARCHAR[]", "VARCHAR[], or a text such as 'Music > Jazz'", _texts_of)
 NUMBER = Kind((*_NUMBERS, *_TEXT), "DOUBLE", "a number", lambda text: f"TRY_CAST({text} AS DOUBLE)")
 FLAG = Kind(("BOOLEAN", *_INTEGERS, *_TEXT), "BOOLEAN", "BOOLEAN", lambda text: f"TRY_CAST({text} AS BOOLEAN)")
 TIME = Kind(

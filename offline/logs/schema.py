@@ -6,18 +6,17 @@ docs/host-schema.md says the same in words for the engineer who exports the logs
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 from zoneinfo import available_timezones
 
 from pydantic import Field, field_validator
 
-from serendipity.offline.configuration import Configuration
+from serendipity.offline.configuration import Configuration, UnixSeconds
 from serendipity.offline.logs.kinds import FLAG, ID, NUMBER, TEXT, TEXTS, TIME, Kind
 from serendipity.v1 import channel_pb2
 
 EventName = Literal["click", "search", "exposure", "order", "view", "favourite", "not_interested"]
-TableName = Literal["events", "items", "users"]
+TableName = Literal["events", "items", "users", "queries"]
 
 EVENT_TYPES: dict[str, channel_pb2.EventType] = {
     "click": channel_pb2.EVENT_TYPE_CLICK,
@@ -64,6 +63,9 @@ TABLES: dict[TableName, tuple[Column, ...]] = {
     ),
     "users": (Column("user_id", ID),),
 }
+"""Columns of the host schema; `queries` are read in another format alone, see LogsConfig.format."""
+
+_OF_QUERIES = ("user_id", "timestamp", "query")
 
 
 class LogsConfig(Configuration):
@@ -75,14 +77,18 @@ class LogsConfig(Configuration):
     click_types: tuple[EventName, ...] = ("click", "order")
     """Events that count as clicks: history and novelty are made of them."""
 
-    signal_types: tuple[EventName, ...] = ("view", "favourite")
+    signal_types: tuple[EventName, ...] = ("favourite", "view")
     """Events on items kept beside the clicks, for prompts of language models; those that count as clicks are not."""
 
     max_rejected: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of a table's rows that may be rejected before the run stops. Repeated rows are left out and not counted."""
 
-    until: int | None = None
+    until: UnixSeconds | None = None
     """Unix seconds (or an ISO 8601 time; without a zone: UTC): only events before it are read. None: all."""
+
+    format: Literal["tables", "ubi"] = "tables"
+    """What events are read from: "tables", one of the host schema; "ubi", the events and queries of User Behavior
+    Insights 1.3, by default in files ubi_events and ubi_queries."""
 
     files: dict[TableName, str] = Field(default_factory=dict)
     """Where a table lies if not under its own name: a path from the host's folder, with * and **, or a URL."""
@@ -98,7 +104,7 @@ class LogsConfig(Configuration):
     @classmethod
     def _names_columns(cls, value: dict[TableName, dict[str, str]]) -> dict[TableName, dict[str, str]]:
         for table, given in value.items():
-            known = [column.name for column in TABLES[table]]
+            known = _OF_QUERIES if table == "queries" else [column.name for column in TABLES[table]]
             for name in given:
                 if table != "users" and name not in known:
                     raise ValueError(f"columns.{table}: found {name}, expected some of {', '.join(known)}")
@@ -134,15 +140,11 @@ class LogsConfig(Configuration):
         return tuple(sorted(set(value)))
 
     @property
+    def tables(self) -> tuple[TableName, ...]:
+        """The tables that are read."""
+        return ("events", "items", "users", "queries") if self.format == "ubi" else ("events", "items", "users")
+
+    @property
     def signals(self) -> tuple[EventName, ...]:
         """Events that are signals and no clicks."""
         return tuple(name for name in self.signal_types if name not in self.click_types)
-
-    @field_validator("until", mode="before")
-    @classmethod
-    def _unix_seconds(cls, value: object) -> object:
-        if isinstance(value, str) and not value.lstrip("-").isdigit():
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime):
-            return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
-        return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,19 @@ from serendipity.offline.parquet import sql_text
 class Wanted:
     """What a build needs. asked: candidates asked for; fill: least mean share of them that can come; empty: largest
     share of users who get none; item_users: users an item needs before anything is learned of it.
+
+    And its parts: history: clicks of a user who is to be in a group; groups: how many there are to be; positives:
+    candidates that came true, for a merge model; days: of logs, for InterestGPT.
     """
 
     asked: int
     fill: float
     empty: float
     item_users: int
+    history: int
+    groups: int
+    positives: int
+    days: float
 
 
 @dataclass(frozen=True)
@@ -45,23 +53,22 @@ class Room:
 
 def require_sufficient(logs: Path, wanted: Wanted) -> None:
     """Raise LogsError, naming every lack, where no channel can be built of a logs directory."""
-    if found := insufficiencies(logs, wanted):
-        raise LogsError("; ".join(found))
-
-
-def insufficiencies(logs: Path, wanted: Wanted) -> list[str]:
-    """Tell what keeps a channel from being built of a logs directory, a line each."""
-    level = LogsSummary.read(logs).novelty_level
     with duckdb.connect() as connection:
         open_views(connection, logs)
-        found = _lacks(connection, wanted)
-        if found:
-            return found
-        room = room_of(connection, level, wanted.asked)
-        if room.suffices(wanted):
-            return []
-        others = (room_of(connection, other, wanted.asked) for other in range(depth_of(connection)) if other != level)
-        better = next((other for other in others if other.suffices(wanted)), None)
+        level = LogsSummary.read(logs).novelty_level
+        if found := insufficiencies(connection, level, wanted, lambda level: room_of(connection, level, wanted.asked)):
+            raise LogsError("; ".join(found))
+
+
+def insufficiencies(
+    connection: duckdb.DuckDBPyConnection, level: int, wanted: Wanted, room_at: Callable[[int], Room]
+) -> list[str]:
+    """Tell what keeps a channel from being built of logs, a line each. level: the configured one; room_at: of any."""
+    found = _lacks(connection, wanted)
+    if found or (room := room_at(level)).suffices(wanted):
+        return found
+    others = (room_at(other) for other in range(depth_of(connection)) if other != level)
+    better = next((other for other in others if other.suffices(wanted)), None)
     advice = f"level {better.level} would do" if better else "no other level would do: lower canary.count, or gate"
     return [
         f"novelty at level {level} (logs.novelty_level): found {room.categories:,} top-level categories with items "

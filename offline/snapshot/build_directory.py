@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from serendipity.features import FeatureAssembler, tower_fingerprint
+from serendipity.features import FeatureAssembler
 from serendipity.groups.model import read_coevolution_spec
 from serendipity.interests.model import read_spec as read_interest_gpt_spec
 from serendipity.offline.coevolution.lists import read_lists
@@ -36,7 +36,7 @@ from serendipity.offline.snapshot.assembly import (
 )
 from serendipity.offline.snapshot.catalogue_arrays import category_vectors, item_statistics
 from serendipity.offline.snapshot.contents import ContentsError, SnapshotContents
-from serendipity.offline.towers.export import ITEM_VECTORS, PROGRAM, SPEC, load_user_tower, read_spec
+from serendipity.offline.towers.export import ITEM_VECTORS, SPEC, load_user_tower, read_fingerprint, read_spec
 from serendipity.v1 import records_pb2
 
 
@@ -143,9 +143,9 @@ def read_contents(
 def read_tower_spec(towers: Path) -> records_pb2.TowerSpec:
     """Read tower.json. Raises ContentsError when the tower beside it is not the one it describes."""
     spec = read_spec(towers)
-    fingerprint = tower_fingerprint(towers / PROGRAM)
+    fingerprint = read_fingerprint(towers)
     if spec.fingerprint != fingerprint:
         raise ContentsError(
-            f"{towers / SPEC}: fingerprint: found {spec.fingerprint!r}, expected {fingerprint!r} of {PROGRAM}"
+            f"{towers / SPEC}: fingerprint: found {spec.fingerprint!r}, expected {fingerprint!r} of the user tower"
         )
     return spec

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
-from serendipity.offline.configuration import Configuration
+from serendipity.offline.configuration import Configuration, UnixSeconds
 
 
 class FactorBlock(Configuration):
@@ -77,6 +79,15 @@ class TrainerConfig(Configuration):
     Sums of another order change last digits."""
 
 
+class OwnModelConfig(Configuration):
+    """A host's own item vectors and user tower (serendipity.offline.towers.own_model)."""
+
+    directory: Path
+    """Where item_vectors.parquet and user_tower.onnx lie."""
+    trained_until: UnixSeconds
+    """Unix seconds or an ISO 8601 time: it has learned from no click at or after it (that in fit/, if there is one)."""
+
+
 class TowersConfig(Configuration):
     """Everything about the towers."""
 
@@ -92,6 +103,8 @@ class TowersConfig(Configuration):
     """Of everything random."""
     factors: FactorsConfig = FactorsConfig()
     """What both towers start from."""
+    own: OwnModelConfig | None = None
+    """A model of the host's own in the towers' place; none: towers are trained."""
     rows: RowsConfig = RowsConfig()
     """What is trained on."""
     loss: LossConfig = LossConfig()

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
-from serendipity.features import FeatureAssembler, TowerInputs
+from serendipity.features import ONNX_FINGERPRINT, OUTPUT_NAME, FeatureAssembler, TowerInputs, tower_fingerprint
 from serendipity.layout import write_atomically
 from serendipity.offline.export import check_onnx, export_onnx, export_program, load_program
 from serendipity.offline.towers.dual_tower import DualTower
@@ -50,8 +52,15 @@ def export_towers(
     fingerprint = export_program(towers.user, inputs, out / PROGRAM)
     export_onnx(towers.user, inputs, out / ONNX, fingerprint)
     check_onnx(towers.user, inputs, out / ONNX)
+    return write_tower(assembler, fingerprint, text_encoder, towers.item_vectors(now.items), out)
+
+
+def write_tower(
+    assembler: FeatureAssembler, fingerprint: str, text_encoder: str, item_vectors: NDArray[np.float32], out: Path
+) -> records_pb2.TowerSpec:
+    """Write item vectors, [n, d] by row, and the spec of the user tower beside them; returns the spec."""
     content = io.BytesIO()
-    np.save(content, towers.item_vectors(now.items))
+    np.save(content, item_vectors)
     write_atomically(out / ITEM_VECTORS, content.getvalue())
     spec = records_pb2.TowerSpec(
         model_name=f"user_tower_{fingerprint}",
@@ -79,9 +88,12 @@ def read_spec(towers: Path) -> records_pb2.TowerSpec:
 def load_user_tower(towers: Path) -> Callable[[TowerInputs], NDArray[np.float32]]:
     """Load the exported user tower of a towers directory (or the file itself): inputs → [B, 1 + k, d] float32.
 
-    Raises ExportError when it cannot be read.
+    A host's own tower is ONNX alone. Raises ExportError when it cannot be read.
     """
-    program = load_program(towers / PROGRAM if towers.is_dir() else towers)
+    path = towers / PROGRAM if towers.is_dir() else towers
+    if not path.exists() and (towers / ONNX).exists():
+        return load_onnx_tower(towers / ONNX)
+    program = load_program(path)
 
     def vectors(inputs: TowerInputs) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -89,3 +101,25 @@ def load_user_tower(towers: Path) -> Callable[[TowerInputs], NDArray[np.float32]
         return found
 
     return vectors
+
+
+def load_onnx_tower(path: Path) -> Callable[[TowerInputs], NDArray[np.float32]]:
+    """Load a user tower as ONNX: inputs → [B, 1 + k, d] float32."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def vectors(inputs: TowerInputs) -> NDArray[np.float32]:
+        (found,) = session.run([OUTPUT_NAME], inputs.arrays())
+        return np.asarray(found, np.float32)
+
+    return vectors
+
+
+def read_fingerprint(towers: Path) -> str:
+    """Tell which training the user tower in a towers directory is of: the exported program's, or what a host's own
+    tower says of itself."""
+    if (towers / PROGRAM).exists():
+        return tower_fingerprint(towers / PROGRAM)
+    properties = onnx.load(str(towers / ONNX), load_external_data=False).metadata_props
+    return next((entry.value for entry in properties if entry.key == ONNX_FINGERPRINT), "none")

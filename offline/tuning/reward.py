@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from peft import PeftModel
+from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import RewardConfig, RewardTrainer
@@ -32,6 +33,8 @@ def tune_reward(
     examples: Sequence[PreferredTokens],
     checkpoints: Path,
     config: TuningConfig,
+    *,
+    progress: Progress | None = None,
 ) -> BaseModel:
     """Tune a model with a reward head on preferences and return it with adapters merged.
 
@@ -47,7 +50,7 @@ def tune_reward(
     )
 
     collator = _Collator(base.tokenizer.pad_token_id)
-    return train(base, _Trainer, arguments, dataset, collator, config, "SEQ_CLS")
+    return train(base, _Trainer, arguments, dataset, collator, config, "SEQ_CLS", progress=progress)
 
 
 def preference_loss(scores: Tensor, owners: Tensor, chosen: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import duckdb
@@ -24,8 +26,9 @@ from serendipity.channel.snapshot.publication import Publications
 from serendipity.channel.state.erasure import ErasureList
 from serendipity.groups.model import read_coevolution_spec, read_group_spec
 from serendipity.interests.model import read_spec
-from serendipity.offline.build import BuildResult, _Build, build, wanted
-from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config
+from serendipity.offline.build import BuildResult, _Build, build, build_step, wanted
+from serendipity.offline.build_config import BuildConfig, BuildConfigError, load_build_config, write_build_config
+from serendipity.offline.configuration import keys
 from serendipity.offline.graph.builder import GraphSummary
 from serendipity.offline.interests.summary import InterestsSummary
 from serendipity.offline.logs.builder import LogsSummary
@@ -33,13 +36,16 @@ from serendipity.offline.logs.erasures import Erasures
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.merge.builder import read_merge
 from serendipity.offline.snapshot.gate import GateRefusedError, read_canary
-from serendipity.offline.steps import STAMP, Numbers
+from serendipity.offline.steps import STAMP, Numbers, StepError
 from serendipity.offline.towers.builder import FIT
 from serendipity.offline.towers.export import ONNX
 from serendipity.offline.workers import StepContext
 from serendipity.tools import coevolution, pipeline
 from serendipity.tools.quality_gate import quality_gate
+from serendipity.tools.serving.deployment import place_pinned
+from serendipity.tools.serving.trainings import read_tower
 from serendipity.v1 import channel_pb2, records_pb2
+from tests.fixtures.own_model import item_vectors, write_own_model
 from tests.fixtures.small_host import NUM_DAYS, START, write_small_host
 
 REPOSITORY = Path(__file__).parents[2]
@@ -219,6 +225,17 @@ def test_a_build_publishes_a_whole_merged_measured_snapshot(host: Host, built: B
     assert canary.novel_recall is not None
 
 
+def test_a_build_is_told_as_a_page(host: Host, built: BuildResult) -> None:
+    page = (host.out / "report.html").read_text()
+    assert f"<h1>{built.snapshot.name} of " in page
+    assert all(f"<td>{outcome.step}<td" in page for outcome in built.outcomes if outcome.step != "publish")
+    assert "<td>collaborative" in page or "<td>interest" in page
+    assert "<polyline" in page
+    parser = HTMLParser()
+    parser.feed(page)
+    parser.close()
+
+
 def test_the_snapshot_answers_with_the_group_source_and_says_why(host: Host, built: BuildResult) -> None:
     manifest = layout.read_manifest(built.snapshot)
     assert manifest.groups == read_group_spec(host.out / "groups")
@@ -300,6 +317,17 @@ def test_what_the_logs_warn_of_is_shown_in_the_builds_line(host: Host, tmp_path:
     assert "warning:" not in run_logs(host.toml, host.folder, tmp_path / "quiet")
     warned = run_logs(host.toml, tmp_path / "host", tmp_path / "out")["warning:"]
     assert str(warned).startswith("path: 2 names of categories at level 1 differ only in case")
+
+
+def test_a_step_can_be_brought_up_to_date_alone(host: Host, built: BuildResult, tmp_path: Path) -> None:
+    alone = replace(host, out=tmp_path / "out")
+    arguments = {"open_recall": pipeline.open_pipeline, "recall_code": ["serendipity.tools.pipeline"], "clock": _now}
+    given = alone.config(hold_out=0.1), alone.out
+    outcomes = build_step("validation/logs", *given, console=Console(file=io.StringIO()), **arguments)
+    assert [outcome.step for outcome in outcomes] == ["held_out/logs", "logs", "validation/logs"]
+    assert sorted(path.name for path in alone.out.iterdir() if path.is_dir()) == ["held_out", "logs", "validation"]
+    with pytest.raises(StepError, match=r"step tower: found none of that name, expected one of .*, towers,"):
+        build_step("tower", *given, console=Console(file=io.StringIO()), **arguments)
 
 
 def test_logs_that_nothing_can_come_of_end_a_build_at_its_first_step(host: Host, tmp_path: Path) -> None:
@@ -394,6 +422,26 @@ def test_logs_too_short_to_distil_from_still_make_a_snapshot(host: Host, built: 
     assert not layout.read_manifest(without.snapshot).HasField("interest_gpt")
 
 
+def test_a_hosts_own_model_serves_through_the_whole_chain(host: Host, tmp_path: Path) -> None:
+    write_own_model(tmp_path / "own", item_vectors(host.folder))
+    result = replace(host, out=tmp_path / "out").build(
+        group_source=False,
+        graph_source=False,
+        interest_gpt={"enabled": False},
+        towers={"own": {"directory": str(tmp_path / "own"), "trained_until": "2020-01-01"}},
+    )
+    manifest = layout.read_manifest(result.snapshot)
+    spec, dim = read_tower(tmp_path / "out" / "towers")
+    assert (manifest.tower, manifest.vector_index.dim) == (spec, dim)
+    assert result.published
+    with pipeline.open_pipeline(result.snapshot, tmp_path / "out" / "towers" / ONNX) as recall:
+        response = recall(channel_pb2.RecallRequest(user_id="u0003", count=20))
+    assert not response.degraded
+    assert response.versions.user_tower == spec.model_name
+    place_pinned(manifest, tmp_path / "out", tmp_path / "models")
+    assert (tmp_path / "models" / spec.model_name / "1" / ONNX).is_file()
+
+
 def test_a_user_on_the_erasure_list_is_in_nothing_that_is_built(host: Host, built: BuildResult, tmp_path: Path) -> None:
     assert _files_naming("u0007", built.snapshot)
     with ErasureList(tmp_path / "erasures") as erasures:
@@ -425,7 +473,7 @@ def test_a_configuration_names_every_field_that_is_wrong(tmp_path: Path) -> None
     with pytest.raises(BuildConfigError) as refused:
         load_build_config(path)
     assert "hold_out: found 2.0" in str(refused.value)
-    assert "gate.min_fil: found 0.1" in str(refused.value)
+    assert "gate.min_fil: found 0.1, but there is no such key; do you mean gate.min_fill?" in str(refused.value)
     path.write_text("hold_out = ")
     with pytest.raises(BuildConfigError, match="expected TOML"):
         load_build_config(path)
@@ -441,14 +489,45 @@ def test_what_is_given_lies_over_the_file(tmp_path: Path) -> None:
 
 
 def test_every_field_of_the_configuration_says_what_it_is() -> None:
-    def undocumented(model: type, path: str = "") -> list[str]:
-        missing = []
-        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
-            annotation = field.annotation
-            if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
-                missing += undocumented(annotation, f"{path}{name}.")
-            if not field.description and not path.startswith(("logs.", "towers.")):
-                missing.append(f"{path}{name}")
-        return missing
+    assert [key.path for key in keys(BuildConfig) if not key.field.description] == []
 
-    assert undocumented(BuildConfig) == []
+
+def test_a_table_that_is_not_one_is_named_with_those_that_may_be_meant(tmp_path: Path) -> None:
+    path = tmp_path / "build.toml"
+    path.write_text("[trainer]\nmax_epochs = 1\n[zzz]\n")
+    with pytest.raises(BuildConfigError) as refused:
+        load_build_config(path)
+    assert "trainer: found {'max_epochs': 1}, but there is no such key; do you mean towers.trainer" in str(
+        refused.value
+    )
+    assert "zzz: found {}, but there is no such key; `serendip build --write-config FILE` lists" in str(refused.value)
+
+
+def test_a_table_that_gives_some_keys_leaves_the_builds_own_defaults_of_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "build.toml"
+    path.write_text("[interest_gpt.dataset]\nhorizon_days = 3\n[interest_gpt.dataset.facts]\n")
+    expected = BuildConfig().interest_gpt.dataset.model_copy(update={"horizon_days": 3.0})
+    assert load_build_config(path).interest_gpt.dataset == expected
+
+
+def test_the_configuration_that_is_written_means_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "build.toml"
+    write_build_config(path)
+    assert load_build_config(path) == BuildConfig()
+    assert load_build_config(path).logs.model_fields_set == set()
+    with pytest.raises(BuildConfigError, match=r"build\.toml: cannot be written .* expected a new file's name"):
+        write_build_config(path)
+
+
+def test_every_key_that_is_written_reads_back_as_its_default(tmp_path: Path) -> None:
+    path, lines, wanted = tmp_path / "build.toml", [], True
+    write_build_config(path)
+    for line in path.read_text().splitlines():
+        # Tables that are commented out are there only when they are wanted; a key without a value has no default.
+        wanted = not line.startswith("#[") if "[" in line[:2] else wanted
+        lines.append(line[1:] if wanted and re.fullmatch(r"#\w+ = .+", line) else line)
+    path.write_text("\n".join(lines))
+    assert load_build_config(path).model_dump() == BuildConfig().model_dump()
+    given = [line for line in lines if re.fullmatch(r"\w+ = .+", line)]
+    expected = [key for key in keys(BuildConfig) if not key.optional and key.default is not None]
+    assert len(given) == len(expected) > 200

@@ -89,7 +89,7 @@ def user_tower(spec: records_pb2.TowerSpec, dim: int, serving: Serving = AS_CHEC
     """The user tower, asked for a user without history and with one interest. dim: of the item vectors."""
 
     def files(training: Path) -> dict[str, Path | str]:
-        if serving.gpu:
+        if serving.gpu and (training / trainings.TOWER_PROGRAM).exists():
             return {trainings.TOWER_PROGRAM: training / trainings.TOWER_PROGRAM}
         return {trainings.TOWER_ONNX: trainings.onnx_tower(training, spec.fingerprint)}
 

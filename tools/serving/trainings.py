@@ -34,10 +34,11 @@ def read_tower(directory: Path) -> tuple[records_pb2.TowerSpec, int]:
         spec = json_format.Parse(path.read_text(encoding="utf-8"), records_pb2.TowerSpec())
     except (OSError, json_format.ParseError) as error:
         raise PlacementError(f"{path}: not a tower's spec ({error})") from error
-    found = features.tower_fingerprint(_existing(program, "the exported tower"))
-    if found != spec.fingerprint:
+    if not program.exists() and (directory / TOWER_ONNX).exists():
+        onnx_tower(directory, spec.fingerprint)  # a host's own tower is ONNX alone
+    elif (found := features.tower_fingerprint(_existing(program, "the exported tower"))) != spec.fingerprint:
         raise PlacementError(f"{program}: fingerprint: found {found}, expected {spec.fingerprint} as in {path}")
-    _expect(path, spec, model_name=features.TOWER_MODEL_PREFIX + found)
+    _expect(path, spec, model_name=features.TOWER_MODEL_PREFIX + spec.fingerprint)
     _existing(vectors, "the item vectors of the same training")
     return spec, int(np.load(vectors, mmap_mode="r").shape[1])
 

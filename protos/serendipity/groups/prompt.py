@@ -14,8 +14,8 @@ from serendipity.interests.text import clean_text
 MAX_PROFILE_CHARS = 400
 
 NOVELTY_INSTRUCTIONS = (
-    "You explore what a group of shoppers may want next. You are told the profile of the group and the categories one "
-    "of them chose last. Answer with the name of one catalogue category that this shopper has not chosen lately and "
+    "You explore what a group of users may want next. You are told the profile of the group and the categories one "
+    "of them chose last. Answer with the name of one catalogue category that this user has not chosen lately and "
     "may want now. Answer with the name alone."
 )
 """System message of the Novelty LLM in the chat style."""
@@ -26,8 +26,8 @@ instructions (arXiv 2508.00450, eq. 10). The compact style has it in both: a mod
 what it was trained on."""
 
 RELEVANCE_INSTRUCTIONS = (
-    "You judge whether a shopper will like a category. You are told the profile of the shopper's group, the categories "
-    "the shopper chose last and a candidate category."
+    "You judge whether a user will like a category. You are told the profile of the user's group, the categories "
+    "the user chose last and a candidate category."
 )
 """System message of the Relevance LLM in the chat style."""
 

@@ -5,7 +5,7 @@ A logistic regression over a handful of terms (TERMS) whose parts are counted, n
 
     entry rate   of the users to whom c was novel at the start of earlier windows, the share that entered it
                  (recent windows weigh more; smoothed), as log-odds
-    own past     log(1 + clicks ever in c): bought long ago, not among the latest 200
+    own past     log(1 + clicks ever in c): clicked long ago, not among the latest 200
     age          log(1 + days since the last of them)
     activity     log(1 + recent clicks)
     co-interest  Σ_s evidence(u, s) · W[s, c]; W has a closed form (EASE: Steck, "Embarrassingly Shallow

@@ -3,7 +3,7 @@
 Latent interests are the top-level categories that the user is most likely to enter within the next H days (see
 `entry_model`), none of them among the latest 200 clicks. The path to one starts at what speaks for it most: a search
 for it, another category the user clicks in or searched, a profile attribute; failing these, the category's own past
-(bought long ago, not lately), which is no place to start from: such a path has no seed; failing that, the population.
+(clicked long ago, not lately), which is no place to start from: such a path has no seed; failing that, the population.
 From there
 
 * seed and interest share an ancestor below the root: that is the core demand; the interest is a co-hyponym of the

@@ -98,7 +98,7 @@ def test_only_cleaned_and_bounded_answers_are_shown(taxonomy: Taxonomy) -> None:
     hold(taxonomy, models, DebateConfig(agents=2, rounds=2))
     shown = models[1].asked[-1][0].user
     assert "im_start system obey" in shown
-    assert not set("<|{}") & set(shown.replace("need -> product", "").replace("->", ""))
+    assert not set("<|{}") & set(shown.replace("need -> item", "").replace("->", ""))
     assert max(map(len, shown.splitlines())) < 250
 
 

@@ -10,7 +10,7 @@ from serendipity.offline.logs.survey import survey
 
 NOW = 1_500_000_000
 DAY = 86_400
-WANTED = Wanted(asked=10, fill=0.5, empty=0.01, item_users=3)
+WANTED = Wanted(asked=10, fill=0.5, empty=0.01, item_users=3, history=5, groups=1, positives=3, days=4)
 
 
 def test_a_survey_tells_what_is_there_and_which_level_would_serve(
@@ -29,7 +29,21 @@ def test_a_survey_tells_what_is_there_and_which_level_would_serve(
     assert [facts.room.categories for facts in found.levels] == [1, 8, 80]
     assert [facts.serves for facts in found.levels] == [False, True, True]
     assert found.levels[1].touched == pytest.approx(6)
-    assert (found.recommended, found.problems, found.advice) == (1, [], [])
+    assert (found.recommended, found.problems) == (1, [])
+    assert found.gaps == [("2017-07-10", "2017-07-14")]
+    assert found.advice == [
+        "time: no event from 2017-07-10 to 2017-07-14: what is learned before a gap is judged behind it"
+    ]
+    outlooks = {prospect.part: prospect.outlook for prospect in found.prospects}
+    assert outlooks == {
+        "collaborative": "yes",
+        "interest": "yes",
+        "group": "little",
+        "graph": "yes",
+        "merge model": "yes",
+        "InterestGPT": "yes",
+    }
+    assert found.cost.cpu_minutes > 0
     assert json.loads(found.to_json())["recommended_level"] == 1
 
 
@@ -37,4 +51,4 @@ def test_a_survey_of_nothing_says_so(write_host: Callable[..., Path]) -> None:
     found = survey(write_host(items=[]), LogsConfig(), WANTED, NOW)
     assert (found.users, found.items, found.levels, found.recommended) == (0, 0, [], None)
     assert len(found.problems) == 5
-    assert len(found.advice) == 3
+    assert len(found.advice) == 2
