@@ -61,8 +61,8 @@ class Edge:
         tracing: Tracing | None = None,
     ) -> None:
         self._telemetry = telemetry
-        self._callers = callers
         self._tracing = tracing
+        self._callers = callers
         self._max_calls = max_calls
         self._calls = 0
         self._refusals = Refusals()
@@ -94,7 +94,7 @@ class Edge:
         """Answer a call, or end it with the status of the error that was raised."""
         metadata = dict(context.invocation_metadata() or ())
         request_id = _request_id(metadata)
-        with self._telemetry.call(method.name) as call, self._traced(call, context):
+        with self._telemetry.call(method.name) as call, self._traced(call, metadata):
             try:
                 caller = self._callers.of(metadata, context) if self._callers else ANYBODY
                 answer = await self._admitted(method, caller, request_id, context)
@@ -114,8 +114,8 @@ class Edge:
             context.set_trailing_metadata(((REQUEST_ID, request_id), *refusal.trailing_metadata))
             return None
 
-    def _traced(self, call: Call, context: grpc.aio.ServicerContext) -> contextlib.AbstractContextManager[None]:
-        return self._tracing.call(call, context.invocation_metadata() or ()) if self._tracing else _UNTRACED
+    def _traced(self, call: Call, metadata: Mapping[str, str | bytes]) -> contextlib.AbstractContextManager[None]:
+        return self._tracing.call(call, metadata) if self._tracing else _UNTRACED
 
     async def _admitted(
         self, method: _Method, caller: Caller, request_id: str, context: grpc.aio.ServicerContext

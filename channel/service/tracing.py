@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import grpc
@@ -67,9 +67,9 @@ class Tracing:
         self._current = get_current_span
 
     @contextlib.contextmanager
-    def call(self, call: Call, metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[None]:
+    def call(self, call: Call, metadata: Mapping[str, str | bytes]) -> Iterator[None]:
         """Trace a call; log lines written meanwhile name the trace."""
-        parent = self._propagator.extract({key: value for key, value in metadata if isinstance(value, str)})
+        parent = self._propagator.extract({key: value for key, value in metadata.items() if isinstance(value, str)})
         with self._tracer.start_as_current_span(
             call.method,
             parent,

@@ -140,8 +140,8 @@ def test_there_is_a_pod_for_each_shard_and_a_port_for_each_process() -> None:
     sets = {d["metadata"]["name"]: d["spec"] for _, d in documents() if d["kind"] == "StatefulSet"}
     assert sets["channel"]["replicas"] == int(given["SERENDIPITY_NUM_SHARDS"])
     ports = {port["containerPort"] for port in sets["channel"]["template"]["spec"]["containers"][0]["ports"]}
-    # Workers, near-line process, supervisor; the channel and the admin service.
-    assert ports == {9464 + n for n in range(int(given["SERENDIPITY_WORKERS"]) + 2)} | {50051, 50052}
+    # Workers, near-line process, supervisor; the channel, and the health of workers and supervisor.
+    assert ports == {9464 + n for n in range(int(given["SERENDIPITY_WORKERS"]) + 2)} | {50051, 50053, 50054}
     scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"][0]
     assert len(scraped["static_configs"][0]["targets"]) == 2 + 2
     assert "--workers=2" in compose()["services"]["channel"]["command"]

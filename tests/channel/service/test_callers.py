@@ -17,6 +17,7 @@ from serendipity.channel.client import AdminClient, AsyncSerendipityClient, Clie
 from serendipity.channel.errors import Overloaded as TooMuch
 from serendipity.channel.service.admin import AdminServicer, serving_admin
 from serendipity.channel.service.callers import Caller, Callers, Rights
+from serendipity.channel.service.process_telemetry import CallTelemetry
 from serendipity.channel.service.reread import CredentialsUnusable
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.worker import running_worker
@@ -99,7 +100,7 @@ async def test_another_scheme_than_a_token_is_refused_as_such(settings: ServerSe
 
 async def test_operators_publish_and_hosts_do_not(settings: ServerSettings) -> None:
     servicer = AdminServicer(Publications(settings.snapshots), settings)
-    async with serving_admin(servicer, settings) as ports:
+    async with serving_admin(servicer, settings, CallTelemetry()) as ports:
 
         def state(credentials: Credentials) -> str:
             with AdminClient(f"127.0.0.1:{ports.main}", timeout=30.0, credentials=credentials) as admin:

@@ -116,7 +116,7 @@ async def test_a_call_that_is_the_callers_fault_is_no_error(
 def test_triton_and_log_lines_are_told_the_trace(tracing: Tracing, exporter: InMemorySpanExporter) -> None:
     assert tracing.headers() == ""
     call = Call("Recall")
-    with tracing.call(call, (("traceparent", TRACEPARENT), ("key-bin", b"\x00"))):
+    with tracing.call(call, {"traceparent": TRACEPARENT, "key-bin": b"\x00"}):
         own = tracing.headers()
         assert structlog.contextvars.get_contextvars()["trace_id"] == TRACE
         call.code, call.error = "INTERNAL", "ValueError"
@@ -142,7 +142,7 @@ async def test_spans_reach_a_collector_by_the_standard_variables(monkeypatch: py
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
     opened = open_tracing()
     assert opened is not None
-    with opened.call(Call("Recall"), ()):
+    with opened.call(Call("Recall"), {}):
         pass
     await asyncio.to_thread(opened.close)
     sent = await asyncio.wait_for(received.get(), 30)
