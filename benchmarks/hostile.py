@@ -34,7 +34,7 @@ from serendipity.channel.errors import PublicationRefused
 from serendipity.channel.service import admin, server
 from serendipity.channel.snapshot.publication import Publications
 from serendipity.tools.service import Service, launch_service
-from serendipity.v1 import admin_pb2, admin_pb2_grpc
+from serendipity.v1 import admin_pb2, admin_pb2_grpc, channel_pb2
 
 _NO_TRITON = "127.0.0.1:1"
 _AT_ONCE = 8
@@ -50,7 +50,7 @@ _TEXTS = [
 ]
 _WHOLES = [0, 1, -1, 2, 50, 1_000, 1_001, 2**31 - 1, -(2**31), 2**32 - 1, 2**63 - 1, -(2**63), 2**64 - 1]
 _NUMBERS = [0.0, -0.0, 0.5, 1.0, -1.0, 1e-320, 3.4e38, 1e308, -1e308, math.inf, -math.inf, math.nan]
-_LENGTHS = [0, 1, 1, 1, 2, 3, 300]
+_LENGTHS = [0, 1, 2, 3, 300]
 
 
 @dataclass
@@ -68,7 +68,8 @@ def _values(rng: random.Random, kind: type[Message], depth: int = 0) -> Message:
     for described in kind.DESCRIPTOR.fields:
         if rng.random() < 0.3 or depth > 3:
             continue
-        for _ in range(rng.choice(_LENGTHS) if described.is_repeated else 1):
+        # Long lists of long lists would be refused by their size alone.
+        for _ in range(rng.choice(_LENGTHS[: 3 if depth else None]) if described.is_repeated else 1):
             _put(rng, message, described, depth)
     return message
 
@@ -87,6 +88,40 @@ def _put(rng: random.Random, message: Message, described: Any, depth: int) -> No
         getattr(message, described.name).append(value)
     else:
         setattr(message, described.name, value)
+
+
+def _sound() -> list[Message]:
+    """Requests as hosts send them, of one user, so that what was stored of a hostile one is read by the next."""
+    event = channel_pb2.Event(item_id="item-1", type=channel_pb2.EVENT_TYPE_CLICK)
+    recall = channel_pb2.RecallRequest(user_id="anyone", count=20, recent_events=[event], explain=True)
+    feedback = channel_pb2.FeedbackEvent(user_id="anyone", item_id="item-1", type=channel_pb2.EVENT_TYPE_CLICK)
+    return [
+        recall,
+        channel_pb2.RecallBatchRequest(requests=[recall] * 3),
+        channel_pb2.RecordFeedbackRequest(events=[feedback] * 3),
+        channel_pb2.UpdateItemsRequest(items=[channel_pb2.ItemAvailability(item_id="item-1", available=True)]),
+    ]
+
+
+def _slightly(rng: random.Random, kind: type[Message]) -> bytes:
+    """Give one or two fields, of a request or of what it lists, any value: what validation lets through goes deep."""
+    message = kind()
+    for sound in _sound():
+        if isinstance(sound, kind):
+            message.CopyFrom(sound)
+    for _ in range(rng.randint(1, 2)):
+        target = message
+        while (listed := _listed(target)) and rng.random() < 0.7:
+            target = rng.choice(listed)
+        if target.DESCRIPTOR.fields:
+            _put(rng, target, rng.choice(list(target.DESCRIPTOR.fields)), 0)
+    return message.SerializeToString()
+
+
+def _listed(message: Message) -> list[Message]:
+    """The messages that a message's lists hold; entries of maps are none."""
+    lists = (values for field, values in message.ListFields() if field.is_repeated and field.message_type)
+    return [value for values in lists for value in values if isinstance(value, Message)]
 
 
 def _scalar(rng: random.Random, described: Any) -> Any:
@@ -140,6 +175,7 @@ def _varint(number: int) -> bytes:
 
 KINDS: dict[str, Callable[[random.Random, type[Message]], bytes]] = {
     "any values": lambda rng, kind: _values(rng, kind).SerializeToString(),
+    "some values": _slightly,
     "damaged": _damaged,
     "nested": _nested,
     "lying lengths": _lying,
@@ -200,9 +236,10 @@ def report(outcomes: dict[str, Outcome], lost: int, args: argparse.Namespace) ->
 
 {made_by(args)}; {args.workers} workers, {_AT_ONCE} calls at a time.
 
-Contents of requests are made of a method's message type: with any value in any field (texts with control characters and
-70,000 letters, numbers at their bounds, NaN, unnamed enumerators), such messages damaged, fields nested up to 100,000
-deep, lengths that lie, random bytes. A fault is a call that is neither answered nor refused with a reason in 60 s.
+Contents of requests are made of a method's message type: with any value in all fields, or in some of a sound request
+(texts with control characters and 70,000 letters, numbers at their bounds, NaN, unnamed enumerators), such messages
+damaged, fields nested up to 100,000 deep, lengths that lie, random bytes. A fault is a call that is neither answered
+nor refused with a reason in 60 s.
 
 {chr(10).join(tables)}
 Faults: {sum(len(outcome.faults) for outcome in outcomes.values())}. Processes lost: {lost}.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import tritonclient.grpc as triton_grpc
 from numpy.typing import NDArray
 from tritonclient.utils import np_to_triton_dtype
@@ -154,16 +155,12 @@ def _triton(url: str, refused: str) -> Iterator[Any]:
     """Give a client, and turn Triton's errors into DeployError that begins with `refused`."""
     try:
         address = TritonAddress.of(url)
-        files = address.tls or {}
-        client = triton_grpc.InferenceServerClient(
-            address.netloc,
-            ssl=address.tls is not None,
-            root_certificates=files.get("ca"),
-            private_key=files.get("key"),
-            certificate_chain=files.get("certificate"),
-        )
+        files = [(address.tls or {}).get(name) for name in ("ca", "key", "certificate")]
+        read = [Path(file).read_bytes() if file else None for file in files]
     except (OSError, ValueError) as error:
         raise DeployError(f"{refused}: {error}") from error
+    credentials = None if address.tls is None else grpc.ssl_channel_credentials(*read)
+    client = triton_grpc.InferenceServerClient(address.netloc, creds=credentials)
     try:
         yield client
     except triton_grpc.InferenceServerException as error:
