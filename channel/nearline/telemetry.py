@@ -14,7 +14,7 @@ from serendipity.channel.nearline.housekeeping import census
 from serendipity.channel.nearline.loop import BatchDone
 from serendipity.channel.nearline.store import NearlineStore
 from serendipity.channel.nearline.subject import Kind
-from serendipity.channel.service.process_telemetry import MetricsServer, ProcessTelemetry
+from serendipity.channel.service.process_telemetry import ProcessTelemetry
 from serendipity.channel.snapshot.snapshot import Snapshot
 
 _BATCH_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -23,11 +23,10 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 class NearlineTelemetry(ProcessTelemetry):
-    """The metrics of the near-line process. clock: Unix seconds; metrics_port: where they are served, 0: nowhere."""
+    """The metrics of the near-line process. clock: Unix seconds."""
 
     def __init__(self, store: NearlineStore, *, clock: Callable[[], float] = time.time) -> None:
         super().__init__()
-        self.metrics_port = 0
         self._seconds = self._histogram(
             "nearline_batch_seconds", "Time of a batch, from what is known to the records.", _BATCH_BUCKETS, "kind"
         )
@@ -54,12 +53,6 @@ class NearlineTelemetry(ProcessTelemetry):
         self._model.clear()
         for kind, model in models.items():
             self._model.labels(kind, snapshot.version, model).set(1)
-
-    def serve(self, host: str, port: int) -> MetricsServer:
-        """Serve the metrics over HTTP; port 0 chooses a free one."""
-        server = super().serve(host, port)
-        self.metrics_port = server.port
-        return server
 
 
 class _QueueCollector(Collector):

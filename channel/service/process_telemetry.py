@@ -40,16 +40,22 @@ class Call:
 
 
 class ProcessTelemetry:
-    """Memory, open files and CPU time of this process, and the log lines that it lost."""
+    """Memory, open files and CPU time of this process, and the log lines that it lost.
+
+    metrics_port: where they are served, 0: nowhere.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.metrics_port = 0
         ProcessCollector(registry=self.registry)
         self.registry.register(_LogLines())
 
     def serve(self, host: str, port: int) -> MetricsServer:
         """Serve the metrics over HTTP; port 0 chooses a free one."""
-        return MetricsServer(self.registry, host, port)
+        server = MetricsServer(self.registry, host, port)
+        self.metrics_port = server.port
+        return server
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"serendipity_{name}", text, labels, registry=self.registry)

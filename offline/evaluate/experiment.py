@@ -102,7 +102,10 @@ def read_experiment(logs: Sequence[Path], outcomes: Iterable[Outcome], baseline:
     files = [str(path) for directory in logs for path in sorted(directory.glob("*.parquet"))]
     if not files:
         found = ", ".join(map(str, logs))
-        raise LogsError(f"{found}: found no Parquet, expected serving logs of a service, closed after an hour")
+        raise LogsError(
+            f"{found}: found no Parquet, expected serving logs that a service compacted, an hour after it began them; "
+            "of one that has ended: python -m serendipity.channel.state.serving_log_files DIRECTORY"
+        )
     with duckdb.connect() as connection:
         connection.execute("CREATE TABLE told (recall_id VARCHAR, item_id VARCHAR, clicked BOOLEAN)")
         outcomes = iter(outcomes)
