@@ -127,7 +127,7 @@ async def running_nearline(
     ):
         # The workers have the ports before it.
         port = settings.metrics_port and settings.metrics_port + settings.workers
-        stack.callback(nearline.telemetry.serve(settings.metrics_host, port).close)
+        stack.callback(nearline.telemetry.serve(settings.metrics_host, port))
         stop = asyncio.Event()
         working = [asyncio.create_task(loop.run(stop), name=kind) for kind, loop in nearline.loops.items()]
         others = [

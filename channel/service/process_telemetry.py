@@ -51,11 +51,24 @@ class ProcessTelemetry:
         ProcessCollector(registry=self.registry)
         self.registry.register(_LogLines())
 
-    def serve(self, host: str, port: int) -> MetricsServer:
-        """Serve the metrics over HTTP; port 0 chooses a free one."""
-        server = MetricsServer(self.registry, host, port)
-        self.metrics_port = server.port
-        return server
+    def serve(self, host: str, port: int) -> Callable[[], None]:
+        """Serve the metrics over HTTP, at a free port for 0, until what is returned is called.
+
+        A port that is taken is logged, and must not keep a process from its work.
+        """
+        try:
+            server, thread = start_http_server(port, host, self.registry)
+        except OSError as error:
+            _log.error("metrics not served", address=f"{host}:{port}", error=str(error))
+            return lambda: None
+        self.metrics_port = int(server.server_port)
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return close
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"serendipity_{name}", text, labels, registry=self.registry)
@@ -128,29 +141,6 @@ class SupervisorTelemetry(CallTelemetry):
                 restarts[state].inc()
 
         return tell
-
-
-class MetricsServer:
-    """Serves a registry's metrics until it is closed.
-
-    port: the one bound; 0 where it is taken, which is logged, and must not keep a process from its work.
-    """
-
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        self.port = 0
-        try:
-            self._server, self._thread = start_http_server(port, host, registry)
-            self.port = int(self._server.server_port)
-        except OSError as error:
-            _log.error("metrics not served", address=f"{host}:{port}", error=str(error))
-
-    def close(self) -> None:
-        """Stop serving."""
-        if not self.port:
-            return
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 class _LogLines(Collector):

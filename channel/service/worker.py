@@ -75,8 +75,8 @@ async def running_worker(
         clock = HostClock(settings.clock_path)
         # In a thread: a disk that is slow must not make the event loop seem to hang.
         parts = await asyncio.to_thread(_open_parts, settings, channel_settings, number, telemetry, clock, stack)
-        metrics = telemetry.serve(settings.metrics_host, settings.metrics_port and settings.metrics_port + number)
-        stack.callback(metrics.close)
+        port = settings.metrics_port and settings.metrics_port + number
+        stack.callback(telemetry.serve(settings.metrics_host, port))
         health = Health(SERVICE)
         await health.set_serving(False)
 
@@ -87,7 +87,9 @@ async def running_worker(
             elif served.error:
                 telemetry.snapshot_refused()
             await health.set_serving(bool(served.version))
-            status = WorkerStatus(number, os.getpid(), served.version, served.since, served.error, metrics.port)
+            status = WorkerStatus(
+                number, os.getpid(), served.version, served.since, served.error, telemetry.metrics_port
+            )
             with logged_failures("status"):
                 write_status(settings.workers_path, status)
 
@@ -114,7 +116,7 @@ async def running_worker(
             if settings.user_tower_path is None:
                 tasks.append(asyncio.create_task(_warn_of_old_triton(channel_settings.triton_url)))
         try:
-            yield Worker(number, ports.main, ports.health, metrics.port)
+            yield Worker(number, ports.main, ports.health, telemetry.metrics_port)
         finally:
             for task in tasks:
                 task.cancel()

@@ -65,15 +65,14 @@ async def _supervise(settings: ServerSettings, channel_settings: ChannelSettings
     # The workers and the near-line process have the ports before it.
     port = settings.metrics_port and settings.metrics_port + settings.workers + 1
     async with contextlib.AsyncExitStack() as stack:
-        metrics = telemetry.serve(settings.metrics_host, port)
-        stack.callback(metrics.close)
+        stack.callback(telemetry.serve(settings.metrics_host, port))
         admin = serving_admin(AdminServicer(publications, settings), settings, telemetry)
         ports = await stack.enter_async_context(admin)
         endpoints = {"address": settings.address, "admin_address": _with_port(settings.admin_address, ports.main)}
         if ports.health:
             endpoints["health_address"] = settings.health_address
             endpoints["admin_health_address"] = _with_port(settings.admin_health_address, ports.health)
-        numbers = {"metrics_port": metrics.port, "pid": os.getpid()}
+        numbers = {"metrics_port": telemetry.metrics_port, "pid": os.getpid()}
         try:
             with told_to_stop() as stop:
                 async with asyncio.TaskGroup() as supervision:

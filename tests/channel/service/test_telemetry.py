@@ -25,17 +25,21 @@ from tests.fixtures.small_world import DAY, NOW
 
 
 def test_metrics_are_served_until_closed() -> None:
-    server = Telemetry().serve("127.0.0.1", 0)
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics") as response:
+    telemetry = Telemetry()
+    close = telemetry.serve("127.0.0.1", 0)
+    with urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics") as response:
         assert scrape(response.read().decode(), "serendipity_requests_in_flight") == {"": 0.0}
-    server.close()
+    close()
+    with socket.socket() as client, pytest.raises(ConnectionRefusedError):
+        client.connect(("127.0.0.1", telemetry.metrics_port))
 
 
 def test_a_port_that_is_taken_costs_the_metrics_and_nothing_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, structlog.testing.capture_logs() as lines:
-        server = Telemetry().serve("127.0.0.1", taken.getsockname()[1])
-    assert (server.port, [line["event"] for line in lines]) == (0, ["metrics not served"])
-    server.close()
+        telemetry = Telemetry()
+        close = telemetry.serve("127.0.0.1", taken.getsockname()[1])
+    assert (telemetry.metrics_port, [line["event"] for line in lines]) == (0, ["metrics not served"])
+    close()
 
 
 def test_an_answer_is_counted_by_what_it_holds(local_channel: LocalChannel) -> None:
