@@ -25,7 +25,7 @@ from serendipity.offline.merge.config import MergeConfig
 from serendipity.offline.snapshot.canary import CanaryConfig
 from serendipity.offline.snapshot.gate import GateConfig
 from serendipity.offline.snapshot.index import IndexConfig
-from serendipity.offline.towers.config import TowersConfig
+from serendipity.offline.towers.config import CUT_STEP, TowersConfig
 
 
 class BuildConfigError(BuilderError):
@@ -86,11 +86,14 @@ class BuildConfig(Configuration):
     @property
     def wanted_of_logs(self) -> Wanted:
         """What the logs must hold for the build to come to something that the gate lets pass."""
+        rows = self.towers.rows
+        earliest = 1 - 2 * rows.label_window - CUT_STEP * (rows.num_cuts - 1)
         return Wanted(
             asked=self.canary.count,
             fill=self.gate.min_fill,
             empty=self.gate.max_empty,
-            item_users=self.towers.rows.min_item_users,
+            item_users=rows.min_item_users,
+            learned=(max(0.0, earliest), 1 - rows.label_window),
             history=self.groups.sequence.min_clicks,
             groups=self.groups.num_groups,
             positives=self.merge.min_positives,

@@ -17,7 +17,8 @@ from serendipity.offline.parquet import sql_text
 @dataclass(frozen=True)
 class Wanted:
     """What a build needs. asked: candidates asked for; fill: least mean share of them that can come; empty: largest
-    share of users who get none; item_users: users an item needs before anything is learned of it.
+    share of users who get none; item_users: users an item needs before anything is learned of it; learned: shares of
+    the clicks between which the labels of the towers' first training lie.
 
     And its parts: history: clicks of a user who is to be in a group; groups: how many there are to be; positives:
     candidates that came true, for a merge model; days: of logs, for InterestGPT.
@@ -27,6 +28,7 @@ class Wanted:
     fill: float
     empty: float
     item_users: int
+    learned: tuple[float, float]
     history: int
     groups: int
     positives: int
@@ -115,19 +117,31 @@ def room_of(connection: duckdb.DuckDBPyConnection, level: int, asked: int) -> Ro
 
 
 def _lacks(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> list[str]:
-    users, clicked, known, available, categories = connection.execute(
-        """
+    users, clicked, known, available, categories, labels = (
+        connection.execute(
+            """
+        WITH span AS (
+            SELECT quantile_disc(time, $earliest::DOUBLE) AS start, quantile_disc(time, $latest::DOUBLE) AS stop
+            FROM clicks
+        ),
+        firsts AS (SELECT "user", item, min(time) AS time FROM clicks GROUP BY ALL),
+        begun AS (SELECT "user", min(time) AS begin FROM clicks GROUP BY ALL)
         SELECT (SELECT count(DISTINCT "user") FROM clicks), (SELECT count(DISTINCT item) FROM clicks),
                (SELECT count(*) FROM (SELECT item FROM clicks GROUP BY 1 HAVING count(DISTINCT "user") >= $item_users)),
                (SELECT count(*) FROM catalogue WHERE available),
-               (SELECT count(DISTINCT category) FROM catalogue WHERE available)
+               (SELECT count(DISTINCT category) FROM catalogue WHERE available),
+               (SELECT count(*) FROM firsts JOIN begun USING ("user"), span
+                   WHERE begin < time AND time BETWEEN start AND stop - 1)
         """,
-        {"item_users": wanted.item_users},
-    ).fetchone() or (0, 0, 0, 0, 0)
+            {"item_users": wanted.item_users, "earliest": wanted.learned[0], "latest": wanted.learned[1]},
+        ).fetchone()
+        or (0,) * 6
+    )
     checks = (
         (users, "users with clicks (logs.click_types)", wanted.item_users),
         (clicked, "items that were clicked", 2),
         (known, f"items clicked by {wanted.item_users} users or more (towers.rows.min_item_users)", 2),
+        (labels, "clicks of returning users on items new to them, before the latest (towers.rows.label_window)", 1),
         (available, "items that may be recalled", 2),
         (categories, "top-level categories with items that may be recalled (path, logs.novelty_level)", 1),
     )

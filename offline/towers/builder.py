@@ -29,7 +29,7 @@ from serendipity.offline.logs.builder import LogsSummary
 from serendipity.offline.logs.catalogue import Catalogue, logs_directory
 from serendipity.offline.logs.errors import LogsError
 from serendipity.offline.logs.histories import Histories, before, profile_fields, split_times
-from serendipity.offline.towers.config import TowersConfig
+from serendipity.offline.towers.config import CUT_STEP, TowersConfig
 from serendipity.offline.towers.dual_tower import DualTower, item_content
 from serendipity.offline.towers.export import export_towers
 from serendipity.offline.towers.factors import item_factors
@@ -45,9 +45,6 @@ _EXAMPLES = 8
 
 _MAX_LONG_CATEGORIES = 400
 """C: categories of long-term interest that the user tower is fed at most."""
-
-_CUT_STEP = 0.05
-"""Distance of two cuts, as a share of all clicks before `until`."""
 
 _VALIDATION_USERS = 1_000
 """Users the score of an epoch is taken over, drawn once."""
@@ -163,7 +160,7 @@ def prepare(
     assembler = feature_assembler(histories, catalogue, nodes.vectors.shape[1], config)
     builder = RowsBuilder(histories, catalogue, assembler, nodes, interests_at)
     window = config.rows.label_window
-    shifts = [window + cut * _CUT_STEP for cut in range(config.rows.num_cuts)]
+    shifts = [window + cut * CUT_STEP for cut in range(config.rows.num_cuts)]
     ends = [(1.0 - shift, min(1.0 - shift + window, 1.0)) for shift in shifts]
     fit = _spans(histories, [(start - window, end - window) for start, end in ends], until)
     refit = _spans(histories, ends, until)

@@ -37,6 +37,10 @@ class FactorsConfig(Configuration):
         return sum(block.dim for block in self.blocks)
 
 
+CUT_STEP = 0.05
+"""Distance of two cuts, as a share of all clicks."""
+
+
 class RowsConfig(Configuration):
     """Point-in-time training rows (serendipity.offline.towers.rows)."""
 

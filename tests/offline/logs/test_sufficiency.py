@@ -9,7 +9,9 @@ from serendipity.offline.logs.schema import LogsConfig
 from serendipity.offline.logs.sufficiency import Wanted, require_sufficient
 
 NOW = 1_500_000_000
-WANTED = Wanted(asked=10, fill=0.5, empty=0.01, item_users=3, history=5, groups=1, positives=3, days=4)
+WANTED = Wanted(
+    asked=10, fill=0.5, empty=0.01, item_users=3, learned=(0.1, 0.9), history=5, groups=1, positives=3, days=4
+)
 WriteHost = Callable[..., Path]
 
 

@@ -10,7 +10,9 @@ from serendipity.offline.logs.survey import survey
 
 NOW = 1_500_000_000
 DAY = 86_400
-WANTED = Wanted(asked=10, fill=0.5, empty=0.01, item_users=3, history=5, groups=1, positives=3, days=4)
+WANTED = Wanted(
+    asked=10, fill=0.5, empty=0.01, item_users=3, learned=(0.1, 0.9), history=5, groups=1, positives=3, days=4
+)
 
 
 def test_a_survey_tells_what_is_there_and_which_level_would_serve(
@@ -50,5 +52,5 @@ def test_a_survey_tells_what_is_there_and_which_level_would_serve(
 def test_a_survey_of_nothing_says_so(write_host: Callable[..., Path]) -> None:
     found = survey(write_host(items=[]), LogsConfig(), WANTED, NOW)
     assert (found.users, found.items, found.levels, found.recommended) == (0, 0, [], None)
-    assert len(found.problems) == 5
+    assert len(found.problems) == 6
     assert len(found.advice) == 2
