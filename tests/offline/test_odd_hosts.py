@@ -19,18 +19,19 @@ from tests.offline.test_build import SMALL
 NOW = START + 200 * 86_400
 
 BUILT = {
-    "one hour of data": "UPDATE events SET timestamp = $start + (timestamp - $start) * 3600 // (121 * 86400)",
-    "twenty years": "UPDATE events SET timestamp = $start - 20 * 365 * 86400 + (timestamp - $start) * 60",
-    "no attributes of users": "DROP TABLE users",
-    "items without a path": "UPDATE items SET path = NULL WHERE hash(item_id) % 3 = 0",
-    "ids of any script": "UPDATE events SET user_id = 'пользователь ' || user_id, item_id = '商品 ' || item_id || ' é';"
+    "twenty years, users without attributes, items without a path":
+    "UPDATE events SET timestamp = $start - 20 * 365 * 86400 + (timestamp - $start) * 60;"
+    "DROP TABLE users; UPDATE items SET path = NULL WHERE hash(item_id) % 3 = 0",
+    "one hour of data, ids of any script":
+    "UPDATE events SET timestamp = $start + (timestamp - $start) * 3600 // (121 * 86400);"
+    "UPDATE events SET user_id = 'пользователь ' || user_id, item_id = '商品 ' || item_id || ' é';"
     "UPDATE items SET item_id = '商品 ' || item_id || ' é'; UPDATE users SET user_id = 'пользователь ' || user_id",
-    "a dozen users": "DELETE FROM events WHERE user_id >= 'u0012'",
-    "only views, which count": "UPDATE events SET event = 'view' WHERE event = 'click'",
+    "a dozen users, and only views, which count":
+    "DELETE FROM events WHERE user_id >= 'u0012'; UPDATE events SET event = 'view' WHERE event = 'click'",
 }  # fmt: skip
 """Name → SQL that changes the tables of a small host."""
 
-WHOLE = ("one hour of data", "ids of any script")
+WHOLE = ("one hour of data, ids of any script",)
 """Built with groups and language models, which take most of a build's time."""
 
 REFUSED = {
