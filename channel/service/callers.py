@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from serendipity.channel.errors import Overloaded, PermissionDenied, Unauthenticated
 from serendipity.channel.service.reread import CredentialsUnusable, Reread
 
-AUTHORIZATION = "authorization"
+_AUTHORIZATION = "authorization"
 """Metadata key of a caller's token, as "Bearer TOKEN"."""
 
 Role = Literal["host", "operator"]
@@ -107,7 +107,7 @@ class Callers:
         if self._clock() >= self._next_look:
             self._next_look = self._clock() + _LOOK_SECONDS
             self._known.changed()
-        known, told = self._known.value, metadata.get(AUTHORIZATION)
+        known, told = self._known.value, metadata.get(_AUTHORIZATION)
         caller = known.by_certificate(context) if told is None else known.by_token(told)
         if caller.role != self._role:
             raise PermissionDenied(f"{caller.name}: found role {caller.role}, expected {self._role}")
