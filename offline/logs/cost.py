@@ -1,9 +1,9 @@
 """What a build of logs will take, estimated from what is known of others; `python -m benchmarks.build_cost` measures.
 
 Known are The Complete Journey's build (1.45 million clicks; README.md, docs/building.md): 5 minutes on two cores and
-5.8 GB of memory; and a worker's memory with 92 thousand and a million items (docs/results/scale.md). What no logs make longer,
-trainings of a fixed number of examples, is taken for half of the time; what processes are before they read anything,
-for 1.8 GB. Disk is counted: what every click and every item is in the files of a build and one snapshot.
+5.8 GB of memory; and a worker's memory with 92 thousand and a million items (docs/results/scale.md). What no logs make
+longer, trainings of a fixed number of examples, is taken for half of the time; what processes are before they read
+anything, for 1.8 GB. Disk is counted: what every click and every item is in the files of a build and one snapshot.
 """
 
 from __future__ import annotations
