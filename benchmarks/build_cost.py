@@ -88,8 +88,8 @@ def page(found: Sequence[Measured], made: str) -> str:
                 one.dataset,
                 *(f"{count:,}" for count in counts),
                 f"{one.cpu_seconds / 60:.1f}",
-                f"{cost.cpu_minutes:.1f}",
                 f"{one.seconds / 60:.1f}",
+                f"{cost.minutes:.1f}",
                 f"{one.peak / 1e9:.1f}",
                 f"{cost.memory_gb:.1f}",
                 f"{one.build / 1e9:.2f}",
@@ -98,7 +98,7 @@ def page(found: Sequence[Measured], made: str) -> str:
             )
         )
     header = (
-        "", "clicks", "users", "items", "CPU minutes", "estimate", "minutes of the clock", "memory at the highest, GB",
+        "", "clicks", "users", "items", "CPU minutes", "minutes of the clock", "estimate", "memory at the highest, GB",
         "estimate", "disk, GB", "estimate", "of it the snapshot, MB",
     )  # fmt: skip
     return "\n\n".join(

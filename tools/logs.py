@@ -98,9 +98,8 @@ def _print(console: Console, found: Survey) -> None:
     console.print(parts)
     cost = found.cost
     console.print(
-        f"A build takes about {cost.cpu_minutes:,.0f} CPU minutes, {cost.memory_gb:.1f} GB of memory and "
-        f"{cost.disk_gb:.1f} GB of disk, a worker that serves it {cost.worker_mb:.0f} MB: estimates, good to a factor "
-        f"of two, of builds on {cost.machine}.",
+        f"A build may take {cost.minutes:,.0f} minutes on two cores, {cost.memory_gb:.1f} GB of memory and "
+        f"{cost.disk_gb:.1f} GB of disk, a worker that serves it {cost.worker_mb:.0f} MB: {cost.basis}.",
         highlight=False,
     )
     for line in [*found.advice, *found.warnings]:

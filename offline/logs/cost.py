@@ -1,32 +1,36 @@
-"""What a build of logs will cost, estimated from builds that were measured: docs/results/build-cost.md."""
+"""What a build of logs will take, estimated from what is known of others; `python -m benchmarks.build_cost` measures.
+
+Known are The Complete Journey's build (1.45 million clicks; README.md, docs/building.md): 5 minutes on two cores and
+5.8 GB of memory; and a worker's memory with 92 thousand and a million items (docs/results/scale.md). What no logs make
+longer, trainings of a fixed number of examples, is taken for half of the time; what processes are before they read
+anything, for 1.8 GB. Disk is counted: what every click and every item is in the files of a build and one snapshot.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MACHINE = "2 cores (AMD EPYC), the default configuration"
-"""What the measured builds ran on."""
+BASIS = "an estimate from The Complete Journey's build on 2 cores (AMD EPYC), in the default configuration"
 
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate, good to a factor of two. cpu_minutes: of one core; steps run side by side where there are more;
-    memory_gb: at the highest; disk_gb: of the build directory with one snapshot; worker_mb: private memory of a worker
-    that serves the snapshot (docs/results/scale.md). machine: where the builds it is told from were measured."""
+    """An estimate. minutes: of the clock on two cores; memory_gb: at the highest, two steps at a time; disk_gb: of the
+    build directory with one snapshot; worker_mb: private memory of a worker that serves it; basis: what it rests on."""
 
-    cpu_minutes: float
+    minutes: float
     memory_gb: float
     disk_gb: float
     worker_mb: float
-    machine: str = MACHINE
+    basis: str = BASIS
 
 
 def estimated_cost(clicks: int, items: int) -> Cost:
-    """Estimate what a build of so many clicks and items costs: what every build costs, and what each million adds."""
+    """Estimate what a build of so many clicks and items takes."""
     clicks_m, items_m = clicks / 1e6, items / 1e6
     return Cost(
-        cpu_minutes=2.0 + 5.0 * clicks_m + 25.0 * items_m,
-        memory_gb=1.5 + 3.0 * clicks_m + 18.0 * items_m,
-        disk_gb=0.1 + 0.3 * clicks_m + 2.0 * items_m,
+        minutes=2.5 + 1.75 * clicks_m,
+        memory_gb=1.8 + 2.8 * clicks_m,
+        disk_gb=0.1 + 0.03 * clicks_m + 2.3 * items_m,
         worker_mb=65.0 + 42.0 * items_m,
     )

@@ -58,7 +58,7 @@ def prospects_of(connection: duckdb.DuckDBPyConnection, wanted: Wanted, novel_cl
         ),
         Prospect(
             "merge model",
-            "yes" if novel_clicks >= wanted.positives else "no",
+            "no" if novel_clicks < wanted.positives else "little" if novel_clicks < 2 * wanted.positives else "yes",
             f"{novel_clicks:,} of the latest tenth of the clicks are novel, of which {wanted.positives} must be "
             "found; with fewer the sources' ranks are fused",
         ),

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, compose, helper, numpy_helper
 
@@ -31,7 +30,7 @@ from serendipity.offline.logs.catalogue import Catalogue
 from serendipity.offline.logs.histories import Histories, profile_fields, split_times
 from serendipity.offline.parquet import reading
 from serendipity.offline.towers.config import OwnModelConfig, TowersConfig
-from serendipity.offline.towers.export import ONNX, write_tower
+from serendipity.offline.towers.export import ONNX, load_onnx_tower, write_tower
 from serendipity.v1 import records_pb2
 
 VECTORS = "item_vectors.parquet"
@@ -87,10 +86,10 @@ def _export(
     adapted = _adapted(model, numbers, assembler)
     fingerprint = hash_of([model.SerializeToString(deterministic=True), numbers.tobytes(), vectors.tobytes()])[:16]
     adapted.metadata_props.add(key=features.ONNX_FINGERPRINT, value=fingerprint)
-    _check(own / ONNX, adapted, assembler, vectors.shape[1])
     item_vectors = _by_row(vectors, numbers[1:], catalogue.item_categories)
     out.mkdir(parents=True, exist_ok=True)
     onnx.save(adapted, str(out / ONNX))
+    _check(own / ONNX, out / ONNX, assembler, vectors.shape[1])
     return write_tower(assembler, fingerprint, summary.encoder, item_vectors, out), int((numbers[1:] == 0).sum())
 
 
@@ -179,14 +178,11 @@ def _adapted(model: Any, numbers: NDArray[np.int64], assembler: FeatureAssembler
     return adapted
 
 
-def _check(path: Path, adapted: Any, assembler: FeatureAssembler, dim: int) -> None:
+def _check(path: Path, written: Path, assembler: FeatureAssembler, dim: int) -> None:
     """Ask the wrapped tower for two users. Raises OwnModelError unless it answers [2, 2, dim] finite numbers."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    one = _example(assembler)
     try:
-        session = onnxruntime.InferenceSession(adapted.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        one = _example(assembler)
-        (found,) = session.run([features.OUTPUT_NAME], features.TowerInputs.stack([one, one]).arrays())
+        found = load_onnx_tower(written)(features.TowerInputs.stack([one, one]))
     except Exception as error:  # ONNX Runtime raises kinds of its own
         raise OwnModelError(f"{path}: cannot be run ({' '.join(str(error).split())})") from error
     if found.shape != (2, 2, dim):
