@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from structlog.testing import capture_logs
 
@@ -100,7 +100,7 @@ async def test_a_host_refuses_a_service_that_its_authority_did_not_sign_or_no_lo
         assert "CERTIFICATE_VERIFY_FAILED" in await asked(ports.main, Credentials(stranger.certificate))
     async with listens(tls_settings(tmp_path, authority.issue("expired", days=-1))) as ports:
         assert "certificate has expired" in await asked(ports.main, Credentials(authority.certificate))
-    async with listens(tls_settings(tmp_path, authority.issue("elsewhere", "DNS:elsewhere.internal"))) as ports:
+    async with listens(tls_settings(tmp_path, authority.issue("elsewhere", names=["elsewhere.internal"]))) as ports:
         assert "UNAVAILABLE" in await asked(ports.main, Credentials(authority.certificate))
 
 
@@ -160,8 +160,10 @@ async def test_a_renewal_that_cannot_be_used_leaves_the_certificate_of_before_an
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path, authority: Authority, server: Issued) -> None:
     locked = tmp_path / "locked.key"
-    words = ["openssl", "ec", "-in", str(server.key), "-aes256", "-passout", "pass:secret", "-out", str(locked)]
-    subprocess.run(words, check=True, capture_output=True)
+    key = serialization.load_pem_private_key(server.key.read_bytes(), None)
+    by_password = serialization.BestAvailableEncryption(b"secret")
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, by_password))
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("no certificate")
     missing = tmp_path / "missing.pem"
