@@ -48,6 +48,7 @@ protos: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.channel --dataset $(DATASET) --out docs/results/bench.md
+	$(BIN)/python -m benchmarks.secured --build var/$(DATASET) --out docs/results/secured.md
 
 clean:
 	rm -rf var build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,6 +17,7 @@ from typing import Protocol
 import grpc
 
 from benchmarks.processes import ProcessTree, Running, busy_seconds
+from serendipity.channel.client.credentials import NO_CREDENTIALS, Credentials
 from serendipity.v1 import channel_pb2
 
 CHANNEL_SERVICE = "/serendipity.v1.SerendipityChannel/"
@@ -59,16 +60,23 @@ class System(Protocol):
 class Served:
     """A service with the channel's RPCs. Requests are made before the clock runs; answers are kept as bytes.
 
-    users: whom it is asked for; names: what `ask` calls them, where that is another.
+    users: whom it is asked for; names: what `ask` calls them, where that is another; credentials: shown to it.
     """
 
     def __init__(
-        self, name: str, running: Running, users: Sequence[str], count: int, names: Sequence[str] | None = None
+        self,
+        name: str,
+        running: Running,
+        users: Sequence[str],
+        count: int,
+        names: Sequence[str] | None = None,
+        credentials: Credentials = NO_CREDENTIALS,
     ) -> None:
         self.name = name
         self.server = running.processes
         self.answers: dict[str, bytes] = {}
         self._address = running.address
+        self._credentials = credentials
         self._requests = {
             called: channel_pb2.RecallRequest(user_id=user, count=count).SerializeToString()
             for called, user in zip(names or users, users, strict=True)
@@ -76,7 +84,7 @@ class Served:
 
     async def __aenter__(self) -> Served:
         # Only now: a channel belongs to the event loop that it is made in.
-        self._connection = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        self._connection = self._credentials.connect(grpc.aio, self._address, _OPTIONS)
         self._recall = self._connection.unary_unary(CHANNEL_SERVICE + "Recall")
         return self
 
@@ -91,7 +99,8 @@ class Served:
         async def caller() -> None:
             for user in waiting:
                 begin = time.perf_counter()
-                answer = await self._recall(self._requests[user], timeout=_PATIENCE)
+                request, shown = self._requests[user], self._credentials.metadata
+                answer = await self._recall(request, timeout=_PATIENCE, metadata=shown)
                 milliseconds.append((time.perf_counter() - begin) * 1e3)
                 self.answers[user] = answer
 
