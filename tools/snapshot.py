@@ -21,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from serendipity import layout
@@ -168,5 +169,5 @@ def _list(publications: Publications) -> None:
                 manifest.tower.model_name,
                 _heard(manifest.interest_gpt) if manifest.HasField("interest_gpt") else "none",
             ]
-        table.add_row("→" if listed.current else "", listed.version, *cells, listed.error)
+        table.add_row("→" if listed.current else "", escape(listed.version), *cells, escape(listed.error))
     result_console().print(table)
