@@ -28,7 +28,7 @@ class ChannelSettings(BaseSettings):
     replays and for data sets of the past, whose ages would otherwise all be years."""
 
     triton_url: Annotated[str, AfterValidator(check_url)] = "127.0.0.1:8000"
-    """Address of Triton's HTTP port, host:port."""
+    """Address of Triton's HTTP port: host:port, or https://host:port?ca=FILE&certificate=FILE&key=FILE."""
 
     tower_share: float = Field(default=0.6, gt=0, lt=1)
     """Part of the time left that the user tower may take; the rest is for the search, which a fallback needs too."""

@@ -67,7 +67,13 @@ def add_credentials(parser: argparse.ArgumentParser) -> None:
 def read_credentials(ca: Path | None, certificate: Path | None, key: Path | None, token: Path | None) -> Credentials:
     """Make the credentials that files hold. Raises SystemExit for those that cannot be read or do not go together."""
     try:
-        return Credentials(ca, certificate, key, token.read_text(encoding="ascii").strip() if token else "")
+        for file in (ca, certificate, key):
+            if file:
+                file.open("rb").close()
+        read = token.read_text(encoding="ascii").strip() if token else ""
+        if token and not read:
+            raise ValueError(f"{token}: found nothing, expected a token")
+        return Credentials(ca, certificate, key, read)
     except (OSError, ValueError) as error:
         raise SystemExit(f"credentials: {error}") from error
 

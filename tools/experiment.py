@@ -13,11 +13,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import duckdb
+
 from serendipity.channel.errors import ChannelError
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.state.feedback import FeedbackStore
 from serendipity.offline.evaluate.experiment import Outcome, read_experiment, to_markdown
 from serendipity.offline.logs.errors import LogsError
+from serendipity.offline.logs.host_table import one_line
 from serendipity.tools.arguments import existing_directory, natural
 from serendipity.v1 import channel_pb2
 
@@ -51,6 +54,10 @@ def run(args: argparse.Namespace) -> int:
             args.out.write_text(f"# Experiment\n\n{text}\n", encoding="utf-8")
     except (ChannelError, LogsError, OSError) as error:
         print(f"serendip experiment: {error}", file=sys.stderr)
+        return 1
+    except duckdb.Error as error:
+        # DuckDB names the file of a log that is damaged.
+        print(f"serendip experiment: {one_line(error)}", file=sys.stderr)
         return 1
     print(text)
     return 0

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from serendipity.offline.build_config import load_build_config
@@ -70,7 +71,8 @@ def _print(console: Console, found: Survey) -> None:
     if found.rejected:
         reasons = Table("rejected", "rows", "such as", box=None)
         for reason, rows in sorted(found.rejected.items(), key=lambda entry: -entry[1]):
-            reasons.add_row(reason, f"{rows:,}", (found.examples.get(reason) or [""])[0][:80])
+            # Hosts write what they like, brackets too; it is no markup.
+            reasons.add_row(reason, f"{rows:,}", escape((found.examples.get(reason) or [""])[0][:80]))
         console.print(reasons)
     levels = Table(
         "level", "categories", "fill", "largest", "clicks in none", "a user's (median)", "novel later", box=None

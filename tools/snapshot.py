@@ -21,6 +21,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from serendipity import layout
@@ -31,6 +32,7 @@ from serendipity.channel.snapshot.publication import Publication, Publications
 from serendipity.channel.snapshot.trial_opening import can_be_opened
 from serendipity.tools.arguments import add_build, new_directory, positive
 from serendipity.tools.recall import result_console
+from serendipity.triton import check_url
 from serendipity.v1 import records_pb2
 
 _ACTIONS = {
@@ -61,7 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--every", type=positive, metavar="SECONDS", help="look again and again, until this process is told to end"
     )
     added["fetch"].add_argument(
-        "--triton-url", metavar="HOST:PORT", help="publish only if the user tower answers on this Triton (HTTP port)"
+        "--triton-url",
+        type=_triton_url,
+        metavar="URL",
+        help="publish only if the user tower answers on this Triton: its HTTP port, or https://host:port?ca=FILE",
     )
 
 
@@ -83,6 +88,13 @@ def run(args: argparse.Namespace) -> int:
         if args.action != "fetch" or not args.every:
             return status
         time.sleep(args.every)
+
+
+def _triton_url(text: str) -> str:
+    try:
+        return check_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _do(args: argparse.Namespace, snapshots: Path) -> None:
@@ -157,5 +169,5 @@ def _list(publications: Publications) -> None:
                 manifest.tower.model_name,
                 _heard(manifest.interest_gpt) if manifest.HasField("interest_gpt") else "none",
             ]
-        table.add_row("→" if listed.current else "", listed.version, *cells, listed.error)
+        table.add_row("→" if listed.current else "", escape(listed.version), *cells, escape(listed.error))
     result_console().print(table)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from serendipity.channel.errors import ChannelError
@@ -94,5 +95,5 @@ def _list(settings: ServerSettings) -> None:
         table = Table("user", "forgotten at (UTC)")
         for erased in erasures.users():
             moment = datetime.datetime.fromtimestamp(erased.at, datetime.UTC)
-            table.add_row(erased.user, f"{moment:%Y-%m-%d %H:%M:%S}")
+            table.add_row(escape(erased.user), f"{moment:%Y-%m-%d %H:%M:%S}")
     result_console().print(table)

@@ -16,7 +16,7 @@ class Credentials:
 
     ca: certificates (PEM), one of which must have signed the service's; without it calls go in plain text. certificate,
     key: the client's own (PEM), where the service asks for one. token: where the service knows its callers by tokens.
-    Raises ValueError for a certificate without its key or without ca.
+    Raises ValueError for a certificate without its key or without ca, and a token that no header can carry.
     """
 
     ca: Path | None = None
@@ -29,6 +29,9 @@ class Credentials:
             raise ValueError("certificate, key: found one of them, expected both or none")
         if self.certificate and not self.ca:
             raise ValueError("certificate: found no ca beside it, expected one: without it calls go in plain text")
+        if not (self.token.isascii() and self.token.isprintable()):
+            # Not repeated. The end of a line, as files have it, is what is usually too much.
+            raise ValueError("token: found characters that are not visible ASCII, expected a token in one line")
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

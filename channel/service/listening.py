@@ -15,6 +15,26 @@ from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.service.tls import server_credentials
 
 _PENDING_CALLS = 100_000
+_WATCH_SECONDS = 0.5
+"""Between looks at what those who watch are told."""
+
+
+class _HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]
+    """gRPC's own writes to those who watch while it holds what `set` waits for: one who does not read, and anybody may
+    watch, would keep a worker from another snapshot and from its end."""
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext) -> None:  # noqa: N802
+        """Tell the status of a service now and whenever it changes, until the server ends."""
+        told = None
+        while True:
+            ends = self._gracefully_shutting_down
+            status = self._server_status.get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            if ends:
+                return
+            await asyncio.sleep(_WATCH_SECONDS)
 
 
 class Health:
@@ -22,7 +42,7 @@ class Health:
 
     def __init__(self, service: str) -> None:
         self.service = service
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = _HealthServicer()
 
     async def set_serving(self, serving: bool) -> None:
         """Tell whoever asks or watches."""

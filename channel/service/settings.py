@@ -161,6 +161,8 @@ class ServerSettings(BaseSettings):
             raise ValueError("tls_certificate, tls_key: found one of them, expected both or none")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("tls_client_ca: found no tls_certificate beside it, expected one")
+        if self.metrics_port and (last := self.metrics_port + self.workers + 1) > 65_535:
+            raise ValueError(f"metrics_port: found {self.metrics_port}, which leaves the supervisor {last}, no port")
         if self.shard >= self.num_shards:
             raise ValueError(f"shard: found {self.shard}, expected less than num_shards, which is {self.num_shards}")
         return self

@@ -102,7 +102,9 @@ def _told(url: str) -> Iterator[None]:
     """Name the store in whatever fsspec says of it: a package that is missing, no such object, no access."""
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
+    except layout.SnapshotError:
+        raise
+    except Exception as error:  # stores raise kinds of their own: botocore's of credentials or an endpoint, say
         raise layout.SnapshotError(f"{url}: {type(error).__name__}: {error}") from error
 
 

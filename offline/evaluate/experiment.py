@@ -122,6 +122,8 @@ def read_experiment(logs: Sequence[Path], outcomes: Iterable[Outcome], baseline:
     for unit, tag, *counted in users:
         sums[tag, _ALL][unit, :2] += counted
     tags = sorted((tag for tag, _ in sums), key=lambda tag: (-sums[tag, _ALL][:, 1].sum(), tag))
+    if not tags:
+        raise LogsError(f"{', '.join(map(str, logs))}: found answers of nobody who may be named, expected some")
     if baseline is not None and baseline not in tags:
         raise LogsError(f"baseline: found {baseline!r}, expected one of: {', '.join(map(repr, tags))}")
     first = tags[0] if baseline is None else baseline

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -204,8 +205,14 @@ class HostTable:
 def host_files(root: str, table: TableName, config: LogsConfig) -> list[str]:
     """List the files a table lies in: one of its name, or all in a folder of its name, or what the configuration says.
 
-    What a writer has not committed, or keeps beside the data (names that begin with _ or .), is no part of it.
+    What a writer has not committed, or keeps beside the data (names that begin with _ or .), is no part of it. Raises
+    LogsError for storage that cannot be reached.
     """
+    with _told(root):
+        return _host_files(root, table, config)
+
+
+def _host_files(root: str, table: TableName, config: LogsConfig) -> list[str]:
     system, folder = fsspec.url_to_fs(root)
     given = config.files.get(table)
     name = default_name(table, config)
@@ -237,9 +244,19 @@ def default_name(table: TableName, config: LogsConfig) -> str:
 
 
 def object_key(url: str) -> str:
-    """Tell a version of an object from the next, by what its storage says of it."""
-    system, path = fsspec.url_to_fs(url)
-    return str(system.ukey(path))
+    """Tell a version of an object from the next, by what its storage says of it. Raises LogsError."""
+    with _told(url):
+        system, path = fsspec.url_to_fs(url)
+        return str(system.ukey(path))
+
+
+@contextlib.contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Name the storage in whatever fsspec says of it: a package that is missing, no access, kinds of a store's own."""
+    try:
+        yield
+    except Exception as error:
+        raise LogsError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def identifier(name: str) -> str:

@@ -128,7 +128,10 @@ def _read_model(path: Path) -> tuple[Any, int]:
     if outputs not in ([2], [3]):
         raise OwnModelError(f"{path}: outputs: found {len(outputs)} of ranks {outputs}, expected one, [B, d] or "
                             "[B, 1 + k, d]")  # fmt: skip
-    return model, int(inputs["history_items"].type.tensor_type.shape.dim[1].dim_value)
+    clicks = inputs["history_items"].type.tensor_type.shape.dim
+    if len(clicks) != 2:
+        raise OwnModelError(f"{path}: history_items: found rank {len(clicks)}, expected [B, L]")
+    return model, int(clicks[1].dim_value)
 
 
 def _adapted(model: Any, numbers: NDArray[np.int64], assembler: FeatureAssembler) -> Any:

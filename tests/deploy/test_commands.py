@@ -20,6 +20,7 @@ from compose_spec import PyCompose
 
 from serendipity.channel.service.settings import ServerSettings
 from serendipity.channel.settings import ChannelSettings
+from serendipity.offline import encoder
 from serendipity.tools.cli import COMMANDS, CommandParser
 from serendipity.tools.options import read_settings
 from tests.deploy.queries import DEPLOY
@@ -201,6 +202,13 @@ def test_an_image_installs_extras_that_there_are_and_copies_what_is_there(path: 
     stages = set(re.findall(r" AS (\w+)$", text, re.MULTILINE))
     for source, files in re.findall(r"^COPY (?:--from=(\w+) )?(.+) \S+$", text, re.MULTILINE):
         assert source in stages if source else (DEPLOY.parent / files).exists(), files
+
+
+def test_builders_have_the_text_encoder_that_a_build_takes_by_default() -> None:
+    assert (
+        f"--no-deps {encoder._DEFAULT_REQUIREMENT}\n"
+        in (DEPLOY / "containers" / "serendipity.Containerfile").read_text()
+    )
 
 
 def test_triton_is_of_a_release_that_bears_calls_that_are_cancelled() -> None:

@@ -131,3 +131,20 @@ def test_what_is_missing_is_told_in_a_line(state: Path, tmp_path: Path, capsys: 
     (tmp_path / "empty").mkdir()
     assert report("--state", tmp_path / "empty") == 1
     assert "found no Parquet, expected serving logs" in capsys.readouterr().err
+
+
+def test_answers_of_nobody_are_no_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    of_nobody = answer(0, "new")
+    of_nobody.user_id = ""
+    log = ServingLog(tmp_path / "serving_log")
+    log.append(of_nobody)
+    log.close()
+    asyncio.run(compact(tmp_path / "serving_log", 1 << 30))
+    assert report("--state", tmp_path) == 1
+    assert "found answers of nobody who may be named" in capsys.readouterr().err
+
+
+def test_a_log_that_is_no_parquet_is_told_in_a_line(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (state / "serving_log" / "torn.parquet").write_bytes(b"PAR1")
+    assert report("--state", state) == 1
+    assert "torn.parquet" in capsys.readouterr().err

@@ -112,3 +112,11 @@ def test_fetching_goes_on_until_it_is_told_to_end(
     assert looks == [7, 7]
     assert "store/wanted" in capsys.readouterr().err
     assert Publications(tmp_path / "host").wanted() == "first"
+
+
+def test_an_address_that_is_none_of_a_triton_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("fetch", "--snapshots", tmp_path / "host", tmp_path / "store", "--triton-url", "triton")
+    assert "found 'triton', expected host:port" in capsys.readouterr().err

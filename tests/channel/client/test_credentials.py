@@ -28,3 +28,10 @@ def test_files_that_do_not_go_together_are_refused() -> None:
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"ca\.pem"):
         AdminClient("localhost:1", credentials=Credentials(tmp_path / "ca.pem"))
+
+
+@pytest.mark.parametrize("token", ["secret\n", "one\ntwo", "gehéim"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(ValueError, match="token: found characters that are not visible ASCII") as refused:
+        Credentials(token=token)
+    assert token not in str(refused.value)

@@ -71,3 +71,9 @@ def test_plain_text_beyond_the_loopback_is_refused_unless_it_is_meant(address: s
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.1.2.3:50051", "[::1]:50051", "localhost:50051"])
 def test_the_loopback_needs_no_tls(address: str, tmp_path: Path) -> None:
     expect_privacy(server_settings(tmp_path, address=address, admin_address=address))
+
+
+def test_every_process_has_a_port_for_its_metrics(tmp_path: Path) -> None:
+    server_settings(tmp_path, metrics_port=65_532, workers=2)
+    with pytest.raises(ValueError, match="metrics_port: found 65533, which leaves the supervisor 65536, no port"):
+        server_settings(tmp_path, metrics_port=65_533, workers=2)

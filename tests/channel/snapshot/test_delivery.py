@@ -120,3 +120,18 @@ def test_a_store_that_cannot_be_read_is_named(url: str, tmp_path: Path) -> None:
         wanted_in(url)
     with pytest.raises(layout.SnapshotError, match=url):
         fetch(url, "one", tmp_path / "host")
+
+
+def test_what_a_store_raises_of_its_own_kind_is_told_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoCredentialsError(Exception):
+        """As botocore's, which is no OSError."""
+
+    def refuse(*_: object, **__: object) -> bytes:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    system, _ = fsspec.url_to_fs("memory://bucket")
+    monkeypatch.setattr(type(system), "cat_file", refuse)
+    with pytest.raises(layout.SnapshotError, match="memory://bucket: NoCredentialsError: Unable to locate"):
+        wanted_in("memory://bucket")

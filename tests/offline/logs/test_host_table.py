@@ -1,6 +1,7 @@
 """What warehouses export: part files that differ, other formats, other names, files that are not committed yet."""
 
 import gzip
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,3 +205,11 @@ def test_ids_that_look_alike_stay_apart_and_are_warned_of(write_host: WriteHost,
         "user_id: 1 ids come in several forms (leading zeros, spaces, Unicode), such as '00012' and '12': each form is "
         "an id of its own",
     )
+
+
+@pytest.mark.parametrize("url", ["nope://bucket/logs", "s3://bucket/logs"])
+def test_storage_that_cannot_be_reached_is_named(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As where its package is not installed.
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(LogsError, match=rf"{url}: (ValueError: Protocol not known|ImportError: Install s3fs)"):
+        built(url, tmp_path / "logs")

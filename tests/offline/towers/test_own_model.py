@@ -111,6 +111,21 @@ def test_a_tower_that_does_not_fit_is_told_why(
         take_own_model(world.logs, interests, tmp_path / "towers", own, TowersConfig())
 
 
+def test_a_tower_that_is_fed_one_click_is_refused(world: World, interests: Path, tmp_path: Path) -> None:
+    own = own_of(world, tmp_path / "own")
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["history_items"], ["user"], to=TensorProto.FLOAT)],
+        "tower",
+        [helper.make_tensor_value_info("history_items", TensorProto.INT32, ["B"])],
+        [helper.make_tensor_value_info("user", TensorProto.FLOAT, ["B", "d"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, str(tmp_path / "own" / "user_tower.onnx"))
+    with pytest.raises(OwnModelError, match=r"history_items: found rank 1, expected \[B, L\]"):
+        take_own_model(world.logs, interests, tmp_path / "towers", own, TowersConfig())
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
