@@ -112,6 +112,9 @@ def run(args: argparse.Namespace) -> int:
     snapshots, models = args.build / "snapshots", args.models or args.build / "models"
     if args.admin:
         publish = publish_over(args.admin, read_credentials(args.ca, args.certificate, args.key, args.token))
+    elif args.ca or args.certificate or args.key or args.token:
+        print("serendip deploy: credentials are the admin service's: found no --admin beside them", file=sys.stderr)
+        return 1
     else:
         publish = publish_on_disk(snapshots, gate=not args.no_gate)
     try:

@@ -115,6 +115,12 @@ def test_a_snapshot_that_cannot_be_read_may_pin_anything_so_nothing_is_unloaded(
     assert ready(deployment.url, small_world.tower.model_name)
 
 
+def test_credentials_that_nobody_is_shown_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "token").write_text("secret")
+    assert cli.main(["deploy", "--build", str(tmp_path), "--token", str(tmp_path / "token")]) == 1
+    assert "found no --admin beside them" in capsys.readouterr().err
+
+
 def test_a_build_without_snapshots_says_so(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="holds no snapshot"):
         deploy.newest(tmp_path / "snapshots")
