@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -66,7 +65,7 @@ def fetch(url: str, version: str, snapshots: Path) -> bool:
             try:
                 _copy(url, version, beside)
                 beside.rename(target)
-                _synchronise(snapshots)
+                layout.sync_file(snapshots)
             finally:
                 shutil.rmtree(beside, ignore_errors=True)
     return True
@@ -85,10 +84,10 @@ def _copy(url: str, version: str, beside: Path) -> None:
         place = beside / name
         place.parent.mkdir(parents=True, exist_ok=True)
         store.get_file(f"{root}/{version}/{name}", str(place))
-        _synchronise(place)
+        layout.sync_file(place)
     layout.verify_files(beside)
     for place in (*(path for path in beside.rglob("*") if path.is_dir()), beside / layout.MANIFEST, beside):
-        _synchronise(place)
+        layout.sync_file(place)
 
 
 def _plain(url: str, version: str) -> str:
@@ -106,11 +105,3 @@ def _told(url: str) -> Iterator[None]:
         raise
     except Exception as error:  # stores raise kinds of their own: botocore's of credentials or an endpoint, say
         raise layout.SnapshotError(f"{url}: {type(error).__name__}: {error}") from error
-
-
-def _synchronise(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -182,7 +182,7 @@ class Publications:
                 beside.unlink()
             beside.symlink_to(version, target_is_directory=True)
             beside.replace(self._snapshots / layout.CURRENT)
-            _synchronise(self._snapshots)
+            layout.sync_file(self._snapshots)
             if previous:
                 # From now on it may grow too old: see `prune`. One that was deleted, or is another's, does not.
                 with contextlib.suppress(OSError):
@@ -242,11 +242,3 @@ class Publications:
                 # A full disk, a name no file can have. What the link says by now is wanted: see `_history`.
                 wanted = self.wanted() or "nothing"
                 raise PublicationRefused(f"{self._snapshots}: {error}; wanted now: {wanted}") from error
-
-
-def _synchronise(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 import lmdb
+
+from serendipity.layout import sync_file
 
 _BATCH = 20_000
 _FIRST_MAP_SIZE = 64 * 2**20
@@ -58,15 +59,6 @@ def store_size(directory: Path) -> StoreSize:
             entries += 1
             value_bytes += len(value)
     return StoreSize(entries, value_bytes / entries if entries else 0.0)
-
-
-def sync_file(path: Path) -> None:
-    """Force a file, or a directory's entries, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _put(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:

@@ -21,7 +21,7 @@ from serendipity.item_ids import ItemIds
 from serendipity.offline.graph.served_graph import ServedGraph
 from serendipity.offline.snapshot.contents import SnapshotContents, check_contents
 from serendipity.offline.snapshot.index import NUM_QUERIES, SEED, BuiltIndex, IndexConfig, Queries, build_index
-from serendipity.offline.snapshot.stores import sync_file, write_store
+from serendipity.offline.snapshot.stores import write_store
 from serendipity.v1 import records_pb2
 
 _LOCK = ".writer.lock"
@@ -56,7 +56,7 @@ def write_snapshot(
         except BaseException:
             shutil.rmtree(beside, ignore_errors=True)
             raise
-        sync_file(root)
+        layout.sync_file(root)
     return place
 
 
@@ -100,7 +100,7 @@ def _write_files(
     manifest = _manifest(contents, directory, created_at, built, graph)
     layout.write_manifest(directory, manifest)
     for path in (*directory.iterdir(), directory):
-        sync_file(path)
+        layout.sync_file(path)
     return manifest
 
 

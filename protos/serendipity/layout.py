@@ -205,6 +205,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def sync_file(path: Path) -> None:
+    """Force a file, or a directory's entries, to disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _key(identifier: str) -> bytes:
     encoded = identifier.encode()
     if len(encoded) <= 511:
